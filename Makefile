@@ -1,0 +1,62 @@
+# Everything starts from python3, make and apt; what else is needed goes to .venv and .tox.
+# Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+TOX := $(VENV)/bin/tox run
+
+# The whole suite runs on Python 3.11 or, where there is none, on the Python of .venv.
+FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
+	$(VENV)/bin/python -c 'from sys import version_info as v; print("py311" if v < (3, 12) else f"py3{v.minor}-full")')
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test servers fmt lint docs clean system
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a minute, nothing else needed
+	@$(VENV)/bin/lockkit demo
+
+test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
+	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
+	@echo "make test: passed"
+
+servers: ## install Redis, etcd and ZooKeeper for their stores' tests
+	@.ci/system servers
+
+fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
+	@$(TOX) -q -e fmt
+
+lint: $(VENV)/.tox ## check style, floors, spelling and types
+	@$(TOX) -e lint,type
+
+docs: $(VENV)/.tox ## build the documentation and run its examples
+	@$(TOX) -e docs
+	@echo "Open docs/_build/html/index.html"
+
+clean: ## remove everything that the targets above have made
+	@rm -rf $(VENV) .tox build dist docs/_build .coverage .coverage.* htmlcov \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find lockkit backends tests docs -name __pycache__ -prune -exec rm -rf {} +
+
+# What pip cannot install: a Python with venv.
+system:
+	@PYTHON=$(PYTHON) .ci/system python
+
+# A stamp marks each step of .venv as done; a second run of `demo` starts at once.
+$(VENV)/.python: | system
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.lockkit: pyproject.toml $(VENV)/.python
+	@echo "Installing lockkit into $(VENV)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.tox: $(VENV)/.python
+	@echo "Installing tox into $(VENV)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.25' 'tox-uv>=1.20'
+	@touch $@
