@@ -1,0 +1,181 @@
+"""What users install is the wheel, so the wheel is examined: what it holds, what it says, how it works.
+
+`LOCKKIT_WHEEL` names the wheel, or a folder that holds just one; without it a wheel is built from this tree.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from email import message_from_bytes
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+BACKENDS = sorted(path.parent.name for path in ROOT.glob("backends/lockkit_*/__init__.py"))
+PACKAGES = ["lockkit", *BACKENDS]
+
+# Neither this project's settings nor its source tree may leak into what the wheel does by itself.
+CLEAN_ENV = {k: v for k, v in os.environ.items() if not k.startswith(("LOCKKIT_", "PYTHON"))}
+
+
+def run(*command):
+    """Return what a command printed; show all of it if the command fails."""
+    done = subprocess.run(
+        [str(part) for part in command], env=CLEAN_ENV, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+def uv(*arguments):
+    return run(find_uv_bin(), "--no-config", *arguments)
+
+
+def fresh_venv(folder, *install):
+    """Return the folder of programs of a new environment that holds only what `install` names."""
+    uv("venv", "--python", sys.executable, folder)
+    uv("pip", "install", "--python", folder, *install)
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    given = os.environ.get("LOCKKIT_WHEEL")
+    if given is None:
+        given = tmp_path_factory.mktemp("dist")
+        uv("build", "--wheel", "--out-dir", given, ROOT)
+    if Path(given).is_file():
+        return Path(given)
+    (only,) = Path(given).glob("*.whl")
+    return only
+
+
+@pytest.fixture(scope="module")
+def contents(wheel):
+    """Each file of the wheel with its bytes, those about the wheel under `dist-info/`."""
+    with ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        return {
+            f"dist-info/{name.partition('/')[2]}" if ".dist-info/" in name else name: archive.read(name)
+            for name in names
+        }
+
+
+@pytest.fixture(scope="module")
+def metadata(contents):
+    return message_from_bytes(contents["dist-info/METADATA"])
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    return fresh_venv(tmp_path_factory.mktemp("installed") / "venv", wheel)
+
+
+def source_files():
+    """Every file of the packages in this tree, under the name that it has in the wheel."""
+    for package in PACKAGES:
+        parent = ROOT if package == "lockkit" else ROOT / "backends"
+        for path in (parent / package).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(parent).as_posix()
+
+
+def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(contents):
+    held = {name for name in contents if not name.startswith("dist-info/")}
+
+    assert held == set(source_files())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_is_marked_as_typed(contents, package):
+    assert f"{package}/py.typed" in contents
+
+
+def test_the_licence_is_in_the_wheel(contents, metadata):
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert contents["dist-info/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_entry_points_lead_to_the_command_the_stores_and_the_conformance_kit(contents):
+    entry_points = ConfigParser()
+    entry_points.read_string(contents["dist-info/entry_points.txt"].decode())
+
+    assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit.cli.main:main"}
+    assert dict(entry_points["lockkit"]) == {name.removeprefix("lockkit_"): name for name in BACKENDS}
+    assert dict(entry_points["pytest11"]) == {"lockkit_kit": "lockkit.testing.plugin"}
+
+
+def test_every_backend_stands_under_the_import_contracts():
+    linter = PYPROJECT["tool"]["importlinter"]
+    contracts = {contract["id"]: contract for contract in linter["contracts"]}
+
+    assert sorted(linter["root_packages"]) == sorted(PACKAGES)
+    assert sorted(contracts["backends-low"]["source_modules"]) == BACKENDS
+    assert sorted(contracts["core-blind"]["forbidden_modules"]) == BACKENDS
+    assert sorted(contracts["backends-apart"]["modules"]) == BACKENDS
+
+
+def test_without_extras_only_small_libraries_are_required(metadata):
+    required = [Requirement(text) for text in metadata.get_all("Requires-Dist")]
+
+    assert {each.name for each in required if each.marker is None} == {
+        "click",
+        "msgspec",
+        "pluggy",
+        "psutil",
+        "rich",
+    }
+
+
+def test_each_optional_part_has_its_extra(metadata):
+    assert set(metadata.get_all("Provides-Extra")) == {
+        "alerts",
+        "all",
+        "celery",
+        "etcd",
+        "gpu",
+        "metrics",
+        "python-etcd3",
+        "redis",
+        "server",
+        "testing",
+        "zookeeper",
+    }
+
+
+def test_all_means_every_extra_of_a_deployment_that_can_coexist():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+
+    assert everything.extras == set(extras) - {"all", "python-etcd3", "testing"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_imports_once_installed(installed, package):
+    run(installed / "python", "-c", f"import {package}")
+
+
+def test_importing_lockkit_loads_no_backend_and_nothing_of_the_command_line(installed):
+    loaded = run(installed / "python", "-c", "import lockkit, sys; print(*sys.modules)").split()
+
+    assert not {*BACKENDS, "click", "psutil", "rich"} & set(loaded)
+
+
+def test_the_command_tells_the_version_of_the_wheel(installed, metadata):
+    assert metadata["Version"] in run(installed / "lockkit", "--version")
+
+
+def test_an_editable_install_finds_the_core_and_every_backend_in_the_tree(tmp_path):
+    python = fresh_venv(tmp_path / "venv", "--editable", ROOT) / "python"
+
+    for package in PACKAGES:
+        assert Path(run(python, "-c", f"import {package}; print({package}.__file__)")).is_relative_to(ROOT)
