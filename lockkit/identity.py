@@ -1,0 +1,122 @@
+"""Identity: who this process is, in the few words that a claim shows to others.
+
+Pid, boot id and start time together name one process for good: pids are used again, and boots begin them anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lockkit._version import __version__
+from lockkit.facts import Owner
+
+__all__ = ["boot_id", "process_start", "program_name", "this_process", "user_name"]
+
+_LONGEST = 64
+"""Characters of a program or task name that are kept: it is shown in one line beside others."""
+
+_known: tuple[int, Owner] | None = None
+
+
+@functools.cache
+def boot_id() -> str:
+    """The kernel's random id of this boot (random(4)), or "" where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> float | None:
+    """When a process started, in seconds since boot; None if there is none (or no ``/proc``).
+
+    Resolution is a clock tick, 10 ms. From field 22 of ``/proc/<pid>/stat`` (proc_pid_stat(5)).
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # The second field is the command in parentheses, which may hold spaces and parentheses itself.
+    fields = text.rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else None
+
+
+def user_name(uid: int | None = None) -> str:
+    """The name of a user (None: this process's), or the uid where it has none (a container with a foreign uid)."""
+    uid = os.getuid() if uid is None else uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def program_name() -> str:
+    """What this process runs, as a bare name: ``train.py``, ``celery``, a module for ``python -m``, else ``python``.
+
+    Never arguments, which carry passwords, and never a path.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = getattr(spec, "name", None)
+    if isinstance(module, str) and module and module != "__main__":
+        return _clean(module.removesuffix(".__main__"))
+    first = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if first in ("", "-", "-c", "-m"):
+        return "python"
+    return _clean(Path(first).name) or "python"
+
+
+def this_process(
+    task: str | None = None, *, program: str | None = None, environ: Mapping[str, str] | None = None
+) -> Owner:
+    """The owner that this process's claims show.
+
+    Found out once per process (a forked child finds out anew), without starting a process or asking the network.
+
+    Args:
+        task: What the process works on, for instance a Celery task's id.
+        program: A name in place of :func:`program_name`; of a path the last part is kept.
+        environ: Where to look for the pod; None: this process's environment.
+    """
+    global _known  # noqa: PLW0603 (one cache for the process; a race only finds out twice)
+    pid = os.getpid()
+    known = _known
+    if known is None or known[0] != pid or environ is not None:
+        owner = Owner(
+            user=user_name(),
+            host=os.uname().nodename,
+            pid=pid,
+            boot_id=boot_id(),
+            started=process_start(pid) or 0.0,
+            program=program_name(),
+            pod=_pod(os.environ if environ is None else environ),
+            version=__version__,
+        )
+        known = (pid, owner)
+        if environ is None:
+            _known = known
+    owner = known[1]
+    if task is not None:
+        owner = replace(owner, task=_clean(task))
+    if program is not None:
+        owner = replace(owner, program=_clean(Path(program).name))
+    return owner
+
+
+def _pod(environ: Mapping[str, str]) -> str | None:
+    if environ.get("POD_NAME"):
+        return _clean(environ["POD_NAME"])
+    # Kubernetes gives every container this variable, and a pod's HOSTNAME is the pod's name.
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return _clean(environ.get("HOSTNAME", "")) or None
+    return None
+
+
+def _clean(text: str) -> str:
+    """Printable, valid Unicode and short: the text comes from file names and environments and ends on terminals."""
+    return "".join(char for char in text if char.isprintable())[:_LONGEST]

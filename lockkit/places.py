@@ -1,0 +1,207 @@
+"""Places: which file system a path lies on, and the folder in which lockkit keeps what belongs to this user.
+
+Embedded locks need one kernel behind their files: a network file system has several, and neither shared memory nor a
+FIFO crosses from one to the other.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.identity import user_name
+
+__all__ = [
+    "StatePlace",
+    "default_state_dir",
+    "filesystem",
+    "network_filesystem",
+    "private_dir",
+    "state_place",
+]
+
+_NETWORK = frozenset({
+    "9p", "9pfs", "acfs", "afs", "auristorfs", "beegfs", "ceph", "cephfs", "cifs", "coda", "davfs", "drbdfs", "drvfs", "gfs", "gfs2",
+    "glusterfs", "gpfs", "kafs", "lustre", "moosefs", "ncp", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs",
+    "prl_fs", "pvfs2", "quobyte", "smb", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "weka", "wekafs",
+})  # fmt: skip
+_LOCAL_FUSE = frozenset({
+    "fuseblk", "fuse.bindfs", "fuse.encfs", "fuse.ext2", "fuse.ext4", "fuse.exfat", "fuse.fuse-overlayfs", "fuse.gocryptfs",
+    "fuse.mergerfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.securefs", "fuse.unionfs", "fuse.zfs",
+})  # fmt: skip
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
+    """The type of the file system that a path lies, or would be created, on; None where the system doesn't say.
+
+    Links are followed. Read from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that leads to
+    the path, and of those stacked on one mount point the last.
+
+    Args:
+        path: It need not exist.
+        mounts: The mount table.
+    """
+    target = os.path.realpath(path)
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    found: tuple[int, str] | None = None
+    for line in lines:
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not separator or len(fields) < 5:
+            continue
+        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and (found is None or len(point) >= found[0]):
+            found = (len(point), after.split(" ", 1)[0])
+    return found[1] if found else None
+
+
+def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
+    """The type of the file system if it may be shared with another kernel, else None.
+
+    Named network and cluster file systems count (nfs, cifs, ceph, lustre, 9p, virtiofs, ...), and so does every FUSE file
+    system that isn't known to be local: most of them (sshfs, s3fs, rclone, gcsfuse) reach over a network, and a refusal
+    that names the type costs its user less than two holders do. Where the system doesn't tell, nothing is refused.
+    """
+    kind = filesystem(path, mounts=mounts)
+    if kind is None:
+        return None
+    if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE and kind != "fusectl"):
+        return kind
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class StatePlace:
+    """The state folder and why it is that one: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
+
+    path: Path
+    source: str
+
+
+def state_place(
+    environ: Mapping[str, str] | None = None, stated: tuple[str, str] | None = None, *, mounts: Path = _MOUNTS
+) -> StatePlace:
+    """Find this user's state folder and create it (0700) where it isn't there.
+
+    In this order: what is stated (the config's ``state_dir`` with its source, which already knows ``LOCKKIT_STATE_DIR`` and
+    the /etc pin); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit`` where that is local and
+    can be written; ``/var/tmp/lockkit-$UID``. Without HOME the home folder is the passwd entry's, so a cron job and a login
+    shell of one user meet in one folder.
+
+    Args:
+        environ: The environment; None: this process's.
+        stated: A folder and where it was stated. ``~`` and ``{uid}`` in it are replaced.
+        mounts: The mount table.
+
+    Raises:
+        ConfigError: A stated folder isn't an absolute path.
+        BackendUnavailable: The folder can't be created, isn't a folder, belongs to somebody else, or others may write to it.
+    """
+    environ = os.environ if environ is None else environ
+    home = _home(environ)
+    if stated is None and environ.get("LOCKKIT_STATE_DIR"):
+        stated = (environ["LOCKKIT_STATE_DIR"], "LOCKKIT_STATE_DIR")
+    if stated is not None:
+        text, source = stated
+        return StatePlace(private_dir(_expand(text, home, source)), source)
+    why = "there is no home folder"
+    xdg = environ.get("XDG_STATE_HOME", "")
+    # A relative XDG_STATE_HOME is to be ignored, says the XDG Base Directory Specification.
+    base = Path(xdg) if xdg.startswith("/") else home / ".local" / "state" if home else None
+    if base is not None:
+        kind = network_filesystem(base, mounts=mounts)
+        if kind is None:
+            path = base / "lockkit"
+            why = _obstacle(path)
+            if not why:
+                return StatePlace(private_dir(path), "XDG_STATE_HOME" if xdg.startswith("/") else "default")
+        else:
+            why = f"{base} is on {kind}, a network file system"
+    return StatePlace(private_dir(Path(f"/var/tmp/lockkit-{os.getuid()}")), f"default, because {why}")  # noqa: S108 (owner checked)
+
+
+def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The path of :func:`state_place` with nothing stated."""
+    return state_place(environ).path
+
+
+def private_dir(path: Path) -> Path:
+    """Create a folder of this user's own (0700) where it isn't there, and return it.
+
+    Raises:
+        BackendUnavailable: It can't be created, isn't a folder, belongs to somebody else, or others may write to it.
+    """
+    try:
+        _make(path)
+        seen = path.lstat()
+        if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):
+            seen = path.stat()  # one's own link is one's own wish; a stranger's in /var/tmp is a trap
+    except OSError as error:
+        hint = "set LOCKKIT_STATE_DIR to a folder that you can write to"
+        raise BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint) from error
+    mine = os.getuid()
+    if not stat.S_ISDIR(seen.st_mode):
+        raise BackendUnavailable(f"{path} is not a folder", hint="move it away, or set LOCKKIT_STATE_DIR")
+    if seen.st_uid != mine:
+        raise BackendUnavailable(
+            f"{path} belongs to {user_name(seen.st_uid)}, not to {user_name(mine)}",
+            hint="set LOCKKIT_STATE_DIR to a folder of your own",
+        )
+    if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BackendUnavailable(
+            f"others may write to {path} (mode {stat.S_IMODE(seen.st_mode):04o})",
+            hint=f"chmod 700 {path}, or set LOCKKIT_STATE_DIR to another folder",
+        )
+    return path
+
+
+def _obstacle(path: Path) -> str:
+    try:
+        _make(path)
+    except OSError as error:
+        return f"{path} cannot be created: {error.strerror}"
+    # A folder of somebody else's is not stepped around but reported: HOME is wrong then (sudo -E).
+    if path.stat().st_uid == os.getuid() and not os.access(path, os.W_OK | os.X_OK):
+        return f"{path} cannot be written to"
+    return ""
+
+
+def _make(path: Path) -> None:
+    # makedirs gives its mode to the last folder only, and the umask may take from it but never add.
+    os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 (Path.mkdir raises FileExistsError for a link to a folder)
+
+
+def _expand(text: str, home: Path | None, source: str) -> Path:
+    if home and (text == "~" or text.startswith("~/")):
+        text = f"{home}{text[1:]}"
+    path = Path(text.replace("{uid}", str(os.getuid())))
+    if not path.is_absolute() or "\0" in text:
+        raise ConfigError(
+            f"state_dir must be an absolute path, not {text!r} (from {source})",
+            hint="for instance /var/tmp/lockkit-{uid}; ~ and {uid} are replaced",
+        )
+    return path
+
+
+def _home(environ: Mapping[str, str]) -> Path | None:
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    # A folder of that name must be there: creating homes is nobody's wish, and "/" or /nonexistent is a daemon's.
+    usable = home.startswith("/") and home.strip("/") and os.path.isdir(home)  # noqa: PTH112 (Path.is_dir raises where it may not look)
+    return Path(home) if usable else None
