@@ -1,0 +1,37 @@
+"""Clocks: CLOCK_BOOTTIME for everything that decides, the wall clock for what people read.
+
+CLOCK_MONOTONIC stands still while a machine sleeps; a lease does not. So deadlines are reckoned on CLOCK_BOOTTIME
+(``clock_gettime(2)``), which counts suspended time and is never set.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+__all__ = ["SYSTEM", "Clock", "SystemClock"]
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Clock(Protocol):
+    """What the library asks of time. Passed in everywhere, so a simulation can own it."""
+
+    def now(self) -> float:
+        """Seconds on CLOCK_BOOTTIME."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch; for people and for fences, never for deadlines."""
+
+
+class SystemClock:
+    """The machine's own clocks. Where CLOCK_BOOTTIME is missing (macOS), CLOCK_MONOTONIC stands in."""
+
+    def now(self) -> float:
+        return time.clock_gettime(_BOOTTIME)
+
+    def wall(self) -> float:
+        return time.time()
+
+
+SYSTEM = SystemClock()

@@ -1,0 +1,71 @@
+"""Durations: seconds in Python, ``"30s"`` in config and on the command line; checked before any I/O."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from lockkit.errors import ConfigError
+
+__all__ = ["LONGEST", "parse", "seconds", "show"]
+
+LONGEST = 10 * 365 * 86_400.0
+"""The longest duration accepted: ten years, in seconds."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def seconds(value: object, *, what: str, zero: bool = False) -> float:
+    """Check a duration given in Python and return it as float seconds.
+
+    Args:
+        value: An int or float, in seconds.
+        what: Its name, for the error.
+        zero: Whether 0 is allowed.
+
+    Raises:
+        ConfigError: It is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`, or 0 without leave.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{what} must be a number of seconds, not {value!r}", hint=f"for instance {what}=30")
+    number = float(value)
+    if math.isnan(number) or math.isinf(number) or number < 0 or number > LONGEST or (number == 0 and not zero):
+        low = "0" if zero else "more than 0"
+        raise ConfigError(f"{what} must be {low} and at most {LONGEST:.0f} seconds, not {value!r}")
+    return number
+
+
+def parse(text: str, *, what: str, zero: bool = False) -> float:
+    """Read ``"30s"``, ``"1h30m"``, ``"250ms"`` or a bare number of seconds.
+
+    Raises:
+        ConfigError: It is none of these, or out of range.
+    """
+    compact = text.strip().lower()
+    try:
+        return seconds(float(compact), what=what, zero=zero)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+    parts = _PART.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise ConfigError(f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m")
+    return seconds(sum(float(number) * _UNITS[unit] for number, unit in parts), what=what, zero=zero)
+
+
+def show(value: float) -> str:
+    """A duration as people write it: ``0.25 s``, ``12 s``, ``3 min``, ``2 h 5 min``, ``4 d 1 h``."""
+    if value < 10:
+        return f"{value:.2g} s" if value else "0 s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if hours < 2:
+        return f"{minutes} min"
+    if days < 2:
+        rest = minutes % 60
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    rest = hours % 24
+    return f"{days} d {rest} h" if rest else f"{days} d"

@@ -1,0 +1,146 @@
+"""Every exception lockkit raises.
+
+All of them pickle, carry the lock's name and (where known) its holder, and end their message with what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lockkit.facts import ClaimInfo, ReleaseReport
+
+__all__ = [
+    "AcquireCancelled",
+    "AcquireError",
+    "AcquireTimeout",
+    "BackendError",
+    "BackendUnavailable",
+    "CapabilityError",
+    "CapacityMismatch",
+    "ConfigError",
+    "DeadlockDetected",
+    "IncompatibleLayout",
+    "LeaseLost",
+    "LockkitError",
+    "NotHeld",
+    "OutcomeUnknown",
+    "OwnershipError",
+    "PermissionDenied",
+    "PluginError",
+    "ReleaseFailed",
+    "StaleFence",
+]
+
+
+class LockkitError(Exception):
+    """Base of all lockkit errors.
+
+    Args:
+        message: What happened, in one sentence.
+        name: The lock it happened to, if there is one.
+        holder: Who holds (or blocks) that lock, where known.
+        hint: What to do next.
+    """
+
+    def __init__(
+        self, message: str, *, name: str | None = None, holder: ClaimInfo | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.name = name
+        self.holder = holder
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuild(kind: type[LockkitError], args: tuple[Any, ...], state: dict[str, Any]) -> LockkitError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class AcquireError(LockkitError):
+    """The lock was not acquired; nothing of the attempt is left behind."""
+
+
+class AcquireTimeout(AcquireError, TimeoutError):
+    """The total timeout passed before the lock was granted."""
+
+
+class AcquireCancelled(AcquireError):
+    """The wait was given up from outside, for instance because its client was closed."""
+
+
+class DeadlockDetected(AcquireError):
+    """This thread or task would wait for a claim that it holds itself."""
+
+
+class CapacityMismatch(AcquireError):
+    """Another client uses this name with another capacity, or a resize left no room for this claim's weight."""
+
+
+class OwnershipError(LockkitError):
+    """What was asked needs a hold that is not there any more."""
+
+
+class LeaseLost(OwnershipError):
+    """The hold may have lapsed; work guarded by it must stop."""
+
+
+class NotHeld(OwnershipError):
+    """This handle holds nothing: released before, or it belongs to another process."""
+
+
+class StaleFence(OwnershipError):
+    """A newer holder has already written to the guarded resource."""
+
+
+class BackendError(LockkitError):
+    """The store could not do what was asked."""
+
+
+class BackendUnavailable(BackendError):
+    """The store cannot be reached or used."""
+
+
+class PermissionDenied(BackendError):
+    """The store refuses this user; the message names the right that is missing."""
+
+
+class IncompatibleLayout(BackendError):
+    """The store holds data written by a version of lockkit that this one must not touch."""
+
+
+class OutcomeUnknown(BackendError):
+    """A request was sent and never answered, and asking again did not settle it in time."""
+
+
+class ReleaseFailed(LockkitError):
+    """No release layer got a definite answer; the claim is removed in the background.
+
+    Attributes:
+        report: The :class:`~lockkit.facts.ReleaseReport`, layer by layer.
+    """
+
+    def __init__(self, message: str, *, report: ReleaseReport, name: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, name=name, hint=hint)
+        self.report = report
+
+
+class CapabilityError(LockkitError):
+    """The store in use cannot do this; raised when the lock is built, before any I/O."""
+
+
+class ConfigError(LockkitError, ValueError):
+    """A setting, name, URL or argument is not allowed; the message says what is."""
+
+
+class PluginError(LockkitError):
+    """A plugin could not be loaded or broke its contract."""

@@ -1,0 +1,76 @@
+"""What can happen: the closed lists of event kinds and alert kinds, and the counters of ``client.stats()``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+__all__ = ["ALERTS", "COUNTERS", "KINDS", "Counters"]
+
+KINDS: Mapping[str, str] = {
+    "acquired": "A claim was granted.",
+    "queued": "A claim has to wait.",
+    "still_waiting": "A wait has lasted over a minute; then at doubling intervals.",
+    "timeout": "A wait reached its total timeout.",
+    "busy": "A claim that does not wait was refused.",
+    "skipped": "A decorated function was skipped because the lock was busy.",
+    "requeued": "A waiting claim lapsed and was queued again with a new token.",
+    "renewal_failed": "A renewal got no good answer; the lease is still valid.",
+    "lost": "A hold may have lapsed. Told once per hold.",
+    "max_hold": "A hold reached its max_hold and was ended.",
+    "released": "The store confirmed a release.",
+    "emergency": "The emergency layer of a release ran.",
+    "abandoned": "A release got no definite answer; the claim is removed in the background.",
+    "removed": "The background removal of a claim got its definite answer.",
+    "cleanup": "A cleanup hook ended, well or badly.",
+    "collected": "A lease was garbage-collected without having been released.",
+    "evicted": "An operator forced a claim out.",
+    "resized": "An operator changed a capacity.",
+}
+"""Every event kind, with its meaning."""
+
+ALERTS: Mapping[str, str] = {
+    "emergency_release": "P1. The normal release got no definite answer and the emergency layer ran.",
+    "critical_failure": "P0. No layer of a release got a definite answer; the claim is removed in the background.",
+    "ownership_violation": "P1. A release found its claim gone, or another's.",
+    "cleanup_overrun": "P1. A cleanup hook overran its budget and is still running.",
+    "lost": "P1. A hold may have lapsed while its owner was working.",
+}
+"""Every alert kind, with its priority and meaning."""
+
+COUNTERS: Mapping[str, str] = {
+    "attempts": "Acquisitions begun.",
+    "acquired": "Acquisitions granted.",
+    "busy": "Acquisitions refused at once.",
+    "timeouts": "Acquisitions that ran out of time.",
+    "cancelled": "Acquisitions cut short by an exception (Ctrl-C, cancellation) or by a closed client.",
+    "failed": "Acquisitions ended by any other error.",
+    "released": "Releases that the store confirmed.",
+    "lost": "Holds that may have lapsed.",
+    "skipped": "Decorated calls skipped.",
+    "renewals": "Claims renewed.",
+    "events_dropped": "Events dropped because plugins were too slow.",
+    "normal_release_failures": "Releases whose normal layer got no definite answer.",
+    "emergency_releases": "Releases whose emergency layer ran.",
+    "release_script_errors": "Release requests that the store refused (a script or protocol error).",
+    "ownership_violations": "Releases that found another's claim or none: stolen, as opposed to expired, where the "
+    "lease was still valid.",
+}
+"""Every counter, with its one exact meaning. ``attempts`` equals the sum of the five ends of an attempt plus those
+under way."""
+
+
+class Counters:
+    """Thread-safe counters, all of :data:`COUNTERS`, from 0."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values = dict.fromkeys(COUNTERS, 0)
+
+    def add(self, name: str, by: int = 1) -> None:
+        with self._lock:
+            self._values[name] += by
+
+    def read(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._values)

@@ -1,0 +1,179 @@
+"""Validity: arithmetic at the moment of asking, never a flag that a heartbeat sets (S3, S5, S6).
+
+A :class:`Hold` is the state of one granted claim, shared by the handle that the user has, the heartbeat and the release
+pipeline. Handles differ between the thread and the asyncio face; this is the same for both.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
+from lockkit.names import claim_id
+from lockkit.spi import Claim
+
+__all__ = ["Hold", "span"]
+
+
+def span(ttl: float, capabilities: Capabilities) -> float:
+    """Seconds from its basis for which a claim with this ttl is valid."""
+    return ttl * (1.0 - capabilities.drift) - capabilities.margin
+
+
+class Hold:
+    """One granted claim, as its client knows it.
+
+    ``valid(now)`` is true only while the store still records the claim: nothing that may remove it was sent, and now
+    lies before basis + ttl x (1 - drift) - margin and before since + max_hold. Once it may have lapsed it is lost for
+    good, whoever notices first; only a process-bound claim survives silence, because its store waits for its death.
+
+    Attributes:
+        basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
+        since: Basis of the grant.
+        doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
+        key: Thread or task that took it; None once detached.
+    """
+
+    __slots__ = (
+        "_capabilities",
+        "_event",
+        "_mutex",
+        "_span",
+        "auto_renew",
+        "basis",
+        "claim",
+        "collected",
+        "depth",
+        "doubtful",
+        "ended",
+        "fence",
+        "key",
+        "lost_why",
+        "on_lost",
+        "pid",
+        "report",
+        "requests",
+        "since",
+        "since_wall",
+        "told",
+        "where",
+    )
+
+    def __init__(
+        self,
+        claim: Claim,
+        fence: int,
+        basis: float,
+        capabilities: Capabilities,
+        *,
+        wall: float = 0.0,
+        doubtful: bool = False,
+        auto_renew: bool = True,
+    ) -> None:
+        self.claim = claim
+        self.fence = fence
+        self.basis = self.since = basis
+        self.since_wall = wall
+        self.doubtful = doubtful
+        self.auto_renew = auto_renew
+        self.pid = os.getpid()
+        self.depth = 1
+        self.key: object = None
+        self.ended = False
+        self.collected = False
+        self.lost_why: Reason = ""
+        self.told = False
+        self.where: str = "process"
+        self.report: ReleaseReport | None = None
+        self.requests: object = None
+        self.on_lost: list[Callable[[], None]] = []
+        self._capabilities = capabilities
+        self._span = span(claim.terms.ttl, capabilities)
+        self._mutex = threading.Lock()
+        self._event: threading.Event | None = None
+
+    @property
+    def name(self) -> str:
+        return self.claim.terms.name
+
+    @property
+    def claim_id(self) -> str:
+        return claim_id(self.claim.token)
+
+    @property
+    def owner(self) -> Owner:
+        return self.claim.terms.owner
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set, for good, when the hold may have lapsed."""
+        event = self._event
+        if event is None:
+            event = self._event = self._event or threading.Event()
+        if self.lost_why:
+            event.set()
+        return event
+
+    def expires(self) -> float:
+        """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""
+        end = self.basis + self._span
+        longest = self.claim.terms.max_hold
+        return end if longest is None else min(end, self.since + longest)
+
+    def valid(self, now: float) -> bool:
+        """Whether the store still records this hold, as far as arithmetic can tell."""
+        return not self.ended and not self.lost_why and now < self.expires() and self.pid == os.getpid()
+
+    def renewed(self, basis: float, now: float) -> bool:
+        """Take in an answered renewal, read at ``now``; False if the hold had run out by then.
+
+        An answer moves the basis only if the hold is still valid when it is read, and never backwards.
+        """
+        with self._mutex:
+            if self.ended or self.lost_why:
+                return not self.lost_why
+            if self._over(now):
+                return False
+            if basis > self.basis:
+                self.basis = basis
+            return True
+
+    def extended(self, claim: Claim, basis: float, now: float) -> bool:
+        """Take in an answered ``extend``: from now on with the claim's longer ttl."""
+        with self._mutex:
+            if self.ended or self.lost_why or self._over(now):
+                return False
+            self.claim = claim
+            self._span = span(claim.terms.ttl, self._capabilities)
+            self.basis = max(self.basis, basis)
+            return True
+
+    def overdue(self, now: float) -> Reason:
+        """Why the hold is over by the clock alone: ``max_hold``, ``lost``, or an empty string if it is not."""
+        if self.ended or self.lost_why or not self._over(now):
+            return ""
+        longest = self.claim.terms.max_hold
+        return "max_hold" if longest is not None and now >= self.since + longest else "lost"
+
+    def _over(self, now: float) -> bool:
+        terms = self.claim.terms
+        if terms.max_hold is not None and now >= self.since + terms.max_hold:
+            return True
+        return not terms.process_bound and now >= self.basis + self._span
+
+    def lose(self, why: Reason) -> bool:
+        """Declare it lost, once and for good; True for the caller who did."""
+        with self._mutex:
+            if self.ended or self.lost_why:
+                return False
+            self.lost_why = why
+        if self._event is not None:
+            self._event.set()
+        return True
+
+    def end(self) -> None:
+        """It is about to be removed: from here on nothing is valid. Set before any such request is sent."""
+        with self._mutex:
+            self.ended = True

@@ -1,0 +1,74 @@
+"""Names and namespaces: what is allowed, how they are stored, and the claim id shown in place of a token.
+
+Different names never meet and equal names always do (S8): a name is compared code point by code point (NFC and NFD
+are different names) and is percent-encoded wherever it becomes part of a key or path, never interpolated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from urllib.parse import quote, unquote
+
+from lockkit.errors import ConfigError
+
+__all__ = ["LONGEST_NAME", "check_name", "check_namespace", "claim_id", "decode", "encode", "new_token"]
+
+LONGEST_NAME = 512
+"""The longest name, in bytes of UTF-8."""
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: object) -> str:
+    """Return the name if it may be locked.
+
+    Raises:
+        ConfigError: Not a str, empty, over :data:`LONGEST_NAME` bytes, not UTF-8 (lone surrogates), or with a control
+            character (NUL, newline, ...).
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"a lock name must be a str, not {type(name).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("a lock name must be valid Unicode; this one has a lone surrogate") from None
+    if not 0 < size <= LONGEST_NAME:
+        raise ConfigError(f"a lock name must be 1 to {LONGEST_NAME} bytes of UTF-8, not {size}")
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise ConfigError(f"a lock name must not contain control characters: {name!r}")
+    return name
+
+
+def check_namespace(namespace: object) -> str:
+    """Return the namespace if it is allowed: 1 to 64 of ``A-Z a-z 0-9 . _ -``, beginning with a letter or digit.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise ConfigError(
+            f"not a namespace: {namespace!r}", hint="1 to 64 of A-Z a-z 0-9 . _ - and a letter or digit first"
+        )
+    return namespace
+
+
+def encode(name: str) -> str:
+    """Percent-encode a name for use in a key or a file name. Reversible; ``.`` and ``/`` never survive."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
+def decode(stored: str) -> str:
+    """The name that :func:`encode` was given."""
+    return unquote(stored)
+
+
+def new_token() -> str:
+    """A fresh 128-bit random token, 32 hex digits: one per acquisition, never per client or object."""
+    return secrets.token_hex(16)
+
+
+def claim_id(token: str) -> str:
+    """What a claim is called outside its process: the first 12 hex digits of sha256(token)."""
+    return hashlib.sha256(token.encode()).hexdigest()[:12]

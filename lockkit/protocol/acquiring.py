@@ -1,0 +1,260 @@
+"""Acquire: append a claim, wait for it to reach the prefix, and never leave anything behind.
+
+Rules kept here: a token is used for one stretch in the queue only (Lapsed means a new token, at the tail); an UNKNOWN
+outcome is settled by replaying the same request; ``create`` is sent again only while the outcome is unknown; an answer
+that arrives after its basis has run out grants nothing; one total timeout covers everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lockkit import durations
+from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
+from lockkit.facts import Capabilities, ClaimInfo, Event
+from lockkit.lease import Hold
+from lockkit.names import claim_id, new_token
+from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
+from lockkit.spi import REQUEST_TIMEOUT, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
+
+__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring"]
+
+OUTAGE_LIMIT = 30.0
+"""Seconds that a wait without a timeout bears a store that answered before and does not any more."""
+FIRST_WARNING = 60.0
+"""Seconds after which a wait is reported as still going on; then at doubling intervals."""
+_LAST_CALL = 0.4
+"""Seconds past the timeout in which a claim may still be taken back in the foreground."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One acquisition under way. Outlives an interrupted generator: it knows what may be on the store.
+
+    Attributes:
+        deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
+        wait: False: be refused rather than queue.
+        sent: Something of ``claim`` may be on the store, and nobody else has taken charge of it.
+        doubtful: Some acquire of ``claim`` was UNKNOWN.
+        holder: Who was last seen in the way.
+    """
+
+    terms: Terms
+    deadline: float | None
+    wait: bool = True
+    note: Mapping[str, object] | None = None
+    auto_renew: bool = True
+    claim: Claim | None = None
+    sent: bool = False
+    doubtful: bool = False
+    holder: ClaimInfo | None = None
+    token: Callable[[], str] = new_token
+
+    def fresh(self) -> Claim:
+        """A new claim with a new token."""
+        self.claim = claim = Claim(self.token(), self.terms, self.wait, self.note)
+        self.doubtful = False
+        return claim
+
+    def leftover(self) -> Orphan | None:
+        """What must be removed in the background if this attempt ends here."""
+        if not self.sent or self.claim is None:
+            return None
+        return Orphan(self.claim, abandon=True, graceful=False)
+
+
+def acquiring(
+    attempt: Attempt,
+    capabilities: Capabilities,
+    now: Now,
+    wall: Callable[[], float],
+    random: Callable[[], float],
+) -> Generator[Effect, Any, Hold | None]:
+    """Acquire once.
+
+    Returns:
+        The hold, or None only on a definite "busy" (``wait=False``). ``attempt.sent`` stays true with a hold: whoever
+        drives this clears it on taking charge.
+
+    Raises:
+        AcquireTimeout, CapacityMismatch: Nothing of the attempt is left.
+        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background.
+    """
+    pace = _Pace(attempt, now(), random)
+    while True:
+        claim = attempt.fresh()
+        create = True
+        while True:
+            before = now()
+            if pace.over(before):
+                yield from _give_up(attempt, pace, now)
+                raise _timeout(attempt, before - pace.start, wall())
+            was_sent, attempt.sent = attempt.sent, True
+            try:
+                answer = yield Call("acquire", (claim, create), pace.budget(before))
+            except Refused as refusal:
+                attempt.sent = was_sent
+                if not refusal.retry or pace.gives_up(now()):
+                    yield from _give_up(attempt, pace, now)
+                    raise _named(refusal.error, attempt) from None
+                yield Pause(pace.next_try(now()))
+                continue
+            except Unknown as unknown:
+                attempt.doubtful = True
+                if pace.gives_up(now()):
+                    yield from _give_up(attempt, pace, now)
+                    raise _named(unknown.error, attempt) from None
+                yield Pause(pace.next_try(now()))
+                continue
+            at = now()
+            pace.heard(at)
+            if isinstance(answer, Granted):
+                hold = Hold(
+                    claim,
+                    answer.fence,
+                    answer.basis,
+                    capabilities,
+                    wall=wall(),
+                    doubtful=attempt.doubtful,
+                    auto_renew=attempt.auto_renew,
+                )
+                if hold.valid(at):
+                    return hold
+                yield from _give_up(attempt, pace, now)
+                break
+            if isinstance(answer, Queued):
+                create = False
+                attempt.holder = answer.holder
+                if answer.capacity != attempt.terms.capacity:
+                    yield from _give_up(attempt, pace, now)
+                    raise _mismatch(attempt, answer.capacity)
+                if not pace.over(at):
+                    yield from pace.report(attempt, answer, at)
+                    yield WaitForWake(claim, answer.blockers, pace.until(answer), answer.position, answer.holder)
+                continue
+            if isinstance(answer, Busy):
+                attempt.sent = attempt.doubtful
+                attempt.holder = answer.holder
+                yield from _give_up(attempt, pace, now)
+                if answer.capacity is not None and answer.capacity != attempt.terms.capacity:
+                    raise _mismatch(attempt, answer.capacity)
+                return None
+            assert isinstance(answer, Lapsed)
+            attempt.sent = attempt.doubtful
+            yield from _give_up(attempt, pace, now)
+            if answer.why == "resized":
+                raise _mismatch(attempt, None)
+            yield Notify(Event("requeued", attempt.terms.name, claim_id(claim.token), reason=answer.why))
+            break
+
+
+class _Pace:
+    """How long, how often: the total timeout, budgets, backoff, and when a wait is reported."""
+
+    __slots__ = ("_deadline", "_good", "_limit", "_random", "_tries", "_warn_at", "start")
+
+    def __init__(self, attempt: Attempt, start: float, random: Callable[[], float]) -> None:
+        self.start = start
+        self._deadline = attempt.deadline
+        self._limit = None if self._deadline is None else max(self._deadline, start + REQUEST_TIMEOUT)
+        self._good: float | None = None
+        self._random = random
+        self._tries = 0
+        self._warn_at = start
+
+    def over(self, at: float) -> bool:
+        """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
+        return self._good is not None and self._deadline is not None and at >= self._deadline
+
+    def budget(self, at: float) -> float:
+        if self._limit is None:
+            return REQUEST_TIMEOUT
+        return min(REQUEST_TIMEOUT, max(self._limit - at, 0.01))
+
+    def heard(self, at: float) -> None:
+        self._good = at
+        self._tries = 0
+
+    def gives_up(self, at: float) -> bool:
+        """Whether the trouble has lasted too long."""
+        if self._limit is not None:
+            return at >= self._limit
+        return at >= (self.start + REQUEST_TIMEOUT if self._good is None else self._good + OUTAGE_LIMIT)
+
+    def next_try(self, at: float) -> float:
+        """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
+        self._tries += 1
+        wait = min(1.0, 0.01 * 2.0**self._tries) * (0.5 + self._random())
+        return at + wait if self._limit is None else min(at + wait, self._limit)
+
+    def until(self, answer: Queued) -> float | None:
+        """When to stop waiting for a wake."""
+        ends = [end for end in (answer.ask_again_at, self._deadline, self._warn_at) if end is not None]
+        return min(ends)
+
+    def last_call(self, at: float) -> float:
+        """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
+        if self._limit is None:
+            return REQUEST_TIMEOUT
+        return min(REQUEST_TIMEOUT, self._limit + _LAST_CALL - at)
+
+    def report(self, attempt: Attempt, answer: Queued, at: float) -> Generator[Effect, Any, None]:
+        """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""
+        if at < self._warn_at:
+            return
+        waited = at - self.start
+        kind = "queued" if self._warn_at == self.start else "still_waiting"
+        data = {"position": answer.position, "holder": str(answer.holder.owner) if answer.holder else None}
+        claim = claim_id(attempt.claim.token) if attempt.claim else ""
+        yield Notify(Event(kind, attempt.terms.name, claim, duration=waited, data=data))
+        self._warn_at = self.start + max(FIRST_WARNING, 2 * waited)
+
+
+def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, None]:
+    """Take the claim back, in the foreground if there is time, else in the background."""
+    if not attempt.sent or attempt.claim is None:
+        return
+    yield Withdraw(attempt.claim)
+    budget = pace.last_call(now())
+    if budget > 0:
+        method = "abandon" if attempt.doubtful else "release"
+        try:
+            yield Call(method, (attempt.claim,), budget, {"graceful": False})
+        except (Refused, Unknown):
+            pass
+        else:
+            attempt.sent = False
+            return
+    yield Orphan(attempt.claim, abandon=attempt.doubtful, graceful=False)
+    attempt.sent = False
+
+
+def _timeout(attempt: Attempt, waited: float, wall: float) -> AcquireTimeout:
+    name, holder = attempt.terms.name, attempt.holder
+    held = f"; held by {holder.owner} for {durations.show(max(0.0, wall - holder.since))}" if holder else ""
+    return AcquireTimeout(
+        f"timed out after {durations.show(waited)} waiting for {name!r}{held}",
+        name=name,
+        holder=holder,
+        hint=f"wait longer, or look with: lockkit explain {name!r}",
+    )
+
+
+def _mismatch(attempt: Attempt, capacity: int | None) -> CapacityMismatch:
+    name, terms, holder = attempt.terms.name, attempt.terms, attempt.holder
+    if capacity is None:
+        text = f"{name!r} was resized and has no room for weight {terms.weight} any more"
+    else:
+        by = f" by {holder.owner} (lockkit {holder.owner.version or 'unknown'})" if holder else ""
+        text = f"{name!r} is in use with capacity {capacity}{by}, not {terms.capacity}"
+    return CapacityMismatch(
+        text, name=name, holder=holder, hint="use one capacity everywhere, or change it: lockkit resize NAME N"
+    )
+
+
+def _named(error: LockkitError, attempt: Attempt) -> LockkitError:
+    if error.name is None:
+        error.name = attempt.terms.name
+    return error

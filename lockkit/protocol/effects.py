@@ -1,0 +1,93 @@
+"""What a protocol generator can ask of whoever drives it.
+
+A driver performs the effect and sends the result back, or throws the exception that it met: :class:`~lockkit.spi.Refused`
+and :class:`~lockkit.spi.Unknown` from a call, any ``BaseException`` that cut the step short. The generators read no clock,
+start no thread and open no socket; ``now`` is handed to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from lockkit.facts import Alert, ClaimInfo, Event
+from lockkit.spi import Claim
+
+__all__ = ["Call", "Effect", "Notify", "Now", "Orphan", "Pause", "RecordFailure", "RunHook", "WaitForWake", "Withdraw"]
+
+Now: TypeAlias = Callable[[], float]
+"""CLOCK_BOOTTIME seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call ``method`` of the store with ``args``, a budget in seconds, and keywords. Result: its answer."""
+
+    method: str
+    args: tuple[Any, ...]
+    budget: float
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForWake:
+    """Wait until the claim's watch or heartbeat wakes it, or ``until``; the heartbeat renews it meanwhile.
+
+    ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: None.
+    """
+
+    claim: Claim
+    blockers: tuple[str, ...]
+    until: float | None
+    position: int = 0
+    holder: ClaimInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait a moment before asking again. Result: None."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the claim out of the heartbeat for good; when this returns nothing renews it. Result: None."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Remove the claim in the background until the answer is definite, not before ``after``. Never blocks or fails."""
+
+    claim: Claim
+    abandon: bool
+    graceful: bool
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Run one cleanup hook on a thread of its own, for at most the budget. Result: a HookReport."""
+
+    plugin: str
+    budget: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure:
+    """Write a critical-failure record, fsynced. Never fails. Result: None."""
+
+    record: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Tell plugins and counters. Never blocks or fails. Result: None."""
+
+    what: Event | Alert
+
+
+Effect: TypeAlias = Call | WaitForWake | Pause | Withdraw | Orphan | RunHook | RecordFailure | Notify

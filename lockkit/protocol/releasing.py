@@ -1,0 +1,202 @@
+"""Release: cleanup -> normal -> emergency, each layer once, whatever interrupts it (DESIGN: the release pipeline).
+
+    HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
+
+What has been done is kept in a :class:`Release`, not in the generator: if an exception hits the generator itself
+(Ctrl-C lands between any two bytecodes), a new generator over the same Release goes on where it was. Cleanup hooks are
+identified by plugin and never started twice; sending a release twice is harmless, because it compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lockkit.facts import Alert, Event, HookReport, LayerOutcome, LayerReport, Reason, ReleaseOutcome, ReleaseReport
+from lockkit.lease import Hold
+from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, RecordFailure, RunHook, Withdraw
+from lockkit.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
+
+__all__ = ["CLEANUP_BUDGET", "Release", "releasing"]
+
+CLEANUP_BUDGET = 10.0
+"""Seconds that one cleanup hook may take, unless configured."""
+NORMAL_BUDGET = 0.65 * REQUEST_TIMEOUT
+EMERGENCY_BUDGET = REQUEST_TIMEOUT - NORMAL_BUDGET
+_PAUSE = 0.05
+
+
+@dataclass(slots=True)
+class Release:
+    """One release under way.
+
+    Attributes:
+        plugins: Cleanup hooks to run, by plugin name, in order.
+        outcome: None until an answer was definite.
+        refusals: Release requests the store refused.
+        stolen: The claim was gone although the hold was still valid.
+        interrupts: Exceptions (Ctrl-C, cancellation) that hit the pipeline; the driver raises the first at the end.
+    """
+
+    hold: Hold
+    reason: Reason
+    plugins: Sequence[str] = ()
+    cleanup_budget: float = CLEANUP_BUDGET
+    hooks: list[HookReport] = field(default_factory=list)
+    cleaned: float | None = None
+    was_valid: bool | None = None
+    normal: LayerReport | None = None
+    emergency: LayerReport | None = None
+    doubtful: bool = False
+    outcome: ReleaseOutcome | None = None
+    refusals: int = 0
+    stolen: bool = False
+    errors: list[BaseException] = field(default_factory=list)
+    interrupts: list[BaseException] = field(default_factory=list)
+
+
+def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseReport]:
+    """Take a release from wherever it is to its end.
+
+    Never raises: what went wrong is in the report, and what interrupted it in ``release.interrupts``.
+    """
+    hold = release.hold
+    if release.plugins and release.cleaned is None:
+        yield from _clean(release, now)
+    if release.was_valid is None:
+        release.was_valid = hold.valid(now())
+    yield Withdraw(hold.claim)
+    hold.end()
+    if release.outcome is None and release.normal is None:
+        method = "abandon" if hold.doubtful else "release"
+        release.normal = yield from _remove(release, now, "normal", method, NORMAL_BUDGET)
+    if release.outcome is None and release.emergency is None:
+        release.emergency = yield from _remove(release, now, "emergency", "emergency_release", EMERGENCY_BUDGET)
+        yield Notify(Event("emergency", hold.name, hold.claim_id, hold.fence, reason=release.reason))
+        yield Notify(_alert(release, "emergency_release", "P1", "its normal release got no definite answer"))
+    if release.outcome is None:
+        yield from _abandon(release, now)
+    report = _report(release)
+    if release.stolen:
+        yield Notify(_alert(release, "ownership_violation", "P1", "its claim was gone while it was still valid"))
+    hold.report = report
+    return report
+
+
+def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
+    """Layer 1: every hook once, while the heartbeat still renews."""
+    began = now()
+    for plugin in release.plugins[len(release.hooks) :]:
+        try:
+            report = yield RunHook(plugin, release.cleanup_budget)
+        except BaseException as interrupt:
+            release.interrupts.append(interrupt)
+            report = HookReport(plugin, "UNKNOWN", error=repr(interrupt))
+        release.hooks.append(report)
+        if report.outcome == "RUNNING":
+            yield Notify(_alert(release, "cleanup_overrun", "P1", f"cleanup {plugin!r} overran its budget"))
+    release.cleaned = now() - began
+
+
+def _remove(
+    release: Release, now: Now, layer: Literal["normal", "emergency"], method: str, budget: float
+) -> Generator[Effect, Any, LayerReport]:
+    """Layers 2 and 3: compare-and-remove, replayed while the outcome is unknown and budget remains."""
+    hold = release.hold
+    graceful = not hold.lost_why
+    keywords = {} if graceful else {"graceful": False}
+    began = at = now()
+    end = began + budget
+    error: BaseException | None = None
+    while True:
+        try:
+            answer = yield Call(method, (hold.claim,), max(end - at, 0.05), keywords)
+        except Refused as refusal:
+            error = refusal.error
+            release.refusals += 1
+            if not refusal.retry:
+                break
+        except Unknown as unknown:
+            error = unknown.error
+            release.doubtful = True
+        except BaseException as interrupt:
+            error = interrupt
+            release.interrupts.append(interrupt)
+            release.doubtful = True
+            if len(release.interrupts) > 2:
+                break
+        else:
+            release.outcome = _settled(release, answer)
+            outcome: LayerOutcome = "DONE" if answer == RELEASED else "ABSENT"
+            return LayerReport(layer, outcome, now() - began)
+        at = now()
+        if at + _PAUSE >= end:
+            break
+        try:
+            yield Pause(at + _PAUSE)
+        except BaseException as interrupt:
+            release.interrupts.append(interrupt)
+        at = now()
+    if error is not None:
+        release.errors.append(error)
+    return LayerReport(layer, "UNKNOWN" if release.doubtful else "FAILED", now() - began, str(error))
+
+
+def _settled(release: Release, answer: str) -> ReleaseOutcome:
+    """What a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
+    if answer == ABSENT and not release.doubtful:
+        release.stolen = bool(release.was_valid)
+        return "LOST"
+    return "RELEASED"
+
+
+def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
+    """No definite answer: leave it to the background, on the record."""
+    hold = release.hold
+    release.outcome = "ABANDONED"
+    yield Orphan(hold.claim, abandon=True, graceful=not hold.lost_why)
+    errors = [f"{type(error).__name__}: {error}" for error in release.errors]
+    yield RecordFailure(
+        {
+            "name": hold.name,
+            "claim": hold.claim_id,
+            "fence": hold.fence,
+            "reason": release.reason,
+            "owner": str(hold.owner),
+            "host": hold.owner.host,
+            "pid": hold.owner.pid,
+            "task": hold.owner.task,
+            "errors": errors,
+            "expires_in_seconds": max(0.0, hold.expires() - now()),
+        }
+    )
+    yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
+    yield Notify(_alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}"))
+
+
+def _report(release: Release) -> ReleaseReport:
+    hold = release.hold
+    hooks = tuple(release.hooks)
+    layers: list[LayerReport] = []
+    if hooks:
+        bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
+        layers.append(
+            LayerReport("cleanup", bad.outcome if bad else "DONE", release.cleaned or 0.0, bad.error if bad else None, hooks)
+        )
+    layers.extend(layer for layer in (release.normal, release.emergency) if layer is not None)
+    return ReleaseReport(
+        hold.name,
+        hold.claim_id,
+        hold.fence,
+        release.outcome or "ABANDONED",
+        release.reason,
+        tuple(layers),
+        expires_by=hold.since_wall + (hold.expires() - hold.since) if release.outcome == "ABANDONED" else None,
+        errors=tuple(release.errors),
+    )
+
+
+def _alert(release: Release, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> Alert:
+    hold = release.hold
+    return Alert(kind, priority, f"{hold.name!r} (fence {hold.fence}): {what}", hold.name, hold.claim_id)

@@ -1,0 +1,103 @@
+"""Renew: one batch of heartbeats, and what a loss sets off.
+
+A heartbeat speaks for a Lease: it carries that Lease's fence, or none while there is none. It never grants; OFFERED is
+only a wake. An answer that comes after the hold has run out, or after it was ended, moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
+
+from lockkit.facts import Alert, Event, Reason
+from lockkit.lease import Hold
+from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan
+from lockkit.spi import POLL_CAP, Claim, Refused, Unknown
+
+__all__ = ["Member", "due", "losing", "renewing", "waiter_interval"]
+
+_SHARE = 3.0
+"""A claim is renewed at a third of its own deadline."""
+
+
+class Member(Protocol):
+    """One claim in the heartbeat: a hold, or a claim that waits."""
+
+    @property
+    def claim(self) -> Claim: ...
+
+    @property
+    def hold(self) -> Hold | None:
+        """None while it waits."""
+
+    def wake(self) -> None:
+        """Tell the waiting side to ask again."""
+
+
+def due(hold: Hold, jitter: float) -> float:
+    """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1)."""
+    return hold.basis + hold.claim.terms.ttl / _SHARE * (1.0 - 0.1 * jitter)
+
+
+def waiter_interval(waiter_deadline: float) -> float:
+    """Seconds between the heartbeats of a waiting claim: a third of its deadline, at most the poll cap."""
+    return min(POLL_CAP, waiter_deadline / _SHARE) if waiter_deadline > 0 else POLL_CAP
+
+
+def renewing(
+    members: Sequence[Member], now: Now, budget: float, renewed: Callable[[int], None]
+) -> Generator[Effect, Any, bool]:
+    """Send one batch; True if it was answered.
+
+    Args:
+        members: Whom to renew.
+        now: CLOCK_BOOTTIME seconds.
+        budget: Seconds the call may take.
+        renewed: Told how many holds were renewed.
+    """
+    beats = [(member.claim, member.hold.fence if member.hold else None) for member in members]
+    try:
+        renewals = yield Call("renew", (beats,), budget)
+    except (Refused, Unknown) as trouble:
+        for member in members:
+            if member.hold is not None and not member.hold.ended:
+                event = Event("renewal_failed", member.claim.terms.name, member.hold.claim_id, member.hold.fence)
+                yield Notify(_with(event, str(trouble)))
+        return False
+    at = now()
+    count = 0
+    for member, renewal in zip(members, renewals, strict=True):
+        hold = member.hold
+        if hold is None:
+            if renewal.state != "WAITING":
+                member.wake()
+        elif renewal.state == "HELD":
+            hold.requests = renewal.requests
+            if hold.renewed(renewal.basis, at):
+                count += 1
+            else:
+                yield from losing(hold, hold.overdue(at) or "lost")
+        else:
+            yield from losing(hold, renewal.why or "lost")
+    renewed(count)
+    return True
+
+
+def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
+    """Declare a hold lost, once: tell, and have the claim removed in the background (S6, S11).
+
+    Until its own validity has run out the claim goes on blocking: whoever held it is still finding out.
+    """
+    if not hold.lose(why):
+        return
+    yield Orphan(hold.claim, abandon=hold.doubtful, graceful=False, after=hold.expires())
+    name = hold.name
+    kind = "max_hold" if why == "max_hold" else "lost"
+    yield Notify(Event(kind, name, hold.claim_id, hold.fence, reason=why))
+    yield Notify(
+        Alert("lost", "P1", f"the hold of {name!r} (fence {hold.fence}) may have lapsed: {why}", name, hold.claim_id)
+    )
+
+
+def _with(event: Event, error: str) -> Event:
+    return Event(event.kind, event.name, event.claim_id, event.fence, data={"error": error})

@@ -1,0 +1,60 @@
+"""The queue rule: the holders are the longest prefix whose weights add up to at most the capacity.
+
+One copy for every store: memory, SQLite, etcd and ZooKeeper call these functions; the Redis script is held equal to
+them by a property test. Pure functions over the claims of one name, in order of arrival, lapsed claims already removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["RW_CAPACITY", "Queued", "blockers", "prefix"]
+
+RW_CAPACITY = 1_000_000
+"""Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
+
+
+class Queued(Protocol):
+    """What the rule looks at."""
+
+    @property
+    def weight(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+
+def prefix(queue: Sequence[Queued]) -> int:
+    """How many claims, from the front, hold.
+
+    The capacity is the first claim's; the prefix also ends at the first claim that states another one.
+    """
+    if not queue:
+        return 0
+    capacity, total = queue[0].capacity, 0
+    for place, claim in enumerate(queue):
+        total += claim.weight
+        if claim.capacity != capacity or total > capacity:
+            return place
+    return len(queue)
+
+
+def blockers(queue: Sequence[Queued], place: int) -> list[int]:
+    """Which predecessors of ``queue[place]`` to watch: while they all stand it cannot hold; when one goes it asks again.
+
+    A smallest such set: the nearest predecessor of another capacity alone, else the heaviest first (of equals the
+    nearest) until their weights plus its own exceed the capacity. Empty if nothing is in the way.
+    """
+    mine = queue[place]
+    for ahead in range(place - 1, -1, -1):
+        if queue[ahead].capacity != mine.capacity:
+            return [ahead]
+    chosen: list[int] = []
+    total = mine.weight
+    for ahead in sorted(range(place), key=lambda at: (-queue[at].weight, -at)):
+        chosen.append(ahead)
+        total += queue[ahead].weight
+        if total > mine.capacity:
+            return chosen
+    return []

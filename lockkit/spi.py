@@ -1,0 +1,351 @@
+"""The service-provider interface: what a store does for lockkit. API 1.
+
+Calls are short, idempotent and never wait inside; each takes ``budget``, the seconds it may take, and obeys it. There
+is one retry layer, the protocol's: a driver library's own retries are switched off.
+
+A call ends in one of four ways: it returns an answer; it raises :class:`Refused` (definitely not applied); it raises
+:class:`Unknown` (bytes went out, no answer came); or a ``BaseException`` that is not an ``Exception`` cuts it short,
+which the protocol treats like Unknown. Each store keeps one table that maps its driver's exceptions onto the two;
+whatever the table does not list is Unknown.
+
+A claim past its deadline is removed before any other step of any call, wherever it stands in the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from lockkit.clock import SYSTEM, Clock
+from lockkit.errors import LockkitError
+from lockkit.facts import Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
+
+__all__ = [
+    "ABSENT",
+    "API",
+    "NOTE_LIMIT",
+    "POLL_CAP",
+    "RELEASED",
+    "REQUEST_TIMEOUT",
+    "Answer",
+    "Backend",
+    "BackendSpec",
+    "Beat",
+    "Busy",
+    "Capabilities",
+    "Claim",
+    "Conflict",
+    "Granted",
+    "Lapsed",
+    "OpenOptions",
+    "Queued",
+    "Refused",
+    "ReleaseAnswer",
+    "Renewal",
+    "Terms",
+    "Unknown",
+    "Watch",
+]
+
+API = 1
+REQUEST_TIMEOUT = 2.0
+"""Seconds a single call may take."""
+POLL_CAP = 2.0
+"""Seconds after which a waiter has asked again even if every wake was lost."""
+NOTE_LIMIT = 4096
+"""Largest note or record, in bytes of JSON."""
+
+
+class Refused(Exception):
+    """The store definitely did not do it.
+
+    Args:
+        error: What the user is told if it stays that way.
+        retry: Whether asking again may help (a restart, a leader election) or not (permission, layout, a full disk).
+    """
+
+    def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry = retry
+
+
+class Unknown(Exception):
+    """The request may or may not have been applied, now or later.
+
+    Args:
+        error: What the user is told if it cannot be settled in time.
+    """
+
+    def __init__(self, error: LockkitError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Conflict(Exception):
+    """``put_record``: the record has another version by now.
+
+    Attributes:
+        current: The record as it is, or None if there is none.
+    """
+
+    def __init__(self, current: Record | None) -> None:
+        super().__init__("the record has changed")
+        self.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every claim of one lock has in common. Built once per lock; a store may cache what it derives from it.
+
+    Attributes:
+        ttl: Seconds that the store keeps a held claim without renewal.
+        weight, capacity: For the queue rule.
+        process_bound: Lapses with its process (or by max_hold or evict) instead of by silence.
+        max_hold: Seconds after which a hold is ended; None for never.
+        min_hold: Seconds from the grant for which a release goes on blocking.
+        lock_delay: Seconds that an ungraceful end goes on blocking.
+    """
+
+    name: str
+    ttl: float = 30.0
+    weight: int = 1
+    capacity: int = 1
+    kind: Kind = "mutex"
+    process_bound: bool = False
+    max_hold: float | None = None
+    min_hold: float = 0.0
+    lock_delay: float = 0.0
+    owner: Owner = field(default_factory=Owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt to hold.
+
+    Attributes:
+        token: 32 hex digits, fresh for this attempt. Never printed, logged or served.
+        wait: False: a refusal (Busy) leaves nothing behind.
+        note: JSON shown by ``inspect``; at most :data:`NOTE_LIMIT` bytes.
+    """
+
+    token: str
+    terms: Terms
+    wait: bool = True
+    note: Mapping[str, object] | None = None
+
+    def __repr__(self) -> str:
+        return f"Claim({self.terms.name!r}, {self.terms.kind}, token=...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claim is HELD.
+
+    Attributes:
+        fence: Its fencing token.
+        basis: CLOCK_BOOTTIME seconds at which the request that moved the store's deadline was sent.
+    """
+
+    fence: int
+    basis: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The claim stands in the queue (WAITING).
+
+    Attributes:
+        position: How many claims stand before it.
+        ask_again_at: CLOCK_BOOTTIME seconds at which a blocker lapses, for the next in line; None for all others.
+        blockers: What to hand to ``watch``; opaque to the caller.
+        capacity: The capacity in force, the first claim's.
+        holder: One of those in the way, where the store knows it without another request.
+    """
+
+    position: int
+    ask_again_at: float | None = None
+    blockers: tuple[str, ...] = ()
+    capacity: int = 1
+    holder: ClaimInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """``wait=False`` only: it does not fit, and nothing of it is left."""
+
+    capacity: int | None = None
+    holder: ClaimInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """There is no such claim to speak for (any more): the protocol starts again with a new token, at the tail.
+
+    ``resized`` means that it was removed because its weight exceeds the new capacity.
+    """
+
+    why: Literal["absent", "evicted", "lingering", "resized", "late"] = "absent"
+
+
+Answer: TypeAlias = Granted | Queued | Busy | Lapsed
+ReleaseAnswer = Literal["RELEASED", "ABSENT"]
+RELEASED: Literal["RELEASED"] = "RELEASED"
+ABSENT: Literal["ABSENT"] = "ABSENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of one claim of a ``renew`` batch.
+
+    Attributes:
+        state: HELD; WAITING; OFFERED (it fits: ask, a heartbeat never grants); LOST.
+        basis: As in :class:`Granted`; meaningful for HELD.
+        requests: What others asked of the holder, the claim's note as annotated (``{"ask_release": ...}``).
+        why: For LOST: absent, evicted, or another fence.
+    """
+
+    state: Literal["HELD", "WAITING", "OFFERED", "LOST"]
+    basis: float = 0.0
+    requests: Mapping[str, object] | None = None
+    why: Literal["", "absent", "evicted", "fence", "lapsed"] = ""
+
+
+Beat: TypeAlias = tuple[Claim, int | None]
+"""One claim to renew, with the fence of its Lease, or None while there is no Lease."""
+
+
+class Watch(Protocol):
+    """A running watch."""
+
+    def close(self) -> None:
+        """Stop; ``wake`` is not called any more after a moment. Never raises."""
+
+
+class Backend(Protocol):
+    """One open store. Thread-safe; belongs to the process that opened it."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:
+        """Append the claim, or say how it stands; turn it into HELD if it fits.
+
+        ``create=True`` is sent first, and again only while the outcome is UNKNOWN: it appends the claim, or reports the
+        same claim and fence. On its own HELD claim it moves the deadline to now + ttl (basis: this call); on one that
+        is evicted, lingering or lapsed it answers Lapsed. With ``create=False`` an absent claim is Lapsed.
+        """
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+        """Renew a batch; one Renewal for each beat, in order.
+
+        Never creates. With a fence: HELD only if the stored claim is HELD with that fence, else LOST. Without: WAITING
+        is extended; OFFERED, and HELD (whose owner has not read its grant), are reported as OFFERED and not extended.
+        """
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """Remove the claim if it is this token's; atomic compare on the store.
+
+        ``graceful``: before since + min_hold it goes on blocking until then. Otherwise (lost, max_hold, collected) a
+        HELD claim goes on blocking until min(its deadline, now + lock_delay).
+        """
+
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """Like release, for a claim that ever had an UNKNOWN acquire: a late copy of that must leave nothing behind."""
+
+    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """Like abandon, over a fresh connection."""
+
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+        """Call ``wake`` from any thread when asking again for ``claim`` is worthwhile. Advisory; returns at once.
+
+        Whatever happened between the answer that named the blockers and this call must not be missed: check after
+        subscribing, and wake at once if a blocker is gone.
+        """
+
+    def inspect(self, name: str, budget: float) -> LockInfo:
+        """The queue of a name. Changes nothing."""
+
+    def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
+        """Names with claims, sorted; from an advisory index where scanning is costly, unless ``deep``."""
+
+    def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
+        """Force one claim out. A HELD one is marked and goes on blocking until its holder cannot believe in it."""
+
+    def resize(self, name: str, capacity: int, budget: float) -> int:
+        """Rewrite the capacity of every claim of a name in one step; how many there were.
+
+        HELD stays HELD; a claim that is not HELD and weighs more than the new capacity is removed.
+        """
+
+    def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+        """Renew with a ttl from now on at least as long as the present one. Deadlines only grow."""
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+        """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""
+
+    def record(self, name: str, budget: float) -> Record | None:
+        """The name's record."""
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+        """Write the record if it still has this version (0: there is none yet).
+
+        Raises:
+            Conflict: It has not.
+        """
+
+    def check(self, budget: float) -> Sequence[Finding]:
+        """Look at the store's health and settings, for ``doctor``."""
+
+    def pulse(self) -> Sequence[int]:
+        """Descriptors that a child must inherit to keep process-bound claims alive after this process dies."""
+
+    def close(self) -> None:
+        """Let go of connections and files. Claims stay as they are. Never raises, may be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What a store is given to open.
+
+    Attributes:
+        namespace: Prefix of a deployment; checked.
+        owner: Who this process is.
+        clock: The driver's clock; a simulation passes its own.
+        state_dir: Where embedded stores keep their files; None: the user's default.
+        strict: Refuse what is known to be unsafe instead of warning.
+        warn: Called with one sentence for each thing the user should know.
+        settings: The plugin's own table from the config, ``[plugins.<dist>]``.
+    """
+
+    namespace: str = "default"
+    owner: Owner = field(default_factory=Owner)
+    clock: Clock = SYSTEM
+    state_dir: str | None = None
+    strict: bool = False
+    warn: Callable[[str], None] = lambda message: None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """A store on offer, as collected by ``lockkit_backends``.
+
+    Attributes:
+        name: What people call it: ``sqlite``.
+        schemes: URL schemes: ``("redis", "rediss")``.
+        open: ``open(url, options)``; imports the client library itself. Raises Refused, ConfigError, or ImportError
+            for a missing client library.
+        extra: The extra that brings the client library: ``pip install "lockkit[redis]"``; None if none is needed.
+        summary: One line.
+        capabilities: What it declares before it is opened.
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    open: Callable[[str, OpenOptions], Backend]
+    summary: str
+    capabilities: Capabilities
+    extra: str | None = None
+    api: int = API
