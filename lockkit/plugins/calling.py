@@ -1,0 +1,115 @@
+"""Calling hooks one by one, so that none can stop the next.
+
+pluggy's own call stops at the first implementation that raises. Here each is called, whatever the others did, and what it
+raised is told apart from what was thrown at it: Ctrl-C and the exceptions of signal handlers belong to the user.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import TypeAlias
+
+from pluggy import HookImpl
+
+__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal"]
+
+_log = logging.getLogger("lockkit.plugins")
+_told: set[tuple[str, str, type[BaseException]]] = set()
+
+Implementation: TypeAlias = tuple[str, Callable[..., object]]
+"""A plugin's name and its hook, to be called with the hook's keywords."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one implementation of a hook ended: what it returned, or what it raised."""
+
+    plugin: str
+    value: object = None
+    error: BaseException | None = None
+
+
+def callables(implementations: Sequence[HookImpl], arguments: Sequence[str]) -> tuple[Implementation, ...]:
+    """The implementations in the order in which they are to be called, each fit for all of the hook's keywords."""
+    return tuple(
+        (impl.plugin_name, _fit(impl.function, tuple(impl.argnames), arguments))
+        for impl in reversed(implementations)
+    )
+
+
+def _fit(
+    function: Callable[..., object], wanted: tuple[str, ...], arguments: Sequence[str]
+) -> Callable[..., object]:
+    if set(wanted) == set(arguments):
+        return function
+
+    def call(**keywords: object) -> object:
+        return function(**{name: keywords[name] for name in wanted})
+
+    return call
+
+
+def call_each(
+    hook: str, implementations: Sequence[Implementation], keywords: dict[str, object]
+) -> list[Outcome]:
+    """Call every implementation once and return how each ended; errors are logged, those of event hooks once.
+
+    An exception for which :func:`from_signal` holds is raised again after the last implementation was called.
+    """
+    outcomes: list[Outcome] = []
+    interrupted: BaseException | None = None
+    for plugin, function in implementations:
+        try:
+            outcomes.append(Outcome(plugin, function(**keywords)))
+        except BaseException as error:  # noqa: BLE001 (nothing a plugin raises may break an acquire or a release)
+            outcomes.append(Outcome(plugin, error=error))
+            if from_signal(error):
+                interrupted = interrupted or error
+            else:
+                _tell(plugin, hook, error)
+    if interrupted is not None:
+        raise interrupted
+    return outcomes
+
+
+def _tell(plugin: str, hook: str, error: BaseException) -> None:
+    # With its traceback once: an event hook that is broken is called, and raises, some times a second.
+    first = (plugin, hook, type(error)) not in _told
+    _told.add((plugin, hook, type(error)))
+    level = logging.ERROR if first or hook != "lockkit_event" else logging.DEBUG
+    _log.log(level, "plugin %s: %s raised %r", plugin, hook, error, exc_info=error if first else None)
+
+
+def from_signal(error: BaseException) -> bool:
+    """Whether an exception that came out of a plugin was thrown at it by a signal, and so isn't the plugin's own.
+
+    Only the main thread runs signal handlers. There, a KeyboardInterrupt counts, since nothing tells Python's own Ctrl-C
+    from a plugin that raises the same; and so does anything whose traceback passes through an installed handler, such as
+    the SystemExit of a SIGTERM handler. A plugin's own ``sys.exit()`` is an error like any other.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    handlers = {code for number in signal.valid_signals() if (code := _code(signal.getsignal(number)))}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code(handler: object) -> CodeType | None:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    plain = hasattr(handler, "__code__") or hasattr(handler, "__func__")
+    function: object = handler if plain else getattr(type(handler), "__call__", None)  # noqa: B004 (not asking whether)
+    code: object = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code if isinstance(code, CodeType) else None

@@ -1,0 +1,342 @@
+"""The plugin manager: loads plugins one by one and keeps the list that ``lockkit plugins`` shows.
+
+A plugin that can't be loaded, or breaks the contract, is reported once and skipped, with nothing of it left registered.
+lockkit's own stores are plugins like any other, except that each is imported only when its URL scheme is asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Literal
+
+import pluggy
+
+from lockkit._version import __version__
+from lockkit.errors import ConfigError, PluginError
+from lockkit.hooks import PROJECT
+from lockkit.plugins import specs
+from lockkit.plugins.calling import Implementation, Outcome, call_each, callables
+from lockkit.plugins.discovery import Installed, canonical, installed
+from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
+from lockkit.spi import API, Backend, BackendSpec, OpenOptions
+
+__all__ = ["PluginInfo", "PluginManager"]
+
+_log = logging.getLogger("lockkit.plugins")
+_reported: set[str] = set()
+_HOOKS = tuple(name for name in specs.__all__ if name.startswith(f"{PROJECT}_"))
+_BACKENDS = "lockkit_backends"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One plugin, as ``lockkit plugins`` shows it.
+
+    Attributes:
+        dist, version: The distribution it is from; "" for one given in code.
+        source: ``store`` (lockkit's own), ``installed`` (an entry point) or ``code``.
+        hooks: What it implements, sorted.
+        import_time: Seconds that its import took; None if it wasn't imported (here).
+        error: Why it was skipped, or which part of it was.
+        disabled: Switched off by the configuration.
+    """
+
+    name: str
+    dist: str = ""
+    version: str = ""
+    source: Literal["store", "installed", "code"] = "code"
+    hooks: tuple[str, ...] = ()
+    import_time: float | None = None
+    error: str | None = None
+    disabled: bool = False
+
+
+class PluginManager:
+    """All plugins of one client. Thread-safe once built; safe to use in a forked child.
+
+    Args:
+        plugins: Modules and objects to register beside the installed ones. One that is broken raises PluginError.
+        disabled: Names of plugins or distributions to leave out; ``all`` stands for every installed one, but not for
+            lockkit's own stores nor for ``plugins``.
+        raise_errors: Raise instead of reporting and skipping, for developing a plugin.
+        discover: Where the entry points come from.
+
+    Raises:
+        PluginError: One of ``plugins`` is broken, or any plugin is and ``raise_errors`` is set.
+    """
+
+    def __init__(
+        self,
+        plugins: Iterable[object] = (),
+        *,
+        disabled: Collection[str] = (),
+        raise_errors: bool = False,
+        discover: Callable[[], Sequence[Installed]] = installed,
+    ) -> None:
+        self._disabled = frozenset(map(canonical, disabled))
+        self._raise = raise_errors
+        self._mutex = threading.RLock()
+        self._infos: dict[str, PluginInfo] = {}
+        self._calls: dict[str, tuple[Implementation, ...]] = {}
+        self._offered: dict[str, tuple[str, BackendSpec]] | None = None
+        self._pm = pluggy.PluginManager(PROJECT)
+        self._pm.add_hookspecs(specs)
+        entries = discover()
+        self._stores = {store.name: store for store in SCHEMES.values()}
+        modules = {store.module for store in SCHEMES.values()}
+        for entry in entries:
+            if canonical(entry.dist) != PROJECT or entry.value not in modules:
+                self._add_installed(entry)
+        for plugin in plugins:
+            self.register(plugin)
+
+    def register(self, plugin: object, name: str | None = None) -> str:
+        """Add a module or an object; returns the name it goes by.
+
+        Raises:
+            PluginError: It isn't a plugin, or breaks the contract.
+        """
+        with self._mutex:
+            default = getattr(plugin, "__name__", None) or type(plugin).__name__
+            name = self._free(name or str(default))
+            self._add(PluginInfo(name), plugin)
+            self._offered = None
+            return name
+
+    # -- hooks ------------------------------------------------------------------------------------------------
+
+    def implementations(self, hook: str) -> tuple[Implementation, ...]:
+        """Who implements a hook, in the order in which to call them; each takes the hook's keywords.
+
+        A look-up in a dict, so that a release without cleanup hooks costs nothing.
+        """
+        calls = self._calls.get(hook)
+        if calls is None:
+            with self._mutex:
+                caller = getattr(self._pm.hook, hook)
+                calls = callables(caller.get_hookimpls(), caller.spec.argnames)
+                self._calls[hook] = calls
+        return calls
+
+    def notify(self, hook: str, /, **keywords: object) -> list[Outcome]:
+        """Call every implementation of a hook once, whatever the others do, and return how each ended.
+
+        What a plugin raises is logged, and returned with its name. Raised again, after all were called, is only what a
+        signal threw into the main thread (:func:`lockkit.plugins.calling.from_signal`), and with ``raise_errors`` the first
+        error.
+        """
+        implementations = self.implementations(hook)
+        if not implementations:
+            return []
+        outcomes = call_each(hook, implementations, keywords)
+        if self._raise:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise outcome.error
+        return outcomes
+
+    # -- stores -----------------------------------------------------------------------------------------------
+
+    def backend(self, url: str) -> BackendSpec:
+        """The store that a URL asks for. For one of lockkit's own, no other store is imported.
+
+        Raises:
+            ConfigError: No plugin offers the scheme; it says what to install.
+            PluginError: The plugin that should offer it can't be loaded.
+        """
+        return self._find(scheme_of(url))[1]
+
+    def backends(self) -> Mapping[str, BackendSpec]:
+        """Every scheme on offer, and its store; imports all stores.
+
+        A scheme belongs to lockkit's own store, else to the plugin registered first; the second is reported.
+        """
+        return {scheme: spec for scheme, (_, spec) in self._collect().items()}
+
+    def open(self, url: str, options: OpenOptions) -> Backend:
+        """Open the store that a URL asks for.
+
+        Raises:
+            ConfigError: As :meth:`backend`; or the client library is missing, with what to install.
+            Refused: From the store itself.
+        """
+        scheme = scheme_of(url)
+        plugin, spec = self._find(scheme)
+        try:
+            return spec.open(url, options)
+        except ImportError as error:
+            if spec.extra is None:
+                raise PluginError(f"the store {spec.name} cannot be opened: {error}") from error
+            dist = self._infos[plugin].dist or PROJECT
+            raise ConfigError(
+                f"{scheme}: URLs need {error.name or 'a library'}, which is not installed",
+                hint=f'pip install "{dist}[{spec.extra}]"',
+            ) from error
+
+    def _find(self, scheme: str) -> tuple[str, BackendSpec]:
+        store = SCHEMES.get(scheme)
+        if store is not None and self._offered is None:
+            with self._mutex:
+                self._add_store(store)
+                for spec in self._offers(store.name):
+                    if scheme in spec.schemes:
+                        return store.name, spec
+        offered = self._collect()
+        if scheme in offered:
+            return offered[scheme]
+        info = self._infos.get(store.name) if store else None
+        if info is not None and info.disabled:
+            raise ConfigError(
+                f"the plugin for {scheme}: URLs, {info.name}, is disabled", hint="see disable_plugins"
+            )
+        if info is not None and info.error is not None:
+            raise PluginError(f"the plugin for {scheme}: URLs cannot be used: {info.error}")
+        raise unknown_scheme(scheme, offered)
+
+    def _collect(self) -> Mapping[str, tuple[str, BackendSpec]]:
+        with self._mutex:
+            if self._offered is None:
+                found: dict[str, tuple[str, BackendSpec]] = {}
+                for store in self._stores.values():
+                    self._add_store(store)
+                for name in sorted(self._infos, key=lambda name: self._infos[name].source != "store"):
+                    for spec in self._offers(name):
+                        for scheme in spec.schemes:
+                            if scheme in found or not self._allowed(name, scheme):
+                                self._report(name, f"the URL scheme {scheme}: is taken by another plugin")
+                            else:
+                                found[scheme] = (name, spec)
+                self._offered = found
+            return self._offered
+
+    def describe(self) -> list[PluginInfo]:
+        """Every plugin, loaded or not, by source and name; imports all stores."""
+        self._collect()
+        with self._mutex:
+            return sorted(self._infos.values(), key=lambda info: (info.source, info.name))
+
+    # -- loading ----------------------------------------------------------------------------------------------
+
+    def _add_installed(self, entry: Installed) -> None:
+        info = PluginInfo(self._free(entry.name, entry.dist), entry.dist, entry.version, "installed")
+        disabled = not self._disabled.isdisjoint({"all", canonical(entry.name), canonical(entry.dist)})
+        self._load(info, entry.load, disabled=disabled)
+
+    def _add_store(self, store: Store) -> None:
+        if store.name in self._infos or find_spec(store.module) is None:
+            return
+        info = PluginInfo(store.name, PROJECT, __version__, "store")
+        self._load(info, lambda: import_module(store.module), disabled=store.name in self._disabled)
+
+    def _load(self, info: PluginInfo, load: Callable[[], object], *, disabled: bool) -> None:
+        self._infos[info.name] = replace(info, disabled=disabled)
+        if disabled:
+            return
+        start = time.perf_counter()
+        try:
+            plugin = load()
+            info = self._infos[info.name] = replace(info, import_time=time.perf_counter() - start)
+            self._add(info, plugin)
+        except KeyboardInterrupt:
+            del self._infos[info.name]
+            raise
+        except BaseException as error:
+            if self._raise:
+                raise (
+                    error if isinstance(error, PluginError) else PluginError(f"plugin {info.name}: {error!r}")
+                ) from error
+            told = error.message if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            self._report(info.name, f"not loaded: {told}")
+
+    def _add(self, info: PluginInfo, plugin: object) -> None:
+        """Register with pluggy, all of it or nothing."""
+        if plugin is None or inspect.isclass(plugin):
+            raise PluginError(f"plugin {info.name}: neither a module nor an instance: {plugin!r}")
+        try:
+            self._pm.register(plugin, info.name)
+            hooks = self._examined(info.name, plugin)
+        except BaseException as error:
+            # Before pluggy 1.7 a failed register leaves the hooks that it came to before it failed.
+            if self._pm.get_plugin(info.name) is plugin:
+                self._pm.unregister(plugin, info.name)
+            if isinstance(error, (ValueError, pluggy.PluginValidationError)):
+                raise PluginError(f"plugin {info.name}: {' '.join(str(error).split())}") from error
+            raise
+        self._infos[info.name] = replace(info, hooks=hooks)
+        self._calls.clear()
+
+    def _examined(self, name: str, plugin: object) -> tuple[str, ...]:
+        try:
+            self._pm.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"plugin {name}: {error}", hint=f"the hooks are {', '.join(_HOOKS)}") from error
+        callers = self._pm.get_hookcallers(plugin) or []
+        for caller in callers:
+            for impl in caller.get_hookimpls():
+                if impl.plugin is not plugin:
+                    continue
+                if impl.wrapper or impl.hookwrapper:
+                    raise PluginError(
+                        f"plugin {name}: {caller.name} is a hook wrapper; hooks are called one by one"
+                    )
+                if inspect.iscoroutinefunction(impl.function):
+                    raise PluginError(f"plugin {name}: {caller.name} must be a plain function, not async")
+        if not callers:
+            raise PluginError(
+                f"plugin {name}: no hooks in {plugin!r}", hint="mark them with lockkit.hooks.hookimpl"
+            )
+        return tuple(sorted(caller.name for caller in callers))
+
+    def _offers(self, name: str) -> list[BackendSpec]:
+        """What one plugin offers, of this API; what it gets wrong is reported."""
+        found: list[BackendSpec] = []
+        for plugin, call in self.implementations(_BACKENDS):
+            if plugin != name:
+                continue
+            try:
+                offer = call()
+            except Exception as error:  # noqa: BLE001 (a plugin's)
+                self._report(name, f"{_BACKENDS} raised {error!r}")
+                continue
+            if not isinstance(offer, (list, tuple)):
+                self._report(name, f"{_BACKENDS} must return a list, not {offer!r}")
+                continue
+            for spec in offer:
+                if not isinstance(spec, BackendSpec):
+                    self._report(name, f"{_BACKENDS}: not a BackendSpec: {spec!r}")
+                elif spec.api != API:
+                    self._report(
+                        name, f"the store {spec.name} is for API {spec.api}; this lockkit has API {API}"
+                    )
+                else:
+                    found.append(spec)
+        return found
+
+    def _allowed(self, name: str, scheme: str) -> bool:
+        store = SCHEMES.get(scheme)
+        return store is None or store.name == name or store.name not in self._infos
+
+    def _report(self, name: str, problem: str) -> None:
+        if self._raise:
+            raise PluginError(f"plugin {name}: {problem}")
+        if self._infos[name].error is None:
+            self._infos[name] = replace(self._infos[name], error=problem)
+        told = f"plugin {name}: {problem}"
+        if told not in _reported:
+            _reported.add(told)
+            _log.warning("%s", told)
+
+    def _free(self, name: str, dist: str = "") -> str:
+        if name not in self._infos and name not in self._stores:
+            return name
+        candidates = (
+            f"{dist or 'code'}.{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))
+        )
+        return next(candidate for candidate in candidates if candidate not in self._infos)

@@ -1,0 +1,79 @@
+"""The stores that lockkit ships or knows of, by URL scheme: so that a URL finds its store without loading the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lockkit.errors import ConfigError
+from lockkit.settings import redact
+
+__all__ = ["SCHEMES", "Store", "scheme_of", "unknown_scheme"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store of lockkit's own: its plugin's name and import package, and the extra that brings its client library."""
+
+    name: str
+    module: str
+    extra: str | None = None
+
+
+_MEMORY = Store("memory", "lockkit_memory")
+_SQLITE = Store("sqlite", "lockkit_sqlite")
+_REDIS = Store("redis", "lockkit_redis", "redis")
+_ETCD = Store("etcd", "lockkit_etcd", "etcd")
+_ETCD_GRPC = Store("etcd", "lockkit_etcd", "python-etcd3")
+_ZOOKEEPER = Store("zookeeper", "lockkit_zookeeper", "zookeeper")
+
+SCHEMES: Mapping[str, Store] = {
+    "memory": _MEMORY,
+    "sqlite": _SQLITE,
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+cluster": _REDIS,
+    "redis+sentinel": _REDIS,
+    "unix": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
+    "etcd": _ETCD,
+    "etcds": _ETCD,
+    "etcd+grpc": _ETCD_GRPC,
+    "zookeeper": _ZOOKEEPER,
+    "zk": _ZOOKEEPER,
+}
+"""Every scheme that belongs to lockkit. Nobody else's plugin takes one over."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a store's URL, in lower case.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ConfigError(
+            f"not a store's URL: {redact(url)!r}",
+            hint="write for instance sqlite:, memory: or redis://localhost:6379/0",
+        )
+    return match[1].lower()
+
+
+def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
+    """The error for a scheme that no plugin offers; it says what to install, or what there is."""
+    from difflib import get_close_matches  # only ever needed for an error
+
+    store = SCHEMES.get(scheme)
+    if store is not None:
+        needed = f"lockkit[{store.extra}]" if store.extra else "lockkit"
+        return ConfigError(
+            f"the plugin for {scheme}: URLs, {store.module}, is not installed", hint=f'pip install "{needed}"'
+        )
+    close = get_close_matches(scheme, {*known, *SCHEMES}, n=1)
+    hint = f"did you mean {close[0]}:? There are" if close else "there are"
+    return ConfigError(f"no plugin offers {scheme}: URLs", hint=f"{hint} {', '.join(sorted(known))}")

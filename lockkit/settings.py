@@ -1,0 +1,302 @@
+"""Every setting there is: the one table that decoding, ``lockkit config``, the docs and all defaults come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from lockkit.durations import parse, seconds
+from lockkit.errors import ConfigError
+from lockkit.names import check_namespace
+
+__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "template", "toml"]
+
+Value: TypeAlias = str | float | bool | tuple[str, ...] | None
+"""What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
+
+Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
+_ENDLESS = ("forever", "never", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        key: Its name in files, URL queries and keywords.
+        kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration, or ``"forever"``; ``choice``: one of
+            ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas.
+        meaning: One sentence, for the docs and for ``lockkit config init``.
+        env: The variable that sets it, if there is one.
+        zero: Whether 0 is a duration that makes sense.
+        check: Called with the value; raises ConfigError.
+    """
+
+    key: str
+    kind: Kind
+    default: Value
+    meaning: str
+    allowed: tuple[str, ...] = ()
+    env: str | None = None
+    zero: bool = False
+    check: Callable[[str], object] | None = None
+    example: Value = None
+
+    def expects(self) -> str:
+        """What is allowed, in words."""
+        return {
+            "text": "a text",
+            "duration": 'a duration such as "500ms", "30s", "10m" or "2h", or a number of seconds',
+            "limit": f'a duration such as "30s" or "2h", or "{self.endless}"',
+            "choice": " or ".join(f'"{choice}"' for choice in self.allowed),
+            "flag": "true or false",
+            "names": 'a list of texts, or one text with commas: "a,b"',
+        }[self.kind]
+
+    @property
+    def endless(self) -> str:
+        """The word that stands for no limit."""
+        return "forever" if self.key == "timeout" else "never"
+
+
+def _url(text: str) -> None:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        raise ConfigError(
+            f"url must be a store's URL, not {redact(text)!r}",
+            hint="for instance sqlite:, memory:, redis://localhost:6379/0",
+        )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    setting.key: setting
+    for setting in (
+        Setting(
+            "url",
+            "text",
+            "sqlite:",
+            "Which store; its own options go in the query.",
+            env="LOCKKIT_URL",
+            check=_url,
+        ),
+        Setting(
+            "namespace",
+            "text",
+            "default",
+            "Prefix of a deployment: equal names in two namespaces never meet.",
+            env="LOCKKIT_NAMESPACE",
+            check=check_namespace,
+        ),
+        Setting(
+            "ttl",
+            "duration",
+            30.0,
+            "How long the store keeps a silent holder; `lockkit run` takes 60 s where nothing is stated.",
+            env="LOCKKIT_TTL",
+        ),
+        Setting("timeout", "limit", None, "How long a caller waits in all for a lock.", zero=True),
+        Setting("max_hold", "limit", None, "End a hold that lasts longer than this."),
+        Setting(
+            "min_hold",
+            "duration",
+            0.0,
+            "Keep a lock at least this long, even if it is released earlier.",
+            zero=True,
+        ),
+        Setting(
+            "lock_delay", "duration", 0.0, "Extra quiet time after a hold that ended ungracefully.", zero=True
+        ),
+        Setting(
+            "scope",
+            "choice",
+            None,
+            "Refuse stores that exclude less than this: one process, this host, or the fleet.",
+            allowed=("process", "host", "fleet"),
+            env="LOCKKIT_SCOPE",
+            example="fleet",
+        ),
+        Setting(
+            "strict", "flag", False, "Refuse what is known to be unsafe about a store instead of warning."
+        ),
+        Setting("request_timeout", "duration", 2.0, "How long one request to the store may take."),
+        Setting(
+            "state_dir",
+            "text",
+            None,
+            "Where embedded stores and journals live; ~ and {uid} are replaced. Unstated: the user's state folder.",
+            env="LOCKKIT_STATE_DIR",
+            example="/var/tmp/lockkit-{uid}",  # noqa: S108 (an example; the folder's owner is checked)
+        ),
+        Setting(
+            "cleanup_budget",
+            "duration",
+            10.0,
+            "How long each cleanup hook may take before a release goes on.",
+        ),
+        Setting(
+            "kill_after",
+            "duration",
+            10.0,
+            "`run`: how long before the deadline a command gets TERM, not KILL.",
+            zero=True,
+        ),
+        Setting(
+            "on_lost",
+            "choice",
+            "term",
+            "`run`: what becomes of a command whose lock is lost.",
+            allowed=("term", "kill", "warn"),
+        ),
+        Setting("age_warning", "duration", 300.0, "Age of a hold at which it is worth a warning."),
+        Setting("age_soft", "duration", 600.0, "Age of a hold that is suspicious."),
+        Setting(
+            "age_hard",
+            "duration",
+            900.0,
+            "Age of a hold that is too old. The three must rise, and not pass max_hold.",
+        ),
+        Setting(
+            "log_format",
+            "choice",
+            "text",
+            "How the command line and the server log.",
+            allowed=("text", "json"),
+        ),
+        Setting(
+            "disable_plugins",
+            "names",
+            (),
+            'Plugins (or distributions) to leave out; "all" for every installed one but lockkit\'s stores.',
+            env="LOCKKIT_DISABLE_PLUGINS",
+        ),
+        Setting(
+            "plugin_errors",
+            "choice",
+            "report",
+            "What a plugin's error does; raise is for developing one.",
+            allowed=("report", "raise"),
+            env="LOCKKIT_PLUGIN_ERRORS",
+        ),
+    )
+}
+"""Every setting by key, in the order in which people are shown them."""
+
+
+def read(setting: Setting, value: object, *, text: bool = False) -> Value:
+    """Check a value and bring it into its one form.
+
+    Args:
+        setting: What it is for.
+        value: From TOML or Python; from an environment or URL query it is a ``str``.
+        text: Whether it comes from one of the latter, where everything is text.
+
+    Raises:
+        ConfigError: It isn't allowed. The message begins with the setting's key.
+    """
+    key = setting.key
+    match setting.kind, value:
+        case "limit", str() if value.strip().lower() in _ENDLESS:
+            return None
+        case (("duration" | "limit"), str()):
+            return parse(value, what=key, zero=setting.zero)
+        case (("duration" | "limit"), int() | float()):
+            return seconds(value, what=key, zero=setting.zero)
+        case "flag", bool():
+            return value
+        case "flag", str() if text and value.lower() in ("1", "0", "true", "false", "yes", "no", "on", "off"):
+            return value.lower() in ("1", "true", "yes", "on")
+        case "choice", str() if value in setting.allowed:
+            return value
+        case "names", str():
+            return tuple(filter(None, map(str.strip, value.split(","))))
+        case "names", list() | tuple() if all(isinstance(name, str) for name in value):
+            return tuple(value)
+        case "text", str() if value and "\0" not in value:
+            if setting.check is not None:
+                setting.check(value)
+            return value
+    raise ConfigError(f"{key} must be {setting.expects()}, not {value!r}", hint=meant(value, setting.allowed))
+
+
+def meant(word: object, allowed: Iterable[str]) -> str | None:
+    """``did you mean ...?`` for a word that resembles one of those allowed, else None."""
+    from difflib import get_close_matches  # only ever needed for an error
+
+    close = get_close_matches(word, list(allowed), n=1) if isinstance(word, str) else []
+    return f"did you mean {close[0]}?" if close else None
+
+
+def toml(setting: Setting, value: Value) -> str:
+    """A value as it is written in a file: ``"30s"``, ``true``, ``["a"]``; "-" for one that is not stated."""
+    if value is None:
+        return f'"{setting.endless}"' if setting.kind == "limit" else "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_quoted, value))}]"
+    if isinstance(value, str):
+        return _quoted(redact(value) if setting.key == "url" else value)
+    if value == int(value):
+        for size, unit in ((3600, "h"), (60, "m")):
+            if value and value % size == 0:
+                return f'"{int(value) // size}{unit}"'
+        return f'"{int(value)}s"'
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = "".join(
+        f"\\{char}" if char in '\\"' else char if char.isprintable() else f"\\U{ord(char):08x}"
+        for char in text
+    )
+    return f'"{escaped}"'
+
+
+def template() -> str:
+    """A configuration file in which everything is commented out and has its default, for ``lockkit config init``."""
+    lines = ["# lockkit's settings. Each is shown with its default; uncomment what you change.", ""]
+    for setting in SETTINGS.values():
+        lines.append(f"# {setting.meaning}")
+        if setting.kind not in ("text", "names"):
+            lines.append(f"# Allowed: {setting.expects()}.")
+        shown = toml(
+            setting,
+            setting.default if setting.default is not None or setting.kind == "limit" else setting.example,
+        )
+        lines += [f"#{setting.key} = {shown}", ""]
+    lines += [
+        "# Settings under a name, chosen by --profile, LOCKKIT_PROFILE or connect(profile=...).",
+        "#[profiles.gpu]",
+        '#url = "redis://localhost:6379/0"',
+        "",
+        "# A plugin's own settings stand under its distribution's name: [plugins.NAME]",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_SECRET = re.compile(r"pass|pwd|token|secret|credential|auth|key", re.IGNORECASE)
+_PUBLIC = re.compile(r"(file|path|dir|certs?|reqs|name|user)$", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    """A URL fit for logs: passwords become ``***``, and so do values of options that are called like secrets.
+
+    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, at the price that more may be.
+    """
+    head, separator, tail = url.partition("//")
+    if separator:
+        match = re.match(r"([^/?#]*)@", tail) or re.match(
+            r"([^/?#@:]*:(?!\d+(?:[/?#]|$)).*)@", tail, re.DOTALL
+        )
+        if match and ":" in match[1]:
+            tail = f"{match[1].partition(':')[0]}:***@{tail[match.end() :]}"
+    place, mark, query = f"{head}{separator}{tail}".partition("?")
+    options = [
+        f"{key}=***"
+        if equals and _SECRET.search(key) and not _PUBLIC.search(key)
+        else f"{key}{equals}{value}"
+        for key, equals, value in (option.partition("=") for option in query.split("&"))
+    ]
+    return place + mark + "&".join(options)
