@@ -103,6 +103,8 @@ class Terms:
         ttl: Seconds that the store keeps a held claim without renewal.
         weight, capacity: For the queue rule.
         process_bound: Lapses with its process (or by max_hold or evict) instead of by silence.
+        pulseless: Lives by its ttl alone, not by its process: for holds taken by a script and released by another. A
+            store that purges the claims of dead processes leaves this one until its deadline.
         max_hold: Seconds after which a hold is ended; None for never.
         min_hold: Seconds from the grant for which a release goes on blocking.
         lock_delay: Seconds that an ungraceful end goes on blocking.
@@ -114,6 +116,7 @@ class Terms:
     capacity: int = 1
     kind: Kind = "mutex"
     process_bound: bool = False
+    pulseless: bool = False
     max_hold: float | None = None
     min_hold: float = 0.0
     lock_delay: float = 0.0
