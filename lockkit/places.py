@@ -21,6 +21,7 @@ __all__ = [
     "StatePlace",
     "default_state_dir",
     "filesystem",
+    "home_dir",
     "network_filesystem",
     "private_dir",
     "state_place",
@@ -89,6 +90,9 @@ class StatePlace:
     path: Path
     source: str
 
+    def __str__(self) -> str:
+        return str(self.path)
+
 
 def state_place(
     environ: Mapping[str, str] | None = None, stated: tuple[str, str] | None = None, *, mounts: Path = _MOUNTS
@@ -110,7 +114,7 @@ def state_place(
         BackendUnavailable: The folder can't be created, isn't a folder, belongs to somebody else, or others may write to it.
     """
     environ = os.environ if environ is None else environ
-    home = _home(environ)
+    home = home_dir(environ)
     if stated is None and environ.get("LOCKKIT_STATE_DIR"):
         stated = (environ["LOCKKIT_STATE_DIR"], "LOCKKIT_STATE_DIR")
     if stated is not None:
@@ -195,7 +199,8 @@ def _expand(text: str, home: Path | None, source: str) -> Path:
     return path
 
 
-def _home(environ: Mapping[str, str]) -> Path | None:
+def home_dir(environ: Mapping[str, str]) -> Path | None:
+    """The user's home folder: HOME, else the passwd entry's; None where there is none worth the name."""
     home = environ.get("HOME", "")
     if not home.startswith("/"):
         try:

@@ -255,10 +255,14 @@ def _quoted(text: str) -> str:
 
 def template() -> str:
     """A configuration file in which everything is commented out and has its default, for ``lockkit config init``."""
-    lines = ["# lockkit's settings. Each is shown with its default; uncomment what you change.", ""]
+    lines = [
+        "# lockkit's settings. Each is shown with its default; uncomment what you change.",
+        '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
+        "",
+    ]
     for setting in SETTINGS.values():
         lines.append(f"# {setting.meaning}")
-        if setting.kind not in ("text", "names"):
+        if setting.kind in ("choice", "flag"):
             lines.append(f"# Allowed: {setting.expects()}.")
         shown = toml(
             setting,

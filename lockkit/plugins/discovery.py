@@ -19,6 +19,7 @@ from functools import lru_cache, reduce
 from pathlib import Path
 
 from lockkit.hooks import PROJECT
+from lockkit.layers import canonical
 
 __all__ = ["Installed", "installed"]
 
@@ -61,11 +62,6 @@ def _read(path: tuple[str, ...]) -> tuple[Installed, ...]:
                     seen.add(canonical(dist))
                     found.extend(Installed(name, value, dist, version) for name, value in _group(text))
     return tuple(sorted(found, key=lambda entry: (entry.dist, entry.name)))
-
-
-def canonical(dist: str) -> str:
-    """A distribution's name in its one normal form: lower case, ``-`` for runs of ``-_.``."""
-    return re.sub(r"[-_.]+", "-", dist).lower()
 
 
 def _texts(folder: str) -> Iterator[tuple[str, str, str]]:

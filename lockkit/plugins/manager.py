@@ -21,9 +21,10 @@ import pluggy
 from lockkit._version import __version__
 from lockkit.errors import ConfigError, PluginError
 from lockkit.hooks import PROJECT
+from lockkit.layers import canonical
 from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables
-from lockkit.plugins.discovery import Installed, canonical, installed
+from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
 from lockkit.spi import API, Backend, BackendSpec, OpenOptions
 

@@ -18,11 +18,10 @@ from lockkit.hooks import hookspec
 if TYPE_CHECKING:
     import click
 
-    from lockkit.facts import Alert, Event, Finding, Owner
+    from lockkit.facts import Alert, CleanupContext, Event, Finding
     from lockkit.spi import BackendSpec
 
 __all__ = [
-    "CleanupContext",
     "HealthClient",
     "lockkit_alert",
     "lockkit_backends",
@@ -32,41 +31,6 @@ __all__ = [
     "lockkit_event",
     "lockkit_health",
 ]
-
-
-class CleanupContext(Protocol):
-    """What a cleanup hook is told about the lease that is about to be released."""
-
-    @property
-    def name(self) -> str:
-        """The name that is locked."""
-
-    @property
-    def claim_id(self) -> str:
-        """What the claim is called outside its process."""
-
-    @property
-    def fence(self) -> int:
-        """The lease's fencing token."""
-
-    @property
-    def owner(self) -> Owner:
-        """Who holds it."""
-
-    @property
-    def reason(self) -> str:
-        """Why the hold ends: ``normal``, ``error``, ``sigterm``, ``lost``, ... (:data:`lockkit.facts.Reason`)."""
-
-    @property
-    def where(self) -> str:
-        """``process``: in the process that did the work; ``wrapper``: in ``lockkit run``, after its command ended."""
-
-    @property
-    def devices(self) -> Sequence[object]:
-        """The devices that the lease guards; empty for an ordinary name."""
-
-    def budget(self) -> float:
-        """Seconds that the hook may still take; 0 once it has overrun."""
 
 
 class HealthClient(Protocol):

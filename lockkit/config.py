@@ -1,0 +1,342 @@
+"""Configuration: which layer wins, and where every value came from.
+
+Later wins: defaults, ``/etc/lockkit/config.toml``, ``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the
+URL's query, keywords. A profile stands above the files; one that was chosen by keyword also above ``LOCKKIT_*``, since
+whoever types ``--profile gpu`` means it. ``pinned = true`` in /etc lifts what is stated there above all but keywords.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
+
+from lockkit import layers
+from lockkit.durations import show
+from lockkit.errors import ConfigError
+from lockkit.facts import Finding
+from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical, stamp
+from lockkit.places import StatePlace, state_place
+from lockkit.settings import SETTINGS, Value, meant, redact, template, toml
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+__all__ = [
+    "ENVIRONMENT",
+    "ETC",
+    "SETTINGS",
+    "Config",
+    "check_files",
+    "load",
+    "plugin_settings",
+    "redact",
+    "template",
+]
+
+ETC = Path("/etc/lockkit/config.toml")
+"""The administrator's file, the only one that may say ``pinned = true``."""
+
+DEFAULT = "default"
+_AGES = ("age_warning", "age_soft", "age_hard")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting, with where it came from. Meanings and defaults: :data:`lockkit.settings.SETTINGS`.
+
+    Durations are seconds; ``url`` has lost those options of its query that are settings.
+
+    Attributes:
+        profile: The profile in use, or None.
+        plugins: Each plugin's own table, raw, by the distribution's canonical name; see :func:`plugin_settings`.
+        sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
+        files: The files that were looked at, with what tells whether they have changed.
+        arguments: What :func:`load` was called with.
+    """
+
+    url: str
+    namespace: str
+    ttl: float
+    timeout: float | None
+    max_hold: float | None
+    min_hold: float
+    lock_delay: float
+    scope: Literal["process", "host", "fleet"] | None
+    strict: bool
+    request_timeout: float
+    state_dir: str | None
+    cleanup_budget: float
+    kill_after: float
+    on_lost: Literal["term", "kill", "warn"]
+    age_warning: float
+    age_soft: float
+    age_hard: float
+    log_format: Literal["text", "json"]
+    disable_plugins: tuple[str, ...]
+    plugin_errors: Literal["report", "raise"]
+    profile: str | None = None
+    plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, object] = field(default_factory=dict, repr=False)
+    arguments: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def source(self, key: str) -> str:
+        """Where a value came from: a file's path, ``LOCKKIT_URL``, ``argument``, ``default``, ..."""
+        return self.sources.get(key, DEFAULT)
+
+    def stated(self, key: str) -> bool:
+        """Whether anybody stated it, so that a command with another default of its own must not take that."""
+        return not self.source(key).startswith(DEFAULT)
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Rows of key, value as a file would have it (secrets hidden), and source, for ``lockkit config show``."""
+        rows = [
+            (key, toml(setting, getattr(self, key)), self.source(key)) for key, setting in SETTINGS.items()
+        ]
+        if self.profile is not None:
+            rows.append(("profile", f'"{self.profile}"', self.source("profile")))
+        keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
+        # A plugin's values may be secrets, and only the plugin knows which.
+        return rows + [(key, "(set)", self.source(key)) for key in keys]
+
+    def state_place(self) -> StatePlace:
+        """This user's state folder, created where it isn't there, and why it is that one.
+
+        Raises:
+            BackendUnavailable: It can't be used; see :func:`lockkit.places.state_place`.
+        """
+        stated = None if self.state_dir is None else (self.state_dir, self.source("state_dir"))
+        environ = self.arguments.get("environ")
+        return state_place(cast("Mapping[str, str] | None", environ), stated)
+
+    def stale(self) -> bool:
+        """Whether a file that was looked at has changed, appeared or gone since."""
+        return any(stamp(Path(name)) != seen for name, seen in self.files.items())
+
+    def reload(self) -> Config:
+        """The configuration as it is now, from the same places and keywords.
+
+        Raises:
+            ConfigError: As :func:`load`.
+        """
+        return load(**cast("dict[str, Any]", dict(self.arguments)))
+
+
+def load(
+    url: str | None = None,
+    *,
+    profile: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    etc: str | os.PathLike[str] = ETC,
+    home: str | os.PathLike[str] | None = None,
+    **keywords: object,
+) -> Config:
+    """Read all layers and decide.
+
+    Args:
+        url: The store, as a keyword in code would state it.
+        profile: The profile to use; above ``LOCKKIT_PROFILE``.
+        config: A file in place of the user's and the project's; above ``LOCKKIT_CONFIG``.
+        environ: The environment; None: this process's.
+        cwd: Where the search for the project's file begins; None: the working directory.
+        etc: The administrator's file.
+        home: The home folder; None: HOME, else the passwd entry's.
+        keywords: Settings as keywords in code state them, durations in seconds. None stands for not stated.
+
+    Raises:
+        ConfigError: Something isn't allowed. The message names the file, variable or keyword, and the key.
+    """
+    arguments = {
+        **keywords, "url": url, "profile": profile, "config": config, "environ": environ, "cwd": cwd, "etc": etc, "home": home,
+    }  # fmt: skip
+    found = layers.look(environ, cwd, etc, home, config)
+    stated = _keywords({"url": url, **keywords})
+    _refuse([*found.files(), found.environment, stated])
+    below, pins = _stack(found, profile)
+    values, sources = _merge([*below, *pins, stated])
+    if "?" in str(values.get("url", "")):
+        bare, query = layers.split_query(str(values["url"]), sources["url"])
+        _refuse([query])
+        # The query of a URL in code is code, and that of a pinned URL is pinned.
+        above = any("url" in layer.values for layer in (*pins, stated))
+        middle = [*pins, query] if above else [query, *pins]
+        values, sources = _merge([*below, *middle, stated])
+        values["url"] = bare
+    values = {key: setting.default for key, setting in SETTINGS.items()} | values
+    _cross_check(values, sources)
+    chosen = profile or found.environ.get("LOCKKIT_PROFILE") or None
+    if chosen:
+        sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
+    plugins = _plugins(found, sources)
+    return Config(
+        **cast("dict[str, Any]", values),
+        profile=chosen,
+        plugins=plugins,
+        sources=sources,
+        files=found.stamps,
+        arguments=arguments,
+    )
+
+
+def check_files(
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    etc: str | os.PathLike[str] = ETC,
+    home: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> list[Finding]:
+    """Look at every file and variable and report all that is wrong, not only the first, for ``lockkit config check``."""
+    found = layers.look(environ, cwd, etc, home, config)
+    findings: list[Finding] = []
+    for layer in (*found.files(), found.environment):
+        findings += [
+            Finding("config", "error", problem.message, problem.hint or "") for problem in layer.problems
+        ]
+        if not layer.problems and (layer.values or layer is not found.environment):
+            pinned = ", pinned" if layer.pinned else ""
+            told = (
+                ", ".join([*layer.values, *(f"[profiles.{name}]" for name in layer.profiles)])
+                or "no settings"
+            )
+            findings.append(Finding("config", "ok", f"{layer.source}{pinned}: {told}"))
+    if not any(finding.severity == "error" for finding in findings):
+        try:
+            load(environ=environ, cwd=cwd, etc=etc, home=home, config=config)
+        except ConfigError as error:
+            findings.append(Finding("config", "error", error.message, error.hint or ""))
+    return findings
+
+
+def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
+    """A plugin's own table ``[plugins.<dist>]``, decoded into its msgspec struct.
+
+    Make the struct ``forbid_unknown_fields=True``, so that a typo is an error.
+
+    Raises:
+        ConfigError: The table doesn't fit; with the file, the key, and what is allowed.
+    """
+    import msgspec
+
+    name = canonical(dist)
+    table = config.plugins.get(name, {})
+    try:
+        return msgspec.convert(table, struct)
+    except msgspec.ValidationError as error:
+        told, _, place = str(error).partition(" - at `$")
+        unknown = re.search(r"unknown field `(.*)`", told)
+        key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
+        allowed = [each.encode_name for each in msgspec.structs.fields(struct)] if _is_struct(struct) else []
+        where = config.sources.get(f"plugins.{name}.{key.partition('.')[0].partition('[')[0]}")
+        raise ConfigError(
+            f"{where or 'configuration'}: [plugins.{name}]{' ' + key if key else ''}: {told}",
+            hint=" ".join(
+                filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
+            )
+            or None,
+        ) from None
+
+
+# -- deciding -------------------------------------------------------------------------------------------------
+
+
+def _keywords(keywords: Mapping[str, object]) -> Layer:
+    layer = Layer(ARGUMENT)
+    for key, value in keywords.items():
+        if key not in SETTINGS:
+            layer.problem(f"unknown setting {key}", meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}")
+        elif value is not None:
+            layer.keep(SETTINGS[key], value)
+    return layer
+
+
+def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
+    """The layers under the URL's query, and those that /etc pins; each lowest first."""
+    chosen = profile or found.environ.get("LOCKKIT_PROFILE")
+    files = found.files()
+    profiles: list[Layer] = []
+    if chosen:
+        profiles = [
+            Layer(f"{layer.source} [profiles.{chosen}]", layer.profiles[chosen], pinned=layer.pinned)
+            for layer in files
+            if chosen in layer.profiles
+        ]
+        if not profiles:
+            known = sorted({name for layer in files for name in layer.profiles})
+            there = f"there are {', '.join(known)}" if known else "no file has profiles"
+            raise ConfigError(f"there is no profile {chosen!r}", hint=meant(chosen, known) or there)
+    middle = [found.environment, *profiles] if profile else [*profiles, found.environment]
+    return [*files, *middle], [layer for layer in (*files, *profiles) if layer.pinned]
+
+
+def _merge(stack: Iterable[Layer]) -> tuple[dict[str, Value], dict[str, str]]:
+    values: dict[str, Value] = {}
+    sources: dict[str, str] = {}
+    for layer in stack:
+        for key, value in layer.values.items():
+            values[key] = value
+            sources[key] = layer.origin(key)
+    return values, sources
+
+
+def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, object]]:
+    files = found.files()
+    plugins: dict[str, dict[str, object]] = {}
+    for layer in (*files, *(layer for layer in files if layer.pinned)):
+        for dist, table in layer.plugins.items():
+            plugins.setdefault(dist, {}).update(table)
+            sources.update({f"plugins.{dist}.{key}": layer.source for key in table})
+    return plugins
+
+
+def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> None:
+    """Settings that must fit each other; durations here are numbers by now."""
+
+    def told(key: str) -> str:
+        return f"{key} ({show(number(key))}, from {sources.get(key, DEFAULT)})"
+
+    def number(key: str) -> float:
+        value = values[key]
+        assert isinstance(value, (int, float))
+        return value
+
+    longest = values["max_hold"]
+    if isinstance(longest, float) and longest < number("age_hard") and not sources.keys() & set(_AGES):
+        # Whoever states only max_hold hasn't asked for tiers beyond it: the default ones keep their proportions.
+        scale = longest / number("age_hard")
+        values.update({key: round(number(key) * scale, 3) for key in _AGES})
+        sources.update(dict.fromkeys(_AGES, f"{DEFAULT}, lowered to fit max_hold"))
+    problems = [
+        f"{told(high)} must be more than {told(low)}"
+        for low, high in pairwise(_AGES)
+        if number(low) >= number(high)
+    ]
+    if longest is not None:
+        problems += [
+            f"{told(key)} must not be more than {told('max_hold')}"
+            for key in ("age_hard", "min_hold")
+            if number(key) > number("max_hold")
+        ]
+    if "ttl" in sources and "kill_after" in sources and number("kill_after") >= number("ttl"):
+        problems.append(f"{told('kill_after')} must be less than {told('ttl')}")
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _refuse(stack: Iterable[Layer]) -> None:
+    problems = [problem for layer in stack for problem in layer.problems]
+    if problems:
+        more = f" (and {len(problems) - 1} more problems: lockkit config check)" if len(problems) > 1 else ""
+        raise ConfigError(f"{problems[0].message}{more}", hint=problems[0].hint)
+
+
+def _is_struct(struct: type[object]) -> TypeGuard[type[Struct]]:
+    return hasattr(struct, "__struct_fields__")

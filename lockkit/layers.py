@@ -1,0 +1,335 @@
+"""Where settings come from: files, the environment and the URL's query. Each becomes a :class:`Layer`.
+
+Nothing here decides which layer wins; that is :mod:`lockkit.config`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote_plus
+
+from lockkit.errors import ConfigError
+from lockkit.places import home_dir
+from lockkit.settings import SETTINGS, Setting, Value, meant, read
+
+__all__ = [
+    "ARGUMENT",
+    "ENVIRONMENT",
+    "Found",
+    "Layer",
+    "Table",
+    "canonical",
+    "environment",
+    "file",
+    "look",
+    "project_file",
+    "split_query",
+    "stamp",
+]
+
+ARGUMENT = "argument"
+"""The source of what code states."""
+
+_Path: TypeAlias = str | os.PathLike[str]
+_log = logging.getLogger("lockkit.config")
+
+Table = Mapping[str, object]
+"""A table of a file, as TOML gives it."""
+
+ENVIRONMENT: Mapping[str, str] = {
+    "LOCKKIT_PROFILE": "The profile to use.",
+    "LOCKKIT_CONFIG": "A file to read in place of the user's and the project's.",
+    **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
+    "LOCKKIT_SERVE_TOKEN_FILE": "The file with the bearer token of `lockkit serve`.",
+    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name that is locked.",
+    "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
+    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
+    "LOCKKIT_HELD": "Set by `lockkit run` for its command: all that is held around it, as JSON.",
+}
+"""Every variable that lockkit reads or sets, with its meaning: a closed list. One that is empty counts as unset."""
+
+_PREFIX = "LOCKKIT_"
+# Kubernetes describes every Service to every pod: for one called lockkit, or lockkit-redis, there are LOCKKIT_SERVICE_HOST,
+# LOCKKIT_PORT_6379_TCP_ADDR, LOCKKIT_REDIS_PORT, ... They are no settings and no reason to warn.
+_INJECTED = re.compile(
+    r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)|LOCKKIT_HOST"
+)
+_warned: set[str] = set()
+
+
+@dataclass(slots=True)
+class Layer:
+    """What one place states.
+
+    Attributes:
+        source: The place, as people know it: a file's path, ``LOCKKIT_*``, ``argument``.
+        values: Settings, read and checked.
+        sources: For keys whose source is told more exactly than by ``source``.
+        profiles: The settings of each ``[profiles.x]``.
+        plugins: The tables ``[plugins.<dist>]`` by canonical name, raw.
+        pinned: Whether it beats everything but keywords in code.
+        problems: What is wrong with it.
+    """
+
+    source: str
+    values: dict[str, Value] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Value]] = field(default_factory=dict)
+    plugins: dict[str, dict[str, object]] = field(default_factory=dict)
+    pinned: bool = False
+    problems: list[ConfigError] = field(default_factory=list)
+
+    def origin(self, key: str) -> str:
+        """Where this layer has a setting from."""
+        return self.sources.get(key, self.source)
+
+    def problem(self, message: str, hint: str | None = None) -> None:
+        """Take note of something that isn't allowed here."""
+        self.problems.append(ConfigError(f"{self.source}: {message}", hint=hint))
+
+    def keep(
+        self,
+        setting: Setting,
+        value: object,
+        *,
+        prefix: str = "",
+        text: bool = False,
+        into: dict[str, Value] | None = None,
+    ) -> None:
+        """Read a setting into ``values`` (or another dict), or take note of what is wrong with it."""
+        try:
+            (self.values if into is None else into)[setting.key] = read(setting, value, text=text)
+        except ConfigError as error:
+            self.problem(f"{prefix}{error.message}", error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The layers as they were found, and what tells whether their files have changed."""
+
+    environ: Mapping[str, str]
+    etc: Layer | None
+    user: Layer | None
+    project: Layer | None
+    environment: Layer
+    stamps: Mapping[str, object]
+
+    def files(self) -> list[Layer]:
+        """Those that are files, lowest first."""
+        return [layer for layer in (self.etc, self.user, self.project) if layer is not None]
+
+
+def look(
+    environ: Mapping[str, str] | None,
+    cwd: _Path | None,
+    etc: _Path,
+    home: _Path | None,
+    config: _Path | None,
+) -> Found:
+    """Read every layer but the URL's; the arguments are those of :func:`lockkit.config.load`."""
+    environ = os.environ if environ is None else environ
+    here = Path(os.getcwd() if cwd is None else cwd)  # noqa: PTH109 (half the price of Path.cwd)
+    house = home_dir(environ) if home is None else Path(home)
+    named = config or environ.get("LOCKKIT_CONFIG")
+    user = project = None
+    looked = [Path(etc)]
+    if named:
+        looked.append(here / named)
+        user = file(looked[-1], needed=True)
+    else:
+        base = environ.get("XDG_CONFIG_HOME", "")
+        folder = Path(base) if base.startswith("/") else house / ".config" if house else None
+        if folder is not None:
+            looked.append(folder / "lockkit" / "config.toml")
+            user = file(looked[-1])
+        path = project_file(here, house)
+        if path is not None and path not in looked:
+            looked.append(path)
+            project = file(path)
+    stamps = {str(path): stamp(path) for path in looked}
+    return Found(environ, file(Path(etc), pins=True), user, project, environment(environ), stamps)
+
+
+def stamp(path: Path) -> object:
+    """What changes when a file does."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | None:
+    """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None where there is none.
+
+    Everything that is wrong with it is collected in ``problems``.
+
+    Args:
+        path: The file.
+        needed: Whether it is a problem that it doesn't exist.
+        pins: Whether ``pinned`` is allowed in it.
+    """
+    layer = Layer(str(path))
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not needed:
+            return None
+        layer.problem(f"cannot be read: {error.strerror}", "see LOCKKIT_CONFIG")
+        return layer
+    except OSError as error:
+        layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
+        return layer
+    embedded = path.name == "pyproject.toml"
+    if embedded and b"lockkit" not in text:
+        return None  # spares most projects the parser
+    import tomllib  # only where there is a file: 10 ms
+
+    try:
+        table: object = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        layer.problem(f"not valid TOML: {error}")
+        return layer
+    if embedded:
+        tools = table.get("tool") if isinstance(table, dict) else None
+        if not isinstance(tools, dict) or "lockkit" not in tools:
+            return None
+        table = tools["lockkit"]
+    if isinstance(table, dict):
+        _take(layer, table, pins=pins)
+    else:
+        layer.problem("tool.lockkit must be a table", "write [tool.lockkit]")
+    return layer
+
+
+def _take(layer: Layer, table: Table, *, pins: bool) -> None:
+    rest = dict(table)
+    pinned = rest.pop("pinned", False)
+    if not pins and "pinned" in table:
+        layer.problem("pinned is for the administrator's file only", "remove it here")
+    elif not isinstance(pinned, bool):
+        layer.problem(f"pinned must be true or false, not {pinned!r}")
+    else:
+        layer.pinned = pinned
+    for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
+        layer.profiles[name] = _values(layer, profile, f"profiles.{name}.", ())
+    for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
+        layer.plugins[canonical(dist)] = dict(settings)
+    layer.values.update(_values(layer, rest, "", ("profiles", "plugins", *(("pinned",) if pins else ()))))
+
+
+def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]]:
+    if not isinstance(value, dict):
+        layer.problem(f"{key} must hold tables, not {value!r}", f"write [{key}.NAME]")
+        return
+    for name, table in value.items():
+        if isinstance(table, dict):
+            yield name, table
+        else:
+            layer.problem(f"{key}.{name} must be a table, not {table!r}", f"write [{key}.{name}]")
+
+
+def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for key, value in table.items():
+        setting = SETTINGS.get(key)
+        if setting is None:
+            allowed = (*SETTINGS, *besides)
+            guess = meant(key, allowed)
+            layer.problem(
+                f"unknown key {prefix}{key}", f"{guess or ''} allowed: {', '.join(allowed)}".strip()
+            )
+            continue
+        layer.keep(setting, value, prefix=prefix, into=values)
+    return values
+
+
+def canonical(dist: str) -> str:
+    """A distribution's name in its one normal form: lower case, ``-`` for runs of ``-_.``."""
+    return re.sub(r"[-_.]+", "-", dist).lower()
+
+
+def project_file(cwd: Path, home: Path | None) -> Path | None:
+    """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
+
+    The search ends with the home folder or the root. A file that lies in a folder that everybody may write to, and belongs
+    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp.
+    """
+    last = Path(os.path.realpath(home)) if home else None
+    for folder in (cwd, *cwd.parents):
+        for name in ("lockkit.toml", "pyproject.toml"):
+            path = folder / name
+            try:
+                seen = path.stat()
+                if not stat.S_ISREG(seen.st_mode) or (
+                    name == "pyproject.toml" and b"lockkit" not in path.read_bytes()
+                ):
+                    continue
+            except OSError:
+                continue
+            if folder.stat().st_mode & stat.S_IWOTH and seen.st_uid not in (0, os.getuid()):
+                _warn(f"{path} is passed over: everybody may write to its folder, and it is not yours")
+            elif name == "lockkit.toml" or file(path) is not None:
+                return path
+        if folder in (home, last):
+            break
+    return None
+
+
+# -- environment and URL --------------------------------------------------------------------------------------
+
+
+def environment(environ: Mapping[str, str]) -> Layer:
+    """What ``LOCKKIT_*`` states. A variable that is not on the list is one warning, not an error."""
+    layer = Layer("environment")
+    for setting in SETTINGS.values():
+        text = environ.get(setting.env, "") if setting.env else ""
+        if setting.env and text:
+            layer.sources[setting.key] = setting.env
+            try:
+                layer.values[setting.key] = read(setting, text, text=True)
+            except ConfigError as error:
+                layer.problems.append(ConfigError(f"{setting.env}: {error.message}", hint=error.hint))
+    for name in environ:
+        if name.startswith(_PREFIX) and name not in ENVIRONMENT and not _INJECTED.fullmatch(name):
+            guess = meant(name, ENVIRONMENT)
+            _warn(
+                f"{name} is not a variable that lockkit knows; it is ignored"
+                + (f" ({guess})" if guess else "")
+            )
+    return layer
+
+
+def split_query(url: str, source: str) -> tuple[str, Layer]:
+    """Take lockkit's settings out of a URL's query; what remains is the store's."""
+    layer = Layer(f"query of the URL from {source}")
+    place, mark, query = url.partition("?")
+    kept: list[str] = []
+    for option in query.split("&") if mark else ():
+        key, equals, value = option.partition("=")
+        setting = SETTINGS.get(key)
+        if setting is None or key == "url":
+            kept.append(option)
+        elif key in layer.values:
+            layer.problem(f"{key} is given twice")
+        elif not equals:
+            layer.problem(f"{key} has no value", f"{key}=...")
+        else:
+            layer.keep(setting, unquote_plus(value), text=True)
+    return place + ("?" + "&".join(kept) if kept else ""), layer
+
+
+def _warn(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _log.warning("%s", message)
