@@ -116,11 +116,11 @@ class Terms:
     capacity: int = 1
     kind: Kind = "mutex"
     process_bound: bool = False
-    pulseless: bool = False
     max_hold: float | None = None
     min_hold: float = 0.0
     lock_delay: float = 0.0
     owner: Owner = field(default_factory=Owner)
+    pulseless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
