@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_plus
 
 from lockkit.errors import ConfigError
@@ -58,9 +58,7 @@ ENVIRONMENT: Mapping[str, str] = {
 _PREFIX = "LOCKKIT_"
 # Kubernetes describes every Service to every pod: for one called lockkit, or lockkit-redis, there are LOCKKIT_SERVICE_HOST,
 # LOCKKIT_PORT_6379_TCP_ADDR, LOCKKIT_REDIS_PORT, ... They are no settings and no reason to warn.
-_INJECTED = re.compile(
-    r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)|LOCKKIT_HOST"
-)
+_INJECTED = r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)|LOCKKIT_HOST"
 _warned: set[str] = set()
 
 
@@ -110,8 +108,7 @@ class Layer:
             self.problem(f"{prefix}{error.message}", error.hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The layers as they were found, and what tells whether their files have changed."""
 
     environ: Mapping[str, str]
@@ -301,7 +298,7 @@ def environment(environ: Mapping[str, str]) -> Layer:
             except ConfigError as error:
                 layer.problems.append(ConfigError(f"{setting.env}: {error.message}", hint=error.hint))
     for name in environ:
-        if name.startswith(_PREFIX) and name not in ENVIRONMENT and not _INJECTED.fullmatch(name):
+        if name.startswith(_PREFIX) and name not in ENVIRONMENT and not re.fullmatch(_INJECTED, name):
             guess = meant(name, ENVIRONMENT)
             _warn(
                 f"{name} is not a variable that lockkit knows; it is ignored"

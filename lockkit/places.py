@@ -11,8 +11,8 @@ import pwd
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.identity import user_name
@@ -37,7 +37,6 @@ _LOCAL_FUSE = frozenset({
     "fuse.mergerfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.securefs", "fuse.unionfs", "fuse.zfs",
 })  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
@@ -61,7 +60,7 @@ def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str |
         fields = before.split(" ")
         if not separator or len(fields) < 5:
             continue
-        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and (found is None or len(point) >= found[0]):
             found = (len(point), after.split(" ", 1)[0])
@@ -83,8 +82,7 @@ def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) 
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class StatePlace:
+class StatePlace(NamedTuple):
     """The state folder and why it is that one: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
 
     path: Path

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from lockkit.durations import parse, seconds
 from lockkit.errors import ConfigError
@@ -20,8 +19,7 @@ Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
 _ENDLESS = ("forever", "never", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting.
 
     Attributes:
@@ -280,8 +278,8 @@ def template() -> str:
     return "\n".join(lines)
 
 
-_SECRET = re.compile(r"pass|pwd|token|secret|credential|auth|key", re.IGNORECASE)
-_PUBLIC = re.compile(r"(file|path|dir|certs?|reqs|name|user)$", re.IGNORECASE)
+_SECRET = r"(?i)pass|pwd|token|secret|credential|auth|key"  # noqa: S105 (a pattern)
+_PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$"
 
 
 def redact(url: str) -> str:
@@ -299,7 +297,7 @@ def redact(url: str) -> str:
     place, mark, query = f"{head}{separator}{tail}".partition("?")
     options = [
         f"{key}=***"
-        if equals and _SECRET.search(key) and not _PUBLIC.search(key)
+        if equals and re.search(_SECRET, key) and not re.search(_PUBLIC, key)
         else f"{key}{equals}{value}"
         for key, equals, value in (option.partition("=") for option in query.split("&"))
     ]

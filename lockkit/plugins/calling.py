@@ -11,9 +11,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import CodeType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pluggy import HookImpl
 
@@ -26,8 +25,7 @@ Implementation: TypeAlias = tuple[str, Callable[..., object]]
 """A plugin's name and its hook, to be called with the hook's keywords."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one implementation of a hook ended: what it returned, or what it raised."""
 
     plugin: str

@@ -14,9 +14,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 from pathlib import Path
+from typing import NamedTuple
 
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
@@ -24,11 +24,10 @@ from lockkit.layers import canonical
 __all__ = ["Installed", "installed"]
 
 _SECTION = f"[{PROJECT}]"
-_FOLDER = re.compile(r"(?P<name>[^-]+)(-(?P<version>[^-]+)(-.*)?)?\.(dist|egg)-info", re.IGNORECASE)
+_FOLDER = r"(?P<name>[^-]+)(-(?P<version>[^-]+)(-.*)?)?\.(dist|egg)-info"
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """One entry point: ``name = module:attribute`` of a distribution."""
 
     name: str
@@ -71,7 +70,7 @@ def _texts(folder: str) -> Iterator[tuple[str, str, str]]:
     except OSError:
         return
     for name in names:
-        match = _FOLDER.fullmatch(name)
+        match = re.fullmatch(_FOLDER, name)
         if match is None:
             continue
         try:

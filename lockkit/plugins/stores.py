@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lockkit.errors import ConfigError
 from lockkit.settings import redact
@@ -12,8 +12,7 @@ from lockkit.settings import redact
 __all__ = ["SCHEMES", "Store", "scheme_of", "unknown_scheme"]
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """A store of lockkit's own: its plugin's name and import package, and the extra that brings its client library."""
 
     name: str
@@ -46,8 +45,6 @@ SCHEMES: Mapping[str, Store] = {
 }
 """Every scheme that belongs to lockkit. Nobody else's plugin takes one over."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-
 
 def scheme_of(url: str) -> str:
     """The scheme of a store's URL, in lower case.
@@ -55,7 +52,7 @@ def scheme_of(url: str) -> str:
     Raises:
         ConfigError: It has none.
     """
-    match = _SCHEME.match(url)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if match is None:
         raise ConfigError(
             f"not a store's URL: {redact(url)!r}",
