@@ -29,7 +29,7 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{what} must be a number of seconds, not {value!r}", hint=f"for instance {what}=30")
-    number = float(value)
+    number = float(value) if isinstance(value, float) or abs(value) <= LONGEST else math.inf  # an int may be too big
     if math.isnan(number) or math.isinf(number) or number < 0 or number > LONGEST or (number == 0 and not zero):
         low = "0" if zero else "more than 0"
         raise ConfigError(f"{what} must be {low} and at most {LONGEST:.0f} seconds, not {value!r}")

@@ -1,0 +1,99 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockkit import durations
+from lockkit.errors import ConfigError
+
+
+@pytest.mark.parametrize("value", [1, 0.001, 30, 30.5, durations.LONGEST])
+def test_seconds_returns_a_float(value):
+    got = durations.seconds(value, what="ttl")
+    assert got == value
+    assert type(got) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        None,
+        "30",
+        "30s",
+        [1],
+        math.nan,
+        math.inf,
+        -math.inf,
+        -1,
+        -0.001,
+        0,
+        0.0,
+        durations.LONGEST * 1.01,
+        pytest.param(10**400, id="huge"),
+    ],
+)
+def test_seconds_refuses_what_is_no_positive_number_of_seconds(value):
+    with pytest.raises(ConfigError, match="ttl"):
+        durations.seconds(value, what="ttl")
+
+
+def test_zero_is_allowed_only_by_leave():
+    assert durations.seconds(0, what="timeout", zero=True) == 0.0
+    with pytest.raises(ConfigError, match="timeout must be 0"):
+        durations.seconds(-1, what="timeout", zero=True)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("30s", 30),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1d", 86_400),
+        ("250ms", 0.25),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("30", 30),
+        ("0.5", 0.5),
+        (" 30S ", 30),
+        ("1m500ms", 60.5),
+    ],
+)
+def test_parse_reads_what_people_write(text, expected):
+    assert durations.parse(text, what="ttl") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "30 s x", "1w", "-5s", "0s", "0", "nan", "inf", "-inf", "1e999", "30s!", "h1", "99999d"]
+)
+def test_parse_refuses_the_rest(text):
+    with pytest.raises(ConfigError, match="ttl"):
+        durations.parse(text, what="ttl")
+
+
+@given(st.text())
+def test_parse_raises_nothing_but_config_errors(text):
+    try:
+        got = durations.parse(text, what="ttl")
+    except ConfigError:
+        return
+    assert 0 < got <= durations.LONGEST
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (0, "0 s"),
+        (0.25, "0.25 s"),
+        (12, "12 s"),
+        (119, "119 s"),
+        (180, "3 min"),
+        (7500, "2 h 5 min"),
+        (349_200, "4 d 1 h"),
+    ],
+)
+def test_show_writes_them_as_people_do(value, shown):
+    assert durations.show(value) == shown

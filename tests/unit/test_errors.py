@@ -1,0 +1,59 @@
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from lockkit import errors
+from lockkit.facts import ClaimInfo, Owner, ReleaseReport
+
+HOLDER = ClaimInfo("gpu:0", "0123456789ab", "HELD", Owner("ann", "box", 4711), 7, 0)
+REPORT = ReleaseReport("gpu:0", "0123456789ab", 7, "ABANDONED", "normal", expires_by=12.0)
+EVERY = [getattr(errors, name) for name in errors.__all__]
+
+
+def make(kind):
+    if kind is errors.ReleaseFailed:
+        return kind("it went wrong", report=REPORT, name="gpu:0", hint="lockkit recover")
+    return kind("it went wrong", name="gpu:0", holder=HOLDER, hint="lockkit explain gpu:0")
+
+
+def test_every_exception_of_the_module_is_listed():
+    defined = {
+        name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)
+    }
+    assert defined == set(errors.__all__)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize(
+    "remake", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy]
+)
+def test_all_pickle_with_everything_they_carry(kind, remake):
+    error = make(kind)
+    error.note = "added by somebody"
+    twin = remake(error)
+    assert type(twin) is kind
+    assert str(twin) == str(error)
+    assert twin.args == error.args
+    assert twin.__dict__ == error.__dict__
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_message_ends_with_what_to_do_next(kind):
+    error = make(kind)
+    assert str(error) == f"it went wrong ({error.hint})"
+    assert error.name == "gpu:0"
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_all_are_lockkit_errors(kind):
+    assert issubclass(kind, errors.LockkitError)
+
+
+def test_a_timeout_is_also_pythons():
+    assert issubclass(errors.AcquireTimeout, TimeoutError)
+
+
+def test_without_a_hint_the_message_stands_alone():
+    assert str(errors.BackendUnavailable("the disk is full")) == "the disk is full"
