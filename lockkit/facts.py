@@ -235,6 +235,7 @@ class CleanupContext:
     reason: Reason
     where: Literal["process", "wrapper"]
     budget: Callable[[], float]
+    owner: Owner = field(default_factory=Owner)
     devices: tuple[str, ...] = ()
     lost: bool = False
     note: Mapping[str, object] = field(default_factory=dict)

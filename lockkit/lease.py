@@ -34,6 +34,7 @@ class Hold:
         since: Basis of the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
         key: Thread or task that took it; None once detached.
+        depth: Levels of a reentrant hold that are still to be released; guarded by ``guard``.
     """
 
     __slots__ = (
@@ -49,15 +50,16 @@ class Hold:
         "doubtful",
         "ended",
         "fence",
+        "guard",
         "key",
         "lost_why",
         "on_lost",
         "pid",
+        "reentrant",
         "report",
         "requests",
         "since",
         "since_wall",
-        "told",
         "where",
     )
 
@@ -80,11 +82,12 @@ class Hold:
         self.auto_renew = auto_renew
         self.pid = os.getpid()
         self.depth = 1
+        self.reentrant = False
+        self.guard = threading.Lock()
         self.key: object = None
         self.ended = False
         self.collected = False
         self.lost_why: Reason = ""
-        self.told = False
         self.where: str = "process"
         self.report: ReleaseReport | None = None
         self.requests: object = None

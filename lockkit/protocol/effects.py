@@ -11,10 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from lockkit.facts import Alert, ClaimInfo, Event
+from lockkit.facts import Alert, ClaimInfo, Event, Reason
+from lockkit.lease import Hold
 from lockkit.spi import Claim
 
-__all__ = ["Call", "Effect", "Notify", "Now", "Orphan", "Pause", "RecordFailure", "RunHook", "WaitForWake", "Withdraw"]
+__all__ = [
+    "Call",
+    "Effect",
+    "Lost",
+    "Notify",
+    "Now",
+    "Orphan",
+    "Pause",
+    "RecordFailure",
+    "RunHook",
+    "WaitForWake",
+    "Withdraw",
+]
 
 Now: TypeAlias = Callable[[], float]
 """CLOCK_BOOTTIME seconds."""
@@ -69,6 +82,14 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A hold was declared lost just now: tell plugins, counters and its own callbacks, once. Never blocks or fails."""
+
+    hold: Hold
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class RunHook:
     """Run one cleanup hook on a thread of its own, for at most the budget. Result: a HookReport."""
 
@@ -90,4 +111,4 @@ class Notify:
     what: Event | Alert
 
 
-Effect: TypeAlias = Call | WaitForWake | Pause | Withdraw | Orphan | RunHook | RecordFailure | Notify
+Effect: TypeAlias = Call | WaitForWake | Pause | Withdraw | Orphan | RunHook | RecordFailure | Notify | Lost

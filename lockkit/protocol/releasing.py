@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lockkit.facts import Alert, Event, HookReport, LayerOutcome, LayerReport, Reason, ReleaseOutcome, ReleaseReport
 from lockkit.lease import Hold
-from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, RecordFailure, RunHook, Withdraw
+from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan, Pause, RecordFailure, RunHook, Withdraw
 from lockkit.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "Release", "releasing"]
@@ -65,7 +65,11 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
     if release.plugins and release.cleaned is None:
         yield from _clean(release, now)
     if release.was_valid is None:
-        release.was_valid = hold.valid(now())
+        at = now()
+        release.was_valid = hold.valid(at)
+        why = hold.overdue(at)
+        if why and hold.lose(why):
+            yield Lost(hold, why)
     yield Withdraw(hold.claim)
     hold.end()
     if release.outcome is None and release.normal is None:

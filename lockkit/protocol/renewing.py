@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
-from lockkit.facts import Alert, Event, Reason
+from lockkit.facts import Event, Reason
 from lockkit.lease import Hold
-from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan
+from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
 from lockkit.spi import POLL_CAP, Claim, Refused, Unknown
 
 __all__ = ["Member", "due", "losing", "renewing", "waiter_interval"]
@@ -91,12 +91,7 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     if not hold.lose(why):
         return
     yield Orphan(hold.claim, abandon=hold.doubtful, graceful=False, after=hold.expires())
-    name = hold.name
-    kind = "max_hold" if why == "max_hold" else "lost"
-    yield Notify(Event(kind, name, hold.claim_id, hold.fence, reason=why))
-    yield Notify(
-        Alert("lost", "P1", f"the hold of {name!r} (fence {hold.fence}) may have lapsed: {why}", name, hold.claim_id)
-    )
+    yield Lost(hold, why)
 
 
 def _with(event: Event, error: str) -> Event:

@@ -1,0 +1,70 @@
+"""lockkit: distributed locks with fences, on the coordination service you already run, or on none.
+
+    client = lockkit.connect()
+    with client.lock("gpu:0", ttl=30).acquire(timeout=600) as lease:
+        ...
+"""
+
+from __future__ import annotations
+
+from lockkit._version import __version__
+from lockkit.client import Client, connect
+from lockkit.errors import (
+    AcquireCancelled,
+    AcquireError,
+    AcquireTimeout,
+    BackendError,
+    BackendUnavailable,
+    CapabilityError,
+    CapacityMismatch,
+    ConfigError,
+    DeadlockDetected,
+    IncompatibleLayout,
+    LeaseLost,
+    LockkitError,
+    NotHeld,
+    OutcomeUnknown,
+    OwnershipError,
+    PermissionDenied,
+    PluginError,
+    ReleaseFailed,
+    StaleFence,
+)
+from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
+from lockkit.hooks import hookimpl
+from lockkit.leases import Lease, LeaseCopy
+from lockkit.locks import Lock, RWLock
+
+__all__ = [
+    "AcquireCancelled",
+    "AcquireError",
+    "AcquireTimeout",
+    "BackendError",
+    "BackendUnavailable",
+    "CapabilityError",
+    "CapacityMismatch",
+    "ClaimInfo",
+    "Client",
+    "ConfigError",
+    "DeadlockDetected",
+    "IncompatibleLayout",
+    "Lease",
+    "LeaseCopy",
+    "LeaseLost",
+    "Lock",
+    "LockInfo",
+    "LockkitError",
+    "NotHeld",
+    "OutcomeUnknown",
+    "OwnershipError",
+    "PermissionDenied",
+    "PluginError",
+    "RWLock",
+    "ReleaseFailed",
+    "ReleaseReport",
+    "Skipped",
+    "StaleFence",
+    "__version__",
+    "connect",
+    "hookimpl",
+]

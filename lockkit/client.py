@@ -1,0 +1,441 @@
+"""The synchronous face: ``connect`` and the client."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, ParamSpec, TypeVar, Unpack
+
+from lockkit.clock import SYSTEM, Clock
+from lockkit.config import Config, load, redact
+from lockkit.decorator import locked
+from lockkit.drivers.dispatch import Dispatcher
+from lockkit.drivers.lifecycle import at_exit, on_sigterm as release_on_sigterm
+from lockkit.drivers.threads import Driver
+from lockkit.errors import AcquireCancelled, ConfigError
+from lockkit.events import Counters
+from lockkit.facts import (
+    Alert,
+    Capabilities,
+    Event,
+    Evicted,
+    Finding,
+    LockInfo,
+    Owner,
+    Reason,
+    Record,
+    Skipped,
+)
+from lockkit.identity import this_process
+from lockkit.lease import Hold
+from lockkit.leases import LeaseCopy
+from lockkit.locks import Lock, Options, RWLock, build, whole
+from lockkit.names import check_name
+from lockkit.observe import journal
+from lockkit.plugins import PluginManager
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import OpenOptions, Refused, Unknown
+
+__all__ = ["Client", "connect"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+_log = logging.getLogger("lockkit")
+_SCOPES = ("process", "host", "fleet")
+
+
+class Client:
+    """A connection to one store, in one namespace. Thread-safe, reusable after fork; opens the store when first used.
+
+    In a forked child it starts afresh: a connection of its own, and none of its parent's leases.
+
+    Attributes:
+        config: The settings in force, each with where it came from.
+        plugins: The plugin manager.
+        capabilities: What the store can do.
+        owner: Who this process is to others.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: PluginManager,
+        *,
+        clock: Clock = SYSTEM,
+        task: str | None = None,
+        where: Literal["process", "wrapper"] = "process",
+    ) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.clock = clock
+        self._task = task
+        self._where = where
+        self._spec = plugins.backend(config.url)
+        self.capabilities: Capabilities = self._spec.capabilities
+        self._mutex = threading.Lock()
+        self._driver: Driver | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._counters = Counters()
+        self._taken: dict[str, list[Hold]] = {}
+        self._check_scope()
+
+    @property
+    def url(self) -> str:
+        """The store's URL, secrets redacted."""
+        return redact(self.config.url)
+
+    @property
+    def url_source(self) -> str:
+        """Where the URL came from: a file, ``LOCKKIT_URL``, ``argument`` or ``default``."""
+        return self.config.source("url")
+
+    @property
+    def namespace(self) -> str:
+        return self.config.namespace
+
+    @property
+    def owner(self) -> Owner:
+        return this_process(self._task)
+
+    # -- locks
+
+    def lock(self, name: str, **options: Unpack[Options]) -> Lock:
+        """A mutex.
+
+        Args:
+            name: What is locked; at most 512 bytes of UTF-8.
+            options: See :class:`~lockkit.locks.Options`.
+
+        Raises:
+            ConfigError: Something is not allowed; the error says what is. No I/O has happened.
+            CapabilityError: The store cannot do it.
+        """
+        return build(self, self.config, self.owner, name, "mutex", 1, 1, options)
+
+    def semaphore(self, name: str, capacity: int, *, permits: int = 1, **options: Unpack[Options]) -> Lock:
+        """A lock with room for ``capacity`` permits, of which an acquisition takes ``permits``. Otherwise as :meth:`lock`.
+
+        Everybody must state the same capacity; :meth:`resize` changes it for those who are there.
+        """
+        if whole(permits, "permits", name) > whole(capacity, "capacity", name):
+            raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)
+        return build(self, self.config, self.owner, name, "semaphore", permits, capacity, options)
+
+    def rwlock(self, name: str, **options: Unpack[Options]) -> RWLock:
+        """A reader/writer lock: ``.read()`` and ``.write()`` are locks. Otherwise as :meth:`lock`."""
+        reader = build(self, self.config, self.owner, name, "read", 1, RW_CAPACITY, options)
+        return RWLock(reader, build(self, self.config, self.owner, name, "write", RW_CAPACITY, RW_CAPACITY, options))
+
+    def locked(
+        self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
+    ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
+        """Decorate a function to run only while it holds a lock named from its arguments.
+
+            @client.locked("invoice:{invoice_id}", timeout=0, on_busy="skip")
+            def bill(invoice_id): ...
+
+        The template's fields are bound to the function's signature, defaults included, and checked when it is decorated.
+        With ``on_busy="skip"`` a call that finds the lock busy (or times out) returns a :class:`~lockkit.facts.Skipped`,
+        which is falsy, and is logged and counted.
+
+        Raises:
+            ConfigError: At once, for a template that does not fit the function.
+        """
+        return locked(lambda name: self.lock(name, **options), self.skipped, template, on_busy)
+
+    # -- looking and operating
+
+    def inspect(self, name: str) -> LockInfo:
+        """The queue of a name: holders and waiters, in order. Changes nothing."""
+        check_name(name)
+        return self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name)
+
+    def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
+        """Names with claims, sorted. ``deep``: scan, where the store keeps only an advisory index."""
+        return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
+
+    def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
+        """Force one named claim out, and no other.
+
+        A held claim is marked: its holder learns that it is lost, and nobody is granted before it can have learned.
+
+        Args:
+            claim_id: As ``inspect`` shows it.
+            reason: Kept with the claim, in the log and in events.
+            now: Remove at once. Waives that guarantee: the holder may still believe that it holds.
+        """
+        check_name(name)
+        if not reason or not isinstance(reason, str):
+            raise ConfigError("evict needs a reason", name=name, hint="say why, for those who look at the log")
+        by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
+        with contextlib.suppress(ConfigError):  # the note is full; the log has it
+            self.annotate(name, claim_id, by)
+        result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
+        if result.outcome != "ABSENT":
+            fence = result.claim.fence if result.claim else None
+            self.driver().dispatcher.tell(
+                Event("evicted", name, claim_id, fence, reason, data={"by": str(self.owner), "now": now or None})
+            )
+        return result
+
+    def resize(self, name: str, capacity: int) -> int:
+        """Change the capacity of every claim of a name, in one step; how many there were.
+
+        What is held stays held and counts; nothing more is granted until it fits.
+        """
+        check_name(name)
+        whole(capacity, "capacity", name)
+        count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
+        self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
+        return count
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
+        """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""
+        check_name(name)
+        return self._ask(lambda driver, budget: driver.backend.annotate(name, claim_id, patch, budget), name)
+
+    def record(self, name: str) -> Record | None:
+        """The small record that a name keeps when its claims are gone."""
+        check_name(name)
+        return self._ask(lambda driver, budget: driver.backend.record(name, budget), name)
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
+        """Write the record if it still has this version (0: none yet).
+
+        Raises:
+            lockkit.spi.Conflict: It has another.
+            OutcomeUnknown: It may or may not have been written; read it again.
+        """
+        check_name(name)
+        try:
+            return self.driver().backend.put_record(name, value, version, self.config.request_timeout)
+        except (Refused, Unknown) as trouble:
+            raise trouble.error from None
+
+    def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
+        """A handle for a claim taken elsewhere (``Lease.handle()``), bound to this client: it can release exactly that."""
+        return LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self)
+
+    def check(self) -> list[Finding]:
+        """What the store and the plugins have to say about their health."""
+        findings = list(self._ask(lambda driver, budget: driver.backend.check(budget)))
+        for outcome in self.plugins.notify("lockkit_health", client=self):
+            if isinstance(outcome.value, Iterable):
+                findings.extend(found for found in outcome.value if isinstance(found, Finding))
+        return findings
+
+    def stats(self) -> dict[str, int]:
+        """This process's counters since it began; the meanings are :data:`lockkit.events.COUNTERS`."""
+        return self._counters.read()
+
+    def leases(self) -> list[LeaseCopy]:
+        """Copies of the handles of what this process holds through this client."""
+        driver = self._driver if self._pid == os.getpid() else None
+        holds = driver.heartbeat.holds() if driver else []
+        return [LeaseCopy(self.handle(hold), self) for hold in holds if not hold.ended]
+
+    def pulse(self) -> Sequence[int]:
+        """Descriptors that a child must inherit to keep process-bound claims when this process dies."""
+        return self.driver().backend.pulse()
+
+    # -- life
+
+    def close(self) -> None:
+        """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice."""
+        with self._mutex:
+            self._closed = True
+            driver = self._driver if self._pid == os.getpid() else None
+            self._driver = None
+        if driver is not None:
+            driver.close("exit")
+            driver.join(0.5)
+            driver.backend.close()
+
+    def release_all(self, reason: Reason) -> None:
+        """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
+        driver = self._driver if self._pid == os.getpid() else None
+        if driver is not None and not driver.closed:
+            self._closed = True
+            driver.close(reason)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.url} namespace {self.namespace!r}{' closed' if self._closed else ''}>"
+
+    # -- what locks and leases need
+
+    def driver(self) -> Driver:
+        """The engine of this process; opens the store when there is none."""
+        driver = self._driver
+        if driver is not None and self._pid == os.getpid():
+            return driver
+        return self._open()
+
+    def mine(self, name: str) -> list[Hold]:
+        """Holds of a name that this process has through this client."""
+        return self._taken.get(name, [])
+
+    def took(self, hold: Hold) -> None:
+        """Note a hold, for deadlocks and reentrancy."""
+        hold.where = self._where
+        with self._mutex:
+            self._taken[hold.name] = [*self._taken.get(hold.name, ()), hold]
+
+    def gave_up(self, hold: Hold) -> None:
+        """Forget a hold."""
+        with self._mutex:
+            rest = [other for other in self._taken.get(hold.name, ()) if other is not hold]
+            if rest:
+                self._taken[hold.name] = rest
+            else:
+                self._taken.pop(hold.name, None)
+
+    def handle(self, hold: Hold) -> dict[str, object]:
+        """What another process needs to release it. Contains the token."""
+        return {
+            "v": 1,
+            "namespace": self.namespace,
+            "name": hold.name,
+            "token": hold.claim.token,
+            "fence": hold.fence,
+        }
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Count and tell a call that was skipped because its lock was busy."""
+        self._counters.add("skipped")
+        holder = str(skipped.holder.owner) if skipped.holder else None
+        self.driver().dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
+
+    def _open(self) -> Driver:
+        with self._mutex_of_this_process():
+            if self._driver is not None:
+                return self._driver
+            if self._closed:
+                raise AcquireCancelled("this client is closed", hint="connect again")
+            config = self.config
+            state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
+            if self.url_source == "default" and state_dir is not None:
+                _log.warning("host-local lock in %s: it excludes only this host", state_dir)
+            options = OpenOptions(
+                namespace=config.namespace,
+                owner=self.owner,
+                clock=self.clock,
+                state_dir=state_dir,
+                strict=config.strict,
+                warn=_log.warning,
+            )
+            try:
+                backend = self.plugins.open(config.url, options)
+            except (Refused, Unknown) as trouble:
+                raise trouble.error from None
+            self.capabilities = backend.capabilities
+            listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations("lockkit_alert")
+            self._driver = Driver(
+                backend,
+                self.clock,
+                self._counters,
+                Dispatcher(self._counters, self.clock, self._deliver if listening else None),
+                lambda: list(self.plugins.implementations("lockkit_cleanup")),
+                self._record_failure,
+                config.cleanup_budget,
+            )
+            at_exit(self)
+            return self._driver
+
+    def _check_scope(self) -> None:
+        """Refuse a store that excludes less than the configuration demands."""
+        scope = self.config.scope
+        if scope is not None and _SCOPES.index(self.capabilities.scope) < _SCOPES.index(scope):
+            raise ConfigError(
+                f"{self.url} excludes only this {self.capabilities.scope}, but scope is {scope!r} "
+                f"(from {self.config.source('scope')})",
+                hint=f"the url is from {self.url_source}; name a store that reaches as far, such as redis://",
+            )
+
+    def _record_failure(self, record: dict[str, object]) -> None:
+        """Write the critical-failure record; a full disk must not break the release that it reports."""
+        try:
+            journal.append(self.config.state_place().path, record)
+        except Exception:
+            _log.exception("could not write the critical-failure record %r", record)
+
+    def _mutex_of_this_process(self) -> threading.Lock:
+        """In a forked child everything of the parent's is put aside first, its mutex included."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._mutex = threading.Lock()
+            self._driver = None
+            self._taken = {}
+            self._counters = Counters()
+        return self._mutex
+
+    def _deliver(self, what: Event | Alert) -> None:
+        if isinstance(what, Event):
+            self.plugins.notify("lockkit_event", event=what)
+        else:
+            self.plugins.notify("lockkit_alert", alert=what)
+
+    def _ask(self, call: Callable[[Driver, float], T], name: str | None = None) -> T:
+        driver = self.driver()
+        return driver.request(lambda budget: call(driver, budget), name)
+
+
+def connect(
+    url: str | None = None,
+    *,
+    namespace: str | None = None,
+    profile: str | None = None,
+    config: Config | None = None,
+    plugins: Iterable[object] = (),
+    on_sigterm: Literal["release"] | None = None,
+    strict: bool | None = None,
+    scope: Literal["process", "host", "fleet"] | None = None,
+    state_dir: str | None = None,
+    task: str | None = None,
+    where: Literal["process", "wrapper"] = "process",
+    clock: Clock = SYSTEM,
+) -> Client:
+    """Make a client. No I/O beyond reading config files: the store is opened when it is first used.
+
+    Args:
+        url: Which store; None: from the config layers, by default the embedded store of this host.
+        namespace: Prefix of a deployment.
+        profile: A ``[profiles.x]`` of the config.
+        config: Settings loaded before; the other settings here are laid over it only if it is None.
+        plugins: Modules or objects with hooks, beside the installed ones.
+        on_sigterm: "release" releases what is held when SIGTERM comes, then does what SIGTERM did before.
+        strict: Refuse what is known to be unsafe about the store instead of warning.
+        scope: Refuse a store that excludes less than this.
+        state_dir: Where embedded stores and journals live.
+        task: What this process works on; shown with its claims.
+        where: "wrapper" for a program that runs another under a lock.
+
+    Raises:
+        ConfigError: A setting is not allowed, the store does not reach as far as ``scope`` demands, or the URL's scheme is
+            unknown; it says what is allowed, or what to install.
+        PluginError: One of ``plugins`` is broken.
+    """
+    if config is None:
+        config = load(
+            url=url, namespace=namespace, profile=profile, strict=strict, scope=scope, state_dir=state_dir
+        )
+    if on_sigterm not in (None, "release"):
+        raise ConfigError(f"on_sigterm must be None or 'release', not {on_sigterm!r}")
+    manager = PluginManager(plugins, disabled=config.disable_plugins, raise_errors=config.plugin_errors == "raise")
+    client = Client(config, manager, clock=clock, task=task, where=where)
+    if on_sigterm == "release":
+        release_on_sigterm(client)
+    return client

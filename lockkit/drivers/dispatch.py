@@ -1,0 +1,155 @@
+"""Tell what happened: log lines, then plugins on a thread of their own. Never on the caller's critical path."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from lockkit.clock import Clock
+from lockkit.events import Counters
+from lockkit.facts import Alert, Event
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger("lockkit")
+_QUEUE = 10_000
+"""Events that may wait for slow plugins; what comes on top is dropped and counted."""
+_LEVELS = {
+    "acquired": logging.DEBUG,
+    "released": logging.DEBUG,
+    "queued": logging.DEBUG,
+    "busy": logging.DEBUG,
+    "removed": logging.DEBUG,
+    "cleanup": logging.DEBUG,
+    "requeued": logging.INFO,
+    "skipped": logging.INFO,
+    "timeout": logging.INFO,
+    "still_waiting": logging.WARNING,
+    "renewal_failed": logging.WARNING,
+    "max_hold": logging.WARNING,
+    "evicted": logging.WARNING,
+    "resized": logging.WARNING,
+    "collected": logging.WARNING,
+    "lost": logging.ERROR,
+    "emergency": logging.ERROR,
+    "abandoned": logging.CRITICAL,
+}
+_LONG_WAIT = 1.0
+"""Seconds of waiting from which a grant is worth an INFO line."""
+
+
+class Dispatcher:
+    """Logs at once; hands events and alerts to plugins, and runs callbacks, in order on one daemon thread.
+
+    Args:
+        counters: Counts what is dropped.
+        deliver: Called on the thread with each event or alert; None if no plugin listens.
+    """
+
+    def __init__(self, counters: Counters, clock: Clock, deliver: Callable[[Event | Alert], None] | None) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._deliver = deliver
+        self._queue: deque[Event | Alert | Callable[[], None]] = deque()
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._busy = False
+        self.listening = deliver is not None
+
+    def wants(self, kind: str) -> bool:
+        """Whether anybody would hear of such an event; spares building it on the hot path."""
+        return self.listening or _log.isEnabledFor(_LEVELS[kind])
+
+    def tell(self, what: Event | Alert) -> None:
+        """Log it and pass it on. Never blocks, never raises."""
+        if isinstance(what, Event):
+            level = _LEVELS[what.kind]
+            if what.kind == "acquired" and (what.duration or 0.0) > _LONG_WAIT:
+                level = logging.INFO
+            if _log.isEnabledFor(level):
+                _log.log(level, "%s", _sentence(what), extra=_fields(what))
+        elif what.kind == "critical_failure":
+            _log.critical("%s", what.message, extra=_fields(what))
+        if self._deliver is not None:
+            self._put(replace(what, at=self._clock.wall()))
+
+    def run(self, callback: Callable[[], None]) -> None:
+        """Run a user's callback on the thread; what it raises is logged."""
+        self._put(callback)
+
+    def flush(self, timeout: float) -> None:
+        """Wait until everything told so far has been delivered."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._queue and not self._busy, timeout)
+
+    def close(self, timeout: float) -> None:
+        """End the thread after what is queued."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._put(_stop)
+            thread.join(timeout)
+
+    def _put(self, what: Event | Alert | Callable[[], None]) -> None:
+        with self._condition:
+            if len(self._queue) >= _QUEUE and isinstance(what, Event):
+                self._counters.add("events_dropped")
+                return
+            self._queue.append(what)
+            if self._thread is None:
+                try:
+                    thread = threading.Thread(target=self._run, name="lockkit-events", daemon=True)
+                    thread.start()
+                except RuntimeError:  # the interpreter is shutting down
+                    self._queue.pop()
+                    return
+                self._thread = thread
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._queue:
+                    self._busy = False
+                    self._condition.notify_all()
+                    self._condition.wait()
+                what = self._queue.popleft()
+                self._busy = True
+            try:
+                if not isinstance(what, (Event, Alert)):
+                    what()
+                elif self._deliver is not None:
+                    self._deliver(what)
+            except _Stop:
+                return
+            except Exception:
+                _log.exception("a callback or plugin failed on %r", what)
+
+
+class _Stop(BaseException):
+    """Ends the thread."""
+
+
+def _stop() -> None:
+    raise _Stop
+
+
+def _sentence(event: Event) -> str:
+    parts = [f"{event.kind.replace('_', ' ')}: {event.name!r}"]
+    if event.claim_id:
+        parts.append(f"claim {event.claim_id}")
+    if event.fence is not None:
+        parts.append(f"fence {event.fence}")
+    if event.duration is not None:
+        parts.append(f"after {event.duration:.3g} s")
+    if event.reason:
+        parts.append(f"({event.reason})")
+    parts.extend(f"{key}={value}" for key, value in event.data.items() if value is not None)
+    return " ".join(parts)
+
+
+def _fields(what: Event | Alert) -> dict[str, object]:
+    fence = what.fence if isinstance(what, Event) else None
+    return {"lock": what.name, "claim_id": what.claim_id, "fence": fence, "kind": what.kind}

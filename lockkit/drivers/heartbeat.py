@@ -1,0 +1,216 @@
+"""The heartbeat and the deadlines: two threads per client, so that silence becomes loss even while a renewal hangs."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from lockkit.clock import Clock
+from lockkit.drivers.ticker import Ticker
+from lockkit.lease import Hold
+from lockkit.protocol.effects import Effect
+from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
+from lockkit.spi import REQUEST_TIMEOUT, Claim
+
+__all__ = ["Heartbeat", "Holding", "Waiter"]
+
+_RETRY = 0.25
+"""Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
+_COALESCE = 0.25
+"""What is due within this share of its interval goes along with a batch that is sent anyway."""
+
+
+class Performer(Protocol):
+    """Drives a protocol generator to its end."""
+
+    def __call__(self, generator: Generator[Effect, Any, Any], /) -> Any: ...
+
+
+class Holding:
+    """A hold in the heartbeat."""
+
+    __slots__ = ("hold", "next", "slack")
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold: Hold | None = hold
+        self.slack = _COALESCE * hold.claim.terms.ttl / 3.0
+        self.next = due(hold, random.random())
+
+    @property
+    def claim(self) -> Claim:
+        assert self.hold is not None
+        return self.hold.claim
+
+    def wake(self) -> None:
+        """Nobody waits for a hold."""
+
+
+class Waiter:
+    """A waiting claim in the heartbeat, and the event that its thread waits on."""
+
+    __slots__ = ("claim", "event", "hold", "next", "slack")
+
+    def __init__(self, claim: Claim, interval: float, now: float) -> None:
+        self.claim = claim
+        self.hold: Hold | None = None
+        self.event = threading.Event()
+        self.slack = _COALESCE * interval
+        self.next = now + interval
+
+    def wake(self) -> None:
+        self.event.set()
+
+
+class Heartbeat:
+    """Renews what is registered, each claim at a third of its own deadline, in batches; tells losses on time.
+
+    Args:
+        perform: Drives a protocol generator (in whatever thread calls it).
+        waiter_deadline: Seconds after which the store drops a silent waiter.
+        renewed: Told how many holds a batch renewed.
+    """
+
+    def __init__(
+        self, clock: Clock, perform: Performer, waiter_deadline: float, renewed: Callable[[int], None]
+    ) -> None:
+        self._clock = clock
+        self._perform = perform
+        self._interval = waiter_interval(waiter_deadline)
+        self._renewed = renewed
+        self._mutex = threading.Lock()
+        self._members: dict[str, Holding | Waiter] = {}
+        self._holds: dict[str, Hold] = {}
+        self._failures = 0
+        self._beats = Ticker("lockkit-heartbeat", self._beat, clock)
+        self._deadlines = Ticker("lockkit-deadlines", self._overdue, clock)
+
+    def hold(self, hold: Hold) -> None:
+        """Look after a granted claim; takes the place of its waiter."""
+        token = hold.claim.token
+        member = Holding(hold)
+        with self._mutex:
+            self._holds[token] = hold
+            if hold.auto_renew:
+                self._members[token] = member
+            else:
+                self._members.pop(token, None)
+        if hold.auto_renew:
+            self._beats.poke(member.next)
+        self._deadlines.poke(hold.expires())
+
+    def waiter(self, claim: Claim) -> Waiter:
+        """Look after a waiting claim."""
+        waiter = Waiter(claim, self._interval, self._clock.now())
+        with self._mutex:
+            self._members[claim.token] = waiter
+        self._beats.poke(waiter.next)
+        return waiter
+
+    def withdraw(self, token: str) -> None:
+        """Once this returns no new renewal names the claim, and an answer under way moves nothing."""
+        with self._mutex:
+            self._members.pop(token, None)
+            self._holds.pop(token, None)
+
+    def forget(self, waiter: Waiter) -> None:
+        """The wait is over; if the claim is held by now its hold stays."""
+        with self._mutex:
+            if self._members.get(waiter.claim.token) is waiter:
+                del self._members[waiter.claim.token]
+
+    def stop_renewing(self, token: str) -> None:
+        """Renew it no more, but go on watching its deadline."""
+        with self._mutex:
+            self._members.pop(token, None)
+
+    def holds(self) -> list[Hold]:
+        """What this client holds, or has lost and not released yet."""
+        with self._mutex:
+            return list(self._holds.values())
+
+    def again(self, hold: Hold) -> None:
+        """The hold's basis or ttl has changed outside the heartbeat."""
+        with self._mutex:
+            if hold.claim.token in self._members:
+                member = self._members[hold.claim.token] = Holding(hold)
+                self._beats.poke(member.next)
+        self._deadlines.poke(hold.expires())
+
+    def waiting(self) -> list[Waiter]:
+        with self._mutex:
+            return [member for member in self._members.values() if isinstance(member, Waiter)]
+
+    def close(self) -> None:
+        self._beats.close()
+        self._deadlines.close()
+
+    def join(self, timeout: float) -> None:
+        self._beats.join(timeout)
+        self._deadlines.join(timeout)
+
+    def _beat(self) -> float:
+        """Renew what is due, and what is nearly due with it."""
+        now = self._clock.now()
+        with self._mutex:
+            for token in [token for token, member in self._members.items() if _idle(member)]:
+                del self._members[token]
+            members = [member for member in self._members.values() if member.next <= now + member.slack]
+        if members:
+            answered = self._perform(
+                renewing(members, self._clock.now, self._budget(members, now), self._renewed)
+            )
+            self._failures = 0 if answered else self._failures + 1
+            self._reschedule(members, answered)
+        with self._mutex:
+            return min((member.next for member in self._members.values()), default=math.inf)
+
+    def _budget(self, members: list[Holding | Waiter], now: float) -> float:
+        """Up to the request timeout, but short enough to send once more before the first of them runs out."""
+        left = min((member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT)
+        return max(0.05, min(REQUEST_TIMEOUT, left / 2 if left > 0 else REQUEST_TIMEOUT))
+
+    def _reschedule(self, members: list[Holding | Waiter], answered: bool) -> None:
+        now = self._clock.now()
+        for member in members:
+            if not answered:
+                interval = member.slack / _COALESCE
+                member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
+            elif member.hold is not None:
+                member.next = max(due(member.hold, random.random()), now + 0.01)
+            else:
+                member.next = now + self._interval
+
+    def _overdue(self) -> float:
+        """Declare lost what has run out, whatever the heartbeat is doing."""
+        now = self._clock.now()
+        again = math.inf
+        for hold in self.holds():
+            if hold.ended or hold.lost_why:
+                continue
+            why = hold.overdue(now)
+            if not why and hold.collected and now >= hold.expires():
+                why = "lost"
+            if why:
+                self.stop_renewing(hold.claim.token)
+                self._perform(losing(hold, "collected" if hold.collected else why))
+                if hold.collected:
+                    self.withdraw(hold.claim.token)
+            else:
+                again = min(again, _next_deadline(hold, now))
+        return again
+
+
+def _idle(member: Holding | Waiter) -> bool:
+    hold = member.hold
+    return hold is not None and bool(hold.ended or hold.lost_why or hold.collected)
+
+
+def _next_deadline(hold: Hold, now: float) -> float:
+    """When to look at a hold again; a process-bound one that is silent is not lost, only not valid."""
+    if hold.claim.terms.process_bound and not hold.collected:
+        longest = hold.claim.terms.max_hold
+        return math.inf if longest is None else hold.since + longest
+    return max(hold.expires(), now + 0.001)

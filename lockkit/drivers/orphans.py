@@ -1,0 +1,89 @@
+"""The orphan list: claims that their client no longer stands behind, removed by compare until definite (S11)."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lockkit.clock import Clock
+from lockkit.drivers.ticker import Ticker
+from lockkit.facts import Event
+from lockkit.names import claim_id
+from lockkit.protocol.effects import Orphan
+from lockkit.spi import REQUEST_TIMEOUT, Backend, Refused, Unknown
+
+__all__ = ["Orphans"]
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
+"""Backoff in seconds; short enough that nothing is left a second after the store is back (L4)."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    orphan: Orphan
+    next: float
+    wait: float = _FIRST_WAIT
+
+
+class Orphans:
+    """Removes what it is given, in the background, each one until the store's answer is definite."""
+
+    def __init__(self, backend: Backend, clock: Clock, tell: Callable[[Event], None]) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._tell = tell
+        self._mutex = threading.Lock()
+        self._entries: dict[str, _Entry] = {}
+        self._ticker = Ticker("lockkit-orphans", self._turn, clock)
+
+    def add(self, orphan: Orphan) -> None:
+        """Take charge of a claim. Never blocks."""
+        entry = _Entry(orphan, max(orphan.after, 0.0))
+        with self._mutex:
+            self._entries[orphan.claim.token] = entry
+        self._ticker.poke(entry.next)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def flush(self, budget: float) -> None:
+        """Try each once, now, whatever it was to wait for; within ``budget`` seconds in all. For a client that closes."""
+        end = self._clock.now() + budget
+        with self._mutex:
+            entries = list(self._entries.values())
+        for entry in entries:
+            left = end - self._clock.now()
+            if left <= 0:
+                return
+            self._remove(entry, min(left, REQUEST_TIMEOUT))
+
+    def close(self) -> None:
+        self._ticker.close()
+
+    def join(self, timeout: float) -> None:
+        self._ticker.join(timeout)
+
+    def _turn(self) -> float:
+        now = self._clock.now()
+        with self._mutex:
+            entries = [entry for entry in self._entries.values() if entry.next <= now]
+        for entry in entries:
+            self._remove(entry, REQUEST_TIMEOUT)
+        with self._mutex:
+            return min((entry.next for entry in self._entries.values()), default=math.inf)
+
+    def _remove(self, entry: _Entry, budget: float) -> None:
+        orphan = entry.orphan
+        method = self._backend.abandon if orphan.abandon else self._backend.release
+        try:
+            method(orphan.claim, budget, graceful=orphan.graceful)
+        except (Refused, Unknown):
+            entry.next = self._clock.now() + entry.wait
+            entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
+            return
+        with self._mutex:
+            if self._entries.get(orphan.claim.token) is entry:
+                del self._entries[orphan.claim.token]
+        self._tell(Event("removed", orphan.claim.terms.name, claim_id(orphan.claim.token)))

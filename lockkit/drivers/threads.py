@@ -1,0 +1,418 @@
+"""The thread driver: performs the protocol's effects in the calling thread, and owns what runs in the background."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from lockkit.clock import Clock
+from lockkit.drivers.cleanup import CleanupHook, CleanupRuns, Overruns
+from lockkit.drivers.dispatch import Dispatcher
+from lockkit.drivers.heartbeat import Heartbeat, Waiter
+from lockkit.drivers.orphans import Orphans
+from lockkit.errors import AcquireCancelled, AcquireTimeout, LeaseLost, LockkitError
+from lockkit.events import Counters
+from lockkit.facts import Alert, CleanupContext, Event, LayerReport, Reason, ReleaseOutcome, ReleaseReport, Waiting
+from lockkit.lease import Hold
+from lockkit.names import claim_id
+from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.effects import (
+    Call,
+    Effect,
+    Lost,
+    Notify,
+    Orphan,
+    Pause,
+    RecordFailure,
+    RunHook,
+    WaitForWake,
+    Withdraw,
+)
+from lockkit.protocol.releasing import CLEANUP_BUDGET, Release, releasing
+from lockkit.protocol.renewing import losing
+from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown, Watch
+
+__all__ = ["Driver"]
+
+_LONGEST_WAIT = 60.0
+_EXIT_BUDGET = 2.5
+"""Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
+
+OnWait = Callable[[Waiting], None]
+T = TypeVar("T")
+
+
+class Driver:
+    """One client's engine in one process.
+
+    Args:
+        backend: The open store.
+        dispatcher: Tells events.
+        cleanup_hooks: The ``lockkit_cleanup`` implementations in force.
+        record_failure: Writes a critical-failure record, fsynced.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        clock: Clock,
+        counters: Counters,
+        dispatcher: Dispatcher,
+        cleanup_hooks: Callable[[], list[CleanupHook]],
+        record_failure: Callable[[dict[str, object]], None],
+        cleanup_budget: float = CLEANUP_BUDGET,
+    ) -> None:
+        self.backend = backend
+        self.clock = clock
+        self.counters = counters
+        self.dispatcher = dispatcher
+        self._capabilities = backend.capabilities
+        self._cleanup_hooks = cleanup_hooks
+        self._cleanup_budget = cleanup_budget
+        self._record_failure = record_failure
+        self._overruns = Overruns()
+        self.closed = False
+        self.orphans = Orphans(backend, clock, dispatcher.tell)
+        self.heartbeat = Heartbeat(
+            clock,
+            self._background,
+            self._capabilities.waiter_deadline,
+            lambda count: counters.add("renewals", count),
+        )
+
+    def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
+        """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold."""
+        self.counters.add("attempts")
+        clock = self.clock
+        waits = _Waits(self, on_wait)
+        hold: Hold | None
+        try:
+            hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, random.random), waits)
+            if hold is not None:
+                self.heartbeat.hold(hold)
+            attempt.sent = False
+        except BaseException as error:
+            self._take_back(attempt)
+            self.counters.add(_ending(error))
+            if isinstance(error, AcquireTimeout):
+                self._tell_attempt("timeout", attempt)
+            raise
+        finally:
+            waits.close()
+        if hold is None:
+            self.counters.add("busy")
+            self._tell_attempt("busy", attempt)
+            return None
+        self.counters.add("acquired")
+        if self.dispatcher.wants("acquired"):
+            waited = clock.now() - waits.began
+            self.dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
+        return hold
+
+    def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
+        """Run the release pipeline to its end, whatever interrupts it; then raise what did."""
+        hooks = self._cleanup_hooks()
+        release = Release(hold, reason, [name for name, _ in hooks], self._cleanup_budget)
+        runs = None
+        if hooks:
+            runs = CleanupRuns(hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end))
+        began = hold.since
+        report: ReleaseReport | None = None
+        while report is None:
+            try:
+                report = self._drive(releasing(release, self.clock.now), None, runs)
+            except BaseException as interrupt:  # hit the generator itself; it goes on from what `release` records
+                release.interrupts.append(interrupt)
+        self._count(release, report)
+        if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
+            held = self.clock.now() - began
+            self.dispatcher.tell(Event("released", hold.name, hold.claim_id, hold.fence, reason, duration=held))
+        interrupts = (runs.interrupts if runs else []) + release.interrupts
+        if interrupts:
+            raise interrupts[0]
+        return report
+
+    def confirm(self, hold: Hold) -> None:
+        """Ask the store, in one round trip.
+
+        Raises:
+            LeaseLost: It records the claim no more.
+            BackendError: It gave no answer; the lease is as valid as before.
+        """
+        answer = self._ask(hold, lambda: self.backend.acquire(hold.claim, False, REQUEST_TIMEOUT))
+        now = self.clock.now()
+        if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
+            self.heartbeat.again(hold)
+            return
+        self.lose(hold, hold.overdue(now) or getattr(answer, "why", "lost"))
+        raise _lost(hold)
+
+    def extend(self, hold: Hold, claim: Claim) -> None:
+        """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
+        ttl = claim.terms.ttl
+        renewal = self._ask(hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, REQUEST_TIMEOUT))
+        now = self.clock.now()
+        if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
+            self.heartbeat.again(hold)
+            return
+        self.lose(hold, hold.overdue(now) or renewal.why or "lost")
+        raise _lost(hold)
+
+    def request(self, call: Callable[[float], T], name: str | None = None) -> T:
+        """An idempotent call outside any claim, repeated while the trouble may pass, within the request timeout.
+
+        Raises:
+            BackendError: It did not pass.
+        """
+        end = self.clock.now() + REQUEST_TIMEOUT
+        wait = 0.02
+        while True:
+            left = end - self.clock.now()
+            try:
+                return call(max(left, 0.05))
+            except (Refused, Unknown) as trouble:
+                final = isinstance(trouble, Refused) and not trouble.retry
+                if final or self.clock.now() + wait >= end:
+                    raise _named(trouble.error, name) from None
+            time.sleep(wait)
+            wait = min(2 * wait, 0.5)
+
+    def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
+        """Compare-and-remove a claim that this client does not look after."""
+        name, began = claim.terms.name, self.clock.now()
+        answer = self.request(lambda budget: self.backend.release(claim, budget), name)
+        layer = LayerReport("normal", "DONE" if answer == RELEASED else "ABSENT", self.clock.now() - began)
+        outcome: ReleaseOutcome = "RELEASED" if answer == RELEASED else "LOST"
+        if answer == RELEASED:
+            self.counters.add("released")
+        else:
+            self.counters.add("ownership_violations")
+        return ReleaseReport(name, claim_id(claim.token), fence, outcome, reason, (layer,))
+
+    def holds(self, name: str, claim: str) -> bool:
+        """Whether the store records that claim as HELD."""
+        info = self.request(lambda budget: self.backend.inspect(name, budget), name)
+        return any(one.claim_id == claim and one.state == "HELD" and not one.evicted for one in info.claims)
+
+    def lose(self, hold: Hold, why: Reason) -> None:
+        """Declare a hold lost, with all that follows; once."""
+        self._background(losing(hold, why))
+
+    def close(self, reason: Reason) -> None:
+        """Release what is held, take back what is waiting, flush the orphan list; bounded. Then stop the threads."""
+        self.closed = True
+        end = self.clock.now() + _EXIT_BUDGET
+        self._cancel_waiters()
+        for hold in self.heartbeat.holds():
+            if hold.ended:
+                continue
+            if self.clock.now() >= end:
+                break
+            self.release(hold, reason)
+        self.orphans.flush(max(0.1, end - self.clock.now()))
+        self.heartbeat.close()
+        self.orphans.close()
+        self.dispatcher.flush(0.5)
+
+    def _cancel_waiters(self) -> None:
+        """Have the threads that wait give up; their claims land on the orphan list."""
+        for _ in range(100):
+            waiting = self.heartbeat.waiting()
+            if not waiting:
+                return
+            for waiter in waiting:
+                waiter.wake()
+            time.sleep(0.005)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the background threads of a closed driver, at most ``timeout`` seconds each."""
+        self.heartbeat.join(timeout)
+        self.orphans.join(timeout)
+        self.dispatcher.close(timeout)
+
+    # -- effects
+
+    def _drive(self, generator: Generator[Effect, Any, Any], waits: _Waits | None, runs: CleanupRuns | None = None) -> Any:
+        """Perform a generator's effects until it returns."""
+        backend = self.backend
+        try:
+            effect = next(generator)
+            while True:
+                try:
+                    if type(effect) is Call:
+                        call = getattr(backend, effect.method)
+                        result = call(*effect.args, effect.budget, **effect.keywords)
+                    else:
+                        result = self._perform(effect, waits, runs)
+                except BaseException as error:
+                    effect = generator.throw(error)
+                else:
+                    effect = generator.send(result)
+        except StopIteration as stop:
+            return stop.value
+
+    def _perform(self, effect: Effect, waits: _Waits | None, runs: CleanupRuns | None) -> object:
+        match effect:
+            case Withdraw(claim):
+                self.heartbeat.withdraw(claim.token)
+            case WaitForWake() if waits is not None:
+                waits.wait(effect)
+            case Pause(until):
+                if waits is None:
+                    _sleep(self.clock, until)
+                else:
+                    waits.pause(until)
+            case Notify(what):
+                self.dispatcher.tell(what)
+            case Lost(hold, why):
+                self._tell_lost(hold, why)
+            case Orphan():
+                self.orphans.add(effect)
+            case RecordFailure(record):
+                self._record_failure(dict(record))
+            case RunHook(plugin, budget) if runs is not None:
+                return runs.run(plugin, budget)
+            case _:
+                raise TypeError(f"no driver for {effect!r} here")
+        return None
+
+    def _background(self, generator: Generator[Effect, Any, Any]) -> Any:
+        """Drive renewing or losing, which neither wait nor run hooks."""
+        return self._drive(generator, None)
+
+    def _tell_lost(self, hold: Hold, why: Reason) -> None:
+        self.counters.add("lost")
+        kind = "max_hold" if why == "max_hold" else "lost"
+        self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
+        text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {why}"
+        self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
+        for callback in hold.on_lost:
+            self.dispatcher.run(callback)
+
+    def _ask(self, hold: Hold, call: Callable[[], Any]) -> Any:
+        """One call for a hold; trouble is raised as its public error."""
+        try:
+            return call()
+        except (Refused, Unknown) as trouble:
+            raise _named(trouble.error, hold.name) from None
+
+    def _take_back(self, attempt: Attempt) -> None:
+        """The attempt ends here, whatever hit it: nothing of it may stay."""
+        leftover = attempt.leftover()
+        if leftover is not None:
+            attempt.sent = False
+            self.heartbeat.withdraw(leftover.claim.token)
+            self.orphans.add(leftover)
+
+    def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
+        if self.dispatcher.wants(kind):
+            holder = str(attempt.holder.owner) if attempt.holder else None
+            self.dispatcher.tell(Event(kind, attempt.terms.name, data={"holder": holder}))
+
+    def _context(self, hold: Hold, reason: Reason, end: float) -> CleanupContext:
+        return CleanupContext(
+            name=hold.name,
+            claim_id=hold.claim_id,
+            fence=hold.fence,
+            reason=reason,
+            where="wrapper" if hold.where == "wrapper" else "process",
+            budget=lambda: max(0.0, end - self.clock.now()),
+            owner=hold.owner,
+            lost=bool(hold.lost_why),
+            note=hold.claim.note or {},
+        )
+
+    def _count(self, release: Release, report: ReleaseReport) -> None:
+        add = self.counters.add
+        if report.outcome == "RELEASED":
+            add("released")
+        if release.refusals:
+            add("release_script_errors", release.refusals)
+        if release.emergency is not None:
+            add("normal_release_failures")
+            add("emergency_releases")
+        if release.stolen:
+            add("ownership_violations")
+
+
+class _Waits:
+    """The waiting side of one acquisition: its place in the heartbeat, its watch, its event."""
+
+    def __init__(self, driver: Driver, on_wait: OnWait | None) -> None:
+        self._driver = driver
+        self._on_wait = on_wait
+        self._waiter: Waiter | None = None
+        self._watch: Watch | None = None
+        self._blockers: tuple[str, ...] | None = None
+        self.began = driver.clock.now()
+
+    def wait(self, effect: WaitForWake) -> None:
+        """Wait for a wake; the claim is renewed meanwhile."""
+        driver = self._driver
+        waiter = self._waiter
+        if waiter is None or waiter.claim is not effect.claim:
+            waiter = self._waiter = driver.heartbeat.waiter(effect.claim)
+            self._blockers = None
+        if effect.blockers != self._blockers:
+            self._unwatch()
+            self._watch = driver.backend.watch(effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim)
+            self._blockers = effect.blockers
+        if self._on_wait is not None:
+            waited = driver.clock.now() - self.began
+            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
+        while not driver.closed:
+            left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
+            if left <= 0 or waiter.event.wait(min(left, _LONGEST_WAIT)):
+                break
+        waiter.event.clear()
+        if driver.closed:
+            raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
+
+    def pause(self, until: float) -> None:
+        """Wait before asking again after trouble."""
+        _sleep(self._driver.clock, until)
+        if self._driver.closed:
+            raise AcquireCancelled("the client was closed while waiting")
+
+    def close(self) -> None:
+        self._unwatch()
+        waiter = self._waiter
+        if waiter is not None and waiter.claim is not None:
+            self._driver.heartbeat.forget(waiter)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+def _sleep(clock: Clock, until: float) -> None:
+    """Sleep until a moment on the clock; a signal handler that raises ends it."""
+    left = until - clock.now()
+    if left > 0:
+        time.sleep(min(left, _LONGEST_WAIT))
+
+
+def _ending(error: BaseException) -> str:
+    """The counter for an attempt that ended in this."""
+    if isinstance(error, AcquireTimeout):
+        return "timeouts"
+    if isinstance(error, AcquireCancelled) or not isinstance(error, Exception):
+        return "cancelled"
+    return "failed"
+
+
+def _named(error: LockkitError, name: str | None) -> LockkitError:
+    if error.name is None:
+        error.name = name
+    return error
+
+
+def _lost(hold: Hold) -> LeaseLost:
+    return LeaseLost(
+        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {hold.lost_why or 'ended'}",
+        name=hold.name,
+        hint="stop the guarded work; acquire again for a new fence",
+    )

@@ -1,0 +1,374 @@
+"""Leases: the handle of one acquisition, and what a copy of it can still do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol
+
+from lockkit import durations
+from lockkit.clock import Clock
+from lockkit.drivers.threads import Driver
+from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
+from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
+from lockkit.lease import Hold
+from lockkit.names import check_name, claim_id
+from lockkit.spi import Claim, Terms
+
+__all__ = ["Home", "Lease", "LeaseCopy", "caller"]
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Home(Protocol):
+    """What locks and leases need of their client."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def driver(self) -> Driver:
+        """The engine of this process; opens the store if need be."""
+
+    def mine(self, name: str) -> list[Hold]:
+        """Holds of a name that this process has."""
+
+    def took(self, hold: Hold) -> None:
+        """Note a hold."""
+
+    def gave_up(self, hold: Hold) -> None:
+        """Forget a hold."""
+
+    def handle(self, hold: Hold) -> dict[str, object]:
+        """What another process needs to release it. Contains the token: a secret."""
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Count and tell a skipped call."""
+
+
+class Lease:
+    """One acquisition that holds its lock.
+
+    ``valid()`` is true only while the store surely keeps everybody else out (S3); the handle may be passed between
+    threads, and is inert in a forked child. As a context manager it releases on the way out, and raises
+    :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
+
+    A Lease that is garbage-collected unreleased warns (ResourceWarning); its claim is renewed no more and is removed when
+    its validity has ended, never earlier.
+    """
+
+    __slots__ = ("_hold", "_home", "_report", "_taken_at", "_turn")
+
+    def __init__(self, home: Home, hold: Hold, taken_at: tuple[str, int]) -> None:
+        self._home = home
+        self._hold = hold
+        self._taken_at = taken_at
+        self._report: ReleaseReport | None = None
+        self._turn = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._hold.name
+
+    @property
+    def claim_id(self) -> str:
+        """What the claim is called outside this process."""
+        return self._hold.claim_id
+
+    @property
+    def token(self) -> str:
+        """The secret that releases this claim. Do not print or log it."""
+        return self._hold.claim.token
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: strictly rising per name, in grant order (S4)."""
+        return self._hold.fence
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that the store keeps the claim without renewal."""
+        return self._hold.claim.terms.ttl
+
+    @property
+    def since(self) -> float:
+        """When it was granted, in seconds since the epoch."""
+        return self._hold.since_wall
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set, once and for good, when the hold may have lapsed (S6)."""
+        return self._hold.lost
+
+    @property
+    def lost_because(self) -> Reason:
+        """Why it was lost: ``lost``, ``max_hold``, ``evicted``, ``absent``, ...; empty while it is not."""
+        return self._hold.lost_why
+
+    @property
+    def report(self) -> ReleaseReport | None:
+        """How the release went; None before."""
+        return self._report
+
+    @property
+    def requests(self) -> Mapping[str, object]:
+        """The claim's note as last seen on the store: what others asked of this holder."""
+        note = self._hold.requests
+        return note if isinstance(note, Mapping) else {}
+
+    def valid(self) -> bool:
+        """Whether the hold surely stands now. Arithmetic; no I/O."""
+        return self._hold.valid(self._home.clock.now()) if self._mine() else False
+
+    def remaining(self) -> float:
+        """Seconds for which it stays valid if nothing more is heard from the store; 0 if it is not valid."""
+        if not self._mine():
+            return 0.0
+        now = self._home.clock.now()
+        return max(0.0, self._hold.expires() - now) if self._hold.valid(now) else 0.0
+
+    def time_to_stop(self) -> float:
+        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
+        return max(0.0, self._hold.expires() - self._home.clock.now()) if self._mine() else 0.0
+
+    def ensure_held(self) -> None:
+        """Raise unless it is valid. Arithmetic; no I/O.
+
+        Raises:
+            LeaseLost: It may have lapsed.
+            NotHeld: It was released, or belongs to another process.
+        """
+        if not self.valid():
+            raise self._invalid()
+
+    def confirm(self) -> None:
+        """Ask the store whether it still records the claim; one round trip, which also renews it.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`.
+            BackendError: No answer; the lease is as valid as before.
+        """
+        self._require_own()
+        self._home.driver().confirm(self._hold)
+
+    def extend(self, ttl: float) -> None:
+        """Use a longer ttl from now on.
+
+        Args:
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim.
+
+        Raises:
+            ConfigError: Below the present ttl.
+            CapabilityError: The store has one ttl for all claims.
+            LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
+        """
+        ttl = durations.seconds(ttl, what="ttl")
+        terms = self._hold.claim.terms
+        if ttl < terms.ttl:
+            raise ConfigError(
+                f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s", hint="deadlines only grow; release instead"
+            )
+        capabilities = self._home.capabilities
+        if capabilities.fixed_ttl:
+            raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
+        if ttl > capabilities.max_ttl:
+            raise ConfigError(f"ttl must be at most {capabilities.max_ttl:g} s on this store")
+        self._require_own()
+        claim = replace(self._hold.claim, terms=replace(terms, ttl=ttl))
+        self._home.driver().extend(self._hold, claim)
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from a background thread, when the hold is lost; at once if it is already."""
+        self._hold.on_lost.append(callback)
+        if self._hold.lost_why and callback in self._hold.on_lost:
+            self._home.driver().dispatcher.run(callback)
+
+    def detach(self) -> Lease:
+        """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""
+        self._hold.key = None
+        return self
+
+    def handle(self) -> dict[str, object]:
+        """A JSON document from which :meth:`~lockkit.client.Client.adopt` makes a handle elsewhere. Holds the token."""
+        return self._home.handle(self._hold)
+
+    def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
+        """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
+
+        Idempotent: later and concurrent calls return the same report. Takes at most the sum of the budgets. In a forked
+        child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
+
+        Args:
+            reason: Kept in events, journal and metrics.
+            raise_failed: Raise if no layer got a definite answer.
+
+        Raises:
+            ReleaseFailed: Only with ``raise_failed``.
+        """
+        if self._report is None:
+            with self._turn:
+                if self._report is None:
+                    self._report = self._release(reason)
+        if raise_failed and self._report.outcome == "ABANDONED":
+            raise ReleaseFailed(
+                f"no layer of the release of {self.name!r} got a definite answer",
+                report=self._report,
+                name=self.name,
+                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
+            )
+        return self._report
+
+    def _release(self, reason: Reason) -> ReleaseReport:
+        hold = self._hold
+        if not self._mine():
+            return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
+        with hold.guard:
+            hold.depth -= 1
+            if hold.depth > 0:
+                return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
+        if hold.report is not None:  # released by its client, which was closed
+            return hold.report
+        try:
+            return self._home.driver().release(hold, reason)
+        finally:
+            self._report = self._hold.report
+            self._home.gave_up(hold)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            report = self.release("normal" if error is None else "error")
+        except BaseException as interrupt:
+            if error is None:
+                raise
+            error.add_note(f"lockkit: interrupted while releasing {self.name!r}: {interrupt!r}")
+            return
+        if error is not None:
+            for layer in report.layers:
+                if layer.error:
+                    error.add_note(f"lockkit: releasing {self.name!r}, {layer.layer} layer: {layer.error}")
+        elif report.outcome == "LOST" or self._hold.lost_why:
+            raise self._invalid()
+
+    def __del__(self) -> None:
+        hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
+        if hold is None or self._report is not None or hold.ended or hold.pid != os.getpid():
+            return
+        if hold.depth > 1:
+            hold.depth -= 1
+            return
+        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does it.
+        hold.collected = True
+        warnings.warn_explicit(
+            f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
+            ResourceWarning,
+            *self._taken_at,
+            source=self,
+        )
+
+    def __repr__(self) -> str:
+        state = "released" if self._hold.ended else "lost" if self._hold.lost_why else "held"
+        return f"<Lease {self.name!r} claim {self.claim_id} fence {self.fence} {state}>"
+
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, object]], LeaseCopy], tuple[dict[str, object]]]:
+        return LeaseCopy, (self.handle(),)
+
+    def _mine(self) -> bool:
+        return self._hold.pid == os.getpid()
+
+    def _require_own(self) -> None:
+        if not self._mine() or self._hold.ended or self._hold.lost_why:
+            raise self._invalid()
+
+    def _invalid(self) -> LeaseLost | NotHeld:
+        hold = self._hold
+        if not self._mine():
+            text = f"the lease of {hold.name!r} belongs to process {hold.pid}; in a forked child it is inert"
+            return NotHeld(text, name=hold.name, hint="acquire in the child")
+        if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
+            return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")
+        return LeaseLost(
+            f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {hold.lost_why or 'its ttl ran out'}",
+            name=hold.name,
+            hint="stop the guarded work; acquire again for a new fence",
+        )
+
+
+class LeaseCopy:
+    """What a copied or unpickled Lease is: it can remove exactly that claim, and never speaks for it.
+
+    ``valid()`` is always false: only the handle that renews a claim knows. Bind it to a client to release
+    (:meth:`~lockkit.client.Client.adopt`).
+    """
+
+    def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:
+        try:
+            self.name = check_name(handle["name"])
+            self.fence = int(str(handle["fence"]))
+            self._token = str(handle["token"])
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"not the handle of a lease: {error!r}") from None
+        self._handle = dict(handle)
+        self._home = home
+
+    @property
+    def claim_id(self) -> str:
+        return claim_id(self._token)
+
+    def valid(self) -> bool:
+        """False: a copy speaks for nobody."""
+        return False
+
+    def held(self) -> bool:
+        """Ask the store whether the claim is HELD; one round trip.
+
+        Raises:
+            NotHeld: It is not bound to a client.
+            BackendError: No answer.
+        """
+        return self._bound().driver().holds(self.name, self.claim_id)
+
+    def release(self, reason: Reason = "normal") -> ReleaseReport:
+        """Compare-and-remove that claim, and nothing else whatever has happened since (S7).
+
+        Raises:
+            NotHeld: It is not bound to a client.
+            BackendError: No definite answer.
+        """
+        return self._bound().driver().remove(Claim(self._token, Terms(self.name)), self.fence, reason)
+
+    def _bound(self) -> Home:
+        if self._home is None:
+            raise NotHeld(
+                f"this copy of the lease of {self.name!r} has no client", name=self.name, hint="client.adopt(copy)"
+            )
+        return self._home
+
+    def handle(self) -> dict[str, object]:
+        """As :meth:`Lease.handle`."""
+        return dict(self._handle)
+
+    def __reduce__(self) -> tuple[type[LeaseCopy], tuple[dict[str, object]]]:
+        return LeaseCopy, (self._handle,)
+
+    def __repr__(self) -> str:
+        return f"<LeaseCopy {self.name!r} claim {self.claim_id} fence {self.fence}>"
+
+
+def caller() -> tuple[str, int]:
+    """File and line outside this package that asked, for the ResourceWarning."""
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

@@ -1,0 +1,342 @@
+"""Locks: the factories that a program keeps, and what they are built from."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TypedDict
+
+from lockkit import durations
+from lockkit.config import Config
+from lockkit.drivers.threads import OnWait
+from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, DeadlockDetected, NotHeld
+from lockkit.facts import Capabilities, Kind, Owner
+from lockkit.lease import Hold
+from lockkit.leases import Home, Lease, caller
+from lockkit.names import check_name
+from lockkit.protocol.acquiring import Attempt
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import Terms
+
+__all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
+
+
+class Default:
+    """Stands for "as configured", where None means something else."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = Default()
+
+
+class Options(TypedDict, total=False):
+    """What a lock can be given; what is left out comes from the config.
+
+    Attributes:
+        ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
+        timeout: Seconds to wait in all; None for ever, 0 not at all.
+        reentrant: The thread or task that holds it may acquire it again; the fence stays. Mutexes only.
+        auto_renew: Renew in the background; without it a hold ends after its ttl unless extended.
+        max_hold: Seconds after which a hold is ended; None for never.
+        min_hold: Seconds from the grant for which it goes on blocking even if released.
+        lock_delay: Seconds that an ungraceful end goes on blocking.
+        process_bound: End with the process instead of by silence, where the store can.
+        pulseless: Live by the ttl alone, even after this process has ended.
+        note: JSON that ``inspect`` shows.
+        on_lost: Called once, from a background thread, when a hold is lost.
+    """
+
+    ttl: float
+    timeout: float | None
+    reentrant: bool
+    auto_renew: bool
+    max_hold: float | None
+    min_hold: float
+    lock_delay: float
+    process_bound: bool
+    pulseless: bool
+    note: Mapping[str, object]
+    on_lost: Callable[[], None]
+
+
+def build(
+    home: Home,
+    config: Config,
+    owner: Owner,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+) -> Lock:
+    """Check what a lock is built from, before any I/O.
+
+    Raises:
+        ConfigError: Something is not allowed; the error says what is.
+        CapabilityError: The store cannot do it.
+    """
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise ConfigError(
+            f"no such option: {', '.join(sorted(unknown))}", name=name, hint=f"the options: {', '.join(Options.__annotations__)}"
+        )
+    if options.get("reentrant") and kind != "mutex":
+        raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
+    timeout = options.get("timeout", config.timeout)
+    return Lock(
+        home,
+        _terms(home.capabilities, config, owner, name, kind, weight, capacity, options),
+        timeout=None if timeout is None else durations.seconds(timeout, what="timeout", zero=True),
+        reentrant=bool(options.get("reentrant", False)),
+        auto_renew=bool(options.get("auto_renew", True)),
+        note=options.get("note"),
+        on_lost=options.get("on_lost"),
+    )
+
+
+def _terms(
+    can: Capabilities,
+    config: Config,
+    owner: Owner,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+) -> Terms:
+    check_name(name)
+    ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
+    if not can.min_ttl <= ttl <= can.max_ttl:
+        raise ConfigError(f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}", name=name)
+    max_hold = options.get("max_hold", config.max_hold)
+    if max_hold is not None:
+        max_hold = durations.seconds(max_hold, what="max_hold")
+    min_hold = durations.seconds(options.get("min_hold", config.min_hold), what="min_hold", zero=True)
+    lock_delay = durations.seconds(options.get("lock_delay", config.lock_delay), what="lock_delay", zero=True)
+    process_bound, pulseless = bool(options.get("process_bound")), bool(options.get("pulseless"))
+    if max_hold is not None and max_hold < min_hold:
+        raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
+    if process_bound and pulseless:
+        raise ConfigError("a claim is bound to its process or pulseless, not both", name=name)
+    for wanted, able, what in (
+        (process_bound, can.process_bound, "process-bound claims"),
+        (min_hold > 0, can.min_hold, "min_hold"),
+        (lock_delay > 0, can.lock_delay, "lock_delay"),
+        (capacity > 1, can.shared, "semaphores and reader/writer locks"),
+    ):
+        if wanted and not able:
+            raise CapabilityError(f"this store has no {what}", name=name)
+    return Terms(
+        name=name,
+        ttl=ttl,
+        weight=weight,
+        capacity=capacity,
+        kind=kind,
+        process_bound=process_bound,
+        pulseless=pulseless,
+        max_hold=max_hold,
+        min_hold=min_hold,
+        lock_delay=lock_delay,
+        owner=owner,
+    )
+
+
+def whole(value: object, what: str, name: str) -> int:
+    """Check a capacity or a number of permits.
+
+    Raises:
+        ConfigError: Not a whole number from 1 to :data:`~lockkit.queue.RW_CAPACITY`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
+        raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)
+    return value
+
+
+def holder_key() -> object:
+    """The running asyncio task, else the current thread: objects, because identifiers are used again."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        task: object = asyncio.current_task()
+        if task is not None:
+            return task
+    return threading.current_thread()
+
+
+class Lock:
+    """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
+
+    ``with lock:`` is the short form; its leases are kept per thread or task. ``with lock.acquire() as lease:`` hands out
+    the lease.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        terms: Terms,
+        *,
+        timeout: float | None = None,
+        reentrant: bool = False,
+        auto_renew: bool = True,
+        note: Mapping[str, object] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.terms = terms
+        self._home = home
+        self._timeout = timeout
+        self._reentrant = reentrant
+        self._auto_renew = auto_renew
+        self._note = note
+        self._on_lost = on_lost
+        self._short: dict[object, list[Lease]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.terms.name
+
+    def acquire(
+        self,
+        timeout: float | None | Default = DEFAULT,
+        *,
+        note: Mapping[str, object] | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Lease:
+        """Wait for the lock and hold it.
+
+        Args:
+            timeout: Seconds to wait in all; None for ever, 0 not at all; the lock's own by default.
+            note: JSON that ``inspect`` shows with the claim.
+            on_wait: Told, from this thread, each time the store answers "queued".
+
+        Raises:
+            AcquireTimeout: The time is up. Nothing of the attempt is left.
+            DeadlockDetected: This thread or task holds it and would wait for itself.
+            CapacityMismatch: Others use the name with another capacity.
+            AcquireCancelled: The client was closed meanwhile.
+            BackendError: The store cannot be used; nothing runs unlocked.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
+        lease = self._acquire(wait, note, on_wait, attempt_only=False)
+        assert lease is not None
+        return lease
+
+    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
+        """Hold the lock if it is free now; None only on a definite "busy".
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. Trouble is never reported as busy.
+        """
+        return self._acquire(0.0, note, None, attempt_only=True)
+
+    def _acquire(
+        self, timeout: float | None, note: Mapping[str, object] | None, on_wait: OnWait | None, *, attempt_only: bool
+    ) -> Lease | None:
+        home = self._home
+        driver = home.driver()
+        key = holder_key()
+        own = home.mine(self.terms.name)
+        if own:
+            inner = self._reenter(own, key) if self._reentrant else None
+            if inner is not None:
+                return inner
+            if timeout != 0:
+                self._check_deadlock(own, key)
+        deadline = None if timeout is None else driver.clock.now() + timeout
+        attempt = Attempt(self.terms, deadline, timeout != 0, note or self._note, self._auto_renew)
+        hold = driver.acquire(attempt, on_wait)
+        if hold is None:
+            if attempt_only:
+                return None
+            holder = attempt.holder
+            by = f"; held by {holder.owner}" if holder else ""
+            raise AcquireTimeout(
+                f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
+            )
+        hold.key = key
+        hold.reentrant = self._reentrant
+        if self._on_lost is not None:
+            hold.on_lost.append(self._on_lost)
+        lease = Lease(home, hold, caller())
+        home.took(hold)
+        return lease
+
+    def _reenter(self, own: list[Hold], key: object) -> Lease | None:
+        """Another level of a hold that this thread or task has; it keeps its fence."""
+        for hold in own:
+            if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
+                continue
+            with hold.guard:
+                if hold.depth == 0 or hold.ended:
+                    continue
+                hold.depth += 1
+            lease = Lease(self._home, hold, caller())
+            if not lease.valid():
+                lease.release()
+                raise lease._invalid()
+            return lease
+        return None
+
+    def _check_deadlock(self, own: list[Hold], key: object) -> None:
+        mine = [hold for hold in own if hold.key is key and not hold.ended and not hold.lost_why]
+        terms = self.terms
+        if mine and sum(hold.claim.terms.weight for hold in mine) + terms.weight > terms.capacity:
+            raise DeadlockDetected(
+                f"this {'task' if not isinstance(key, threading.Thread) else 'thread'} holds {terms.name!r} and would wait "
+                "for itself",
+                name=terms.name,
+                hint="release it first, use reentrant=True, or lease.detach() if another thread releases it",
+            )
+
+    def __enter__(self) -> Lock:
+        lease = self.acquire()
+        self._short.setdefault(holder_key(), []).append(lease)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        key = holder_key()
+        leases = self._short[key]
+        lease = leases.pop()
+        if not leases:
+            del self._short[key]
+        lease.__exit__(kind, error, traceback)
+
+    @property
+    def lease(self) -> Lease:
+        """The innermost lease that this thread or task took by ``with lock:``.
+
+        Raises:
+            NotHeld: There is none.
+        """
+        leases = self._short.get(holder_key())
+        if not leases:
+            raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
+        return leases[-1]
+
+    def __repr__(self) -> str:
+        terms = self.terms
+        return f"<Lock {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+
+
+class RWLock:
+    """A reader/writer lock: any number of readers, or one writer; first come, first served, so no one starves."""
+
+    def __init__(self, reader: Lock, writer: Lock) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def read(self) -> Lock:
+        """The shared side."""
+        return self._reader
+
+    def write(self) -> Lock:
+        """The exclusive side."""
+        return self._writer
+
+
+def _timeout(timeout: object) -> float | None:
+    return None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
