@@ -103,6 +103,8 @@ class MemoryBackend:
                 return Lapsed("evicted")
             if row.state == "LINGERING":
                 return Lapsed("lingering")
+            if row.state == "WAITING":
+                store.offer(name, queue, now, woken)
         if row.state == "HELD":
             row.extend(now)
             return Granted(row.fence, now)
@@ -130,7 +132,8 @@ class MemoryBackend:
             position=place,
             ask_again_at=None if deadline == float("inf") else deadline,
             blockers=tuple(str(each.fence) for each in chosen),
-            capacity=rows[0].capacity,
+            # The caller compares this with the capacity it stated, which a resize may have rewritten since.
+            capacity=row.terms.capacity if row.capacity == rows[0].capacity else rows[0].capacity,
             holder=claim_info(name, rows[0], 0, self._clock),
         )
 

@@ -123,7 +123,8 @@ class Store:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()
+        """Reentrant, for a signal handler that releases in the middle of a call of its own thread."""
         self.queues: dict[str, Queue] = {}
         self.records: dict[str, Record] = {}
         self.last_fence = 0
@@ -194,7 +195,7 @@ class Store:
 
     def forget(self) -> None:
         """In a forked child: nothing here is this process's."""
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()
         self.queues = {}
         self.records = {}
         self._gone = {}

@@ -1,0 +1,31 @@
+"""The embedded store: one SQLite file for the processes of one host. No server, nothing to set up."""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+CAPABILITIES = Capabilities(scope="host", process_bound=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0)
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_sqlite.backend import open_store
+
+    return open_store(url, options)
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``sqlite:`` (the user's own file) and ``sqlite:/path/file.db``."""
+    return [
+        BackendSpec(
+            name="sqlite",
+            schemes=("sqlite",),
+            open=_open,
+            summary="One host, one SQLite file: the default, without a server.",
+            capabilities=CAPABILITIES,
+        )
+    ]

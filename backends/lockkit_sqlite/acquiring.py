@@ -1,0 +1,159 @@
+"""Acquire: take what is free in one statement; else append, look, and become a holder by compare.
+
+Append and look need not be one step: claims are added at the tail and only ever removed before it, so a stale look errs
+towards "queued" (model-checked). The one step that grants compares everything it relies on: the claim is still there,
+waiting, unlapsed, unmarked, and of the capacity that the look found.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple, cast
+
+from lockkit.queue import Queued as InQueue
+from lockkit.queue import blockers, prefix
+from lockkit.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
+from lockkit_sqlite import statements as sql
+from lockkit_sqlite.failures import busy
+from lockkit_sqlite.layout import FAR, HELD, LINGERING
+from lockkit_sqlite.link import Params
+from lockkit_sqlite.notes import note_text
+from lockkit_sqlite.rows import Row
+from lockkit_sqlite.store import GRACE, Store, micros
+
+__all__ = ["acquire"]
+
+_ROUNDS = 64
+"""How often the queue may change under a call before it calls the store busy."""
+
+
+class _Candidate(NamedTuple):
+    weight: int
+    capacity: int
+
+
+def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
+    """See :meth:`lockkit.spi.Backend.acquire`."""
+    note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
+    if not create:
+        return _ask(store, claim, note, end)
+    if store.house.pulse is None:
+        store.house.name()
+        store.sweep(end)
+    values: Params = ()
+
+    def held(now: int) -> Params:
+        nonlocal values
+        values = _values(store, claim, note, now)
+        return values
+
+    taken, now = store.calls.write(sql.INSERT_HELD, held, end)
+    if taken:
+        return Granted(cast("int", values[2]), now / 1e6)
+    if claim.wait:
+        store.calls.write(sql.INSERT_WAITING, lambda now: _values(store, claim, note, now, waits=True), end)
+    return _ask(store, claim, note, end, trying=not claim.wait)
+
+
+def _ask(store: Store, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
+    """How the claim stands; with ``trying``, take what is free if it is not there."""
+    link, name, token = store.calls, claim.terms.name, claim.token
+    removed = False
+    for _ in range(_ROUNDS):
+        now = store.now()
+        rows = store.queue(link, name, end)
+        if store.settle(link, name, rows, now, end):
+            removed = True
+            continue
+        place = next((at for at, row in enumerate(rows) if row.token == token), None)
+        if place is None:
+            answer = _try(store, claim, note, rows, end) if trying else _absent(rows, claim.terms)
+        else:
+            answer = _stand(store, claim, rows, place, end)
+        if answer is None:
+            removed = True
+            continue
+        if removed:
+            store.ring_fitting(link, name, end, mine=token)
+        return answer
+    raise busy(store.place.path)
+
+
+def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) -> Answer | None:
+    """What a claim that is there is told; None if the queue was changed and must be read again."""
+    link, terms, row = store.calls, claim.terms, rows[place]
+    if row.evicted:
+        return Lapsed("evicted")
+    if row.state == LINGERING:
+        return Lapsed("lingering")
+    if row.state == HELD:
+        extended, now = link.write(
+            sql.RENEW_ONE, lambda at: (store.namespace, terms.name, claim.token, at), end
+        )
+        return Granted(row.fence, now / 1e6) if extended else None
+    if place < prefix(rows):
+        key, seen = (store.namespace, terms.name, claim.token), (row.fence, row.capacity)
+        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(terms, at), *seen), end)
+        return Granted(row.fence, now / 1e6) if granted else None
+    chosen = [rows[at] for at in blockers(rows, place)]
+    if store.bury_dead(link, terms.name, chosen, end):
+        return None
+    if row.deadline < store.now() + GRACE * 2 // 3:
+        tokens = json.dumps([claim.token])
+        link.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
+    asks = min((_gone_by(store, each) for each in chosen), default=FAR) if place == prefix(rows) else FAR
+    return Queued(
+        position=place,
+        ask_again_at=None if asks >= FAR else asks / 1e6,
+        blockers=tuple(f"{each.fence}.{each.fifo if each.state != LINGERING else ''}" for each in chosen),
+        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
+        capacity=terms.capacity if row.capacity == rows[0].capacity else rows[0].capacity,
+        holder=store.facts(terms.name, rows, 0),
+    )
+
+
+def _try(store: Store, claim: Claim, note: str | None, rows: list[Row], end: float) -> Answer | None:
+    """Take what is free, or be refused without a trace."""
+    terms = claim.terms
+    queue: list[InQueue] = [*rows, _Candidate(terms.weight, terms.capacity)]
+    if prefix(queue) == len(queue):
+        # Read again either way: for the fence, or for who came first.
+        store.calls.write(sql.INSERT_HELD_RISING, lambda now: _values(store, claim, note, now), end)
+        return None
+    chosen = [rows[at] for at in blockers(queue, len(rows))]
+    if store.bury_dead(store.calls, terms.name, chosen, end):
+        return None
+    return Busy(rows[0].capacity, store.facts(terms.name, rows, 0))
+
+
+def _absent(rows: list[Row], terms: Terms) -> Lapsed:
+    """Why a claim is not there: a resize that left it no room, or its own silence."""
+    return Lapsed("resized" if rows and rows[0].capacity < terms.weight else "absent")
+
+
+def _gone_by(store: Store, row: Row) -> int:
+    """When somebody in the way is gone at the latest, as far as is known."""
+    if row.process_bound and row.state == HELD and store.house.health(row.fifo) == "UNKNOWN":
+        return min(row.deadline, row.silence)
+    return row.deadline
+
+
+def _deadlines(terms: Terms, now: int) -> tuple[int, int, int]:
+    """Of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
+    ttl, delay = micros(terms.ttl), micros(terms.lock_delay)
+    hold_end = FAR if terms.max_hold is None else now + micros(terms.max_hold)
+    least = now + micros(terms.min_hold)
+    end = FAR if terms.process_bound else now + ttl
+    return max(min(end, hold_end) + delay, least), max(now + ttl + delay, least), hold_end
+
+
+def _values(store: Store, claim: Claim, note: str | None, now: int, *, waits: bool = False) -> Params:
+    """A new row; its fourth column onwards, behind namespace, name and the proposed fence."""
+    terms = claim.terms
+    wall = int(store.clock.wall() * 1e6)
+    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else _deadlines(terms, now)
+    return (
+        store.namespace, terms.name, wall, claim.token, terms.weight, terms.capacity, terms.process_bound,
+        deadline, silence, micros(terms.ttl), now, hold_end, micros(terms.min_hold), micros(terms.lock_delay),
+        store.boot, wall - now, store.house.name(), store.info(terms), note,
+    )  # fmt: skip

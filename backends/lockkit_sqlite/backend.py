@@ -1,0 +1,129 @@
+"""The embedded store as one object: it opens the file and passes each call to the room that does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lockkit.errors import BackendUnavailable, LockkitError
+from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.names import check_namespace
+from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit_sqlite import CAPABILITIES, health, operating, renewing, waiting
+from lockkit_sqlite.acquiring import acquire
+from lockkit_sqlite.place import Place, locate, prepare
+from lockkit_sqlite.releasing import release
+from lockkit_sqlite.store import Store
+
+__all__ = ["SqliteBackend", "open_store"]
+
+
+def open_store(url: str, options: OpenOptions) -> SqliteBackend:
+    """Open ``sqlite:`` (the user's own file) or ``sqlite:/path/file.db``, creating it if it is not there.
+
+    Raises:
+        ConfigError: The URL or the namespace is not allowed.
+        Refused: The file cannot be used: rights, a network file system, a full disk, a newer layout.
+    """
+    check_namespace(options.namespace)
+    try:
+        path, synchronous = locate(url, options.state_dir)
+    except BackendUnavailable as error:
+        raise Refused(error, retry=False) from error
+    return SqliteBackend(prepare(path, synchronous), options)
+
+
+class SqliteBackend:
+    """One open embedded store. Thread-safe; of no use in a forked child, where every call is refused."""
+
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(self, place: Place, options: OpenOptions) -> None:
+        self._store = Store(place, options)
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+        """See :meth:`lockkit.spi.Backend.acquire`."""
+        return acquire(self._store, claim, create=create, end=time.monotonic() + budget)
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+        """See :meth:`lockkit.spi.Backend.renew`. Over a connection of its own: it never queues behind a caller."""
+        return renewing.renew(self._store, beats, time.monotonic() + budget)
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.release`."""
+        store = self._store
+        return release(store, store.calls, claim, time.monotonic() + budget, graceful=graceful)
+
+    abandon = release
+    """No copy of a statement can be under way: it has run when the call returns, or it never does."""
+
+    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.emergency_release`. Opens the file anew."""
+        store, end = self._store, time.monotonic() + budget
+        link = store.fresh_link()
+        try:
+            return release(store, link, claim, end, graceful=graceful)
+        finally:
+            link.close()
+
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+        """See :meth:`lockkit.spi.Backend.watch`."""
+        return waiting.watch(self._store, name, blockers, wake, claim)
+
+    def inspect(self, name: str, budget: float) -> LockInfo:
+        """See :meth:`lockkit.spi.Backend.inspect`. The dead are shown as such until the next acquire removes them."""
+        return operating.inspect(self._store, name, time.monotonic() + budget)
+
+    def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
+        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        return operating.names(self._store, prefix, time.monotonic() + budget)
+
+    def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
+        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        return operating.evict(self._store, name, claim_id, time.monotonic() + budget, at_once=now)
+
+    def resize(self, name: str, capacity: int, budget: float) -> int:
+        """See :meth:`lockkit.spi.Backend.resize`."""
+        return operating.resize(self._store, name, capacity, time.monotonic() + budget)
+
+    def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+        """See :meth:`lockkit.spi.Backend.extend`."""
+        return renewing.extend(self._store, claim, fence, ttl, time.monotonic() + budget)
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+        """See :meth:`lockkit.spi.Backend.annotate`.
+
+        Raises:
+            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        """
+        return operating.annotate(self._store, name, claim_id, patch, time.monotonic() + budget)
+
+    def record(self, name: str, budget: float) -> Record | None:
+        """See :meth:`lockkit.spi.Backend.record`."""
+        return operating.record(self._store, name, time.monotonic() + budget)
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+        """See :meth:`lockkit.spi.Backend.put_record`.
+
+        Raises:
+            Conflict: The record has another version.
+            ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        """
+        return operating.put_record(self._store, name, value, version, time.monotonic() + budget)
+
+    def check(self, budget: float) -> Sequence[Finding]:
+        """See :meth:`lockkit.spi.Backend.check`."""
+        return health.check(self._store, time.monotonic() + budget)
+
+    def pulse(self) -> Sequence[int]:
+        """The FIFO that vouches for this process's claims; close-on-exec until somebody says otherwise."""
+        self._store.house.name()
+        pulse = self._store.house.pulse
+        return (pulse.descriptor,) if pulse is not None else ()
+
+    def close(self) -> None:
+        """Close the connections. The pulse stays as long as claims name it, at most to the end of the process."""
+        try:
+            self._store.close()
+        except (Refused, LockkitError):
+            pass

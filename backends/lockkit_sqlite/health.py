@@ -1,0 +1,96 @@
+"""What ``doctor`` looks at: the file, its folder, its log, its layout, room to write, and the clock."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lockkit.facts import Finding
+from lockkit.places import filesystem, network_filesystem
+from lockkit.spi import Refused, Unknown
+from lockkit_sqlite.store import Store
+
+__all__ = ["check"]
+
+_LITTLE = 32 << 20
+"""Bytes of free space below which a warning is due: the log alone may grow to 8 MB."""
+_SKEW = 60.0
+
+
+def check(store: Store, end: float) -> Sequence[Finding]:
+    """See :meth:`lockkit.spi.Backend.check`."""
+    findings = [*_file(store), *_room(store)]
+    try:
+        findings += _inside(store, end)
+    except (Refused, Unknown) as trouble:
+        findings.append(Finding("database", "error", str(trouble), getattr(trouble.error, "hint", "") or ""))
+    return findings
+
+
+def _file(store: Store) -> Iterator[Finding]:
+    place = store.place
+    kind = "a host store, shared by its folder's group" if place.shared else "a private store"
+    try:
+        mode = stat.S_IMODE(os.stat(place.path).st_mode)  # noqa: PTH116
+    except OSError as error:
+        hint = "restart its users: they go on with a file that no newcomer can see"
+        yield Finding("file", "error", f"{place.path} is gone: {error.strerror}", hint)
+        return
+    if mode & 0o777 & ~place.mode:
+        yield Finding(
+            "file", "warning", f"{place.path} has mode {mode:04o}", f"chmod {place.mode:04o} {place.path}"
+        )
+    else:
+        yield Finding("file", "ok", f"{place.path}, {kind}")
+    network = network_filesystem(place.path)
+    if network:
+        yield Finding(
+            "file system", "error", f"it is on {network}, a network file system", "use a local folder"
+        )
+    else:
+        yield Finding("file system", "ok", f"it is on {filesystem(place.path) or 'an unknown file system'}")
+
+
+def _room(store: Store) -> Iterator[Finding]:
+    folder = Path(store.place.path).parent
+    try:
+        space = os.statvfs(folder)
+    except OSError as error:
+        yield Finding("free space", "warning", f"unknown: {error.strerror}")
+    else:
+        free = space.f_bavail * space.f_frsize
+        text = f"{free >> 20} MiB free in {folder}"
+        yield Finding(
+            "free space",
+            "warning" if free < _LITTLE else "ok",
+            text,
+            "free some space" if free < _LITTLE else "",
+        )
+    if os.access(store.place.pulses, os.W_OK | os.X_OK):
+        yield Finding("pulses", "ok", f"FIFOs can be created in {store.place.pulses}")
+    else:
+        hint = "check its owner and mode; waiters and the death of holders are noticed through it"
+        yield Finding("pulses", "error", f"cannot create FIFOs in {store.place.pulses}", hint)
+
+
+def _inside(store: Store, end: float) -> Iterator[Finding]:
+    link = store.calls
+    mode = link.read("PRAGMA journal_mode", (), end)[0][0]
+    if mode == "wal":
+        yield Finding("log", "ok", "write-ahead log")
+    else:
+        yield Finding("log", "error", f"journal_mode is {mode}", "stop its users and move the file away")
+    layout = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end)
+    yield Finding("layout", "ok", f"layout {layout[0][0]}")
+    newest = link.read("SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims)) FROM high", (), end)[
+        0
+    ][0]
+    ahead = newest / 1e6 - store.clock.wall()
+    if ahead > _SKEW:
+        hint = "fences still rise, by one each; set the clock right (timedatectl)"
+        yield Finding("clock", "warning", f"the wall clock is {ahead:.0f} s behind the last fence", hint)
+    else:
+        yield Finding("clock", "ok", "the wall clock is not behind the last fence")
+    yield Finding("scope", "ok", "it keeps the processes of this host apart, and of no other")

@@ -1,0 +1,150 @@
+"""One connection to the file, shared by threads, with its own patience.
+
+No write transaction spans a return to Python: every write is one autocommit statement, finished inside one call of
+``sqlite3_step`` (which releases the GIL). A BEGIN ... COMMIT around Python code stalled every other process for as
+long as one thread of this process held the GIL.
+
+SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more; the lock it waits for is held for some 10 us. So it
+is off, and this one tries again at once, then after fractions of a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from lockkit.clock import Clock
+from lockkit_sqlite.failures import busy, inherited, is_busy, mapped
+
+__all__ = ["Link", "Params"]
+
+Params: TypeAlias = "tuple[int | str | float | None, ...]"
+Rows: TypeAlias = "list[Any]"
+_YIELDS = 3
+_SHORTEST, _LONGEST = 0.00005, 0.004
+_CHECKPOINT = 4000
+"""Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
+
+
+class Link:
+    """One connection. Thread-safe: a call waits for its turn within its budget, then for the file.
+
+    The lock is reentrant for a signal handler that releases in the middle of a call: it runs between two statements.
+    """
+
+    def __init__(self, path: str, clock: Clock, *, synchronous: str = "NORMAL") -> None:
+        self.path = path
+        self._clock = clock
+        self._turn = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise mapped(error, path) from error
+        self._connection = connection
+        _links.add(self)
+        end = time.monotonic() + 2.0
+        self.read(f"PRAGMA synchronous={synchronous}", (), end)
+        self.read(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}", (), end)
+        self.read("PRAGMA temp_store=MEMORY", (), end)
+
+    def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
+        """Run one statement that writes.
+
+        Args:
+            sql: The statement.
+            params: Makes its parameters from CLOCK_BOOTTIME microseconds. Called anew for each try: after a second of
+                waiting for the file, a deadline reckoned before it would be a second short.
+            end: ``time.monotonic()`` at which to give up.
+
+        Returns:
+            How many rows it changed, and the time that ``params`` was given.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
+        """
+        tries = 0
+        if not self._turn.acquire(timeout=max(0.0, end - time.monotonic())):
+            raise busy(self.path)
+        try:
+            while True:
+                now = int(self._clock.now() * 1e6)
+                try:
+                    return self._live().execute(sql, params(now)).rowcount, now
+                except sqlite3.Error as error:
+                    if not is_busy(error):
+                        raise mapped(error, self.path) from error
+                tries = self._pause(tries, end)
+        finally:
+            self._turn.release()
+
+    def read(self, sql: str, params: Params, end: float) -> Rows:
+        """Run one statement that reads, and fetch all its rows."""
+        tries = 0
+        if not self._turn.acquire(timeout=max(0.0, end - time.monotonic())):
+            raise busy(self.path)
+        try:
+            while True:
+                try:
+                    return self._live().execute(sql, params).fetchall()
+                except sqlite3.Error as error:
+                    if not is_busy(error):
+                        raise mapped(error, self.path) from error
+                tries = self._pause(tries, end)
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Close the connection, after the call in progress."""
+        with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def park(self) -> None:
+        """In a forked child: never use the inherited connection, and never close it either.
+
+        "Do not open a SQLite database connection, then fork(2), then try to use that connection in the child"
+        (sqlite.org/howtocorrupt.html, 2.6). Closing may wait for a mutex that another thread of the parent held at the
+        fork. So it is leaked beyond the reach of the interpreter's shutdown, too.
+        """
+        connection, self._connection = self._connection, None
+        self._turn = threading.RLock()
+        if connection is not None:
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+    def _live(self) -> sqlite3.Connection:
+        connection = self._connection
+        if connection is None:
+            raise inherited(self.path)
+        return connection
+
+    def _pause(self, tries: int, end: float) -> int:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise busy(self.path)
+        if tries < _YIELDS:
+            os.sched_yield()
+        else:
+            longest = min(_LONGEST, _SHORTEST * 2.0 ** (tries - _YIELDS))
+            time.sleep(min(left, longest * (0.5 + 0.5 * random.random())))  # noqa: S311
+        return tries + 1
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.park()
+
+
+os.register_at_fork(after_in_child=_after_fork)

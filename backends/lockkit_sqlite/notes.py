@@ -1,0 +1,32 @@
+"""Notes and records: small JSON objects. They are merged in the file, by ``json_patch`` (RFC 7396)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from lockkit.errors import ConfigError
+
+__all__ = ["note_text", "too_long"]
+
+
+def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> str:
+    """A value as JSON of at most ``limit`` bytes.
+
+    Raises:
+        ConfigError: It is not JSON, or longer.
+    """
+    try:
+        text = json.dumps(dict(value), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a {what} must be JSON: {error}") from None
+    if size > limit:
+        raise too_long(what, size, limit)
+    return text
+
+
+def too_long(what: str, size: int | None, limit: int) -> ConfigError:
+    """The error for a note or record that does not fit."""
+    much = f"{size}" if size is not None else "more"
+    return ConfigError(f"a {what} may be {limit} bytes of JSON, not {much}", hint="store a reference instead")

@@ -1,0 +1,143 @@
+"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from lockkit.errors import ConfigError
+from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.names import claim_id
+from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit_sqlite import statements as sql
+from lockkit_sqlite.failures import busy
+from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING, too_new
+from lockkit_sqlite.notes import note_text, too_long
+from lockkit_sqlite.rows import Row
+from lockkit_sqlite.store import Store
+
+__all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
+
+_ROUNDS = 16
+
+
+def inspect(store: Store, name: str, end: float) -> LockInfo:
+    """See :meth:`lockkit.spi.Backend.inspect`."""
+    now = store.now()
+    rows = [
+        row for row in store.queue(store.calls, name, end) if row.deadline > now or row.boot != store.boot
+    ]
+    claims = tuple(store.facts(name, rows, place, ask=True) for place in range(len(rows)))
+    return LockInfo(name, claims, store.clock.wall())
+
+
+def names(store: Store, prefix: str, end: float) -> Sequence[str]:
+    """See :meth:`lockkit.spi.Backend.names`."""
+    return [
+        name
+        for (name,) in store.calls.read(sql.NAMES, (store.namespace, prefix, store.now(), store.boot), end)
+    ]
+
+
+def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
+    """See :meth:`lockkit.spi.Backend.evict`."""
+    link = store.calls
+    for _ in range(_ROUNDS):
+        rows = store.queue(link, name, end)
+        if store.settle(link, name, rows, store.now(), end):
+            continue
+        place = _find(rows, wanted)
+        if place is None:
+            return Evicted("ABSENT")
+        row, claim = rows[place], store.facts(name, rows, place)
+        key = (store.namespace, name, row.token)
+        if at_once or row.state == WAITING:
+            statement = sql.EVICT_NOW if at_once else sql.EVICT_WAITING
+            if not link.write(statement, lambda _, key=key: key, end)[0]:  # type: ignore[misc]
+                continue  # it was granted, or left, a moment ago
+            store.ring(row)
+            store.ring_fitting(link, name, end)
+            return Evicted("REMOVED", claim=claim)
+        if row.state == HELD and not row.evicted:
+            link.write(sql.MARK, lambda _, key=key: key, end)  # type: ignore[misc]
+            store.ring_fitting(link, name, end, next_too=True)
+            continue
+        return Evicted("MARKED", blocks_until=claim.deadline, claim=claim)
+    raise busy(store.place.path)
+
+
+def resize(store: Store, name: str, capacity: int, end: float) -> int:
+    """See :meth:`lockkit.spi.Backend.resize`.
+
+    Raises:
+        ConfigError: Not a whole number of at least 1.
+    """
+    if type(capacity) is not int or not 0 < capacity < 1 << 40:
+        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    link = store.calls
+    store.settle(link, name, store.queue(link, name, end), store.now(), end)
+    count, _ = link.write(sql.RESIZE, lambda _: (store.namespace, name, capacity), end)
+    heavy = [row for row in store.queue(link, name, end) if row.state == WAITING and row.weight > capacity]
+    if heavy:
+        link.write(sql.DELETE_TOO_HEAVY, lambda _: (store.namespace, name, capacity), end)
+        for row in heavy:
+            store.ring(row)
+    store.ring_fitting(link, name, end)
+    return count
+
+
+def annotate(store: Store, name: str, wanted: str, patch: Mapping[str, object], end: float) -> bool:
+    """See :meth:`lockkit.spi.Backend.annotate`."""
+    text = note_text(patch, NOTE_LIMIT)
+    rows = store.queue(store.calls, name, end)
+    place = _find(rows, wanted)
+    if place is None or rows[place].state == LINGERING or rows[place].deadline <= store.now():
+        return False
+    token = rows[place].token
+    key = (store.namespace, name, token, text, NOTE_LIMIT)
+    if store.calls.write(sql.ANNOTATE, lambda _: key, end)[0]:
+        return True
+    if any(row.token == token for row in store.queue(store.calls, name, end)):
+        raise too_long("note", None, NOTE_LIMIT)
+    return False
+
+
+def record(store: Store, name: str, end: float) -> Record | None:
+    """See :meth:`lockkit.spi.Backend.record`."""
+    found = store.calls.read(
+        "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2",
+        (store.namespace, name),
+        end,
+    )
+    if not found:
+        return None
+    version, value, written, min_reader = found[0]
+    if min_reader > READER:
+        raise too_new(f"the record of {name!r}", min_reader, "", "")
+    return Record(name, json.loads(value), version, written)
+
+
+def put_record(store: Store, name: str, value: Mapping[str, object], version: int, end: float) -> Record:
+    """See :meth:`lockkit.spi.Backend.put_record`."""
+    text = note_text(value, NOTE_LIMIT, "record")
+    wall = store.clock.wall()
+    if version:
+        done, _ = store.calls.write(
+            """UPDATE records SET version = version + 1, value = ?4, written = ?5
+            WHERE namespace = ?1 AND name = ?2 AND version = ?3""",
+            lambda _: (store.namespace, name, version, text, wall),
+            end,
+        )
+    else:
+        done, _ = store.calls.write(
+            "INSERT OR IGNORE INTO records (namespace, name, version, value, written) VALUES (?1, ?2, 1, ?3, ?4)",
+            lambda _: (store.namespace, name, text, wall),
+            end,
+        )
+    if not done:
+        raise Conflict(record(store, name, end))
+    return Record(name, json.loads(text), version + 1, wall)
+
+
+def _find(rows: Sequence[Row], wanted: str) -> int | None:
+    return next((place for place, row in enumerate(rows) if claim_id(row.token) == wanted), None)

@@ -1,0 +1,184 @@
+"""Where the file lies: the URL, the folder's rights, and what is refused.
+
+A *private* store lies in a folder that only its user may write to; its files get mode 0600. A *host* store lies in a
+folder that a group shares (setgid, for instance 2770); its files get 0660, the log (-wal, -shm) and the FIFOs too.
+
+Sticky folders are refused, /tmp above all: there the kernel keeps users from opening each other's files and FIFOs
+(``fs.protected_regular``, ``fs.protected_fifos``; proc_sys_fs(5)), so a host store would fail for its second user only;
+and in a folder where everybody may write, anybody could have put the file there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
+from lockkit.places import default_state_dir, network_filesystem
+from lockkit.spi import Refused
+
+__all__ = ["Place", "locate", "prepare"]
+
+FILE = "lockkit.db"
+OPTIONS = {"synchronous": ("normal", "full", "off")}
+"""What a URL may ask for. ``full`` also keeps the last second's releases over a power cut, at two fsyncs a lock."""
+_USAGE = "write sqlite: or sqlite:/path/file.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that may be used.
+
+    Attributes:
+        path: Absolute, links resolved.
+        pulses: The folder of the FIFOs.
+        shared: A host store, as opposed to a private one.
+        synchronous: SQLite's setting of that name.
+    """
+
+    path: str
+    pulses: str
+    shared: bool
+    synchronous: str
+
+    @property
+    def mode(self) -> int:
+        """Of its files and FIFOs."""
+        return 0o660 if self.shared else 0o600
+
+
+def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
+    """Read the URL: the path of the file, and the ``synchronous`` setting.
+
+    Raises:
+        ConfigError: It is not a path, or asks for an option that does not exist.
+        BackendUnavailable: There is no usable state folder.
+    """
+    parts = urlsplit(url)
+    if parts.netloc or parts.fragment:
+        raise ConfigError(f"not the URL of an embedded store: {url!r}", hint=_USAGE)
+    settings = dict.fromkeys(OPTIONS, "")
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in OPTIONS:
+            raise ConfigError(f"unknown option {key!r} in {url!r}", hint=f"allowed: {', '.join(OPTIONS)}")
+        if value.lower() not in OPTIONS[key]:
+            raise ConfigError(
+                f"{key} cannot be {value!r} in {url!r}", hint=f"allowed: {', '.join(OPTIONS[key])}"
+            )
+        settings[key] = value.upper()
+    synchronous = settings["synchronous"] or "NORMAL"
+    text = unquote(parts.path)
+    if "\0" in text:
+        raise ConfigError(f"not a path: {text!r}", hint=_USAGE)
+    if not text:
+        return Path(state_dir or default_state_dir()) / FILE, synchronous
+    path = Path(text)
+    if not path.is_absolute() or text.endswith("/") or path.is_dir():
+        raise ConfigError(f"not the absolute path of a file: {text!r}", hint=_USAGE)
+    return path, synchronous
+
+
+def prepare(path: Path, synchronous: str) -> Place:
+    """Check the folder and create what is missing, with the right modes whatever the umask.
+
+    Raises:
+        Refused: It cannot be used; the error says why and what to do.
+    """
+    try:
+        folder = path.parent.resolve()
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = folder.stat()
+    except OSError as error:
+        raise _unusable(path, error) from error
+    kind = network_filesystem(folder)
+    if kind is not None:
+        raise Refused(
+            BackendUnavailable(
+                f"{folder} is on {kind}, a network file system, where SQLite and FIFOs do not keep hosts apart",
+                hint="use a local folder, or Redis, etcd or ZooKeeper for more than one host",
+            ),
+            retry=False,
+        )
+    shared = _judge(folder, seen)
+    target = folder / path.name
+    if target.is_symlink():
+        target = target.resolve()
+    place = Place(str(target), f"{target}.pulses", shared, synchronous)
+    try:
+        _create(place)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return place
+
+
+def _judge(folder: Path, seen: os.stat_result) -> bool:
+    """Whether the folder is shared by a group."""
+    mode, mine = stat.S_IMODE(seen.st_mode), os.geteuid()
+    if mode & stat.S_IWOTH or (mode & stat.S_ISVTX and mode & stat.S_IWGRP):
+        raise Refused(
+            PermissionDenied(
+                f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
+                "anybody could have put a file there, and the kernel keeps users from sharing one",
+                hint="use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp",
+            ),
+            retry=False,
+        )
+    if mode & stat.S_IWGRP:
+        if not mode & stat.S_ISGID:
+            raise Refused(
+                PermissionDenied(
+                    f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open "
+                    "each other's files",
+                    hint=f"chmod g+s {folder}, or chmod 700 if it is yours alone",
+                ),
+                retry=False,
+            )
+        return True
+    if seen.st_uid not in (mine, 0) and mine != 0:
+        raise Refused(
+            PermissionDenied(
+                f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
+                hint="use a folder of your own, or one that your group shares (mode 2770)",
+            ),
+            retry=False,
+        )
+    return False
+
+
+def _create(place: Place) -> None:
+    try:
+        # Only a file that was not there is opened and closed here: closing any descriptor of a file drops this
+        # process's POSIX locks on it, those of an open SQLite connection too (sqlite.org/howtocorrupt.html, 2.2).
+        descriptor = os.open(place.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, place.mode)
+    except FileExistsError:
+        pass
+    else:
+        try:
+            os.fchmod(descriptor, place.mode)
+        finally:
+            os.close(descriptor)
+    folder = Path(place.pulses)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    folder.chmod(0o2770 if place.shared else 0o700)
+
+
+def _unusable(path: Path, error: OSError) -> Refused:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        text, hint = "permission denied", "check the owner and mode of the folder, or name another file"
+        return Refused(PermissionDenied(f"cannot use {path}: {text}", hint=hint), retry=False)
+    hints = {
+        errno.EROFS: "the file system is mounted read-only: name a file elsewhere",
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.ENAMETOOLONG: "name a file with a shorter path",
+    }
+    hint = hints.get(error.errno or 0, "name another file")
+    return Refused(BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint), retry=False)

@@ -1,0 +1,34 @@
+"""Release: remove the claim by compare, then ring for those who fit now."""
+
+from __future__ import annotations
+
+from lockkit.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
+from lockkit_sqlite import statements as sql
+from lockkit_sqlite.layout import LINGERING
+from lockkit_sqlite.link import Link
+from lockkit_sqlite.store import Store
+
+__all__ = ["release"]
+
+
+def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: bool) -> ReleaseAnswer:
+    """See :meth:`lockkit.spi.Backend.release`. Over ``link``: the emergency layer brings its own."""
+    terms = claim.terms
+    key = (store.namespace, terms.name, claim.token)
+    if link.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:
+        return RELEASED
+    if terms.min_hold or terms.lock_delay:
+        lingers, _ = link.write(sql.LINGER, lambda now: (*key, now, graceful), end)
+        if lingers:
+            store.ring_fitting(link, terms.name, end, next_too=True)
+            return RELEASED
+    removed, now = link.write(sql.REMOVE, lambda now: (*key, now), end)
+    if not removed:
+        rows = store.queue(link, terms.name, end)
+        mine = next((row for row in rows if row.token == claim.token), None)
+        if mine is not None and mine.state == LINGERING and mine.deadline > now:
+            return RELEASED
+        if not store.settle(link, terms.name, rows, store.now(), end):
+            return ABSENT
+    store.ring_fitting(link, terms.name, end)
+    return RELEASED if removed else ABSENT

@@ -1,0 +1,119 @@
+"""Renew: a whole batch of holders in one statement for each chunk; waiters by a look at their queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lockkit.queue import prefix
+from lockkit.spi import Beat, Claim, Renewal
+from lockkit_sqlite import statements as sql
+from lockkit_sqlite.layout import HELD, LINGERING, WAITING
+from lockkit_sqlite.rows import Row
+from lockkit_sqlite.store import GRACE, Store, micros
+
+__all__ = ["extend", "renew"]
+
+CHUNK = 500
+"""Holders a statement: other processes wait for the file no longer than this many updates take (some 3 ms)."""
+
+
+def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
+    """See :meth:`lockkit.spi.Backend.renew`."""
+    store.house.heal()
+    answers: dict[int, Renewal] = {}
+    held = [(at, claim, fence) for at, (claim, fence) in enumerate(beats) if fence is not None]
+    asked = _asked(store, end) if held else {}
+    for start in range(0, len(held), CHUNK):
+        _renew_held(store, held[start : start + CHUNK], asked, answers, end)
+    names: dict[str, list[int]] = {}
+    for at, (claim, fence) in enumerate(beats):
+        if fence is None:
+            names.setdefault(claim.terms.name, []).append(at)
+    for name, places in names.items():
+        _renew_waiting(store, name, {beats[at][0].token: at for at in places}, answers, end)
+    return [answers[at] for at in range(len(beats))]
+
+
+def extend(store: Store, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
+    """See :meth:`lockkit.spi.Backend.extend`."""
+    key = (store.namespace, claim.terms.name, claim.token)
+    done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
+    if done:
+        return Renewal("HELD", basis=now / 1e6)
+    return _lost(store.queue(store.beats, claim.terms.name, end), claim, now)
+
+
+def _asked(store: Store, end: float) -> dict[str, Mapping[str, object]]:
+    """Notes of holders that others have annotated, by token; few, and found through an index of their own."""
+    found = store.beats.read(sql.ASKED, (store.namespace, store.boot), end)
+    return {token: _note(note) for token, note in found}
+
+
+def _note(text: str | None) -> Mapping[str, object]:
+    note: Any = json.loads(text) if text else {}
+    return note if isinstance(note, dict) else {}
+
+
+def _renew_held(
+    store: Store,
+    chunk: Sequence[tuple[int, Claim, int]],
+    asked: Mapping[str, Mapping[str, object]],
+    answers: dict[int, Renewal],
+    end: float,
+) -> None:
+    link = store.beats
+    batch = json.dumps(
+        [(claim.terms.name, fence, claim.token) for _, claim, fence in chunk], ensure_ascii=False
+    )
+    count, now = link.write(sql.RENEW, lambda now: (store.namespace, now, batch), end)
+    renewed = {claim.token for _, claim, _ in chunk}
+    if count != len(chunk):
+        renewed = {token for (token,) in link.read(sql.RENEWED, (store.namespace, now, batch), end)}
+    for at, claim, _ in chunk:
+        if claim.token in renewed:
+            answers[at] = Renewal("HELD", basis=now / 1e6, requests=asked.get(claim.token))
+        else:
+            answers[at] = _lost(store.queue(link, claim.terms.name, end), claim, now)
+
+
+def _lost(rows: Sequence[Row], claim: Claim, now: int) -> Renewal:
+    row = next((row for row in rows if row.token == claim.token), None)
+    if row is None:
+        return Renewal("LOST", why="absent")
+    if row.evicted:
+        return Renewal("LOST", why="evicted", requests=_note(row.note) if row.asked else None)
+    return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
+
+
+def _renew_waiting(
+    store: Store, name: str, mine: Mapping[str, int], answers: dict[int, Renewal], end: float
+) -> None:
+    """Claims without a Lease. Only those outside the prefix are kept alive: an offer must be answered."""
+    link, now = store.beats, store.now()
+    rows = store.queue(link, name, end)
+    if store.settle(link, name, rows, now, end):
+        rows = store.queue(link, name, end)
+        store.ring_fitting(link, name, end)
+    fits = prefix(rows)
+    for at in mine.values():
+        answers[at] = Renewal("LOST", why="absent")
+    patient = []
+    for place, row in enumerate(rows):
+        at = mine.get(row.token, -1)
+        if at < 0:
+            continue
+        requests = _note(row.note) if row.asked else None
+        if row.evicted:
+            answers[at] = Renewal("LOST", why="evicted", requests=requests)
+        elif row.state == LINGERING:
+            answers[at] = Renewal("LOST", why="lapsed")
+        elif row.state == HELD or place < fits:
+            answers[at] = Renewal("OFFERED", requests=requests)
+        elif row.state == WAITING:
+            answers[at] = Renewal("WAITING", requests=requests)
+            patient.append(row.token)
+    if patient:
+        tokens = json.dumps(patient)
+        link.write(sql.PROLONG, lambda at: (store.namespace, name, tokens, at + GRACE, at), end)

@@ -1,0 +1,143 @@
+"""Claims as stored, and as facts for people."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple, cast
+
+from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
+from lockkit.names import claim_id
+from lockkit.queue import prefix
+from lockkit.spi import Terms
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
+
+__all__ = ["Row", "claim_info", "info_text", "read_rows"]
+
+_OWNER = frozenset(field.name for field in fields(Owner))
+
+
+class Row(NamedTuple):
+    """One claim, in the order of :data:`~lockkit_sqlite.statements.QUEUE`. Times in CLOCK_BOOTTIME microseconds."""
+
+    fence: int
+    token: str
+    state: int
+    evicted: int
+    weight: int
+    capacity: int
+    process_bound: int
+    deadline: int
+    silence: int
+    ttl: int
+    since: int
+    renewed: int
+    min_hold: int
+    lock_delay: int
+    boot: str
+    epoch: int
+    fifo: str
+    info: str
+    note: str | None
+    asked: int
+    min_reader: int
+
+
+def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
+    """The rows of a queue.
+
+    Raises:
+        Refused: With IncompatibleLayout, if a claim was written for newer readers only.
+    """
+    rows = [Row._make(each) for each in fetched]
+    for row in rows:
+        if row.min_reader > READER:
+            owner = _info(row.info)[1]
+            raise too_new(f"a claim on {name!r}", row.min_reader, owner.version, owner.host)
+    return rows
+
+
+def info_text(terms: Terms) -> str:
+    """The ``info`` column: what a claim says of itself and never changes."""
+    owner = {key: value for key, value in asdict(terms.owner).items() if value not in ("", None, 0)}
+    return json.dumps({"v": 1, "kind": terms.kind, "owner": owner}, separators=(",", ":"), ensure_ascii=False)
+
+
+@functools.lru_cache(maxsize=512)
+def _info(text: str) -> tuple[Kind, Owner]:
+    try:
+        stored = json.loads(text)
+        owner = stored.get("owner", {})
+        return cast("Kind", str(stored.get("kind", "mutex"))), Owner(
+            **{key: value for key, value in owner.items() if key in _OWNER}
+        )
+    except (ValueError, TypeError, AttributeError):
+        return "mutex", Owner()
+
+
+def claim_info(
+    name: str, rows: Sequence[Row], place: int, *, boot: str, epoch: int, health: Health | None = None
+) -> ClaimInfo:
+    """One claim of a queue as a fact.
+
+    Args:
+        name: The lock's name.
+        rows: The whole queue.
+        place: Which claim.
+        boot: This boot's id.
+        epoch: Microseconds since 1970 minus CLOCK_BOOTTIME, now.
+        health: What its pulse says, if it was asked.
+    """
+    row = rows[place]
+    offset = epoch if row.boot == boot else row.epoch
+    kind, owner = _info(row.info)
+    alive, evidence = _evidence(row, boot, health)
+    return ClaimInfo(
+        name=name,
+        claim_id=claim_id(row.token),
+        state=_state(rows, place),
+        owner=owner,
+        fence=row.fence,
+        position=place,
+        kind=kind,
+        weight=row.weight,
+        capacity=row.capacity,
+        ttl=row.ttl / 1e6,
+        since=(row.since + offset) / 1e6,
+        renewed=(row.renewed + offset) / 1e6,
+        deadline=None if row.deadline >= FAR else (row.deadline + offset) / 1e6,
+        evicted=bool(row.evicted),
+        process_bound=bool(row.process_bound),
+        alive=alive,
+        evidence=evidence,
+        note=_note(row.note),
+    )
+
+
+def _state(rows: Sequence[Row], place: int) -> ClaimState:
+    state = rows[place].state
+    if state == WAITING:
+        return "OFFERED" if place < prefix(rows) else "WAITING"
+    return {HELD: "HELD", LINGERING: "LINGERING"}.get(state, "HELD")  # type: ignore[return-value]
+
+
+def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, str]:
+    if row.boot != boot:
+        return False, "another boot: the machine was restarted since"
+    if health == ALIVE:
+        return True, "its pulse answers"
+    if health == DEAD:
+        return False, "no reader on its pulse"
+    if health == UNKNOWN:
+        return None, "its pulse cannot be found; its ttl rules"
+    return None, ""
+
+
+def _note(text: str | None) -> Mapping[str, object]:
+    if not text:
+        return {}
+    note = json.loads(text)
+    return note if isinstance(note, dict) else {}

@@ -1,0 +1,207 @@
+"""What the rooms of the embedded store share: its connections, its pulse, its clock, and the removal of the dead."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lockkit.facts import ClaimInfo
+from lockkit.names import claim_id
+from lockkit.queue import prefix
+from lockkit.spi import OpenOptions, Refused, Terms, Unknown
+from lockkit_sqlite import statements as sql
+from lockkit_sqlite.failures import no_log
+from lockkit_sqlite.layout import DDL, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
+from lockkit_sqlite.link import Link
+from lockkit_sqlite.place import Place
+from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
+from lockkit_sqlite.rows import Row, claim_info, info_text, read_rows
+from lockkit_sqlite.watcher import REGISTRY
+
+__all__ = ["GRACE", "Store", "micros"]
+
+GRACE = 6_000_000
+"""Microseconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
+_OPENING = 2.0
+_SWEPT = 64
+
+
+def micros(seconds: float) -> int:
+    """Seconds as whole microseconds."""
+    return round(seconds * 1e6)
+
+
+class Store:
+    """One open file. ``calls`` serves callers, ``beats`` the heartbeat, which must not queue behind them."""
+
+    def __init__(self, place: Place, options: OpenOptions) -> None:
+        self.place = place
+        self.clock = options.clock
+        self.namespace = options.namespace
+        self.owner = options.owner
+        self.boot = options.owner.boot_id or _boot_id()
+        self.calls = self.fresh_link()
+        try:
+            self._lay(time.monotonic() + _OPENING)
+            self.beats = self.fresh_link()
+        except BaseException:
+            self.calls.close()
+            raise
+        self.house = REGISTRY.enter(place.pulses, place.mode)
+        self._infos: dict[int, tuple[Terms, str]] = {}
+        self._closed = False
+
+    def fresh_link(self) -> Link:
+        """A new connection to the file."""
+        return Link(self.place.path, self.clock, synchronous=self.place.synchronous)
+
+    def _lay(self, end: float) -> None:
+        """Check the layout, or lay it in a new file."""
+        link = self.calls
+        found = link.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
+        stored = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end) if found else []
+        if not stored:
+            link.read(f"PRAGMA page_size={PAGE_SIZE}", (), end)
+            mode = link.read("PRAGMA journal_mode=WAL", (), end)
+            if mode != [("wal",)]:
+                raise no_log(self.place.path)
+            for statement in DDL:
+                link.write(statement, lambda _: (), end)
+            row = layout_row(self.owner)
+            link.write("INSERT OR IGNORE INTO meta VALUES ('layout', ?1)", lambda _: (row,), end)
+            stored = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end)
+        check_layout(stored[0][0], self.place.path)
+
+    def now(self) -> int:
+        """CLOCK_BOOTTIME microseconds."""
+        return int(self.clock.now() * 1e6)
+
+    def epoch(self) -> int:
+        """Microseconds since 1970 minus CLOCK_BOOTTIME."""
+        return int((self.clock.wall() - self.clock.now()) * 1e6)
+
+    def info(self, terms: Terms) -> str:
+        """The ``info`` column for claims of these terms, worked out once for each lock."""
+        known = self._infos.get(id(terms))
+        if known is not None and known[0] is terms:
+            return known[1]
+        if len(self._infos) >= 256:
+            self._infos.clear()
+        text = info_text(terms)
+        self._infos[id(terms)] = (terms, text)
+        return text
+
+    def queue(self, link: Link, name: str, end: float) -> list[Row]:
+        """The queue of a name, as it is."""
+        return read_rows(link.read(sql.QUEUE, (self.namespace, name), end), name)
+
+    def settle(self, link: Link, name: str, rows: list[Row], now: int, end: float) -> bool:
+        """Remove what has lapsed, and claims of another boot. Whether there was any."""
+        lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
+        elsewhere = any(row.boot != self.boot for row in rows)
+        if elsewhere:
+            epoch, boot = self.epoch(), self.boot
+            link.write(sql.BURY_BOOT, lambda at: (self.namespace, name, boot, at, at + epoch), end)
+            link.write(sql.DELETE_BOOT, lambda _: (self.namespace, name, boot), end)
+        if lapsed:
+            link.write(sql.DELETE_LAPSED, lambda at: (self.namespace, name, at), end)
+        return lapsed or elsewhere
+
+    def bury(self, link: Link, fifo: str, end: float) -> None:
+        """Remove all claims of a dead process, whatever their ttl; what must linger lingers. Then its FIFO."""
+        link.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
+        link.write(sql.DELETE_FIFO, lambda _: (fifo,), end)
+        try:
+            Path(self.place.pulses, fifo).unlink(missing_ok=True)
+        except OSError:
+            pass
+
+    def bury_dead(self, link: Link, name: str, rows: list[Row], end: float) -> bool:
+        """Remove the dead among these claims. Whether there was any."""
+        found = False
+        health: dict[str, Health] = {}
+        for row in rows:
+            if row.state == LINGERING:
+                continue
+            if row.fifo not in health:
+                health[row.fifo] = self.house.health(row.fifo)
+                if health[row.fifo] == DEAD:
+                    self.bury(link, row.fifo, end)
+                    found = True
+            if health[row.fifo] == UNKNOWN and row.process_bound and row.silence <= self.now():
+                self._bury_silent(link, name, row.token, end)
+                found = True
+        return found
+
+    def _bury_silent(self, link: Link, name: str, token: str, end: float) -> None:
+        link.write(sql.BURY_SILENT, lambda now: (self.namespace, now, name, token), end)
+        link.write(sql.DELETE_SILENT, lambda now: (self.namespace, now, name, token), end)
+
+    def ring_fitting(
+        self, link: Link, name: str, end: float, *, mine: str = "", next_too: bool = False
+    ) -> None:
+        """Ring for those who wait and fit now. Best effort: a lost wake costs a poll cap, not a place.
+
+        Args:
+            link: The connection to read over.
+            name: The lock.
+            end: ``time.monotonic()`` at which to give up.
+            mine: A token that needs no bell.
+            next_too: Also the next in line, whose time to ask again has moved.
+        """
+        try:
+            for _ in range(8):
+                rows = self.queue(link, name, end)
+                upto = prefix(rows) + (1 if next_too else 0)
+                dead = [
+                    row.fifo
+                    for row in rows[:upto]
+                    if row.state == WAITING and row.token != mine and self.ring(row) == DEAD
+                ]
+                if not dead:
+                    return
+                for fifo in dead:
+                    self.bury(link, fifo, end)
+        except (Refused, Unknown):
+            pass
+
+    def ring(self, row: Row) -> Health:
+        """Tell the owner of a claim to ask again."""
+        return self.house.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
+
+    def facts(self, name: str, rows: list[Row], place: int, *, ask: bool = False) -> ClaimInfo:
+        """A claim of a queue as a fact; ``ask`` its pulse too."""
+        health = self.house.health(rows[place].fifo) if ask else None
+        return claim_info(name, rows, place, boot=self.boot, epoch=self.epoch(), health=health)
+
+    def sweep(self, end: float) -> None:
+        """Remove some of the FIFOs that dead processes left, with their claims. Best effort."""
+        try:
+            for fifo in list(stale(self.place.pulses, _SWEPT)):
+                self.bury(self.calls, fifo, end)
+        except (Refused, Unknown):
+            pass
+
+    def close(self) -> None:
+        """Close the connections, and the pulse if nothing depends on it."""
+        if self._closed:
+            return
+        self._closed = True
+        REGISTRY.leave(self.house, self._unused)
+        self.calls.close()
+        self.beats.close()
+
+    def _unused(self, fifo: str) -> bool:
+        try:
+            return not self.calls.read(
+                "SELECT 1 FROM claims WHERE fifo = ?1 LIMIT 1", (fifo,), time.monotonic() + 0.5
+            )
+        except (Refused, Unknown):
+            return False
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

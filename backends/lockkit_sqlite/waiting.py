@@ -1,0 +1,37 @@
+"""Wait: be rung by whoever makes room, and be woken by the death of those in the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from lockkit.names import claim_id
+from lockkit.queue import prefix
+from lockkit.spi import Claim, Refused, Unknown, Watch
+from lockkit_sqlite.store import Store
+
+__all__ = ["watch"]
+
+_LOOK = 0.5
+"""Seconds that the look after subscribing may take; then the waiter asks again instead."""
+
+
+def watch(store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+    """See :meth:`lockkit.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
+    parted = [blocker.partition(".") for blocker in blockers]
+    running, dead = store.house.watch(
+        bytes.fromhex(claim_id(claim.token)), [fifo for _, _, fifo in parted], wake
+    )
+    if dead or _moved(store, name, {fence for fence, _, _ in parted}, claim):
+        running.ring()
+    return running
+
+
+def _moved(store: Store, name: str, fences: set[str], claim: Claim) -> bool:
+    """Whether something happened between the answer that named the blockers and the subscription."""
+    try:
+        rows = store.queue(store.calls, name, time.monotonic() + _LOOK)
+    except (Refused, Unknown):
+        return True
+    place = next((at for at, row in enumerate(rows) if row.token == claim.token), None)
+    return place is None or place < prefix(rows) or not fences <= {str(row.fence) for row in rows}
