@@ -351,6 +351,7 @@ class Client:
                 lambda: list(self.plugins.implementations("lockkit_cleanup")),
                 self._record_failure,
                 config.cleanup_budget,
+                config.request_timeout,
             )
             at_exit(self)
             return self._driver

@@ -186,9 +186,10 @@ class Lease:
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already."""
-        self._hold.on_lost.append(callback)
-        if self._hold.lost_why and callback in self._hold.on_lost:
-            self._home.driver().dispatcher.run(callback)
+        call = _once(callback)
+        self._hold.on_lost.append(call)
+        if self._hold.lost_why:
+            self._home.driver().dispatcher.run(call)
 
     def detach(self) -> Lease:
         """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""
@@ -212,6 +213,8 @@ class Lease:
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
+        if not self._mine():
+            return _kept(self._hold, reason)
         if self._report is None:
             with self._turn:
                 if self._report is None:
@@ -227,12 +230,10 @@ class Lease:
 
     def _release(self, reason: Reason) -> ReleaseReport:
         hold = self._hold
-        if not self._mine():
-            return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
         with hold.guard:
             hold.depth -= 1
             if hold.depth > 0:
-                return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
+                return _kept(hold, reason)
         if hold.report is not None:  # released by its client, which was closed
             return hold.report
         try:
@@ -364,6 +365,24 @@ class LeaseCopy:
 
     def __repr__(self) -> str:
         return f"<LeaseCopy {self.name!r} claim {self.claim_id} fence {self.fence}>"
+
+
+def _kept(hold: Hold, reason: Reason) -> ReleaseReport:
+    return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
+
+
+def _once(callback: Callable[[], None]) -> Callable[[], None]:
+    """The callback, for two who may both call it: whoever comes first does."""
+    pending = [callback]
+
+    def call() -> None:
+        try:
+            first = pending.pop()
+        except IndexError:
+            return
+        first()
+
+    return call
 
 
 def caller() -> tuple[str, int]:

@@ -245,22 +245,33 @@ class Lock:
             if timeout != 0:
                 self._check_deadlock(own, key)
         deadline = None if timeout is None else driver.clock.now() + timeout
-        attempt = Attempt(self.terms, deadline, timeout != 0, note or self._note, self._auto_renew)
-        hold = driver.acquire(attempt, on_wait)
-        if hold is None:
-            if attempt_only:
-                return None
-            holder = attempt.holder
-            by = f"; held by {holder.owner}" if holder else ""
-            raise AcquireTimeout(
-                f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
-            )
+        attempt = Attempt(
+            self.terms, deadline, timeout != 0, note or self._note, self._auto_renew, driver.request_timeout
+        )
+        try:
+            hold = driver.acquire(attempt, on_wait)
+            if hold is not None:
+                return self._handle(hold, key, attempt)
+        except BaseException:
+            driver.take_back(attempt)
+            raise
+        if attempt_only:
+            return None
+        holder = attempt.holder
+        by = f"; held by {holder.owner}" if holder else ""
+        raise AcquireTimeout(
+            f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
+        )
+
+    def _handle(self, hold: Hold, key: object, attempt: Attempt) -> Lease:
+        """Hand a hold over to a Lease; from here on its collection is what takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
+        lease = Lease(self._home, hold, caller())
         if self._on_lost is not None:
-            hold.on_lost.append(self._on_lost)
-        lease = Lease(home, hold, caller())
-        home.took(hold)
+            lease.on_lost(self._on_lost)
+        self._home.took(hold)
+        attempt.sent = False
         return lease
 
     def _reenter(self, own: list[Hold], key: object) -> Lease | None:

@@ -16,8 +16,8 @@ _log = logging.getLogger("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
 """After one more overrun than this a plugin's cleanup is disabled for the process."""
 
-CleanupHook = tuple[str, Callable[[CleanupContext], object]]
-"""Plugin name and its ``lockkit_cleanup``."""
+CleanupHook = tuple[str, Callable[..., object]]
+"""Plugin name and its ``lockkit_cleanup``, called with ``context=``."""
 
 
 class Overruns:
@@ -104,7 +104,7 @@ class _Run:
 
     def _run(self) -> None:
         try:
-            self._variables.run(self._call, self._context)
+            self._variables.run(self._call, context=self._context)
         except BaseException as error:
             self._error = error
             _log.warning("cleanup plugin %r failed", self._plugin, exc_info=error)

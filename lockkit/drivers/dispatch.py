@@ -37,6 +37,8 @@ _LEVELS = {
     "emergency": logging.ERROR,
     "abandoned": logging.CRITICAL,
 }
+_ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
+"""Alerts that no event of their own tells of, and so no log line."""
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is worth an INFO line."""
 
@@ -71,8 +73,8 @@ class Dispatcher:
                 level = logging.INFO
             if _log.isEnabledFor(level):
                 _log.log(level, "%s", _sentence(what), extra=_fields(what))
-        elif what.kind == "critical_failure":
-            _log.critical("%s", what.message, extra=_fields(what))
+        elif what.kind in _ONLY_ALERTS:
+            _log.error("%s", what.message, extra=_fields(what))
         if self._deliver is not None:
             self._put(replace(what, at=self._clock.wall()))
 

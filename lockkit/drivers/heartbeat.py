@@ -13,7 +13,7 @@ from lockkit.drivers.ticker import Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
-from lockkit.spi import REQUEST_TIMEOUT, Claim
+from lockkit.spi import Claim
 
 __all__ = ["Heartbeat", "Holding", "Waiter"]
 
@@ -70,14 +70,21 @@ class Heartbeat:
     Args:
         perform: Drives a protocol generator (in whatever thread calls it).
         waiter_deadline: Seconds after which the store drops a silent waiter.
+        request_timeout: Seconds that one batch may take.
         renewed: Told how many holds a batch renewed.
     """
 
     def __init__(
-        self, clock: Clock, perform: Performer, waiter_deadline: float, renewed: Callable[[int], None]
+        self,
+        clock: Clock,
+        perform: Performer,
+        waiter_deadline: float,
+        request_timeout: float,
+        renewed: Callable[[int], None],
     ) -> None:
         self._clock = clock
         self._perform = perform
+        self._request_timeout = request_timeout
         self._interval = waiter_interval(waiter_deadline)
         self._renewed = renewed
         self._mutex = threading.Lock()
@@ -169,8 +176,8 @@ class Heartbeat:
 
     def _budget(self, members: list[Holding | Waiter], now: float) -> float:
         """Up to the request timeout, but short enough to send once more before the first of them runs out."""
-        left = min((member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT)
-        return max(0.05, min(REQUEST_TIMEOUT, left / 2 if left > 0 else REQUEST_TIMEOUT))
+        left = min((member.hold.expires() - now for member in members if member.hold), default=self._request_timeout)
+        return max(0.05, min(self._request_timeout, left / 2)) if left > 0 else self._request_timeout
 
     def _reschedule(self, members: list[Holding | Waiter], answered: bool) -> None:
         now = self._clock.now()

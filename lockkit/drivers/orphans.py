@@ -12,7 +12,7 @@ from lockkit.drivers.ticker import Ticker
 from lockkit.facts import Event
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
-from lockkit.spi import REQUEST_TIMEOUT, Backend, Refused, Unknown
+from lockkit.spi import Backend, Refused, Unknown
 
 __all__ = ["Orphans"]
 
@@ -30,10 +30,11 @@ class _Entry:
 class Orphans:
     """Removes what it is given, in the background, each one until the store's answer is definite."""
 
-    def __init__(self, backend: Backend, clock: Clock, tell: Callable[[Event], None]) -> None:
+    def __init__(self, backend: Backend, clock: Clock, tell: Callable[[Event], None], request_timeout: float) -> None:
         self._backend = backend
         self._clock = clock
         self._tell = tell
+        self._request_timeout = request_timeout
         self._mutex = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._ticker = Ticker("lockkit-orphans", self._turn, clock)
@@ -57,7 +58,7 @@ class Orphans:
             left = end - self._clock.now()
             if left <= 0:
                 return
-            self._remove(entry, min(left, REQUEST_TIMEOUT))
+            self._remove(entry, min(left, self._request_timeout))
 
     def close(self) -> None:
         self._ticker.close()
@@ -70,7 +71,7 @@ class Orphans:
         with self._mutex:
             entries = [entry for entry in self._entries.values() if entry.next <= now]
         for entry in entries:
-            self._remove(entry, REQUEST_TIMEOUT)
+            self._remove(entry, self._request_timeout)
         with self._mutex:
             return min((entry.next for entry in self._entries.values()), default=math.inf)
 

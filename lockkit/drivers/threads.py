@@ -40,6 +40,9 @@ _LONGEST_WAIT = 60.0
 _EXIT_BUDGET = 2.5
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
+_LATE_BUDGET = 0.5
+"""Seconds for taking a claim back when the client is closed already."""
+
 OnWait = Callable[[Waiting], None]
 T = TypeVar("T")
 
@@ -63,6 +66,7 @@ class Driver:
         cleanup_hooks: Callable[[], list[CleanupHook]],
         record_failure: Callable[[dict[str, object]], None],
         cleanup_budget: float = CLEANUP_BUDGET,
+        request_timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         self.backend = backend
         self.clock = clock
@@ -71,19 +75,25 @@ class Driver:
         self._capabilities = backend.capabilities
         self._cleanup_hooks = cleanup_hooks
         self._cleanup_budget = cleanup_budget
+        self.request_timeout = request_timeout
         self._record_failure = record_failure
         self._overruns = Overruns()
         self.closed = False
-        self.orphans = Orphans(backend, clock, dispatcher.tell)
+        self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout)
         self.heartbeat = Heartbeat(
             clock,
             self._background,
             self._capabilities.waiter_deadline,
+            request_timeout,
             lambda count: counters.add("renewals", count),
         )
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
-        """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold."""
+        """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
+
+        With a hold, ``attempt.sent`` stays true until the caller has a handle for it; cut short before that, the caller
+        must :meth:`take_back`.
+        """
         self.counters.add("attempts")
         clock = self.clock
         waits = _Waits(self, on_wait)
@@ -91,10 +101,12 @@ class Driver:
         try:
             hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, random.random), waits)
             if hold is not None:
+                attempt.hold = hold
                 self.heartbeat.hold(hold)
-            attempt.sent = False
+                if self.closed:
+                    raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         except BaseException as error:
-            self._take_back(attempt)
+            self.take_back(attempt)
             self.counters.add(_ending(error))
             if isinstance(error, AcquireTimeout):
                 self._tell_attempt("timeout", attempt)
@@ -111,10 +123,29 @@ class Driver:
             self.dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
         return hold
 
+    def take_back(self, attempt: Attempt) -> None:
+        """The attempt ends here, whatever hit it: nothing of it may stay. A second Ctrl-C does not stop this."""
+        while True:
+            try:
+                leftover = attempt.leftover()
+                if leftover is None:
+                    return
+                if attempt.hold is not None:
+                    attempt.hold.end()
+                self.heartbeat.withdraw(leftover.claim.token)
+                self.orphans.add(leftover)
+                attempt.sent = False
+                if self.closed:
+                    self.orphans.flush(_LATE_BUDGET)
+            except Exception:
+                raise
+            except BaseException:  # it is raised already; this one must not leave a claim behind
+                continue
+
     def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
         """Run the release pipeline to its end, whatever interrupts it; then raise what did."""
         hooks = self._cleanup_hooks()
-        release = Release(hold, reason, [name for name, _ in hooks], self._cleanup_budget)
+        release = Release(hold, reason, [name for name, _ in hooks], self._cleanup_budget, self.request_timeout)
         runs = None
         if hooks:
             runs = CleanupRuns(hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end))
@@ -141,7 +172,7 @@ class Driver:
             LeaseLost: It records the claim no more.
             BackendError: It gave no answer; the lease is as valid as before.
         """
-        answer = self._ask(hold, lambda: self.backend.acquire(hold.claim, False, REQUEST_TIMEOUT))
+        answer = self._ask(hold, lambda: self.backend.acquire(hold.claim, False, self.request_timeout))
         now = self.clock.now()
         if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
             self.heartbeat.again(hold)
@@ -152,7 +183,7 @@ class Driver:
     def extend(self, hold: Hold, claim: Claim) -> None:
         """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
-        renewal = self._ask(hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, REQUEST_TIMEOUT))
+        renewal = self._ask(hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, self.request_timeout))
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
             self.heartbeat.again(hold)
@@ -166,7 +197,7 @@ class Driver:
         Raises:
             BackendError: It did not pass.
         """
-        end = self.clock.now() + REQUEST_TIMEOUT
+        end = self.clock.now() + self.request_timeout
         wait = 0.02
         while True:
             left = end - self.clock.now()
@@ -297,14 +328,6 @@ class Driver:
             return call()
         except (Refused, Unknown) as trouble:
             raise _named(trouble.error, hold.name) from None
-
-    def _take_back(self, attempt: Attempt) -> None:
-        """The attempt ends here, whatever hit it: nothing of it may stay."""
-        leftover = attempt.leftover()
-        if leftover is not None:
-            attempt.sent = False
-            self.heartbeat.withdraw(leftover.claim.token)
-            self.orphans.add(leftover)
 
     def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
         if self.dispatcher.wants(kind):

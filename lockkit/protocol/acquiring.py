@@ -39,6 +39,7 @@ class Attempt:
         sent: Something of ``claim`` may be on the store, and nobody else has taken charge of it.
         doubtful: Some acquire of ``claim`` was UNKNOWN.
         holder: Who was last seen in the way.
+        hold: What was granted, while nobody has a handle for it.
     """
 
     terms: Terms
@@ -46,10 +47,12 @@ class Attempt:
     wait: bool = True
     note: Mapping[str, object] | None = None
     auto_renew: bool = True
+    request_timeout: float = REQUEST_TIMEOUT
     claim: Claim | None = None
     sent: bool = False
     doubtful: bool = False
     holder: ClaimInfo | None = None
+    hold: Hold | None = None
     token: Callable[[], str] = new_token
 
     def fresh(self) -> Claim:
@@ -153,12 +156,13 @@ def acquiring(
 class _Pace:
     """How long, how often: the total timeout, budgets, backoff, and when a wait is reported."""
 
-    __slots__ = ("_deadline", "_good", "_limit", "_random", "_tries", "_warn_at", "start")
+    __slots__ = ("_deadline", "_good", "_limit", "_random", "_request", "_tries", "_warn_at", "start")
 
     def __init__(self, attempt: Attempt, start: float, random: Callable[[], float]) -> None:
         self.start = start
         self._deadline = attempt.deadline
-        self._limit = None if self._deadline is None else max(self._deadline, start + REQUEST_TIMEOUT)
+        self._request = attempt.request_timeout
+        self._limit = None if self._deadline is None else max(self._deadline, start + self._request)
         self._good: float | None = None
         self._random = random
         self._tries = 0
@@ -170,8 +174,8 @@ class _Pace:
 
     def budget(self, at: float) -> float:
         if self._limit is None:
-            return REQUEST_TIMEOUT
-        return min(REQUEST_TIMEOUT, max(self._limit - at, 0.01))
+            return self._request
+        return min(self._request, max(self._limit - at, 0.01))
 
     def heard(self, at: float) -> None:
         self._good = at
@@ -181,7 +185,7 @@ class _Pace:
         """Whether the trouble has lasted too long."""
         if self._limit is not None:
             return at >= self._limit
-        return at >= (self.start + REQUEST_TIMEOUT if self._good is None else self._good + OUTAGE_LIMIT)
+        return at >= (self.start + self._request if self._good is None else self._good + OUTAGE_LIMIT)
 
     def next_try(self, at: float) -> float:
         """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
@@ -197,8 +201,8 @@ class _Pace:
     def last_call(self, at: float) -> float:
         """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
         if self._limit is None:
-            return REQUEST_TIMEOUT
-        return min(REQUEST_TIMEOUT, self._limit + _LAST_CALL - at)
+            return self._request
+        return min(self._request, self._limit + _LAST_CALL - at)
 
     def report(self, attempt: Attempt, answer: Queued, at: float) -> Generator[Effect, Any, None]:
         """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""

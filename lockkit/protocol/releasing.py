@@ -22,8 +22,8 @@ __all__ = ["CLEANUP_BUDGET", "Release", "releasing"]
 
 CLEANUP_BUDGET = 10.0
 """Seconds that one cleanup hook may take, unless configured."""
-NORMAL_BUDGET = 0.65 * REQUEST_TIMEOUT
-EMERGENCY_BUDGET = REQUEST_TIMEOUT - NORMAL_BUDGET
+_NORMAL_SHARE = 0.65
+"""Of the request timeout, what the normal layer may use; the emergency layer has the rest."""
 _PAUSE = 0.05
 
 
@@ -43,6 +43,7 @@ class Release:
     reason: Reason
     plugins: Sequence[str] = ()
     cleanup_budget: float = CLEANUP_BUDGET
+    request_timeout: float = REQUEST_TIMEOUT
     hooks: list[HookReport] = field(default_factory=list)
     cleaned: float | None = None
     was_valid: bool | None = None
@@ -74,9 +75,11 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
     hold.end()
     if release.outcome is None and release.normal is None:
         method = "abandon" if hold.doubtful else "release"
-        release.normal = yield from _remove(release, now, "normal", method, NORMAL_BUDGET)
+        budget = _NORMAL_SHARE * release.request_timeout
+        release.normal = yield from _remove(release, now, "normal", method, budget)
     if release.outcome is None and release.emergency is None:
-        release.emergency = yield from _remove(release, now, "emergency", "emergency_release", EMERGENCY_BUDGET)
+        budget = (1.0 - _NORMAL_SHARE) * release.request_timeout
+        release.emergency = yield from _remove(release, now, "emergency", "emergency_release", budget)
         yield Notify(Event("emergency", hold.name, hold.claim_id, hold.fence, reason=release.reason))
         yield Notify(_alert(release, "emergency_release", "P1", "its normal release got no definite answer"))
     if release.outcome is None:
