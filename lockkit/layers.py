@@ -188,7 +188,7 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
         layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
         return layer
     embedded = path.name == "pyproject.toml"
-    if embedded and b"lockkit" not in text:
+    if embedded and not needed and b"lockkit" not in text:
         return None  # spares most projects the parser
     import tomllib  # only where there is a file: 10 ms
 
@@ -200,7 +200,10 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
     if embedded:
         tools = table.get("tool") if isinstance(table, dict) else None
         if not isinstance(tools, dict) or "lockkit" not in tools:
-            return None
+            if not needed:
+                return None
+            layer.problem("there is no table [tool.lockkit]")
+            return layer
         table = tools["lockkit"]
     if isinstance(table, dict):
         _take(layer, table, pins=pins)

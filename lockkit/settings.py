@@ -279,6 +279,7 @@ def template() -> str:
 
 
 _SECRET = r"(?i)pass|pwd|token|secret|credential|auth|key"  # noqa: S105 (a pattern)
+_HOSTS = r"(?:(?:\[[0-9A-Fa-f:.]*\]|[^/?#@:,\[\]]+)(?::\d+)?(?:,|(?=[/?#]|$)))+(?:[/?#]|$)"  # nobody's password among them
 _PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$"
 
 
@@ -288,12 +289,10 @@ def redact(url: str) -> str:
     A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, at the price that more may be.
     """
     head, separator, tail = url.partition("//")
-    if separator:
-        match = re.match(r"([^/?#]*)@", tail) or re.match(
-            r"([^/?#@:]*:(?!\d+(?:[/?#]|$)).*)@", tail, re.DOTALL
-        )
-        if match and ":" in match[1]:
-            tail = f"{match[1].partition(':')[0]}:***@{tail[match.end() :]}"
+    if separator and not re.match(_HOSTS, tail):
+        match = re.match(r"([^/?#@:]*):.*@", tail, re.DOTALL)
+        if match:
+            tail = f"{match[1]}:***@{tail[match.end() :]}"
     place, mark, query = f"{head}{separator}{tail}".partition("?")
     options = [
         f"{key}=***"
