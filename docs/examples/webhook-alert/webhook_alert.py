@@ -1,0 +1,63 @@
+"""Posts lockkit's alerts to a webhook as JSON."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Literal
+
+import msgspec
+
+from lockkit import config, hookimpl
+from lockkit.errors import ConfigError
+from lockkit.facts import Alert
+
+DIST = "webhook-alert"
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """What may stand under [plugins.webhook-alert]."""
+
+    url: str
+    priorities: tuple[Literal["P0", "P1", "P2"], ...] = ("P0", "P1")
+    timeout: float = 5.0
+    """Seconds that one delivery may take."""
+
+
+class WebhookAlert:
+    """One instance for the process. Its settings are read when the first alert comes."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+
+    def settings(self) -> Settings:
+        """Read the plugin's own table. A typo in it is a ConfigError that names the file and the key."""
+        if self._settings is None:
+            found = config.plugin_settings(config.load(), DIST, Settings)
+            if not found.url.startswith(("https://", "http://")):
+                raise ConfigError(f"[plugins.{DIST}] url must begin with https:// or http://")
+            self._settings = found
+        return self._settings
+
+    @hookimpl
+    def lockkit_alert(self, alert: Alert) -> None:
+        """Deliver one alert. Runs on a thread of lockkit's own; whoever releases the lock does not wait for it."""
+        mine = self.settings()
+        if alert.priority not in mine.priorities:
+            return
+        told = {
+            "kind": alert.kind,
+            "priority": alert.priority,
+            "message": alert.message,
+            "lock": alert.name,
+            "claim": alert.claim_id,
+            "at_seconds": alert.at,
+        }
+        request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
+            mine.url, json.dumps(told).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=mine.timeout):  # noqa: S310
+            pass
+
+
+plugin = WebhookAlert()

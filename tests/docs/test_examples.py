@@ -1,0 +1,154 @@
+"""The two plugins of the how-to pages work: installed from their own wheels, and seen through real releases."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def cleanup_site(installed):
+    return installed("scratch-cleanup")
+
+
+@pytest.fixture(scope="module")
+def alert_site(installed):
+    return installed("webhook-alert")
+
+
+@pytest.fixture
+def receiver():
+    """A real HTTP server on loopback; what it was sent, and its address."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield got, f"http://127.0.0.1:{server.server_port}/hook"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+RELEASE = """
+import lockkit
+client = lockkit.connect("memory:")
+report = client.lock("train/a").acquire(timeout=1).release()
+cleanup = report.layers[0]
+print(report.outcome, cleanup.layer, cleanup.outcome, cleanup.hooks[0].plugin, cleanup.error)
+"""
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch" / "train%2Fa"
+    folder.mkdir(parents=True)
+    (folder / "left.bin").write_text("x")
+    (folder / "deep" / "er").mkdir(parents=True)
+    return folder
+
+
+def test_the_cleanup_plugin_empties_the_folder_in_a_release(program, cleanup_site, scratch):
+    done = program(
+        RELEASE, site=cleanup_site, config=f'[plugins.scratch-cleanup]\nroot = "{scratch.parent}"\n'
+    )
+
+    assert done.stdout.split() == ["RELEASED", "cleanup", "DONE", "scratch_cleanup", "None"]
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_cleanup_plugin_keeps_what_it_is_told_to_keep(program, cleanup_site, scratch):
+    table = f'[plugins.scratch-cleanup]\nroot = "{scratch.parent}"\nkeep = ["train/a"]\n'
+
+    program(RELEASE, site=cleanup_site, config=table)
+
+    assert (scratch / "left.bin").exists()
+
+
+def test_the_cleanup_plugin_leaves_the_files_of_the_next_holder(program, cleanup_site, scratch):
+    lost = RELEASE.replace(
+        ".release()",
+        '\nclient.evict("train/a", report.claim_id, reason="a test", now=True)'
+        "\ntry: report.confirm()\nexcept lockkit.LeaseLost: report = report.release()",
+    )
+
+    done = program(lost, site=cleanup_site, config=f'[plugins.scratch-cleanup]\nroot = "{scratch.parent}"\n')
+
+    assert done.stdout.startswith("LOST")
+    assert (scratch / "left.bin").exists()
+
+
+def test_a_typo_in_the_cleanup_plugins_table_names_file_and_key(program, cleanup_site, tmp_path):
+    done = program(RELEASE, site=cleanup_site, config='[plugins.scratch-cleanup]\nrot = "/tmp"\n')
+
+    assert done.stdout.startswith("RELEASED cleanup FAILED")
+    for said in (str(tmp_path / "config.toml"), "[plugins.scratch-cleanup] rot", "did you mean root?"):
+        assert said in done.stdout + done.stderr
+
+
+def test_the_health_hook_tells_a_typo_before_the_first_release(program, cleanup_site):
+    check = """
+import lockkit
+for found in lockkit.connect("memory:").check():
+    print(found.check, found.severity, found.message)
+"""
+
+    done = program(check, site=cleanup_site, config='[plugins.scratch-cleanup]\nrot = "/tmp"\n')
+
+    assert "scratch-cleanup error" in done.stdout
+    assert "rot" in done.stdout
+
+
+ALERT = """
+import lockkit
+client = lockkit.connect("memory:")
+lease = client.lock("gpu:0").acquire(timeout=1)
+client.evict("gpu:0", lease.claim_id, reason="a test", now=True)
+print(lease.release().outcome)
+client.close()
+"""
+
+
+def test_the_alert_plugin_posts_what_a_release_found(program, alert_site, receiver):
+    got, url = receiver
+
+    done = program(ALERT, site=alert_site, config=f'[plugins.webhook-alert]\nurl = "{url}"\n')
+
+    assert done.stdout.split() == ["LOST"]
+    assert [(alert["kind"], alert["priority"], alert["lock"]) for alert in got] == [
+        ("ownership_violation", "P1", "gpu:0")
+    ]
+
+
+def test_the_alert_plugin_sends_only_the_priorities_asked_for(program, alert_site, receiver):
+    got, url = receiver
+
+    program(ALERT, site=alert_site, config=f'[plugins.webhook-alert]\nurl = "{url}"\npriorities = ["P0"]\n')
+
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    "table,said", [("prio = []", "prio"), ('url = "x"\npriorities = ["P9"]', "priorities"), ("", "url")]
+)
+def test_a_wrong_table_of_the_alert_plugin_costs_the_delivery_not_the_release(
+    program, alert_site, table, said
+):
+    done = program(ALERT, site=alert_site, config=f"[plugins.webhook-alert]\n{table}\n")
+
+    assert done.stdout.split() == ["LOST"]
+    assert "plugin webhook_alert: lockkit_alert raised ConfigError" in done.stderr
+    assert said in done.stderr
