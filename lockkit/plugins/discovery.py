@@ -85,7 +85,7 @@ def _group(text: str) -> Iterator[tuple[str, str]]:
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
             inside = line == _SECTION
-        elif inside and "=" in line and not line.startswith(("#", ";")):
+        elif inside and "=" in line and not line.startswith("#"):
             name, _, value = line.partition("=")
             yield name.strip(), value.strip()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -231,7 +232,7 @@ class PluginManager:
         self._load(info, entry.load, disabled=disabled)
 
     def _add_store(self, store: Store) -> None:
-        if store.name in self._infos or find_spec(store.module) is None:
+        if store.name in self._infos or (store.module not in sys.modules and find_spec(store.module) is None):
             return
         info = PluginInfo(store.name, PROJECT, __version__, "store")
         self._load(info, lambda: import_module(store.module), disabled=store.name in self._disabled)
