@@ -1,0 +1,8 @@
+"""``python -m lockkit`` is ``lockkit``."""
+
+from __future__ import annotations
+
+from lockkit.cli.main import main
+
+if __name__ == "__main__":
+    main()

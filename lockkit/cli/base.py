@@ -1,0 +1,259 @@
+"""What every command has: the common options, a help page that teaches, and a session that connects when asked.
+
+@command("wait", section=..., examples="lockkit wait backup")
+@click.argument("name", type=NAME)
+def command_(session: Session, name: str) -> int | None: ...
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from lockkit import durations, names
+from lockkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from lockkit.client import Client
+    from lockkit.config import Config
+
+__all__ = [
+    "DURATION",
+    "NAME",
+    "Command",
+    "Duration",
+    "Group",
+    "Number",
+    "Option",
+    "Session",
+    "command",
+    "option",
+]
+
+COMMON = "Common options"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the common options said."""
+
+    json: bool = False
+    url: str | None = None
+    profile: str | None = None
+    namespace: str | None = None
+
+    def config(self) -> Config:
+        """The layers of configuration, read."""
+        from lockkit import config
+
+        return config.load(url=self.url, profile=self.profile, namespace=self.namespace)
+
+    @contextmanager
+    def client(self, *, where: Literal["process", "wrapper"] = "process") -> Iterator[Client]:
+        """A connected client; what it still holds at the end is released by its ``close``."""
+        import lockkit
+        from lockkit.cli import logs
+
+        config = self.config()
+        logs.set_up(config.log_format)
+        client = lockkit.connect(config=config, where=where)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+class Option(click.Option):
+    """An option that stands under a heading of its own on the help page."""
+
+    def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self.section = section
+
+
+def option(*declarations: str, section: str | None = None, **attrs: Any) -> Callable[[Any], Any]:
+    """``click.option`` with a ``section``."""
+    return click.option(*declarations, cls=Option, section=section, **attrs)
+
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float, object]
+    _StrType = click.ParamType[str, object]
+else:
+    _FloatType = _StrType = click.ParamType  # not generic before click 8.4
+
+
+class Duration(_FloatType):
+    """``30s``, ``10m``, ``2h``, ``1h30m`` or a bare number of seconds."""
+
+    name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self.zero = zero
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 (8.1 has no ctx)
+        return "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return durations.parse(str(value), what=_called(param), zero=self.zero)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Number(click.IntRange):
+    """A whole number in a range; out of range it says so, but the help page isn't crowded with it."""
+
+    def _describe_range(self) -> str:
+        return ""
+
+
+class Name(_StrType):
+    """A lock's name; completed from the names that have claims."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return names.check_name(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 (click's)
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
+        try:
+            with Session(url=url, profile=profile, namespace=namespace).client() as client:
+                return [CompletionItem(name) for name in client.names(incomplete)]
+        except Exception:  # noqa: BLE001 (a completion that fails must not write into the user's line)
+            return []
+
+
+DURATION = Duration()
+NAME = Name()
+
+
+def _called(param: click.Parameter | None) -> str:
+    return param.opts[-1] if param is not None and param.opts else "this"
+
+
+class _Page:
+    """The help page: usage, text, examples as typed, options under their headings."""
+
+    examples: str = ""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's)
+        if self.examples:
+            with formatter.section(heading("Examples")):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}".rstrip() + "\n")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]  # mixed into click.Command
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                title = getattr(param, "section", None) or (COMMON if param.name == "help" else "Options")
+                sections.setdefault(title, []).append(record)
+        for title in sorted(sections, key=lambda one: one == COMMON):
+            with formatter.section(heading(title)):
+                formatter.write_dl(sections[title])
+
+
+def heading(text: str) -> str:
+    """A heading, bold on a terminal."""
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, bold=True) if bold else text
+
+
+class Command(_Page, click.Command):
+    """A command with the common options."""
+
+    def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
+        attrs.setdefault(
+            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        )
+        super().__init__(*args, **attrs)
+        self.examples = examples
+
+
+class Group(_Page, click.Group):
+    """A command with subcommands: ``failures list``. Usage errors name the subcommands there are."""
+
+    def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
+        attrs.setdefault(
+            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        )
+        super().__init__(*args, **attrs)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            ctx.fail(f"there is no {ctx.command_path} {name}; there is {', '.join(self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+_COMMON: Sequence[Callable[[Any], Any]] = (
+    option("--json", "json_", is_flag=True, section=COMMON, help="Write JSON documents, errors too."),
+    option("--url", metavar="URL", section=COMMON, help="Use this store, e.g. redis://localhost:6379."),
+    option("--profile", metavar="NAME", section=COMMON, help="Use this profile of the configuration."),
+    option("--namespace", metavar="NAME", section=COMMON, help="Lock names within this namespace."),
+)
+
+
+def command(
+    name: str,
+    *,
+    examples: str,
+    cls: type[Command] = Command,
+    group: Group | None = None,
+    hidden: bool = False,
+) -> Callable[[Callable[..., int | None]], Command]:
+    """Turn ``function(session, **options) -> exit code or None`` into a command with the common options."""
+
+    def decorate(function: Callable[..., int | None]) -> Command:
+        def callback(
+            *, json_: bool, url: str | None, profile: str | None, namespace: str | None, **rest: Any
+        ) -> int | None:
+            return function(Session(json_, url, profile, namespace), **rest)
+
+        params: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))
+        for add in reversed(_COMMON):
+            callback = add(callback)
+        common: list[click.Parameter] = list(reversed(callback.__click_params__))  # type: ignore[attr-defined]
+        made = cls(
+            name,
+            params=params + common,
+            callback=callback,
+            help=function.__doc__,
+            examples=examples,
+            hidden=hidden,
+        )
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate

@@ -1,0 +1,259 @@
+"""The guarded command as a process: found, started, stopped with everything it started, and never outliving its lock.
+
+Why not ``subprocess``: the child must take the terminal and ask for its parent's death signal between fork and exec, so
+``preexec_fn`` would be needed, with all that is wrong with it (Python code after a fork in a threaded process) and
+nothing gained: ``Popen`` knows no stopped children. So the fork is here, and what runs between it and the exec is short
+and prepared: no import, no logging, no lock, garbage collection off.
+
+prctl(2): the death signal comes when the *thread* that forked ends, so only the main thread may start a child; it
+survives the exec, except of a set-uid program (sudo); and a parent that died before the call sends none, so the child
+looks whether its parent is still the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import os
+import signal
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from lockkit.cli import exits
+from lockkit.cli.terminal import Terminal
+
+__all__ = ["Child", "descendants", "find", "spawn"]
+
+_PR_SET_PDEATHSIG = 1
+_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for everybody else
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A started command; ``group`` is its process group where it leads one of its own."""
+
+    pid: int
+    group: int | None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's group, or to the command alone where it shares ours."""
+        try:
+            if self.group is None:
+                os.kill(self.pid, number)
+            else:
+                os.killpg(self.group, number)
+        except (ProcessLookupError, PermissionError):
+            return  # it is over, or it runs as another user by now (sudo), where the terminal has to do
+
+    def kill(self) -> None:
+        """Kill the command, its group and what it started that is still its descendant. Not to be called once reaped."""
+        family = descendants(self.pid)
+        self.signal(signal.SIGKILL)
+        for pid in family:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, their children, and so on, as /proc shows them now."""
+    parents: dict[int, list[int]] = {}
+    try:
+        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return []
+    for entry in entries:
+        try:
+            text = Path(f"/proc/{entry}/stat").read_text(encoding="ascii", errors="replace")
+            fields = text.rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(entry))
+        except (OSError, IndexError, ValueError):
+            continue
+    found: list[int] = []
+    todo = list(parents.get(pid, ()))
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        todo.extend(parents.get(one, ()))
+    return found
+
+
+def find(program: str, environ: Mapping[str, str]) -> str:
+    """The file that a command's first word means, as execvp(3) finds it.
+
+    Asked before the lock is: nobody should wait an hour to be told of a typing error.
+
+    Raises:
+        CommandFailed: 127 where there is none, 126 where it cannot be executed.
+    """
+    candidates = [program] if "/" in program else [f"{folder or '.'}/{program}" for folder in _path(environ)]
+    refused: str | None = None
+    for path in candidates:
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            refused = path if error.errno == errno.EACCES else refused
+            continue
+        if stat.S_ISREG(mode) and os.access(path, os.X_OK):
+            return path
+        refused = refused or path
+    if refused is not None:
+        raise exits.CommandFailed(
+            f"cannot execute {refused}: {_obstacle(refused)}",
+            code=exits.CANNOT_EXECUTE,
+            kind="cannot_execute",
+        )
+    raise exits.CommandFailed(
+        f"command not found: {program}",
+        code=exits.NOT_FOUND,
+        kind="not_found",
+        hint="aliases and shell built-ins need a shell: -- sh -c '...'" if "/" not in program else None,
+    )
+
+
+def spawn(
+    path: str,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    keep: Sequence[int] = (),
+    terminal: Terminal,
+    handled: Sequence[int] = (),
+) -> Child:
+    """Start a command.
+
+    Args:
+        path: From :func:`find`.
+        command: Its words; the first is what it sees as its own name.
+        environ: Its whole environment.
+        keep: Descriptors that the command and what it starts inherit: the store's pulse. They are duplicated before the
+            fork, because the library's own fork handlers close the originals in every child.
+        terminal: Decides on the process group, and is handed over to it.
+        handled: Signals that this process handles and the command must not inherit as handled.
+
+    Raises:
+        CommandFailed: The exec failed; 126 or 127.
+    """
+    assert threading.current_thread() is threading.main_thread(), (
+        "the death signal is tied to the thread that forks"
+    )
+    read, write = os.pipe()
+    kept = [os.dup(descriptor) for descriptor in keep]
+    collecting = gc.isenabled()
+    gc.disable()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    start = _Start(
+        path=path,
+        argv=[os.fsencode(word) for word in command],
+        env={os.fsencode(key): os.fsencode(value) for key, value in environ.items()},
+        parent=os.getpid(),
+        kept=kept,
+        defaults=[*handled, *_RESTORED],
+        mask=mask,
+        own_group=terminal.own_group,
+        foreground=terminal.foreground,
+        prctl=_prctl(),
+    )
+    try:
+        with warnings.catch_warnings():
+            # Python warns of forks beside threads, for the reasons in this module's first paragraph.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            start.exec(write)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if collecting:
+            gc.enable()
+        os.close(write)
+        for descriptor in kept:
+            os.close(descriptor)
+    try:
+        told = _read_all(read)
+    finally:
+        os.close(read)
+    if told:
+        os.waitpid(pid, 0)
+        terminal.take_back(pid)
+        _raise_exec(path, int(told))
+    return Child(pid, pid if terminal.own_group else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """All that the child needs between fork and exec, worked out before the fork."""
+
+    path: str
+    argv: list[bytes]
+    env: dict[bytes, bytes]
+    parent: int
+    kept: list[int]
+    defaults: list[int]
+    mask: set[int | signal.Signals]
+    own_group: bool
+    foreground: int | None
+    prctl: Callable[..., int] | None
+
+    def exec(self, write: int) -> NoReturn:
+        """Become the command; on failure write the errno and end. Every signal is blocked on entry."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in self.defaults:
+                signal.signal(number, signal.SIG_DFL)
+            if self.own_group:
+                os.setpgid(0, 0)
+                if self.foreground is not None:
+                    os.tcsetpgrp(self.foreground, os.getpid())  # SIGTTOU is blocked here
+            if self.prctl is not None:
+                self.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self.parent:
+                os._exit(exits.INTERNAL)
+            for descriptor in self.kept:
+                os.set_inheritable(descriptor, True)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            os.execve(self.path, self.argv, self.env)  # noqa: S606 (no shell is the point)
+        except OSError as error:
+            os.write(write, str(error.errno).encode())
+        finally:
+            os._exit(exits.CANNOT_EXECUTE)
+
+
+def _raise_exec(path: str, number: int) -> None:
+    why = os.strerror(number)
+    if number == errno.ENOENT:
+        missing = "its interpreter (the #! line) is missing" if Path(path).exists() else why
+        raise exits.CommandFailed(f"cannot find {path}: {missing}", code=exits.NOT_FOUND, kind="not_found")
+    hint = "a script needs a first line such as #!/bin/sh" if number == errno.ENOEXEC else None
+    raise exits.CommandFailed(
+        f"cannot execute {path}: {why}", code=exits.CANNOT_EXECUTE, kind="cannot_execute", hint=hint
+    )
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = b""
+    while chunk := os.read(descriptor, 64):
+        data += chunk
+    return data
+
+
+def _path(environ: Mapping[str, str]) -> list[str]:
+    return environ.get("PATH", os.defpath).split(os.pathsep)
+
+
+def _obstacle(path: str) -> str:
+    return "it is a folder" if Path(path).is_dir() else "permission denied"
+
+
+def _prctl() -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    function: Callable[..., int] = ctypes.CDLL(None).prctl
+    return function

@@ -1,0 +1,177 @@
+"""``lockkit acquire``: take a lock and leave it standing when this command ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit.cli import exits, holds, output
+from lockkit.cli.base import NAME, Duration, Number, Session, option
+from lockkit.cli.base import command as make
+from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.waiting import Announcer, held_by
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.leases import Lease
+    from lockkit.locks import Lock, Options
+
+__all__ = ["command"]
+
+
+@make(
+    "acquire",
+    examples="""
+lockkit acquire deploy --ttl 2h && ./deploy.sh; lockkit release deploy
+lockkit held deploy || echo "it has lapsed"
+token=$(lockkit acquire deploy --ttl 2h --print-token)    # to release it from another machine
+""",
+)
+@click.argument("name", type=NAME)
+@option(
+    "--ttl", type=Duration(), required=True, help="How long it is held unless released; nothing renews it."
+)
+@option("--timeout", type=Duration(zero=True), help="Wait at most this long in all.  [default: for ever]")
+@option("--no-wait", is_flag=True, help="Don't wait; exit 75 if it is busy.")
+@option("--shared", is_flag=True, help="Hold it together with other --shared ones (readers).")
+@option("--exclusive", is_flag=True, help="Alone, on a name that others use with --shared (writer).")
+@option("--capacity", type=Number(1), metavar="N", help="A semaphore: N permits in all.")
+@option("--permits", type=Number(1), metavar="K", default=1, show_default=True, help="Take K of them.")
+@option(
+    "-E",
+    "--conflict-exit-code",
+    "conflict_code",
+    type=Number(0, 255),
+    metavar="N",
+    help="Exit N instead of 75 and 124.",
+)
+@option("-q", "--quiet", is_flag=True, help="No waiting lines.")
+@option("--print-token", is_flag=True, help="Print the secret that releases it, and store nothing.")
+def command(
+    session: Session,
+    name: str,
+    *,
+    ttl: float,
+    timeout: float | None,
+    no_wait: bool,
+    shared: bool,
+    exclusive: bool,
+    capacity: int | None,
+    permits: int,
+    conflict_code: int | None,
+    quiet: bool,
+    print_token: bool,
+) -> int:
+    """Take the lock NAME and keep it when this command ends: for scripts, CI jobs and systemd units.
+
+    No process stands behind such a hold: it ends by lockkit release, or after --ttl. Where one command is to be guarded,
+    run is better: it renews, and it frees the lock when the command dies.
+    """
+    if shared + exclusive + (capacity is not None) > 1:
+        raise click.UsageError(
+            "--shared, --exclusive and --capacity exclude each other", click.get_current_context()
+        )
+    options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True}
+    if timeout is not None:
+        options["timeout"] = timeout
+    try:
+        with Signals(), session.client() as client:
+            lock = _lock(
+                client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
+            )
+            announcer = Announcer(client, quiet=quiet, as_json=session.json)
+            lease = _take(lock, announcer, no_wait=no_wait or timeout == 0)
+            if lease is None:
+                raise _busy(client, name)
+            return _leave(session, client, lease, print_token=print_token)
+    except Terminated as ended:
+        print(f"lockkit: {signal.Signals(ended.number).name} while waiting for {name!r}", file=sys.stderr)
+        return 128 + ended.number
+    except LockkitError as error:
+        code = exits.code_of(error)
+        if conflict_code is None or code not in (exits.BUSY, exits.TIMED_OUT):
+            raise
+        return exits.report(error, as_json=session.json, code=conflict_code)
+
+
+def _lock(
+    client: Client,
+    name: str,
+    options: Options,
+    *,
+    shared: bool,
+    exclusive: bool,
+    capacity: int | None,
+    permits: int,
+) -> Lock:
+    if capacity is not None:
+        return client.semaphore(name, capacity, permits=permits, **options)
+    if shared:
+        return client.rwlock(name, **options).read()
+    return client.rwlock(name, **options).write() if exclusive else client.lock(name, **options)
+
+
+def _take(lock: Lock, announcer: Announcer, *, no_wait: bool) -> Lease | None:
+    try:
+        return lock.try_acquire() if no_wait else lock.acquire(on_wait=announcer)
+    finally:
+        announcer.done()
+
+
+def _busy(client: Client, name: str) -> exits.CommandFailed:
+    holders = client.inspect(name).holders
+    who = f": {held_by(holders[0], time.time())}" if holders else ""
+    return exits.CommandFailed(
+        f"{name!r} is busy{who}",
+        code=exits.BUSY,
+        kind="busy",
+        name=name,
+        holder=holders[0] if holders else None,
+        hint=f"lockkit explain {name}",
+    )
+
+
+def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool) -> int:
+    handle = lease.handle()
+    stored = None
+    if not print_token:
+        try:
+            stored = holds.keep(client, handle, lease.claim_id)
+        except OSError as error:
+            lease.release("error")
+            raise exits.CommandFailed(
+                f"cannot store the hold: {error}; {lease.name!r} was released again",
+                code=exits.UNAVAILABLE,
+                kind="unwritable",
+            ) from error
+    until = time.time() + lease.time_to_stop()
+    told = {
+        "schema": "lockkit.acquire/1",
+        "store": output.store(client),
+        "name": lease.name,
+        "claim_id": lease.claim_id,
+        "fence": lease.fence,
+        "ttl_seconds": lease.ttl,
+        "acquired": output.rfc3339(lease.since),
+        "acquired_seconds": lease.since,
+        "deadline": output.rfc3339(until),
+        "deadline_seconds": until,
+        "handle": None if stored is None else os.fspath(stored.path),
+    }
+    if session.json:
+        output.write_json(told | ({"token": lease.token} if print_token else {}))
+    elif print_token:
+        print(lease.token)
+    else:
+        print(
+            f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
+            f"lockkit release {lease.name} ends it"
+        )
+    holds.leave(lease)
+    return exits.OK

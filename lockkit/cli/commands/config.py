@@ -1,0 +1,98 @@
+"""``lockkit config``: what is set, by whom, whether it is right, and how to begin."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Group, Session, option
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+command = Group(
+    "config",
+    help="""Show, check or begin the configuration.
+
+    Later wins: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's lockkit.toml or pyproject.toml,
+    LOCKKIT_* variables, the URL's query, options.
+    """,
+    examples="""
+lockkit config show            # every setting, and where its value came from
+lockkit config check           # everything that is wrong, not only the first
+lockkit config init            # write ~/.config/lockkit/config.toml, all commented out
+""",
+)
+
+
+@make("show", group=command, examples="lockkit config show\nlockkit --help")
+def _show(session: Session) -> None:
+    """Show every setting with its value and where that came from. Secrets are hidden."""
+    rows = session.config().describe()
+    if session.json:
+        settings = [{"key": key, "value": value, "source": source} for key, value, source in rows]
+        output.write_json({"schema": "lockkit.config/1", "settings": settings}, indent=True)
+        return
+    from lockkit.cli.tables import show, table
+
+    made = table("setting", "value", "from")
+    for row in rows:
+        made.add_row(*row)
+    show(made)
+
+
+@make("check", group=command, examples="lockkit config check && echo fine")
+def _check(session: Session) -> int:
+    """Look at every file and variable, and tell all that is wrong. Exits 78 if anything is."""
+    from lockkit.config import check_files
+
+    findings = check_files()
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if session.json:
+        rows = [
+            {"check": one.check, "severity": one.severity, "message": one.message, "hint": one.hint or None}
+            for one in findings
+        ]
+        output.write_json({"schema": "lockkit.findings/1", "findings": rows}, indent=True)
+    else:
+        for one in findings:
+            print(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
+        if not findings:
+            print("ok: no configuration files; everything has its default")
+    return exits.CONFIG if wrong else exits.OK
+
+
+@make("init", group=command, examples="lockkit config init\nlockkit config init --file lockkit.toml")
+@option(
+    "--file",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write here.  [default: the user's file]",
+)
+@option("--force", is_flag=True, help="Overwrite what is there.")
+def _init(session: Session, *, path: Path | None, force: bool) -> None:
+    """Write a configuration file in which every setting is explained, commented out, and has its default."""
+    from lockkit.config import template
+
+    if path is None:
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+        path = folder / "lockkit" / "config.toml"
+    if path.exists() and not force:
+        raise exits.CommandFailed(
+            f"{path} exists already", code=exits.FAILED, kind="exists", hint="--force overwrites it"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(template(), encoding="utf-8")
+    except OSError as error:
+        raise exits.CommandFailed(
+            f"cannot write {path}: {error.strerror}", code=exits.CONFIG, kind="unwritable"
+        ) from error
+    if session.json:
+        output.write_json({"schema": "lockkit.config-init/1", "file": str(path)})
+    else:
+        print(f"wrote {path}")

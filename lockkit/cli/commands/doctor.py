@@ -1,0 +1,121 @@
+"""``lockkit doctor``: one sentence per finding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Session, option
+from lockkit.cli.base import command as make
+from lockkit.errors import LockkitError
+from lockkit.facts import Finding
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.config import Config
+
+__all__ = ["command"]
+
+_RANK = {"ok": 0, "warning": 1, "error": 2}
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+@make(
+    "doctor",
+    examples="""
+lockkit doctor
+lockkit doctor --fail-on warning --json
+""",
+)
+@option(
+    "--fail-on",
+    type=click.Choice(["warning", "error"]),
+    default="error",
+    show_default=True,
+    help="From which severity on the exit code is not 0.",
+)
+def command(session: Session, *, fail_on: str) -> int:
+    """Check configuration, store and plugins; one sentence per finding.
+
+    Exit code: 0 fine, 1 warnings (with --fail-on warning), 2 errors.
+    """
+    findings, store = _findings(session)
+    if session.json:
+        rows = [
+            {"check": one.check, "severity": one.severity, "message": one.message, "hint": one.hint or None}
+            for one in findings
+        ]
+        output.write_json({"schema": "lockkit.doctor/1", "store": store, "findings": rows}, indent=True)
+    else:
+        for one in findings:
+            word = click.style(one.severity, fg=_COLOURS[one.severity]) if output.colour() else one.severity
+            print(f"{word}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
+    worst = max((_RANK[one.severity] for one in findings), default=0)
+    return worst if worst >= _RANK[fail_on] else exits.OK
+
+
+def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None]:
+    from lockkit.config import check_files
+
+    found = list(check_files())
+    try:
+        with session.client() as client:
+            found += _store(client)
+            found += _plugins(client)
+            found += _failures(client.config)
+            return found, output.store(client)
+    except LockkitError as error:
+        if not any(one.severity == "error" and one.message == error.message for one in found):
+            found.append(Finding("store", "error", error.message, error.hint or ""))
+        return found, None
+
+
+def _store(client: Client) -> list[Finding]:
+    """What can be said of the store without being its author; ``check()`` adds what the author knows."""
+    can = client.capabilities
+    where = f"store: {client.url} (from {client.url_source}), namespace {client.namespace}"
+    reach = {
+        "process": "only threads of one process",
+        "host": "only this host",
+        "fleet": "every host that uses it",
+    }
+    found = [Finding("store", "ok", f"{where}; it excludes {reach[can.scope]}")]
+    if can.scope == "process":
+        found.append(
+            Finding(
+                "scope",
+                "warning",
+                "this store excludes nobody outside one process",
+                "see: lockkit config show",
+            )
+        )
+    found += client.check()
+    return found
+
+
+def _plugins(client: Client) -> list[Finding]:
+    return [
+        Finding("plugins", "warning", f"plugin {info.name}: {info.error}", "lockkit plugins")
+        for info in client.plugins.describe()
+        if info.error
+    ]
+
+
+def _failures(config: Config) -> list[Finding]:
+    from lockkit.observe import journal
+    from lockkit.places import state_place
+
+    stated = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
+    place = state_place(stated=stated)
+    found = [Finding("state", "ok", f"state folder: {place.path} (from {place.source})")]
+    count = sum(not record.get("resolved") for record in journal.read(place.path))
+    if count:
+        noun = "release" if count == 1 else "releases"
+        found.append(
+            Finding(
+                "failures", "warning", f"{count} {noun} failed and nobody has looked", "lockkit failures list"
+            )
+        )
+    return found

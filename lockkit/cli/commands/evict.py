@@ -1,0 +1,72 @@
+"""``lockkit evict``: force one named claim out."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+
+@make(
+    "evict",
+    examples="""
+lockkit explain backup                                       # shows the claim and this very line
+lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
+""",
+)
+@click.argument("name", type=NAME)
+@option("--claim", "claim_id", required=True, metavar="ID", help="The claim, as status and explain show it.")
+@option("--reason", required=True, metavar="TEXT", help="Why; kept for the one who will ask.")
+@option("--now", is_flag=True, help="Don't wait until the holder has stopped. Two may then work at once.")
+def command(session: Session, name: str, *, claim_id: str, reason: str, now: bool) -> int:
+    """Force one claim out of the lock NAME: exactly that claim, never whoever holds it by now.
+
+    A holder is told that its lock is lost, and the next in line gets it only when it can no longer believe in it.
+    --now waives that guarantee.
+    """
+    with session.client() as client:
+        result = client.evict(name, claim_id, reason=reason, now=now)
+        if result.outcome == "ABSENT":
+            raise exits.CommandFailed(
+                f"{name!r} has no claim {claim_id} (any more)",
+                code=exits.FAILED,
+                kind="absent",
+                name=name,
+                hint=f"lockkit explain {name}",
+            )
+        if session.json:
+            output.write_json(
+                {
+                    "schema": "lockkit.evict/1",
+                    "store": output.store(client),
+                    "name": name,
+                    "claim_id": claim_id,
+                    "outcome": result.outcome,
+                    "blocks_until": output.rfc3339(result.blocks_until),
+                    "blocks_until_seconds": result.blocks_until,
+                    "claim": None if result.claim is None else output.claim(result.claim),
+                    "reason": reason,
+                    "now": now,
+                },
+                indent=True,
+            )
+            return exits.OK
+    if result.outcome == "REMOVED":
+        print(f"claim {claim_id} is out of {name!r}")
+        if now:
+            print("--now: its holder may go on working until it notices", file=sys.stderr)
+    else:
+        until = (
+            "until it has stopped"
+            if result.blocks_until is None
+            else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
+        )
+        print(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
+    return exits.OK

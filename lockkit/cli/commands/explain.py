@@ -1,0 +1,128 @@
+"""``lockkit explain``: why a lock is not free, in sentences for somebody who was woken up."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import durations
+from lockkit.cli import output
+from lockkit.cli.base import NAME, Session
+from lockkit.cli.base import command as make
+from lockkit.cli.waiting import ordinal
+
+if TYPE_CHECKING:
+    from lockkit.facts import ClaimInfo, LockInfo
+
+__all__ = ["command", "sentences"]
+
+_SHOWN = 10
+
+
+@make(
+    "explain",
+    examples="""
+lockkit explain backup
+lockkit explain backup --json | jq -r '.sentences[]'
+""",
+)
+@click.argument("name", type=NAME)
+def command(session: Session, name: str) -> None:
+    """Tell in sentences why the lock NAME is not free.
+
+    Who holds it and since when, when it was last renewed, when it lapses by itself, whether its holder is alive and how we
+    know, who waits, and the line that would force it out.
+    """
+    with session.client() as client:
+        info = client.inspect(name)
+        told = sentences(info, time.time(), _line(session))
+        if session.json:
+            output.write_json(
+                {
+                    "schema": "lockkit.explain/1",
+                    "store": output.store(client),
+                    "lock": output.lock(info),
+                    "sentences": told,
+                },
+                indent=True,
+            )
+            return
+        print(f"store: {client.url} (from {client.url_source}), namespace {client.namespace}")
+    print("\n".join(told))
+
+
+def sentences(info: LockInfo, now: float, line: str = "lockkit evict") -> list[str]:
+    """Everything there is to say about a queue."""
+    name = info.name
+    if not info.claims:
+        return [f"{name!r} is free: nobody holds it and nobody waits for it."]
+    told: list[str] = []
+    for claim in info.holders:
+        told += _holder(claim, now, line)
+    if not info.holders:
+        told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in line.")
+    if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
+        used = sum(claim.weight for claim in info.holders)
+        told.append(f"{used} of {info.capacity} permits are taken.")
+    waiters = info.waiters
+    for place, claim in enumerate(waiters[:_SHOWN], start=1):
+        told.append(
+            f"{ordinal(place)} in line: {claim.owner}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
+        )
+    if len(waiters) > _SHOWN:
+        told.append(f"{len(waiters) - _SHOWN} more wait.")
+    if not waiters:
+        told.append("Nobody waits for it.")
+    return told
+
+
+def _holder(claim: ClaimInfo, now: float, line: str) -> list[str]:
+    name, at = claim.name, output.clock_time
+    how = {"read": " for reading", "write": " for writing"}.get(claim.kind, "")
+    if claim.state == "LINGERING":
+        until = "" if claim.deadline is None else f" until {at(claim.deadline, now)}"
+        after = f"{name!r} is still blocked{until} after a hold by {claim.owner} that has ended"
+        return [f"{after} (min_hold or lock_delay; claim {claim.claim_id}, fence {claim.fence})."]
+    held = (
+        f"{name!r} is held{how} by {claim.owner} since {at(claim.since, now)}, for {_ago(now, claim.since)}"
+    )
+    told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
+    if claim.renewed:
+        told.append(f"It was last renewed at {at(claim.renewed, now)}, {_ago(now, claim.renewed)} ago.")
+    if claim.evicted:
+        until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
+        told.append(f"It has been evicted and goes to the next in line {until}.")
+        return told
+    if claim.deadline is None:
+        told.append("It does not lapse by itself while its process lives; it ends with that process.")
+    elif claim.process_bound:
+        told.append(f"It ends with its process, and at {at(claim.deadline, now)} at the latest (max_hold).")
+    else:
+        told.append(f"Without another renewal it lapses by itself at {at(claim.deadline, now)}.")
+    alive = {
+        True: "Its holder is alive",
+        False: "Its holder is dead",
+        None: "Whether its holder is alive is unknown",
+    }
+    told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
+    told.append(f'To force it out: {line} {shlex.quote(name)} --claim {claim.claim_id} --reason "..."')
+    return told
+
+
+def _ago(now: float, then: float) -> str:
+    return durations.show(max(now - then, 0.0))
+
+
+def _line(session: Session) -> str:
+    words = ["lockkit", "evict"]
+    for flag, value in (
+        ("--url", session.url),
+        ("--profile", session.profile),
+        ("--namespace", session.namespace),
+    ):
+        if value:
+            words += [flag, value]
+    return shlex.join(words)

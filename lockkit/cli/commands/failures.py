@@ -1,0 +1,107 @@
+"""``lockkit failures``: releases that got no definite answer, kept until somebody has looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Group, Session, option
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+command = Group(
+    "failures",
+    help="""Show and resolve releases that failed.
+
+    When no layer of a release got a definite answer, its lock lapses by itself, and a record is written to the journal of
+    this user on this host. Resolving one only notes that somebody dealt with it.
+    """,
+    examples="""
+lockkit failures list
+lockkit failures show 1f9a03c2
+lockkit failures resolve 1f9a03c2
+""",
+)
+
+
+def _folder(session: Session) -> Path:
+    from lockkit.places import state_place
+
+    settings = session.config()
+    stated = None if settings.state_dir is None else (settings.state_dir, settings.source("state_dir"))
+    return state_place(stated=stated).path
+
+
+def _find(session: Session, identity: str) -> dict[str, object]:
+    from lockkit.observe import journal
+
+    found = [
+        record for record in journal.read(_folder(session)) if str(record.get("id", "")).startswith(identity)
+    ]
+    if len(found) != 1:
+        what = "no failure" if not found else f"{len(found)} failures"
+        raise exits.CommandFailed(
+            f"{what} with an id that begins with {identity!r}",
+            code=exits.FAILED,
+            kind="absent",
+            hint="lockkit failures list --all",
+        )
+    return found[0]
+
+
+@make("list", group=command, examples="lockkit failures list\nlockkit failures list --all --json")
+@option("--all", "everything", is_flag=True, help="Resolved ones too.")
+def _list(session: Session, *, everything: bool) -> None:
+    """List the failures that nobody has resolved, oldest first."""
+    from lockkit.observe import journal
+
+    records = [one for one in journal.read(_folder(session)) if everything or not one.get("resolved")]
+    if session.json:
+        output.write_json({"schema": "lockkit.failures/1", "failures": records}, indent=True)
+        return
+    if not records:
+        print("no failures" if everything else "no unresolved failures")
+        return
+    from lockkit.cli.tables import show, table
+
+    made = table("id", "at", "name", "claim", "error", "resolved")
+    for record in records:
+        made.add_row(*(_text(record, key) for key in ("id", "at", "name", "claim_id", "error", "resolved")))
+    show(made)
+
+
+@make("show", group=command, examples="lockkit failures show 1f9a03c2")
+@click.argument("identity", metavar="ID")
+def _show(session: Session, identity: str) -> None:
+    """Show one failure with everything that was recorded."""
+    record = _find(session, identity)
+    if session.json:
+        output.write_json({"schema": "lockkit.failure/1", "failure": record}, indent=True)
+        return
+    width = max(map(len, record))
+    for key, value in record.items():
+        print(f"{key:<{width}}  {value}")
+
+
+@make("resolve", group=command, examples="lockkit failures resolve 1f9a03c2")
+@click.argument("identity", metavar="ID")
+def _resolve(session: Session, identity: str) -> None:
+    """Note that somebody has dealt with a failure."""
+    from lockkit.identity import user_name
+    from lockkit.observe import journal
+
+    record = _find(session, identity)
+    journal.resolve(_folder(session), str(record["id"]), user_name())
+    if session.json:
+        output.write_json({"schema": "lockkit.failure/1", "failure": _find(session, str(record["id"]))})
+    else:
+        print(f"resolved {record['id']}")
+
+
+def _text(record: Mapping[str, object], key: str) -> str:
+    value = record.get(key)
+    return "-" if value is None else str(value).splitlines()[0][:60]

@@ -1,0 +1,53 @@
+"""``lockkit plugins``: what is installed, what it hooks into, and what could not be loaded."""
+
+from __future__ import annotations
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Session
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+
+@make(
+    "plugins",
+    examples="""
+lockkit plugins
+lockkit plugins --json | jq '.plugins[] | select(.error)'
+LOCKKIT_DISABLE_PLUGINS=noisy lockkit plugins
+""",
+)
+def command(session: Session) -> int:
+    """List plugins with version, hooks, import time and load errors. Exits 1 if one could not be loaded."""
+    from lockkit.plugins import PluginManager
+
+    settings = session.config()
+    found = PluginManager(disabled=settings.disable_plugins).describe()
+    if session.json:
+        rows = [
+            {
+                "name": info.name,
+                "dist": info.dist or None,
+                "version": info.version or None,
+                "source": info.source,
+                "hooks": list(info.hooks),
+                "import_seconds": info.import_time,
+                "disabled": info.disabled,
+                "error": info.error,
+            }
+            for info in found
+        ]
+        output.write_json({"schema": "lockkit.plugins/1", "plugins": rows}, indent=True)
+    else:
+        from lockkit.cli.tables import show, table
+
+        made = table("plugin", "from", "version", "hooks", "import")
+        for info in found:
+            state = "disabled" if info.disabled else ", ".join(info.hooks) or "-"
+            took = "-" if info.import_time is None else f"{info.import_time * 1000:.0f} ms"
+            made.add_row(info.name, info.dist or info.source, info.version or "-", state, took)
+        show(made)
+        for info in found:
+            if info.error:
+                print(f"{info.name}: {info.error}")
+    return exits.FAILED if any(info.error for info in found) else exits.OK

@@ -1,0 +1,101 @@
+"""``lockkit release``: end a hold that ``acquire`` left standing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from lockkit.cli import exits, holds, output
+from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ReleaseReport
+
+__all__ = ["command"]
+
+
+@make(
+    "release",
+    examples="""
+lockkit release deploy
+printf %s "$token" | lockkit release deploy --token-file -      # from another machine
+""",
+)
+@click.argument("name", type=NAME)
+@option(
+    "--claim", "claim_id", metavar="ID", help="Which one, where several holds of NAME stand (semaphores)."
+)
+@option(
+    "--token-file",
+    type=click.File("r"),
+    metavar="FILE",
+    help="Read the token of acquire --print-token; - is stdin.",
+)
+def command(session: Session, name: str, *, claim_id: str | None, token_file: TextIO | None) -> int:
+    """Release the lock NAME that acquire took, as the same user on the same host (or with its token).
+
+    Releases exactly that hold, never somebody else's later one: if it has lapsed, exit 76.
+    """
+    with session.client() as client:
+        if token_file is not None:
+            token = token_file.read().strip()
+            report = client.adopt({"v": 1, "name": name, "token": token, "fence": 0}).release()
+        else:
+            report = _stored(client, name, claim_id)
+        lost = report.outcome == "LOST"
+        if session.json and not lost:
+            output.write_json(
+                {
+                    "schema": "lockkit.release/1",
+                    "store": output.store(client),
+                    "name": name,
+                    "claim_id": report.claim_id,
+                    "release": output.release(report),
+                }
+            )
+    if lost:
+        raise exits.CommandFailed(
+            f"the hold of {name!r} was gone before it was released",
+            code=exits.LOST,
+            kind="lost",
+            name=name,
+            hint="it lapsed or was evicted, and somebody else may have held it meanwhile",
+        )
+    if not session.json:
+        print(f"released {name!r}", file=sys.stderr)
+    return exits.OK
+
+
+def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport:
+    found = [(one, client.adopt(one.handle)) for one in holds.find(client, name)]
+    if claim_id is not None:
+        found = [(one, lease) for one, lease in found if lease.claim_id == claim_id]
+    if len(found) > 1:
+        # Those that have lapsed are of no interest unless nothing else is left.
+        standing = [(one, lease) for one, lease in found if lease.held()]
+        found = standing or found[:1]
+    if not found:
+        raise exits.CommandFailed(
+            f"no hold of {name!r} was taken here by lockkit acquire",
+            code=exits.FAILED,
+            kind="absent",
+            name=name,
+            hint="same user, same host, same store; else --token-file, or lockkit evict",
+        )
+    if len(found) > 1:
+        ids = ", ".join(lease.claim_id for _, lease in found)
+        raise exits.CommandFailed(
+            f"{len(found)} holds of {name!r} stand: {ids}",
+            code=exits.USAGE,
+            kind="ambiguous",
+            name=name,
+            hint="say --claim ID",
+        )
+    stored, lease = found[0]
+    report = lease.release()
+    stored.forget()
+    return report

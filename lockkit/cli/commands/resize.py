@@ -1,0 +1,44 @@
+"""``lockkit resize``: another capacity for a semaphore in use."""
+
+from __future__ import annotations
+
+import click
+
+from lockkit.cli import output
+from lockkit.cli.base import NAME, Number, Session
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+
+@make(
+    "resize",
+    examples="""
+lockkit resize licences 6          # then start new ones with --capacity 6
+""",
+)
+@click.argument("name", type=NAME)
+@click.argument("capacity", type=Number(1))
+def command(session: Session, name: str, capacity: int) -> None:
+    """Give every claim of the semaphore NAME the capacity CAPACITY, in one step.
+
+    What is held stays held; nothing more is granted until it fits. Waiters that can never fit are turned away. Those who
+    come later must state the new capacity themselves.
+    """
+    with session.client() as client:
+        count = client.resize(name, capacity)
+        if session.json:
+            output.write_json(
+                {
+                    "schema": "lockkit.resize/1",
+                    "store": output.store(client),
+                    "name": name,
+                    "capacity": capacity,
+                    "claims": count,
+                }
+            )
+            return
+    if count:
+        print(f"{name!r}: {count} claim{'s' if count > 1 else ''}, capacity {capacity}")
+    else:
+        print(f"{name!r} has no claims; whoever comes first states the capacity")

@@ -1,0 +1,172 @@
+"""``lockkit run``: its options. What it does stands in :mod:`lockkit.cli.guarding`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import click
+
+from lockkit.cli.base import NAME, Command, Duration, Number, Session, option
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+LOCK = "The lock"
+WAIT = "Waiting"
+LOSS = "When the lock is lost"
+OUT = "Results"
+
+
+class Run(Command):
+    """Everything after ``--`` is the command to run, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            head, words = args[:at], args[at + 1 :]
+            if not ctx.resilient_parsing and self._sort(head)[2]:
+                self._explain(ctx, head, args[at:], "only NAME and options stand before --")
+        else:
+            head, words = args, []
+            if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+                self._explain(ctx, args, [], "-- is missing before the command")
+        ctx.meta["lockkit.command"] = words
+        rest = super().parse_args(ctx, head)
+        if not words and not ctx.resilient_parsing:
+            ctx.fail("there is no command after --")
+        return rest
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "--", "CMD..."]
+
+    def _explain(self, ctx: click.Context, head: list[str], tail: list[str], problem: str) -> None:
+        """Fail, with the line that was probably meant."""
+        import shlex
+
+        name, options, words = self._sort(head)
+        line = shlex.join(["lockkit", "run", name or "NAME", *options])
+        ctx.fail(f"{problem}; did you mean: {line} -- {shlex.join([*words, *tail]) or 'CMD'}")
+
+    def _sort(self, head: list[str]) -> tuple[str | None, list[str], list[str]]:
+        """The name, our options around it, and what can only belong to the command."""
+        options, words = self._split(head)
+        name, words = (words[0], words[1:]) if words else (None, [])
+        more, words = self._split(words)
+        return name, options + more, words
+
+    def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """The options of ours that some words begin with, and the rest."""
+        rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
+        probe = click.Command(
+            "run", params=[*(one for one in self.params if isinstance(one, click.Option)), rest]
+        )
+        try:
+            ctx = probe.make_context(
+                "run", list(words), resilient_parsing=True, allow_interspersed_args=False
+            )
+        except click.UsageError:
+            return [], words  # an option that is not ours, so the command has begun
+        left = list(ctx.params["rest"] or ())
+        return words[: len(words) - len(left)], left
+
+
+@make(
+    "run",
+    cls=Run,
+    examples="""
+lockkit run backup -- rsync -a /data /mnt             # waits in line for as long as it takes
+lockkit run backup --no-wait -- ./backup.sh           # busy? exit 75 at once
+lockkit run report --timeout 10m -E 0 -- ./report     # give up after 10 min, and call that success
+lockkit run licence --capacity 4 -- ./simulate        # at most four at a time
+lockkit run index --shared -- ./search                # with other readers; writers: --exclusive
+lockkit run nightly --max-hold 2h -- ./nightly        # ended if it takes longer than that
+""",
+)
+@click.argument("name", type=NAME)
+@option("--shared", is_flag=True, section=LOCK, help="Hold it together with other --shared ones (readers).")
+@option(
+    "--exclusive", is_flag=True, section=LOCK, help="Alone, on a name that others use with --shared (writer)."
+)
+@option("--capacity", type=Number(1), metavar="N", section=LOCK, help="A semaphore: N permits in all.")
+@option("--permits", type=Number(1), metavar="K", section=LOCK, help="Take K of them.  [default: 1]")
+@option(
+    "--ttl", type=Duration(), section=LOCK, help="How long the store keeps a silent holder.  [default: 60s]"
+)
+@option("--max-hold", type=Duration(), section=LOCK, help="End the command when it has held this long.")
+@option("--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock at least this long.")
+@option(
+    "--timeout",
+    type=Duration(zero=True),
+    section=WAIT,
+    help="Wait at most this long in all.  [default: for ever]",
+)
+@option("--no-wait", is_flag=True, section=WAIT, help="Don't wait; exit 75 if it is busy.")
+@option(
+    "-E",
+    "--conflict-exit-code",
+    "conflict_code",
+    type=Number(0, 255),
+    metavar="N",
+    section=WAIT,
+    help="Exit N instead of 75 (busy) and 124 (timed out).",
+)
+@option("-q", "--quiet", is_flag=True, section=WAIT, help="No waiting lines.")
+@option(
+    "--nested",
+    type=click.Choice(["refuse", "reuse"]),
+    default="refuse",
+    section=WAIT,
+    help="Inside a run that holds the name: exit 75, or run under that hold.",
+)
+@option(
+    "--on-lost",
+    type=click.Choice(["term", "kill", "warn"]),
+    section=LOSS,
+    help="TERM, then KILL; KILL only; or just say so.  [default: term]",
+)
+@option(
+    "--kill-after",
+    type=Duration(zero=True),
+    section=LOSS,
+    help="Time between TERM and KILL; KILL comes before the lock goes on.  [default: 10s]",
+)
+@option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
+@click.pass_context
+def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
+    r"""Run a command while holding the lock NAME.
+
+    Waits in line, first come, first served. The lock is released when the command ends, however it ends; the command's
+    exit code becomes run's own. If the lock is lost, the command is ended before the next in line gets it.
+
+    The command learns of its lock by LOCKKIT_LEASE_NAME, _TOKEN, _FENCE and LOCKKIT_HELD.
+
+    \b
+    Exit codes: the command's, 128 + N if a signal ended it;
+      75 busy   124 timed out   76 lock lost   130 Ctrl-C while waiting
+      64 usage  69 store down or no permission  78 configuration
+      126 cannot execute        127 not found
+    """
+    from lockkit.cli.guarding import Request, guard
+
+    request = Request(command=tuple(ctx.meta["lockkit.command"]), **_checked(ctx, options))
+    return guard(session, request)
+
+
+def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what contradicts itself, before anything is connected."""
+    chosen = [flag for flag in ("shared", "exclusive", "capacity") if options[flag]]
+    if len(chosen) > 1:
+        ctx.fail(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    if options["permits"] and not options["capacity"]:
+        ctx.fail("--permits needs --capacity")
+    if options["no_wait"] and options["timeout"]:
+        ctx.fail("--no-wait and --timeout exclude each other")
+    mode: Literal["mutex", "read", "write", "semaphore"] = "mutex"
+    if options.pop("shared"):
+        mode = "read"
+    if options.pop("exclusive"):
+        mode = "write"
+    if options["capacity"]:
+        mode = "semaphore"
+    no_wait = options.pop("no_wait") or options["timeout"] == 0
+    return options | {"mode": mode, "no_wait": no_wait, "permits": options["permits"] or 1}

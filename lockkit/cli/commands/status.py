@@ -1,0 +1,141 @@
+"""``lockkit status``: who holds what, who waits; once, or live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import durations
+from lockkit.cli import output
+from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo, LockInfo
+
+__all__ = ["command"]
+
+_COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
+
+
+@make(
+    "status",
+    examples="""
+lockkit status                            # every lock that is held or waited for
+lockkit status backup --watch             # live; Ctrl-C ends it
+lockkit status --json | jq '.locks[].name'
+""",
+)
+@click.argument("name", type=NAME, required=False)
+@option("--watch", is_flag=True, help="Go on showing it; with --json one document a line.")
+@option("--interval", type=Duration(), default=1.0, show_default="1s", help="How often --watch looks.")
+@option("--deep", is_flag=True, help="Scan the store where it keeps only an advisory index of names.")
+def command(session: Session, name: str | None, *, watch: bool, interval: float, deep: bool) -> None:
+    """Show who holds which lock, since when, until when, and how many wait.
+
+    Without NAME: every lock that somebody holds or waits for. Claims are shown by claim id, never by token.
+    """
+    with session.client() as client:
+        if not watch:
+            _show(session, client, _look(client, name, deep=deep))
+            return
+        try:
+            _watch(session, client, name, interval, deep=deep)
+        except KeyboardInterrupt:
+            return  # that is how one ends it
+
+
+def _look(client: Client, name: str | None, *, deep: bool) -> list[LockInfo]:
+    if name is not None:
+        return [client.inspect(name)]
+    found = [client.inspect(one) for one in client.names(deep=deep)]
+    return [info for info in found if info.claims]
+
+
+def _document(client: Client, locks: list[LockInfo]) -> dict[str, object]:
+    now = time.time()
+    return {
+        "schema": "lockkit.status/1",
+        "store": output.store(client),
+        "read_at": output.rfc3339(now),
+        "read_at_seconds": now,
+        "locks": [output.lock(info) for info in locks],
+    }
+
+
+def _show(session: Session, client: Client, locks: list[LockInfo]) -> None:
+    if session.json:
+        output.write_json(_document(client, locks), indent=True)
+        return
+    print(f"store: {client.url} (from {client.url_source}), namespace {client.namespace}")
+    if not locks:
+        print("no lock is held or waited for")
+        return
+    from lockkit.cli.tables import show
+
+    show(_table(locks))
+
+
+def _watch(session: Session, client: Client, name: str | None, interval: float, *, deep: bool) -> None:
+    if session.json or not output.colour():
+        while True:
+            _show(session, client, _look(client, name, deep=deep))
+            sys.stdout.flush()
+            time.sleep(interval)
+    from rich.live import Live
+
+    with Live(auto_refresh=False, screen=False) as live:
+        while True:
+            table = _table(_look(client, name, deep=deep))
+            table.caption = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
+            live.update(table, refresh=True)
+            time.sleep(interval)
+
+
+def _table(locks: list[LockInfo]) -> Table:
+    from lockkit.cli.tables import table
+
+    made = table("name", "state", "holder", "since", "deadline", "fence", "waiters")
+    now = time.time()
+    for info in locks:
+        state = output.lock_state(info)
+        holders: list[ClaimInfo | None] = list(info.holders) or [None]
+        for number, holder in enumerate(holders):
+            first = number == 0
+            made.add_row(
+                info.name if first else "",
+                _state(state, holder),
+                str(holder.owner) if holder else "",
+                f"{durations.show(max(now - holder.since, 0))} ago" if holder else "",
+                _deadline(holder, now) if holder else "",
+                str(holder.fence) if holder else "",
+                str(len(info.waiters)) if first else "",
+                style=_COLOURS.get(state),
+            )
+    return made
+
+
+def _state(state: str, holder: ClaimInfo | None) -> str:
+    if holder is None:
+        return state
+    word = holder.state.lower()
+    return (
+        f"{word}, evicted"
+        if holder.evicted
+        else word
+        if holder.kind == "mutex"
+        else f"{word} ({holder.kind})"
+    )
+
+
+def _deadline(holder: ClaimInfo, now: float) -> str:
+    if holder.deadline is None:
+        return "with its process"
+    left = holder.deadline - now
+    return f"in {durations.show(left)}" if left > 0 else "over"

@@ -1,0 +1,83 @@
+"""``lockkit wait``: until a lock is free, without taking it."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import command as make
+from lockkit.cli.waiting import held_by
+from lockkit.errors import AcquireTimeout
+from lockkit.facts import LockInfo
+
+__all__ = ["command", "free"]
+
+_FIRST, _LONGEST = 0.05, 1.0
+"""Seconds between two looks: at first, and at most. Nobody queues here, so nobody is woken."""
+
+
+@make(
+    "wait",
+    examples="""
+lockkit wait backup && lockkit status backup
+lockkit wait deploy --timeout 10m || echo "still deploying"
+""",
+)
+@click.argument("name", type=NAME)
+@option(
+    "--timeout", type=Duration(zero=True), help="Wait at most this long; then exit 124.  [default: for ever]"
+)
+@option("-q", "--quiet", is_flag=True, help="No waiting line.")
+def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
+    """Wait until the lock NAME is free, without taking it.
+
+    Free means that somebody who came now would get it at once. By the time you act on it somebody else may have it: to be
+    the only one, use run or acquire.
+    """
+    began = time.monotonic()
+    pause = _FIRST
+    told = False
+    with session.client() as client:
+        while not free(info := client.inspect(name)):
+            if not told and not quiet and not session.json:
+                told = True
+                holder = next(iter(info.holders or info.claims))
+                print(
+                    f"waiting until {name!r} is free; {held_by(holder, time.time())}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            waited = time.monotonic() - began
+            if timeout is not None and waited >= timeout:
+                raise AcquireTimeout(
+                    f"{name!r} is not free after {waited:.1f} s",
+                    name=name,
+                    holder=next(iter(info.holders), None),
+                    hint=f"lockkit explain {name}",
+                )
+            time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
+            pause = min(pause * 1.5, _LONGEST)
+        if session.json:
+            waited = time.monotonic() - began
+            output.write_json(
+                {
+                    "schema": "lockkit.wait/1",
+                    "store": output.store(client),
+                    "name": name,
+                    "free": True,
+                    "waited_seconds": waited,
+                }
+            )
+    return exits.OK
+
+
+def free(info: LockInfo) -> bool:
+    """Whether one more claim of the smallest weight would be granted now."""
+    if not info.claims:
+        return True
+    capacity = info.capacity or 1
+    return not info.waiters and sum(claim.weight for claim in info.holders) < capacity

@@ -1,0 +1,183 @@
+"""Exit codes, and which error ends with which.
+
+The codes follow flock(1), timeout(1) and sysexits.h, so that a script's ``case $?`` keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit.errors import (
+    AcquireCancelled,
+    AcquireError,
+    AcquireTimeout,
+    BackendError,
+    CapabilityError,
+    CapacityMismatch,
+    ConfigError,
+    IncompatibleLayout,
+    LockkitError,
+    OwnershipError,
+    PluginError,
+    ReleaseFailed,
+)
+
+if TYPE_CHECKING:
+    from lockkit.facts import ClaimInfo
+
+__all__ = [
+    "BUSY",
+    "CANNOT_EXECUTE",
+    "CONFIG",
+    "FAILED",
+    "INTERNAL",
+    "INTERRUPTED",
+    "LOST",
+    "NOT_FOUND",
+    "OK",
+    "TIMED_OUT",
+    "UNAVAILABLE",
+    "USAGE",
+    "CommandFailed",
+    "code_of",
+    "describe",
+    "report",
+]
+
+OK = 0
+FAILED = 1
+USAGE = 64
+UNAVAILABLE = 69
+INTERNAL = 70
+BUSY = 75
+LOST = 76
+CONFIG = 78
+TIMED_OUT = 124
+CANNOT_EXECUTE = 126
+NOT_FOUND = 127
+INTERRUPTED = 130
+
+# The first that fits counts, so the special stands before the general.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (AcquireTimeout, TIMED_OUT),
+    (CapacityMismatch, CONFIG),
+    (AcquireCancelled, INTERRUPTED),
+    (AcquireError, BUSY),
+    (OwnershipError, LOST),
+    (IncompatibleLayout, CONFIG),
+    (BackendError, UNAVAILABLE),
+    (ReleaseFailed, UNAVAILABLE),
+    (CapabilityError, CONFIG),
+    (ConfigError, CONFIG),
+    (PluginError, CONFIG),
+    (click.UsageError, USAGE),
+    (click.Abort, INTERRUPTED),
+    (click.ClickException, USAGE),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+
+class CommandFailed(LockkitError):
+    """A command has its answer, and it is no success: told like an error, with an exit code of its own.
+
+    Args:
+        kind: The word under ``error`` in the JSON document.
+        code: The exit code.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int,
+        kind: str,
+        name: str | None = None,
+        holder: ClaimInfo | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, name=name, holder=holder, hint=hint)
+        self.code = code
+        self.kind = kind
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code for an error that ends a command."""
+    if isinstance(error, CommandFailed):
+        return error.code
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return INTERNAL
+
+
+def describe(error: BaseException) -> dict[str, object]:
+    """The ``lockkit.error/1`` document of an error."""
+    from lockkit.cli import output
+
+    holder = getattr(error, "holder", None)
+    return {
+        "schema": "lockkit.error/1",
+        "error": error.kind if isinstance(error, CommandFailed) else type(error).__name__,
+        "message": _message(error),
+        "name": getattr(error, "name", None),
+        "holder": None if holder is None else output.claim(holder),
+        "hint": _hint(error),
+        "exit_code": code_of(error),
+    }
+
+
+def report(error: BaseException, *, as_json: bool, code: int | None = None) -> int:
+    """Tell the user why a command ends, on stderr; the reason is the last line. Return the exit code.
+
+    Args:
+        error: What ended it.
+        as_json: Write the ``lockkit.error/1`` document in one line instead.
+        code: The exit code where it isn't :func:`code_of` (``-E``).
+    """
+    code = code_of(error) if code is None else code
+    if code == INTERNAL:
+        traceback.print_exception(error)
+    if as_json:
+        from lockkit.cli import output
+
+        document: Mapping[str, object] = describe(error) | {"exit_code": code}
+        output.write_json(document, stream=sys.stderr)
+        return code
+    hint = _hint(error)
+    lines = _message(error).splitlines() or [type(error).__name__]
+    if hint:
+        lines = (
+            [f"hint: {hint}", *lines]
+            if len(hint) > 60 or "\n" in hint
+            else [*lines[:-1], f"{lines[-1]} ({hint})"]
+        )
+    *before, last = lines
+    for line in before:
+        print(line, file=sys.stderr)
+    print(f"lockkit: {last}", file=sys.stderr)
+    return code
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, LockkitError):
+        return error.message
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted"
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def _hint(error: BaseException) -> str | None:
+    if isinstance(error, click.UsageError):
+        ctx = error.ctx
+        return None if ctx is None else f"see: {ctx.command_path} --help"
+    if code_of(error) == INTERNAL:
+        return "this is a bug in lockkit or in a plugin; please report it with the lines above"
+    hint = getattr(error, "hint", None)
+    return hint if isinstance(hint, str) else None

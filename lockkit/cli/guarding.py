@@ -1,0 +1,265 @@
+"""``lockkit run`` from the outside in: wait, hold, run, release, and tell how it went by the exit code.
+
+The lock is taken before the command is started and released after the command has ended. What the command left running
+in the background isn't waited for (a daemon would never let go); while it lives it keeps the store's pulse, so that even
+a killed wrapper frees nothing under it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lockkit.cli import exits, nesting
+from lockkit.cli.child import find, spawn
+from lockkit.cli.report import RunReport
+from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.supervise import Ended, Policy, Supervisor
+from lockkit.cli.terminal import Terminal
+from lockkit.cli.waiting import Announcer, held_by
+from lockkit.clock import SYSTEM
+from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.cli.base import Session
+    from lockkit.client import Client
+    from lockkit.config import Config
+    from lockkit.leases import Lease
+    from lockkit.locks import Lock, Options
+
+__all__ = ["Request", "guard"]
+
+TTL = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asked for; None where the configuration decides."""
+
+    name: str
+    command: tuple[str, ...]
+    mode: Literal["mutex", "read", "write", "semaphore"] = "mutex"
+    capacity: int | None = None
+    permits: int = 1
+    ttl: float | None = None
+    timeout: float | None = None
+    no_wait: bool = False
+    max_hold: float | None = None
+    min_hold: float | None = None
+    on_lost: Literal["term", "kill", "warn"] | None = None
+    kill_after: float | None = None
+    conflict_code: int | None = None
+    quiet: bool = False
+    nested: Literal["refuse", "reuse"] = "refuse"
+    report: str | None = None
+
+
+def guard(session: Session, request: Request) -> int:
+    """Do it; the exit code. Errors are told here, because ``-E`` and the report have a say in them."""
+    report = RunReport(request.report, request.name, request.command[0])
+    try:
+        report.open()
+        path = find(request.command[0], os.environ)
+        with Signals() as signals:
+            run = _Run(session, request, report, signals, path)
+            code = run.guarded()
+    except Terminated as ended:
+        code = 128 + ended.number
+        report.failed(ended, code)
+        print(
+            f"lockkit: {signal.Signals(ended.number).name} while waiting for {request.name!r}",
+            file=sys.stderr,
+        )
+    except (LockkitError, KeyboardInterrupt) as error:
+        code = exits.code_of(error)
+        if code in (exits.BUSY, exits.TIMED_OUT) and request.conflict_code is not None:
+            code = request.conflict_code
+        report.failed(error, code)
+        exits.report(error, as_json=session.json, code=code)
+    report.close(code)
+    return code
+
+
+class _Run:
+    """One ``run``, from connecting to the released lock."""
+
+    def __init__(
+        self, session: Session, request: Request, report: RunReport, signals: Signals, path: str
+    ) -> None:
+        self._session = session
+        self._request = request
+        self._report = report
+        self._signals = signals
+        self._path = path
+        self._terminal = Terminal()
+
+    def guarded(self) -> int:
+        request = self._request
+        with ExitStack() as stack:
+            stack.callback(self._terminal.close)
+            client = stack.enter_context(self._session.client(where="wrapper"))
+            self._report.store(client)
+            outer = (
+                nesting.outer(client, request.name, os.environ) if nesting.VARIABLE in os.environ else None
+            )
+            if outer is not None:
+                if request.nested == "refuse":
+                    raise exits.CommandFailed(
+                        f"{request.name!r} is held by the lockkit run around this one",
+                        code=exits.BUSY,
+                        kind="nested",
+                        name=request.name,
+                        hint="it would wait for itself; --nested reuse runs under that hold",
+                    )
+                return self._under(client, None, {}).exit_code
+            lock = self._lock(client)
+            lease = self._acquire(client, lock)
+            return self._held(client, lock, lease)
+
+    def _lock(self, client: Client) -> Lock:
+        request, config = self._request, client.config
+        options: Options = {
+            "ttl": request.ttl or (config.ttl if config.stated("ttl") else TTL),
+            "timeout": config.timeout if request.timeout is None else request.timeout,
+            "max_hold": config.max_hold if request.max_hold is None else request.max_hold,
+            "process_bound": client.capabilities.process_bound,
+            "note": {"run": True},
+            "on_lost": self._signals.wake,
+        }
+        if request.min_hold is not None:
+            options["min_hold"] = request.min_hold
+        lock: Lock
+        if request.mode == "semaphore":
+            lock = client.semaphore(request.name, request.capacity or 1, permits=request.permits, **options)
+        elif request.mode == "mutex":
+            lock = client.lock(request.name, **options)
+        else:
+            both = client.rwlock(request.name, **options)
+            lock = both.read() if request.mode == "read" else both.write()
+        # Others want to know what runs, and that is the command, not the wrapper around it.
+        owner = replace(lock.terms.owner, program=Path(request.command[0]).name[:64])
+        lock.terms = replace(lock.terms, owner=owner)
+        return lock
+
+    def _acquire(self, client: Client, lock: Lock) -> Lease:
+        request = self._request
+        announcer = Announcer(client, quiet=request.quiet, as_json=self._session.json)
+        began = SYSTEM.now()
+        try:
+            lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
+        except AcquireTimeout as error:
+            hint = "lockkit explain " + request.name
+            raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
+        except CapacityMismatch as error:
+            if request.mode == "mutex" and error.hint is None:
+                error.hint = "say --capacity N as the others do; beside --shared say --exclusive"
+            raise
+        finally:
+            announcer.done()
+            self._report.waited(SYSTEM.now() - began, announcer.waits)
+        if lease is None:
+            raise self._busy(client)
+        return lease
+
+    def _busy(self, client: Client) -> exits.CommandFailed:
+        name = self._request.name
+        holders = client.inspect(name).holders
+        who = f": {held_by(holders[0], time.time())}" if holders else ""
+        return exits.CommandFailed(
+            f"{name!r} is busy{who}",
+            code=exits.BUSY,
+            kind="busy",
+            name=name,
+            holder=holders[0] if holders else None,
+            hint=f"without --no-wait it waits in line; lockkit explain {name}",
+        )
+
+    def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
+        reason = "error"
+        ended: Ended | None = None
+        try:
+            self._signals.record()
+            self._report.acquired(lease)
+            ended = self._under(client, lock, nesting.exports(client, lease, os.environ), lease)
+            if ended.lost is not None:
+                reason = lease.lost_because or "lost"
+            elif ended.exit_code == 0:
+                reason = "normal"
+        finally:
+            report = lease.release(reason)
+            self._report.released(report)
+        if ended.lost is not None or report.outcome == "LOST":
+            raise exits.CommandFailed(
+                f"the lock {lease.name!r} was lost while the command ran: {ended.lost or 'gone when it was to be released'}",
+                code=exits.LOST,
+                kind="lost",
+                name=lease.name,
+                hint=f"lockkit explain {lease.name}",
+            )
+        if report.outcome == "ABANDONED":
+            print(
+                f"lockkit: the release of {lease.name!r} was not confirmed; it lapses by itself (lockkit failures list)",
+                file=sys.stderr,
+            )
+        return ended.exit_code
+
+    def _under(
+        self, client: Client, lock: Lock | None, exported: Mapping[str, str], lease: Lease | None = None
+    ) -> Ended:
+        """Run the command, under a lease of ours or under the outer one."""
+        self._signals.record()
+        child = spawn(
+            self._path,
+            self._request.command,
+            {**os.environ, **exported},
+            keep=client.pulse() if lease is not None else (),
+            terminal=self._terminal,
+            handled=self._signals.handled(),
+        )
+        policy = (
+            Policy() if lock is None or lease is None else _policy(self._request, client.config, lock, lease)
+        )
+        ended = Supervisor(
+            child, self._signals, self._terminal, lease, policy, tell=self._tell, now=SYSTEM.now
+        ).run()
+        self._report.ended(ended)
+        return ended
+
+    def _tell(self, sentence: str) -> None:
+        if self._session.json:
+            from lockkit.cli import output
+
+            output.write_json(
+                {"schema": "lockkit.notice/1", "name": self._request.name, "message": sentence},
+                stream=sys.stderr,
+            )
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+
+def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Policy:
+    terms = lock.terms
+    shortest = min(terms.ttl, terms.max_hold or terms.ttl)
+    kill_after = request.kill_after
+    if kill_after is None:
+        # Renewals come at a third of the ttl, so TERM sooner than that would hit a healthy holder.
+        kill_after = min(config.kill_after, shortest / 3)
+    elif kill_after > shortest / 2:
+        raise ConfigError(
+            f"--kill-after ({kill_after:g} s) must be at most half of ttl and max-hold ({shortest:g} s)",
+            hint="TERM must not come before a renewal is overdue",
+        )
+    ends_at = None if terms.max_hold is None else SYSTEM.now() - (time.time() - lease.since) + terms.max_hold
+    return Policy(
+        on_lost=request.on_lost or config.on_lost,
+        kill_after=kill_after,
+        ends_at=ends_at,
+        silence_ends=not terms.process_bound,
+    )

@@ -1,0 +1,166 @@
+"""The entry point. A command's module is imported when that command is called, so that ``run`` starts quickly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from lockkit.cli import exits
+from lockkit.cli.base import Group, heading
+
+__all__ = ["COMMANDS", "cli", "main", "run"]
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "Guard a command": {
+        "run": "Run a command while holding a lock.",
+    },
+    "Look": {
+        "status": "Show who holds which lock and who waits.",
+        "explain": "Tell in sentences why a lock is not free.",
+        "wait": "Wait until a lock is free, without taking it.",
+        "doctor": "Check store, configuration and plugins.",
+    },
+    "Hold across commands (scripts, CI, systemd)": {
+        "acquire": "Take a lock and keep it until released or lapsed.",
+        "release": "Release a lock taken with acquire.",
+        "held": "Tell by the exit code whether acquire's hold stands.",
+    },
+    "Intervene": {
+        "evict": "Force one claim out of a lock.",
+        "resize": "Change the capacity of a semaphore in use.",
+        "failures": "Show and resolve releases that failed.",
+    },
+    "Set up": {
+        "config": "Show, check or begin the configuration.",
+        "plugins": "List plugins with their hooks and load errors.",
+        "completion": "Print a completion script for a shell.",
+    },
+    "Try": {
+        "demo": "Watch real processes compete for one lock.",
+        "bench": "Measure this machine against the floor and peers.",
+    },
+}
+"""Section -> command -> one line. The one place that knows every built-in command without importing it."""
+
+_BUILT_IN = {name: summary for section in COMMANDS.values() for name, summary in section.items()}
+_PLUGGED = "From plugins"
+
+
+class Lockkit(Group):
+    """All commands: built-in ones imported on use, plugins' ones asked for only where they can matter."""
+
+    plugged = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._ask_plugins()
+        return [*_BUILT_IN, *sorted(set(super().list_commands(ctx)) - _BUILT_IN.keys())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _BUILT_IN:
+            command = import_module(f"lockkit.cli.commands.{cmd_name}").command
+            assert isinstance(command, click.Command)
+            return command
+        self._ask_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = [name for name in self.list_commands(ctx) if name not in _BUILT_IN]
+        rows = {title: list(section.items()) for title, section in COMMANDS.items()}
+        if others:
+            found = [(name, self.get_command(ctx, name)) for name in others]
+            rows[_PLUGGED] = [(name, one.get_short_help_str(70)) for name, one in found if one is not None]
+        width = max(len(name) for section in rows.values() for name, _ in section) + 2
+        for title, section in rows.items():
+            with formatter.section(heading(title)):
+                formatter.write_dl([(name.ljust(width), text) for name, text in section])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, self.list_commands(ctx), n=1)
+            ctx.fail(
+                f"there is no command {name!r}" + (f"; did you mean: lockkit {close[0]}" if close else "")
+            )
+        return super().resolve_command(ctx, args)
+
+    def _ask_plugins(self) -> None:
+        if not self.plugged:
+            self.plugged = True
+            from lockkit.cli.plugged import add_commands
+
+            add_commands(self)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's)
+    if value and not ctx.resilient_parsing:
+        from lockkit._version import __version__
+
+        print(f"lockkit {__version__}")
+        ctx.exit(0)
+
+
+cli = Lockkit(
+    "lockkit",
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version.",
+        )
+    ],
+    help="""Locks that are never leaked and never freed for somebody else.
+
+    Every command takes --json, --url, --profile and --namespace; `lockkit COMMAND --help` explains one.
+    """,
+    examples="""
+lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait in line
+lockkit status                               # who holds what
+lockkit demo                                 # see it work, in 20 seconds
+""",
+)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; the exit code. Errors are told on stderr."""
+    as_json = "--json" in args[: args.index("--")] if "--" in args else "--json" in args
+    try:
+        result: Any = cli.main(list(args), prog_name="lockkit", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except BrokenPipeError:
+        _forget_stdout()
+        return 128 + 13  # what SIGPIPE would have said
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the last line of every command line)
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            print(error.format_message())
+            return exits.USAGE
+        return exits.report(error, as_json=as_json)
+    return result if isinstance(result, int) else exits.OK
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """``lockkit ...``: the console script."""
+    code = run(sys.argv[1:] if args is None else args)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    sys.exit(code)
+
+
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at exit, and would complain about the same broken pipe.
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,72 @@
+"""``run`` inside ``run``: what the outer one holds is told to the inner one by LOCKKIT_HELD, and believed if it is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.leases import Lease
+
+__all__ = ["VARIABLE", "Outer", "exports", "outer"]
+
+VARIABLE = "LOCKKIT_HELD"
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """A hold of a ``run`` around this one."""
+
+    name: str
+    claim_id: str
+    fence: int
+
+
+def outer(client: Client, name: str, environ: Mapping[str, str]) -> Outer | None:
+    """The hold of an outer ``run`` on this name, store and namespace, if it still stands.
+
+    The variable outlives the hold in whatever the command left behind (a tmux server, a daemon), so the store is asked.
+    """
+    for entry in _entries(environ):
+        if (entry.get("store"), entry.get("namespace"), entry.get("name")) != (*_place(client), name):
+            continue
+        held = {claim.claim_id: claim for claim in client.inspect(name).holders if claim.state == "HELD"}
+        claim = held.get(str(entry.get("claim_id")))
+        if claim is not None and claim.alive is not False:
+            return Outer(name, claim.claim_id, claim.fence)
+    return None
+
+
+def exports(client: Client, lease: Lease, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a command learns of the lock it runs under."""
+    store, namespace = _place(client)
+    mine = {
+        "name": lease.name,
+        "claim_id": lease.claim_id,
+        "fence": lease.fence,
+        "store": store,
+        "namespace": namespace,
+    }
+    return {
+        "LOCKKIT_LEASE_NAME": lease.name,
+        "LOCKKIT_LEASE_TOKEN": lease.token,
+        "LOCKKIT_LEASE_FENCE": str(lease.fence),
+        VARIABLE: json.dumps([*_entries(environ), mine]),
+    }
+
+
+def _place(client: Client) -> tuple[str, str]:
+    # A digest, because a URL may hold a password and this goes to the environment of everything that is started.
+    return hashlib.sha256(client.url.encode()).hexdigest()[:12], client.namespace
+
+
+def _entries(environ: Mapping[str, str]) -> list[dict[str, object]]:
+    try:
+        entries = json.loads(environ.get(VARIABLE, "[]"))
+    except ValueError:
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

@@ -1,0 +1,111 @@
+"""``--report FILE``: one JSON document about a ``run``, also where nothing was run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lockkit.cli import exits, output
+
+if TYPE_CHECKING:
+    from lockkit.cli.supervise import Ended
+    from lockkit.client import Client
+    from lockkit.facts import ReleaseReport
+    from lockkit.leases import Lease
+
+__all__ = ["RunReport"]
+
+
+class RunReport:
+    """Collects what happened; :meth:`close` writes it, whole or not at all (a new file takes the old one's place)."""
+
+    def __init__(self, path: str | None, name: str, program: str) -> None:
+        self._path = None if path is None else Path(path)
+        self._temporary: Path | None = None
+        now = time.time()
+        self._document: dict[str, object] = {
+            "schema": "lockkit.run/1",
+            "name": name,
+            "program": Path(program).name,
+            "store": None,
+            "started": output.rfc3339(now),
+            "started_seconds": now,
+            "waited_seconds": None,
+            "waits": 0,
+            "claim_id": None,
+            "fence": None,
+            "acquired": None,
+            "acquired_seconds": None,
+            "held_seconds": None,
+            "exit_code": None,
+            "command_exit_code": None,
+            "command_signal": None,
+            "lost": None,
+            "release": None,
+            "error": None,
+        }
+
+    def open(self) -> None:
+        """Make sure that it can be written, before anybody waits for a lock.
+
+        Raises:
+            CommandFailed: It cannot.
+        """
+        if self._path is None:
+            return
+        try:
+            if self._path.exists() and not self._path.is_file():
+                return  # /dev/stderr, a FIFO: written straight to
+            self._temporary = Path(f"{self._path}.{os.getpid()}.tmp")
+            self._temporary.touch()
+        except OSError as error:
+            raise exits.CommandFailed(
+                f"cannot write the report {self._path}: {error.strerror}", code=exits.USAGE, kind="report"
+            ) from error
+
+    def store(self, client: Client) -> None:
+        self._document["store"] = output.store(client)
+
+    def waited(self, seconds: float, waits: int) -> None:
+        self._document |= {"waited_seconds": seconds, "waits": waits}
+
+    def acquired(self, lease: Lease) -> None:
+        self._document |= {
+            "claim_id": lease.claim_id,
+            "fence": lease.fence,
+            "acquired": output.rfc3339(lease.since),
+            "acquired_seconds": lease.since,
+        }
+
+    def ended(self, ended: Ended) -> None:
+        self._document |= {
+            "command_exit_code": ended.code,
+            "command_signal": ended.signal,
+            "lost": ended.lost,
+        }
+
+    def released(self, report: ReleaseReport) -> None:
+        acquired = self._document["acquired_seconds"]
+        if isinstance(acquired, float):
+            self._document["held_seconds"] = max(time.time() - acquired, 0.0)
+        self._document["release"] = output.release(report)
+
+    def failed(self, error: BaseException, code: int) -> None:
+        self._document["error"] = exits.describe(error) | {"exit_code": code}
+
+    def close(self, code: int) -> None:
+        """Write it."""
+        if self._path is None:
+            return
+        self._document["exit_code"] = code
+        target = self._temporary or self._path
+        try:
+            with target.open("w", encoding="utf-8") as file:
+                output.write_json(self._document, stream=file)
+            if self._temporary is not None:
+                self._temporary.replace(self._path)
+        except OSError as error:
+            print(f"lockkit: cannot write the report {self._path}: {error.strerror}", file=sys.stderr)

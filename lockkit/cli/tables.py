@@ -1,0 +1,44 @@
+"""Tables: drawn by rich on a terminal, as plain aligned columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lockkit.cli import output
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["show", "table"]
+
+_PIPE_WIDTH = 200
+"""Columns in a pipe: nothing is cut there, because something may parse it."""
+
+
+def table(*columns: str) -> Table:
+    """An empty table; names and holders are kept whole as long as there is room."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, highlight=False)
+    for column in columns:
+        made.add_column(
+            column, overflow="fold", justify="right" if column in ("fence", "waiters") else "left"
+        )
+    return made
+
+
+def show(made: Table) -> None:
+    """Print it."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(
+        no_color=not output.colour(),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if terminal else _PIPE_WIDTH,
+    )
+    console.print(made)

@@ -1,0 +1,107 @@
+"""The terminal under ``lockkit run``: who is in the foreground, and giving it back (the job control of tcsetpgrp(3)).
+
+The command gets a process group of its own, and on a terminal that group is the foreground one, like a shell's job: it
+may read keys (pdb, ``python -i``, vi), Ctrl-C and Ctrl-Z reach it and not the wrapper. In a pipeline
+(``lockkit run ... | less``) the rest of the pipeline has the same right to the terminal, so there the command stays in
+the pipeline's group, as it would be without lockkit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+
+__all__ = ["Terminal"]
+
+
+class Terminal:
+    """The controlling terminal of this process, if there is one.
+
+    Attributes:
+        own_group: The command is to lead a process group of its own.
+        foreground: Descriptor of the terminal that its group is to get; None for none.
+    """
+
+    def __init__(self) -> None:
+        self._tty = _open()
+        self._group = os.getpgrp()
+        shared = self._ours() and any(map(_is_pipe, (0, 1, 2)))
+        self.own_group = not shared
+        self.foreground = self._tty if self.own_group and self._ours() else None
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a terminal on which we could be stopped and continued."""
+        return self._tty is not None
+
+    def has_it(self, group: int) -> bool:
+        """Whether a process group is in the foreground."""
+        return self._tty is not None and _foreground(self._tty) == group
+
+    def give(self, group: int) -> None:
+        """Make a group the foreground one, if we are it."""
+        if self._ours():
+            self._set(group)
+
+    def take_back(self, group: int) -> None:
+        """Make our own group the foreground one again, if the command's is it (a group that is gone still is)."""
+        if self.has_it(group):
+            self._set(self._group)
+
+    def stop(self, *, alone: bool = False) -> None:
+        """Stop our own group (``alone``: only ourselves), as the shell expects of a job; returns when it is continued.
+
+        In an orphaned process group nobody could continue us: there the kernel drops the signal and this returns at once.
+        """
+        old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        try:
+            # The kernel gives a signal of the whole process to its main thread first, and that is the one running here:
+            # we are stopped before this call returns.
+            if alone:
+                os.kill(os.getpid(), signal.SIGTSTP)
+            else:
+                os.killpg(self._group, signal.SIGTSTP)
+        finally:
+            signal.signal(signal.SIGTSTP, old)
+
+    def close(self) -> None:
+        if self._tty is not None:
+            os.close(self._tty)
+            self._tty = None
+
+    def _ours(self) -> bool:
+        return self._tty is not None and _foreground(self._tty) == self._group
+
+    def _set(self, group: int) -> None:
+        assert self._tty is not None
+        # A background group that sets the foreground is stopped by SIGTTOU unless it blocks it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            os.tcsetpgrp(self._tty, group)
+        except OSError:
+            return  # hung up, or the group has ended
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _open() -> int | None:
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return None
+
+
+def _foreground(tty: int) -> int | None:
+    try:
+        return os.tcgetpgrp(tty)
+    except OSError:
+        return None
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
