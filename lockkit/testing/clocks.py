@@ -1,0 +1,34 @@
+"""A clock that a test moves forward: the machine's own plus whatever the test adds."""
+
+from __future__ import annotations
+
+import threading
+
+from lockkit.clock import SYSTEM
+
+__all__ = ["ShiftedClock"]
+
+
+class ShiftedClock:
+    """CLOCK_BOOTTIME and the wall clock, moved forward together by :meth:`advance`.
+
+    Threads that sleep do not notice a step, as in a process that was stopped: that is what it is for. Background work
+    that must happen meanwhile is tested with short ttls and real time.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._mutex = threading.Lock()
+
+    def now(self) -> float:
+        return SYSTEM.now() + self._ahead
+
+    def wall(self) -> float:
+        return SYSTEM.wall() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks forward."""
+        if seconds < 0:
+            raise ValueError("CLOCK_BOOTTIME never goes back")
+        with self._mutex:
+            self._ahead += seconds

@@ -1,0 +1,9 @@
+"""What ``pytest --lockkit-kit`` collects: the kit, for the harness that the option names."""
+
+from __future__ import annotations
+
+from lockkit.testing.kit import CHOSEN
+
+__all__ = ["chosen"]
+
+chosen = CHOSEN

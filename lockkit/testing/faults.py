@@ -1,0 +1,264 @@
+"""Faults between the protocol and a store: requests and replies that are dropped, delayed, doubled or cut short.
+
+Put :class:`FaultyBackend` around any backend, or let :func:`through` offer a store with faults to a client::
+
+    faults = Faults()
+    client = harness.client(url=FAULTY_URL, plugins=[through(harness, faults)])
+    faults.add("acquire", drop_reply)          # the next acquire is applied, but its answer is lost
+"""
+
+# ruff: noqa: ARG001 - faults are called alike, and not each of them looks at all it is given
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions, Refused, Unknown, Watch
+
+__all__ = [
+    "CALLS",
+    "FAULTY_URL",
+    "Fault",
+    "Faults",
+    "FaultyBackend",
+    "black_hole",
+    "delay",
+    "delay_reply",
+    "drop_reply",
+    "drop_request",
+    "duplicate",
+    "interrupt",
+    "interrupt_after",
+    "late_copy",
+    "refuse",
+    "through",
+]
+
+FAULTY_URL = "faulty://store"
+CALLS = (
+    "acquire", "renew", "release", "abandon", "emergency_release", "inspect", "names", "evict", "resize", "extend",
+    "annotate", "record", "put_record", "check",
+)  # fmt: skip
+"""Every call of a backend that asks the store something."""
+
+Send = Callable[[], Any]
+
+
+class Fault(Protocol):
+    """What happens to one call: ``send`` performs it on the real store, as often and as late as the fault likes."""
+
+    def __call__(self, faults: Faults, send: Send, budget: float, /) -> Any: ...
+
+
+def _unknown(why: str) -> Unknown:
+    return Unknown(OutcomeUnknown(f"fault injected: {why}"))
+
+
+def drop_request(faults: Faults, send: Send, budget: float) -> Any:
+    """It never arrives; the caller cannot tell."""
+    raise _unknown("the request was dropped")
+
+
+def drop_reply(faults: Faults, send: Send, budget: float) -> Any:
+    """It is applied; the answer never arrives."""
+    send()
+    raise _unknown("the reply was dropped")
+
+
+def late_copy(faults: Faults, send: Send, budget: float) -> Any:
+    """It is under way and unanswered until :meth:`Faults.deliver` lets it arrive."""
+    faults.late.append(send)
+    raise _unknown("the request is still under way")
+
+
+def duplicate(faults: Faults, send: Send, budget: float) -> Any:
+    """It arrives twice: now, and again when :meth:`Faults.deliver` says so."""
+    faults.late.append(send)
+    return send()
+
+
+def refuse(faults: Faults, send: Send, budget: float) -> Any:
+    """It is refused for the moment."""
+    raise Refused(BackendUnavailable("fault injected: refused"))
+
+
+def black_hole(faults: Faults, send: Send, budget: float) -> Any:
+    """No answer for as long as the caller has budget."""
+    faults.healed.wait(budget)
+    raise _unknown("nothing answers")
+
+
+def delay(seconds: float) -> Fault:
+    """It is on its way for so long (real time) before the store has it."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:
+        faults.healed.wait(seconds)
+        return send()
+
+    return fault
+
+
+def delay_reply(meanwhile: Callable[[], object]) -> Fault:
+    """The store has it at once; ``meanwhile`` happens before the answer is read."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:
+        answer = send()
+        meanwhile()
+        return answer
+
+    return fault
+
+
+def interrupt(error: BaseException) -> Fault:
+    """Something (Ctrl-C) hits the call before anything was sent."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:
+        raise error
+
+    return fault
+
+
+def interrupt_after(error: BaseException) -> Fault:
+    """Something (Ctrl-C) hits the call when the store has applied it, before its answer is read."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:
+        send()
+        raise error
+
+    return fault
+
+
+@dataclass(slots=True)
+class _Rule:
+    method: str
+    fault: Fault
+    skip: int
+    times: float
+
+
+@dataclass(slots=True)
+class Faults:
+    """Which faults are to come, and what happened. Thread-safe.
+
+    Attributes:
+        late: Requests that are under way; see :meth:`deliver`.
+        log: Every call that was made: its method.
+        wakes: False to lose every wake of watches.
+        healed: Set by :meth:`heal`; what hangs goes on at once.
+    """
+
+    late: list[Send] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    wakes: bool = True
+    healed: threading.Event = field(default_factory=threading.Event)
+    _rules: list[_Rule] = field(default_factory=list)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, method: str, fault: Fault, *, skip: int = 0, times: float = 1) -> None:
+        """Have a fault hit calls of a method (``"*"``: any), after ``skip`` that go well, ``times`` times.
+
+        Of several faults for one call the one added first comes first.
+        """
+        self.healed.clear()
+        with self._mutex:
+            self._rules.append(_Rule(method, fault, skip, times))
+
+    def always(self, fault: Fault, *methods: str) -> None:
+        """Have it hit all calls (of these methods) until :meth:`heal`."""
+        for method in methods or ("*",):
+            self.add(method, fault, times=float("inf"))
+
+    def heal(self) -> None:
+        """No more faults; what hangs is let go."""
+        with self._mutex:
+            self._rules.clear()
+        self.healed.set()
+
+    def deliver(self) -> list[Any]:
+        """Let everything that is still under way arrive, in order; what the store answered (or raised)."""
+        late, self.late = self.late, []
+        answers: list[Any] = []
+        for send in late:
+            try:
+                answers.append(send())
+            except (Refused, Unknown) as trouble:
+                answers.append(trouble)
+        return answers
+
+    def take(self, method: str) -> Fault | None:
+        """Note a call; the fault that hits it, if there is one."""
+        with self._mutex:
+            self.log.append(method)
+            for rule in self._rules:
+                if rule.method not in (method, "*"):
+                    continue
+                if rule.skip > 0:
+                    rule.skip -= 1
+                    continue
+                rule.times -= 1
+                if rule.times <= 0:
+                    self._rules.remove(rule)
+                return rule.fault
+        return None
+
+
+class FaultyBackend:
+    """A backend whose calls meet faults on their way. Everything else is the inner backend's."""
+
+    def __init__(self, inner: Backend, faults: Faults) -> None:
+        self.inner = inner
+        self.faults = faults
+        self.capabilities: Capabilities = inner.capabilities
+
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Any) -> Watch:
+        """See :meth:`lockkit.spi.Backend.watch`."""
+        return self.inner.watch(name, blockers, lambda: wake() if self.faults.wakes else None, claim)
+
+    def __getattr__(self, method: str) -> Any:
+        real = getattr(self.inner, method)
+        if method not in CALLS:
+            return real
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            fault = self.faults.take(method)
+            if fault is None:
+                return real(*args, **keywords)
+            budget = keywords.get("budget", args[-1])
+            return fault(self.faults, lambda: real(*args, **keywords), float(budget))
+
+        return call
+
+
+class Opens(Protocol):
+    """What opens the real store: a harness does."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def url(self) -> str: ...
+
+    def open(self, options: OpenOptions | None = None) -> Backend: ...
+
+
+def through(opens: Opens, faults: Faults) -> object:
+    """A plugin that offers the store behind ``faults`` as :data:`FAULTY_URL`."""
+
+    def open_store(url: str, options: OpenOptions) -> Any:
+        return FaultyBackend(opens.open(options), faults)
+
+    class Plugin:
+        """Offers one store."""
+
+        @hookimpl
+        def lockkit_backends(self) -> list[BackendSpec]:
+            spec = BackendSpec("faulty", ("faulty",), open_store, "with faults", opens.capabilities)
+            return [spec]
+
+    return Plugin()

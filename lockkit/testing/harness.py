@@ -1,0 +1,147 @@
+"""What the kit needs to know of a store: how to make a fresh one, reach it behind the backend's back, and let time pass.
+
+A harness needs only the public interface. The smallest one::
+
+    class MyHarness(Harness):
+        name = "mystore"
+
+        @property
+        def url(self) -> str:
+            return f"mystore://localhost/{self.scratch.name}"
+
+        def stored(self, name: str) -> list[StoredClaim]:
+            ...  # ask the store itself, not the backend under test
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lockkit.client import Client, connect
+from lockkit.clock import SYSTEM, Clock
+from lockkit.config import load
+from lockkit.facts import Capabilities, ClaimState
+from lockkit.identity import this_process
+from lockkit.plugins import PluginManager
+from lockkit.spi import Backend, OpenOptions
+
+__all__ = ["Harness", "StoredClaim"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClaim:
+    """One claim as it lies in the store.
+
+    Attributes:
+        claim_id: See :func:`lockkit.names.claim_id`.
+        state: OFFERED where the store records offers; WAITING otherwise.
+        deadline: On the harness's clock; None if it has none.
+    """
+
+    claim_id: str
+    fence: int
+    state: ClaimState
+    weight: int
+    capacity: int
+    deadline: float | None
+    evicted: bool = False
+
+
+class Harness(ABC):
+    """One scratch store, made for one scenario and thrown away after it.
+
+    Attributes:
+        name: What the store is called; appears in no test id.
+        exclusions: Guarantees (or single scenarios) that cannot hold on this store, each with the reason. Keep them in
+            one file. What is excluded is reported as skipped; an entry that names nothing fails the run.
+        virtual: :meth:`advance` takes no real time.
+        ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
+            scenario can wait for.
+        short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
+        examples: How many programs the state machine tries, and of how many steps.
+        plugins: Handed to every client.
+        clock: Handed to every client and store.
+    """
+
+    name: ClassVar[str]
+    exclusions: ClassVar[Mapping[str, str]] = {}
+    virtual: ClassVar[bool] = False
+    ttl: ClassVar[float] = 3.0
+    short_ttl: ClassVar[float] = 0.6
+    examples: ClassVar[tuple[int, int]] = (20, 20)
+
+    def __init__(self, scratch: Path) -> None:
+        """Make a fresh, empty store. ``scratch`` is an empty folder whose name is unique on this machine."""
+        self.scratch = scratch
+        self.clock: Clock = SYSTEM
+        self.plugins: Sequence[object] = ()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL of the scratch store: equal for all clients of this harness, different for every other harness."""
+
+    @abstractmethod
+    def stored(self, name: str) -> list[StoredClaim]:
+        """The queue of a name as the store has it, in order: asked of the store itself, not of the backend.
+
+        Claims past their deadline may be among them.
+        """
+
+    def client(self, *, url: str | None = None, plugins: Sequence[object] = (), **settings: Any) -> Client:
+        """A new client, as independent of the others as a process of its own where that is possible.
+
+        No file and no variable of this machine has a say in its settings.
+        """
+        config = load(
+            url=url or self.url,
+            environ={},
+            cwd=self.scratch,
+            home=self.scratch,
+            etc=self.scratch / "etc.toml",
+            state_dir=str(self.scratch),
+            **settings,
+        )
+        return connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock)
+
+    def open(self, options: OpenOptions | None = None) -> Backend:
+        """The backend under test, without a client before it."""
+        if options is None:
+            options = OpenOptions(owner=this_process(None), clock=self.clock, state_dir=str(self.scratch))
+        return PluginManager(self.plugins).open(self.url, options)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store declares before it is opened."""
+        return PluginManager(self.plugins).backend(self.url).capabilities
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for store and clients. By default it really passes."""
+        end = self.clock.now() + seconds
+        while (left := end - self.clock.now()) > 0:
+            time.sleep(left)
+
+    def crash(self, client: Client) -> None:
+        """Let a client vanish without a goodbye: nothing of it speaks to the store again, nothing is released."""
+        driver = client.driver()
+        driver.closed = True
+        driver.heartbeat.close()
+        driver.orphans.close()
+        driver.heartbeat.join(2.0)
+        driver.orphans.join(2.0)
+
+    def residue(self) -> Mapping[str, int]:
+        """What must return to its count when all is done: rows, keys, sockets on the server's side. Beside claims."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Throw the store away. Clients are closed before."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in {os.fspath(self.scratch)}>"

@@ -1,0 +1,1 @@
+"""Harnesses for the stores that lockkit ships."""

@@ -1,0 +1,116 @@
+"""The kit as pytest items: every scenario and the state machine, for one harness.
+
+``kit(MyHarness)`` in a test file, under any name, or ``pytest --lockkit-kit package.module:MyHarness``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lockkit.testing.harness import Harness
+from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered
+
+__all__ = ["CHOSEN", "Kit", "KitCollector", "kit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """The whole kit, to be run for one harness."""
+
+    harness: type[Harness] | None
+
+
+CHOSEN = Kit(None)
+"""Stands for the harness that ``--lockkit-kit`` names."""
+
+
+def kit(harness: type[Harness]) -> Kit:
+    """For a test file: ``test_store = kit(MyHarness)``, under any name."""
+    return Kit(harness)
+
+
+class KitCollector(pytest.Collector):
+    """Collects the kit."""
+
+    harness: type[Harness]
+
+    def collect(self) -> Iterator[pytest.Item]:
+        from lockkit.testing.machines import MACHINES
+
+        scenarios = registered()
+        known = {each.guarantee for each in scenarios} | {each.name for each in scenarios} | set(MACHINES)
+        unknown = self.harness.exclusions.keys() - known
+        if unknown:
+            raise self.CollectError(f"exclusions that name nothing in the kit: {', '.join(sorted(unknown))}")
+        for each in scenarios:
+            item: ScenarioItem = ScenarioItem.from_parent(self, name=each.id)
+            item.harness, item.scenario = self.harness, each
+            yield item
+        for name in MACHINES:
+            machine: MachineItem = MachineItem.from_parent(self, name=name)
+            machine.harness = self.harness
+            yield machine
+
+
+class KitItem(pytest.Item):
+    """One test of the kit, with a scratch folder of its own."""
+
+    harness: type[Harness]
+
+    def excluded(self, *names: str) -> None:
+        """Skip what the harness excludes."""
+        for name in names:
+            if name in self.harness.exclusions:
+                pytest.skip(f"excluded: {self.harness.exclusions[name]}")
+
+    def scratch(self) -> Path:
+        """A fresh folder; short, because some stores put sockets into it."""
+        folder = Path(tempfile.mkdtemp(prefix="lockkit-kit-"))
+        self.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
+        return folder
+
+
+class ScenarioItem(KitItem):
+    """One scenario for one kind of lock."""
+
+    scenario: Scenario
+
+    def runtest(self) -> None:
+        scenario = self.scenario
+        self.excluded(scenario.guarantee, scenario.name, scenario.id)
+        harness = self.harness(self.scratch())
+        try:
+            missing = [need for need in scenario.needs if not getattr(harness.capabilities, need)]
+            if missing:
+                pytest.skip(f"{harness.name} does not declare {', '.join(missing)}")
+            stage = Stage(harness, scenario.shape)
+            try:
+                scenario.play(stage)
+            except NotApplicable as reason:
+                pytest.skip(str(reason))
+            finally:
+                stage.close()
+        finally:
+            harness.close()
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name
+
+
+class MachineItem(KitItem):
+    """The state machine."""
+
+    def runtest(self) -> None:
+        from lockkit.testing.machines import MACHINES
+
+        self.excluded(self.name.partition("-")[0], self.name)
+        MACHINES[self.name](self.harness, self.scratch())
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name

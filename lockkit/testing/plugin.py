@@ -1,0 +1,70 @@
+"""The pytest plugin: ``pytest --lockkit-kit package.module:Harness`` runs the conformance kit.
+
+pytest loads this in every environment that has lockkit, so it imports nothing until it is asked to.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lockkit.testing.harness import Harness
+
+__all__ = ["harness_named"]
+
+_OPTION = "--lockkit-kit"
+_COLLECTED = Path(__file__).with_name("collected.py")
+_CHOSEN = pytest.StashKey["type[Harness]"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the option."""
+    parser.getgroup("lockkit").addoption(
+        _OPTION,
+        metavar="MODULE:HARNESS",
+        help="run lockkit's conformance kit for this harness, e.g. lockkit.testing.harnesses.sqlite:SqliteHarness",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With the option, the kit is what runs; beside files and folders that are named on the command line."""
+    wanted = config.getoption(_OPTION)
+    if wanted:
+        config.stash[_CHOSEN] = harness_named(wanted)
+        named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        config.args = [*named, str(_COLLECTED)]
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+    """Make tests of a ``kit(...)`` that stands in a test file."""
+    if type(obj).__module__ != "lockkit.testing.kit":
+        return None
+    from lockkit.testing.kit import Kit, KitCollector
+
+    if not isinstance(obj, Kit):
+        return None
+    kit: KitCollector = KitCollector.from_parent(collector, name=name)
+    kit.harness = obj.harness or collector.config.stash[_CHOSEN]
+    return kit
+
+
+def harness_named(wanted: str) -> type[Harness]:
+    """The harness class that the option names.
+
+    Raises:
+        pytest.UsageError: There is none.
+    """
+    module, _, name = wanted.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise pytest.UsageError(f"{_OPTION} {wanted}: {error}; write package.module:Harness") from error
+    from lockkit.testing.harness import Harness
+
+    if not (isinstance(found, type) and issubclass(found, Harness)):
+        raise pytest.UsageError(f"{_OPTION} {wanted}: not a subclass of lockkit.testing.harness.Harness")
+    return found

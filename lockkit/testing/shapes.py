@@ -1,0 +1,67 @@
+"""The kinds of lock that every queue scenario is shown for: several rules hold for a mutex by luck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lockkit.client import Client
+from lockkit.facts import Kind, Owner
+from lockkit.locks import Lock
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import Terms
+
+__all__ = ["MUTEX", "READERS", "SEMAPHORE", "SHAPES", "WRITER", "Part", "Shape"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part to play on a lock: a kind with its weight and capacity."""
+
+    kind: Kind
+    weight: int
+    capacity: int
+
+    def lock(self, client: Client, name: str, **options: Any) -> Lock:
+        """The public lock that plays it."""
+        if self.kind == "semaphore":
+            return client.semaphore(name, self.capacity, permits=self.weight, **options)
+        if self.kind == "mutex":
+            return client.lock(name, **options)
+        both = client.rwlock(name, **options)
+        return both.read() if self.kind == "read" else both.write()
+
+    def terms(self, name: str, owner: Owner, **terms: Any) -> Terms:
+        """What its claims say."""
+        return Terms(name, weight=self.weight, capacity=self.capacity, kind=self.kind, owner=owner, **terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A lock that is full once all ``holders`` hold; ``newcomer`` then has to wait, and ``next`` behind it.
+
+    ``leaves`` says how many holders have to go before the newcomer fits.
+    """
+
+    name: str
+    holders: tuple[Part, ...]
+    newcomer: Part
+    leaves: int = 1
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether there is at most one holder at a time."""
+        return len(self.holders) == 1 and self.newcomer.weight == self.newcomer.capacity
+
+
+_MUTEX = Part("mutex", 1, 1)
+_PERMIT = Part("semaphore", 1, 2)
+_READER = Part("read", 1, RW_CAPACITY)
+_WRITER = Part("write", RW_CAPACITY, RW_CAPACITY)
+
+MUTEX = Shape("mutex", (_MUTEX,), _MUTEX)
+SEMAPHORE = Shape("semaphore", (_PERMIT, _PERMIT), _PERMIT)
+READERS = Shape("readers", (_READER, _READER), _WRITER, leaves=2)
+WRITER = Shape("writer", (_WRITER,), _READER)
+SHAPES = (MUTEX, SEMAPHORE, READERS, WRITER)
+"""Mutex; semaphore of 2; two readers before a writer; a writer before readers."""

@@ -1,0 +1,237 @@
+"""Where a scenario is played: clients that are closed afterwards, a look behind the backend, threads, and waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from lockkit.client import Client
+from lockkit.leases import Lease
+from lockkit.locks import Lock
+from lockkit.spi import Backend
+from lockkit.testing.faults import FAULTY_URL, Faults, through
+from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.testing.shapes import SHAPES, Part, Shape
+
+__all__ = ["NotApplicable", "Scenario", "Stage", "Work", "registered", "scenario"]
+
+T = TypeVar("T")
+PATIENCE = 10.0
+"""Seconds after which what should have happened by itself has not."""
+
+
+class NotApplicable(Exception):
+    """The scenario makes no sense on this store (a capability is missing): skipped, with the reason."""
+
+
+class Work(Generic[T]):
+    """Something that runs on a thread of its own."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kit-work", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:  # noqa: BLE001
+            self._error = error
+        finally:
+            self._done.set()
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def result(self, timeout: float = PATIENCE) -> T:
+        """What it returned; raises what it raised."""
+        assert self._done.wait(timeout), f"still running after {timeout:g} s"
+        self._thread.join(timeout)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self._result  # type: ignore[return-value]
+
+    def error(self, timeout: float = PATIENCE) -> BaseException | None:
+        """What it raised, or None."""
+        try:
+            self.result(timeout)
+        except BaseException as error:  # noqa: BLE001
+            return error
+        return None
+
+
+class Stage:
+    """One scenario's workbench.
+
+    Attributes:
+        harness: The store.
+        shape: The kind of lock that is shown.
+        name: The lock that is played on.
+    """
+
+    def __init__(self, harness: Harness, shape: Shape, name: str = "kit/lock") -> None:
+        self.harness = harness
+        self.shape = shape
+        self.name = name
+        self._cleanup = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """Close what was opened, in reverse order."""
+        self._cleanup.close()
+
+    def on_close(self, call: Callable[[], object]) -> None:
+        """Do this at the end as well."""
+        self._cleanup.callback(call)
+
+    # -- who plays
+
+    def client(self, **settings: Any) -> Client:
+        """A client of its own."""
+        client = self.harness.client(**settings)
+        self._cleanup.callback(client.close)
+        return client
+
+    def faulty(self, **settings: Any) -> tuple[Client, Faults]:
+        """A client whose calls meet faults."""
+        faults = Faults()
+        plugins = [*settings.pop("plugins", ()), through(self.harness, faults)]
+        client = self.harness.client(url=FAULTY_URL, plugins=plugins, **settings)
+        self._cleanup.callback(client.close)
+        self._cleanup.callback(faults.heal)
+        return client, faults
+
+    def backend(self) -> Backend:
+        """The backend under test, without a client."""
+        backend = self.harness.open()
+        self._cleanup.callback(backend.close)
+        return backend
+
+    def holder(self, client: Client, part: int = 0, **options: Any) -> Lock:
+        """The lock as one of its holders sees it."""
+        return self._lock(self.shape.holders[part], client, options)
+
+    def newcomer(self, client: Client, **options: Any) -> Lock:
+        """The lock as somebody sees it who finds it full."""
+        return self._lock(self.shape.newcomer, client, options)
+
+    def _lock(self, part: Part, client: Client, options: dict[str, Any]) -> Lock:
+        options.setdefault("ttl", self.harness.ttl)
+        return part.lock(client, options.pop("name", self.name), **options)
+
+    def fill(self, clients: Sequence[Client] | None = None, **options: Any) -> list[Lease]:
+        """Have the lock held by as many as fit, each by a client of its own."""
+        leases = []
+        for at in range(len(self.shape.holders)):
+            client = clients[at] if clients else self.client()
+            lease = self.holder(client, at, **options).try_acquire()
+            assert lease is not None, f"{self.name!r} should be free"
+            leases.append(lease)
+        return leases
+
+    # -- what happens
+
+    def stored(self, name: str | None = None) -> list[StoredClaim]:
+        """The queue as the store has it, without what is past its deadline."""
+        now = self.harness.clock.now()
+        rows = self.harness.stored(name or self.name)
+        return [row for row in rows if row.deadline is None or row.deadline > now]
+
+    def held(self, name: str | None = None) -> list[str]:
+        """Claim ids of the holders, as the store has them."""
+        return [row.claim_id for row in self.stored(name) if row.state == "HELD"]
+
+    def work(self, call: Callable[[], T]) -> Work[T]:
+        """Run something on a thread of its own."""
+        return Work(call)
+
+    def waiting(self, lock: Lock, timeout: float | None = 30.0) -> Work[Lease]:
+        """Have somebody wait for a lock; returns when its claim stands in the queue."""
+        standing = threading.Event()
+        work = self.work(lambda: lock.acquire(timeout, on_wait=lambda _: standing.set()))
+        self.until(lambda: standing.is_set() or work.done, "the claim is queued")
+        return work
+
+    def until(self, what: Callable[[], object], why: str, timeout: float = PATIENCE) -> None:
+        """Wait for something that nobody announces."""
+        end = time.monotonic() + timeout
+        pause = itertools.chain([0.001, 0.002, 0.005], itertools.repeat(0.01))
+        while not what():
+            assert time.monotonic() < end, f"not within {timeout:g} s: {why}"
+            time.sleep(next(pause))
+
+    def steady(self, what: Callable[[], object], why: str, seconds: float) -> None:
+        """Check that something stays true for a while, in real time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert what(), why
+            time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def within(self, seconds: float, what: str) -> Iterator[None]:
+        """Check that the body takes no longer, in real time."""
+        began = time.monotonic()
+        yield
+        took = time.monotonic() - began
+        assert took <= seconds, f"{what} took {took:.2f} s, more than {seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One named scenario, for one shape of lock. The name begins with its guarantee: ``S7-stale-release``."""
+
+    name: str
+    play: Callable[[Stage], None]
+    shape: Shape
+    shaped: bool
+    needs: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}[{self.shape.name}]" if self.shaped else self.name
+
+    @property
+    def guarantee(self) -> str:
+        return self.name.partition("-")[0]
+
+
+_registered: list[Scenario] = []
+
+
+def scenario(
+    name: str, shapes: Sequence[Shape] | None = SHAPES, needs: Sequence[str] = ()
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    """Register a scenario.
+
+    Args:
+        name: Guarantee, dash, a few words.
+        shapes: The kinds of lock it is shown for; None if it has nothing to do with the kind.
+        needs: Capabilities without which it makes no sense: ``process_bound``, ``lock_delay``, ...
+    """
+
+    def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        assert inspect.getdoc(play), f"{name} says nothing of what it shows"
+        _registered.extend(
+            Scenario(name, play, shape, shapes is not None, tuple(needs)) for shape in shapes or SHAPES[:1]
+        )
+        return play
+
+    return register
+
+
+def registered() -> Sequence[Scenario]:
+    """Every scenario, in the order of the files; imports them."""
+    from lockkit.testing import scenarios
+
+    scenarios.load()
+    return tuple(_registered)
