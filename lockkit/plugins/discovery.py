@@ -1,7 +1,7 @@
 """Which installed distributions offer a plugin: the entry points of the group ``lockkit``.
 
 Read here rather than by ``importlib.metadata``, whose import alone costs 18 ms where all of ``import lockkit`` may take
-40; this costs 0.4 ms with 20 distributions and 4 ms with 500. The format is the entry points specification's
+40; this costs 0.6 ms with 20 distributions and 4.5 ms with 500. The format is the entry points specification's
 (packaging.python.org): ``entry_points.txt`` beside a distribution's metadata, the first distribution of a name on
 ``sys.path`` wins. Where something else than folders is on the path (zip files, finders of installers), the standard
 library is asked after all.
@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache, reduce
-from pathlib import Path
 from typing import NamedTuple
 
 from lockkit.hooks import PROJECT
@@ -74,7 +73,9 @@ def _texts(folder: str) -> Iterator[tuple[str, str, str]]:
         if match is None:
             continue
         try:
-            text = Path(folder, name, "entry_points.txt").read_text(encoding="utf-8")
+            with open(f"{folder}/{name}/entry_points.txt", "rb") as file:  # noqa: PTH123 (twice as fast as Path)
+                raw = file.read()
+            text = raw.decode() if _SECTION.encode() in raw else ""
         except (OSError, UnicodeDecodeError):
             text = ""  # it still hides a later distribution of the same name
         yield match["name"], match["version"] or "", text
