@@ -46,6 +46,9 @@ class Home(Protocol):
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
 
+    def look(self) -> None:
+        """Have the background look for collected leases. Takes no lock."""
+
     def handle(self, hold: Hold) -> dict[str, object]:
         """What another process needs to release it. Contains the token: a secret."""
 
@@ -197,7 +200,7 @@ class Lease:
         return self
 
     def handle(self) -> dict[str, object]:
-        """A JSON document from which :meth:`~lockkit.client.Client.adopt` makes a handle elsewhere. Holds the token."""
+        """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
         return self._home.handle(self._hold)
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
@@ -216,6 +219,7 @@ class Lease:
         if not self._mine():
             return _kept(self._hold, reason)
         if self._report is None:
+            self._hold.given_up = self._hold.depth <= 1
             with self._turn:
                 if self._report is None:
                     self._report = self._release(reason)
@@ -240,7 +244,8 @@ class Lease:
             return self._home.driver().release(hold, reason)
         finally:
             self._report = self._hold.report
-            self._home.gave_up(hold)
+            if self._report is not None:
+                self._home.gave_up(hold)
 
     def __enter__(self) -> Lease:
         return self
@@ -271,6 +276,9 @@ class Lease:
             return
         # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does it.
         hold.collected = True
+        if hold.given_up:
+            self._home.look()
+            return
         warnings.warn_explicit(
             f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
             ResourceWarning,
@@ -310,7 +318,7 @@ class LeaseCopy:
     """What a copied or unpickled Lease is: it can remove exactly that claim, and never speaks for it.
 
     ``valid()`` is always false: only the handle that renews a claim knows. Bind it to a client to release
-    (:meth:`~lockkit.client.Client.adopt`).
+    (:meth:`~lockkit.Client.adopt`).
     """
 
     def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:

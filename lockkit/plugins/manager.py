@@ -131,7 +131,7 @@ class PluginManager:
         """Call every implementation of a hook once, whatever the others do, and return how each ended.
 
         What a plugin raises is logged, and returned with its name. Raised again, after all were called, is only what a
-        signal threw into the main thread (:func:`lockkit.plugins.calling.from_signal`), and with ``raise_errors`` the first
+        signal threw into the main thread (``lockkit.plugins.calling.from_signal``), and with ``raise_errors`` the first
         error.
         """
         implementations = self.implementations(hook)
