@@ -292,7 +292,7 @@ class Client:
         """Note a hold, for deadlocks and reentrancy."""
         hold.where = self._where
         with self._mutex:
-            self._taken[hold.name] = [*self._taken.get(hold.name, ()), hold]
+            self._taken[hold.name] = [*(old for old in self._taken.get(hold.name, ()) if old.standing), hold]
 
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
@@ -302,6 +302,12 @@ class Client:
                 self._taken[hold.name] = rest
             else:
                 self._taken.pop(hold.name, None)
+
+    def look(self) -> None:
+        """Have the background look for collected leases. Takes no lock, so a finalizer may call it."""
+        driver = self._driver
+        if driver is not None and self._pid == os.getpid():
+            driver.heartbeat.look()
 
     def handle(self, hold: Hold) -> dict[str, object]:
         """What another process needs to release it. Contains the token."""

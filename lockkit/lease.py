@@ -33,6 +33,8 @@ class Hold:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
         since: Basis of the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
+        collected: Its handle is gone without having released it.
+        given_up: Its owner began to release it and was cut short: it need not be kept until its validity ends.
         key: Thread or task that took it; None once detached.
         depth: Levels of a reentrant hold that are still to be released; guarded by ``guard``.
     """
@@ -50,6 +52,7 @@ class Hold:
         "doubtful",
         "ended",
         "fence",
+        "given_up",
         "guard",
         "key",
         "lost_why",
@@ -87,6 +90,7 @@ class Hold:
         self.key: object = None
         self.ended = False
         self.collected = False
+        self.given_up = False
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
@@ -108,6 +112,11 @@ class Hold:
     @property
     def owner(self) -> Owner:
         return self.claim.terms.owner
+
+    @property
+    def standing(self) -> bool:
+        """Whether somebody still has it in hand: not released, lost, or collected."""
+        return not (self.ended or self.lost_why or self.collected)
 
     @property
     def lost(self) -> threading.Event:

@@ -280,7 +280,7 @@ class Lock:
             if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
                 continue
             with hold.guard:
-                if hold.depth == 0 or hold.ended:
+                if hold.depth == 0 or not hold.standing:
                     continue
                 hold.depth += 1
             lease = Lease(self._home, hold, caller())
@@ -291,7 +291,7 @@ class Lock:
         return None
 
     def _check_deadlock(self, own: list[Hold], key: object) -> None:
-        mine = [hold for hold in own if hold.key is key and not hold.ended and not hold.lost_why]
+        mine = [hold for hold in own if hold.key is key and hold.standing]
         terms = self.terms
         if mine and sum(hold.claim.terms.weight for hold in mine) + terms.weight > terms.capacity:
             raise DeadlockDetected(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from lockkit.clock import Clock
+from lockkit.drivers.ticker import Bell
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 
@@ -39,6 +41,7 @@ _LEVELS = {
 }
 _ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
 """Alerts that no event of their own tells of, and so no log line."""
+_LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is worth an INFO line."""
 
@@ -56,9 +59,11 @@ class Dispatcher:
         self._clock = clock
         self._deliver = deliver
         self._queue: deque[Event | Alert | Callable[[], None]] = deque()
-        self._condition = threading.Condition()
+        self._mutex = threading.Lock()
+        self._bell = Bell()
         self._thread: threading.Thread | None = None
         self._busy = False
+        self._closed = False
         self.listening = deliver is not None
 
     def wants(self, kind: str) -> bool:
@@ -83,59 +88,49 @@ class Dispatcher:
         self._put(callback)
 
     def flush(self, timeout: float) -> None:
-        """Wait until everything told so far has been delivered."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._queue and not self._busy, timeout)
+        """Wait until everything told so far has been delivered, at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while (self._queue or self._busy) and time.monotonic() < end:
+            time.sleep(0.005)
 
     def close(self, timeout: float) -> None:
         """End the thread after what is queued."""
+        self._closed = True
+        self._bell.ring()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            self._put(_stop)
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
 
     def _put(self, what: Event | Alert | Callable[[], None]) -> None:
-        with self._condition:
-            if len(self._queue) >= _QUEUE and isinstance(what, Event):
-                self._counters.add("events_dropped")
-                return
-            self._queue.append(what)
-            if self._thread is None:
+        if len(self._queue) >= _QUEUE and isinstance(what, Event):
+            self._counters.add("events_dropped")
+            return
+        self._queue.append(what)
+        with self._mutex:
+            if self._thread is None or not self._thread.is_alive():
                 try:
-                    thread = threading.Thread(target=self._run, name="lockkit-events", daemon=True)
-                    thread.start()
+                    self._thread = threading.Thread(target=self._run, name="lockkit-events", daemon=True)
+                    self._thread.start()
                 except RuntimeError:  # the interpreter is shutting down
-                    self._queue.pop()
                     return
-                self._thread = thread
-            self._condition.notify_all()
+        self._bell.ring()
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                while not self._queue:
-                    self._busy = False
-                    self._condition.notify_all()
-                    self._condition.wait()
+            self._busy = True
+            while self._queue:
                 what = self._queue.popleft()
-                self._busy = True
-            try:
-                if not isinstance(what, (Event, Alert)):
-                    what()
-                elif self._deliver is not None:
-                    self._deliver(what)
-            except _Stop:
+                try:
+                    if not isinstance(what, (Event, Alert)):
+                        what()
+                    elif self._deliver is not None:
+                        self._deliver(what)
+                except Exception:
+                    _log.exception("a callback or plugin failed on %r", what)
+            self._busy = False
+            if self._closed:
                 return
-            except Exception:
-                _log.exception("a callback or plugin failed on %r", what)
-
-
-class _Stop(BaseException):
-    """Ends the thread."""
-
-
-def _stop() -> None:
-    raise _Stop
+            self._bell.wait(_LONGEST_SLEEP)
 
 
 def _sentence(event: Event) -> str:

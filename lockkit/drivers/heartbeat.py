@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from lockkit.clock import Clock
-from lockkit.drivers.ticker import Ticker
+from lockkit.drivers.ticker import Bell, Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
@@ -49,19 +49,20 @@ class Holding:
 
 
 class Waiter:
-    """A waiting claim in the heartbeat, and the event that its thread waits on."""
+    """A waiting claim in the heartbeat, and the bell that its thread waits for."""
 
-    __slots__ = ("claim", "event", "hold", "next", "slack")
+    __slots__ = ("bell", "claim", "hold", "next", "slack")
 
     def __init__(self, claim: Claim, interval: float, now: float) -> None:
         self.claim = claim
         self.hold: Hold | None = None
-        self.event = threading.Event()
+        self.bell = Bell()
         self.slack = _COALESCE * interval
         self.next = now + interval
 
     def wake(self) -> None:
-        self.event.set()
+        """Have its thread ask again."""
+        self.bell.ring()
 
 
 class Heartbeat:
@@ -147,14 +148,21 @@ class Heartbeat:
         self._deadlines.poke(hold.expires())
 
     def waiting(self) -> list[Waiter]:
+        """The claims that wait."""
         with self._mutex:
             return [member for member in self._members.values() if isinstance(member, Waiter)]
 
+    def look(self) -> None:
+        """Look for what was collected or given up. Takes no lock, so a finalizer may call it."""
+        self._deadlines.nudge()
+
     def close(self) -> None:
+        """Stop both threads; does not wait for them."""
         self._beats.close()
         self._deadlines.close()
 
     def join(self, timeout: float) -> None:
+        """Wait for both threads to end, at most ``timeout`` seconds each."""
         self._beats.join(timeout)
         self._deadlines.join(timeout)
 
@@ -198,13 +206,14 @@ class Heartbeat:
             if hold.ended or hold.lost_why:
                 continue
             why = hold.overdue(now)
-            if not why and hold.collected and now >= hold.expires():
-                why = "lost"
+            if hold.collected and (hold.given_up or now >= hold.expires()):
+                why = "collected"
             if why:
-                self.stop_renewing(hold.claim.token)
-                self._perform(losing(hold, "collected" if hold.collected else why))
+                self._perform(losing(hold, why))
                 if hold.collected:
                     self.withdraw(hold.claim.token)
+                else:
+                    self.stop_renewing(hold.claim.token)
             else:
                 again = min(again, _next_deadline(hold, now))
         return again

@@ -387,9 +387,9 @@ class _Waits:
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
         while not driver.closed:
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
-            if left <= 0 or waiter.event.wait(min(left, _LONGEST_WAIT)):
+            if left <= 0 or waiter.bell.wait(left):
                 break
-        waiter.event.clear()
+        waiter.bell.hush()
         if driver.closed:
             raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
 

@@ -1,4 +1,4 @@
-"""A background thread that sleeps until something is due. Started lazily, daemonic, never waited for at exit."""
+"""Background threads that sleep until something is due. Started lazily, daemonic, never waited for at exit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,41 @@ from collections.abc import Callable
 
 from lockkit.clock import Clock
 
-__all__ = ["Ticker"]
+__all__ = ["Bell", "Ticker"]
 
 _log = logging.getLogger("lockkit.driver")
 _LONGEST_SLEEP = 60.0
 """Waits are on CLOCK_MONOTONIC and deadlines on CLOCK_BOOTTIME: after a suspend, look again within this many seconds."""
+
+
+class Bell:
+    """Wakes one waiting thread; a ring while nobody waits is kept for the next wait.
+
+    A bare lock in place of ``threading.Event`` or ``Condition``: those are Python code, and Ctrl-C (or any signal handler
+    that raises) between their bytecodes can leave their inner lock taken for good, with every later ring hanging. Taking
+    and releasing a bare lock cannot be torn.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake the waiting thread. Never blocks; may be called from anywhere, a finalizer included."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it has rung already
+            return
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a ring, at most ``timeout`` seconds; True if there was one."""
+        return self._lock.acquire(timeout=min(max(timeout, 0.0), _LONGEST_SLEEP))
+
+    def hush(self) -> None:
+        """Forget a ring that was kept."""
+        self._lock.acquire(blocking=False)
 
 
 class Ticker:
@@ -27,45 +57,56 @@ class Ticker:
         self._name = name
         self._turn = turn
         self._clock = clock
-        self._condition = threading.Condition()
+        self._mutex = threading.Lock()
+        self._bell = Bell()
         self._next = math.inf
-        self._thread: threading.Thread | None = None
+        self._nudged = False
         self._closed = False
+        self._thread: threading.Thread | None = None
 
     def poke(self, at: float) -> None:
         """Make sure that a turn begins by ``at`` (CLOCK_BOOTTIME seconds)."""
         if at >= self._next:
             return
-        with self._condition:
+        with self._mutex:
             if at >= self._next or self._closed:
                 return
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            # Rung before it is set: torn apart by Ctrl-C, this leaves a needless wake-up, not a missed one. The thread
+            # looks only once the mutex is free.
+            self._bell.ring()
             self._next = at
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-            self._condition.notify()
+
+    def nudge(self) -> None:
+        """Have a turn soon. Takes no lock, so a finalizer may call it; without a thread it waits for the next poke."""
+        self._nudged = True
+        self._bell.ring()
 
     def close(self) -> None:
         """Stop after the turn under way. Does not wait for it."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
+        self._closed = True
+        self._bell.ring()
 
     def join(self, timeout: float) -> None:
         """Wait for the thread to end, at most ``timeout`` seconds."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout)
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                while not self._closed and (left := self._next - self._clock.now()) > 0:
-                    self._condition.wait(min(left, _LONGEST_SLEEP))
-                if self._closed:
-                    return
-                self._next = math.inf
+            while not self._closed:
+                with self._mutex:
+                    left = self._next - self._clock.now()
+                    if left <= 0 or self._nudged:
+                        self._next = math.inf
+                        self._nudged = False
+                        break
+                self._bell.wait(left)
+            if self._closed:
+                return
             try:
                 again = self._turn()
             except Exception:

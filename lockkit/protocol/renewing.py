@@ -90,7 +90,8 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     """
     if not hold.lose(why):
         return
-    yield Orphan(hold.claim, abandon=hold.doubtful, graceful=False, after=hold.expires())
+    after = 0.0 if hold.given_up else hold.expires()
+    yield Orphan(hold.claim, abandon=hold.doubtful, graceful=hold.given_up, after=after)
     yield Lost(hold, why)
 
 
