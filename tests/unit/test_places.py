@@ -64,6 +64,7 @@ def test_the_longest_mount_point_decides(mounts):
     assert places.filesystem("/network/x", mounts=table) == "tmpfs"
     assert places.filesystem("/net", mounts=table) == "nfs"
     assert places.filesystem("/elsewhere", mounts=table) == "ext4"
+    assert places.filesystem("/netherlands/x", mounts=table) == "ext4"
 
 
 def test_of_stacked_mounts_the_last_decides(mounts):
