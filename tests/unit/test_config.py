@@ -437,8 +437,8 @@ def test_disabled_plugins_in_both_forms(world):
 
 
 def test_an_unknown_keyword(world):
-    with pytest.raises(ConfigError, match=r"unknown setting timout \(did you mean timeout\?\)"):
-        world.load(timout=3)
+    with pytest.raises(ConfigError, match=r"unknown setting timeouts \(did you mean timeout\?\)"):
+        world.load(timeouts=3)
 
 
 # -- cross-checks ---------------------------------------------------------------------------------------------
@@ -493,8 +493,8 @@ def test_a_plugins_table_becomes_its_struct(world):
     "text, told",
     [
         (
-            "chanel = 'x'",
-            r"\[plugins.my-alerts\] chanel: .*unknown field.*\(did you mean channel\? allowed: channel, rate, rules\)",
+            "channels = 'x'",
+            r"\[plugins.my-alerts\] channels: .*unknown field.*\(did you mean channel\? allowed: channel, rate, rules\)",
         ),
         ("rate = 'x'", r"\[plugins.my-alerts\] rate: Expected `int`, got `str`"),
         ("rules.a = ['x']", r"\[plugins.my-alerts\] rules\S*: Expected `int`, got `str`"),

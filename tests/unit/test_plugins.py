@@ -119,7 +119,7 @@ def exiting_import():
 
 
 def unknown_hook():
-    return module("@hookimpl\ndef lockkit_clenup(context): pass\n@hookimpl\ndef lockkit_event(event): 1/0")
+    return module("@hookimpl\ndef lockkit_cleanups(context): pass\n@hookimpl\ndef lockkit_event(event): 1/0")
 
 
 def unknown_argument():
@@ -139,7 +139,7 @@ def an_async_hook():
     [
         (broken_import, "ImportError: no module named torch"),
         (exiting_import, "SystemExit: 3"),
-        (unknown_hook, "lockkit_clenup"),
+        (unknown_hook, "lockkit_cleanups"),
         (unknown_argument, "evnt"),
         (a_wrapper, "hook wrapper"),
         (an_async_hook, "must be a plain function, not async"),
@@ -200,7 +200,7 @@ def test_ctrl_c_during_an_import_is_the_users():
 
 
 def test_what_code_hands_over_must_work():
-    with pytest.raises(PluginError, match="lockkit_clenup"):
+    with pytest.raises(PluginError, match="lockkit_cleanups"):
         build(unknown_hook())
     with pytest.raises(PluginError, match="neither a module nor an instance"):
         build(Recorder)

@@ -9,11 +9,14 @@ import pytest
 
 from lockkit.plugins import discovery
 
+# What Python itself imports late must stay in reach; other distributions must not.
+STDLIB = [entry for entry in sys.path if entry.startswith(sys.base_prefix) and "-packages" not in entry]
+
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """A folder on the path, and a function that installs a distribution into it."""
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *STDLIB])
 
     def install(name, entry_points, version="1.0", folder=tmp_path, form="{name}-{version}.dist-info"):
         info = folder / form.format(name=name, version=version)
@@ -53,7 +56,7 @@ def test_the_first_of_a_name_on_the_path_hides_the_others(site, tmp_path, monkey
     site("my.plugin", "[lockkit]\nold = mod\n", "1.0", folder=later)
     site("Hidden", None)
     site("hidden", "[lockkit]\nhidden = mod\n", folder=later)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), str(later)])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(later), *STDLIB])
     assert [entry.name for entry in discovery.installed()] == ["new"]
 
 
@@ -73,7 +76,7 @@ def test_a_zip_file_on_the_path_is_left_to_the_library(site, tmp_path, monkeypat
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("zipped-3.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 3.0\n")
         file.writestr("zipped-3.0.dist-info/entry_points.txt", "[lockkit]\nzipped = mod\n")
-    monkeypatch.setattr(sys, "path", [str(archive)])
+    monkeypatch.setattr(sys, "path", [str(archive), *STDLIB])
     assert discovery.installed() == (discovery.Installed("zipped", "mod", "zipped", "3.0"),)
 
 
