@@ -1,8 +1,8 @@
 """lockkit: distributed locks with fences, on the coordination service you already run, or on none.
 
-    client = lockkit.connect()
-    with client.lock("gpu:0", ttl=30).acquire(timeout=600) as lease:
-        ...
+client = lockkit.connect()
+with client.lock("gpu:0", ttl=30).acquire(timeout=600) as lease:
+...
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from lockkit.clock import SYSTEM, Clock
 from lockkit.config import Config, load, redact
 from lockkit.decorator import locked
 from lockkit.drivers.dispatch import Dispatcher
-from lockkit.drivers.lifecycle import at_exit, on_sigterm as release_on_sigterm
+from lockkit.drivers.lifecycle import at_exit
+from lockkit.drivers.lifecycle import on_sigterm as release_on_sigterm
 from lockkit.drivers.threads import Driver
 from lockkit.errors import AcquireCancelled, ConfigError
 from lockkit.events import Counters
@@ -130,7 +131,9 @@ class Client:
     def rwlock(self, name: str, **options: Unpack[Options]) -> RWLock:
         """A reader/writer lock: ``.read()`` and ``.write()`` are locks. Otherwise as :meth:`lock`."""
         reader = build(self, self.config, self.owner, name, "read", 1, RW_CAPACITY, options)
-        return RWLock(reader, build(self, self.config, self.owner, name, "write", RW_CAPACITY, RW_CAPACITY, options))
+        return RWLock(
+            reader, build(self, self.config, self.owner, name, "write", RW_CAPACITY, RW_CAPACITY, options)
+        )
 
     def locked(
         self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
@@ -166,13 +169,16 @@ class Client:
         A held claim is marked: its holder learns that it is lost, and nobody is granted before it can have learned.
 
         Args:
+            name: The lock.
             claim_id: As ``inspect`` shows it.
             reason: Kept with the claim, in the log and in events.
             now: Remove at once. Waives that guarantee: the holder may still believe that it holds.
         """
         check_name(name)
         if not reason or not isinstance(reason, str):
-            raise ConfigError("evict needs a reason", name=name, hint="say why, for those who look at the log")
+            raise ConfigError(
+                "evict needs a reason", name=name, hint="say why, for those who look at the log"
+            )
         by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
         with contextlib.suppress(ConfigError):  # the note is full; the log has it
             self.annotate(name, claim_id, by)
@@ -180,7 +186,9 @@ class Client:
         if result.outcome != "ABSENT":
             fence = result.claim.fence if result.claim else None
             self.driver().dispatcher.tell(
-                Event("evicted", name, claim_id, fence, reason, data={"by": str(self.owner), "now": now or None})
+                Event(
+                    "evicted", name, claim_id, fence, reason, data={"by": str(self.owner), "now": now or None}
+                )
             )
         return result
 
@@ -348,7 +356,9 @@ class Client:
             except (Refused, Unknown) as trouble:
                 raise trouble.error from None
             self.capabilities = backend.capabilities
-            listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations("lockkit_alert")
+            listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations(
+                "lockkit_alert"
+            )
             self._driver = Driver(
                 backend,
                 self.clock,
@@ -428,6 +438,7 @@ def connect(
         scope: Refuse a store that excludes less than this.
         state_dir: Where embedded stores and journals live.
         task: What this process works on; shown with its claims.
+        clock: Time; a simulation passes its own.
         where: "wrapper" for a program that runs another under a lock.
 
     Raises:
@@ -441,7 +452,9 @@ def connect(
         )
     if on_sigterm not in (None, "release"):
         raise ConfigError(f"on_sigterm must be None or 'release', not {on_sigterm!r}")
-    manager = PluginManager(plugins, disabled=config.disable_plugins, raise_errors=config.plugin_errors == "raise")
+    manager = PluginManager(
+        plugins, disabled=config.disable_plugins, raise_errors=config.plugin_errors == "raise"
+    )
     client = Client(config, manager, clock=clock, task=task, where=where)
     if on_sigterm == "release":
         release_on_sigterm(client)

@@ -20,7 +20,10 @@ R = TypeVar("R")
 
 
 def locked(
-    make: Callable[[str], Lock], count: Callable[[Skipped], None], template: str, on_busy: Literal["raise", "skip"]
+    make: Callable[[str], Lock],
+    count: Callable[[Skipped], None],
+    template: str,
+    on_busy: Literal["raise", "skip"],
 ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
     """The decorator behind :meth:`lockkit.client.Client.locked`."""
     if on_busy not in ("raise", "skip"):
@@ -28,7 +31,9 @@ def locked(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
         if inspect.iscoroutinefunction(function):
-            raise ConfigError(f"{function.__qualname__} is a coroutine function; this client is not asynchronous")
+            raise ConfigError(
+                f"{function.__qualname__} is a coroutine function; this client is not asynchronous"
+            )
         signature = inspect.signature(function)
         _check_template(template, signature, function.__qualname__)
 
@@ -63,6 +68,8 @@ def _check_template(template: str, signature: inspect.Signature, function: str) 
         root = field.partition(".")[0].partition("[")[0]
         if root not in signature.parameters:
             known = ", ".join(signature.parameters) or "none"
-            raise ConfigError(f"{template!r}: {function} has no argument {root!r}", hint=f"its arguments: {known}")
+            raise ConfigError(
+                f"{template!r}: {function} has no argument {root!r}", hint=f"its arguments: {known}"
+            )
     if not fields:
         check_name(template)

@@ -28,9 +28,19 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
         ConfigError: It is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`, or 0 without leave.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{what} must be a number of seconds, not {value!r}", hint=f"for instance {what}=30")
-    number = float(value) if isinstance(value, float) or abs(value) <= LONGEST else math.inf  # an int may be too big
-    if math.isnan(number) or math.isinf(number) or number < 0 or number > LONGEST or (number == 0 and not zero):
+        raise ConfigError(
+            f"{what} must be a number of seconds, not {value!r}", hint=f"for instance {what}=30"
+        )
+    number = (
+        float(value) if isinstance(value, float) or abs(value) <= LONGEST else math.inf
+    )  # an int may be too big
+    if (
+        math.isnan(number)
+        or math.isinf(number)
+        or number < 0
+        or number > LONGEST
+        or (number == 0 and not zero)
+    ):
         low = "0" if zero else "more than 0"
         raise ConfigError(f"{what} must be {low} and at most {LONGEST:.0f} seconds, not {value!r}")
     return number
@@ -50,7 +60,9 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
             raise
     parts = _PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise ConfigError(f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m")
+        raise ConfigError(
+            f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m"
+        )
     return seconds(sum(float(number) * _UNITS[unit] for number, unit in parts), what=what, zero=zero)
 
 

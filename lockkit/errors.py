@@ -44,7 +44,12 @@ class LockkitError(Exception):
     """
 
     def __init__(
-        self, message: str, *, name: str | None = None, holder: ClaimInfo | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        name: str | None = None,
+        holder: ClaimInfo | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -129,7 +134,9 @@ class ReleaseFailed(LockkitError):
         report: The :class:`~lockkit.facts.ReleaseReport`, layer by layer.
     """
 
-    def __init__(self, message: str, *, report: ReleaseReport, name: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, report: ReleaseReport, name: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, name=name, hint=hint)
         self.report = report
 

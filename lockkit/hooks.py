@@ -1,9 +1,9 @@
 """The marker with which plugins tag their hook implementations.
 
-    from lockkit.hooks import hookimpl
+from lockkit.hooks import hookimpl
 
-    @hookimpl
-    def lockkit_cleanup(context): ...
+@hookimpl
+def lockkit_cleanup(context): ...
 """
 
 from __future__ import annotations

@@ -148,8 +148,7 @@ class Hold:
                 return not self.lost_why
             if self._over(now):
                 return False
-            if basis > self.basis:
-                self.basis = basis
+            self.basis = max(self.basis, basis)
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:

@@ -149,7 +149,7 @@ class Lease:
             NotHeld: It was released, or belongs to another process.
         """
         if not self.valid():
-            raise self._invalid()
+            raise self.invalid()
 
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
@@ -176,7 +176,8 @@ class Lease:
         terms = self._hold.claim.terms
         if ttl < terms.ttl:
             raise ConfigError(
-                f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s", hint="deadlines only grow; release instead"
+                f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s",
+                hint="deadlines only grow; release instead",
             )
         capabilities = self._home.capabilities
         if capabilities.fixed_ttl:
@@ -265,7 +266,7 @@ class Lease:
                 if layer.error:
                     error.add_note(f"lockkit: releasing {self.name!r}, {layer.layer} layer: {layer.error}")
         elif report.outcome == "LOST" or self._hold.lost_why:
-            raise self._invalid()
+            raise self.invalid()
 
     def __del__(self) -> None:
         hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
@@ -298,9 +299,10 @@ class Lease:
 
     def _require_own(self) -> None:
         if not self._mine() or self._hold.ended or self._hold.lost_why:
-            raise self._invalid()
+            raise self.invalid()
 
-    def _invalid(self) -> LeaseLost | NotHeld:
+    def invalid(self) -> LeaseLost | NotHeld:
+        """The error that says why it is not valid."""
         hold = self._hold
         if not self._mine():
             text = f"the lease of {hold.name!r} belongs to process {hold.pid}; in a forked child it is inert"
@@ -360,7 +362,9 @@ class LeaseCopy:
     def _bound(self) -> Home:
         if self._home is None:
             raise NotHeld(
-                f"this copy of the lease of {self.name!r} has no client", name=self.name, hint="client.adopt(copy)"
+                f"this copy of the lease of {self.name!r} has no client",
+                name=self.name,
+                hint="client.adopt(copy)",
             )
         return self._home
 
@@ -395,7 +399,7 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
 
 def caller() -> tuple[str, int]:
     """File and line outside this package that asked, for the ResourceWarning."""
-    frame = sys._getframe(2)
+    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does)
     while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

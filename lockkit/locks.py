@@ -82,7 +82,9 @@ def build(
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
         raise ConfigError(
-            f"no such option: {', '.join(sorted(unknown))}", name=name, hint=f"the options: {', '.join(Options.__annotations__)}"
+            f"no such option: {', '.join(sorted(unknown))}",
+            name=name,
+            hint=f"the options: {', '.join(Options.__annotations__)}",
         )
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
@@ -111,7 +113,9 @@ def _terms(
     check_name(name)
     ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
     if not can.min_ttl <= ttl <= can.max_ttl:
-        raise ConfigError(f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}", name=name)
+        raise ConfigError(
+            f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}", name=name
+        )
     max_hold = options.get("max_hold", config.max_hold)
     if max_hold is not None:
         max_hold = durations.seconds(max_hold, what="max_hold")
@@ -159,7 +163,7 @@ def whole(value: object, what: str, name: str) -> int:
 def holder_key() -> object:
     """The running asyncio task, else the current thread: objects, because identifiers are used again."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (the one that does not raise)
         task: object = asyncio.current_task()
         if task is not None:
             return task
@@ -199,7 +203,7 @@ class Lock:
 
     def acquire(
         self,
-        timeout: float | None | Default = DEFAULT,
+        timeout: float | Default | None = DEFAULT,
         *,
         note: Mapping[str, object] | None = None,
         on_wait: OnWait | None = None,
@@ -232,7 +236,12 @@ class Lock:
         return self._acquire(0.0, note, None, attempt_only=True)
 
     def _acquire(
-        self, timeout: float | None, note: Mapping[str, object] | None, on_wait: OnWait | None, *, attempt_only: bool
+        self,
+        timeout: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        *,
+        attempt_only: bool,
     ) -> Lease | None:
         home = self._home
         driver = home.driver()
@@ -286,7 +295,7 @@ class Lock:
             lease = Lease(self._home, hold, caller())
             if not lease.valid():
                 lease.release()
-                raise lease._invalid()
+                raise lease.invalid()
             return lease
         return None
 

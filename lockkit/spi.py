@@ -232,7 +232,7 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """Append the claim, or say how it stands; turn it into HELD if it fits.
 
         ``create=True`` is sent first, and again only while the outcome is UNKNOWN: it appends the claim, or reports the
@@ -327,7 +327,7 @@ class OpenOptions:
     clock: Clock = SYSTEM
     state_dir: str | None = None
     strict: bool = False
-    warn: Callable[[str], None] = lambda message: None
+    warn: Callable[[str], None] = lambda _message: None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -47,7 +47,11 @@ class CleanupRuns:
     """
 
     def __init__(
-        self, hooks: Sequence[CleanupHook], overruns: Overruns, clock: Clock, context: Callable[[float], CleanupContext]
+        self,
+        hooks: Sequence[CleanupHook],
+        overruns: Overruns,
+        clock: Clock,
+        context: Callable[[float], CleanupContext],
     ) -> None:
         self._hooks = dict(hooks)
         self._overruns = overruns
@@ -65,7 +69,9 @@ class CleanupRuns:
             return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
         run = self._runs.get(plugin)
         if run is None:
-            run = self._runs[plugin] = _Run((plugin, self._hooks[plugin]), self._context(self._clock.now() + budget), self._clock)
+            run = self._runs[plugin] = _Run(
+                (plugin, self._hooks[plugin]), self._context(self._clock.now() + budget), self._clock
+            )
         try:
             report = run.wait(budget)
         except BaseException as interrupt:
@@ -99,7 +105,9 @@ class _Run:
         if not self._done.wait(max(0.0, self._began + budget - self._clock.now())):
             return HookReport(self._plugin, "RUNNING", self._clock.now() - self._began, "still running")
         if self._error is not None:
-            return HookReport(self._plugin, "FAILED", self._took, f"{type(self._error).__name__}: {self._error}")
+            return HookReport(
+                self._plugin, "FAILED", self._took, f"{type(self._error).__name__}: {self._error}"
+            )
         return HookReport(self._plugin, "DONE", self._took)
 
     def _run(self) -> None:

@@ -54,7 +54,9 @@ class Dispatcher:
         deliver: Called on the thread with each event or alert; None if no plugin listens.
     """
 
-    def __init__(self, counters: Counters, clock: Clock, deliver: Callable[[Event | Alert], None] | None) -> None:
+    def __init__(
+        self, counters: Counters, clock: Clock, deliver: Callable[[Event | Alert], None] | None
+    ) -> None:
         self._counters = counters
         self._clock = clock
         self._deliver = deliver

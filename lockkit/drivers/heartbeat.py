@@ -178,16 +178,18 @@ class Heartbeat:
                 renewing(members, self._clock.now, self._budget(members, now), self._renewed)
             )
             self._failures = 0 if answered else self._failures + 1
-            self._reschedule(members, answered)
+            self._reschedule(members, answered=answered)
         with self._mutex:
             return min((member.next for member in self._members.values()), default=math.inf)
 
     def _budget(self, members: list[Holding | Waiter], now: float) -> float:
         """Up to the request timeout, but short enough to send once more before the first of them runs out."""
-        left = min((member.hold.expires() - now for member in members if member.hold), default=self._request_timeout)
+        left = min(
+            (member.hold.expires() - now for member in members if member.hold), default=self._request_timeout
+        )
         return max(0.05, min(self._request_timeout, left / 2)) if left > 0 else self._request_timeout
 
-    def _reschedule(self, members: list[Holding | Waiter], answered: bool) -> None:
+    def _reschedule(self, members: list[Holding | Waiter], *, answered: bool) -> None:
         now = self._clock.now()
         for member in members:
             if not answered:

@@ -30,7 +30,9 @@ class _Entry:
 class Orphans:
     """Removes what it is given, in the background, each one until the store's answer is definite."""
 
-    def __init__(self, backend: Backend, clock: Clock, tell: Callable[[Event], None], request_timeout: float) -> None:
+    def __init__(
+        self, backend: Backend, clock: Clock, tell: Callable[[Event], None], request_timeout: float
+    ) -> None:
         self._backend = backend
         self._clock = clock
         self._tell = tell

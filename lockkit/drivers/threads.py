@@ -14,7 +14,16 @@ from lockkit.drivers.heartbeat import Heartbeat, Waiter
 from lockkit.drivers.orphans import Orphans
 from lockkit.errors import AcquireCancelled, AcquireTimeout, LeaseLost, LockkitError
 from lockkit.events import Counters
-from lockkit.facts import Alert, CleanupContext, Event, LayerReport, Reason, ReleaseOutcome, ReleaseReport, Waiting
+from lockkit.facts import (
+    Alert,
+    CleanupContext,
+    Event,
+    LayerReport,
+    Reason,
+    ReleaseOutcome,
+    ReleaseReport,
+    Waiting,
+)
 from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
@@ -99,7 +108,9 @@ class Driver:
         waits = _Waits(self, on_wait)
         hold: Hold | None
         try:
-            hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, random.random), waits)
+            hold = self._drive(
+                acquiring(attempt, self._capabilities, clock.now, clock.wall, random.random), waits
+            )
             if hold is not None:
                 attempt.hold = hold
                 self.heartbeat.hold(hold)
@@ -137,29 +148,36 @@ class Driver:
                 attempt.sent = False
                 if self.closed:
                     self.orphans.flush(_LATE_BUDGET)
-            except Exception:
-                raise
-            except BaseException:  # it is raised already; this one must not leave a claim behind
-                continue
+            except BaseException as another:
+                if isinstance(another, Exception):
+                    raise
 
     def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
         """Run the release pipeline to its end, whatever interrupts it; then raise what did."""
         hooks = self._cleanup_hooks()
-        release = Release(hold, reason, [name for name, _ in hooks], self._cleanup_budget, self.request_timeout)
+        release = Release(
+            hold, reason, [name for name, _ in hooks], self._cleanup_budget, self.request_timeout
+        )
         runs = None
         if hooks:
-            runs = CleanupRuns(hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end))
+            runs = CleanupRuns(
+                hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end)
+            )
         began = hold.since
         report: ReleaseReport | None = None
         while report is None:
             try:
                 report = self._drive(releasing(release, self.clock.now), None, runs)
-            except BaseException as interrupt:  # hit the generator itself; it goes on from what `release` records
+            except (
+                BaseException
+            ) as interrupt:  # hit the generator itself; it goes on from what `release` records
                 release.interrupts.append(interrupt)
         self._count(release, report)
         if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
             held = self.clock.now() - began
-            self.dispatcher.tell(Event("released", hold.name, hold.claim_id, hold.fence, reason, duration=held))
+            self.dispatcher.tell(
+                Event("released", hold.name, hold.claim_id, hold.fence, reason, duration=held)
+            )
         interrupts = (runs.interrupts if runs else []) + release.interrupts
         if interrupts:
             raise interrupts[0]
@@ -183,7 +201,9 @@ class Driver:
     def extend(self, hold: Hold, claim: Claim) -> None:
         """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
-        renewal = self._ask(hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, self.request_timeout))
+        renewal = self._ask(
+            hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, self.request_timeout)
+        )
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
             self.heartbeat.again(hold)
@@ -265,7 +285,9 @@ class Driver:
 
     # -- effects
 
-    def _drive(self, generator: Generator[Effect, Any, Any], waits: _Waits | None, runs: CleanupRuns | None = None) -> Any:
+    def _drive(
+        self, generator: Generator[Effect, Any, Any], waits: _Waits | None, runs: CleanupRuns | None = None
+    ) -> Any:
         """Perform a generator's effects until it returns."""
         backend = self.backend
         try:
@@ -380,7 +402,9 @@ class _Waits:
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
-            self._watch = driver.backend.watch(effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim)
+            self._watch = driver.backend.watch(
+                effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim
+            )
             self._blockers = effect.blockers
         if self._on_wait is not None:
             waited = driver.clock.now() - self.began

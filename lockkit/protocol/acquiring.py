@@ -97,18 +97,14 @@ def acquiring(
             was_sent, attempt.sent = attempt.sent, True
             try:
                 answer = yield Call("acquire", (claim, create), pace.budget(before))
-            except Refused as refusal:
-                attempt.sent = was_sent
-                if not refusal.retry or pace.gives_up(now()):
+            except (Refused, Unknown) as trouble:
+                if isinstance(trouble, Unknown):
+                    attempt.doubtful = True
+                else:
+                    attempt.sent = was_sent
+                if pace.gives_up(trouble, now()):
                     yield from _give_up(attempt, pace, now)
-                    raise _named(refusal.error, attempt) from None
-                yield Pause(pace.next_try(now()))
-                continue
-            except Unknown as unknown:
-                attempt.doubtful = True
-                if pace.gives_up(now()):
-                    yield from _give_up(attempt, pace, now)
-                    raise _named(unknown.error, attempt) from None
+                    raise _named(trouble.error, attempt) from None
                 yield Pause(pace.next_try(now()))
                 continue
             at = now()
@@ -135,7 +131,9 @@ def acquiring(
                     raise _mismatch(attempt, answer.capacity)
                 if not pace.over(at):
                     yield from pace.report(attempt, answer, at)
-                    yield WaitForWake(claim, answer.blockers, pace.until(answer), answer.position, answer.holder)
+                    yield WaitForWake(
+                        claim, answer.blockers, pace.until(answer), answer.position, answer.holder
+                    )
                 continue
             if isinstance(answer, Busy):
                 attempt.sent = attempt.doubtful
@@ -181,8 +179,10 @@ class _Pace:
         self._good = at
         self._tries = 0
 
-    def gives_up(self, at: float) -> bool:
-        """Whether the trouble has lasted too long."""
+    def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
+        """Whether the trouble is final, or has lasted too long."""
+        if isinstance(trouble, Refused) and not trouble.retry:
+            return True
         if self._limit is not None:
             return at >= self._limit
         return at >= (self.start + self._request if self._good is None else self._good + OUTAGE_LIMIT)
@@ -254,7 +254,10 @@ def _mismatch(attempt: Attempt, capacity: int | None) -> CapacityMismatch:
         by = f" by {holder.owner} (lockkit {holder.owner.version or 'unknown'})" if holder else ""
         text = f"{name!r} is in use with capacity {capacity}{by}, not {terms.capacity}"
     return CapacityMismatch(
-        text, name=name, holder=holder, hint="use one capacity everywhere, or change it: lockkit resize NAME N"
+        text,
+        name=name,
+        holder=holder,
+        hint="use one capacity everywhere, or change it: lockkit resize NAME N",
     )
 
 

@@ -13,9 +13,29 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lockkit.facts import Alert, Event, HookReport, LayerOutcome, LayerReport, Reason, ReleaseOutcome, ReleaseReport
+from lockkit.facts import (
+    Alert,
+    Event,
+    HookReport,
+    LayerOutcome,
+    LayerReport,
+    Reason,
+    ReleaseOutcome,
+    ReleaseReport,
+)
 from lockkit.lease import Hold
-from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan, Pause, RecordFailure, RunHook, Withdraw
+from lockkit.protocol.effects import (
+    Call,
+    Effect,
+    Lost,
+    Notify,
+    Now,
+    Orphan,
+    Pause,
+    RecordFailure,
+    RunHook,
+    Withdraw,
+)
 from lockkit.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "Release", "releasing"]
@@ -86,7 +106,9 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
         yield from _abandon(release, now)
     report = _report(release)
     if release.stolen:
-        yield Notify(_alert(release, "ownership_violation", "P1", "its claim was gone while it was still valid"))
+        yield Notify(
+            _alert(release, "ownership_violation", "P1", "its claim was gone while it was still valid")
+        )
     hold.report = report
     return report
 
@@ -179,7 +201,9 @@ def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
         }
     )
     yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
-    yield Notify(_alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}"))
+    yield Notify(
+        _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
+    )
 
 
 def _report(release: Release) -> ReleaseReport:
@@ -189,7 +213,13 @@ def _report(release: Release) -> ReleaseReport:
     if hooks:
         bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
         layers.append(
-            LayerReport("cleanup", bad.outcome if bad else "DONE", release.cleaned or 0.0, bad.error if bad else None, hooks)
+            LayerReport(
+                "cleanup",
+                bad.outcome if bad else "DONE",
+                release.cleaned or 0.0,
+                bad.error if bad else None,
+                hooks,
+            )
         )
     layers.extend(layer for layer in (release.normal, release.emergency) if layer is not None)
     return ReleaseReport(
@@ -199,7 +229,9 @@ def _report(release: Release) -> ReleaseReport:
         release.outcome or "ABANDONED",
         release.reason,
         tuple(layers),
-        expires_by=hold.since_wall + (hold.expires() - hold.since) if release.outcome == "ABANDONED" else None,
+        expires_by=hold.since_wall + (hold.expires() - hold.since)
+        if release.outcome == "ABANDONED"
+        else None,
         errors=tuple(release.errors),
     )
 

@@ -61,7 +61,9 @@ def renewing(
     except (Refused, Unknown) as trouble:
         for member in members:
             if member.hold is not None and not member.hold.ended:
-                event = Event("renewal_failed", member.claim.terms.name, member.hold.claim_id, member.hold.fence)
+                event = Event(
+                    "renewal_failed", member.claim.terms.name, member.hold.claim_id, member.hold.fence
+                )
                 yield Notify(_with(event, str(trouble)))
         return False
     at = now()
