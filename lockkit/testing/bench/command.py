@@ -1,0 +1,77 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lockkit.testing.bench.calls import pipeline, uncontended
+from lockkit.testing.bench.contenders import peers
+from lockkit.testing.bench.figures import Figure, document, progress, sentence, table
+from lockkit.testing.bench.processes import handoff, held, stall, startup
+
+__all__ = ["BENCHES", "main"]
+
+BENCHES: Mapping[str, Callable[..., list[Figure]]] = {
+    "uncontended": uncontended,
+    "pipeline": pipeline,
+    "hand-off": handoff,
+    "stall": stall,
+    "held": held,
+    "start-up": startup,
+}
+"""Every bench by name: ``bench(folder, url, store, quick=...) -> figures``."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run benches and print what they found.
+
+    Returns:
+        0; that a target is missed is printed, and is no failure: machines differ.
+    """
+    options = _options(args)
+    began = time.monotonic()
+    found: list[Figure] = []
+    _, missing = peers()
+    with tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
+        url = options.url or f"sqlite:{folder}/lockkit.db"
+        store = f"lockkit, {'SQLite' if url.startswith('sqlite:') else url.partition(':')[0]}"
+        for name in options.bench or BENCHES:
+            progress(name)
+            found += BENCHES[name](Path(folder), url, store, quick=options.quick)
+    if options.json:
+        written = document(found, missing, time.monotonic() - began, quick=options.quick)
+        sys.stdout.write(json.dumps(written) + "\n")
+        return 0
+    sys.stdout.write(f"{table(found)}\n\n{sentence()}{', quick' if options.quick else ''}\n")
+    if missing:
+        sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {' '.join(missing)}\n")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors end with 64, as everywhere in lockkit."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(64, f"{self.prog}: {message}\n")
+
+
+def _options(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        "lockkit bench", description="Measure locks on this machine. Compare figures of one run only."
+    )
+    parser.add_argument("bench", nargs="*", help=f"which: {', '.join(BENCHES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="a few seconds, for a first impression")
+    parser.add_argument("--json", action="store_true", help="a document of schema lockkit.bench/1")
+    parser.add_argument("--url", help="a store to measure in place of SQLite in a temporary folder")
+    options = parser.parse_args(args)
+    unknown = [name for name in options.bench if name not in BENCHES]
+    if unknown:
+        parser.error(f"no such bench: {', '.join(unknown)}; there is {', '.join(BENCHES)}")
+    return options

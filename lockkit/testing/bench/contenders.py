@@ -1,0 +1,112 @@
+"""Who is measured: lockkit on its stores, the floor, and the libraries that people use on one host.
+
+The libraries are optional. Each is used as its own documentation shows it first, with its defaults.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lockkit
+
+__all__ = ["FLOCK", "FLOOR", "MEMORY", "PEERS", "Contender", "opened", "peers"]
+
+FLOOR = "floor: 2 SQLite commits"
+FLOCK = "floor: flock(2), blocking"
+MEMORY = "lockkit, memory"
+PEERS = ("filelock", "portalocker", "fasteners")
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way of excluding others.
+
+    Attributes:
+        acquire: Takes the lock, waiting as long as it must; returns what ``release`` is given.
+        release: Lets it go.
+    """
+
+    name: str
+    acquire: Callable[[], Any]
+    release: Callable[[Any], object]
+
+    def both(self) -> None:
+        """Acquire and release, once."""
+        self.release(self.acquire())
+
+
+def peers() -> tuple[list[str], list[str]]:
+    """Which of the other libraries are installed, and which are missing."""
+    found = [name for name in PEERS if find_spec(name) is not None]
+    return found, [name for name in PEERS if name not in found]
+
+
+@contextmanager
+def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Contender]]:
+    """The contenders of these names, each with its own file in ``folder``; every other name is lockkit on ``url``."""
+    with ExitStack() as stack:
+        made: dict[str, Contender] = {}
+        for name in names:
+            if name == FLOOR:
+                made[name] = _floor(stack, folder)
+            elif name == FLOCK:
+                made[name] = _flock(stack, folder)
+            elif name in PEERS:
+                made[name] = _peer(name, folder)
+            else:
+                made[name] = _lockkit(stack, name, "memory:" if name == MEMORY else url, folder)
+        yield made
+
+
+def _lockkit(stack: ExitStack, name: str, url: str, folder: Path) -> Contender:
+    client = stack.enter_context(lockkit.connect(url, state_dir=str(folder)))
+    lock = client.lock("bench")
+    return Contender(name, lock.acquire, lockkit.Lease.release)
+
+
+def _floor(stack: ExitStack, folder: Path) -> Contender:
+    """What no lock in a SQLite file can beat: one row inserted, committed, deleted, committed."""
+    connection = sqlite3.connect(folder / "floor.db", isolation_level=None)
+    stack.callback(connection.close)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("CREATE TABLE IF NOT EXISTS floor (name TEXT PRIMARY KEY, token TEXT) WITHOUT ROWID")
+    execute = connection.execute
+    return Contender(
+        FLOOR,
+        lambda: execute("INSERT INTO floor VALUES ('bench', 'token')"),
+        lambda _: execute("DELETE FROM floor WHERE name = 'bench' AND token = 'token'"),
+    )
+
+
+def _flock(stack: ExitStack, folder: Path) -> Contender:
+    """What no hand-off between processes can beat: the kernel's own queue, which knows neither timeout nor order."""
+    descriptor = os.open(folder / "flock", os.O_RDWR | os.O_CREAT, 0o600)
+    stack.callback(os.close, descriptor)
+    return Contender(
+        FLOCK,
+        lambda: fcntl.flock(descriptor, fcntl.LOCK_EX),
+        lambda _: fcntl.flock(descriptor, fcntl.LOCK_UN),
+    )
+
+
+def _peer(name: str, folder: Path) -> Contender:
+    module: Any = import_module(name)
+    path = str(folder / name)
+    lock: Any
+    if name == "filelock":
+        lock = module.FileLock(path)
+    elif name == "portalocker":
+        lock = module.Lock(path, timeout=60)
+    else:
+        lock = module.InterProcessLock(path)
+    return Contender(name, lock.acquire, lambda _: lock.release())

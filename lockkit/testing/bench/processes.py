@@ -1,0 +1,151 @@
+"""What concerns several processes: the hand-off, a stalled neighbour, many held locks, and starting up."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import lockkit
+from lockkit.testing.bench.contenders import FLOCK, Contender, opened, peers
+from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.rounds import interleaved, percentile
+from lockkit.testing.bench.workers import STALL, Worker, started
+
+__all__ = ["handoff", "held", "stall", "startup"]
+
+_HANDOFF, _BUSY, _STALL = 2.0, 2.0, 50.0
+_BEAT, _WEIGHT = 1.0, 4.0
+_IMPORT, _RUN = 40.0, 120.0
+
+
+def handoff(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
+    """From just before release in one process to acquired in another that waits; and what the waiting costs in CPU."""
+    found, _ = peers()
+    names = [FLOCK, store, *found]
+    rounds, long_wait = (8, 1.0) if quick else (60, 3.0)
+    figures = []
+    with opened(names, folder, url) as made:
+        taken: dict[str, list[float]] = {}
+        busy: dict[str, float] = {}
+        for name in names:  # not interleaved: a waiter of one kind beside another's would only disturb it
+            with started("waiter", name, str(folder), url) as worker:
+                worker.hear()
+                _hand(made[name], worker, 0.2)
+                taken[name] = [
+                    _hand(made[name], worker, random.uniform(0.02, 0.12))[0]  # in no poller's rhythm
+                    for _ in range(rounds)
+                ]
+                busy[name] = _hand(made[name], worker, long_wait)[1] / long_wait * 100
+    fastest = min((median(taken[name]) for name in found), default=None)
+    for name in names:
+        middle, worst = median(taken[name]) * 1e3, percentile(taken[name], 0.99) * 1e3
+        if name == store:
+            figures.append(Figure("hand-off", name, "median", middle, "ms").at_most(_HANDOFF))
+            if fastest is not None:
+                target = f"<= fastest peer ({fastest * 1e3:.2f} ms)"
+                met = middle <= fastest * 1e3
+                figures.append(Figure("hand-off", name, "median, to its peers", middle, "ms", target, met))
+            figures.append(Figure("hand-off", name, "p99", worst, "ms"))
+            figures.append(
+                Figure("hand-off", name, "CPU of the waiter, of one core", busy[name], "%").at_most(_BUSY)
+            )
+        else:
+            figures.append(Figure("hand-off", name, "median", middle, "ms"))
+            figures.append(Figure("hand-off", name, "p99", worst, "ms"))
+            figures.append(Figure("hand-off", name, "CPU of the waiter, of one core", busy[name], "%"))
+    return figures
+
+
+def _hand(contender: Contender, worker: Worker, wait: float) -> tuple[float, float]:
+    """Hold, have the worker wait, hand over: seconds of the hand-off, and the worker's CPU seconds."""
+    held = contender.acquire()
+    worker.tell("go")
+    time.sleep(wait)
+    began = time.monotonic()
+    contender.release(held)
+    answer = worker.hear()
+    return answer["at"] - began, answer["cpu"]
+
+
+def stall(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
+    """Acquire + release here, while a process that uses the same store stalls its GIL for 1.5 s again and again."""
+    until = STALL * (2 if quick else 6)
+    with (
+        started("staller", url, str(folder)) as worker,
+        lockkit.connect(url, state_dir=str(folder)) as client,
+    ):
+        worker.hear()
+        lock = client.lock("elsewhere")
+        taken = []
+        end = time.monotonic() + until
+        while (began := time.monotonic()) < end:
+            lock.acquire().release()
+            taken.append(time.monotonic() - began)
+            time.sleep(0.002)
+    name, what = store, "acquire + release beside a GIL stalled for 1.5 s"
+    return [
+        Figure("stall", name, f"{what}, median", median(taken) * 1e3, "ms"),
+        Figure("stall", name, f"{what}, worst of {len(taken)}", max(taken) * 1e3, "ms").at_most(_STALL),
+    ]
+
+
+def held(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
+    """Ten thousand held locks: what their heartbeat costs, and what they weigh."""
+    count, ttl, seconds = (1000, 6.0, 6.0) if quick else (10_000, 30.0, 30.0)
+    with started("holder", url, str(folder), str(count), str(ttl), str(seconds)) as worker:
+        cost = worker.hear()
+    with started("weigher", url, str(folder), str(count // 5)) as worker:
+        weight = worker.hear()["bytes"] / 1024
+    if cost["valid"] != count:
+        raise RuntimeError(
+            f"only {cost['valid']} of {count} held locks are still valid: the figures mean nothing"
+        )
+    share = cost["cpu"] / cost["wall"] * 100
+    calls = cost["calls"] * count / cost["renewed"] if cost["renewed"] else 0.0
+    what = f"heartbeat of {count:,} held locks, ttl {ttl:g} s"
+    beat = Figure("held", store, f"{what}: CPU of one core", share, "%")
+    return [
+        beat if quick else beat.at_most(_BEAT),  # the target speaks of 10,000
+        Figure("held", store, f"{what}: calls to renew them all", calls, "calls"),
+        Figure("held", store, "memory of one held lock", weight, "KiB").at_most(_WEIGHT),
+    ]
+
+
+def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
+    """``import lockkit`` over a bare Python, and ``lockkit run x -- true`` over ``true``."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "LOCKKIT_URL": url,
+        "LOCKKIT_STATE_DIR": str(folder),
+    }
+
+    def timed(*line: str) -> Callable[[], float]:
+        def start() -> float:
+            began = time.perf_counter()
+            subprocess.run(line, env=environment, check=True, stdin=subprocess.DEVNULL)
+            return time.perf_counter() - began
+
+        return start
+
+    python = sys.executable
+    command = "import sys; from lockkit.cli.main import main; main(sys.argv[1:])"
+    measures = {
+        "python": timed(python, "-c", "pass"),
+        "import": timed(python, "-c", "import lockkit"),
+        "true": timed("true"),
+        "run": timed(python, "-c", command, "run", "bench", "--", "true"),
+    }
+    taken = interleaved(measures, 5 if quick else 21)
+    imported = median(one - bare for one, bare in zip(taken["import"], taken["python"], strict=True)) * 1e3
+    run = median(one - bare for one, bare in zip(taken["run"], taken["true"], strict=True)) * 1e3
+    return [
+        Figure("start-up", "Python", "bare interpreter", median(taken["python"]) * 1e3, "ms"),
+        Figure("start-up", "lockkit", "import lockkit, over a bare Python", imported, "ms").at_most(_IMPORT),
+        Figure("start-up", store, "lockkit run x -- true, over true", run, "ms").at_most(_RUN),
+    ]

@@ -1,0 +1,44 @@
+"""Taking turns: every contender runs a little in every round, so that a noisy machine is noisy for all of them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from time import perf_counter
+
+__all__ = ["interleaved", "per_call", "percentile", "ratio"]
+
+
+def per_call(call: Callable[[], object], count: int) -> float:
+    """Seconds for one call, over ``count`` of them in a row."""
+    turns = range(count)
+    began = perf_counter()
+    for _ in turns:
+        call()
+    return (perf_counter() - began) / count
+
+
+def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Run every measure once a round, each round in another order; a first round, for warming up, is thrown away."""
+    names = list(measures)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        gc.collect()
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            value = measures[name]()
+            if turn:
+                taken[name].append(value)
+    return taken
+
+
+def ratio(values: Sequence[float], floor: Sequence[float]) -> float:
+    """The median of the ratios to the floor, round by round."""
+    return median(value / base for value, base in zip(values, floor, strict=True))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` (0 to 1) of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,145 @@
+"""The other processes of the benchmark: ``python -m lockkit.testing.bench.workers ROLE ...``, JSON lines on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+import lockkit
+from lockkit.testing.bench.contenders import opened
+
+__all__ = ["Worker", "started"]
+
+STALL = 1.5
+"""Seconds for which the holder of the ``stall`` bench keeps its GIL."""
+
+
+class Worker:
+    """A process that is told words and answers in JSON lines."""
+
+    def __init__(self, process: Popen[str]) -> None:
+        self._process = process
+
+    def tell(self, word: str) -> None:
+        """Send one line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        """Wait for one answer.
+
+        Raises:
+            RuntimeError: The process ended instead.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a worker of the benchmark ended with exit code {self._process.wait()}")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def started(role: str, *args: str) -> Iterator[Worker]:
+    """Start one; it ends with the block."""
+    line = [sys.executable, "-m", __name__, role, *args]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with Popen(line, stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
+        try:
+            yield Worker(process)
+        finally:
+            process.kill()
+
+
+def _say(answer: object) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def waiter(name: str, folder: str, url: str) -> None:
+    """For each line: acquire, waiting; answer when it was acquired and how much CPU the wait took; release."""
+    with opened([name], Path(folder), url) as made:
+        contender = made[name]
+        _say("ready")
+        for _ in sys.stdin:
+            used = time.process_time()
+            held = contender.acquire()
+            at = time.monotonic()
+            _say({"at": at, "cpu": time.process_time() - used})
+            contender.release(held)
+
+
+def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
+    """Hold ``count`` locks for ``seconds``, then answer what that cost."""
+    with lockkit.connect(url, state_dir=folder) as client:
+        backend: Any = client.driver().backend
+        renew, calls = backend.renew, [0, 0]
+
+        def counted(beats: Sequence[object], *rest: object) -> object:
+            calls[0] += 1
+            calls[1] += len(beats)
+            return renew(beats, *rest)
+
+        backend.renew = counted
+        leases = [client.lock(f"held/{at}", ttl=float(ttl)).acquire() for at in range(int(count))]
+        used, began = time.process_time(), time.monotonic()
+        time.sleep(float(seconds))
+        used, wall = time.process_time() - used, time.monotonic() - began
+        valid = sum(lease.valid() for lease in leases)
+        _say({"cpu": used, "wall": wall, "calls": calls[0], "renewed": calls[1], "valid": valid})
+        os._exit(0)  # releasing them all is not what is measured; the store sees the process die
+
+
+def weigher(url: str, folder: str, count: str) -> None:
+    """Answer how many bytes a held lock takes in its process: the lock, its claim, its lease, the bookkeeping."""
+    with lockkit.connect(url, state_dir=folder) as client:
+        kept = [client.lock(f"warm/{at}").acquire() for at in range(50)]
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        kept += [client.lock(f"held/{at}").acquire() for at in range(int(count))]
+        gc.collect()
+        _say({"bytes": (tracemalloc.get_traced_memory()[0] - before) / int(count)})
+        tracemalloc.stop()
+        os._exit(0)
+
+
+def staller(url: str, folder: str) -> None:
+    """Acquire and release without pause on one thread, while another holds the GIL for seconds at a time."""
+    usleep = ctypes.PyDLL(None).usleep  # a PyDLL call keeps the GIL
+    with lockkit.connect(url, state_dir=folder) as client:
+        lock = client.lock("stalled")
+
+        def busy() -> None:
+            while True:
+                lock.acquire().release()
+
+        with client.lock("kept").acquire():
+            threading.Thread(target=busy, daemon=True).start()
+            time.sleep(0.2)
+            _say("ready")
+            while True:
+                usleep(int(STALL * 1e6))
+                time.sleep(0.02)
+
+
+_ROLES: Mapping[str, Callable[..., None]] = {
+    "waiter": waiter,
+    "holder": holder,
+    "weigher": weigher,
+    "staller": staller,
+}
+
+if __name__ == "__main__":
+    _ROLES[sys.argv[1]](*sys.argv[2:])

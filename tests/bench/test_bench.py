@@ -1,0 +1,100 @@
+"""The benchmark itself: that it measures, and what may be asserted about it. Ratios within one run, never seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lockkit.testing.bench import main
+from lockkit.testing.bench.command import BENCHES
+from lockkit.testing.bench.figures import Figure, table
+from lockkit.testing.bench.rounds import interleaved, percentile, ratio
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "lockkit.bench.json"
+
+
+def quick(capsys, *names):
+    assert main([*names, "--quick", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def value(document, contender, what):
+    found = [each for each in document["figures"] if each["contender"] == contender and each["what"] == what]
+    assert len(found) == 1, (contender, what)
+    return found[0]["value"]
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_writes_a_document_that_keeps_to_its_schema(capsys, name):
+    jsonschema = pytest.importorskip("jsonschema")
+
+    document = quick(capsys, name)
+
+    jsonschema.validate(document, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert document["figures"]
+    assert {figure["bench"] for figure in document["figures"]} == {name}
+
+
+def test_an_uncontended_acquire_and_release_is_ahead_of_filelock(capsys):
+    pytest.importorskip("filelock")
+    what = "acquire + release, to the floor"
+
+    document = quick(capsys, "uncontended")
+
+    assert value(document, "lockkit, SQLite", what) < value(document, "filelock", what)
+
+
+def test_a_hand_off_is_no_slower_than_that_of_the_fastest_library(capsys):
+    peers = [name for name in ("filelock", "portalocker", "fasteners") if pytest.importorskip(name)]
+
+    document = quick(capsys, "hand-off")
+
+    ours = value(document, "lockkit, SQLite", "median")
+    assert ours <= min(value(document, name, "median") for name in peers)
+
+
+def test_a_missing_library_is_named_with_its_install_line(capsys, monkeypatch):
+    monkeypatch.setattr("lockkit.testing.bench.contenders.find_spec", lambda _: None)
+
+    document = quick(capsys, "uncontended")
+
+    assert {"name": "filelock", "install": "pip install filelock"} in document["missing"]
+    assert not [figure for figure in document["figures"] if figure["contender"] == "filelock"]
+
+
+def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["speed"])
+
+    assert stopped.value.code == 64
+    assert "uncontended" in capsys.readouterr().err
+
+
+def test_contenders_take_turns_and_the_first_round_is_thrown_away():
+    turns = []
+
+    def measure(name):
+        return lambda: turns.append(name) or len(turns)
+
+    taken = interleaved({"a": measure("a"), "b": measure("b")}, 2)
+
+    assert turns == ["a", "b", "b", "a", "a", "b"]
+    assert taken == {"a": [4, 5], "b": [3, 6]}
+
+
+def test_a_ratio_is_made_within_each_round():
+    assert ratio([2.0, 40.0, 6.0], [1.0, 20.0, 2.0]) == 2.0
+
+
+def test_a_percentile_is_a_value_that_occurred():
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+
+
+def test_the_table_says_whether_a_target_was_reached():
+    written = table(
+        [Figure("b", "c", "w", 3.0, "ms").at_most(2), Figure("b", "c", "w", 1.0, "ms").at_most(2)]
+    )
+
+    assert "MISSED" in written.splitlines()[2]
+    assert "reached" in written.splitlines()[3]
