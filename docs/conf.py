@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +24,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]  # the examples are plugins, shown by the how-to pages
 
 html_theme = "furo"
 html_title = f"lockkit {release}"
@@ -38,6 +42,40 @@ napoleon_use_rtype = False
 # Links into other projects' documentation would make every build fetch their inventories. So their names are
 # not checked; lockkit's own are.
 OTHERS = ["click", "msgspec", "pluggy", "pytest", "rich", *sorted(sys.stdlib_module_names)]
-nitpick_ignore_regex = [(r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?")]
+nitpick_ignore_regex = [
+    (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
+    (r"py:.*", r"(?:lockkit\.\w+\.)?(?:P|R|_?T)"),  # type variables
+]
 
-doctest_global_setup = "import lockkit"
+# The examples run in a state folder of their own, whatever this user has configured.
+doctest_global_setup = """
+import os, tempfile
+os.environ["LOCKKIT_STATE_DIR"] = tempfile.mkdtemp(prefix="lockkit-docs-")
+os.environ["LOCKKIT_CONFIG"] = os.devnull
+import lockkit
+"""
+doctest_global_cleanup = """
+import shutil
+shutil.rmtree(os.environ["LOCKKIT_STATE_DIR"])
+"""
+
+_COLON = "\ue000"
+
+
+def _hide_colon(
+    _app: object, what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    # Napoleon reads "why: because" in a property's first line as a type and its meaning; here it is a sentence.
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = re.sub(r"(?<!:):(?=\s)", _COLON, lines[0])
+
+
+def _show_colon(
+    _app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = [line.replace(_COLON, ":") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _hide_colon, priority=400)
+    app.connect("autodoc-process-docstring", _show_colon, priority=600)

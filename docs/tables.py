@@ -1,0 +1,154 @@
+"""Writes the tables of the reference pages from the code: `python docs/tables.py`. A test fails where one is out of date.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the words around it are written by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import lockkit_memory
+import lockkit_sqlite
+from lockkit import errors, events
+from lockkit.cli import exits
+from lockkit.config import ENVIRONMENT, SETTINGS
+from lockkit.drivers.dispatch import _LEVELS
+from lockkit.settings import toml
+
+DOCS = Path(__file__).parent
+
+
+def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def settings() -> str:
+    """Every setting."""
+    return rows(
+        ("key", "default", "what may stand there", "meaning"),
+        (
+            (
+                f"`{setting.key}`",
+                "not stated" if (shown := toml(setting, setting.default)) == "-" else f"`{shown}`",
+                setting.expects(),
+                setting.meaning,
+            )
+            for setting in SETTINGS.values()
+        ),
+    )
+
+
+def environment() -> str:
+    """Every environment variable."""
+    return rows(("variable", "meaning"), ((f"`{name}`", meaning) for name, meaning in ENVIRONMENT.items()))
+
+
+def kinds() -> str:
+    """Every event kind, with the level at which it is logged."""
+    return rows(
+        ("kind", "logged as", "meaning"),
+        (
+            (f"`{kind}`", logging.getLevelName(_LEVELS[kind]), meaning)
+            for kind, meaning in events.KINDS.items()
+        ),
+    )
+
+
+def alerts() -> str:
+    """Every alert kind."""
+    split = ((kind, *meaning.split(". ", 1)) for kind, meaning in events.ALERTS.items())
+    return rows(("kind", "priority", "meaning"), ((f"`{kind}`", at, meaning) for kind, at, meaning in split))
+
+
+def counters() -> str:
+    """Every counter."""
+    return rows(("counter", "counts"), ((f"`{name}`", meaning) for name, meaning in events.COUNTERS.items()))
+
+
+def exceptions() -> str:
+    """Every exception, with its place in the tree and the exit code of a command that ends with it."""
+
+    def code(kind: type[Exception]) -> str:
+        number = exits.code_of(kind.__new__(kind))
+        return "" if number == exits.INTERNAL else str(number)
+
+    found: list[tuple[str, str, str, str]] = []
+
+    def walk(kind: type[Exception]) -> None:
+        first = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
+        found.append((f"`{kind.__name__}`", f"`{kind.__bases__[0].__name__}`", code(kind), first))
+        for name in errors.__all__:
+            child = getattr(errors, name)
+            if child.__bases__[0] is kind:
+                walk(child)
+
+    walk(errors.LockkitError)
+    return rows(("exception", "is a", "exit code", "meaning"), found)
+
+
+MEANINGS = {
+    "scope": "whom it keeps apart: the threads of a process, the processes of a host, or a fleet of hosts",
+    "fair": "first come, first served, by arrival at the store",
+    "shared": "semaphores and reader/writer locks",
+    "fixed_ttl": "all claims of a client have one ttl, so `extend` is refused",
+    "process_bound": "a claim may live as long as its process instead of by its ttl",
+    "min_hold": "`min_hold` is kept by the store",
+    "lock_delay": "`lock_delay` is kept by the store",
+    "failover_safe": "no fail-over of the store can lose a claim",
+    "fence": "`strict`: rises as long as the store's data lives; `clock`: also beyond that, by the wall clock",
+    "min_ttl": "the shortest ttl, in seconds",
+    "max_ttl": "the longest ttl, in seconds",
+    "waiter_deadline": "seconds that a dead waiter can cost those behind it",
+    "drift": "by how much the store's clock may run faster than ours",
+    "margin": "seconds by which validity ends before the store's deadline",
+}
+
+
+def capabilities() -> str:
+    """What each store can do."""
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+    memory, sqlite = (dataclasses.asdict(store.CAPABILITIES) for store in (lockkit_memory, lockkit_sqlite))
+    return rows(
+        ("capability", "memory", "SQLite", "meaning"),
+        ((f"`{name}`", shown(memory[name]), shown(sqlite[name]), MEANINGS[name]) for name in memory),
+    )
+
+
+TABLES = {
+    "settings": settings,
+    "environment": environment,
+    "kinds": kinds,
+    "alerts": alerts,
+    "counters": counters,
+    "exceptions": exceptions,
+    "capabilities": capabilities,
+}
+
+
+def filled(page: str) -> str:
+    """A page with its tables as the code has them."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)",
+        lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    for path in sorted(DOCS.rglob("*.md")):
+        text = path.read_text()
+        if "<!-- table: " in text and filled(text) != text:
+            path.write_text(filled(text))

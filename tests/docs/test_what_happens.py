@@ -1,0 +1,297 @@
+"""What docs/what-happens.md says of the embedded store, tried with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lockkit
+
+HOLD = """
+import sys, time, lockkit
+client = lockkit.connect({url!r}{connect})
+lease = client.lock("job"{terms}).acquire(timeout=5)
+print(lease.fence, flush=True)
+for line in sys.stdin:
+    print(eval(line), flush=True)
+"""
+
+
+@pytest.fixture
+def url(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir(mode=0o700)
+    return f"sqlite:{folder}/locks.db"
+
+
+@pytest.fixture
+def client(url):
+    with lockkit.connect(url) as client:
+        yield client
+
+
+@pytest.fixture
+def started():
+    """Processes that are gone when the test is."""
+    running = []
+
+    def start(*args, **options):
+        process = subprocess.Popen(
+            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def holder(started, url):
+    """A Python program that holds `job`, and answers expressions about its lease."""
+
+    def hold(terms="", connect="", **options):
+        process = started(sys.executable, "-c", HOLD.format(url=url, terms=terms, connect=connect), **options)
+        process.fence = int(process.stdout.readline())
+        return process
+
+    return hold
+
+
+@pytest.fixture
+def wrapper(started, url, client):
+    """`lockkit run job -- ...`, once its command has printed a line."""
+
+    def run(*command, options=()):
+        process = started(
+            sys.executable,
+            "-m",
+            "lockkit",
+            "run",
+            "--url",
+            url,
+            *options,
+            "job",
+            "--",
+            *command,
+            start_new_session=True,
+        )
+        process.first = process.stdout.readline().strip()
+        return process
+
+    return run
+
+
+def ask(process, expression):
+    process.stdin.write(expression + "\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def runs(pid):
+    """Whether a process can still do something: it is there, and not on its way out (PF_EXITING) or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return False
+    return fields[0] not in ("Z", "X") and not int(fields[6]) & 0x4
+
+
+def seconds_to_acquire(client, timeout=8):
+    began = time.monotonic()
+    client.lock("job").acquire(timeout=timeout).release()
+    return time.monotonic() - began
+
+
+def test_kill_9_of_a_program_frees_its_lock_at_once(client, holder):
+    process = holder(", ttl=60")
+
+    process.kill()
+
+    assert seconds_to_acquire(client) < 1
+
+
+def test_sigterm_without_a_handler_runs_no_cleanup_but_frees_the_lock(client, holder):
+    process = holder(", ttl=60")
+
+    process.terminate()
+
+    assert seconds_to_acquire(client) < 1
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_sigterm_with_on_sigterm_releases_and_keeps_no_lock_delay(client, holder):
+    process = holder(", ttl=60, lock_delay=30", ', on_sigterm="release"')
+
+    process.terminate()
+
+    assert seconds_to_acquire(client) < 2
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_a_lock_delay_follows_kill_9(client, holder):
+    process = holder(", ttl=60, lock_delay=1.5")
+
+    process.kill()
+
+    assert 1 < seconds_to_acquire(client) < 5
+
+
+def test_a_stopped_program_is_told_of_its_loss_when_it_goes_on(client, holder):
+    process = holder(", ttl=0.6")
+
+    process.send_signal(signal.SIGSTOP)
+    with client.lock("job").acquire(timeout=5) as lease:
+        process.send_signal(signal.SIGCONT)
+
+        assert lease.fence > process.fence
+        assert ask(process, "lease.valid(), lease.lost.wait(5)") == "(False, True)"
+        assert ask(process, "lease.release().outcome") == "LOST"
+        assert lease.valid()
+
+
+def test_kill_9_of_run_kills_its_command_and_frees_the_lock(client, wrapper):
+    process = wrapper("sh", "-c", "echo $$; exec sleep 60")
+
+    process.kill()
+
+    assert seconds_to_acquire(client) < 1
+    assert not runs(int(process.first))
+
+
+def test_kill_9_of_run_frees_nothing_under_what_the_command_left_running(client, wrapper):
+    process = wrapper("sh", "-c", "sleep 60 >/dev/null & echo $!; wait")
+
+    process.kill()
+
+    with pytest.raises(lockkit.AcquireTimeout):
+        client.lock("job").acquire(timeout=1)
+    os.kill(int(process.first), signal.SIGKILL)
+    assert seconds_to_acquire(client) < 1
+
+
+def test_sigterm_to_run_is_passed_on_and_the_lock_released(client, wrapper):
+    process = wrapper("sh", "-c", "trap 'exit 7' TERM; echo; while :; do sleep 0.05; done")
+
+    process.terminate()
+
+    assert process.wait(10) == 7
+    assert seconds_to_acquire(client) < 1
+
+
+def test_a_stopped_run_keeps_its_lock_past_its_ttl(client, wrapper):
+    process = wrapper("sh", "-c", "echo; exec sleep 60", options=("--ttl", "1s"))
+
+    process.send_signal(signal.SIGSTOP)
+
+    with pytest.raises(lockkit.AcquireTimeout):
+        client.lock("job").acquire(timeout=2.5)
+
+
+def test_ctrl_c_while_waiting_leaves_no_claim(client, url, started):
+    lease = client.lock("job").acquire()
+    process = started(sys.executable, "-m", "lockkit", "run", "--url", url, "job", "--", "true")
+    while not client.inspect("job").waiters:
+        time.sleep(0.02)
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+    assert client.inspect("job").waiters == ()
+    lease.release()
+
+
+def test_ctrl_c_in_a_with_block_releases_the_lock(client, started, url):
+    text = f"""
+import time, lockkit
+with lockkit.connect({url!r}).lock("job", ttl=60).acquire():
+    print(flush=True)
+    time.sleep(60)
+"""
+    process = started(sys.executable, "-c", text)
+    process.stdout.readline()
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == -signal.SIGINT
+    assert seconds_to_acquire(client) < 1
+
+
+def test_the_end_of_a_program_releases_what_it_holds(client, started, url):
+    text = f'import lockkit; lease = lockkit.connect({url!r}).lock("job", ttl=60, lock_delay=30).acquire()'
+
+    assert started(sys.executable, "-W", "ignore", "-c", text).wait(10) == 0
+    assert seconds_to_acquire(client) < 1
+
+
+def test_in_a_forked_child_the_lease_is_inert_and_the_client_works(client, url):
+    text = f"""
+import os, lockkit
+client = lockkit.connect({url!r})
+lease = client.lock("job").acquire()
+if os.fork() == 0:
+    print(lease.valid(), lease.release().outcome, client.lock("job").try_acquire(), flush=True)
+    os._exit(0)
+os.wait()
+print(lease.valid(), lease.release().outcome)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["False KEPT None", "True RELEASED"]
+
+
+def test_evict_marks_a_holder_and_lets_nobody_in_before_it_can_know(client, holder):
+    process = holder(", ttl=1.2")
+    claim = client.inspect("job").holders[0].claim_id
+
+    assert client.evict("job", claim, reason="a test").outcome == "MARKED"
+    assert seconds_to_acquire(client) > 0.1
+    assert (
+        ask(process, "lease.lost.is_set(), lease.lost_because, lease.valid()") == "(True, 'evicted', False)"
+    )
+
+
+def test_an_evicted_run_ends_its_command_before_the_next_is_let_in(client, wrapper):
+    process = wrapper("sh", "-c", "echo $$; exec sleep 60", options=("--ttl", "2s", "--kill-after", "0.5s"))
+    claim = client.inspect("job").holders[0].claim_id
+
+    client.evict("job", claim, reason="a test")
+    with client.lock("job").acquire(timeout=8):
+        ended = not runs(int(process.first))
+
+    assert ended
+    assert process.wait(10) == 76
+
+
+def test_a_client_that_is_closed_releases_what_it_holds(url, client):
+    other = lockkit.connect(url)
+    lease = other.lock("job", ttl=60).acquire()
+
+    other.close()
+
+    assert not lease.valid()
+    assert seconds_to_acquire(client) < 1
+
+
+def test_max_hold_ends_a_forgotten_hold(client):
+    lease = client.lock("job", max_hold=0.5).acquire()
+
+    assert lease.lost.wait(5)
+    assert lease.lost_because == "max_hold"
+    assert lease.release().outcome == "LOST"
+    assert seconds_to_acquire(client) < 2
+
+
+def test_min_hold_keeps_the_lock_after_its_release(client):
+    report = client.lock("job", min_hold=1).acquire().release()
+
+    assert report.outcome == "RELEASED"
+    assert 0.5 < seconds_to_acquire(client) < 3
