@@ -141,7 +141,7 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return 128 + 13  # what SIGPIPE would have said
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the last line of every command line)
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             print(error.format_message())
             return exits.USAGE

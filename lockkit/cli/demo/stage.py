@@ -1,0 +1,245 @@
+"""The demo's story: five workers, one killed with -9 while it holds, one stopped past its ttl; then the reckoning."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockkit.cli.demo import history
+from lockkit.cli.demo.history import Check, Hold, Line
+from lockkit.cli.demo.worker import NAME, Job, connect
+from lockkit.clock import SYSTEM
+
+__all__ = ["Play", "play"]
+
+KILLED, STOPPED = "bob", "cat"
+_TTL = 1.5
+_LIMIT = 18.0
+"""Seconds after which the demo gives up on its workers."""
+_STOPPED_FOR = _TTL + 1.0
+_ROUNDS = {"ann": 2, KILLED: 2, STOPPED: 2, "dan": 2, "eve": 2}
+_AT_LEAST = 9  # all rounds but the killed one's second
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What happened, and what was checked."""
+
+    logs: Mapping[str, list[Line]]
+    holds: list[Hold]
+    stopped: Mapping[str, tuple[float, float]]
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+
+def play(folder: Path, tell: Callable[[str], None], break_: str | None = None) -> Play:
+    """Run it in an empty folder.
+
+    Args:
+        folder: For store, FIFOs and logs; removed by the caller.
+        tell: Given one sentence for each thing that happens.
+        break_: Spoil it on purpose: ``overlap``, ``fence`` or ``leftover``.
+    """
+    stage = _Stage(folder, tell)
+    with stage.workers(cheat=break_ in ("overlap", "fence")):
+        stage.run(after_the_others=break_ == "fence")
+    if break_ == "leftover":
+        _leave_one(folder)
+    logs = stage.logs()
+    holds = [hold for worker, lines in logs.items() for hold in history.holds(worker, lines)]
+    checks = [
+        history.no_overlap(holds, _AT_LEAST),
+        history.fences_rise(holds),
+        stage.death_freed_it(holds),
+        stage.stop_was_noticed(logs, holds),
+        stage.all_ended(),
+        _nothing_left(folder),
+    ]
+    return Play(logs, holds, {STOPPED: stage.stopped} if stage.stopped else {}, checks)
+
+
+class _Stage:
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._tell = tell
+        self._began = SYSTEM.now()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._cheat: Job | None = None
+        self._told: dict[str, int] = {}
+        self._killed_at: float | None = None
+        self._stopped_at: float | None = None
+        self._continued_at: float | None = None
+
+    @property
+    def stopped(self) -> tuple[float, float] | None:
+        if self._stopped_at is None or self._continued_at is None:
+            return None
+        return self._stopped_at, self._continued_at
+
+    @contextmanager
+    def workers(self, *, cheat: bool) -> Iterator[None]:
+        """Start them in a known order; whatever happens, none survives."""
+        if cheat:
+            self._cheat = Job("mal", str(self._folder), rounds=3, cheat=True)
+        connect(str(self._folder)).close()
+        try:
+            for worker, rounds in _ROUNDS.items():
+                bound = worker != STOPPED
+                self._start(
+                    Job(
+                        worker,
+                        str(self._folder),
+                        rounds,
+                        ttl=30.0 if bound else _TTL,
+                        process_bound=bound,
+                    )
+                )
+            yield
+        finally:
+            for process in self._processes.values():
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+
+    def run(self, *, after_the_others: bool) -> None:
+        """Watch, kill, stop and continue until everybody is done."""
+        end = self._began + _LIMIT
+        while SYSTEM.now() < end:
+            self._narrate()
+            self._act()
+            running = any(process.poll() is None for process in self._processes.values())
+            if self._cheat is not None and (not running if after_the_others else self._killed_at is not None):
+                self._start(self._cheat)
+                self._cheat = None
+                continue
+            if not running:
+                break
+            time.sleep(0.01)
+        self._narrate()
+
+    def logs(self) -> dict[str, list[Line]]:
+        return {worker: history.read(self._folder / f"{worker}.log") for worker in self._processes}
+
+    # -- checks
+
+    def death_freed_it(self, holds: list[Hold]) -> Check:
+        """Kill -9 of the holder let the next one in at once."""
+        if self._killed_at is None:
+            return Check("kill", False, f"{KILLED} was never killed while it held the lock")
+        later = sorted(hold.start for hold in holds if hold.start > self._killed_at)
+        if not later:
+            return Check("kill", False, "nobody got the lock after the kill")
+        waited = later[0] - self._killed_at
+        took = f"{waited * 1000:.0f} ms after kill -9 of its holder the lock went on"
+        return Check("kill", waited < 1.0, took)
+
+    def stop_was_noticed(self, logs: Mapping[str, list[Line]], holds: list[Hold]) -> Check:
+        """The stopped holder's lock went on after its ttl, and it learned so before it did anything else."""
+        if self._stopped_at is None or self._continued_at is None:
+            return Check("stop", False, f"{STOPPED} was never stopped while it held the lock")
+        others = [hold for hold in holds if self._stopped_at < hold.start < self._continued_at]
+        told = [line for line in logs.get(STOPPED, []) if line.t >= self._continued_at]
+        if not others:
+            return Check("stop", False, "nobody got the lock while its holder was stopped past the ttl")
+        if not told or told[0].event != "lost":
+            return Check(
+                "stop", False, f"{STOPPED} was continued and did not learn that it had lost the lock"
+            )
+        return Check(
+            "stop", True, f"{STOPPED}, stopped past its ttl, learned at once that it had lost the lock"
+        )
+
+    def all_ended(self) -> Check:
+        """Everybody ended well, the killed one as it was meant to."""
+        codes = {worker: process.returncode for worker, process in self._processes.items()}
+        wrong = {
+            worker: code
+            for worker, code in codes.items()
+            if code != (-signal.SIGKILL if worker == KILLED else 0)
+        }
+        if wrong:
+            return Check(
+                "ended", False, f"ended badly: {', '.join(f'{who} ({code})' for who, code in wrong.items())}"
+            )
+        return Check("ended", True, f"{len(codes)} processes have ended")
+
+    # -- the story
+
+    def _start(self, job: Job) -> None:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+        self._processes[job.worker] = subprocess.Popen(
+            [sys.executable, "-m", "lockkit.cli.demo.worker", job.to_json()],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _narrate(self) -> None:
+        fresh: list[tuple[float, str]] = []
+        for worker, lines in self.logs().items():
+            said = {
+                "holds": "holds the lock",
+                "lost": "learns that it has lost the lock",
+                "released": "releases it",
+            }
+            done = self._told.get(worker, 0)
+            fresh += [(line.t, f"{worker} {said[line.event]}") for line in lines[done:] if line.event in said]
+            self._told[worker] = len(lines)
+        for t, sentence in sorted(fresh):
+            self._say(t, sentence)
+
+    def _act(self) -> None:
+        now = SYSTEM.now()
+        if self._killed_at is None and self._holds_for(KILLED, now) > 0.15:
+            self._processes[KILLED].kill()
+            self._processes[KILLED].wait()
+            self._killed_at = now
+            self._say(now, f"kill -9 {KILLED}")
+        if self._stopped_at is None and self._holds_for(STOPPED, now) > 0.15:
+            self._processes[STOPPED].send_signal(signal.SIGSTOP)
+            self._stopped_at = now
+            self._say(now, f"{STOPPED} is stopped (SIGSTOP); its ttl is {_TTL} s")
+        if (
+            self._continued_at is None
+            and self._stopped_at is not None
+            and now > self._stopped_at + _STOPPED_FOR
+        ):
+            self._continued_at = now
+            self._say(now, f"{STOPPED} is continued")
+            self._processes[STOPPED].send_signal(signal.SIGCONT)
+
+    def _holds_for(self, worker: str, now: float) -> float:
+        lines = history.read(self._folder / f"{worker}.log")
+        last = next((line for line in reversed(lines) if line.event != "sure"), None)
+        return now - last.t if last is not None and last.event == "holds" else 0.0
+
+    def _say(self, t: float, sentence: str) -> None:
+        self._tell(f"{t - self._began:6.2f} s  {sentence}")
+
+
+def _nothing_left(folder: Path) -> Check:
+    """No claims, no FIFOs."""
+    with connect(str(folder)) as client:
+        claims = sum(len(client.inspect(name).claims) for name in client.names(deep=True))
+        claims = max(claims, len(client.inspect(NAME).claims))
+    pipes = sum(stat.S_ISFIFO(path.lstat().st_mode) for path in folder.rglob("*"))
+    if claims or pipes:
+        return Check("leftovers", False, f"left behind: {claims} claims, {pipes} FIFOs")
+    return Check("leftovers", True, "nothing is left behind: no claims, no FIFOs, no processes")
+
+
+def _leave_one(folder: Path) -> None:
+    from lockkit.cli.holds import leave
+
+    with connect(str(folder)) as client:
+        leave(client.lock(NAME, ttl=60.0, auto_renew=False, pulseless=True).acquire(timeout=5))

@@ -1,0 +1,113 @@
+"""One contender of the demo, a process of its own: ``python -m lockkit.cli.demo.worker JOB`` (JSON).
+
+It writes each line of its log with one write(2), so that kill -9 loses at most the line that it never wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import lockkit
+from lockkit import config
+from lockkit.clock import SYSTEM
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
+__all__ = ["NAME", "Job", "connect", "main"]
+
+NAME = "demo"
+_TICK = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker is to do: hold so many ``rounds`` of ``hold`` seconds each.
+
+    ``cheat``: work without the lock, to show that the check notices.
+    """
+
+    worker: str
+    folder: str
+    rounds: int = 2
+    hold: float = 0.35
+    ttl: float = 30.0
+    process_bound: bool = True
+    cheat: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def connect(folder: str) -> Client:
+    """A client on the demo's own store, whatever the user's configuration says."""
+    settings = config.load(
+        url=f"sqlite:{folder}/demo.db",
+        state_dir=folder,
+        environ={},
+        home=folder,
+        cwd=folder,
+        etc=f"{folder}/none",
+    )
+    return lockkit.connect(config=settings)
+
+
+def main(text: str) -> None:
+    """Do a job."""
+    job = Job(**json.loads(text))
+    # That cat loses her lock is the story, not news for stderr.
+    logging.getLogger("lockkit").addHandler(logging.NullHandler())
+    logging.getLogger("lockkit").propagate = False
+    log = os.open(
+        f"{job.folder}/{job.worker}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+
+    def say(event: str, t: float | None = None, fence: int = 0) -> None:
+        line = {"t": SYSTEM.now() if t is None else t, "event": event, "fence": fence}
+        os.write(log, f"{json.dumps(line)}\n".encode())
+
+    if job.cheat:
+        _cheat(job, say)
+        return
+    with connect(job.folder) as client:
+        lock = client.lock(NAME, ttl=job.ttl, process_bound=job.process_bound)
+        for _ in range(job.rounds):
+            say("waits")
+            lease = lock.acquire(timeout=60)
+            until = SYSTEM.now() + job.hold
+            event = "holds"
+            while True:
+                t = SYSTEM.now()
+                if not lease.valid():
+                    say("lost", t)
+                    break
+                say(event, t, lease.fence)
+                event = "sure"
+                if t >= until:
+                    break
+                time.sleep(_TICK)
+            outcome = lease.release().outcome
+            if outcome == "RELEASED":
+                say("released")
+
+
+def _cheat(job: Job, say: object) -> None:
+    assert callable(say)
+    say("waits")
+    until = SYSTEM.now() + job.hold * job.rounds
+    event = "holds"
+    while SYSTEM.now() < until:
+        say(event, None, 1)
+        event = "sure"
+        time.sleep(_TICK)
+    say("released")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
