@@ -36,7 +36,6 @@ from lockkit.lease import Hold
 from lockkit.leases import LeaseCopy
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.names import check_name
-from lockkit.observe import journal
 from lockkit.plugins import PluginManager
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import OpenOptions, Refused, Unknown
@@ -350,6 +349,7 @@ class Client:
                 state_dir=state_dir,
                 strict=config.strict,
                 warn=_log.warning,
+                settings=config.plugins.get(self.plugins.distribution(config.url), {}),
             )
             try:
                 backend = self.plugins.open(config.url, options)
@@ -385,6 +385,8 @@ class Client:
     def _record_failure(self, record: dict[str, object]) -> None:
         """Write the critical-failure record; a full disk must not break the release that it reports."""
         try:
+            from lockkit.observe import journal
+
             journal.append(self.config.state_place().path, record)
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
-from urllib.parse import unquote_plus
 
 from lockkit.errors import ConfigError
 from lockkit.places import home_dir

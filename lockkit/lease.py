@@ -34,7 +34,6 @@ class Hold:
         since: Basis of the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
         collected: Its handle is gone without having released it.
-        given_up: Its owner began to release it and was cut short: it need not be kept until its validity ends.
         key: Thread or task that took it; None once detached.
         depth: Levels of a reentrant hold that are still to be released; guarded by ``guard``.
     """
@@ -52,7 +51,6 @@ class Hold:
         "doubtful",
         "ended",
         "fence",
-        "given_up",
         "guard",
         "key",
         "lost_why",
@@ -90,7 +88,6 @@ class Hold:
         self.key: object = None
         self.ended = False
         self.collected = False
-        self.given_up = False
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
@@ -119,6 +116,11 @@ class Hold:
         return not (self.ended or self.lost_why or self.collected)
 
     @property
+    def given_up(self) -> bool:
+        """Whether its release has begun: if that was cut short, it need not be kept until its validity ends."""
+        return self.depth <= 0
+
+    @property
     def lost(self) -> threading.Event:
         """Set, for good, when the hold may have lapsed."""
         event = self._event
@@ -127,6 +129,20 @@ class Hold:
         if self.lost_why:
             event.set()
         return event
+
+    def leave(self) -> bool:
+        """Step out of one level of a reentrant hold; True for the caller who has to release it."""
+        with self.guard:
+            self.depth -= 1
+            return self.depth == 0
+
+    def take_over(self) -> bool:
+        """Claim the release of all levels at once; False if somebody is at it, or has done it."""
+        with self.guard:
+            if self.depth <= 0:
+                return False
+            self.depth = 0
+            return True
 
     def expires(self) -> float:
         """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""

@@ -67,13 +67,14 @@ class Lease:
     its validity has ended, never earlier.
     """
 
-    __slots__ = ("_hold", "_home", "_report", "_taken_at", "_turn")
+    __slots__ = ("_hold", "_home", "_leaving", "_report", "_taken_at", "_turn")
 
     def __init__(self, home: Home, hold: Hold, taken_at: tuple[str, int]) -> None:
         self._home = home
         self._hold = hold
         self._taken_at = taken_at
         self._report: ReleaseReport | None = None
+        self._leaving = False
         self._turn = threading.Lock()
 
     @property
@@ -204,6 +205,29 @@ class Lease:
         """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
         return self._home.handle(self._hold)
 
+    def hand_over(self) -> dict[str, object]:
+        """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
+
+        From here on it lives by its ttl alone, and this lease is inert. Only for locks made with ``pulseless=True``.
+
+        Raises:
+            ConfigError: The claim would end with this process.
+            LeaseLost, NotHeld: It does not hold.
+        """
+        hold = self._hold
+        if not hold.claim.terms.pulseless:
+            raise ConfigError(
+                f"the claim of {self.name!r} is tied to this process",
+                hint="make the lock with pulseless=True",
+            )
+        self._require_own()
+        handle = self.handle()
+        self._report = _kept(hold, "handed over")
+        self._home.driver().heartbeat.withdraw(hold.claim.token)
+        hold.end()
+        self._home.gave_up(hold)
+        return handle
+
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
 
@@ -220,7 +244,6 @@ class Lease:
         if not self._mine():
             return _kept(self._hold, reason)
         if self._report is None:
-            self._hold.given_up = self._hold.depth <= 1
             with self._turn:
                 if self._report is None:
                     self._report = self._release(reason)
@@ -235,18 +258,20 @@ class Lease:
 
     def _release(self, reason: Reason) -> ReleaseReport:
         hold = self._hold
-        with hold.guard:
-            hold.depth -= 1
-            if hold.depth > 0:
-                return _kept(hold, reason)
-        if hold.report is not None:  # released by its client, which was closed
-            return hold.report
+        if not self._leaving:
+            if not hold.leave():
+                return _kept(hold, reason) if hold.depth > 0 else self._elsewhere(reason)
+            self._leaving = True
         try:
             return self._home.driver().release(hold, reason)
         finally:
             self._report = self._hold.report
             if self._report is not None:
                 self._home.gave_up(hold)
+
+    def _elsewhere(self, reason: Reason) -> ReleaseReport:
+        """Its client is being closed and releases it."""
+        return self._hold.report or _kept(self._hold, reason)
 
     def __enter__(self) -> Lease:
         return self
@@ -277,7 +302,7 @@ class Lease:
             return
         # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does it.
         hold.collected = True
-        if hold.given_up:
+        if hold.given_up or hold.lost_why:
             self._home.look()
             return
         warnings.warn_explicit(

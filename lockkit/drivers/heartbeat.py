@@ -206,6 +206,8 @@ class Heartbeat:
         again = math.inf
         for hold in self.holds():
             if hold.ended or hold.lost_why:
+                if hold.collected:
+                    self.withdraw(hold.claim.token)
                 continue
             why = hold.overdue(now)
             if hold.collected and (hold.given_up or now >= hold.expires()):

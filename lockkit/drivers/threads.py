@@ -49,6 +49,8 @@ _LONGEST_WAIT = 60.0
 _EXIT_BUDGET = 2.5
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
+_PATIENCE = 16
+"""Interruptions of one release after which it is left to the background."""
 _LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
@@ -168,10 +170,11 @@ class Driver:
         while report is None:
             try:
                 report = self._drive(releasing(release, self.clock.now), None, runs)
-            except (
-                BaseException
-            ) as interrupt:  # hit the generator itself; it goes on from what `release` records
+            except BaseException as interrupt:
+                # It hit the generator itself; a new one goes on from what `release` records.
                 release.interrupts.append(interrupt)
+                if len(release.interrupts) > _PATIENCE:
+                    raise
         self._count(release, report)
         if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
             held = self.clock.now() - began
@@ -257,15 +260,21 @@ class Driver:
         end = self.clock.now() + _EXIT_BUDGET
         self._cancel_waiters()
         for hold in self.heartbeat.holds():
-            if hold.ended:
-                continue
             if self.clock.now() >= end:
                 break
-            self.release(hold, reason)
+            if hold.take_over():
+                self.release(hold, reason)
+            else:
+                self._await_release(hold, end)
         self.orphans.flush(max(0.1, end - self.clock.now()))
         self.heartbeat.close()
         self.orphans.close()
         self.dispatcher.flush(0.5)
+
+    def _await_release(self, hold: Hold, end: float) -> None:
+        """Somebody else is releasing it; let them."""
+        while hold.report is None and self.clock.now() < end:
+            time.sleep(0.005)
 
     def _cancel_waiters(self) -> None:
         """Have the threads that wait give up; their claims land on the orphan list."""

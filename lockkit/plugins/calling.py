@@ -65,7 +65,7 @@ def call_each(
     for plugin, function in implementations:
         try:
             outcomes.append(Outcome(plugin, function(**keywords)))
-        except BaseException as error:  # noqa: BLE001 (nothing a plugin raises may break an acquire or a release)
+        except BaseException as error:
             outcomes.append(Outcome(plugin, error=error))
             if from_signal(error):
                 interrupted = interrupted or error

@@ -182,6 +182,10 @@ class PluginManager:
                 hint=f'pip install "{dist}[{spec.extra}]"',
             ) from error
 
+    def distribution(self, url: str) -> str:
+        """The distribution that a URL's store comes from: its settings stand under ``[plugins.<dist>]``."""
+        return self._infos[self._find(scheme_of(url))[0]].dist or PROJECT
+
     def _find(self, scheme: str) -> tuple[str, BackendSpec]:
         store = SCHEMES.get(scheme)
         if store is not None and self._offered is None:
@@ -304,7 +308,7 @@ class PluginManager:
                 continue
             try:
                 offer = call()
-            except Exception as error:  # noqa: BLE001 (a plugin's)
+            except Exception as error:
                 self._report(name, f"{_BACKENDS} raised {error!r}")
                 continue
             if not isinstance(offer, (list, tuple)):
