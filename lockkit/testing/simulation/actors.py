@@ -1,0 +1,89 @@
+"""What drives a protocol generator in the simulation, one effect a step, as the thread driver does in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from lockkit.protocol.effects import Call, Effect
+from lockkit.testing.simulation.network import Request
+
+if TYPE_CHECKING:
+    from lockkit.testing.simulation.client import Client
+
+__all__ = ["Actor", "Interrupt"]
+
+
+class Interrupt(KeyboardInterrupt):
+    """A simulated Ctrl-C or cancellation."""
+
+
+class Actor:
+    """One thread of a client: at most one generator, at one effect, with at most one request under way.
+
+    Attributes:
+        effect: What the generator has asked for; None while nothing runs.
+        request: Sent, and not answered yet.
+        fuse: After so many more readings of the clock an :class:`Interrupt` hits the generator itself; None for never.
+    """
+
+    def __init__(self, client: Client, label: str) -> None:
+        self.client = client
+        self.label = label
+        self.generator: Generator[Effect, Any, Any] | None = None
+        self.effect: Effect | None = None
+        self.request: Request | None = None
+        self.fuse: int | None = None
+
+    def now(self) -> float:
+        """The generator's clock. An interrupt that lands between two bytecodes is raised from here."""
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.fuse = None
+                self.client.world.tell(f"{self.label}: interrupted inside the protocol's own code")
+                raise Interrupt
+        return self.client.world.clock.now()
+
+    def begin(self, generator: Generator[Effect, Any, Any]) -> None:
+        """Start a generator, up to its first effect."""
+        self.generator = generator
+        self._step(lambda: next(generator))
+
+    def answered(self, result: Any) -> None:
+        """The effect is done."""
+        self.request = None
+        generator = self.generator
+        assert generator is not None
+        self._step(lambda: generator.send(result))
+
+    def failed(self, error: BaseException) -> None:
+        """The effect ended in an exception."""
+        self.request = None
+        generator = self.generator
+        assert generator is not None
+        self._step(lambda: generator.throw(error))
+
+    def _step(self, resume: Callable[[], Effect]) -> None:
+        try:
+            self.effect = resume()
+        except StopIteration as stop:
+            self.generator = self.effect = None
+            self.finished(stop.value)
+        except BaseException as error:  # noqa: BLE001 - the driver's contract: whatever hit the generator
+            self.generator = self.effect = None
+            self.broke(error)
+
+    def finished(self, value: Any) -> None:
+        """The generator returned."""
+        raise NotImplementedError
+
+    def broke(self, error: BaseException) -> None:
+        """The generator raised."""
+        raise NotImplementedError
+
+    def send(self, call: Call) -> Request:
+        """Put a request on its way."""
+        request = self.client.world.send(self, call)
+        self.request = request
+        return request

@@ -1,0 +1,293 @@
+"""One simulated client: a process with threads that acquire, hold and release, a heartbeat and an orphan list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lockkit.errors import LockkitError
+from lockkit.facts import HookReport
+from lockkit.lease import Hold
+from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.effects import (
+    Call,
+    Effect,
+    Lost,
+    Notify,
+    Orphan,
+    Pause,
+    RecordFailure,
+    RunHook,
+    WaitForWake,
+    Withdraw,
+)
+from lockkit.protocol.releasing import Release, releasing
+from lockkit.spi import Terms, Watch
+from lockkit.testing.simulation.actors import Actor, Interrupt
+from lockkit.testing.simulation.background import Heartbeat, Member, Orphans
+
+if TYPE_CHECKING:
+    from lockkit.testing.simulation.world import World
+
+__all__ = ["Client", "Plan", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One acquisition that a worker will make.
+
+    Attributes:
+        timeout: Seconds; None to wait for ever; 0 is a try.
+    """
+
+    terms: Terms
+    timeout: float | None = None
+    hooks: tuple[str, ...] = ("hook",)
+    auto_renew: bool = True
+
+
+class Client:
+    """One process."""
+
+    def __init__(self, world: World, name: str, plans: Sequence[Sequence[Plan]]) -> None:
+        self.world = world
+        self.name = name
+        self.paused = False
+        self.dead = False
+        self.heartbeat = Heartbeat(self)
+        self.orphans = Orphans(self)
+        self.workers = [Worker(self, number, plan) for number, plan in enumerate(plans)]
+
+    def background(self, effect: Effect) -> None:
+        """Perform an effect that never waits, in any thread."""
+        world = self.world
+        match effect:
+            case Withdraw(claim):
+                self.heartbeat.withdraw(claim)
+                world.tell(f"{self.name}: withdraws {claim.token}")
+            case Orphan(claim):
+                self.orphans.add(effect)
+                world.tell(f"{self.name}: orphan {claim.token}, not before {effect.after:.2f}")
+            case Lost(hold, why):
+                world.tell(f"{self.name}: LOST {hold.claim.token} ({why})")
+                world.checks.told_lost(hold)
+            case Notify(what):
+                world.checks.notified(what)
+            case RecordFailure():
+                world.tell(f"{self.name}: writes a critical-failure record")
+            case _:
+                world.violated("CRASH", f"no driver for {effect!r} here")
+
+    def take_back(self, attempt: Attempt) -> None:
+        """See :meth:`lockkit.drivers.threads.Driver.take_back`."""
+        leftover = attempt.leftover()
+        if leftover is not None:
+            if attempt.hold is not None:
+                attempt.hold.end()
+            self.heartbeat.withdraw(leftover.claim)
+            self.orphans.add(leftover)
+            attempt.sent = False
+            self.world.tell(f"{self.name}: takes back {leftover.claim.token}: orphan")
+
+
+class Worker(Actor):
+    """One thread that acquires, holds and releases, again and again.
+
+    Attributes:
+        state: idle, acquiring, granted (read, not registered), registered (no handle yet), holding, releasing.
+        hung: The thread stands still, its client's background threads run.
+    """
+
+    def __init__(self, client: Client, number: int, plans: Sequence[Plan]) -> None:
+        super().__init__(client, f"{client.name}{number}")
+        self.state = "idle"
+        self.hung = False
+        self.plans = plans
+        self.count = 0
+        self.attempt: Attempt | None = None
+        self.hold: Hold | None = None
+        self.release: Release | None = None
+        self.waiter: Member | None = None
+        self.hooks_run: set[str] = set()
+        self.began = 0.0
+        self._watch: Watch | None = None
+        self._blockers: tuple[str, ...] | None = None
+
+    # -- acquire
+
+    def acquire(self) -> None:
+        """Start the next acquisition."""
+        world = self.client.world
+        plan = self.plans[self.count % len(self.plans)]
+        self.count += 1
+        self.began = world.clock.now()
+        deadline = None if plan.timeout is None else self.began + plan.timeout
+        self.attempt = attempt = Attempt(
+            plan.terms,
+            deadline,
+            plan.timeout != 0,
+            auto_renew=plan.auto_renew,
+            token=lambda: world.token(self.client.name),
+        )
+        self.state = "acquiring"
+        how = "try" if plan.timeout == 0 else f"acquire, timeout {plan.timeout}"
+        world.tell(f"{self.label}: {how} {plan.terms.name} (weight {plan.terms.weight} of {plan.terms.capacity})")
+        self.begin(acquiring(attempt, world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter))
+
+    def register(self) -> None:
+        """The heartbeat takes charge of what was granted."""
+        assert self.hold is not None
+        self.client.heartbeat.hold(self.hold)
+        self._close_waits()
+        self.state = "registered"
+
+    def hand_over(self) -> None:
+        """The caller has its handle."""
+        assert self.attempt is not None
+        self.attempt.sent = False
+        self.attempt = None
+        self.state = "holding"
+
+    # -- release
+
+    def start_release(self) -> None:
+        assert self.hold is not None
+        plan = self.plans[(self.count - 1) % len(self.plans)]
+        self.release = Release(self.hold, "normal", plan.hooks)
+        self.hooks_run = set()
+        self.state = "releasing"
+        self.began = self.client.world.clock.now()
+        self.client.world.tell(f"{self.label}: releases {self.hold.claim.token}")
+        self.begin(releasing(self.release, self.now))
+
+    def collect(self) -> None:
+        """The handle is garbage-collected."""
+        assert self.hold is not None
+        self.client.world.tell(f"{self.label}: the lease of {self.hold.claim.token} is collected")
+        self.hold.collected = True
+        self._idle()
+
+    # -- steps
+
+    def ready(self) -> bool:
+        """Whether it can take a step of its own now."""
+        effect = self.effect
+        if effect is None:
+            return self.state in ("granted", "registered")
+        if self.request is not None:
+            return False
+        now = self.client.world.clock.now()
+        if isinstance(effect, Pause):
+            return now >= effect.until
+        if isinstance(effect, WaitForWake):
+            waiter = self.waiter
+            if waiter is None or waiter.claim is not effect.claim or self._blockers != effect.blockers:
+                return True
+            return waiter.event or (effect.until is not None and now >= effect.until)
+        return True
+
+    def next(self) -> float | None:
+        """When it wants to go on by itself; None if it waits for something else."""
+        if isinstance(self.effect, Pause | WaitForWake):
+            return self.effect.until
+        return None
+
+    def step(self) -> None:
+        """Perform the effect, or what the driver does after a grant."""
+        effect = self.effect
+        match effect:
+            case None if self.state == "granted":
+                self.register()
+            case None:
+                self.hand_over()
+            case Call():
+                self.send(effect)
+            case Pause():
+                self.answered(None)
+            case WaitForWake():
+                self._wait(effect)
+            case RunHook(plugin):
+                self.client.world.tell(f"{self.label}: cleanup hook {plugin}")
+                self.client.world.checks.hook_runs(self, plugin)
+                self.hooks_run.add(plugin)
+                self.answered(HookReport(plugin, "DONE"))
+            case _:
+                self.client.background(effect)
+                self.answered(None)
+
+    def _wait(self, effect: WaitForWake) -> None:
+        """See ``_Waits.wait`` of the thread driver."""
+        heartbeat, store = self.client.heartbeat, self.client.world.store
+        if self.waiter is None or self.waiter.claim is not effect.claim:
+            self.waiter = heartbeat.waiter(effect.claim)
+            self._blockers = None
+        if effect.blockers != self._blockers:
+            self._unwatch()
+            self._watch = store.watch(effect.claim.terms.name, effect.blockers, self.waiter.wake, effect.claim)
+            self._blockers = effect.blockers
+            return
+        self.waiter.event = self.waiter.missed = False
+        self.answered(None)
+
+    def interrupt(self) -> None:
+        """A Ctrl-C hits this thread at the effect it is at."""
+        self.client.world.tell(f"{self.label}: Ctrl-C while {self.state}, at {type(self.effect).__name__}")
+        if self.effect is None:
+            self.broke(Interrupt())
+            return
+        request = self.request
+        if request is not None:
+            request.caller = None
+            self.request = None
+        self.failed(Interrupt())
+
+    def finished(self, value: Any) -> None:
+        world = self.client.world
+        if self.state == "releasing":
+            assert self.release is not None
+            world.tell(f"{self.label}: report {value.outcome} for {self.release.hold.claim.token}")
+            world.checks.released(self, value)
+            self._idle()
+            return
+        assert self.attempt is not None
+        if value is None:
+            world.tell(f"{self.label}: busy")
+            self._close_waits()
+            self._idle()
+            return
+        self.hold = self.attempt.hold = value
+        world.tell(f"{self.label}: GRANTED {value.claim.token}, fence {value.fence}, valid until {value.expires():.2f}")
+        world.checks.granted(self, value)
+        self.state = "granted"
+
+    def broke(self, error: BaseException) -> None:
+        world = self.client.world
+        if not isinstance(error, LockkitError | Interrupt):
+            world.violated("CRASH", f"{self.label} raised {error!r}")
+        if self.state == "releasing":
+            assert self.release is not None
+            self.release.interrupts.append(error)
+            self.begin(releasing(self.release, self.now))
+            return
+        assert self.attempt is not None
+        self.client.take_back(self.attempt)
+        world.tell(f"{self.label}: {type(error).__name__}")
+        self._close_waits()
+        world.checks.acquire_failed(self, error)
+        self._idle()
+
+    def _idle(self) -> None:
+        self.state, self.attempt, self.hold, self.release = "idle", None, None, None
+        self.fuse = None
+
+    def _close_waits(self) -> None:
+        self._unwatch()
+        if self.waiter is not None:
+            self.client.heartbeat.forget(self.waiter)
+        self.waiter, self._blockers = None, None
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

@@ -1,0 +1,96 @@
+"""Requests under way between a client and the store, and what may happen to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lockkit.errors import BackendUnavailable
+from lockkit.spi import Beat, Claim, Refused, Unknown
+
+__all__ = ["Caller", "Job", "Request", "lost", "refused"]
+
+Job = Generator[str, None, Any]
+"""A request being executed: runs one atomic statement each time it is asked for the next, returns the answer."""
+
+
+class Caller(Protocol):
+    """Who waits for an answer."""
+
+    def answered(self, result: Any) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request that was sent.
+
+    Attributes:
+        serial: Counts requests; the order of sending.
+        acquisition: For which acquisition of the client it speaks (several under one token is what a mutant does).
+        replay: A create of this token was sent before.
+        sent: When, on the virtual clock.
+        caller: Who waits; None once nobody does any more, which makes this a late copy.
+        job: Being executed; None before and afterwards.
+        reply: The answer on its way back, as something to call on the caller.
+    """
+
+    serial: int
+    client: str
+    actor: str
+    method: str
+    args: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    budget: float
+    sent: float
+    acquisition: Mapping[str, int] = field(default_factory=dict)
+    replay: bool = False
+    caller: Caller | None = None
+    job: Job | None = None
+    reply: Callable[[Caller], None] | None = None
+    outcome: str = ""
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The claims it names."""
+        if self.method == "renew":
+            beats: list[Beat] = self.args[0]
+            return [claim for claim, _ in beats]
+        return [argument for argument in self.args if isinstance(argument, Claim)]
+
+    @property
+    def fences(self) -> dict[str, int | None]:
+        """For a renewal: the fence that each token is renewed with."""
+        if self.method != "renew":
+            return {}
+        beats: list[Beat] = self.args[0]
+        return {claim.token: fence for claim, fence in beats}
+
+    @property
+    def removes(self) -> bool:
+        """Whether it takes a claim back."""
+        return self.method in ("release", "abandon", "emergency_release")
+
+    def __str__(self) -> str:
+        what = ",".join(claim.token for claim in self.claims)
+        more = ""
+        if self.method == "acquire":
+            more = " create" if self.args[1] else " ask"
+        elif self.method == "renew":
+            what = ",".join(f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items())
+        elif self.keywords.get("graceful") is False:
+            more = " ungraceful"
+        copy = "" if self.caller else " (late copy)"
+        return f"r{self.serial} {self.method}({what}{more}){copy}"
+
+
+def lost(what: str) -> Unknown:
+    """No answer came."""
+    return Unknown(BackendUnavailable(f"no answer: {what}"))
+
+
+def refused() -> Refused:
+    """The store said that it did not do it."""
+    return Refused(BackendUnavailable("the store refused: try again"))

@@ -1,0 +1,72 @@
+"""Worlds worth exploring: three clients, two names, each kind of lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import Terms
+from lockkit.testing.simulation.client import Plan
+from lockkit.testing.simulation.world import Setup, World
+
+__all__ = ["SETUPS", "explore"]
+
+
+def _mutex(name: str, ttl: float = 6.0, **more: float) -> Terms:
+    return Terms(name, ttl=ttl, **more)  # type: ignore[arg-type]
+
+
+def _permits(name: str, weight: int = 1, capacity: int = 2, ttl: float = 6.0) -> Terms:
+    return Terms(name, ttl=ttl, weight=weight, capacity=capacity, kind="semaphore")
+
+
+def _read(name: str) -> Terms:
+    return Terms(name, ttl=6.0, weight=1, capacity=RW_CAPACITY, kind="read")
+
+
+def _write(name: str) -> Terms:
+    return Terms(name, ttl=6.0, weight=RW_CAPACITY, capacity=RW_CAPACITY, kind="write")
+
+
+def _plans() -> Mapping[str, Setup]:
+    a, b = _mutex("a"), _mutex("b", 9.0)
+    sem, two = _permits("a"), _permits("a", 2)
+    kept = _mutex("a", 5.0, min_hold=4.0, lock_delay=3.0)
+    short = _mutex("a", 4.0, max_hold=7.0)
+    return {
+        "mutex": Setup((
+            ((Plan(a), Plan(b, 5.0)),),
+            ((Plan(a), Plan(a, 3.0), Plan(a, 0)),),
+            ((Plan(a, 4.0), Plan(a)), (Plan(b), Plan(b, 0))),
+        )),
+        "semaphore": Setup((
+            ((Plan(sem),), (Plan(sem, 4.0),)),
+            ((Plan(sem), Plan(two), Plan(sem, 0)),),
+            ((Plan(sem, 6.0), Plan(sem)), (Plan(b),)),
+        ), capacities=(1, 2, 3)),
+        "rwlock": Setup((
+            ((Plan(_read("a")), Plan(_write("a"))),),
+            ((Plan(_read("a"), 5.0),), (Plan(_write("a"), 5.0), Plan(_read("a")))),
+            ((Plan(_write("a")), Plan(_read("a"), 0)), (Plan(b),)),
+        ), capacities=(RW_CAPACITY,)),
+        "delays": Setup((
+            ((Plan(kept), Plan(kept, 9.0)),),
+            ((Plan(kept),), (Plan(b),)),
+            ((Plan(kept, 5.0), Plan(kept)),),
+        )),
+        "max_hold": Setup((
+            ((Plan(short),), (Plan(b),)),
+            ((Plan(short, 3.0), Plan(short)),),
+            ((Plan(short), Plan(short, 0, auto_renew=False)),),
+        )),
+    }  # fmt: skip
+
+
+SETUPS = _plans()
+
+
+def explore(setup: Setup, schedule: bytes, *, patience: int = 1) -> World:
+    """Run a schedule; the world as it was when it broke a promise, or came to rest."""
+    world = World(setup, patience=patience)
+    world.run(schedule)
+    return world

@@ -1,0 +1,497 @@
+"""The simulated world: clients, requests under way, one store, one clock; a schedule decides what happens next.
+
+A schedule is a string of bytes. Each byte picks one of the steps that are possible at that moment; 0 picks the plainest
+one, so that a shrunk schedule tells a plain story. When the bytes are used up the faults stop, everybody who can go on
+goes on, and the liveness promises are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lockkit.names import claim_id
+from lockkit.protocol.effects import Call
+from lockkit.spi import Claim, Terms
+from lockkit.testing.simulation.actors import Actor
+from lockkit.testing.simulation.checks import Checks, Violation
+from lockkit.testing.simulation.client import Client, Plan, Worker
+from lockkit.testing.simulation.clock import VirtualClock
+from lockkit.testing.simulation.network import Job, Request, lost, refused
+from lockkit.testing.simulation.stores import Atomic, ModelStore
+
+__all__ = ["Faults", "Setup", "World"]
+
+Step = tuple[int, Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How likely what is; 0 for never. Plain steps weigh 4 to 8."""
+
+    drop: int = 1
+    delay: int = 1
+    refuse: int = 1
+    pause: int = 1
+    hang: int = 1
+    crash: int = 1
+    cancel: int = 1
+    evict: int = 1
+    resize: int = 1
+    deaf: int = 1
+    collect: int = 1
+    sleep: int = 1
+    """Time passes although somebody could take a step."""
+    budget: int = 12
+    """How many of them in one run."""
+
+
+NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Who wants what: plans for each worker of each client."""
+
+    clients: tuple[tuple[tuple[Plan, ...], ...], ...]
+    store: Callable[[VirtualClock], ModelStore] = Atomic
+    faults: Faults = field(default_factory=Faults)
+    label: str = ""
+    capacities: tuple[int, ...] = (1, 2)
+    """What resize may choose."""
+
+
+class World:
+    """One run.
+
+    Attributes:
+        story: One line a step: when, who, what.
+        violations: Promises broken.
+        executing: The request that is being executed in this step.
+        operating: The operator's action in this step: evict, evict now, resize.
+    """
+
+    jitter = 0.5
+
+    def __init__(self, setup: Setup, *, patience: int = 1) -> None:
+        self.setup = setup
+        self.clock = VirtualClock()
+        self.store = setup.store(self.clock)
+        self.story: list[str] = []
+        self.violations: list[Violation] = []
+        self.network: list[Request] = []
+        self.executing: Request | None = None
+        self.operating = ""
+        self.steps = 0
+        self.terms: dict[str, Terms] = {}
+        self.patience = patience
+        self.calm = False
+        plans = [plan for client in setup.clients for worker in client for plan in worker]
+        self.names = sorted({plan.terms.name for plan in plans})
+        self.checks = Checks(self)
+        self._left = setup.faults.budget
+        self._crashes = 0
+        self._deaf = 0
+        self._serial = 0
+        self._tokens: dict[str, int] = {}
+        self._owner: dict[str, Client] = {}
+        self._claims: dict[int, tuple[Claim, int]] = {}
+        self._created: set[str] = set()
+        self._removed: set[str] = set()
+        self._waived: set[str] = set()
+        self.clients = [Client(self, chr(65 + at), plans) for at, plans in enumerate(setup.clients)]
+
+    # -- what the actors ask of the world
+
+    def tell(self, line: str) -> None:
+        """Add a line to the story."""
+        self.story.append(f"{self.clock.now():8.2f}  {line}")
+
+    def violated(self, name: str, what: str) -> None:
+        """Note a broken promise."""
+        self.tell(f"!! {name}: {what}")
+        self.violations.append(Violation(name, what, len(self.story)))
+
+    def token(self, client: str) -> str:
+        """A fresh token that a reader can tell apart."""
+        count = self._tokens[client] = self._tokens.get(client, 0) + 1
+        return f"{client}-{count}"
+
+    def acquisition(self, claim: Claim) -> int:
+        """The number of the acquisition that a claim object belongs to."""
+        known = self._claims.get(id(claim))
+        if known is None:
+            known = self._claims[id(claim)] = (claim, len(self._claims) + 1)
+        return known[1]
+
+    def wake_is_lost(self) -> bool:
+        """Whether this wake does not arrive."""
+        if self._deaf > 0:
+            self._deaf -= 1
+            self.tell("a wake is lost")
+            return True
+        return False
+
+    def send(self, actor: Actor, call: Call) -> Request:
+        """Put a request on its way."""
+        self._serial += 1
+        client = actor.client
+        request = Request(
+            self._serial, client.name, actor.label, call.method, call.args, call.keywords, call.budget,
+            self.clock.now(), caller=actor,
+        )  # fmt: skip
+        for claim in request.claims:
+            self._owner.setdefault(claim.token, client)
+            self.terms.setdefault(claim.token, claim.terms)
+            request.acquisition[claim.token] = self.acquisition(claim)  # type: ignore[index]
+        if call.method == "acquire" and call.args[1]:
+            token = call.args[0].token
+            request.replay = token in self._created
+            self._created.add(token)
+        self.tell(f"{actor.label}: sends {request}")
+        self.checks.sent(client, request)
+        self.network.append(request)
+        return request
+
+    # -- what the invariants ask of the world
+
+    def speaks_for(self, request: Request | None, token: str) -> int:
+        """The acquisition for which a request names a token; 0 if it does not."""
+        return request.acquisition.get(token, 0) if request is not None else 0
+
+    def is_dead(self, token: str) -> bool:
+        """Whether a store that sees death may remove it."""
+        owner = self._owner.get(token)
+        return self.store.sees_death and owner is not None and owner.dead
+
+    def was_evicted_at_once(self, token: str) -> bool:
+        """Whether its guarantee was waived."""
+        return token in self._waived
+
+    def removed_in_this_step(self, token: str) -> bool:
+        """Whether it is gone, though the invariants have not looked yet."""
+        return token in self._removed
+
+    def by_the_dead(self, token: str) -> bool:
+        """Whether it is a claim of a client that is dead."""
+        return self._owner[token].dead
+
+    def store_has_rows(self) -> bool:
+        """Whether anything is in any queue."""
+        return any(self.store.rows(name) for name in self.names)
+
+    def stood_behind(self, token: str) -> bool:
+        """Whether the client of a claim stands behind it, or is about to remove it; always true of the dead."""
+        client = self._owner[token]
+        if client.dead or token in client.heartbeat.holds or token in client.orphans.entries:
+            return True
+        for worker in client.workers:
+            if worker.hold is not None and worker.hold.claim.token == token:
+                return True
+            attempt = worker.attempt
+            if attempt is not None and attempt.sent and attempt.claim is not None and attempt.claim.token == token:
+                return True
+        return False
+
+    # -- running
+
+    def run(self, schedule: bytes) -> None:
+        """Follow a schedule, then let things come to rest."""
+        for choice in schedule:
+            self.step(choice)
+            if len(self.violations) >= self.patience:
+                return
+        Rest(self).come()
+
+    def step(self, choice: int) -> None:
+        """Take the step that a byte picks."""
+        steps = self.possible()
+        total = sum(weight for weight, _ in steps)
+        at = choice * total >> 8
+        for weight, step in steps:
+            at -= weight
+            if at < 0:
+                self.take(step)
+                return
+
+    def take(self, step: Callable[[], None]) -> None:
+        """Take one step and look at the store."""
+        self.steps += 1
+        step()
+        self.checks.look()
+        self.executing = None
+        self.operating = ""
+
+    def possible(self) -> list[Step]:
+        """Every step possible now, the plainest first."""
+        steps = self.plain()
+        faults = self.setup.faults
+        now = self.clock.now()
+        timer = self.next_timer()
+        if not steps or faults.sleep:
+            if now < timer < float("inf"):
+                steps.append((2, lambda: self.sleep(timer - now)))
+            if self._left > 0 and faults.sleep:
+                steps.extend((faults.sleep, _bind(self.sleep, seconds)) for seconds in (0.3, 2.0, 7.0))
+        for client in self.clients:
+            if not client.dead:
+                steps.extend((2, worker.acquire) for worker in client.workers if _free(worker) and worker.state == "idle")
+        for client in self.clients:
+            if client.paused:
+                steps.append((2, _bind(self._resume, client)))
+            steps.extend((1, _bind(self._wake_up, worker)) for worker in client.workers if worker.hung)
+        if self._left > 0:
+            steps.extend(self._faults(faults))
+        return steps or [(1, lambda: self.sleep(1.0))]
+
+    def plain(self) -> list[Step]:
+        """Steps that are no fault and need no time."""
+        steps: list[Step] = []
+        for request in self.network:
+            if request.reply is not None:
+                if _listens(request):
+                    steps.append((8, _bind(self._reply, request)))
+            elif request.caller is not None or self.calm:
+                steps.append((6, _bind(self._execute, request)))
+            else:
+                steps.append((1, _bind(self._execute, request)))
+        now = self.clock.now()
+        for client in self.clients:
+            if client.paused or client.dead:
+                continue
+            for worker in client.workers:
+                if worker.hung:
+                    continue
+                if worker.ready():
+                    steps.append((6, worker.step))
+                elif worker.state == "holding":
+                    steps.append((2, worker.start_release))
+            if client.heartbeat.next() <= now:
+                steps.append((4, client.heartbeat.beat))
+            if client.heartbeat.overdue():
+                steps.append((4, client.heartbeat.deadlines))
+            if client.orphans.next() <= now:
+                steps.append((4, client.orphans.remove))
+        return steps
+
+    def next_timer(self) -> float:
+        """When somebody wants to go on by itself; infinity if nobody does."""
+        ends = [float("inf")]
+        for client in self.clients:
+            if client.paused or client.dead:
+                continue
+            ends.append(client.heartbeat.next())
+            ends.append(client.orphans.next())
+            ends.extend(hold.expires() for hold in client.heartbeat.holds.values() if not hold.ended and not hold.lost_why)
+            ends.extend(end for worker in client.workers if not worker.hung and (end := worker.next()) is not None)
+        return min(ends)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.forward(seconds)
+
+    # -- requests
+
+    def _execute(self, request: Request) -> None:
+        """Run the next statement of a request."""
+        self.executing = request
+        if request.job is None:
+            request.job = self.store.job(request)
+        try:
+            label = next(request.job)
+        except StopIteration as stop:
+            answer = stop.value
+            self.tell(f"store: {request} -> {_short(answer)}")
+            self._answered(request, lambda caller: caller.answered(answer), request.caller is None)
+        except Exception as error:  # noqa: BLE001 - Refused and Unknown are answers
+            trouble = error
+            self.tell(f"store: {request} -> {error!r}")
+            self._answered(request, lambda caller: caller.failed(trouble), request.caller is None)
+        else:
+            self.tell(f"store: {request}: {label}")
+
+    def _answered(self, request: Request, reply: Callable[[Any], None], nobody_listens: bool) -> None:  # noqa: FBT001
+        request.job = None
+        if nobody_listens:
+            self.network.remove(request)
+        else:
+            request.reply = reply
+
+    def _reply(self, request: Request) -> None:
+        """The answer arrives."""
+        self.network.remove(request)
+        assert request.reply is not None
+        assert request.caller is not None
+        reply = request.reply
+        self.checks.look()
+        self.executing = None
+        reply(request.caller)
+
+    def fail(self, request: Request, how: str) -> None:
+        """No answer, or a refusal; a delayed request stays under way as a late copy."""
+        caller = request.caller
+        assert caller is not None
+        self.tell(f"{request}: {how}")
+        if how == "delayed":
+            request.caller = None
+        else:
+            self.network.remove(request)
+        caller.failed(refused() if how == "refused" else lost(how))
+
+    def cut(self, request: Request) -> None:
+        """Its caller was interrupted or died."""
+        request.caller = None
+        if request.reply is not None or not self.store.late_copies:
+            self.network.remove(request)
+
+    # -- faults
+
+    def _faults(self, faults: Faults) -> list[Step]:
+        steps: list[Step] = []
+
+        def fault(weight: int, what: Callable[[], None]) -> None:
+            if weight:
+                steps.append((weight, _bind(self._spend, what)))
+
+        for request in self.network:
+            if request.caller is None or not _listens(request):
+                continue
+            if request.reply is not None:
+                fault(faults.drop, _bind(self.fail, request, "reply lost"))
+            elif request.job is None:
+                fault(faults.drop, _bind(self.fail, request, "request lost"))
+                fault(faults.refuse, _bind(self.fail, request, "refused"))
+                if self.store.late_copies:
+                    fault(faults.delay, _bind(self.fail, request, "delayed"))
+            else:
+                fault(faults.drop, _bind(self.fail, request, "cut short"))
+        for client in self.clients:
+            if client.dead:
+                continue
+            if not client.paused:
+                fault(faults.pause, _bind(self._pause, client))
+                for worker in client.workers:
+                    self._worker_faults(worker, faults, fault)
+            if not self._crashes:
+                fault(faults.crash, _bind(self._crash, client))
+        self._operator(faults, fault)
+        if not self._deaf:
+            fault(faults.deaf, self._deafen)
+        return steps
+
+    def _worker_faults(self, worker: Worker, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
+        if worker.hung or worker.state == "idle":
+            return
+        fault(faults.hang, _bind(self._hang, worker))
+        if worker.state == "holding":
+            fault(faults.collect, worker.collect)
+            return
+        fault(faults.cancel, _bind(self._interrupt, worker))
+        if worker.fuse is None:
+            fault(faults.cancel, _bind(self._light_fuse, worker))
+
+    def _operator(self, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
+        for name in self.names:
+            rows = self.store.rows(name)
+            for row in rows[:2]:
+                fault(faults.evict, _bind(self._evict, name, row.token))
+            if rows:
+                for capacity in self.setup.capacities:
+                    if capacity != rows[0].capacity:
+                        fault(faults.resize, _bind(self._resize, name, capacity))
+
+    def _spend(self, what: Callable[[], None]) -> None:
+        self._left -= 1
+        what()
+
+    def _pause(self, client: Client) -> None:
+        self.tell(f"{client.name}: stopped (SIGSTOP)")
+        client.paused = True
+
+    def _resume(self, client: Client) -> None:
+        self.tell(f"{client.name}: goes on (SIGCONT)")
+        client.paused = False
+
+    def _hang(self, worker: Worker) -> None:
+        self.tell(f"{worker.label}: hangs; its heartbeat runs")
+        worker.hung = True
+
+    def _wake_up(self, worker: Worker) -> None:
+        self.tell(f"{worker.label}: hangs no more")
+        worker.hung = False
+
+    def _crash(self, client: Client) -> None:
+        self.tell(f"{client.name}: killed (SIGKILL)")
+        self._crashes += 1
+        client.dead, client.paused = True, False
+        for request in [request for request in self.network if request.client == client.name]:
+            self.cut(request)
+        self.store.died(client.name)
+
+    def _interrupt(self, worker: Worker) -> None:
+        request = worker.request
+        if request is not None:
+            self.cut(request)
+        worker.interrupt()
+
+    def _light_fuse(self, worker: Worker) -> None:
+        worker.fuse = 0
+
+    def _deafen(self) -> None:
+        self.tell("the next wake will be lost")
+        self._deaf = 1
+
+    def _evict(self, name: str, token: str) -> None:
+        self.operating = "evict"
+        self.operate("evict", name, claim_id(token), 1.0)
+        self.tell(f"operator: evict {token}")
+
+    def _resize(self, name: str, capacity: int) -> None:
+        self.operating = "resize"
+        self.operate("resize", name, capacity, 1.0)
+        self.tell(f"operator: resize {name} to {capacity}")
+
+    def operate(self, method: str, *args: Any) -> Any:
+        """Execute an operator's request in one go."""
+        job: Job = self.store.operate(method, args)
+        while True:
+            try:
+                next(job)
+            except StopIteration as stop:
+                return stop.value
+
+
+def _bind(function: Callable[..., None], *args: Any) -> Callable[[], None]:
+    return lambda: function(*args)
+
+
+def _free(worker: Worker) -> bool:
+    return not worker.client.paused and not worker.client.dead and not worker.hung
+
+
+def _listens(request: Request) -> bool:
+    """Whether whoever waits for it can take in an answer now."""
+    caller = request.caller
+    if not isinstance(caller, Actor) or caller.client.paused or caller.client.dead:
+        return False
+    return not (isinstance(caller, Worker) and caller.hung)
+
+
+def _short(answer: Any) -> str:
+    if isinstance(answer, list | tuple):
+        return "[" + ", ".join(_short(each) for each in answer) + "]"
+    kind = type(answer).__name__
+    if kind == "Granted":
+        return f"GRANTED fence {answer.fence}, basis {answer.basis:.2f}"
+    if kind == "Queued":
+        return f"QUEUED at {answer.position} behind {list(answer.blockers)}"
+    if kind == "Renewal":
+        return answer.state + (f" ({answer.why})" if answer.why else "")
+    if kind == "Lapsed":
+        return f"LAPSED ({answer.why})"
+    return kind.upper() if kind == "Busy" else str(answer)
+
+
+from lockkit.testing.simulation.rest import Rest  # noqa: E402 - it looks at a world
+
