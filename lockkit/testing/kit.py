@@ -31,7 +31,7 @@ CHOSEN = Kit(None)
 
 
 def kit(harness: type[Harness]) -> Kit:
-    """For a test file: ``test_store = kit(MyHarness)``, under any name."""
+    """The whole kit for a harness; to be given a name, any name, in a test file."""
     return Kit(harness)
 
 

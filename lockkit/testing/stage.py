@@ -44,7 +44,7 @@ class Work(Generic[T]):
     def _run(self) -> None:
         try:
             self._result = self._work()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self._error = error
         finally:
             self._done.set()
@@ -66,7 +66,7 @@ class Work(Generic[T]):
         """What it raised, or None."""
         try:
             self.result(timeout)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             return error
         return None
 

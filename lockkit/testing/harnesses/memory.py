@@ -25,7 +25,7 @@ class MemoryHarness(Harness):
     virtual = True
     ttl = 30.0
     short_ttl = 0.4
-    examples = (150, 30)
+    examples = (600, 40)
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -1,0 +1,230 @@
+"""The protocol driven by hand: what a client does, one effect at a time, without a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lockkit.clock import Clock
+from lockkit.facts import Alert, Event, HookReport, ReleaseReport
+from lockkit.lease import Hold
+from lockkit.names import claim_id
+from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.effects import (
+    Call,
+    Effect,
+    Lost,
+    Notify,
+    Orphan,
+    Pause,
+    RecordFailure,
+    RunHook,
+    WaitForWake,
+    Withdraw,
+)
+from lockkit.protocol.releasing import Release, releasing
+from lockkit.protocol.renewing import losing, renewing
+from lockkit.spi import REQUEST_TIMEOUT, Backend, Claim, Refused, Terms, Unknown, Watch
+
+__all__ = ["Pending", "State", "Stepper"]
+
+State = Literal["waiting", "paused", "held", "busy", "failed", "cancelled"]
+_FEW = 100
+
+
+@dataclass(slots=True)
+class Stepper:
+    """One client, driven by hand.
+
+    Attributes:
+        orphans: What is to be removed in the background; see :meth:`remove_orphans`.
+        told: Events and alerts.
+        lost: Holds that were declared lost, once for each time.
+        failures: Critical-failure records.
+        hook: What a cleanup hook does.
+    """
+
+    backend: Backend
+    clock: Clock
+    orphans: list[Orphan] = field(default_factory=list)
+    told: list[Event | Alert] = field(default_factory=list)
+    lost: list[Hold] = field(default_factory=list)
+    failures: list[object] = field(default_factory=list)
+    hook: Callable[[str], HookReport] = lambda plugin: HookReport(plugin, "DONE")
+
+    def acquire(self, terms: Terms, timeout: float | None = None, *, wait: bool = True) -> Pending:
+        """Begin to acquire, and go as far as it goes without waiting."""
+        deadline = None if timeout is None else self.clock.now() + timeout
+        pending = Pending(self, Attempt(terms, deadline, wait))
+        pending.step()
+        return pending
+
+    def release(self, hold: Hold, reason: str = "normal", plugins: Sequence[str] = ()) -> ReleaseReport:
+        """Release, to the end."""
+        release = Release(hold, reason, plugins)
+        report: ReleaseReport = self.drive(releasing(release, self.clock.now))
+        return report
+
+    def beat(self, members: Sequence[Pending]) -> bool:
+        """Send one batch of heartbeats; whether it was answered."""
+        answered: bool = self.drive(renewing(members, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
+        return answered
+
+    def notice(self, hold: Hold) -> bool:
+        """Look at the clock: declare the hold lost if it has run out. Whether it has."""
+        why = hold.overdue(self.clock.now())
+        if why:
+            self.drive(losing(hold, why))
+        return bool(why)
+
+    def remove_orphans(self, *, due_only: bool = True) -> int:
+        """Remove what is due, each until the answer is definite; how many were."""
+        now, kept, removed = self.clock.now(), list[Orphan](), 0
+        for orphan in self.orphans:
+            method = self.backend.abandon if orphan.abandon else self.backend.release
+            try:
+                if due_only and orphan.after > now:
+                    kept.append(orphan)
+                    continue
+                method(orphan.claim, REQUEST_TIMEOUT, graceful=orphan.graceful)
+                removed += 1
+            except (Refused, Unknown):
+                kept.append(orphan)
+        self.orphans[:] = kept
+        return removed
+
+    def drive(self, generator: Generator[Effect, Any, Any]) -> Any:
+        """Perform the effects of a generator that does not wait. A pause takes no time."""
+        try:
+            effect = next(generator)
+            while True:
+                effect = self.answer(generator, effect)
+        except StopIteration as stop:
+            return stop.value
+
+    def answer(self, generator: Generator[Effect, Any, Any], effect: Effect) -> Effect:
+        """Perform one effect and send its result; the next one."""
+        try:
+            result = self._perform(effect)
+        except BaseException as error:
+            return generator.throw(error)
+        return generator.send(result)
+
+    def _perform(self, effect: Effect) -> object:
+        match effect:
+            case Call(method, args, budget, keywords):
+                return getattr(self.backend, method)(*args, budget, **keywords)
+            case Orphan():
+                self.orphans.append(effect)
+            case Notify(what):
+                self.told.append(what)
+            case Lost(hold, _):
+                self.lost.append(hold)
+            case RecordFailure(record):
+                self.failures.append(record)
+            case RunHook(plugin, _):
+                return self.hook(plugin)
+            case Withdraw() | Pause() | WaitForWake():
+                pass
+        return None
+
+
+class Pending:
+    """One acquisition under way; also its place in the heartbeat.
+
+    Attributes:
+        state: ``waiting`` for a wake, ``paused`` after trouble, or how it ended.
+        hold: What was granted.
+        error: What it raised.
+        woken: A wake came since the last step.
+    """
+
+    def __init__(self, stepper: Stepper, attempt: Attempt) -> None:
+        self.stepper = stepper
+        self.attempt = attempt
+        self.state: State = "paused"
+        self.hold: Hold | None = None
+        self.error: BaseException | None = None
+        self.woken = False
+        self._watch: Watch | None = None
+        clock = stepper.clock
+        self._generator = acquiring(attempt, stepper.backend.capabilities, clock.now, clock.wall, lambda: 0.5)
+        self._effect: Effect | None = None
+
+    @property
+    def claim(self) -> Claim:
+        assert self.attempt.claim is not None
+        return self.attempt.claim
+
+    @property
+    def claim_id(self) -> str:
+        return claim_id(self.claim.token)
+
+    @property
+    def over(self) -> bool:
+        return self.state not in ("waiting", "paused")
+
+    def wake(self) -> None:
+        """A watch or a heartbeat says: ask again."""
+        self.woken = True
+
+    def watch(self) -> None:
+        """Begin the watch that a waiting client has running."""
+        assert isinstance(self._effect, WaitForWake)
+        self._unwatch()
+        effect = self._effect
+        watch = self.stepper.backend.watch(effect.claim.terms.name, effect.blockers, self.wake, effect.claim)
+        self._watch = watch
+
+    def step(self) -> State:
+        """Go on until it waits, pauses or ends."""
+        if self.over:
+            return self.state
+        self.woken = False
+        self._unwatch()
+        generator = self._generator
+        try:
+            effect = next(generator) if self._effect is None else generator.send(None)
+            while not isinstance(effect, WaitForWake | Pause):
+                effect = self.stepper.answer(generator, effect)
+        except StopIteration as stop:
+            self.hold = self.attempt.hold = stop.value
+            self.attempt.sent = False
+            self.state = "held" if stop.value is not None else "busy"
+            return self.state
+        except BaseException as error:
+            return self._failed(error, "failed")
+        self._effect = effect
+        self.state = "waiting" if isinstance(effect, WaitForWake) else "paused"
+        return self.state
+
+    def run(self) -> State:
+        """Step through every pause."""
+        for _ in range(_FEW):
+            if self.step() != "paused":
+                return self.state
+        raise AssertionError(f"still in trouble after {_FEW} tries")
+
+    def cancel(self, error: BaseException | None = None) -> None:
+        """Something (Ctrl-C) hits it where it stands: what may be left becomes an orphan, as drivers do it."""
+        error = error or KeyboardInterrupt()
+        self._unwatch()
+        try:
+            self._generator.throw(error)
+        except BaseException as raised:
+            self._failed(raised, "cancelled")
+
+    def _failed(self, error: BaseException, state: State) -> State:
+        self.error = error
+        leftover = self.attempt.leftover()
+        if leftover is not None:
+            self.stepper.orphans.append(leftover)
+            self.attempt.sent = False
+        self.state = state
+        return state
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
