@@ -76,7 +76,8 @@ class MemoryBackend:
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.spi.Backend.acquire`."""
         within(claim.note, NOTE_LIMIT, "note")
-        name, store, woken = claim.terms.name, self._store, dict[Waker, None]()
+        name, store = claim.terms.name, self._store
+        woken: dict[Waker, None] = {}
         with store.mutex:
             now = self._clock.now()
             queue = store.settle(name, now, woken)
@@ -166,7 +167,8 @@ class MemoryBackend:
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.release`."""
-        name, store, woken = claim.terms.name, self._store, dict[Waker, None]()
+        name, store = claim.terms.name, self._store
+        woken: dict[Waker, None] = {}
         with store.mutex:
             now = self._clock.now()
             queue = store.settle(name, now, woken)
@@ -358,6 +360,6 @@ def _wake(woken: dict[Waker, None]) -> None:
     for waker in woken:
         try:
             waker.wake()
-        except Exception:  # noqa: BLE001
+        except Exception:
             # One waiter's trouble must not fail the call that freed it, nor keep the next from being woken.
             _log.exception("a wake-up callback failed")

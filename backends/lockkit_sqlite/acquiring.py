@@ -19,7 +19,7 @@ from lockkit_sqlite.layout import FAR, HELD, LINGERING
 from lockkit_sqlite.link import Params
 from lockkit_sqlite.notes import note_text
 from lockkit_sqlite.rows import Row
-from lockkit_sqlite.store import GRACE, Store, micros
+from lockkit_sqlite.store import GRACE, Store
 
 __all__ = ["acquire"]
 
@@ -93,7 +93,7 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
         return Granted(row.fence, now / 1e6) if extended else None
     if place < prefix(rows):
         key, seen = (store.namespace, terms.name, claim.token), (row.fence, row.capacity)
-        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(terms, at), *seen), end)
+        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(store, terms, at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
     chosen = [rows[at] for at in blockers(rows, place)]
     if store.bury_dead(link, terms.name, chosen, end):
@@ -138,22 +138,27 @@ def _gone_by(store: Store, row: Row) -> int:
     return row.deadline
 
 
-def _deadlines(terms: Terms, now: int) -> tuple[int, int, int]:
+def _deadlines(store: Store, terms: Terms, now: int) -> tuple[int, int, int]:
     """Of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
-    ttl, delay = micros(terms.ttl), micros(terms.lock_delay)
-    hold_end = FAR if terms.max_hold is None else now + micros(terms.max_hold)
-    least = now + micros(terms.min_hold)
-    end = FAR if terms.process_bound else now + ttl
-    return max(min(end, hold_end) + delay, least), max(now + ttl + delay, least), hold_end
+    known = store.stated(terms)
+    hold_end = FAR if known.max_hold is None else now + known.max_hold
+    least = now + known.min_hold
+    end = FAR if terms.process_bound else now + known.ttl
+    return (
+        max(min(end, hold_end) + known.lock_delay, least),
+        max(now + known.ttl + known.lock_delay, least),
+        hold_end,
+    )
 
 
 def _values(store: Store, claim: Claim, note: str | None, now: int, *, waits: bool = False) -> Params:
-    """A new row; its fourth column onwards, behind namespace, name and the proposed fence."""
+    """A new row; its third value is the fence that it proposes."""
     terms = claim.terms
+    known = store.stated(terms)
     wall = int(store.clock.wall() * 1e6)
-    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else _deadlines(terms, now)
+    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else _deadlines(store, terms, now)
     return (
         store.namespace, terms.name, wall, claim.token, terms.weight, terms.capacity, terms.process_bound,
-        deadline, silence, micros(terms.ttl), now, hold_end, micros(terms.min_hold), micros(terms.lock_delay),
-        store.boot, wall - now, store.house.name(), store.info(terms), note,
+        deadline, silence, known.ttl, now, hold_end, known.min_hold, known.lock_delay,
+        store.boot, wall - now, store.house.name(), known.info, note,
     )  # fmt: skip

@@ -60,7 +60,7 @@ class SqliteBackend:
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.emergency_release`. Opens the file anew."""
         store, end = self._store, time.monotonic() + budget
-        link = store.fresh_link()
+        link = store.emergency_link()
         try:
             return release(store, link, claim, end, graceful=graceful)
         finally:

@@ -22,12 +22,13 @@ from typing import Any, TypeAlias
 from lockkit.clock import Clock
 from lockkit_sqlite.failures import busy, inherited, is_busy, mapped
 
-__all__ = ["Link", "Params"]
+__all__ = ["Link", "Params", "after_fork_in_child", "after_fork_in_parent", "before_fork"]
 
 Params: TypeAlias = "tuple[int | str | float | None, ...]"
 Rows: TypeAlias = "list[Any]"
 _YIELDS = 3
 _SHORTEST, _LONGEST = 0.00005, 0.004
+_SETTING_UP = 2.0
 _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
@@ -35,21 +36,26 @@ _CHECKPOINT = 4000
 class Link:
     """One connection. Thread-safe: a call waits for its turn within its budget, then for the file.
 
-    The lock is reentrant for a signal handler that releases in the middle of a call: it runs between two statements.
+    Two locks, both reentrant for a signal handler that makes a call in the middle of another. ``_turn`` is held through
+    a whole call, its waits included; ``_inside`` only while SQLite runs. A fork waits for ``_inside``: SQLite's own
+    mutexes, if a thread held one at that moment, would stay locked in the child for ever, and a store opened there
+    would hang.
     """
 
     def __init__(self, path: str, clock: Clock, *, synchronous: str = "NORMAL") -> None:
         self.path = path
         self._clock = clock
         self._turn = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        try:
-            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise mapped(error, path) from error
-        self._connection = connection
-        _links.add(self)
-        end = time.monotonic() + 2.0
+        self._inside = threading.RLock()
+        with _opening:
+            try:
+                self._connection: sqlite3.Connection | None = sqlite3.connect(
+                    path, timeout=0, isolation_level=None, check_same_thread=False
+                )
+            except sqlite3.Error as error:
+                raise mapped(error, path) from error
+            _links.add(self)
+        end = time.monotonic() + _SETTING_UP
         self.read(f"PRAGMA synchronous={synchronous}", (), end)
         self.read(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}", (), end)
         self.read("PRAGMA temp_store=MEMORY", (), end)
@@ -69,40 +75,39 @@ class Link:
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
-        tries = 0
-        if not self._turn.acquire(timeout=max(0.0, end - time.monotonic())):
-            raise busy(self.path)
+        turn, tries = self._turn, 0
         try:
+            if not turn.acquire(timeout=max(0.0, end - time.monotonic())):
+                raise busy(self.path)
             while True:
                 now = int(self._clock.now() * 1e6)
+                values = params(now)
                 try:
-                    return self._live().execute(sql, params(now)).rowcount, now
+                    with self._inside:
+                        return self._live().execute(sql, values).rowcount, now
                 except sqlite3.Error as error:
-                    if not is_busy(error):
-                        raise mapped(error, self.path) from error
-                tries = self._pause(tries, end)
+                    tries = self._pause(error, tries, end)
         finally:
-            self._turn.release()
+            _leave(turn)
 
     def read(self, sql: str, params: Params, end: float) -> Rows:
         """Run one statement that reads, and fetch all its rows."""
-        tries = 0
-        if not self._turn.acquire(timeout=max(0.0, end - time.monotonic())):
-            raise busy(self.path)
+        turn, tries = self._turn, 0
         try:
+            if not turn.acquire(timeout=max(0.0, end - time.monotonic())):
+                raise busy(self.path)
             while True:
                 try:
-                    return self._live().execute(sql, params).fetchall()
+                    with self._inside:
+                        return self._live().execute(sql, params).fetchall()
                 except sqlite3.Error as error:
-                    if not is_busy(error):
-                        raise mapped(error, self.path) from error
-                tries = self._pause(tries, end)
+                    tries = self._pause(error, tries, end)
         finally:
-            self._turn.release()
+            _leave(turn)
 
     def close(self) -> None:
         """Close the connection, after the call in progress."""
-        with self._turn:
+        with self._turn, self._inside:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
@@ -110,12 +115,11 @@ class Link:
     def park(self) -> None:
         """In a forked child: never use the inherited connection, and never close it either.
 
-        "Do not open a SQLite database connection, then fork(2), then try to use that connection in the child"
-        (sqlite.org/howtocorrupt.html, 2.6). Closing may wait for a mutex that another thread of the parent held at the
-        fork. So it is leaked beyond the reach of the interpreter's shutdown, too.
+        "Do not open an SQLite database connection, then fork(2), then try to use that connection in the child"
+        (sqlite.org/howtocorrupt.html, 2.6). So it is leaked, beyond the reach of the interpreter's shutdown too.
         """
         connection, self._connection = self._connection, None
-        self._turn = threading.RLock()
+        self._turn, self._inside = threading.RLock(), threading.RLock()
         if connection is not None:
             import ctypes
 
@@ -127,7 +131,10 @@ class Link:
             raise inherited(self.path)
         return connection
 
-    def _pause(self, tries: int, end: float) -> int:
+    def _pause(self, error: sqlite3.Error, tries: int, end: float) -> int:
+        """Wait a moment if the file is busy and there is time; else raise."""
+        if not is_busy(error):
+            raise mapped(error, self.path) from error
         left = end - time.monotonic()
         if left <= 0:
             raise busy(self.path)
@@ -135,16 +142,40 @@ class Link:
             os.sched_yield()
         else:
             longest = min(_LONGEST, _SHORTEST * 2.0 ** (tries - _YIELDS))
-            time.sleep(min(left, longest * (0.5 + 0.5 * random.random())))  # noqa: S311
+            time.sleep(min(left, longest * (0.5 + 0.5 * random.random())))
         return tries + 1
 
 
+def _leave(turn: Any) -> None:
+    # Not "if acquired": Ctrl-C may land between the acquire and whatever would remember that it succeeded.
+    if turn._is_owned():  # noqa: SLF001
+        turn.release()
+
+
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
+_opening = threading.RLock()
+_held: list[Any] = []
 
 
-def _after_fork() -> None:
+def before_fork() -> None:
+    """Wait until no thread is inside SQLite, and keep it so."""
+    _opening.acquire()
+    for link in list(_links):
+        link._inside.acquire()  # noqa: SLF001
+        _held.append(link._inside)  # noqa: SLF001
+
+
+def after_fork_in_parent() -> None:
+    """Let them go on."""
+    while _held:
+        _held.pop().release()
+    _opening.release()
+
+
+def after_fork_in_child() -> None:
+    """Park every inherited connection."""
+    global _opening  # noqa: PLW0603
+    _opening = threading.RLock()
+    _held.clear()
     for link in list(_links):
         link.park()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -68,11 +68,9 @@ def _renew_held(
         [(claim.terms.name, fence, claim.token) for _, claim, fence in chunk], ensure_ascii=False
     )
     count, now = link.write(sql.RENEW, lambda now: (store.namespace, now, batch), end)
-    renewed = {claim.token for _, claim, _ in chunk}
-    if count != len(chunk):
-        renewed = {token for (token,) in link.read(sql.RENEWED, (store.namespace, now, batch), end)}
-    for at, claim, _ in chunk:
-        if claim.token in renewed:
+    renewed = None if count == len(chunk) else set(link.read(sql.RENEWED, (store.namespace, now, batch), end))
+    for at, claim, fence in chunk:
+        if renewed is None or (claim.token, fence) in renewed:
             answers[at] = Renewal("HELD", basis=now / 1e6, requests=asked.get(claim.token))
         else:
             answers[at] = _lost(store.queue(link, claim.terms.name, end), claim, now)

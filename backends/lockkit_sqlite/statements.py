@@ -79,13 +79,13 @@ EXTEND = f"""UPDATE claims SET ttl = max(ttl, ?5), renewed = ?4, silence = max(s
     deadline = max(deadline,
         CASE WHEN process_bound THEN deadline ELSE min(?4 + max(ttl, ?5), hold_end) + lock_delay END)
     WHERE {_ONE} AND fence = ?6 AND state = {HELD} AND deadline > ?4 AND NOT evicted"""
-_BEATS = """json_each(?3) AS beat WHERE claims.namespace = ?1 AND claims.name = json_extract(beat.value, '$[0]')
-    AND claims.fence = json_extract(beat.value, '$[1]') AND claims.token = json_extract(beat.value, '$[2]')"""
-RENEW = f"""UPDATE claims SET {_EXTENDED.replace("?4", "?2")} FROM {_BEATS}
+_BEATS = """(namespace, name, fence, token) IN (SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+    json_extract(value, '$[2]') FROM json_each(?3))"""
+RENEW = f"""UPDATE claims SET {_EXTENDED.replace("?4", "?2")} WHERE {_BEATS}
     AND state = {HELD} AND deadline > ?2 AND NOT evicted"""
 """A whole batch in one statement: ?3 is JSON, [[name, fence, token], ...]."""
 RENEWED = (
-    f"""SELECT claims.token FROM claims, {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
+    f"""SELECT token, fence FROM claims WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
 )
 """Whom RENEW renewed, asked only where it was not all of them."""
 ASKED = f"""SELECT token, note FROM claims INDEXED BY asked WHERE namespace = ?1 AND asked = 1

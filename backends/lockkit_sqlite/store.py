@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from lockkit.facts import ClaimInfo
 from lockkit.names import claim_id
 from lockkit.queue import prefix
 from lockkit.spi import OpenOptions, Refused, Terms, Unknown
+from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.failures import no_log
+from lockkit_sqlite.failures import inherited, no_log
 from lockkit_sqlite.layout import DDL, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
 from lockkit_sqlite.link import Link
 from lockkit_sqlite.place import Place
@@ -24,11 +27,23 @@ GRACE = 6_000_000
 """Microseconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
 _OPENING = 2.0
 _SWEPT = 64
+_KNOWN = 256
 
 
 def micros(seconds: float) -> int:
     """Seconds as whole microseconds."""
     return round(seconds * 1e6)
+
+
+class Stated(NamedTuple):
+    """Terms in the units of the file."""
+
+    terms: Terms
+    ttl: int
+    max_hold: int | None
+    min_hold: int
+    lock_delay: int
+    info: str
 
 
 class Store:
@@ -48,12 +63,18 @@ class Store:
             self.calls.close()
             raise
         self.house = REGISTRY.enter(place.pulses, place.mode)
-        self._infos: dict[int, tuple[Terms, str]] = {}
+        self._stated: dict[int, Stated] = {}
         self._closed = False
 
     def fresh_link(self) -> Link:
         """A new connection to the file."""
         return Link(self.place.path, self.clock, synchronous=self.place.synchronous)
+
+    def emergency_link(self) -> Link:
+        """A new connection for one release, unless this is a forked child: its parent's claims are none of its own."""
+        if self.house.inherited:
+            raise inherited(self.place.path)
+        return self.fresh_link()
 
     def _lay(self, end: float) -> None:
         """Check the layout, or lay it in a new file."""
@@ -80,16 +101,21 @@ class Store:
         """Microseconds since 1970 minus CLOCK_BOOTTIME."""
         return int((self.clock.wall() - self.clock.now()) * 1e6)
 
-    def info(self, terms: Terms) -> str:
-        """The ``info`` column for claims of these terms, worked out once for each lock."""
-        known = self._infos.get(id(terms))
-        if known is not None and known[0] is terms:
-            return known[1]
-        if len(self._infos) >= 256:
-            self._infos.clear()
-        text = info_text(terms)
-        self._infos[id(terms)] = (terms, text)
-        return text
+    def stated(self, terms: Terms) -> Stated:
+        """The terms of a lock as they are stored, worked out once for each lock."""
+        known = self._stated.get(id(terms))
+        if known is None or known.terms is not terms:
+            if len(self._stated) >= _KNOWN:
+                self._stated.clear()
+            known = self._stated[id(terms)] = Stated(
+                terms,
+                micros(terms.ttl),
+                None if terms.max_hold is None else micros(terms.max_hold),
+                micros(terms.min_hold),
+                micros(terms.lock_delay),
+                info_text(terms),
+            )
+        return known
 
     def queue(self, link: Link, name: str, end: float) -> list[Row]:
         """The queue of a name, as it is."""
@@ -202,6 +228,26 @@ class Store:
 
 def _boot_id() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def _before_fork() -> None:
+    REGISTRY.lock.acquire()
+    links.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    links.after_fork_in_parent()
+    REGISTRY.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    REGISTRY.forget()  # first: until then the child vouches for its parent
+    links.after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

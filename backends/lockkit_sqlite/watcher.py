@@ -42,7 +42,7 @@ class BellWatch:
         if self.open:
             try:
                 self.wake()
-            except Exception:  # noqa: BLE001
+            except Exception:
                 _log.exception("a wake-up callback failed")
 
     def close(self) -> None:
@@ -291,4 +291,3 @@ class Registry:
 
 
 REGISTRY = Registry()
-os.register_at_fork(after_in_child=REGISTRY.forget)
