@@ -29,7 +29,7 @@ _LAST_CALL = 0.4
 """Seconds past the timeout in which a claim may still be taken back in the foreground."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One acquisition under way. Outlives an interrupted generator: it knows what may be on the store.
 
@@ -143,6 +143,7 @@ def acquiring(
                     raise _mismatch(attempt, answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
+            yield Withdraw(claim)  # whatever becomes of the next token, nobody renews this one any more
             attempt.sent = attempt.doubtful
             yield from _give_up(attempt, pace, now)
             if answer.why == "resized":
