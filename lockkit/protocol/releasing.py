@@ -47,7 +47,7 @@ _NORMAL_SHARE = 0.65
 _PAUSE = 0.05
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Release:
     """One release under way.
 
@@ -56,6 +56,9 @@ class Release:
         outcome: None until an answer was definite.
         refusals: Release requests the store refused.
         stolen: The claim was gone although the hold was still valid.
+        untold: Why it is lost, until that has been told.
+        asked: A request was sent whose answer has not been taken in; cut short there, it may have been executed.
+        recorded: The critical-failure record is written.
         interrupts: Exceptions (Ctrl-C, cancellation) that hit the pipeline; the driver raises the first at the end.
     """
 
@@ -73,6 +76,9 @@ class Release:
     outcome: ReleaseOutcome | None = None
     refusals: int = 0
     stolen: bool = False
+    untold: Reason = ""
+    asked: bool = False
+    recorded: bool = False
     errors: list[BaseException] = field(default_factory=list)
     interrupts: list[BaseException] = field(default_factory=list)
 
@@ -87,10 +93,14 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
         yield from _clean(release, now)
     if release.was_valid is None:
         at = now()
-        release.was_valid = hold.valid(at)
+        was_valid = hold.valid(at)
         why = hold.overdue(at)
         if why and hold.lose(why):
-            yield Lost(hold, why)
+            release.untold = why
+        release.was_valid = was_valid
+    if release.untold:
+        yield Lost(hold, release.untold)
+        release.untold = ""
     yield Withdraw(hold.claim)
     hold.end()
     if release.outcome is None and release.normal is None:
@@ -138,11 +148,14 @@ def _remove(
     began = at = now()
     end = began + budget
     error: BaseException | None = None
+    release.doubtful = release.doubtful or release.asked
     while True:
+        release.asked = True
         try:
             answer = yield Call(method, (hold.claim,), max(end - at, 0.05), keywords)
         except Refused as refusal:
             error = refusal.error
+            release.asked = False
             release.refusals += 1
             if not refusal.retry:
                 break
@@ -183,23 +196,25 @@ def _settled(release: Release, answer: str) -> ReleaseOutcome:
 def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
     """No definite answer: leave it to the background, on the record."""
     hold = release.hold
-    release.outcome = "ABANDONED"
     yield Orphan(hold.claim, abandon=True, graceful=not hold.lost_why)
     errors = [f"{type(error).__name__}: {error}" for error in release.errors]
-    yield RecordFailure(
-        {
-            "name": hold.name,
-            "claim": hold.claim_id,
-            "fence": hold.fence,
-            "reason": release.reason,
-            "owner": str(hold.owner),
-            "host": hold.owner.host,
-            "pid": hold.owner.pid,
-            "task": hold.owner.task,
-            "errors": errors,
-            "expires_in_seconds": max(0.0, hold.expires() - now()),
-        }
-    )
+    if not release.recorded:
+        yield RecordFailure(
+            {
+                "name": hold.name,
+                "claim": hold.claim_id,
+                "fence": hold.fence,
+                "reason": release.reason,
+                "owner": str(hold.owner),
+                "host": hold.owner.host,
+                "pid": hold.owner.pid,
+                "task": hold.owner.task,
+                "errors": errors,
+                "expires_in_seconds": max(0.0, hold.expires() - now()),
+            }
+        )
+        release.recorded = True
+    release.outcome = "ABANDONED"  # only now: an interruption above must not skip what it stands for
     yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
