@@ -1,0 +1,111 @@
+"""A shell in which ``lockkit`` has a home, a store and a state folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECONDS = 20.0
+
+
+class Shell:
+    """Runs ``lockkit`` as its users do: as a process. What it started is gone at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_"))}
+        self.env |= {"HOME": str(folder), "LOCKKIT_STATE_DIR": str(folder / "state"), "COLUMNS": "100"}
+        self.started: list[subprocess.Popen[str]] = []
+
+    def line(self, *args: object) -> list[str]:
+        return [sys.executable, "-m", "lockkit", *map(str, args)]
+
+    def __call__(self, *args: object, env: dict[str, str] | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.line(*args),
+            env=self.env | (env or {}),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+            **more,
+        )
+
+    def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self.line(*args),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+        self.started.append(process)
+        return process
+
+    def json(self, *args: object) -> Any:
+        done = self(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def claims(self, name: str) -> list[dict[str, Any]]:
+        """Everybody in the queue of a name."""
+        (lock,) = self.json("status", name)["locks"]
+        return [*lock["holders"], *lock["waiters"]]
+
+    def holder(self, name: str, program: str = "sleep", *options: object) -> subprocess.Popen[str]:
+        """A ``run`` that holds a name until it is ended."""
+        process = self.start("run", name, *options, "--", program, "60")
+        self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(name)))
+        return process
+
+    def until(self, true: Callable[[], object], seconds: float = SECONDS) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "it never came true"
+            time.sleep(0.02)
+
+    def file(self, name: str) -> str:
+        """The text of a file that something is about to write a line to."""
+        path = self.folder / name
+        self.until(lambda: path.exists() and path.read_text().endswith("\n"))
+        return path.read_text().strip()
+
+    def end(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def lockkit(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    yield shell
+    shell.end()
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    def alive(pid: int) -> bool:
+        """Whether a process runs; a zombie does not."""
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        return text.rpartition(")")[2].split()[0] != "Z"
+
+    return alive

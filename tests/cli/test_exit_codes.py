@@ -1,0 +1,135 @@
+"""Every exit code of the table, each met the way users meet it; and the last line of stderr says why."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+DIES = "kill -{0} $$"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "reason"),
+    [
+        (["run", "x", "--", "true"], 0, None),
+        (["run", "x", "--", "sh", "-c", "exit 7"], 7, None),
+        (["run", "x", "--", "sh", "-c", DIES.format("TERM")], 143, None),
+        (["run", "x", "--", "sh", "-c", DIES.format("KILL")], 137, None),
+        (["run", "x", "true"], 64, "did you mean: lockkit run x -- true"),
+        (["run", "x", "--ttl", "5s", "rsync", "-a", "/a"], 64, "lockkit run x --ttl 5s -- rsync -a /a"),
+        (["run", "a", "b", "--", "c"], 64, "did you mean: lockkit run a -- b -- c"),
+        (["run", "x", "--"], 64, "no command"),
+        (["run", "--", "true"], 64, "NAME"),
+        (["run", "x", "--nonsense", "--", "true"], 64, "--nonsense"),
+        (["run", "x", "--timeout", "soon", "--", "true"], 64, "10m"),
+        (["run", "x", "--ttl", "-3", "--", "true"], 64, "ttl"),
+        (["run", "x", "--shared", "--capacity", "2", "--", "true"], 64, "exclude each other"),
+        (["run", "x", "--permits", "2", "--", "true"], 64, "--capacity"),
+        (["run", "x", "--no-wait", "--timeout", "3", "--", "true"], 64, "exclude each other"),
+        (["run", "bad\nname", "--", "true"], 64, "control characters"),
+        (["run", "x", "--capacity", "2", "--permits", "3", "--", "true"], 78, "never"),
+        (["run", "x", "--kill-after", "50s", "--", "true"], 78, "--kill-after"),
+        (["run", "x", "--namespace", "a b", "--", "true"], 78, "namespace"),
+        (["run", "x", "--url", "nosuch://", "--", "true"], 78, "nosuch"),
+        (["run", "x", "--profile", "nosuch", "--", "true"], 78, "nosuch"),
+        (["run", "x", "--url", "sqlite:/proc/nowhere/x.db", "--", "true"], 69, "/proc/nowhere"),
+        (["run", "x", "--", "no-such-command"], 127, "not found: no-such-command"),
+        (["run", "x", "--", "/etc"], 126, "folder"),
+        (["run", "x", "--", "/etc/passwd"], 126, "permission denied"),
+        (["staus"], 64, "did you mean: lockkit status"),
+        (["config", "frobnicate"], 64, "check"),
+        (["evict", "x", "--claim", "0123456789ab", "--reason", "r"], 1, "no claim"),
+        (["release", "x"], 1, "no hold"),
+        (["held", "x"], 1, None),
+        (["failures", "show", "abc"], 1, "no failure"),
+    ],
+)
+def test_a_command_line_ends_with_its_exit_code(lockkit, line, code, reason):
+    done = lockkit(*line)
+    assert done.returncode == code, done.stderr
+    if reason is None:
+        assert done.stderr == ""
+    else:
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("lockkit: ")
+        assert reason in done.stderr
+
+
+def test_a_script_without_an_interpreter_line_is_explained(lockkit, tmp_path):
+    script = tmp_path / "job"
+    script.write_text("echo hi\n")
+    script.chmod(0o755)
+    done = lockkit("run", "x", "--", script)
+    assert (done.returncode, "#!/bin/sh" in done.stderr) == (126, True)
+
+
+def test_a_script_whose_interpreter_is_missing_is_not_found(lockkit, tmp_path):
+    script = tmp_path / "job"
+    script.write_text("#!/no/such/shell\n")
+    script.chmod(0o755)
+    done = lockkit("run", "x", "--", script)
+    assert (done.returncode, "interpreter" in done.stderr) == (127, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--no-wait"], 75),
+        (["--timeout", "0"], 75),
+        (["--timeout", "300ms"], 124),
+        (["--no-wait", "-E", "0"], 0),
+        (["--timeout", "300ms", "-E", "9"], 9),
+    ],
+)
+def test_a_busy_lock_is_told_by_the_exit_code(lockkit, options, code):
+    lockkit.holder("x")
+    done = lockkit("run", "x", *options, "--", "true")
+    assert done.returncode == code
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("lockkit: ")
+    assert "(sleep)" in last
+    assert [claim["state"] for claim in lockkit.claims("x")] == ["HELD"]
+
+
+def test_minus_e_leaves_other_codes_alone(lockkit):
+    assert lockkit("run", "x", "-E", "3", "--", "sh", "-c", "exit 5").returncode == 5
+    assert lockkit("run", "x", "-E", "3", "--", "no-such-command").returncode == 127
+
+
+def test_another_capacity_can_never_be_satisfied(lockkit):
+    lockkit.holder("x")
+    done = lockkit("run", "x", "--capacity", "2", "--", "true")
+    assert done.returncode == 78, done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code):
+    lockkit.holder("x")
+    waiter = lockkit.start("run", "x", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    waiter.send_signal(number)
+    _, err = waiter.communicate(timeout=10)
+    assert waiter.returncode == code
+    assert err.splitlines()[-1].startswith("lockkit: ")
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_errors_are_json_where_json_was_asked_for(lockkit):
+    lockkit.holder("x")
+    done = lockkit("run", "x", "--no-wait", "--json", "--", "true")
+    document = json.loads(done.stderr.splitlines()[-1])
+    assert document["schema"] == "lockkit.error/1"
+    assert (document["error"], document["name"], document["exit_code"]) == ("busy", "x", 75)
+    assert document["holder"]["owner"]["program"] == "sleep"
+    usage = json.loads(lockkit("evict", "x", "--json").stderr)
+    assert usage["exit_code"] == 64
+
+
+def test_a_timeout_is_total(lockkit):
+    lockkit.holder("x")
+    began = time.monotonic()
+    lockkit("run", "x", "--timeout", "1s", "--", "true")
+    assert 1.0 <= time.monotonic() - began < 3.5

@@ -1,0 +1,253 @@
+"""``lockkit run``: the lock is held while the command runs, and not a moment less."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+
+def test_the_command_has_the_lock_the_streams_and_the_environment(lockkit):
+    done = lockkit("run", "x", "--", "sh", "-c", 'cat; echo "$LOCKKIT_LEASE_NAME"; echo "$LOCKKIT_HELD"; echo oops >&2', input="in\n")
+    text, name, held = done.stdout.splitlines()
+    assert (text, name, done.stderr) == ("in", "x", "oops\n")
+    (entry,) = json.loads(held)
+    assert entry["name"] == "x"
+    assert "token" not in entry
+
+
+def test_the_claim_shows_the_command_and_never_its_arguments(lockkit):
+    lockkit.holder("x")
+    (claim,) = lockkit.claims("x")
+    assert claim["owner"]["program"] == "sleep"
+    assert "60" not in json.dumps(claim["owner"]["program"])
+
+
+def test_the_token_is_in_the_environment_of_the_command_alone(lockkit):
+    lockkit.start("run", "x", "--", "sh", "-c", "echo $LOCKKIT_LEASE_TOKEN $LOCKKIT_LEASE_FENCE > env; sleep 60")
+    token, fence = lockkit.file("env").split()
+    assert re.fullmatch("[0-9a-f]{32}", token)
+    (claim,) = lockkit.claims("x")
+    assert claim["fence"] == int(fence)
+    assert token not in lockkit("status", "x", "--json").stdout + lockkit("explain", "x").stdout
+
+
+def test_the_lock_is_free_when_the_command_has_ended(lockkit):
+    lockkit("run", "x", "--", "true")
+    assert lockkit.claims("x") == []
+
+
+def test_waiting_says_who_is_in_the_way_and_where_one_stands(lockkit):
+    lockkit.holder("backup")
+    waiter = lockkit.start("run", "backup", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("backup")) == 2)
+    second = lockkit.start("run", "backup", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("backup")) == 3)
+    for process, place in ((second, "2nd"), (waiter, "1st")):
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+        who = r"held by \S+@\S+ pid \d+ \(sleep\), [\d.]+ s"
+        assert re.search(rf"^waiting for 'backup': you are {place}; {who}$", err, re.MULTILINE), err
+        assert re.search(r"^store: sqlite:.* \(from default\)$", err, re.MULTILINE)
+
+
+def test_quiet_waits_in_silence(lockkit):
+    lockkit.holder("x")
+    assert lockkit("run", "x", "-q", "--timeout", "300ms", "--", "true").stderr.count("\n") == 1
+
+
+def test_waiters_are_served_in_order(lockkit):
+    first = lockkit.holder("x")
+    waiters = []
+    for number in range(4):
+        waiters.append(lockkit.start("run", "x", "--", "sh", "-c", f"echo {number} >> order"))
+        lockkit.until(lambda want=number + 2: len(lockkit.claims("x")) == want)
+    first.send_signal(signal.SIGTERM)
+    for waiter in waiters:
+        assert waiter.wait(timeout=10) == 0
+    assert (lockkit.folder / "order").read_text().split() == ["0", "1", "2", "3"]
+
+
+def test_readers_share_and_a_writer_does_not(lockkit):
+    lockkit.holder("x", "sleep", "--shared")
+    assert lockkit("run", "x", "--shared", "--no-wait", "--", "true").returncode == 0
+    assert lockkit("run", "x", "--exclusive", "--no-wait", "--", "true").returncode == 75
+
+
+def test_a_semaphore_has_room_for_its_capacity(lockkit):
+    lockkit.holder("x", "sleep", "--capacity", "3", "--permits", "2")
+    assert lockkit("run", "x", "--capacity", "3", "--no-wait", "--", "true").returncode == 0
+    assert lockkit("run", "x", "--capacity", "3", "--permits", "2", "--no-wait", "--", "true").returncode == 75
+
+
+# -- the end of the wrapper
+
+
+def test_kill_9_of_the_wrapper_kills_the_command_and_frees_the_lock_at_once(lockkit, alive):
+    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "echo $$ > pid; exec sleep 60")
+    pid = int(lockkit.file("pid"))
+    waiter = lockkit.start("run", "x", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    wrapper.kill()
+    began = time.monotonic()
+    assert waiter.wait(timeout=10) == 0
+    assert time.monotonic() - began < 2
+    assert not alive(pid)
+
+
+def test_kill_9_of_the_wrapper_frees_nothing_while_a_grandchild_lives(lockkit, alive):
+    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "sleep 60 & echo $$ $! > pids; wait")
+    child, grandchild = map(int, lockkit.file("pids").split())
+    try:
+        wrapper.kill()
+        wrapper.wait()
+        lockkit.until(lambda: not alive(child))
+        assert alive(grandchild)
+        assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+        assert lockkit("run", "x", "--timeout", "1s", "--", "true").returncode == 124
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+    assert lockkit("run", "x", "--timeout", "5s", "--", "true").returncode == 0
+
+
+def test_a_command_whose_wrapper_is_stopped_keeps_its_lock(lockkit):
+    wrapper = lockkit.start("run", "x", "--ttl", "1s", "--", "sh", "-c", "echo > started; sleep 60")
+    lockkit.until((lockkit.folder / "started").exists)
+    wrapper.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    wrapper.send_signal(signal.SIGCONT)
+    time.sleep(0.5)
+    assert wrapper.poll() is None
+    wrapper.send_signal(signal.SIGTERM)
+    assert wrapper.wait(timeout=10) == 143
+
+
+# -- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
+def test_signals_are_passed_on(lockkit, number):
+    wrapper = lockkit.holder("x")
+    wrapper.send_signal(number)
+    assert wrapper.wait(timeout=10) == 128 + number
+    assert lockkit.claims("x") == []
+
+
+def test_a_command_that_handles_a_signal_decides_on_the_exit_code(lockkit):
+    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.05; done")
+    lockkit.until((lockkit.folder / "ready").exists)
+    wrapper.send_signal(signal.SIGTERM)
+    assert wrapper.wait(timeout=10) == 5
+
+
+def test_an_ignored_signal_stays_ignored(lockkit):
+    line = " ".join(lockkit.line("run", "x", "--", "sh", "-c", "'kill -HUP $$; exit 3'"))
+    wrapper = lockkit.start("run", "outer", "--", "sh", "-c", f"trap '' HUP; {line}; echo $? > code")
+    assert wrapper.wait(timeout=20) == 0
+    assert lockkit.file("code") == "3"
+
+
+def test_a_command_starts_with_default_signals_and_no_stray_descriptors(lockkit):
+    script = "grep -E '^Sig(Ign|Blk)' /proc/self/status; ls -l /proc/self/fd"
+    out = lockkit("run", "x", "--", "sh", "-c", script).stdout
+    assert re.findall(r"Sig(?:Ign|Blk):\s+(\w+)", out) == ["0" * 16, "0" * 16]
+    strangers = [line for line in out.splitlines() if "->" in line and int(re.search(r" (\d+) ->", line)[1]) > 2]
+    assert all(".pulses/" in line or "/proc/" in line for line in strangers), strangers
+
+
+# -- loss
+
+
+def test_eviction_ends_the_command_and_exits_76(lockkit):
+    wrapper = lockkit.start("run", "x", "--ttl", "3s", "--report", "report", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.claims("x"))
+    (claim,) = lockkit.claims("x")
+    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
+    _, err = wrapper.communicate(timeout=15)
+    assert wrapper.returncode == 76, err
+    assert "was lost" in err.splitlines()[-1]
+    report = json.loads((lockkit.folder / "report").read_text())
+    assert (report["exit_code"], report["command_signal"]) == (76, signal.SIGTERM)
+
+
+def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lockkit, alive):
+    stubborn = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"
+    wrapper = lockkit.start("run", "x", "--ttl", "3s", "--", "sh", "-c", stubborn)
+    pid = int(lockkit.file("pid"))
+    (claim,) = lockkit.claims("x")
+    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
+    done = lockkit("run", "x", "--timeout", "10s", "--", "sh", "-c", f"kill -0 {pid} 2>/dev/null && echo alive || echo dead")
+    assert done.stdout == "dead\n"
+    assert wrapper.wait(timeout=10) == 76
+
+
+def test_max_hold_ends_a_forgotten_command_in_time(lockkit):
+    began = time.monotonic()
+    stubborn = "trap '' TERM; while :; do sleep 0.05; done"
+    done = lockkit("run", "x", "--max-hold", "2s", "--", "sh", "-c", stubborn)
+    assert done.returncode == 76
+    assert time.monotonic() - began < 4
+    assert "max_hold" in done.stderr
+
+
+def test_on_lost_warn_lets_the_command_go_on(lockkit):
+    done = lockkit("run", "x", "--max-hold", "1s", "--on-lost", "warn", "--", "sh", "-c", "sleep 2; echo finished")
+    assert (done.returncode, done.stdout) == (76, "finished\n")
+
+
+# -- nesting
+
+
+def test_a_nested_run_of_a_held_name_is_refused_with_a_hint(lockkit):
+    inner = " ".join(lockkit.line("run", "x", "--", "echo", "inner"))
+    done = lockkit("run", "x", "--", "sh", "-c", inner)
+    assert done.returncode == 75
+    assert "--nested reuse" in done.stderr
+
+
+def test_a_nested_run_may_reuse_the_hold(lockkit):
+    inner = " ".join(lockkit.line("run", "x", "--nested", "reuse", "--", "sh", "-c", "'echo inner; exit 4'"))
+    done = lockkit("run", "x", "--", "sh", "-c", inner)
+    assert (done.returncode, done.stdout) == (4, "inner\n")
+
+
+def test_a_nested_run_of_another_name_is_nothing_special(lockkit):
+    inner = " ".join(lockkit.line("run", "y", "--", "sh", "-c", "'echo $LOCKKIT_HELD'"))
+    done = lockkit("run", "x", "--", "sh", "-c", inner)
+    assert [entry["name"] for entry in json.loads(done.stdout)] == ["x", "y"]
+
+
+def test_what_was_held_once_does_not_forbid_anything(lockkit):
+    held = lockkit("run", "x", "--", "sh", "-c", "echo $LOCKKIT_HELD").stdout.strip()
+    assert lockkit("run", "x", "--", "true", env={"LOCKKIT_HELD": held}).returncode == 0
+    assert lockkit("run", "x", "--", "true", env={"LOCKKIT_HELD": "{nonsense"}).returncode == 0
+
+
+# -- the report
+
+
+def test_the_report_tells_of_a_busy_lock_too(lockkit):
+    lockkit.holder("x")
+    lockkit("run", "x", "--no-wait", "--report", "report", "--", "true")
+    report = json.loads((lockkit.folder / "report").read_text())
+    assert (report["exit_code"], report["error"]["error"], report["fence"]) == (75, "busy", None)
+    assert [path.name for path in lockkit.folder.glob("report*")] == ["report"]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_before_anything_runs(lockkit):
+    done = lockkit("run", "x", "--report", "no/such/folder/report", "--", "touch", "ran")
+    assert done.returncode == 64
+    assert not (lockkit.folder / "ran").exists()
+
+
+def test_nothing_is_left_behind(lockkit):
+    lockkit("run", "x", "--", "true")
+    lockkit("run", "x", "--", "sh", "-c", "kill -9 $$")
+    fifos = [path for path in Path(lockkit.folder, "state").rglob("*") if path.is_fifo()]
+    assert fifos == []
