@@ -6,6 +6,7 @@ CLOCK_MONOTONIC stands still while a machine sleeps; a lease does not. So deadli
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Protocol
 
@@ -27,11 +28,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks. Where CLOCK_BOOTTIME is missing (macOS), CLOCK_MONOTONIC stands in."""
 
-    def now(self) -> float:
-        return time.clock_gettime(_BOOTTIME)
-
-    def wall(self) -> float:
-        return time.time()
+    now = staticmethod(functools.partial(time.clock_gettime, _BOOTTIME))
+    wall = staticmethod(time.time)
 
 
 SYSTEM = SystemClock()

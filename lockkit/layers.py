@@ -311,6 +311,8 @@ def environment(environ: Mapping[str, str]) -> Layer:
 
 def split_query(url: str, source: str) -> tuple[str, Layer]:
     """Take lockkit's settings out of a URL's query; what remains is the store's."""
+    from urllib.parse import unquote_plus
+
     layer = Layer(f"query of the URL from {source}")
     place, mark, query = url.partition("?")
     kept: list[str] = []

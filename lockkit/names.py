@@ -6,12 +6,16 @@ are different names) and is percent-encoded wherever it becomes part of a key or
 
 from __future__ import annotations
 
-import hashlib
+import functools
+import os
 import re
-import secrets
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import hashlib
+    from collections.abc import Callable
 
 __all__ = ["LONGEST_NAME", "check_name", "check_namespace", "claim_id", "decode", "encode", "new_token"]
 
@@ -56,19 +60,30 @@ def check_namespace(namespace: object) -> str:
 
 def encode(name: str) -> str:
     """Percent-encode a name for use in a key or a file name. Reversible; ``.`` and ``/`` never survive."""
+    from urllib.parse import quote
+
     return quote(name, safe="").replace(".", "%2E")
 
 
 def decode(stored: str) -> str:
     """The name that :func:`encode` was given."""
+    from urllib.parse import unquote
+
     return unquote(stored)
 
 
 def new_token() -> str:
     """A fresh 128-bit random token, 32 hex digits: one per acquisition, never per client or object."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def claim_id(token: str) -> str:
     """What a claim is called outside its process: the first 12 hex digits of sha256(token)."""
-    return hashlib.sha256(token.encode()).hexdigest()[:12]
+    return _sha256()(token.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _sha256() -> Callable[[bytes], hashlib._Hash]:
+    import hashlib  # late: it loads OpenSSL, which `import lockkit` need not pay for
+
+    return hashlib.sha256

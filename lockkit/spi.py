@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
@@ -142,8 +142,7 @@ class Claim:
         return f"Claim({self.terms.name!r}, {self.terms.kind}, token=...)"
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The claim is HELD.
 
     Attributes:
@@ -155,8 +154,7 @@ class Granted:
     basis: float
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(NamedTuple):
     """The claim stands in the queue (WAITING).
 
     Attributes:
@@ -174,16 +172,14 @@ class Queued:
     holder: ClaimInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """``wait=False`` only: it does not fit, and nothing of it is left."""
 
     capacity: int | None = None
     holder: ClaimInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lapsed:
+class Lapsed(NamedTuple):
     """There is no such claim to speak for (any more): the protocol starts again with a new token, at the tail.
 
     ``resized`` means that it was removed because its weight exceeds the new capacity.
@@ -198,8 +194,7 @@ RELEASED: Literal["RELEASED"] = "RELEASED"
 ABSENT: Literal["ABSENT"] = "ABSENT"
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(NamedTuple):
     """What became of one claim of a ``renew`` batch.
 
     Attributes:

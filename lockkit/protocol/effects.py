@@ -8,8 +8,7 @@ start no thread and open no socket; ``now`` is handed to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason
 from lockkit.lease import Hold
@@ -31,20 +30,19 @@ __all__ = [
 
 Now: TypeAlias = Callable[[], float]
 """CLOCK_BOOTTIME seconds."""
+_NO_KEYWORDS: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Call ``method`` of the store with ``args``, a budget in seconds, and keywords. Result: its answer."""
 
     method: str
     args: tuple[Any, ...]
     budget: float
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, Any] = _NO_KEYWORDS
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForWake:
+class WaitForWake(NamedTuple):
     """Wait until the claim's watch or heartbeat wakes it, or ``until``; the heartbeat renews it meanwhile.
 
     ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: None.
@@ -57,22 +55,19 @@ class WaitForWake:
     holder: ClaimInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait a moment before asking again. Result: None."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(NamedTuple):
     """Take the claim out of the heartbeat for good; when this returns nothing renews it. Result: None."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(NamedTuple):
     """Remove the claim in the background until the answer is definite, not before ``after``. Never blocks or fails."""
 
     claim: Claim
@@ -81,31 +76,27 @@ class Orphan:
     after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """A hold was declared lost just now: tell plugins, counters and its own callbacks, once. Never blocks or fails."""
 
     hold: Hold
     why: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class RunHook:
+class RunHook(NamedTuple):
     """Run one cleanup hook on a thread of its own, for at most the budget. Result: a HookReport."""
 
     plugin: str
     budget: float
 
 
-@dataclass(frozen=True, slots=True)
-class RecordFailure:
+class RecordFailure(NamedTuple):
     """Write a critical-failure record, fsynced. Never fails. Result: None."""
 
     record: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(NamedTuple):
     """Tell plugins and counters. Never blocks or fails. Result: None."""
 
     what: Event | Alert

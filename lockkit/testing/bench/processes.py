@@ -124,6 +124,7 @@ def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
         "LOCKKIT_URL": url,
         "LOCKKIT_STATE_DIR": str(folder),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
 
     def timed(*line: str) -> Callable[[], float]:
         def start() -> float:
