@@ -135,6 +135,8 @@ class Harness(ABC):
         driver.orphans.close()
         driver.heartbeat.join(2.0)
         driver.orphans.join(2.0)
+        for hold in driver.heartbeat.holds():
+            hold.end()
 
     def residue(self) -> Mapping[str, int]:
         """What must return to its count when all is done: rows, keys, sockets on the server's side. Beside claims."""

@@ -134,10 +134,19 @@ class Stage:
         leases = []
         for at in range(len(self.shape.holders)):
             client = clients[at] if clients else self.client()
-            lease = self.holder(client, at, **options).try_acquire()
-            assert lease is not None, f"{self.name!r} should be free"
-            leases.append(lease)
+            leases.append(self.take(self.holder(client, at, **options)))
         return leases
+
+    def take(self, lock: Lock) -> Lease:
+        """Hold a lock that is free; released at the end, if not before."""
+        lease = lock.try_acquire()
+        assert lease is not None, f"{lock.name!r} should be free"
+        return self.kept(lease)
+
+    def kept(self, lease: Lease) -> Lease:
+        """Release it at the end, if it is not released before."""
+        self._cleanup.callback(lease.release)
+        return lease
 
     # -- what happens
 
@@ -158,7 +167,7 @@ class Stage:
     def waiting(self, lock: Lock, timeout: float | None = 30.0) -> Work[Lease]:
         """Have somebody wait for a lock; returns when its claim stands in the queue."""
         standing = threading.Event()
-        work = self.work(lambda: lock.acquire(timeout, on_wait=lambda _: standing.set()))
+        work = self.work(lambda: self.kept(lock.acquire(timeout, on_wait=lambda _: standing.set())))
         self.until(lambda: standing.is_set() or work.done, "the claim is queued")
         return work
 

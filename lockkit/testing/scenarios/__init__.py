@@ -6,7 +6,7 @@ import importlib
 
 __all__ = ["load"]
 
-_MODULES = ("ownership",)
+_MODULES = ("ownership", "queueing")
 
 
 def load() -> None:

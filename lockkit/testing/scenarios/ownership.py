@@ -16,12 +16,10 @@ def stale_release(stage: Stage) -> None:
     """A handle whose claim is long gone releases nothing, although the same client holds the lock again."""
     client = stage.client()
     lock = stage.holder(client)
-    first = lock.try_acquire()
-    assert first is not None
+    first = stage.take(lock)
     stale = client.adopt(copy.copy(first).handle())
     assert first.release().outcome == "RELEASED"
-    again = lock.try_acquire()
-    assert again is not None
+    again = stage.take(lock)
     before = stage.stored()
     assert first.release().outcome == "RELEASED", "a second release reports what the first did"
     assert stale.release().outcome == "LOST"
@@ -43,8 +41,7 @@ def pickled_copy(stage: Stage) -> None:
     rest = [lease.claim_id for lease in leases[1:]]
     assert travelled.release().outcome == "RELEASED"
     assert stage.held() == rest
-    successor = stage.holder(other).try_acquire()
-    assert successor is not None
+    successor = stage.take(stage.holder(other))
     assert travelled.release().outcome == "LOST"
     assert leases[0].release().outcome == "LOST"
     assert stage.held() == [*rest, successor.claim_id]
@@ -77,8 +74,7 @@ def wrong_token(stage: Stage) -> None:
 def wrong_fence(stage: Stage) -> None:
     """A renewal or an extension that carries another fence is LOST and moves nothing."""
     client = stage.client()
-    lease = stage.holder(client).try_acquire()
-    assert lease is not None
+    lease = stage.take(stage.holder(client))
     backend = stage.backend()
     terms = stage.shape.holders[0].terms(stage.name, client.owner, ttl=stage.harness.ttl)
     claim = Claim(lease.token, terms)

@@ -1,0 +1,358 @@
+"""S2, L3, L5, L7: who is granted, in which order, who wakes whom, and what a hand-off costs."""
+
+from __future__ import annotations
+
+import threading
+
+from lockkit.errors import CapacityMismatch
+from lockkit.facts import Owner
+from lockkit.leases import Lease
+from lockkit.names import new_token
+from lockkit.spi import POLL_CAP, Claim, Granted, Queued
+from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, WRITER, Part
+from lockkit.testing.stage import Stage, Work, scenario
+from lockkit.testing.stepping import Pending, Stepper
+
+__all__ = ["steppers"]
+
+_HAND_OFF = 1.0
+"""Seconds in which a free lock must have reached a live waiter on a machine that is busy with tests."""
+
+
+def steppers(stage: Stage, count: int) -> list[Stepper]:
+    """Clients driven by hand, each over a backend of its own."""
+    return [Stepper(stage.backend(), stage.harness.clock) for _ in range(count)]
+
+
+def queued(stage: Stage, stepper: Stepper, part: Part | None = None) -> Pending:
+    """A claim that waits, driven by hand."""
+    part = part or stage.shape.newcomer
+    terms = part.terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
+    pending = stepper.acquire(terms)
+    assert pending.state == "waiting", f"expected to wait, not {pending.state}: {pending.error}"
+    return pending
+
+
+@scenario("S2-busy")
+def busy(stage: Stage) -> None:
+    """A full lock refuses at once who does not wait, and nothing of the refused is left."""
+    leases = stage.fill()
+    before = stage.stored()
+    assert stage.newcomer(stage.client()).try_acquire() is None
+    assert stage.stored() == before
+    assert len(stage.held()) == len(leases)
+
+
+@scenario("L3-hand-off")
+def hand_off(stage: Stage) -> None:
+    """A waiter gets the lock when enough holders have left, promptly, and not before."""
+    leases = stage.fill()
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    for lease in leases[: stage.shape.leaves - 1]:
+        lease.release()
+    assert not waiting.done
+    with stage.within(_HAND_OFF, "the hand-off"):
+        leases[stage.shape.leaves - 1].release()
+        successor = waiting.result()
+    assert successor.fence > max(lease.fence for lease in leases)
+    successor.release()
+
+
+@scenario("L3-lost-wake")
+def lost_wake(stage: Stage) -> None:
+    """If every wake is lost, the poll cap covers it, and the waiter keeps its place."""
+    client, faults = stage.faulty()
+    faults.wakes = False
+    leases = stage.fill()
+    first = stage.waiting(stage.newcomer(client))
+    standing = stage.stored()[len(leases)]
+    second = stage.waiting(stage.newcomer(stage.client()))
+    for lease in leases:
+        lease.release()
+    with stage.within(POLL_CAP + _HAND_OFF, "the grant without a wake"):
+        successor = first.result()
+    assert successor.claim_id == standing.claim_id, "it lost its place"
+    successor.release()
+    second.result().release()
+
+
+@scenario("L5-fifo")
+def fifo(stage: Stage) -> None:
+    """Waiters are granted in the order in which they arrived at the store."""
+    leases = stage.fill()
+    order: list[int] = []
+    waiting = [_turn(stage, turn, order) for turn in range(4)]
+    for lease in leases:
+        lease.release()
+    for work in waiting:
+        work.result()
+    if stage.shape is WRITER:
+        assert sorted(order) == [0, 1, 2, 3], "readers may answer in any order"
+    elif stage.shape is SEMAPHORE:
+        assert set(order[:2]) <= {0, 1, 2}
+    else:
+        assert order == [0, 1, 2, 3]
+
+
+def _turn(stage: Stage, turn: int, order: list[int]) -> Work[None]:
+    standing = threading.Event()
+    lock = stage.newcomer(stage.client())
+
+    def play() -> None:
+        with lock.acquire(30.0, on_wait=lambda _: standing.set()):
+            order.append(turn)
+
+    work = stage.work(play)
+    assert standing.wait(10.0)
+    return work
+
+
+@scenario("L5-arrival-by-hand")
+def arrival(stage: Stage) -> None:
+    """Whoever asks first after a release, only those within the prefix are granted."""
+    leases = stage.fill()
+    clients = steppers(stage, 3)
+    waiting = [queued(stage, client) for client in clients]
+    for lease in leases:
+        lease.release()
+    fitting = 2 if stage.shape is SEMAPHORE else 3 if stage.shape is WRITER else 1
+    for pending in reversed(waiting):
+        pending.step()
+    assert [pending.state for pending in waiting] == ["held"] * fitting + ["waiting"] * (3 - fitting)
+    fences = [pending.hold.fence for pending in waiting if pending.hold]
+    assert fences == sorted(fences), "fences follow arrival"
+    for pending in waiting:
+        if pending.hold:
+            pending.stepper.release(pending.hold)
+        else:
+            pending.cancel()
+            pending.stepper.remove_orphans()
+    assert stage.stored() == []
+
+
+@scenario("S2-readers-together", (WRITER,))
+def readers_together(stage: Stage) -> None:
+    """Readers behind a writer all enter when it leaves."""
+    (writer,) = stage.fill()
+    readers = [stage.waiting(stage.newcomer(stage.client())) for _ in range(4)]
+    with stage.within(_HAND_OFF, "letting the readers in"):
+        writer.release()
+        leases = [reader.result() for reader in readers]
+    assert len(stage.held()) == 4
+    for lease in leases:
+        lease.release()
+
+
+@scenario("L5-writer-not-starved", (READERS,))
+def writer_not_starved(stage: Stage) -> None:
+    """A reader that comes after a waiting writer waits behind it."""
+    readers = stage.fill()
+    writer = stage.waiting(stage.newcomer(stage.client()))
+    assert stage.holder(stage.client()).try_acquire() is None, "a reader overtook the writer"
+    late = stage.waiting(stage.holder(stage.client()))
+    for reader in readers:
+        reader.release()
+    lease = writer.result()
+    assert not late.done
+    assert len(stage.held()) == 1
+    lease.release()
+    late.result().release()
+
+
+@scenario("S2-any-holder-leaves", (SEMAPHORE, READERS))
+def any_holder_leaves(stage: Stage) -> None:
+    """Whichever holder leaves or dies, also one in the middle that nobody thought of, the next waiter gets in."""
+    for first in range(len(stage.shape.holders)):
+        leases = stage.fill()
+        waiting = stage.waiting(stage.newcomer(stage.client()))
+        order = [leases[first], *(lease for lease in leases if lease is not leases[first])]
+        for lease in order[: stage.shape.leaves]:
+            lease.release()
+        with stage.within(_HAND_OFF, f"the hand-off after holder {first} left"):
+            waiting.result().release()
+        for lease in order[stage.shape.leaves :]:
+            lease.release()
+
+
+@scenario("L1-middle-holder-dies", (SEMAPHORE, READERS))
+def middle_holder_dies(stage: Stage) -> None:
+    """A holder behind the head vanishes while the head lives: its claim goes, whoever stands before it."""
+    head = stage.take(stage.holder(stage.client()))
+    mortal = stage.client()
+    doomed = stage.take(stage.holder(mortal, 1, ttl=stage.harness.short_ttl))
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    stage.harness.crash(mortal)
+    if stage.shape is READERS:
+        head.release()
+    with stage.within(
+        stage.harness.short_ttl + POLL_CAP + _HAND_OFF, "the grant after a death in the middle"
+    ):
+        waiting.result().release()
+    assert doomed.claim_id not in stage.held()
+
+
+@scenario("L5-middle-waiter-leaves")
+def middle_waiter_leaves(stage: Stage) -> None:
+    """When a middle waiter goes, the one behind it keeps waiting, on blockers that are really in its way."""
+    leases = stage.fill()
+    clients = steppers(stage, 3)
+    middle, behind, last = (queued(stage, client) for client in clients)
+    middle.cancel()
+    clients[0].remove_orphans()
+    for pending in (behind, last):
+        assert pending.step() == "waiting", "S2: granted although the holders stand"
+        pending.watch()
+    assert not behind.woken, "its blockers all stand"
+    for lease in leases:
+        lease.release()
+    stage.until(lambda: behind.woken, "the watch notices that the blockers left")
+    assert behind.step() == "held"
+    for client, pending in ((clients[1], behind), (clients[2], last)):
+        if pending.hold:
+            client.release(pending.hold)
+        else:
+            pending.cancel()
+            client.remove_orphans()
+
+
+@scenario("L5-dead-waiter")
+def dead_waiter(stage: Stage) -> None:
+    """A waiter that is silent for longer than its deadline loses its place and is never told that it holds."""
+    leases = stage.fill()
+    slow, next_ = steppers(stage, 2)
+    silent, patient = queued(stage, slow), queued(stage, next_)
+    token = silent.claim.token
+    silence = 4 * POLL_CAP
+    steps = 8
+    for _ in range(steps):
+        stage.harness.advance(silence / steps)
+        next_.beat([patient])
+        for lease in leases:
+            lease.confirm()
+    for lease in leases:
+        lease.release()
+    patient.step()
+    assert patient.state == "held", "the dead waiter holds up those behind it"
+    silent.step()
+    assert silent.claim.token != token, "S12: it came back under the token that had lapsed"
+    if stage.shape.exclusive or stage.shape is READERS:
+        assert silent.state == "waiting"
+
+
+@scenario("S2-slow-offer")
+def slow_offer(stage: Stage) -> None:
+    """An offer that is not answered lapses although the waiter's heartbeat runs; it never believes that it holds."""
+    leases = stage.fill()
+    hanging, next_ = steppers(stage, 2)
+    slow, patient = queued(stage, hanging), queued(stage, next_)
+    for lease in leases:
+        lease.release()
+    for _ in range(8):
+        hanging.beat([slow])
+        next_.beat([patient])
+        stage.harness.advance(POLL_CAP / 2)
+    assert slow.hold is None
+    old = slow.claim_id
+    patient.run()
+    assert patient.state == "held", "an offer was kept alive by a heartbeat"
+    assert old not in [row.claim_id for row in stage.stored()]
+
+
+@scenario("S2-grant-without-lease")
+def grant_without_lease(stage: Stage) -> None:
+    """Granted, but nobody read the answer: heartbeats without a Lease do not keep it."""
+    terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
+    backend, claim = stage.backend(), Claim(new_token(), terms)
+    assert isinstance(backend.acquire(claim, True, 2.0), Granted)  # the thread hangs before it reads this
+    granted = stage.stored()[0]
+    for _ in range(3):
+        stage.harness.advance(stage.harness.ttl / 4)
+        (renewal,) = backend.renew([(claim, None)], 2.0)
+        assert renewal.state in ("OFFERED", "LOST")
+    assert [row.deadline for row in stage.stored()] in ([granted.deadline], [])
+    stage.harness.advance(stage.harness.ttl / 2)
+    assert stage.stored() == []
+
+
+@scenario("S2-capacity-mismatch", (SEMAPHORE,))
+def capacity_mismatch(stage: Stage) -> None:
+    """Another capacity is refused, with who uses the other; nothing of it is left and nobody is disturbed."""
+    leases = stage.fill()
+    before = stage.stored()
+    other = stage.client().semaphore(stage.name, 3, ttl=stage.harness.ttl)
+    for attempt in (other.try_acquire, lambda: other.acquire(5.0)):
+        mismatch = stage.work(attempt).error()
+        assert isinstance(mismatch, CapacityMismatch), "two capacities on one name"
+        assert mismatch.name == stage.name
+        assert "2" in str(mismatch)
+        assert "3" in str(mismatch)
+        assert mismatch.holder is not None
+        assert mismatch.holder.claim_id == leases[0].claim_id
+    assert stage.stored() == before
+
+
+@scenario("S2-resize", (SEMAPHORE,))
+def resize(stage: Stage) -> None:
+    """Shrinking takes nothing away and grants nothing until it fits; growing lets waiters in; the too heavy are told."""
+    leases = stage.fill()
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    heavy = stage.waiting(Part("semaphore", 2, 2).lock(stage.client(), stage.name))
+    operator = stage.client()
+    assert operator.resize(stage.name, 1) == 4
+    error = heavy.error()
+    assert isinstance(error, CapacityMismatch), f"a claim that can never fit was not told: {error!r}"
+    for lease in leases:
+        lease.confirm()
+    leases[0].release()
+    stage.steady(lambda: not waiting.done, "S2: granted before it fitted", 0.2)
+    leases[1].release()
+    third = waiting.error()
+    assert third is None or isinstance(third, CapacityMismatch)
+
+
+@scenario("S2-resize-grow", (SEMAPHORE,))
+def resize_grow(stage: Stage) -> None:
+    """A larger capacity lets a waiter in at once."""
+    leases = stage.fill()
+    (client,) = steppers(stage, 1)
+    pending = queued(stage, client)
+    pending.watch()
+    stage.client().resize(stage.name, 3)
+    stage.until(lambda: pending.woken, "the watch notices the new room")
+    rows = stage.stored()
+    assert [row.capacity for row in rows] == [3, 3, 3]
+    answer = client.backend.acquire(pending.claim, False, 2.0)
+    assert not isinstance(answer, Queued), "there is room now"
+    assert all(lease.valid() for lease in leases)
+
+
+@scenario("L7-requests-per-hand-off", (MUTEX, SEMAPHORE, READERS))
+def requests_per_hand_off(stage: Stage) -> None:
+    """What a hand-off asks of the store does not grow with the number of waiters."""
+    per_hand_off = {}
+    for crowd in (4, 40):
+        stage.name = f"kit/crowd-{crowd}"
+        client, faults = stage.faulty()
+        leases = stage.fill()
+        waiting = [stage.waiting(stage.newcomer(client)) for _ in range(crowd)]
+        faults.log.clear()
+        for lease in leases:
+            lease.release()
+        served = _serve(waiting, min(crowd, 20) if crowd > 4 else crowd)
+        calls = [call for call in faults.log if call != "renew"]
+        per_hand_off[crowd] = len(calls) / served
+        client.close()
+        for work in waiting:
+            work.error()
+    assert per_hand_off[40] <= max(2.0 * per_hand_off[4], 6.0), (
+        f"requests per hand-off by waiters: {per_hand_off}"
+    )
+
+
+def _serve(waiting: list[Work[Lease]], most: int) -> int:
+    """Let waiters in and out again, in order, ``most`` of them."""
+    for served, work in enumerate(waiting, 1):
+        work.result().release()
+        if served == most:
+            return served
+    return len(waiting)
