@@ -46,7 +46,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_PROFILE": "The profile to use.",
     "LOCKKIT_CONFIG": "A file to read in place of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
-    "LOCKKIT_SERVE_TOKEN_FILE": "The file with the bearer token of `lockkit serve`.",
+    "LOCKKIT_SERVE_TOKEN_FILE": "Reserved for the server, which is planned: the file with its bearer token.",
     "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name that is locked.",
     "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
     "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
