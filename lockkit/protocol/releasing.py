@@ -129,6 +129,8 @@ def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
     for plugin in release.plugins[len(release.hooks) :]:
         try:
             report = yield RunHook(plugin, release.cleanup_budget)
+        except GeneratorExit:  # not an interruption: another generator goes on
+            raise
         except BaseException as interrupt:
             release.interrupts.append(interrupt)
             report = HookReport(plugin, "UNKNOWN", error=repr(interrupt))
@@ -162,6 +164,8 @@ def _remove(
         except Unknown as unknown:
             error = unknown.error
             release.doubtful = True
+        except GeneratorExit:
+            raise
         except BaseException as interrupt:
             error = interrupt
             release.interrupts.append(interrupt)
@@ -177,6 +181,8 @@ def _remove(
             break
         try:
             yield Pause(at + _PAUSE)
+        except GeneratorExit:
+            raise
         except BaseException as interrupt:
             release.interrupts.append(interrupt)
         at = now()
