@@ -101,7 +101,8 @@ class Terms:
 
     Attributes:
         ttl: Seconds that the store keeps a held claim without renewal.
-        weight, capacity: For the queue rule.
+        weight: For the queue rule.
+        capacity: For the queue rule.
         process_bound: Lapses with its process (or by max_hold or evict) instead of by silence.
         pulseless: Lives by its ttl alone, not by its process: for holds taken by a script and released by another. A
             store that purges the claims of dead processes leaves this one until its deadline.
