@@ -42,7 +42,8 @@ class PluginInfo:
     """One plugin, as ``lockkit plugins`` shows it.
 
     Attributes:
-        dist, version: The distribution it is from; "" for one given in code.
+        dist: The distribution it is from; "" for one given in code.
+        version: Of that distribution.
         source: ``store`` (lockkit's own), ``installed`` (an entry point) or ``code``.
         hooks: What it implements, sorted.
         import_time: Seconds that its import took; None if it wasn't imported (here).
