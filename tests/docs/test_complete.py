@@ -1,0 +1,186 @@
+"""Everything that a user can meet has its place in the documentation, and the documentation claims nothing that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import lockkit
+from lockkit import errors, events
+from lockkit.cli import exits
+from lockkit.cli.main import COMMANDS, cli
+from lockkit.config import ENVIRONMENT, SETTINGS
+from lockkit.facts import Capabilities
+from lockkit.plugins import specs
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOOKS = [name for name in specs.__all__ if name.startswith("lockkit_")]
+
+
+def page(name):
+    return (DOCS / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- everything is documented
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.md", "errors.md", "events.md", "capabilities.md"],
+)
+def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
+    text = page(f"reference/{name}")
+
+    assert "<!-- table: " in text
+    assert tables.filled(text) == text, "run: python docs/tables.py"
+
+
+@pytest.mark.parametrize(
+    "name,things",
+    [
+        ("reference/config.md", [*SETTINGS, *ENVIRONMENT]),
+        ("reference/events.md", [*events.KINDS, *events.ALERTS, *events.COUNTERS]),
+        ("reference/errors.md", errors.__all__),
+        ("reference/capabilities.md", list(Capabilities.__dataclass_fields__)),
+    ],
+)
+def test_each_has_a_row(name, things):
+    text = page(name)
+
+    assert [thing for thing in things if f"\n| `{thing}` |" not in text] == []
+
+
+def test_every_exception_is_public_and_explained():
+    explained = page("reference/errors.md").partition("## What to do about them")[2]
+    leaves = [name for name in errors.__all__ if not getattr(errors, name).__subclasses__()]
+
+    assert set(errors.__all__) <= set(lockkit.__all__)
+    assert [name for name in leaves if f"`{name}`" not in explained] == []
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_documented_with_its_exact_signature(hook):
+    section = page("reference/hooks.md").partition(f"\n### {hook}\n")[2].partition("\n##")[0]
+
+    assert f"\n{hook}{inspect.signature(getattr(specs, hook))}\n".replace("'", "") in section
+
+
+def test_every_exit_code_has_a_row():
+    codes = {name: value for name, value in vars(exits).items() if name.isupper() and type(value) is int}
+    rows = dict(re.findall(r"^\| \d+ \| `(\w+)` \| (.+) \|$", page("reference/exit-codes.md"), re.MULTILINE))
+    numbers = re.findall(r"^\| (\d+) \| `(\w+)` \|", page("reference/exit-codes.md"), re.MULTILINE)
+
+    assert {name: int(number) for number, name in numbers} == codes
+    assert all(rows.values())
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
+
+    assert [
+        name for name in lockkit.__all__ if name != "__version__" and not re.search(rf"\b{name}\b", text)
+    ] == []
+
+
+# -- nothing is claimed that is not there
+
+
+def command(words):
+    """Walk the command tree along some words: the command, the words that led to it, and the rest."""
+    found, path = cli, []
+    while words and isinstance(found, click.Group):
+        below = (
+            found.commands.get(words[0])
+            if words[0] not in BUILT_IN or path
+            else cli.get_command(None, words[0])
+        )
+        if below is None:
+            break
+        found, path, words = below, [*path, words[0]], words[1:]
+    return found, path, words
+
+
+BUILT_IN = {name for section in COMMANDS.values() for name in section}
+
+
+def claims(text):
+    """Every command line of ours on a page: in blocks and in running text."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    yield from re.findall(r"^\$ (?:\S+/)?lockkit +(\S[^|;&\n#]*)", joined, re.MULTILINE)
+    yield from (re.sub(r"\s+", " ", line) for line in re.findall(r"`lockkit\s+([^`]+)`", prose))
+
+
+def test_no_page_shows_a_command_or_option_that_does_not_exist(pages):
+    wrong = []
+    seen = set()
+    for name, text in pages.items():
+        for line in claims(text):
+            if line.startswith(("...", "COMMAND")):
+                continue
+            words = shlex.split(line.partition(" -- ")[0])
+            found, path, rest = command(words)
+            seen.add(" ".join(path))
+            known = {opt for param in found.params for opt in (*param.opts, *param.secondary_opts)}
+            options = [word.partition("=")[0] for word in rest if word.startswith("-")]
+            if (not path and not known & set(options)) or set(options) - known - {"--help", "-h"}:
+                wrong.append((name, line))
+
+    assert wrong == []
+    assert {"run", "status", "explain", "evict", "failures list", "config show"} <= seen
+
+
+def test_every_option_named_in_running_text_exists(pages):
+    known = {"--help", "-h"}
+    todo = [cli]
+    while todo:
+        one = todo.pop()
+        known |= {opt for param in one.params for opt in param.opts}
+        if isinstance(one, click.Group):
+            names = BUILT_IN if one is cli else one.commands
+            todo += [cli.get_command(None, name) if one is cli else one.commands[name] for name in names]
+    named = {
+        (name, option)
+        for name, text in pages.items()
+        if name.startswith("docs/") and name != "docs/changelog.md"
+        for option in re.findall(r"`(--[a-z][a-z-]*)[^`]*`", text)
+    }
+
+    assert {(name, option) for name, option in named if option not in known} == set()
+
+
+def test_every_link_between_pages_leads_somewhere(pages):
+    dead = [
+        (name, target)
+        for name, text in pages.items()
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
+        if not (DOCS.parent / name).parent.joinpath(target).exists()
+    ]
+
+    assert dead == []
+
+
+def test_nothing_that_is_not_there_yet_is_promised_as_if_it_were(pages):
+    """Stores that are planned are named in one breath with the word."""
+    for name, text in pages.items():
+        if name.startswith(
+            ("docs/reference/config", "docs/changelog", "docs/performance", "docs/reference/cli")
+        ):
+            continue
+        for paragraph in text.split("\n\n"):
+            if re.search(r"\b(etcd|ZooKeeper)\b", paragraph):
+                assert "planned" in paragraph, (name, paragraph)

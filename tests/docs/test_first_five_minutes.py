@@ -1,0 +1,173 @@
+"""docs/first-five-minutes.md and docs/layout.md, followed step by step."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lockkit
+from lockkit_sqlite.layout import FAR
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environ(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+    return clean | {"HOME": str(tmp_path), "LOCKKIT_STATE_DIR": str(state), "LOCKKIT_CONFIG": "/dev/null"}
+
+
+@pytest.fixture
+def terminal(environ, tmp_path):
+    """Start a command line as a terminal would; it is gone when the test is."""
+    running = []
+
+    def start(*args):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lockkit", *args],
+            env=environ,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def said(process, code=0):
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    return out, err
+
+
+def held(terminal, state="held"):
+    """Wait until the lock of the page is in that state."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        out, _ = said(terminal("status"))
+        if re.search(rf"^backup +{state} ", out, re.MULTILINE):
+            return out
+    raise AssertionError(out)
+
+
+def waiting_line(process):
+    while line := process.stderr.readline():
+        if line.startswith("waiting for"):
+            return line
+    raise AssertionError("it never waited")
+
+
+def test_two_terminals_and_kill_9(terminal):
+    first = terminal("run", "backup", "--", "sleep", "60")
+    held(terminal)
+    second = terminal("run", "backup", "--", "echo", "my turn")
+
+    line = waiting_line(second)
+    pid = int(
+        re.fullmatch(r"waiting for 'backup': you are 1st; held by \S+ pid (\d+) \(sleep\), .*s\n", line)[1]
+    )
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+
+    assert said(second)[0] == "my turn\n"
+    assert time.monotonic() - began < 5
+    assert first.wait(10) == -signal.SIGKILL
+
+
+def test_status_and_explain_show_what_the_page_shows(terminal):
+    terminal("run", "backup", "--", "sleep", "60")
+    status = held(terminal)
+    explained, _ = said(terminal("explain", "backup"))
+
+    page = (ROOT / "docs/first-five-minutes.md").read_text()
+    block = page.partition("$ lockkit status\n")[2].partition("```")[0]
+    shown_status, _, shown = block.partition("$ lockkit explain backup\n")
+    assert shape(status) == shape(shown_status)
+    assert shape(explained) == shape(shown)
+
+
+def shape(text):
+    """What a page may show otherwise than a run: who, when, which claim, and how wide the columns are."""
+    text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
+    text = re.sub(r"\d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"\b[0-9a-f]{12}\b", "CLAIM", text)
+    text = re.sub(r"[\d.]+ s\b", "SPAN", text)
+    text = re.sub(r"\d{16}", "FENCE", text)
+    return re.sub(r" +", " ", text).splitlines()
+
+
+def test_the_exit_codes_of_the_page(terminal):
+    terminal("run", "backup", "--", "sleep", "60")
+    held(terminal)
+
+    said(terminal("run", "backup", "--no-wait", "--", "true"), 75)
+    said(terminal("run", "backup", "--timeout", "1s", "--", "true"), 124)
+    said(terminal("run", "-E", "0", "backup", "--no-wait", "--", "true"), 0)
+
+
+def test_doctor_finds_nothing_wrong_here(terminal):
+    out, _ = said(terminal("doctor"))
+
+    assert "error:" not in out
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir(mode=0o700)
+    return folder / "lockkit.db"
+
+
+def test_the_layout_page_names_every_table_and_column(store):
+    with lockkit.connect(f"sqlite:{store}") as client, client.lock("a").acquire():
+        page = (ROOT / "docs/layout.md").read_text()
+        with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as database:
+            tables = [
+                name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+            for table in tables:
+                section = page.partition(f"\n### {table}\n")[2].partition("\n##")[0]
+                documented = set(
+                    re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "", section, flags=re.MULTILINE))
+                )
+                columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                assert columns == documented, table
+        database.close()
+
+
+def test_the_one_liners_of_the_layout_page_work_and_change_nothing(store):
+    lines = re.findall(
+        r'^\$ sqlite3 (?:-box )?"\$db" "(.*)"$', (ROOT / "docs/layout.md").read_text(), re.MULTILINE
+    )
+    with lockkit.connect(f"sqlite:{store}") as client, client.lock("backup").acquire() as lease:
+        told = []
+        for sql in lines:
+            database = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+            rows = database.execute(sql).fetchall()
+            database.close()
+            assert len(rows) == 1, sql
+            told.append(str(rows))
+        lease.confirm()
+
+    assert len(lines) == 4
+    assert f"deadline < {FAR} " in lines[1]
+    assert "'backup', 'HELD'" in told[0]
+    assert lease.token not in "".join(told)
