@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
@@ -33,7 +34,8 @@ class Hold:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
         since: Basis of the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
-        collected: Its handle is gone without having released it.
+        dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
+        handles: The handles that users have of it; empty while there is none yet.
         key: Thread or task that took it; None once detached.
         depth: Levels of a reentrant hold that are still to be released; guarded by ``guard``.
     """
@@ -46,12 +48,13 @@ class Hold:
         "auto_renew",
         "basis",
         "claim",
-        "collected",
         "depth",
         "doubtful",
+        "dropped",
         "ended",
         "fence",
         "guard",
+        "handles",
         "key",
         "lost_why",
         "on_lost",
@@ -86,8 +89,9 @@ class Hold:
         self.reentrant = False
         self.guard = threading.Lock()
         self.key: object = None
+        self.dropped = False
         self.ended = False
-        self.collected = False
+        self.handles: list[weakref.ref[object]] = []
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
@@ -114,6 +118,11 @@ class Hold:
     def standing(self) -> bool:
         """Whether somebody still has it in hand: not released, lost, or collected."""
         return not (self.ended or self.lost_why or self.collected)
+
+    @property
+    def collected(self) -> bool:
+        """Whether every handle is gone without having released it."""
+        return self.dropped or bool(self.handles and not any(handle() is not None for handle in self.handles))
 
     @property
     def given_up(self) -> bool:

@@ -6,19 +6,22 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lockkit import durations
 from lockkit.clock import Clock
-from lockkit.drivers.threads import Driver
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
 from lockkit.lease import Hold
 from lockkit.names import check_name, claim_id
 from lockkit.spi import Claim, Terms
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
 
 __all__ = ["Home", "Lease", "LeaseCopy", "caller"]
 
@@ -67,7 +70,7 @@ class Lease:
     its validity has ended, never earlier.
     """
 
-    __slots__ = ("_hold", "_home", "_leaving", "_report", "_taken_at", "_turn")
+    __slots__ = ("__weakref__", "_hold", "_home", "_leaving", "_report", "_taken_at", "_turn")
 
     def __init__(self, home: Home, hold: Hold, taken_at: tuple[str, int]) -> None:
         self._home = home
@@ -76,6 +79,7 @@ class Lease:
         self._report: ReleaseReport | None = None
         self._leaving = False
         self._turn = threading.Lock()
+        hold.handles.append(weakref.ref(self))
 
     @property
     def name(self) -> str:
@@ -300,8 +304,9 @@ class Lease:
         if hold.depth > 1:
             hold.depth -= 1
             return
-        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does it.
-        hold.collected = True
+        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
+        # rest, also if this finalizer is cut short.
+        hold.dropped = True
         if hold.given_up or hold.lost_why:
             self._home.look()
             return

@@ -345,9 +345,11 @@ class Driver:
         return self._drive(generator, None)
 
     def _tell_lost(self, hold: Hold, why: Reason) -> None:
-        self.counters.add("lost")
-        kind = "max_hold" if why == "max_hold" else "lost"
+        kind = why if why in ("max_hold", "collected") else "lost"
         self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
+        if kind == "collected":  # nobody is left to lose it
+            return
+        self.counters.add("lost")
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {why}"
         self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
         for callback in hold.on_lost:
