@@ -112,6 +112,11 @@ class Link:
             if connection is not None:
                 connection.close()
 
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()  # whether a forgotten client deserves a warning is for the client to say
+
     def park(self) -> None:
         """In a forked child: never use the inherited connection, and never close it either.
 

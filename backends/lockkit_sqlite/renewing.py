@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lockkit.queue import prefix
 from lockkit.spi import Beat, Claim, Renewal
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.layout import HELD, LINGERING, WAITING
+from lockkit_sqlite.layout import HELD, LINGERING
 from lockkit_sqlite.rows import Row
 from lockkit_sqlite.store import GRACE, Store, micros
 
@@ -18,21 +18,26 @@ __all__ = ["extend", "renew"]
 CHUNK = 500
 """Holders a statement: other processes wait for the file no longer than this many updates take (some 3 ms)."""
 
+_ABSENT = Renewal("LOST", why="absent")
+
 
 def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.spi.Backend.renew`."""
+    store.follow()
     store.house.heal()
     answers: dict[int, Renewal] = {}
     held = [(at, claim, fence) for at, (claim, fence) in enumerate(beats) if fence is not None]
     asked = _asked(store, end) if held else {}
     for start in range(0, len(held), CHUNK):
         _renew_held(store, held[start : start + CHUNK], asked, answers, end)
-    names: dict[str, list[int]] = {}
+    waiting: dict[str, dict[str, list[int]]] = {}
     for at, (claim, fence) in enumerate(beats):
         if fence is None:
-            names.setdefault(claim.terms.name, []).append(at)
-    for name, places in names.items():
-        _renew_waiting(store, name, {beats[at][0].token: at for at in places}, answers, end)
+            waiting.setdefault(claim.terms.name, {}).setdefault(claim.token, []).append(at)
+    for name, places in waiting.items():
+        found = _renew_waiting(store, name, places, end)
+        for token, each in places.items():
+            answers.update(dict.fromkeys(each, found.get(token, _ABSENT)))
     return [answers[at] for at in range(len(beats))]
 
 
@@ -79,15 +84,13 @@ def _renew_held(
 def _lost(rows: Sequence[Row], claim: Claim, now: int) -> Renewal:
     row = next((row for row in rows if row.token == claim.token), None)
     if row is None:
-        return Renewal("LOST", why="absent")
+        return _ABSENT
     if row.evicted:
         return Renewal("LOST", why="evicted", requests=_note(row.note) if row.asked else None)
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
 
 
-def _renew_waiting(
-    store: Store, name: str, mine: Mapping[str, int], answers: dict[int, Renewal], end: float
-) -> None:
+def _renew_waiting(store: Store, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
     """Claims without a Lease. Only those outside the prefix are kept alive: an offer must be answered."""
     link, now = store.beats, store.now()
     rows = store.queue(link, name, end)
@@ -95,23 +98,22 @@ def _renew_waiting(
         rows = store.queue(link, name, end)
         store.ring_fitting(link, name, end)
     fits = prefix(rows)
-    for at in mine.values():
-        answers[at] = Renewal("LOST", why="absent")
+    answers: dict[str, Renewal] = {}
     patient = []
     for place, row in enumerate(rows):
-        at = mine.get(row.token, -1)
-        if at < 0:
+        if row.token not in mine:
             continue
         requests = _note(row.note) if row.asked else None
         if row.evicted:
-            answers[at] = Renewal("LOST", why="evicted", requests=requests)
+            answers[row.token] = Renewal("LOST", why="evicted", requests=requests)
         elif row.state == LINGERING:
-            answers[at] = Renewal("LOST", why="lapsed")
+            answers[row.token] = Renewal("LOST", why="lapsed")
         elif row.state == HELD or place < fits:
-            answers[at] = Renewal("OFFERED", requests=requests)
-        elif row.state == WAITING:
-            answers[at] = Renewal("WAITING", requests=requests)
+            answers[row.token] = Renewal("OFFERED", requests=requests)
+        else:
+            answers[row.token] = Renewal("WAITING", requests=requests)
             patient.append(row.token)
     if patient:
         tokens = json.dumps(patient)
         link.write(sql.PROLONG, lambda at: (store.namespace, name, tokens, at + GRACE, at), end)
+    return answers

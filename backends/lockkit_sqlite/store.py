@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import inherited, no_log
 from lockkit_sqlite.layout import DDL, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
 from lockkit_sqlite.link import Link
-from lockkit_sqlite.place import Place
+from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
 from lockkit_sqlite.rows import Row, claim_info, info_text, read_rows
 from lockkit_sqlite.watcher import REGISTRY
@@ -55,16 +56,42 @@ class Store:
         self.namespace = options.namespace
         self.owner = options.owner
         self.boot = options.owner.boot_id or _boot_id()
-        self.calls = self.fresh_link()
-        try:
-            self._lay(time.monotonic() + _OPENING)
-            self.beats = self.fresh_link()
-        except BaseException:
-            self.calls.close()
-            raise
+        self._closed = False
+        self._moving = threading.RLock()
+        self._open()
         self.house = REGISTRY.enter(place.pulses, place.mode)
         self._stated: dict[int, Stated] = {}
-        self._closed = False
+
+    def _open(self) -> None:
+        calls = self.fresh_link()
+        try:
+            self._file = self._seen()
+            self._lay(calls, time.monotonic() + _OPENING)
+            beats = self.fresh_link()
+        except BaseException:
+            calls.close()
+            raise
+        self.calls, self.beats = calls, beats
+
+    def _seen(self) -> tuple[int, int] | None:
+        try:
+            seen = os.stat(self.place.path)  # noqa: PTH116 - a microsecond matters: Path.stat takes three
+        except OSError:
+            return None
+        return seen.st_dev, seen.st_ino
+
+    def follow(self) -> None:
+        """Go over to the file that now bears the name, if somebody removed or replaced the one that is open.
+
+        SQLite would go on with the old one, unseen by every newcomer. Claims in it are lost; fences go on rising.
+        """
+        if self._seen() == self._file:
+            return
+        with self._moving:
+            if self._seen() == self._file or self._closed or self.house.inherited:
+                return
+            prepare(Path(self.place.path), self.place.synchronous)
+            self._open()  # a call under way keeps the old connections until it is done
 
     def fresh_link(self) -> Link:
         """A new connection to the file."""
@@ -76,9 +103,8 @@ class Store:
             raise inherited(self.place.path)
         return self.fresh_link()
 
-    def _lay(self, end: float) -> None:
+    def _lay(self, link: Link, end: float) -> None:
         """Check the layout, or lay it in a new file."""
-        link = self.calls
         found = link.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
         stored = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end) if found else []
         if not stored:

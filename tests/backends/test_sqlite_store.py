@@ -873,7 +873,9 @@ def test_a_newer_file_that_this_version_may_read_is_used(store, url):
         json.dumps({"v": 9, "min_reader": 1, "new": [1]}),
     )
 
-    take(open_store(url, OpenOptions()))
+    newer = open_store(url, OpenOptions())
+    take(newer)
+    newer.close()
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["wait", "try"])
@@ -973,9 +975,26 @@ def test_fences_rise_over_the_loss_of_the_file(url):
     for suffix in ("", "-wal", "-shm"):
         Path(file_of(url) + suffix).unlink(missing_ok=True)
 
-    _, after = take(open_store(url, OpenOptions()))
+    second = open_store(url, OpenOptions())
+    _, after = take(second)
 
     assert after > before
+    second.close()
+
+
+def test_clients_follow_a_file_that_was_replaced_and_lose_what_was_in_the_old_one(url):
+    mine, theirs = open_store(url, OpenOptions()), open_store(url, OpenOptions())
+    one, fence = take(mine)
+    for path in (file_of(url), file_of(url) + "-wal", file_of(url) + "-shm"):
+        Path(path).unlink()
+
+    _, later = take(theirs)
+
+    assert later > fence
+    assert mine.renew([(one, fence)], 2.0)[0].state == "LOST"
+    assert isinstance(mine.acquire(claim(wait=False), True, 2.0), Busy)
+    mine.close()
+    theirs.close()
 
 
 def test_fences_rise_for_waiters_and_tries_too_when_the_clock_is_behind(url):
