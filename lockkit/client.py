@@ -1,4 +1,8 @@
-"""The synchronous face: ``connect`` and the client."""
+"""The synchronous face: ``connect`` and the client.
+
+``import lockkit`` is paid by every program that might lock something; what only a program that does needs (the config
+layers, the plugin manager, the engine) is imported by ``connect`` and by the first use.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 
 from lockkit.clock import SYSTEM, Clock
-from lockkit.config import Config, load, redact
 from lockkit.decorator import locked
-from lockkit.drivers.dispatch import Dispatcher
-from lockkit.drivers.lifecycle import at_exit
-from lockkit.drivers.lifecycle import on_sigterm as release_on_sigterm
-from lockkit.drivers.threads import Driver
 from lockkit.errors import AcquireCancelled, ConfigError
 from lockkit.events import Counters
 from lockkit.facts import (
@@ -31,14 +30,17 @@ from lockkit.facts import (
     Record,
     Skipped,
 )
-from lockkit.identity import this_process
 from lockkit.lease import Hold
 from lockkit.leases import LeaseCopy
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.names import check_name
-from lockkit.plugins import PluginManager
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import OpenOptions, Refused, Unknown
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+    from lockkit.drivers.threads import Driver
+    from lockkit.plugins import PluginManager
 
 __all__ = ["Client", "connect"]
 
@@ -88,6 +90,8 @@ class Client:
     @property
     def url(self) -> str:
         """The store's URL, secrets redacted."""
+        from lockkit.settings import redact
+
         return redact(self.config.url)
 
     @property
@@ -101,6 +105,8 @@ class Client:
 
     @property
     def owner(self) -> Owner:
+        from lockkit.identity import this_process
+
         return this_process(self._task)
 
     # -- locks
@@ -333,6 +339,11 @@ class Client:
         self.driver().dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
 
     def _open(self) -> Driver:
+        from lockkit.drivers.dispatch import Dispatcher
+        from lockkit.drivers.lifecycle import at_exit
+        from lockkit.drivers.threads import Driver
+        from lockkit.observe import journal  # noqa: F401 (when it is needed, files may be all that is short)
+
         with self._mutex_of_this_process():
             if self._driver is not None:
                 return self._driver
@@ -448,6 +459,10 @@ def connect(
             unknown; it says what is allowed, or what to install.
         PluginError: One of ``plugins`` is broken.
     """
+    from lockkit.config import load
+    from lockkit.drivers.lifecycle import on_sigterm as release_on_sigterm
+    from lockkit.plugins import PluginManager
+
     if config is None:
         config = load(
             url=url, namespace=namespace, profile=profile, strict=strict, scope=scope, state_dir=state_dir

@@ -6,11 +6,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from lockkit import durations
-from lockkit.config import Config
-from lockkit.drivers.threads import OnWait
 from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, DeadlockDetected, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
@@ -19,6 +17,10 @@ from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import Terms
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+    from lockkit.drivers.threads import OnWait
 
 __all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ def append(state_dir: str | os.PathLike[str], record: Mapping[str, object]) -> s
     Raises:
         OSError: It could not be written.
     """
-    identity = secrets.token_hex(4)
+    identity = os.urandom(4).hex()
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     _write(Path(state_dir), {"id": identity, "at": at, **record})
     return identity
