@@ -34,11 +34,13 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True  # a NamedTuple documents its fields twice otherwise
+napoleon_use_ivar = True  # otherwise a NamedTuple documents its fields twice
+napoleon_attr_annotations = False  # it cannot split Literal["a", "b"]
 
 # Links into other projects' documentation would make every build fetch their inventories. So their names are
 # not checked; lockkit's own are.
