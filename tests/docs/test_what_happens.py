@@ -295,3 +295,64 @@ def test_min_hold_keeps_the_lock_after_its_release(client):
 
     assert report.outcome == "RELEASED"
     assert 0.5 < seconds_to_acquire(client) < 3
+
+
+def test_max_hold_ends_the_command_of_run(client, wrapper):
+    process = wrapper(
+        "sh", "-c", "echo $$; exec sleep 60", options=("--max-hold", "1s", "--kill-after", "0.3s")
+    )
+
+    with client.lock("job").acquire(timeout=8):
+        assert not runs(int(process.first))
+
+    assert process.wait(10) == 76
+
+
+def test_a_stopped_waiter_is_passed_over_and_queues_again(client, started, url):
+    lease = client.lock("job").acquire()
+    text = f'import lockkit; print(lockkit.connect({url!r}).lock("job").acquire(timeout=60).fence)'
+    waiter = started(sys.executable, "-W", "ignore", "-c", text)
+    while not client.inspect("job").waiters:
+        time.sleep(0.02)
+
+    waiter.send_signal(signal.SIGSTOP)
+    lease.release()
+    with client.lock("job").acquire(timeout=20) as second:
+        waiter.send_signal(signal.SIGCONT)
+        while not client.inspect("job").waiters:
+            time.sleep(0.02)
+
+    assert int(waiter.stdout.readline()) > second.fence
+
+
+def test_a_deleted_file_is_a_loss_told_with_the_next_renewal(client, holder, url):
+    process = holder(", ttl=1.5")
+
+    for path in Path(url.partition(":")[2]).parent.glob("locks.db*"):
+        if path.is_file():
+            path.unlink()
+
+    with client.lock("job").acquire(timeout=5) as lease:
+        assert lease.fence > process.fence
+        assert ask(process, "lease.lost.wait(5), lease.valid()") == "(True, False)"
+        assert lease.valid()
+
+
+def test_a_collected_lease_warns_and_frees_its_lock_when_its_validity_ends(client, started, url):
+    text = f"""
+import gc, sys, lockkit
+client = lockkit.connect({url!r})
+def forget():
+    client.lock("job", ttl=1.2).acquire()
+forget()
+gc.collect()
+print(flush=True)
+sys.stdin.readline()
+"""
+    process = started(sys.executable, "-W", "default", "-c", text)
+    process.stdout.readline()
+
+    assert 0.3 < seconds_to_acquire(client) < 5
+    assert (
+        "<string>:5: ResourceWarning: the lease of 'job' was never released" in process.communicate("\n")[1]
+    )
