@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
+from lockkit.observe import journal
 from lockkit_sqlite.layout import FAR
 
 ROOT = Path(__file__).parents[2]
@@ -171,3 +172,26 @@ def test_the_one_liners_of_the_layout_page_work_and_change_nothing(store):
     assert f"deadline < {FAR} " in lines[1]
     assert "'backup', 'HELD'" in told[0]
     assert lease.token not in "".join(told)
+
+
+def test_a_stuck_lock_is_freed_by_the_line_that_explain_prints(terminal):
+    holder = terminal("run", "--ttl", "2s", "--kill-after", "0.5s", "backup", "--", "sleep", "60")
+    held(terminal)
+    explained, _ = said(terminal("explain", "backup"))
+    line = re.search(r'lockkit evict backup --claim (\w{12}) --reason "\.\.\."', explained)
+
+    said(terminal("evict", "backup", "--claim", line[1], "--reason", "hung since midnight"))
+
+    assert said(terminal("run", "backup", "--timeout", "10s", "--", "echo", "mine"))[0] == "mine\n"
+    assert holder.wait(10) == 76
+
+
+def test_a_failed_release_is_listed_shown_and_resolved(terminal, environ):
+    identity = journal.append(
+        environ["LOCKKIT_STATE_DIR"], {"name": "backup", "claim": "d12979f233d2", "fence": 7}
+    )
+
+    assert identity in said(terminal("failures", "list"))[0]
+    assert "backup" in said(terminal("failures", "show", identity))[0]
+    said(terminal("failures", "resolve", identity))
+    assert identity not in said(terminal("failures", "list"))[0]
