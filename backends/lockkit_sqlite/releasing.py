@@ -22,13 +22,19 @@ def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: boo
         if lingers:
             store.ring_fitting(link, terms.name, end, next_too=True)
             return RELEASED
-    removed, now = link.write(sql.REMOVE, lambda now: (*key, now), end)
-    if not removed:
+    while True:
+        removed, now = link.write(sql.REMOVE, lambda now: (*key, now), end)
+        if removed:
+            break
         rows = store.queue(link, terms.name, end)
         mine = next((row for row in rows if row.token == claim.token), None)
         if mine is not None and mine.state == LINGERING and mine.deadline > now:
             return RELEASED
-        if not store.settle(link, terms.name, rows, store.now(), end):
-            return ABSENT
+        settled = store.settle(link, terms.name, rows, store.now(), end)
+        if mine is None:
+            if not settled:
+                return ABSENT
+            break
+        # It had lapsed and stood; a renewal that read its clock before that may have extended it since: look again.
     store.ring_fitting(link, terms.name, end)
     return RELEASED if removed else ABSENT
