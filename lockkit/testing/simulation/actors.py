@@ -70,7 +70,7 @@ class Actor:
         except StopIteration as stop:
             self.generator = self.effect = None
             self.finished(stop.value)
-        except BaseException as error:  # noqa: BLE001 - the driver's contract: whatever hit the generator
+        except BaseException as error:
             self.generator = self.effect = None
             self.broke(error)
 

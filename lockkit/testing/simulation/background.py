@@ -100,7 +100,7 @@ class Heartbeat(Actor):
         self._batch = members
         left = min((member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT)
         budget = max(0.05, min(REQUEST_TIMEOUT, left / 2)) if left > 0 else REQUEST_TIMEOUT
-        self.begin(renewing(members, self.now, budget, lambda count: None))
+        self.begin(renewing(members, self.now, budget, lambda _: None))
         self.perform()
 
     def perform(self) -> None:
@@ -138,23 +138,23 @@ class Heartbeat(Actor):
     def overdue(self) -> list[Hold]:
         """Holds that the deadline thread has to say something about."""
         now = self.client.world.clock.now()
-        return [
-            hold
-            for hold in self.holds.values()
-            if not hold.ended and not hold.lost_why and (hold.overdue(now) or (hold.collected and now >= hold.expires()))
-        ]
+        return [hold for hold in self.holds.values() if _wants_attention(hold, now)]
 
     def deadlines(self) -> None:
         """The deadline thread: what has run out is lost, whatever the heartbeat is doing."""
         now = self.client.world.clock.now()
         for hold in self.overdue():
-            self.members.pop(hold.claim.token, None)
+            if hold.ended or hold.lost_why:
+                self.withdraw(hold.claim)
+                continue
             why = "collected" if hold.collected else hold.overdue(now)
             self.client.world.tell(f"{self.client.name} deadlines: {hold.claim.token} is {why}")
             for effect in losing(hold, why):
                 self.client.background(effect)
             if hold.collected:
                 self.withdraw(hold.claim)
+            else:
+                self.members.pop(hold.claim.token, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -189,7 +189,7 @@ class Orphans(Actor):
         method = "abandon" if orphan.abandon else "release"
         self.send(Call(method, (orphan.claim,), REQUEST_TIMEOUT, {"graceful": orphan.graceful}))
 
-    def answered(self, result: Any) -> None:
+    def answered(self, result: Any) -> None:  # noqa: ARG002 - RELEASED or ABSENT: definite
         self.request, entry = None, self._current
         assert entry is not None
         if self.entries.get(entry.orphan.claim.token) is entry:
@@ -201,6 +201,13 @@ class Orphans(Actor):
         assert isinstance(error, Refused | Unknown)
         entry.next = self.client.world.clock.now() + entry.wait
         entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
+
+
+def _wants_attention(hold: Hold, now: float) -> bool:
+    """Whether the deadline thread has something to do about a hold."""
+    if hold.ended or hold.lost_why:
+        return hold.collected
+    return bool(hold.overdue(now)) or (hold.collected and (hold.given_up or now >= hold.expires()))
 
 
 def _idle(member: Member) -> bool:

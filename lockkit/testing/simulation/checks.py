@@ -95,16 +95,18 @@ class Checks:
         token = hold.claim.token
         acquisition = world.acquisition(hold.claim)
         row = self._seen_row(hold.name, token)
-        stays = row is not None and row.state != "LINGERING" and self._row_of[token] == acquisition
+        now = world.clock.now()
+        stands = row is not None and row.state != "LINGERING" and row.deadline > now
+        stays = stands and self._row_of[token] == acquisition
         if report.outcome != "ABANDONED" and stays and not world.removed_in_this_step(token):
             world.violated("S1-report", f"{report.outcome} was reported and {token} still stands")
-        if report.outcome == "ABANDONED" and token not in worker.client.orphans.entries:
+        if report.outcome == "ABANDONED" and stays and token not in worker.client.orphans.entries:
             world.violated("S11-abandoned", f"{token} was abandoned and nobody removes it")
         if set(release.plugins) != {hook.plugin for hook in release.hooks}:
             world.violated("ONCE", f"cleanup of {token}: {release.hooks} instead of {release.plugins}")
         if hold.lost_why and not self._told.get(id(hold)):
             world.violated("S6-told", f"{token} was lost ({hold.lost_why}) and nobody was told")
-        if hold.valid(world.clock.now()):
+        if hold.valid(now):
             world.violated("S9-valid", f"{token} is valid after its release")
 
     def acquire_failed(self, worker: Worker, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from lockkit.testing.simulation.world import World
 
 __all__ = ["Client", "Plan", "Worker"]
+
+
+class _Handle:
+    """What the user has of a hold; its collection is noticed."""
+
+    __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class Worker(Actor):
         self.waiter: Member | None = None
         self.hooks_run: set[str] = set()
         self.began = 0.0
+        self._handle: _Handle | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
 
@@ -145,6 +153,9 @@ class Worker(Actor):
     def hand_over(self) -> None:
         """The caller has its handle."""
         assert self.attempt is not None
+        assert self.hold is not None
+        self._handle = _Handle()
+        self.hold.handles.append(weakref.ref(self._handle))
         self.attempt.sent = False
         self.attempt = None
         self.state = "holding"
@@ -165,7 +176,6 @@ class Worker(Actor):
         """The handle is garbage-collected."""
         assert self.hold is not None
         self.client.world.tell(f"{self.label}: the lease of {self.hold.claim.token} is collected")
-        self.hold.collected = True
         self._idle()
 
     # -- steps
@@ -279,6 +289,7 @@ class Worker(Actor):
 
     def _idle(self) -> None:
         self.state, self.attempt, self.hold, self.release = "idle", None, None, None
+        self._handle = None
         self.fuse = None
 
     def _close_waits(self) -> None:

@@ -30,7 +30,8 @@ class Rest:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._fits: dict[str, float] = {}
+        self._fits: dict[str, tuple[float, bool]] = {}
+        """Since when a claim fits and is not held, and whether a request made it fit: nobody announces an expiry."""
         self._turn = 0
         self._began = world.clock.now()
 
@@ -74,6 +75,11 @@ class Rest:
             self._promptly()
         stuck = [worker.label for client in world.clients for worker in client.workers if self._waits(worker)]
         world.violated("L3", f"nothing moves any more, or for ever: {stuck} wait")
+
+    def _lapse(self) -> None:
+        """Somebody looks at every queue, which removes what has lapsed."""
+        for name in self._world.names:
+            self._world.operate("settle", name)
 
     def _sleeper(self, seconds: float) -> Callable[[], None]:
         return lambda: self._world.sleep(seconds)
@@ -129,15 +135,16 @@ class Rest:
                 if worker is None or row.state in ("HELD", "LINGERING"):
                     continue
                 standing.add(row.token)
-                since = self._fits.setdefault(row.token, now)
+                since, announced = self._fits.setdefault(row.token, (now, world.executed))
                 limit = POLL_CAP + _SLACK
-                if worker.waiter is not None and not worker.waiter.missed and since > self._began + limit:
+                heard = worker.waiter is not None and not worker.waiter.missed
+                if announced and heard and since > self._began + limit:
                     limit = _HAND_OFF if isinstance(worker.effect, WaitForWake) else limit
                 if now - since > limit:
-                    self._fits[row.token] = now
+                    self._fits[row.token] = (now, False)
                     late = "L3-hand-off" if limit == _HAND_OFF else "L3"
                     world.violated(late, f"{name} has been free for {row.token} for {now - since:.2f} s")
-        self._fits = {token: since for token, since in self._fits.items() if token in standing}
+        self._fits = {token: seen for token, seen in self._fits.items() if token in standing}
 
     def _empty(self) -> None:
         """Nothing is left: no row, no orphan, no member of a heartbeat (L4)."""
@@ -159,8 +166,7 @@ class Rest:
         while world.store_has_rows():
             lapse = self._next_lapse()
             world.take(self._sleeper(0.001 if lapse == float("inf") else lapse - world.clock.now() + 0.001))
-            for name in world.names:
-                world.operate("settle", name)
+            world.take(self._lapse)
             if world.clock.now() > now + _LONGEST:
                 world.violated("L1", "claims of the dead never lapse")
                 return

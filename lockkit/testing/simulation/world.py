@@ -13,7 +13,7 @@ from typing import Any
 
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Call
-from lockkit.spi import Claim, Terms
+from lockkit.spi import Busy, Claim, Granted, Lapsed, Queued, Renewal, Terms
 from lockkit.testing.simulation.actors import Actor
 from lockkit.testing.simulation.checks import Checks, Violation
 from lockkit.testing.simulation.client import Client, Plan, Worker
@@ -69,6 +69,7 @@ class World:
         story: One line a step: when, who, what.
         violations: Promises broken.
         executing: The request that is being executed in this step.
+        executed: Whether the last step executed a request.
         operating: The operator's action in this step: evict, evict now, resize.
     """
 
@@ -82,6 +83,7 @@ class World:
         self.violations: list[Violation] = []
         self.network: list[Request] = []
         self.executing: Request | None = None
+        self.executed = False
         self.operating = ""
         self.steps = 0
         self.terms: dict[str, Terms] = {}
@@ -220,6 +222,7 @@ class World:
         self.steps += 1
         step()
         self.checks.look()
+        self.executed = self.executing is not None
         self.executing = None
         self.operating = ""
 
@@ -304,7 +307,7 @@ class World:
             answer = stop.value
             self.tell(f"store: {request} -> {_short(answer)}")
             self._answered(request, lambda caller: caller.answered(answer), request.caller is None)
-        except Exception as error:  # noqa: BLE001 - Refused and Unknown are answers
+        except Exception as error:  # Refused and Unknown are answers
             trouble = error
             self.tell(f"store: {request} -> {error!r}")
             self._answered(request, lambda caller: caller.failed(trouble), request.caller is None)
@@ -478,19 +481,21 @@ def _listens(request: Request) -> bool:
     return not (isinstance(caller, Worker) and caller.hung)
 
 
-def _short(answer: Any) -> str:
-    if isinstance(answer, list | tuple):
-        return "[" + ", ".join(_short(each) for each in answer) + "]"
-    kind = type(answer).__name__
-    if kind == "Granted":
-        return f"GRANTED fence {answer.fence}, basis {answer.basis:.2f}"
-    if kind == "Queued":
-        return f"QUEUED at {answer.position} behind {list(answer.blockers)}"
-    if kind == "Renewal":
-        return answer.state + (f" ({answer.why})" if answer.why else "")
-    if kind == "Lapsed":
-        return f"LAPSED ({answer.why})"
-    return kind.upper() if kind == "Busy" else str(answer)
+def _short(answer: object) -> str:
+    match answer:
+        case Granted(fence, basis):
+            return f"GRANTED fence {fence}, basis {basis:.2f}"
+        case Queued():
+            return f"QUEUED at {answer.position} behind {list(answer.blockers)}"
+        case Renewal():
+            return answer.state + (f" ({answer.why})" if answer.why else "")
+        case Lapsed(why):
+            return f"LAPSED ({why})"
+        case Busy():
+            return "BUSY"
+        case list():
+            return "[" + ", ".join(_short(each) for each in answer) + "]"
+    return str(answer)
 
 
 from lockkit.testing.simulation.rest import Rest  # noqa: E402 - it looks at a world
