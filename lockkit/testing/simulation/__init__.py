@@ -1,13 +1,14 @@
 """The real protocol on a virtual clock, against model stores, with a schedule that decides everything.
 
 >>> from lockkit.testing.simulation import SETUPS, explore
->>> explore(SETUPS["mutex"], bytes(100)).violations
+>>> explore(SETUPS["mutex-atomic"], bytes(100)).violations
 []
 """
 
 from __future__ import annotations
 
+from lockkit.testing.simulation.report import incident, seeded, shrunk
 from lockkit.testing.simulation.setups import SETUPS, explore
 from lockkit.testing.simulation.world import Faults, Setup, World
 
-__all__ = ["SETUPS", "Faults", "Setup", "World", "explore"]
+__all__ = ["SETUPS", "Faults", "Setup", "World", "explore", "incident", "seeded", "shrunk"]

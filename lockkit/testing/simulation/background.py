@@ -98,7 +98,9 @@ class Heartbeat(Actor):
         if not members:
             return
         self._batch = members
-        left = min((member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT)
+        left = min(
+            (member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT
+        )
         budget = max(0.05, min(REQUEST_TIMEOUT, left / 2)) if left > 0 else REQUEST_TIMEOUT
         self.begin(renewing(members, self.now, budget, lambda _: None))
         self.perform()
@@ -213,5 +215,3 @@ def _wants_attention(hold: Hold, now: float) -> bool:
 def _idle(member: Member) -> bool:
     hold = member.hold
     return hold is not None and bool(hold.ended or hold.lost_why or hold.collected)
-
-

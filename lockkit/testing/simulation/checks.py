@@ -64,7 +64,9 @@ class Checks:
         self._holds.append((worker.client, hold, acquisition))
         self._was_hold.add(acquisition)
         if not hold.valid(world.clock.now()):
-            world.violated("S3-late-answer", f"{hold.claim.token} was granted by an answer whose basis had run out")
+            world.violated(
+                "S3-late-answer", f"{hold.claim.token} was granted by an answer whose basis had run out"
+            )
 
     def told_lost(self, hold: Hold) -> None:
         """The loss of a hold was told."""
@@ -81,7 +83,9 @@ class Checks:
             self.world.violated("ONCE", f"cleanup hook {plugin} of {hold.claim.token} runs again")
         members = worker.client.heartbeat.members
         if hold.valid(self.world.clock.now()) and hold.auto_renew and hold.claim.token not in members:
-            self.world.violated("S9-cleanup", f"{hold.claim.token} is not renewed any more while its cleanup runs")
+            self.world.violated(
+                "S9-cleanup", f"{hold.claim.token} is not renewed any more while its cleanup runs"
+            )
 
     def notified(self, what: Event | Alert) -> None:
         """An event or alert was told."""
@@ -133,7 +137,10 @@ class Checks:
         """After a step: compare with what was seen before it."""
         for name in self.world.names:
             rows = self.world.store.rows(name)
-            seen = {row.token: _Seen(row.state, row.fence, row.deadline, row.evicted, row.since, row.capacity) for row in rows}
+            seen = {
+                row.token: _Seen(row.state, row.fence, row.deadline, row.evicted, row.since, row.capacity)
+                for row in rows
+            }
             before = self._seen[name]
             if seen != before:
                 self._compare(name, rows, before, seen)
@@ -142,7 +149,9 @@ class Checks:
             self._valid(name, seen)
         self._sticky()
 
-    def _compare(self, name: str, rows: Sequence[StoredRow], before: dict[str, _Seen], seen: dict[str, _Seen]) -> None:
+    def _compare(
+        self, name: str, rows: Sequence[StoredRow], before: dict[str, _Seen], seen: dict[str, _Seen]
+    ) -> None:
         world, request = self.world, self.world.executing
         for token in before.keys() - seen.keys():
             self._removed(token, before[token], request)
@@ -224,7 +233,9 @@ class Checks:
         if request is not None and request.method == "renew" and not offered:
             unspoken = request.fences.get(token, 0) is None
             if unspoken and was.state in ("HELD", "OFFERED"):
-                world.violated("S11-heartbeat", f"{token} is {was.state} and nobody read it, and {request} extended it")
+                world.violated(
+                    "S11-heartbeat", f"{token} is {was.state} and nobody read it, and {request} extended it"
+                )
 
     def _entered(self, name: str, rows: Sequence[StoredRow], place: int, request: Request | None) -> None:
         """A claim became HELD."""
@@ -235,7 +246,9 @@ class Checks:
             world.violated("S2", f"{name}: {row.token} was made HELD outside the prefix")
         if row.weight == row.capacity:
             if row.fence <= self._exclusive.get(name, 0):
-                world.violated("S4", f"{name}: {row.token} granted with fence {row.fence} after a greater one")
+                world.violated(
+                    "S4", f"{name}: {row.token} granted with fence {row.fence} after a greater one"
+                )
             self._exclusive[name] = row.fence
 
     def _stand(self, name: str, rows: Sequence[StoredRow]) -> None:
@@ -245,7 +258,9 @@ class Checks:
             if row.state == "LINGERING" or row.deadline <= now:
                 continue
             if not self.world.stood_behind(row.token):
-                self.world.violated("S12", f"{name}: {row.token} is {row.state}; its client gave it up and removes nothing")
+                self.world.violated(
+                    "S12", f"{name}: {row.token} is {row.state}; its client gave it up and removes nothing"
+                )
 
     def _valid(self, name: str, seen: dict[str, _Seen]) -> None:
         """valid() true means HELD, and not lapsed."""
@@ -259,7 +274,9 @@ class Checks:
                 if not world.was_evicted_at_once(token):
                     world.violated("S3", f"{token} is valid and not in the store")
             elif row.state != "HELD" or row.fence != hold.fence:
-                world.violated("S3", f"{token} (fence {hold.fence}) is valid; the store has {row.state}, {row.fence}")
+                world.violated(
+                    "S3", f"{token} (fence {hold.fence}) is valid; the store has {row.state}, {row.fence}"
+                )
             elif row.deadline <= now:
                 world.violated("S3", f"{token} is valid until {hold.expires():.2f}; the store lets it lapse")
             else:
@@ -277,5 +294,3 @@ class Checks:
         for _, hold in self._invalid:
             if hold.valid(now) and not hold.claim.terms.process_bound:
                 self.world.violated("S6-sticky", f"{hold.claim.token} is valid again")
-
-

@@ -140,8 +140,12 @@ class Worker(Actor):
         )
         self.state = "acquiring"
         how = "try" if plan.timeout == 0 else f"acquire, timeout {plan.timeout}"
-        world.tell(f"{self.label}: {how} {plan.terms.name} (weight {plan.terms.weight} of {plan.terms.capacity})")
-        self.begin(acquiring(attempt, world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter))
+        world.tell(
+            f"{self.label}: {how} {plan.terms.name} (weight {plan.terms.weight} of {plan.terms.capacity})"
+        )
+        self.begin(
+            acquiring(attempt, world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter)
+        )
 
     def register(self) -> None:
         """The heartbeat takes charge of what was granted."""
@@ -234,7 +238,9 @@ class Worker(Actor):
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
-            self._watch = store.watch(effect.claim.terms.name, effect.blockers, self.waiter.wake, effect.claim)
+            self._watch = store.watch(
+                effect.claim.terms.name, effect.blockers, self.waiter.wake, effect.claim
+            )
             self._blockers = effect.blockers
             return
         self.waiter.event = self.waiter.missed = False
@@ -267,7 +273,9 @@ class Worker(Actor):
             self._idle()
             return
         self.hold = self.attempt.hold = value
-        world.tell(f"{self.label}: GRANTED {value.claim.token}, fence {value.fence}, valid until {value.expires():.2f}")
+        world.tell(
+            f"{self.label}: GRANTED {value.claim.token}, fence {value.fence}, valid until {value.expires():.2f}"
+        )
         world.checks.granted(self, value)
         self.state = "granted"
 

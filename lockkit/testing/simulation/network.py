@@ -79,7 +79,9 @@ class Request:
         if self.method == "acquire":
             more = " create" if self.args[1] else " ask"
         elif self.method == "renew":
-            what = ",".join(f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items())
+            what = ",".join(
+                f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items()
+            )
         elif self.keywords.get("graceful") is False:
             more = " ungraceful"
         copy = "" if self.caller else " (late copy)"

@@ -157,7 +157,9 @@ class Rest:
             if client.heartbeat.members:
                 world.violated("L4-heartbeat", f"{client.name} still renews {list(client.heartbeat.members)}")
             if client.heartbeat.holds:
-                world.violated("L4-heartbeat", f"{client.name} still looks after {list(client.heartbeat.holds)}")
+                world.violated(
+                    "L4-heartbeat", f"{client.name} still looks after {list(client.heartbeat.holds)}"
+                )
         now = world.clock.now()
         for name in world.names:
             for row in world.store.rows(name):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import Terms
 from lockkit.testing.simulation.client import Plan
+from lockkit.testing.simulation.statements import Statements
+from lockkit.testing.simulation.stores import Atomic
 from lockkit.testing.simulation.world import Setup, World
 
 __all__ = ["SETUPS", "explore"]
@@ -62,7 +65,12 @@ def _plans() -> Mapping[str, Setup]:
     }  # fmt: skip
 
 
-SETUPS = _plans()
+SETUPS: Mapping[str, Setup] = {
+    f"{label}-{store.name}": replace(setup, label=label, store=store)
+    for label, setup in _plans().items()
+    for store in (Atomic, Statements)
+}
+"""Every kind of lock on every model store, by ``kind-store``."""
 
 
 def explore(setup: Setup, schedule: bytes, *, patience: int = 1) -> World:

@@ -15,7 +15,20 @@ from typing import Any, cast
 from lockkit.facts import Capabilities, Evicted
 from lockkit.names import claim_id
 from lockkit.queue import blockers, prefix
-from lockkit.spi import ABSENT, RELEASED, Answer, Beat, Busy, Claim, Granted, Lapsed, Queued, Renewal, Terms, Watch
+from lockkit.spi import (
+    ABSENT,
+    RELEASED,
+    Answer,
+    Beat,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    Renewal,
+    Terms,
+    Watch,
+)
 from lockkit.testing.simulation.clock import VirtualClock
 from lockkit.testing.simulation.network import Job, Request
 from lockkit.testing.simulation.stores import StoredRow
@@ -199,7 +212,9 @@ class Statements:
                 if row is not None and row.fence == fence and self.renew_row(row, now):
                     answers.append(Renewal("HELD", basis=now))
                 else:
-                    answers.append(Renewal("LOST", why="evicted" if row is not None and row.evicted else "absent"))
+                    answers.append(
+                        Renewal("LOST", why="evicted" if row is not None and row.evicted else "absent")
+                    )
                 continue
             yield f"SELECT the queue of {claim.token}"
             seen = list(self.queue(claim.terms.name))
@@ -277,7 +292,13 @@ class Statements:
     def grant(self, row: StatementRow, now: float, capacity: int) -> bool:
         """The only statement that makes a waiter a holder."""
         stands = row in self.queue(row.terms.name)
-        if not stands or row.state != "WAITING" or row.deadline <= now or row.evicted or row.capacity != capacity:
+        if (
+            not stands
+            or row.state != "WAITING"
+            or row.deadline <= now
+            or row.evicted
+            or row.capacity != capacity
+        ):
             return False
         row.hold(now)
         return True

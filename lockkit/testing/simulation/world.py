@@ -192,7 +192,12 @@ class World:
             if worker.hold is not None and worker.hold.claim.token == token:
                 return True
             attempt = worker.attempt
-            if attempt is not None and attempt.sent and attempt.claim is not None and attempt.claim.token == token:
+            if (
+                attempt is not None
+                and attempt.sent
+                and attempt.claim is not None
+                and attempt.claim.token == token
+            ):
                 return True
         return False
 
@@ -239,7 +244,11 @@ class World:
                 steps.extend((faults.sleep, _bind(self.sleep, seconds)) for seconds in (0.3, 2.0, 7.0))
         for client in self.clients:
             if not client.dead:
-                steps.extend((2, worker.acquire) for worker in client.workers if _free(worker) and worker.state == "idle")
+                steps.extend(
+                    (2, worker.acquire)
+                    for worker in client.workers
+                    if _free(worker) and worker.state == "idle"
+                )
         for client in self.clients:
             if client.paused:
                 steps.append((2, _bind(self._resume, client)))
@@ -286,8 +295,14 @@ class World:
                 continue
             ends.append(client.heartbeat.next())
             ends.append(client.orphans.next())
-            ends.extend(hold.expires() for hold in client.heartbeat.holds.values() if not hold.ended and not hold.lost_why)
-            ends.extend(end for worker in client.workers if not worker.hung and (end := worker.next()) is not None)
+            ends.extend(
+                hold.expires()
+                for hold in client.heartbeat.holds.values()
+                if not hold.ended and not hold.lost_why
+            )
+            ends.extend(
+                end for worker in client.workers if not worker.hung and (end := worker.next()) is not None
+            )
         return min(ends)
 
     def sleep(self, seconds: float) -> None:
@@ -383,7 +398,9 @@ class World:
             fault(faults.deaf, self._deafen)
         return steps
 
-    def _worker_faults(self, worker: Worker, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
+    def _worker_faults(
+        self, worker: Worker, faults: Faults, fault: Callable[[int, Callable[[], None]], None]
+    ) -> None:
         if worker.hung or worker.state == "idle":
             return
         fault(faults.hang, _bind(self._hang, worker))
@@ -499,4 +516,3 @@ def _short(answer: object) -> str:
 
 
 from lockkit.testing.simulation.rest import Rest  # noqa: E402 - it looks at a world
-

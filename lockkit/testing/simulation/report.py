@@ -1,0 +1,51 @@
+"""What a failed run says: which promise, what led there, and how to see it again."""
+
+from __future__ import annotations
+
+from lockkit.testing.simulation.setups import explore
+from lockkit.testing.simulation.world import Setup, World
+
+__all__ = ["incident", "seeded", "shrunk"]
+
+
+def incident(world: World, schedule: bytes) -> str:
+    """The story of a run up to its first broken promise, one line a step."""
+    first = world.violations[0]
+    setup = world.setup
+    return "\n".join([
+        f"{first.name}: {first.what}",
+        f"setup {setup.label or 'unnamed'} on the {world.store.name} store, schedule {schedule.hex() or 'empty'}:",
+        *world.story[: first.line],
+    ])  # fmt: skip
+
+
+def seeded(setup: Setup, seed: int, longest: int = 200) -> tuple[World, bytes]:
+    """Run the schedule that a number stands for; the same number, the same run, on every machine."""
+    import random
+
+    source = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    schedule = source.randbytes(source.randrange(20, longest))
+    return explore(setup, schedule), schedule
+
+
+def shrunk(setup: Setup, schedule: bytes, name: str) -> bytes:
+    """A shorter, plainer schedule that still breaks the promise ``name``."""
+
+    def breaks(candidate: bytes) -> bool:
+        return any(each.name == name for each in explore(setup, candidate).violations)
+
+    size = max(1, len(schedule) // 2)
+    while size:
+        at = 0
+        while at < len(schedule):
+            shorter = schedule[:at] + schedule[at + size :]
+            if breaks(shorter):
+                schedule = shorter
+            else:
+                at += size
+        size //= 2
+    for at in range(len(schedule)):
+        plainer = schedule[:at] + b"\0" + schedule[at + 1 :]
+        if breaks(plainer):
+            schedule = plainer
+    return schedule

@@ -1,0 +1,81 @@
+"""The protocol under every schedule and fault that Hypothesis thinks of: three clients, two names, two model stores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockkit.testing.simulation import SETUPS, explore, incident, seeded
+from lockkit.testing.simulation.world import NO_FAULTS
+
+SCHEDULES = st.binary(min_size=60, max_size=400)
+EXAMPLES = max(settings().max_examples, 250)
+
+
+def follow(setup, schedule):
+    world = explore(setup, schedule)
+    if world.violations:
+        pytest.fail(incident(world, schedule), pytrace=False)
+    return world
+
+
+@pytest.mark.parametrize("label", SETUPS)
+@settings(max_examples=EXAMPLES)
+@given(schedule=SCHEDULES)
+def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
+    follow(SETUPS[label], schedule)
+
+
+@pytest.mark.parametrize("label", SETUPS)
+@given(schedule=SCHEDULES)
+def test_without_faults_no_promise_is_broken_either(label, schedule):
+    world = follow(replace(SETUPS[label], faults=NO_FAULTS), schedule)
+    lost = [line for line in world.story if ": LOST " in line and "max_hold" not in line]
+    assert not lost, "lost without a fault"
+
+
+@pytest.mark.parametrize("label", SETUPS)
+@given(schedule=SCHEDULES)
+def test_only_interruptions_leave_nothing_behind(label, schedule):
+    faults = replace(NO_FAULTS, cancel=3, budget=40)
+    follow(replace(SETUPS[label], faults=faults), schedule)
+
+
+@pytest.mark.parametrize("label", SETUPS)
+@given(schedule=SCHEDULES)
+def test_a_poor_link_leaves_nothing_behind(label, schedule):
+    faults = replace(NO_FAULTS, drop=3, delay=3, refuse=2, deaf=2, budget=60)
+    follow(replace(SETUPS[label], faults=faults), schedule)
+
+
+@pytest.mark.parametrize("label", SETUPS)
+@given(schedule=SCHEDULES)
+def test_clients_that_stop_and_hang_and_die_hold_up_nobody_for_ever(label, schedule):
+    faults = replace(NO_FAULTS, pause=3, hang=3, crash=1, sleep=2, collect=2, budget=40)
+    follow(replace(SETUPS[label], faults=faults), schedule)
+
+
+@pytest.mark.parametrize("label", SETUPS)
+def test_a_run_is_worth_something(label):
+    """Void if too little happens in it: grants, waits, faults."""
+    stories = [seeded(SETUPS[label], seed)[0].story for seed in range(60)]
+    lines = [line for story in stories for line in story]
+    for what, least in [
+        ("GRANTED", 100),
+        ("QUEUED", 30),
+        ("late copy", 5),
+        ("lost", 10),
+        ("LOST", 5),
+        ("Ctrl-C", 20),
+    ]:
+        if what == "late copy" and label.endswith("statements"):
+            continue  # calls of a process run in order
+        assert sum(what in line for line in lines) >= least, what
+
+
+def test_the_same_schedule_is_the_same_run():
+    first, schedule = seeded(SETUPS["mutex-atomic"], 7)
+    assert first.story == explore(SETUPS["mutex-atomic"], schedule).story
