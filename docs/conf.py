@@ -29,7 +29,8 @@ exclude_patterns = ["_build", "examples"]  # the examples are plugins, shown by 
 html_theme = "furo"
 html_title = f"lockkit {release}"
 
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist", "smartquotes"]
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+smartquotes = False  # what is quoted is meant to be copied
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

@@ -29,6 +29,16 @@ def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+EXPECTED = {
+    "text": lambda _: "a text",
+    "duration": lambda setting: "a duration" + (", or 0" if setting.zero else ""),
+    "limit": lambda setting: f'a duration, or `"{setting.endless}"`',
+    "choice": lambda setting: ", ".join(f'`"{choice}"`' for choice in setting.allowed),
+    "flag": lambda _: "`true`, `false`",
+    "names": lambda _: '`["a", "b"]`, or one text: `"a,b"`',
+}
+
+
 def settings() -> str:
     """Every setting."""
     return rows(
@@ -37,7 +47,7 @@ def settings() -> str:
             (
                 f"`{setting.key}`",
                 "not stated" if (shown := toml(setting, setting.default)) == "-" else f"`{shown}`",
-                setting.expects(),
+                EXPECTED[setting.kind](setting),
                 setting.meaning,
             )
             for setting in SETTINGS.values()
