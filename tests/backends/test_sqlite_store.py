@@ -616,8 +616,47 @@ def test_the_heartbeat_does_not_queue_behind_a_caller_who_waits_for_the_file(sto
     assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
 
 
+def test_the_heartbeat_has_a_connection_of_its_own(store):
+    one, fence = take(store)
+    busy, done = threading.Event(), threading.Event()
+
+    def call():  # somebody is in the middle of a call, and will be for a while
+        with store._store.calls._turn:
+            busy.set()
+            done.wait(10)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    busy.wait(10)
+    try:
+        assert store.renew([(one, fence)], 1.0)[0].state == "HELD"
+        assert store.emergency_release(one, 1.0) == RELEASED
+    finally:
+        done.set()
+        caller.join()
+
+
+def test_a_resize_between_the_look_and_the_grant_grants_nothing(store, url, monkeypatch):
+    operator = open_store(url, OpenOptions())
+    shape = {"capacity": 2, "kind": "semaphore"}
+    (leaver, _), _, waiter = take(store, **shape), take(store, **shape), claim(**shape)
+    store.acquire(waiter, True, 2.0)
+    store.release(leaver, 2.0)
+    link, write = store._store.calls, store._store.calls.write
+
+    def late(sql, params, end):
+        if sql.startswith("UPDATE claims SET state"):
+            operator.resize("a", 1, 2.0)
+        return write(sql, params, end)
+
+    monkeypatch.setattr(link, "write", late)
+
+    assert isinstance(store.acquire(waiter, False, 2.0), Queued)
+    assert states(store) == ["HELD", "WAITING"]
+    operator.close()
+
+
 def test_a_deadline_counts_from_when_the_file_was_free(store, url):
-    threading.Timer(0.4, lambda: None)
     answers = []
     with locked(url):
         caller = threading.Thread(target=lambda: answers.append(store.acquire(claim(ttl=30), True, 2.0)))

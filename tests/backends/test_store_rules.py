@@ -19,14 +19,18 @@ from lockkit_sqlite.backend import open_store
 
 
 class FakeClock:
+    """Time moves when the test says so; the wall clock also a little with each look, as it does between two claims."""
+
     def __init__(self) -> None:
         self.time = 1000.0
+        self.looks = 0
 
     def now(self) -> float:
         return self.time
 
     def wall(self) -> float:
-        return self.time + 1.7e9
+        self.looks += 1
+        return self.time + 1.7e9 + self.looks * 1e-5
 
 
 @pytest.fixture
@@ -96,13 +100,13 @@ def test_those_who_do_not_fit_wait_in_the_order_of_their_arrival(store, full):
 def test_a_try_that_does_not_fit_leaves_nothing(store, full):
     for shape in full:
         take(store, **shape)
-    before = store.inspect("a", 2.0).claims
+    before = [(info.claim_id, info.state) for info in store.inspect("a", 2.0).claims]
 
     answer = store.acquire(claim(wait=False, **full[0]), True, 2.0)
 
     assert isinstance(answer, Busy)
     assert answer.holder is not None
-    assert store.inspect("a", 2.0).claims == before
+    assert [(info.claim_id, info.state) for info in store.inspect("a", 2.0).claims] == before
 
 
 def test_a_replayed_acquire_finds_the_same_fence_and_extends(store, clock):
@@ -326,7 +330,7 @@ def test_an_evicted_holder_is_lost_at_once_and_blocks_until_its_deadline(store, 
     evicted = store.evict("a", claim_id(one.token), 2.0)
 
     assert evicted.outcome == "MARKED"
-    assert evicted.blocks_until == pytest.approx(clock.wall() + 6)
+    assert evicted.blocks_until == pytest.approx(clock.wall() + 6, abs=0.01)
     assert renew(store, one, fence).why == "evicted"
     assert store.acquire(one, True, 2.0) == Lapsed("evicted")
     clock.time += 5.9
@@ -343,7 +347,18 @@ def test_an_evicted_process_bound_claim_blocks_for_its_ttl_from_the_last_renewal
 
     evicted = store.evict("a", claim_id(one.token), 2.0)
 
-    assert evicted.blocks_until == pytest.approx(clock.wall() + 6)
+    assert evicted.blocks_until == pytest.approx(clock.wall() + 6, abs=0.01)
+
+
+def test_an_evicted_holder_that_lets_go_at_once_still_leaves_its_lock_delay(store, clock):
+    one, _ = take(store, ttl=60, lock_delay=7)
+    store.evict("a", claim_id(one.token), 2.0)
+
+    assert store.release(one, 2.0) == RELEASED
+
+    assert states(store) == ["LINGERING"]
+    clock.time += 7
+    take(store)
 
 
 def test_evict_removes_a_waiter_and_wakes_it_to_find_out(store):
