@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sys
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.cli import output
+from lockkit.clock import SYSTEM
+from lockkit.errors import LockkitError
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, LockInfo, Waiting
+    from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
 __all__ = ["Announcer", "held_by", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
 """Seconds of waiting at which a line is written, terminal or not; then every hour."""
 _HOURLY = 3600.0
+_LIVE = 1.0
+"""Seconds between two looks at the queue for a live line."""
+_LONGEST_LOOK = 3.0
 
 
 def ordinal(number: int) -> str:
@@ -32,10 +39,12 @@ def held_by(claim: ClaimInfo, now: float) -> str:
 
 
 class Announcer:
-    """Writes waiting lines to stderr: at the start, at 1, 5 and 15 min, and on a terminal whenever something changes.
+    """Writes waiting lines to stderr: at the start, at 1, 5 and 15 min, and on a terminal one line that follows the queue.
+
+    A waiter deep in the queue hears nothing from the store until its turn is near, so a thread of its own looks.
 
     Args:
-        client: Asked for the queue when a line is written, so that the place is counted among those who wait.
+        client: Asked for the queue when a line is written.
         quiet: Write nothing.
         as_json: One ``lockkit.waiting/1`` document a line, and no live line.
     """
@@ -45,41 +54,64 @@ class Announcer:
         self._quiet = quiet
         self._json = as_json
         self._live = not quiet and not as_json and output.colour(sys.stderr)
+        self._began = SYSTEM.now()
         self._told = 0
         self._line_open = False
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
         self.waits = 0
         """How often the store answered "queued"."""
-        self.first: Waiting | None = None
 
     def __call__(self, waiting: Waiting) -> None:
         """Take note of an answer; this is what ``Lock.acquire`` is given as ``on_wait``."""
         self.waits += 1
-        self.first = self.first or waiting
-        if self._quiet:
+        if self._quiet or self._thread is not None:
             return
-        due = self._due(waiting.waited)
-        if due or self._live:
-            self._write(waiting, due=due)
+        self._began = SYSTEM.now() - waiting.waited
+        self._write(waiting, due=self._due(waiting.waited))
+        thread = threading.Thread(target=self._follow, args=(waiting,), name="lockkit-waiting", daemon=True)
+        thread.start()
+        self._thread = (
+            thread  # not before: Ctrl-C in start() leaves one that cannot be joined, and that ends by itself
+        )
 
     def done(self) -> None:
-        """The wait is over: end the live line."""
+        """The wait is over: write nothing more, and end the live line."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(_LONGEST_LOOK)
         if self._line_open:
             sys.stderr.write("\n")
             sys.stderr.flush()
             self._line_open = False
 
+    def _follow(self, first: Waiting) -> None:
+        while True:
+            waited = SYSTEM.now() - self._began
+            pause = max(self._next() - waited, 0.0)
+            if self._over.wait(min(pause, _LIVE) if self._live else pause):
+                return
+            waited = SYSTEM.now() - self._began
+            due = self._due(waited)
+            if due or self._live:
+                self._write(replace(first, holder=None, waited=waited), due=due)
+
+    def _next(self) -> float:
+        """Seconds of waiting at which the next line is due."""
+        return TOLD_AT[self._told] if self._told < len(TOLD_AT) else (self._told - len(TOLD_AT) + 1) * _HOURLY
+
     def _due(self, waited: float) -> bool:
-        at = TOLD_AT[self._told] if self._told < len(TOLD_AT) else (self._told - len(TOLD_AT) + 1) * _HOURLY
-        if waited < at:
+        if waited < self._next():
             return False
         self._told += 1
         return True
 
     def _write(self, waiting: Waiting, *, due: bool) -> None:
         info = self._queue(waiting.name)
-        place = _place(waiting, info)
-        holder = waiting.holder or (info.holders[0] if info and info.holders else None)
-        now = _wall()
+        place = _place(waiting, info, self._client.owner)
+        holder = (info.holders[0] if info and info.holders else None) or waiting.holder
+        if self._over.is_set():
+            return
         if self._json:
             document = {
                 "schema": "lockkit.waiting/1",
@@ -93,7 +125,7 @@ class Announcer:
             return
         line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"
         if holder is not None:
-            line += f"; {held_by(holder, now)}"
+            line += f"; {held_by(holder, SYSTEM.wall())}"
         if self._told > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:
@@ -103,22 +135,16 @@ class Announcer:
         self._line_open = self._live
 
     def _queue(self, name: str) -> LockInfo | None:
-        from lockkit.errors import LockkitError
-
         try:
             return self._client.inspect(name)
         except LockkitError:
             return None  # the wait goes on, and acquire will say what is wrong
 
 
-def _place(waiting: Waiting, info: LockInfo | None) -> int:
-    if info is None:
-        return max(waiting.position, 1)
-    ahead = [claim for claim in info.claims[: waiting.position] if claim.state in ("WAITING", "OFFERED")]
-    return len(ahead) + 1
-
-
-def _wall() -> float:
-    import time
-
-    return time.time()
+def _place(waiting: Waiting, info: LockInfo | None, me: Owner) -> int:
+    """1 for the next in line; counted in the queue where we can be found in it."""
+    if info is not None:
+        for place, claim in enumerate(info.waiters, start=1):
+            if (claim.owner.pid, claim.owner.host, claim.owner.started) == (me.pid, me.host, me.started):
+                return place
+    return max(waiting.position, 1)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from lockkit.cli.child import descendants
+
 SECONDS = 20.0
 
 
@@ -22,14 +24,18 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_"))}
+        self.env = {
+            key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_"))
+        }
         self.env |= {"HOME": str(folder), "LOCKKIT_STATE_DIR": str(folder / "state"), "COLUMNS": "100"}
         self.started: list[subprocess.Popen[str]] = []
 
     def line(self, *args: object) -> list[str]:
         return [sys.executable, "-m", "lockkit", *map(str, args)]
 
-    def __call__(self, *args: object, env: dict[str, str] | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *args: object, env: dict[str, str] | None = None, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.line(*args),
             env=self.env | (env or {}),
@@ -86,8 +92,9 @@ class Shell:
     def end(self) -> None:
         for process in self.started:
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
+                # The command first: one that survives its wrapper would keep the pipes open.
+                for pid in [*descendants(process.pid), process.pid]:
+                    os.kill(pid, signal.SIGKILL)
             process.communicate()
 
 

@@ -12,7 +12,7 @@ DIES = "kill -{0} $$"
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "reason"),
+    "line, code, reason",
     [
         (["run", "x", "--", "true"], 0, None),
         (["run", "x", "--", "sh", "-c", "exit 7"], 7, None),
@@ -75,7 +75,7 @@ def test_a_script_whose_interpreter_is_missing_is_not_found(lockkit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "code"),
+    "options, code",
     [
         (["--no-wait"], 75),
         (["--timeout", "0"], 75),
@@ -105,7 +105,7 @@ def test_another_capacity_can_never_be_satisfied(lockkit):
     assert done.returncode == 78, done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code):
     lockkit.holder("x")
     waiter = lockkit.start("run", "x", "--", "true")

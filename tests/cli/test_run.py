@@ -13,7 +13,15 @@ import pytest
 
 
 def test_the_command_has_the_lock_the_streams_and_the_environment(lockkit):
-    done = lockkit("run", "x", "--", "sh", "-c", 'cat; echo "$LOCKKIT_LEASE_NAME"; echo "$LOCKKIT_HELD"; echo oops >&2', input="in\n")
+    done = lockkit(
+        "run",
+        "x",
+        "--",
+        "sh",
+        "-c",
+        'cat; echo "$LOCKKIT_LEASE_NAME"; echo "$LOCKKIT_HELD"; echo oops >&2',
+        input="in\n",
+    )
     text, name, held = done.stdout.splitlines()
     assert (text, name, done.stderr) == ("in", "x", "oops\n")
     (entry,) = json.loads(held)
@@ -29,7 +37,9 @@ def test_the_claim_shows_the_command_and_never_its_arguments(lockkit):
 
 
 def test_the_token_is_in_the_environment_of_the_command_alone(lockkit):
-    lockkit.start("run", "x", "--", "sh", "-c", "echo $LOCKKIT_LEASE_TOKEN $LOCKKIT_LEASE_FENCE > env; sleep 60")
+    lockkit.start(
+        "run", "x", "--", "sh", "-c", "echo $LOCKKIT_LEASE_TOKEN $LOCKKIT_LEASE_FENCE > env; sleep 60"
+    )
     token, fence = lockkit.file("env").split()
     assert re.fullmatch("[0-9a-f]{32}", token)
     (claim,) = lockkit.claims("x")
@@ -82,7 +92,9 @@ def test_readers_share_and_a_writer_does_not(lockkit):
 def test_a_semaphore_has_room_for_its_capacity(lockkit):
     lockkit.holder("x", "sleep", "--capacity", "3", "--permits", "2")
     assert lockkit("run", "x", "--capacity", "3", "--no-wait", "--", "true").returncode == 0
-    assert lockkit("run", "x", "--capacity", "3", "--permits", "2", "--no-wait", "--", "true").returncode == 75
+    assert (
+        lockkit("run", "x", "--capacity", "3", "--permits", "2", "--no-wait", "--", "true").returncode == 75
+    )
 
 
 # -- the end of the wrapper
@@ -131,7 +143,9 @@ def test_a_command_whose_wrapper_is_stopped_keeps_its_lock(lockkit):
 # -- signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
+)
 def test_signals_are_passed_on(lockkit, number):
     wrapper = lockkit.holder("x")
     wrapper.send_signal(number)
@@ -140,7 +154,9 @@ def test_signals_are_passed_on(lockkit, number):
 
 
 def test_a_command_that_handles_a_signal_decides_on_the_exit_code(lockkit):
-    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.05; done")
+    wrapper = lockkit.start(
+        "run", "x", "--", "sh", "-c", "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.05; done"
+    )
     lockkit.until((lockkit.folder / "ready").exists)
     wrapper.send_signal(signal.SIGTERM)
     assert wrapper.wait(timeout=10) == 5
@@ -157,7 +173,9 @@ def test_a_command_starts_with_default_signals_and_no_stray_descriptors(lockkit)
     script = "grep -E '^Sig(Ign|Blk)' /proc/self/status; ls -l /proc/self/fd"
     out = lockkit("run", "x", "--", "sh", "-c", script).stdout
     assert re.findall(r"Sig(?:Ign|Blk):\s+(\w+)", out) == ["0" * 16, "0" * 16]
-    strangers = [line for line in out.splitlines() if "->" in line and int(re.search(r" (\d+) ->", line)[1]) > 2]
+    strangers = [
+        line for line in out.splitlines() if "->" in line and int(re.search(r" (\d+) ->", line)[1]) > 2
+    ]
     assert all(".pulses/" in line or "/proc/" in line for line in strangers), strangers
 
 
@@ -182,7 +200,16 @@ def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lock
     pid = int(lockkit.file("pid"))
     (claim,) = lockkit.claims("x")
     lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
-    done = lockkit("run", "x", "--timeout", "10s", "--", "sh", "-c", f"kill -0 {pid} 2>/dev/null && echo alive || echo dead")
+    done = lockkit(
+        "run",
+        "x",
+        "--timeout",
+        "10s",
+        "--",
+        "sh",
+        "-c",
+        f"kill -0 {pid} 2>/dev/null && echo alive || echo dead",
+    )
     assert done.stdout == "dead\n"
     assert wrapper.wait(timeout=10) == 76
 
@@ -197,7 +224,9 @@ def test_max_hold_ends_a_forgotten_command_in_time(lockkit):
 
 
 def test_on_lost_warn_lets_the_command_go_on(lockkit):
-    done = lockkit("run", "x", "--max-hold", "1s", "--on-lost", "warn", "--", "sh", "-c", "sleep 2; echo finished")
+    done = lockkit(
+        "run", "x", "--max-hold", "1s", "--on-lost", "warn", "--", "sh", "-c", "sleep 2; echo finished"
+    )
     assert (done.returncode, done.stdout) == (76, "finished\n")
 
 

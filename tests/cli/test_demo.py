@@ -1,0 +1,72 @@
+"""The demo checks itself; and its check can fail."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from lockkit.cli.demo.history import Hold, Line, fences_rise, holds, no_overlap
+from lockkit.cli.demo.timeline import Style, draw
+
+
+def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):
+    began = time.monotonic()
+    done = lockkit("demo", env={"COLUMNS": "80", "PYTHONIOENCODING": "ascii", "TMPDIR": str(lockkit.folder)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 20
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stdout.isascii()
+    assert done.stdout.rstrip().splitlines()[-2].strip() == "lockkit run backup -- sleep 60"
+    assert list(lockkit.folder.glob("lockkit-demo-*")) == []
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "spoil, check", [("overlap", "overlap"), ("fence", "fence"), ("leftover", "leftovers")]
+)
+def test_a_spoiled_demo_fails_by_the_check_for_it(lockkit, spoil, check):
+    done = lockkit("demo", "--break", spoil, "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert check in {one["check"] for one in document["checks"] if not one["ok"]}
+
+
+def test_holds_are_read_from_a_log():
+    log = [Line(0, "waits"), Line(1, "holds", 5), Line(2, "sure"), Line(2.1, "released"), Line(3, "holds", 6)]
+    assert holds("ann", log) == [Hold("ann", 1, 2, 5, "released"), Hold("ann", 3, 3, 6, "killed")]
+
+
+def test_an_overlap_behind_a_short_hold_is_found():
+    found = [
+        Hold("a", 0, 10, 1, "released"),
+        Hold("b", 11, 12, 2, "released"),
+        Hold("c", 13, 13, 3, "released"),
+    ]
+    assert no_overlap(found, 3).ok
+    assert not no_overlap([*found, Hold("d", 9, 9.5, 4, "released")], 3).ok
+    assert not no_overlap(
+        [Hold("a", 0, 10, 1, "released"), Hold("b", 1, 2, 2, "lost"), Hold("c", 3, 4, 3, "lost")], 3
+    ).ok
+
+
+def test_too_few_holds_prove_nothing():
+    assert not no_overlap([Hold("a", 0, 1, 1, "released")], 2).ok
+
+
+def test_equal_fences_are_an_error():
+    assert not fences_rise([Hold("a", 0, 1, 7, "released"), Hold("b", 2, 3, 7, "released")]).ok
+
+
+def test_the_timeline_fits_its_width():
+    logs = {
+        "ann": [Line(0, "waits"), Line(1, "holds", 1), Line(2, "sure"), Line(2, "released")],
+        "bob": [Line(5, "waits")],
+    }
+    rows = draw(logs, holds("ann", logs["ann"]), {"bob": (4, 5)}, 60, Style.of(unicode=False, colour=False))
+    assert max(map(len, rows[:-1])) <= 60
+    assert "#" in rows[1]
+    assert "." in rows[1]

@@ -1,0 +1,125 @@
+"""Help teaches, completion completes, and a run starts without what it does not need."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from lockkit.cli import main
+from lockkit.cli.main import COMMANDS, cli
+
+NAMES = sorted(name for section in COMMANDS.values() for name in section)
+COMMON = ("--json", "--url", "--profile", "--namespace", "--help")
+
+
+def leaves() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name in NAMES:
+        command = import_module(f"lockkit.cli.commands.{name}").command
+        if isinstance(command, click.Group):
+            found += [(name, sub) for sub in command.commands]
+        else:
+            found.append((name,))
+    return found
+
+
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_every_command_has_examples_and_the_common_options(path, capsys):
+    assert main.run([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: lockkit {' '.join(path)}")
+    assert "Examples:" in out
+    assert f"lockkit {' '.join(path)}" in out[out.index("Examples:") :]
+    assert all(option in out for option in COMMON)
+    assert "Traceback" not in out
+
+
+def test_there_is_a_file_for_every_command_and_no_other():
+    folder = Path(import_module("lockkit.cli.commands").__file__).parent
+    assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == NAMES
+
+
+def test_the_list_of_commands_is_on_the_front_page(capsys):
+    main.run(["--help"])
+    out = capsys.readouterr().out
+    for section in COMMANDS.values():
+        for name, summary in section.items():
+            assert re.search(rf"^  {name} +{re.escape(summary)}$", out, re.MULTILINE)
+
+
+def test_no_arguments_show_the_front_page(lockkit):
+    done = lockkit()
+    assert (done.returncode, "Guard a command" in done.stdout) == (64, True)
+
+
+def test_the_version_is_told(lockkit):
+    assert re.fullmatch(r"lockkit \d+\.\d+.*\n", lockkit("--version").stdout)
+
+
+@pytest.mark.parametrize("shell, check", [("bash", ["-n"]), ("zsh", ["-n"]), ("fish", ["--no-execute"])])
+def test_completion_scripts_parse(lockkit, shell, check):
+    script = lockkit("completion", shell).stdout
+    assert "_LOCKKIT_COMPLETE" in script
+    if shutil.which(shell):
+        subprocess.run([shell, *check, "/dev/stdin"], input=script, text=True, check=True)
+
+
+def test_completion_knows_commands_options_and_lock_names(lockkit):
+    lockkit.holder("backup")
+
+    def complete(line: str) -> list[str]:
+        words = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return [row.partition(",")[2] for row in lockkit(env=words).stdout.split()]
+
+    assert {"run", "status", "demo"} <= set(complete("lockkit "))
+    assert complete("lockkit sta") == ["status"]
+    assert "--no-wait" in complete("lockkit run --no")
+    assert complete("lockkit explain ba") == ["backup"]
+
+
+def test_a_run_imports_nothing_that_it_does_not_need(lockkit):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *lockkit.line("run", "x", "--", "true")[1:]],
+        env=lockkit.env,
+        cwd=lockkit.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {row.rpartition("|")[2].strip().partition(".")[0] for row in done.stderr.splitlines()}
+    assert not imported & {
+        "rich",
+        "psutil",
+        "asyncio",
+        "subprocess",
+        "email",
+        "urllib.request",
+        "lockkit_memory",
+    }
+    assert not re.search(r"importlib\.metadata", done.stderr)
+
+
+def test_a_missing_benchmark_is_explained(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lockkit.testing.bench", None)
+    assert main.run(["bench"]) == 69
+    assert "lockkit[testing]" in capsys.readouterr().err
+
+
+def test_an_internal_error_has_a_traceback_and_code_70(capsys, monkeypatch):
+    command = import_module("lockkit.cli.commands.completion").command
+    monkeypatch.setattr(command, "callback", lambda **_: 1 / 0)
+    assert main.run(["completion", "bash"]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("lockkit: internal error: ZeroDivisionError")
+
+
+def test_the_group_knows_its_commands_without_plugins():
+    assert set(NAMES) <= set(cli.list_commands(click.Context(cli)))

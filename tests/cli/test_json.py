@@ -1,0 +1,121 @@
+"""Every JSON document fits its published schema, and the schemas name every property."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lockkit.cli.docs import files
+from lockkit.cli.schemas import SCHEMAS
+
+jsonschema = pytest.importorskip("jsonschema")
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def check(document: dict) -> dict:
+    name, _, version = document["schema"].removeprefix("lockkit.").partition("/")
+    assert version == "1"
+    schema = SCHEMAS[name]
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    validator.validate(document)
+    unknown = set(document) - set(schema["properties"]) - {"token"}
+    assert not unknown, f"not in the schema: {unknown}"
+    return document
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_what_is_made_from_the_code_is_up_to_date(name):
+    assert (DOCS / name).read_text(encoding="utf-8") == files()[name], "run: python -m lockkit.cli.docs"
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_a_schema_is_a_schema(name):
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["status"],
+        ["status", "x"],
+        ["explain", "x"],
+        ["plugins"],
+        ["config", "show"],
+        ["config", "check"],
+        ["doctor"],
+        ["failures", "list"],
+        ["wait", "nobody"],
+        ["resize", "x", "1"],
+    ],
+)
+def test_documents_fit_their_schemas(lockkit, line):
+    lockkit.holder("x")
+    waiter = lockkit.start("run", "x", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    check(lockkit.json(*line))
+    waiter.send_signal(signal.SIGINT)
+    waiter.communicate(timeout=10)
+
+
+def test_documents_of_a_hold_across_commands(lockkit):
+    taken = check(lockkit.json("acquire", "x", "--ttl", "1m"))
+    assert check(lockkit.json("held", "x"))["claims"] == [
+        {"claim_id": taken["claim_id"], "fence": taken["fence"]}
+    ]
+    assert check(lockkit.json("release", "x"))["release"]["outcome"] == "RELEASED"
+    not_held = lockkit("held", "x", "--json")
+    assert (not_held.returncode, check(json.loads(not_held.stdout))["held"]) == (1, False)
+    check(json.loads(lockkit("release", "x", "--json").stderr))
+
+
+def test_the_documents_of_a_run(lockkit):
+    lockkit("run", "x", "--report", "report", "--", "true")
+    report = check(json.loads((lockkit.folder / "report").read_text()))
+    assert (report["exit_code"], report["release"]["outcome"]) == (0, "RELEASED")
+    holder = lockkit.start("run", "x", "--ttl", "3s", "--json", "--report", "report", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.claims("x"))
+    waiting, error = lockkit("run", "x", "--json", "--timeout", "200ms", "--", "true").stderr.splitlines()
+    assert check(json.loads(waiting))["position"] == 1
+    assert check(json.loads(error))["exit_code"] == 124
+    (claim,) = lockkit.claims("x")
+    check(lockkit.json("evict", "x", "--claim", claim["claim_id"], "--reason", "test"))
+    _, err = holder.communicate(timeout=10)
+    documents = [check(json.loads(line)) for line in err.splitlines() if line.startswith("{")]
+    assert [one["schema"] for one in documents][-1] == "lockkit.error/1"
+    assert "lockkit.notice/1" in {one["schema"] for one in documents}
+    check(json.loads((lockkit.folder / "report").read_text()))
+
+
+def test_status_watch_is_one_document_a_line(lockkit):
+    watcher = lockkit.start("status", "--watch", "--interval", "100ms", "--json")
+    lines = [watcher.stdout.readline() for _ in range(3)]
+    assert [check(json.loads(line))["locks"] for line in lines] == [[], [], []]
+    watcher.send_signal(signal.SIGINT)
+    assert watcher.wait(timeout=10) == 0
+
+
+def test_times_are_told_twice_and_tokens_never(lockkit):
+    lockkit.holder("x")
+    (claim,) = lockkit.claims("x")
+    assert abs(claim["since_seconds"] - time.time()) < 30
+    assert claim["since"].endswith("Z")
+    assert "token" not in json.dumps(claim)
+
+
+def test_logs_can_be_json(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text('log_format = "json"\n')
+    holder = lockkit.start("run", "x", "--ttl", "1500ms", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.claims("x"))
+    (claim,) = lockkit.claims("x")
+    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
+    _, err = holder.communicate(timeout=10)
+    logged = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert logged
+    assert {one["schema"] for one in logged} == {"lockkit.log/1"}
+    schema = SCHEMAS["log"]
+    for one in logged:
+        jsonschema.validate(one, schema)

@@ -1,0 +1,247 @@
+"""Looking and intervening: status, explain, wait, evict, resize, acquire/release/held, failures, doctor, config, plugins."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from lockkit.observe import journal
+
+
+def test_status_is_a_table_that_a_pipe_does_not_cut(lockkit):
+    name = "a-long-name/" * 8
+    lockkit.holder(name)
+    out = lockkit("status", env={"COLUMNS": "80"}).stdout
+    assert out.startswith("store: sqlite:")
+    assert name in out
+    assert "\x1b" not in out
+
+
+def test_status_of_nothing_says_so(lockkit):
+    assert "no lock is held" in lockkit("status").stdout
+
+
+def test_explain_says_who_since_when_and_how_to_end_it(lockkit):
+    lockkit.holder("my job")
+    lockkit.start("run", "my job", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("my job")) == 2)
+    (held, _) = lockkit.claims("my job")
+    out = lockkit("explain", "my job").stdout
+    assert re.search(r"'my job' is held by \S+@\S+ pid \d+ \(sleep\) since \d\d:\d\d:\d\d", out)
+    assert "last renewed at" in out
+    assert "Its holder is alive" in out
+    assert "1st in line:" in out
+    assert f"lockkit evict 'my job' --claim {held['claim_id']} --reason" in out
+
+
+def test_explain_gives_the_time_at_which_a_hold_lapses(lockkit):
+    lockkit("acquire", "x", "--ttl", "1h")
+    out = lockkit("explain", "x").stdout
+    assert re.search(r"lapses by itself at (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", out)
+
+
+def test_wait_returns_when_it_is_free_and_takes_nothing(lockkit):
+    holder = lockkit.holder("x")
+    waiter = lockkit.start("wait", "x")
+    assert "waiting until 'x' is free; held by" in waiter.stderr.readline()
+    assert len(lockkit.claims("x")) == 1
+    holder.send_signal(signal.SIGTERM)
+    assert waiter.wait(timeout=10) == 0
+    assert lockkit.claims("x") == []
+
+
+def test_wait_gives_up_after_its_timeout(lockkit):
+    lockkit.holder("x")
+    assert lockkit("wait", "x", "--timeout", "300ms").returncode == 124
+
+
+def test_wait_is_content_with_a_free_permit(lockkit):
+    lockkit.holder("x", "sleep", "--capacity", "2")
+    assert lockkit("wait", "x", "--timeout", "300ms").returncode == 0
+
+
+def test_evict_needs_the_claim_and_a_reason(lockkit):
+    lockkit.holder("x")
+    assert lockkit("evict", "x").returncode == 64
+    assert lockkit("evict", "x", "--claim", "0" * 12).returncode == 64
+    assert lockkit("evict", "x", "--claim", "0" * 12, "--reason", "r").returncode == 1
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_evict_now_frees_at_once_and_warns(lockkit):
+    lockkit.holder("x")
+    (claim,) = lockkit.claims("x")
+    done = lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "r", "--now")
+    assert "may go on working" in done.stderr
+    assert lockkit("run", "x", "--timeout", "2s", "--", "true").returncode == 0
+
+
+def test_resize_lets_more_in(lockkit):
+    lockkit.holder("x", "sleep", "--capacity", "1")
+    lockkit("resize", "x", "2")
+    assert lockkit("run", "x", "--capacity", "2", "--no-wait", "--", "true").returncode == 0
+
+
+# -- holds across commands
+
+
+def test_a_hold_outlives_the_command_that_took_it(lockkit):
+    assert lockkit("acquire", "x", "--ttl", "1m").returncode == 0
+    time.sleep(0.5)
+    assert lockkit("held", "x").returncode == 0
+    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    assert lockkit("acquire", "x", "--ttl", "1m", "--no-wait").returncode == 75
+    assert lockkit("release", "x").returncode == 0
+    assert lockkit("held", "x").returncode == 1
+    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 0
+
+
+def test_a_hold_lapses_after_its_ttl_and_releasing_it_then_harms_nobody(lockkit):
+    lockkit("acquire", "x", "--ttl", "1s")
+    assert lockkit("run", "x", "--timeout", "5s", "--", "true").returncode == 0
+    lockkit.holder("x")
+    assert lockkit("held", "x").returncode == 1
+    done = lockkit("release", "x")
+    assert (done.returncode, "gone before" in done.stderr) == (76, True)
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_the_handle_is_for_its_owner_alone(lockkit):
+    taken = lockkit.json("acquire", "x", "--ttl", "1m")
+    path = Path(taken["handle"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    lockkit("release", "x")
+    assert not path.exists()
+
+
+def test_a_printed_token_releases_from_anywhere(lockkit):
+    token = lockkit("acquire", "x", "--ttl", "1m", "--print-token").stdout.strip()
+    assert lockkit("release", "x").returncode == 1
+    wrong = lockkit("release", "x", "--token-file", "-", input="0" * 32)
+    assert (wrong.returncode, len(lockkit.claims("x"))) == (76, 1)
+    assert lockkit("release", "x", "--token-file", "-", input=token).returncode == 0
+    assert lockkit.claims("x") == []
+
+
+def test_of_several_holds_one_must_be_named(lockkit):
+    first = lockkit.json("acquire", "x", "--ttl", "1m", "--capacity", "2")
+    lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2")
+    assert lockkit("release", "x").returncode == 64
+    assert lockkit("release", "x", "--claim", first["claim_id"]).returncode == 0
+    assert lockkit("release", "x").returncode == 0
+
+
+def test_acquire_waits_in_line_and_ctrl_c_leaves_nothing(lockkit):
+    lockkit.holder("x")
+    waiter = lockkit.start("acquire", "x", "--ttl", "1m")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    waiter.send_signal(signal.SIGINT)
+    assert waiter.wait(timeout=10) == 130
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_a_lock_name_may_be_longer_than_a_file_name(lockkit):
+    name = "ä/" * 150
+    assert lockkit("acquire", name, "--ttl", "1m").returncode == 0
+    assert lockkit("held", name).returncode == 0
+    assert lockkit("release", name).returncode == 0
+
+
+# -- failures, doctor, config, plugins
+
+
+def test_failures_are_listed_shown_and_resolved(lockkit):
+    state = lockkit.folder / "state"
+    state.mkdir(mode=0o700)
+    journal.append(state, {"name": "x", "claim_id": "0" * 12, "error": "no answer"})
+    assert lockkit("doctor", "--fail-on", "warning").returncode == 1
+    (failure,) = lockkit.json("failures", "list")["failures"]
+    assert "no answer" in lockkit("failures", "list").stdout
+    assert "no answer" in lockkit("failures", "show", failure["id"][:4]).stdout
+    assert lockkit("failures", "resolve", failure["id"]).returncode == 0
+    assert lockkit.json("failures", "list")["failures"] == []
+    (resolved,) = lockkit.json("failures", "list", "--all")["failures"]
+    assert resolved["resolved"]
+
+
+def test_doctor_has_one_sentence_per_finding(lockkit):
+    done = lockkit("doctor")
+    assert done.returncode == 0
+    assert all(re.match("(ok|warning|error): ", row) for row in done.stdout.splitlines())
+    assert "only this host" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args, code",
+    [
+        (["--url", "memory:"], 0),
+        (["--url", "memory:", "--fail-on", "warning"], 1),
+        (["--url", "sqlite:/proc/nowhere/x.db"], 2),
+        (["--url", "nosuch:"], 2),
+    ],
+)
+def test_doctor_exits_by_the_worst_finding(lockkit, args, code):
+    done = lockkit("doctor", *args)
+    assert done.returncode == code, done.stdout
+
+
+def test_config_show_says_where_a_value_came_from(lockkit):
+    rows = lockkit.json("config", "show", "--namespace", "prod")["settings"]
+    assert {"key": "namespace", "value": '"prod"', "source": "argument"} in rows
+
+
+def test_config_init_writes_a_file_that_checks(lockkit):
+    assert lockkit("config", "init").returncode == 0
+    assert (lockkit.folder / ".config/lockkit/config.toml").is_file()
+    assert lockkit("config", "check").returncode == 0
+    assert lockkit("config", "init").returncode == 1
+    assert lockkit("config", "init", "--force").returncode == 0
+
+
+def test_config_check_finds_everything_and_exits_78(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text('ttll = "3s"\nnamespace = "a b"\n')
+    done = lockkit("config", "check")
+    assert done.returncode == 78
+    assert "ttll" in done.stdout
+    assert "namespace" in done.stdout
+
+
+def test_plugins_lists_the_stores(lockkit):
+    names = {row["name"] for row in lockkit.json("plugins")["plugins"]}
+    assert {"memory", "sqlite"} <= names
+
+
+def test_a_plugin_adds_commands(lockkit):
+    site = lockkit.folder / "site"
+    (site / "greeter-1.0.dist-info").mkdir(parents=True)
+    (site / "greeter-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n"
+    )
+    (site / "greeter-1.0.dist-info/entry_points.txt").write_text("[lockkit]\ngreeter = greeter\n")
+    (site / "greeter.py").write_text(
+        "import click\nfrom lockkit.hooks import hookimpl\n"
+        "@click.command('greet', help='Greet somebody.')\ndef greet(): print('hello')\n"
+        "@hookimpl\ndef lockkit_commands(cli): cli.add_command(greet)\n"
+    )
+    path = {"PYTHONPATH": f"{site}:{lockkit.env.get('PYTHONPATH', '')}"}
+    assert lockkit("greet", env=path).stdout == "hello\n"
+    assert "Greet somebody." in lockkit("--help", env=path).stdout
+    assert lockkit("greet", env=path | {"LOCKKIT_DISABLE_PLUGINS": "greeter"}).returncode == 64
+
+
+def test_a_closed_pipe_is_no_traceback(lockkit):
+    done = lockkit("run", "x", "--", "sh", "-c", " ".join(lockkit.line("config", "show")) + " | head -1")
+    assert "Traceback" not in done.stderr
+
+
+def test_json_is_written_in_one_line_to_a_pipe(lockkit):
+    out = lockkit("doctor", "--json").stdout
+    assert out.count("\n") == 1
+    assert json.loads(out)["schema"] == "lockkit.doctor/1"

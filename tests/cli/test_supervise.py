@@ -1,0 +1,98 @@
+"""The supervisor against a lease that falls silent, with real processes and a clock that only it sees as faster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from lockkit.cli.child import find, spawn
+from lockkit.cli.signals import Signals
+from lockkit.cli.supervise import Policy, Supervisor
+from lockkit.cli.terminal import Terminal
+from lockkit.clock import SYSTEM
+
+
+class Silent:
+    """A lease that nobody renews any more."""
+
+    def __init__(self, seconds: float) -> None:
+        self.lost = threading.Event()
+        self.end = SYSTEM.now() + seconds
+
+    def time_to_stop(self) -> float:
+        return max(self.end - SYSTEM.now(), 0.0)
+
+
+@pytest.fixture
+def supervise():
+    terminal = Terminal()
+
+    def run(script: str, lease: Silent | None, policy: Policy):
+        said: list[str] = []
+        with Signals() as signals:
+            signals.record()
+            words = ["sh", "-c", script]
+            child = spawn(
+                find("sh", os.environ), words, os.environ, terminal=terminal, handled=signals.handled()
+            )
+            ended = Supervisor(
+                child, signals, terminal, lease, policy, tell=said.append, now=SYSTEM.now
+            ).run()
+        return ended, said
+
+    yield run
+    terminal.close()
+
+
+def test_a_silent_lease_ends_the_command_with_term_first(supervise):
+    lease = Silent(2.0)
+    ended, _ = supervise("sleep 30", lease, Policy(kill_after=1.0))
+    assert (ended.signal, bool(ended.lost)) == (signal.SIGTERM, True)
+    assert 0.5 < lease.time_to_stop() <= 1.0
+
+
+def test_a_stubborn_command_is_dead_before_the_deadline(supervise):
+    lease = Silent(1.5)
+    ended, said = supervise("trap '' TERM; while :; do sleep 0.05; done", lease, Policy(kill_after=1.0))
+    assert ended.signal == signal.SIGKILL
+    assert lease.time_to_stop() > 0
+    assert len(said) == 2
+
+
+def test_on_lost_kill_sends_no_term(supervise, tmp_path):
+    lease = Silent(0.8)
+    script = f"trap 'echo term > {tmp_path}/term' TERM; while :; do sleep 0.05; done"
+    ended, _ = supervise(script, lease, Policy(on_lost="kill"))
+    assert ended.signal == signal.SIGKILL
+    assert not (tmp_path / "term").exists()
+
+
+def test_what_the_command_left_in_its_group_dies_with_it(supervise, tmp_path, alive):
+    script = f"(trap '' TERM; sleep 30) & echo $! > {tmp_path}/pid; wait"
+    ended, _ = supervise(script, Silent(1.0), Policy(kill_after=0.7))
+    assert ended.lost
+    pid = int((tmp_path / "pid").read_text())
+    end = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
+def test_a_process_bound_lease_may_be_silent(supervise):
+    ended, said = supervise("sleep 1; exit 6", Silent(0.2), Policy(silence_ends=False))
+    assert (ended.exit_code, ended.lost, said) == (6, None, [])
+
+
+def test_a_stopped_command_hears_that_its_lock_is_lost(supervise):
+    lease = Silent(1.0)
+    ended, _ = supervise("kill -STOP $$; sleep 30", lease, Policy(kill_after=0.6))
+    assert ended.signal == signal.SIGTERM
+
+
+def test_without_a_lease_the_command_just_runs(supervise):
+    ended, _ = supervise("exit 9", None, Policy())
+    assert (ended.exit_code, ended.lost) == (9, None)

@@ -1,0 +1,251 @@
+"""``lockkit run`` on a terminal: the command is the foreground job, and the shell around it keeps its job control."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+
+SECONDS = 20.0
+
+
+class Tty:
+    """A program that leads a session on a pseudo-terminal of its own."""
+
+    def __init__(self, args, env, folder) -> None:
+        self.text = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.chdir(folder)
+                os.execvpe(args[0], args, env)
+            finally:
+                os._exit(127)
+
+    def type(self, keys: str) -> None:
+        os.write(self.fd, keys.encode())
+
+    def expect(self, pattern: str) -> str:
+        """Read until the pattern has come, and forget what was before."""
+        end = time.monotonic() + SECONDS
+        while (found := re.search(pattern, self.text)) is None:
+            assert time.monotonic() < end, f"{pattern!r} never came; there is {self.text!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 4096)
+                except OSError:
+                    data = b""
+                assert data, f"{pattern!r} never came before the end; there is {self.text!r}"
+                self.text += data.decode(errors="replace")
+        self.text = self.text[found.end() :]
+        return found[0]
+
+    def wait(self) -> int:
+        """Read to the end; the exit code, negative for a signal."""
+        end = time.monotonic() + SECONDS
+        while True:
+            assert time.monotonic() < end, f"it never ended; there is {self.text!r}"
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.text += os.read(self.fd, 4096).decode(errors="replace")
+                except OSError:
+                    break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        os.close(self.fd)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+@pytest.fixture
+def tty(lockkit):
+    opened = []
+
+    def start(*args: object, **env: str) -> Tty:
+        one = Tty(
+            [str(arg) for arg in args],
+            lockkit.env | {"TERM": "xterm", "PS1": "PROMPT> "} | env,
+            lockkit.folder,
+        )
+        opened.append(one)
+        return one
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def bash(tty):
+    """An interactive shell with job control."""
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    shell = tty("bash", "--norc", "--noprofile", "-i")
+    shell.expect("PROMPT> ")
+    return shell
+
+
+def line(lockkit, *args: object) -> str:
+    return shlex.join(lockkit.line(*args))
+
+
+def test_the_command_is_the_foreground_group(lockkit, tty):
+    look = "import os; print('front', os.tcgetpgrp(0) == os.getpgrp() == os.getpid())"
+    terminal = tty(*lockkit.line("run", "x", "--", sys.executable, "-c", look))
+    terminal.expect("front True")
+    assert terminal.wait() == 0
+
+
+def test_ctrl_c_is_for_the_command_alone(lockkit, tty):
+    terminal = tty(*lockkit.line("run", "x", "--", sys.executable, "-i"), PYTHON_BASIC_REPL="1")
+    terminal.expect(">>> ")
+    time.sleep(0.3)  # until it really reads
+    terminal.type("\x03")
+    terminal.expect("KeyboardInterrupt")
+    terminal.type("print(6 * 7)\n")
+    terminal.expect(r"42\r")
+    terminal.type("exit(3)\n")
+    assert terminal.wait() == 3
+
+
+def test_ctrl_c_ends_a_command_that_does_not_handle_it(lockkit, tty):
+    terminal = tty(*lockkit.line("run", "x", "--", "sh", "-c", "echo ready; exec sleep 60"))
+    terminal.expect("ready")
+    terminal.type("\x03")
+    assert terminal.wait() == 130, terminal.text
+    assert lockkit.claims("x") == []
+
+
+def test_ctrl_c_while_waiting_leaves_no_claim(lockkit, tty):
+    lockkit.holder("x")
+    terminal = tty(*lockkit.line("run", "x", "--", "true"))
+    terminal.expect("you are 1st; held by")
+    terminal.type("\x03")
+    assert terminal.wait() == 130, terminal.text
+    assert "lockkit: interrupted" in terminal.text
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash):
+    bash.type(line(lockkit, "run", "x", "--ttl", "1s", "--", "sh", "-c", "echo ready; exec sleep 60") + "\n")
+    bash.expect(r"[\r\n]ready\r")
+    bash.type("\x1a")
+    bash.expect("Stopped")
+    bash.expect("PROMPT> ")
+    time.sleep(1.5)
+    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    bash.type("fg\n")
+    bash.expect("sleep 60")
+    time.sleep(0.3)
+    bash.type("\x03")
+    bash.expect("PROMPT> ")
+    bash.type("echo code=$?\n")
+    bash.expect(r"code=130\r")
+    assert lockkit.claims("x") == []
+
+
+def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash):
+    bash.type(
+        line(
+            lockkit,
+            "run",
+            "x",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; i=0; while [ $((i+=1)) -lt 2000000 ]; do :; done; echo done > done",
+        )
+        + "\n"
+    )
+    bash.expect(r"[\r\n]ready\r")
+    bash.type("\x1a")
+    bash.expect("Stopped")
+    bash.expect("PROMPT> ")
+    bash.type("bg\n")
+    bash.expect("PROMPT> ")
+    lockkit.until((lockkit.folder / "done").exists)
+    lockkit.until(lambda: lockkit.claims("x") == [])
+
+
+def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash):
+    bash.type(line(lockkit, "run", "x", "--", "sh", "-c", "read answer; echo got=$answer") + " &\n")
+    bash.expect("PROMPT> ")
+    time.sleep(1.0)
+    bash.type("\n")
+    bash.expect("Stopped")
+    bash.type("fg\n")
+    bash.expect("read answer")
+    time.sleep(0.3)
+    bash.type("yes\n")
+    bash.expect("got=yes")
+
+
+def test_the_terminal_is_given_back(lockkit, bash):
+    bash.type(line(lockkit, "run", "x", "--", "true") + "; read answer; echo got=$answer\n")
+    time.sleep(0.8)
+    bash.type("yes\n")
+    bash.expect("got=yes")
+    bash.type(
+        line(lockkit, "run", "x", "--", "sh", "-c", "kill -9 $$")
+        + "; echo code=$?; read answer; echo got=$answer\n"
+    )
+    bash.expect(r"code=137\r")
+    bash.type("again\n")
+    bash.expect("got=again")
+
+
+def test_a_pipeline_keeps_the_terminal_for_all_of_it(lockkit, bash):
+    reader = "import os; print('front', os.tcgetpgrp(2) == os.getpgrp())"
+    bash.type(
+        f"{line(lockkit, 'run', 'x', '--', 'echo', 'hi')} | {shlex.join([sys.executable, '-c', reader])}\n"
+    )
+    bash.expect(r"front True\r")
+    bash.type(line(lockkit, "run", "x", "--", "sh", "-c", "echo ready >&2; exec sleep 60") + " | cat\n")
+    bash.expect(r"[\r\n]ready\r")
+    bash.type("\x03")
+    bash.expect("PROMPT> ")
+    lockkit.until(lambda: lockkit.claims("x") == [])
+
+
+def test_ctrl_c_ends_a_loop_around_it(lockkit, bash):
+    one = line(lockkit, "run", "x", "--", "sh", "-c", "echo round; exec sleep 60")
+    bash.type(f"for i in 1 2 3; do {one}; done; echo after=$?\n")
+    bash.expect(r"[\r\n]round\r")
+    bash.type("\x03")
+    bash.expect("PROMPT> ")
+    bash.type("echo next\n")
+    assert "round" not in bash.expect(r"next\r")
+    assert lockkit.claims("x") == []
+
+
+def test_a_live_line_follows_the_place_in_line(lockkit, tty):
+    holder = lockkit.holder("x")
+    first = lockkit.start("run", "x", "--", "sleep", "60")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    terminal = tty(*lockkit.line("run", "x", "--", "echo", "mine"))
+    terminal.expect("you are 2nd")
+    holder.send_signal(signal.SIGTERM)
+    terminal.expect("you are 1st")
+    first.send_signal(signal.SIGTERM)
+    terminal.expect("mine")
+    assert terminal.wait() == 0
+
+
+def test_no_color_means_no_escape_sequences(lockkit, tty):
+    lockkit.holder("x")
+    terminal = tty(*lockkit.line("run", "x", "--timeout", "500ms", "--", "true"), NO_COLOR="1")
+    assert terminal.wait() == 124
+    assert "\x1b" not in terminal.text
+    assert "you are 1st" in terminal.text
