@@ -13,6 +13,9 @@ import pytest
 
 import lockkit
 
+AT_ONCE = 4
+"""Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
+
 HOLD = """
 import sys, time, lockkit
 client = lockkit.connect({url!r}{connect})
@@ -116,7 +119,7 @@ def test_kill_9_of_a_program_frees_its_lock_at_once(client, holder):
 
     process.kill()
 
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_sigterm_without_a_handler_runs_no_cleanup_but_frees_the_lock(client, holder):
@@ -124,7 +127,7 @@ def test_sigterm_without_a_handler_runs_no_cleanup_but_frees_the_lock(client, ho
 
     process.terminate()
 
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
     assert process.wait() == -signal.SIGTERM
 
 
@@ -133,7 +136,7 @@ def test_sigterm_with_on_sigterm_releases_and_keeps_no_lock_delay(client, holder
 
     process.terminate()
 
-    assert seconds_to_acquire(client) < 2
+    assert seconds_to_acquire(client) < AT_ONCE
     assert process.wait() == -signal.SIGTERM
 
 
@@ -163,7 +166,7 @@ def test_kill_9_of_run_kills_its_command_and_frees_the_lock(client, wrapper):
 
     process.kill()
 
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
     assert not runs(int(process.first))
 
 
@@ -175,7 +178,7 @@ def test_kill_9_of_run_frees_nothing_under_what_the_command_left_running(client,
     with pytest.raises(lockkit.AcquireTimeout):
         client.lock("job").acquire(timeout=1)
     os.kill(int(process.first), signal.SIGKILL)
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_sigterm_to_run_is_passed_on_and_the_lock_released(client, wrapper):
@@ -184,7 +187,7 @@ def test_sigterm_to_run_is_passed_on_and_the_lock_released(client, wrapper):
     process.terminate()
 
     assert process.wait(10) == 7
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_a_stopped_run_keeps_its_lock_past_its_ttl(client, wrapper):
@@ -222,14 +225,14 @@ with lockkit.connect({url!r}).lock("job", ttl=60).acquire():
     process.send_signal(signal.SIGINT)
 
     assert process.wait(10) == -signal.SIGINT
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_the_end_of_a_program_releases_what_it_holds(client, started, url):
     text = f'import lockkit; lease = lockkit.connect({url!r}).lock("job", ttl=60, lock_delay=30).acquire()'
 
     assert started(sys.executable, "-W", "ignore", "-c", text).wait(10) == 0
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_in_a_forked_child_the_lease_is_inert_and_the_client_works(client, url):
@@ -278,7 +281,7 @@ def test_a_client_that_is_closed_releases_what_it_holds(url, client):
     other.close()
 
     assert not lease.valid()
-    assert seconds_to_acquire(client) < 1
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_max_hold_ends_a_forgotten_hold(client):
@@ -287,14 +290,16 @@ def test_max_hold_ends_a_forgotten_hold(client):
     assert lease.lost.wait(5)
     assert lease.lost_because == "max_hold"
     assert lease.release().outcome == "LOST"
-    assert seconds_to_acquire(client) < 2
+    assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_min_hold_keeps_the_lock_after_its_release(client):
+    began = time.monotonic()
     report = client.lock("job", min_hold=1).acquire().release()
 
     assert report.outcome == "RELEASED"
-    assert 0.5 < seconds_to_acquire(client) < 3
+    assert seconds_to_acquire(client) < AT_ONCE
+    assert time.monotonic() - began > 0.95
 
 
 def test_max_hold_ends_the_command_of_run(client, wrapper):
@@ -349,10 +354,12 @@ gc.collect()
 print(flush=True)
 sys.stdin.readline()
 """
+    began = time.monotonic()
     process = started(sys.executable, "-W", "default", "-c", text)
     process.stdout.readline()
 
-    assert 0.3 < seconds_to_acquire(client) < 5
+    assert seconds_to_acquire(client) < AT_ONCE
+    assert time.monotonic() - began > 1.1
     assert (
         "<string>:5: ResourceWarning: the lease of 'job' was never released" in process.communicate("\n")[1]
     )
