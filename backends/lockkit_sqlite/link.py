@@ -34,18 +34,17 @@ _CHECKPOINT = 4000
 
 
 class Link:
-    """One connection. Thread-safe: a call waits for its turn within its budget, then for the file.
+    """One connection. Thread-safe: one statement at a time, and whoever waits for the file lets the others try.
 
-    Two locks, both reentrant for a signal handler that makes a call in the middle of another. ``_turn`` is held through
-    a whole call, its waits included; ``_inside`` only while SQLite runs. A fork waits for ``_inside``: SQLite's own
-    mutexes, if a thread held one at that moment, would stay locked in the child for ever, and a store opened there
-    would hang.
+    ``_inside`` is held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with
+    a timeout stays taken for good if the signal lands before the result is looked at. It is reentrant for a signal handler
+    that makes a call in the middle of another. A fork waits for it: SQLite's own mutexes, if a thread held one at that
+    moment, would stay locked in the child for ever, and a store opened there would hang.
     """
 
     def __init__(self, path: str, clock: Clock, *, synchronous: str = "NORMAL") -> None:
         self.path = path
         self._clock = clock
-        self._turn = threading.RLock()
         self._inside = threading.RLock()
         with _opening:
             try:
@@ -75,39 +74,28 @@ class Link:
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
-        turn, tries = self._turn, 0
-        try:
-            if not turn.acquire(timeout=max(0.0, end - time.monotonic())):
-                raise busy(self.path)
-            while True:
-                now = int(self._clock.now() * 1e6)
-                values = params(now)
-                try:
-                    with self._inside:
-                        return self._live().execute(sql, values).rowcount, now
-                except sqlite3.Error as error:
-                    tries = self._pause(error, tries, end)
-        finally:
-            _leave(turn)
+        tries = 0
+        while True:
+            try:
+                with self._inside:
+                    now = int(self._clock.now() * 1e6)
+                    return self._live().execute(sql, params(now)).rowcount, now
+            except sqlite3.Error as error:
+                tries = self._pause(error, tries, end)
 
     def read(self, sql: str, params: Params, end: float) -> Rows:
         """Run one statement that reads, and fetch all its rows."""
-        turn, tries = self._turn, 0
-        try:
-            if not turn.acquire(timeout=max(0.0, end - time.monotonic())):
-                raise busy(self.path)
-            while True:
-                try:
-                    with self._inside:
-                        return self._live().execute(sql, params).fetchall()
-                except sqlite3.Error as error:
-                    tries = self._pause(error, tries, end)
-        finally:
-            _leave(turn)
+        tries = 0
+        while True:
+            try:
+                with self._inside:
+                    return self._live().execute(sql, params).fetchall()
+            except sqlite3.Error as error:
+                tries = self._pause(error, tries, end)
 
     def close(self) -> None:
         """Close the connection, after the call in progress."""
-        with self._turn, self._inside:
+        with self._inside:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
@@ -124,7 +112,7 @@ class Link:
         (sqlite.org/howtocorrupt.html, 2.6). So it is leaked, beyond the reach of the interpreter's shutdown too.
         """
         connection, self._connection = self._connection, None
-        self._turn, self._inside = threading.RLock(), threading.RLock()
+        self._inside = threading.RLock()
         if connection is not None:
             import ctypes
 
@@ -149,12 +137,6 @@ class Link:
             longest = min(_LONGEST, _SHORTEST * 2.0 ** (tries - _YIELDS))
             time.sleep(min(left, longest * (0.5 + 0.5 * random.random())))
         return tries + 1
-
-
-def _leave(turn: Any) -> None:
-    # Not "if acquired": Ctrl-C may land between the acquire and whatever would remember that it succeeded.
-    if turn._is_owned():  # noqa: SLF001
-        turn.release()
 
 
 _links: weakref.WeakSet[Link] = weakref.WeakSet()

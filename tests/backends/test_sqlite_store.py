@@ -621,7 +621,7 @@ def test_the_heartbeat_has_a_connection_of_its_own(store):
     busy, done = threading.Event(), threading.Event()
 
     def call():  # somebody is in the middle of a call, and will be for a while
-        with store._store.calls._turn:
+        with store._store.calls._inside:
             busy.set()
             done.wait(10)
 
