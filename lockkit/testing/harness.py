@@ -58,8 +58,9 @@ class Harness(ABC):
 
     Attributes:
         name: What the store is called; appears in no test id.
-        exclusions: Guarantees (or single scenarios) that cannot hold on this store, each with the reason. Keep them in
-            one file. What is excluded is reported as skipped; an entry that names nothing fails the run.
+        exclusions: Scenarios (``L1-kill``) that cannot hold on this store, or whole guarantees (``L1``), each with the
+            reason. Keep them in one file. A guarantee is skipped; a scenario is played and must fail, because claiming
+            less than a store does is wrong too. An entry that names nothing fails the run.
         virtual: :meth:`advance` takes no real time.
         ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
             scenario can wait for.

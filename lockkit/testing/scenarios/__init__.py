@@ -6,7 +6,7 @@ import importlib
 
 __all__ = ["load"]
 
-_MODULES = ("ownership", "queueing")
+_MODULES = ("ownership", "queueing", "validity", "lifetimes", "ambiguity", "names", "leaks", "layers")
 
 
 def load() -> None:

@@ -1,0 +1,343 @@
+"""L2, L4: every call comes back in time, and nothing is left of what was cut short."""
+
+from __future__ import annotations
+
+import dis
+import gc
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lockkit.client import Client
+from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError
+from lockkit.locks import Lock
+from lockkit.testing.faults import Faults, Send, black_hole, refuse
+from lockkit.testing.shapes import MUTEX, READERS
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["footprint"]
+
+_SOON = 1.0
+"""Seconds after which nothing of a failed acquire remains, with the store reachable."""
+_MOST_CALLS = 40
+
+
+class CtrlC(KeyboardInterrupt):
+    """The Ctrl-C of a scenario: not to be taken for somebody who wants the test run to end."""
+
+
+def footprint() -> Counter[str]:
+    """Threads and descriptors of this process."""
+    found = Counter(thread.name.rstrip("0123456789-") for thread in threading.enumerate())
+    found["descriptors"] = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    return found
+
+
+def interrupt_here(where: threading.Thread, after: bool) -> Callable[[Faults, Send, float], Any]:  # noqa: FBT001
+    """Ctrl-C in a call of this thread, before it is sent or when it has been applied."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:  # noqa: ARG001
+        if threading.current_thread() is not where:
+            return send()
+        if after:
+            send()
+        raise CtrlC
+
+    return fault
+
+
+@scenario("L4-interrupted-calls")
+def interrupted_calls(stage: Stage) -> None:
+    """Ctrl-C in each call of acquire and release, before and after the store has it: nothing is left."""
+    for after in (False, True):
+        for k in range(_MOST_CALLS):
+            client, faults = stage.faulty()
+            lock = stage.holder(client)
+            here = threading.current_thread()
+            faults.add("*", interrupt_here(here, after), skip=k)
+            done = False
+            try:
+                with lock.acquire(5.0):
+                    pass
+                done = True
+            except CtrlC:
+                pass
+            stage.until(lambda: stage.stored() == [], f"L4: call {k} was interrupted, its claim stays", _SOON)
+            faults.heal()
+            client.close()
+            if done:
+                break
+        else:
+            raise AssertionError(f"more than {_MOST_CALLS} calls for one acquire and release")
+    stage.fill()
+
+
+@scenario("L4-interrupted-wait")
+def interrupted_wait(stage: Stage) -> None:
+    """Ctrl-C in each call of an acquire that has to wait: it is raised, and its claim goes."""
+    leases = stage.fill()
+    before = stage.stored()
+    for k in range(3):
+        client, faults = stage.faulty()
+        lock = stage.newcomer(client)
+
+        def wait(k: int = k, faults: Faults = faults, lock: Any = lock) -> None:
+            faults.add("acquire", interrupt_here(threading.current_thread(), after=True), skip=k)
+            lock.acquire(0.3).release()
+
+        error = stage.work(wait).error()
+        if k == 0:
+            assert isinstance(error, CtrlC), f"Ctrl-C was swallowed: {error!r}"
+        stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+        client.close()
+    for lease in leases:
+        assert lease.valid()
+
+
+class _Bomb:
+    """Raises Ctrl-C at the n-th place in lockkit at which the interpreter would let a signal through.
+
+    CPython looks for signals when a function begins, after calls and before it loops, and nowhere else; so a ``with``
+    that was entered is always left.
+    """
+
+    _LOOKS = ("RESUME", "CALL", "JUMP_BACKWARD")
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.where = ""
+        self._last: dict[FrameType, str] = {}
+
+    def __enter__(self) -> _Bomb:
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        self._last.clear()
+
+    def _call(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith("lockkit") or name.startswith("lockkit.testing"):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._opcode
+
+    def _opcode(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+        if event == "opcode":
+            looked = self._last.get(frame, "").startswith(self._LOOKS)
+            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            self.left -= looked
+            if self.left == 0:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+                sys.settrace(None)
+                raise CtrlC
+        return self._opcode
+
+
+@scenario("L4-interrupted-anywhere", (MUTEX,))
+def interrupted_anywhere(stage: Stage) -> None:
+    """Ctrl-C wherever it can strike in acquire and release: the claim goes, at once or with its ttl; nobody hangs.
+
+    Between two functions there is always a moment in which nobody has the lease; then its collection takes it back.
+    """
+    client = stage.client()
+    ttl = max(stage.harness.capabilities.min_ttl, 0.15)
+    lock = stage.holder(client, ttl=ttl)
+    lock.acquire(1.0).release()  # everything lazy has happened
+    late: list[str] = []
+    at = 0
+    while True:
+        at += 1
+        bomb = _Bomb(at)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            _acquire_and_release(lock, bomb)
+            gc.collect()
+        if not bomb.where:
+            break
+        began = time.monotonic()
+        stage.until(
+            lambda: stage.stored() == [], f"L4: the claim stays after Ctrl-C at {bomb.where}", ttl + 2.0
+        )
+        if time.monotonic() - began > ttl / 2:
+            late.append(bomb.where)
+        error = stage.work(lambda: lock.acquire(1.0).release()).error()
+        assert error is None, f"after Ctrl-C at {bomb.where}: {error!r}"
+    assert at > 100, "the bomb hardly ever went off"
+    assert len(late) <= at / 10, f"of {at} places these left the claim to its ttl: {late}"
+
+
+def _acquire_and_release(lock: Lock, bomb: _Bomb) -> None:
+    try:
+        with bomb:
+            lock.acquire(1.0).release()
+    except CtrlC:
+        pass
+
+
+@scenario("L4-timed-out")
+def timed_out(stage: Stage) -> None:
+    """A wait that times out does so in time, says who is in the way, and leaves nothing."""
+    leases = stage.fill()
+    before = stage.stored()
+    client = stage.client()
+    lock = stage.newcomer(client)
+    for timeout in (0.0, 0.15):
+        with stage.within(timeout + 0.5, f"a wait of {timeout:g} s"):
+            error = stage.work(lambda timeout=timeout: lock.acquire(timeout)).error()  # type: ignore[misc]
+        assert isinstance(error, AcquireTimeout)
+        assert isinstance(error, TimeoutError)
+        assert error.holder is not None
+        assert error.holder.claim_id in [lease.claim_id for lease in leases]
+        stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+    assert client.stats()["timeouts"] + client.stats()["busy"] == 2
+
+
+@scenario("L4-closed-while-waiting")
+def closed_while_waiting(stage: Stage) -> None:
+    """Closing a client ends its waits with AcquireCancelled and takes their claims back, and what it holds."""
+    leases = stage.fill()
+    before = stage.stored()
+    client = stage.client()
+    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
+    waiting = stage.waiting(stage.newcomer(client), None)
+    with stage.within(2.5, "closing"):
+        client.close()
+    assert isinstance(waiting.error(), AcquireCancelled)
+    stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+    assert stage.stored("kit/other") == []
+    assert not other.valid()
+    assert all(lease.valid() for lease in leases)
+    assert isinstance(stage.work(stage.newcomer(client).try_acquire).error(), AcquireCancelled)
+
+
+@scenario("L4-counts")
+def counts(stage: Stage) -> None:
+    """Threads, descriptors and rows return to their count, whatever the clients did."""
+    _busy_client(stage, "warm")
+    gc.collect()
+    before, rows = footprint(), stage.harness.residue()
+    for turn in range(3):
+        _busy_client(stage, f"turn-{turn}")
+    gc.collect()
+    stage.until(lambda: footprint() - before == Counter(), f"{before} again, not {footprint()}", 3.0)
+    assert stage.harness.residue() == rows
+
+
+def _busy_client(stage: Stage, name: str) -> None:
+    """Hold, wait, time out, lose, release, close."""
+    part, short = stage.shape.holders[0], stage.harness.short_ttl
+    with stage.harness.client() as client, stage.harness.client() as other:
+        leases = [part.lock(client, name, ttl=short) for part in stage.shape.holders]
+        held = [lock.acquire(5.0) for lock in leases]
+        newcomer = stage.shape.newcomer.lock(other, name)
+        assert isinstance(stage.work(lambda: newcomer.acquire(0.05)).error(), AcquireTimeout)
+        waiting = stage.work(lambda: newcomer.acquire(5.0).release())
+        lost = part.lock(client, name + "/lost", ttl=short).acquire()
+        client.evict(name + "/lost", lost.claim_id, reason="kit", now=True)
+        lost.release()
+        for lease in held:
+            lease.release()
+        waiting.result()
+
+
+@scenario("L4-collected")
+def collected(stage: Stage) -> None:
+    """A lease that is dropped warns with the line that took it; its claim goes when its validity ends, not earlier."""
+    client = stage.client()
+    ttl = 2 * stage.harness.short_ttl
+    lock = stage.holder(client, ttl=ttl)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        program = {"__name__": "somebody", "lock": lock}
+        exec(compile("\n\nlease = lock.acquire()", "somebody.py", "exec"), program)  # noqa: S102
+        began = time.monotonic()
+        del program
+        gc.collect()
+    told = [warning for warning in caught if issubclass(warning.category, ResourceWarning)]
+    assert len(told) == 1
+    assert (told[0].filename, told[0].lineno) == ("somebody.py", 3), "it names another line"
+    assert stage.name in str(told[0].message)
+    assert len(stage.held()) == 1, "gone at once: whoever works under it is not alone any more"
+    stage.until(lambda: stage.stored() == [], "the claim of a dropped lease goes", ttl + 2.0)
+    took = time.monotonic() - began
+    assert took >= 0.8 * ttl, (
+        f"gone after {took:.2f} s of {ttl:g}: whoever works under it is not alone any more"
+    )
+
+
+def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
+    lock = stage.holder(client, ttl=stage.harness.ttl)
+    return {
+        "acquire": lambda: lock.acquire(0.3),
+        "acquire without timeout": lambda: lock.acquire(None),
+        "try_acquire": lock.try_acquire,
+        "inspect": lambda: client.inspect(stage.name),
+        "names": client.names,
+        "evict": lambda: client.evict(stage.name, "0" * 12, reason="kit"),
+        "resize": lambda: client.resize(stage.name, 2),
+        "check": client.check,
+        "record": lambda: client.record(stage.name),
+    }
+
+
+@scenario("L2-deadlines-black-hole", (MUTEX,))
+def deadlines(stage: Stage) -> None:
+    """Against a store that swallows everything each call comes back in time, with an error that says so."""
+    client, faults = stage.faulty(request_timeout=0.2)
+    client.driver()
+    faults.always(black_hole)
+    for what, call in _late(client, stage).items():
+        with stage.within(0.3 + 0.5, what):
+            error = stage.work(call).error()
+        assert isinstance(error, BackendError | AcquireTimeout), f"{what}: {error!r}"
+    faults.heal()
+    stage.until(lambda: stage.stored() == [], "L4: something stays", _SOON)
+
+
+@scenario("L2-deadlines-held")
+def deadlines_held(stage: Stage) -> None:
+    """So do confirm, extend, release and close; the release is ABANDONED, on the record, and made good later."""
+    client, faults = stage.faulty(request_timeout=0.4)
+    lease = stage.take(stage.holder(client))
+    faults.always(black_hole)
+    for what, call in (("confirm", lease.confirm), ("extend", lambda: lease.extend(2 * stage.harness.ttl))):
+        with stage.within(0.4 + 0.5, what):
+            assert isinstance(stage.work(call).error(), BackendError), what
+    assert lease.valid(), "no answer is not loss"
+    with stage.within(0.4 + 0.5, "release"):
+        report = lease.release()
+    assert report.outcome == "ABANDONED"
+    assert report.expires_by is not None
+    assert not lease.valid()
+    assert [layer.layer for layer in report.layers] == ["normal", "emergency"]
+    faults.heal()
+    stage.until(lambda: stage.stored() == [], "L4: the abandoned claim stays", _SOON)
+    again = stage.take(stage.holder(client))
+    faults.always(black_hole)
+    with stage.within(2.5 + 1.0, "close"):
+        client.close()
+    faults.heal()
+    assert not again.valid()
+
+
+@scenario("L2-slow-store", (MUTEX, READERS))
+def slow_store(stage: Stage) -> None:
+    """A store that refuses for a while costs a wait no more than its patience; it is served when the store is back."""
+    client, faults = stage.faulty()
+    client.driver()
+    faults.always(refuse, "acquire")
+    waiting = stage.work(lambda: stage.kept(stage.holder(client).acquire(20.0)))
+    stage.until(lambda: faults.log.count("acquire") >= 3, "it tries again")
+    assert not waiting.done
+    faults.heal()
+    with stage.within(2.0, "being served again"):
+        waiting.result().release()

@@ -1,0 +1,166 @@
+"""S3, S4, L1, L6: process-bound holds, max_hold, min_hold, lock_delay, and fences over all of them."""
+
+from __future__ import annotations
+
+from lockkit.errors import LeaseLost
+from lockkit.testing.scenarios.validity import Losses, paused
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["fence"]
+
+
+@scenario("S3-process-bound-silence", needs=("process_bound",))
+def process_bound(stage: Stage) -> None:
+    """A process-bound hold that was silent (Ctrl-Z, a sleeping laptop) is not valid meanwhile, and loses nothing."""
+    lease, losses = paused(stage, process_bound=True)
+    stage.harness.advance(5 * stage.harness.ttl)
+    assert not lease.valid()
+    assert lease.claim_id in stage.held()
+    full = [stage.holder(stage.client(), at) for at in range(1, len(stage.shape.holders))]
+    rest = [stage.take(lock) for lock in full]
+    assert stage.newcomer(stage.client()).try_acquire() is None
+    lease.confirm()
+    assert lease.valid()
+    assert losses.count == 0
+    assert not lease.lost.is_set()
+    fence = lease.fence
+    assert lease.release().outcome == "RELEASED"
+    assert all(other.fence > fence for other in rest)
+
+
+@scenario("S3-process-bound-evict", needs=("process_bound",))
+def process_bound_evicted(stage: Stage) -> None:
+    """Evicted, it goes on blocking for the ttl after its last renewal, and is lost."""
+    lease, _ = paused(stage, process_bound=True)
+    result = stage.client().evict(stage.name, lease.claim_id, reason="kit")
+    assert result.outcome == "MARKED"
+    assert lease.claim_id in stage.held(), "its holder may still believe in it"
+    stage.harness.advance(stage.harness.ttl * 1.01)
+    assert stage.stored() == []
+    stage.fill()
+    assert isinstance(stage.work(lease.confirm).error(), LeaseLost)
+
+
+@scenario("L6-max-hold")
+def max_hold(stage: Stage) -> None:
+    """max_hold ends a forgotten hold although it is renewed, says so, and lets the next one in."""
+    losses = Losses()
+    limit = 2 * stage.harness.short_ttl
+    client = stage.client()
+    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, max_hold=limit, on_lost=losses))
+    rest = [stage.take(stage.holder(stage.client(), at)) for at in range(1, len(stage.shape.holders))]
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    for other in rest[: stage.shape.leaves - 1]:
+        other.release()
+    with stage.within(limit + 2.5, "ending the forgotten hold"):
+        waiting.result()
+    assert not lease.valid()
+    assert losses.told.wait(2.0)
+    assert lease.lost_because == "max_hold"
+    assert losses.count == 1
+
+
+@scenario("L6-max-hold-process-bound", needs=("process_bound",))
+def max_hold_process_bound(stage: Stage) -> None:
+    """Nor does a process-bound hold outlive its max_hold."""
+    lease, _ = paused(stage, process_bound=True, max_hold=2 * stage.harness.ttl)
+    stage.harness.advance(1.9 * stage.harness.ttl)
+    lease.confirm()
+    assert lease.valid()
+    stage.harness.advance(0.2 * stage.harness.ttl)
+    assert not lease.valid()
+    assert stage.stored() == []
+    assert isinstance(stage.work(lease.confirm).error(), LeaseLost)
+
+
+@scenario("S2-min-hold", needs=("min_hold",))
+def min_hold(stage: Stage) -> None:
+    """Released early, it goes on blocking until since + min_hold, and no longer."""
+    span = stage.harness.ttl / 2
+    leases = stage.fill(min_hold=span)
+    for lease in leases:
+        assert lease.release().outcome == "RELEASED"
+    assert stage.newcomer(stage.client()).try_acquire() is None, "min_hold did not block"
+    assert {row.state for row in stage.stored()} == {"LINGERING"}
+    for lease in leases:
+        assert not lease.valid()
+    stage.harness.advance(span * 1.01)
+    again = stage.take(stage.newcomer(stage.client()))
+    assert again.fence > max(lease.fence for lease in leases)
+
+
+@scenario("S2-min-hold-of-the-dead", needs=("min_hold",))
+def min_hold_of_the_dead(stage: Stage) -> None:
+    """min_hold runs to its end although its owner dies, and although it is released and then looked at by others."""
+    span = 1.5 * stage.harness.ttl
+    mortal = stage.client()
+    stage.take(stage.holder(mortal, min_hold=span))
+    stage.harness.crash(mortal)
+    stage.harness.advance(stage.harness.ttl * 1.1)
+    rest = [stage.holder(stage.client(), at).try_acquire() for at in range(1, len(stage.shape.holders))]
+    assert stage.newcomer(stage.client()).try_acquire() is None, "the death of its owner ended min_hold"
+    stage.harness.advance(span - stage.harness.ttl)
+    for lease in rest:
+        assert lease is not None
+        lease.release()
+    stage.take(stage.newcomer(stage.client()))
+
+
+@scenario("S2-lock-delay", needs=("lock_delay",))
+def lock_delay(stage: Stage) -> None:
+    """An ungraceful end goes on blocking for lock_delay; a release does not."""
+    delay = stage.harness.ttl / 2
+    for lease in stage.fill(lock_delay=delay):
+        lease.release()
+    assert stage.stored() == [], "a graceful release must not be delayed"
+    mortal = stage.client()
+    stage.take(stage.holder(mortal, lock_delay=delay))
+    stage.harness.crash(mortal)
+    longer = 3 * stage.harness.ttl
+    others = range(1, len(stage.shape.holders))
+    rest = [stage.take(stage.holder(stage.client(), at, ttl=longer)) for at in others]
+    stage.harness.advance(stage.harness.ttl * 1.1)
+    assert stage.newcomer(stage.client()).try_acquire() is None, "the quiet time is missing"
+    stage.harness.advance(delay)
+    for lease in rest:
+        lease.release()
+    stage.take(stage.newcomer(stage.client()))
+
+
+@scenario("S2-lock-delay-evict", needs=("lock_delay",))
+def lock_delay_evict(stage: Stage) -> None:
+    """An evicted holder that lets go blocks on for its lock_delay, for it did not end by itself."""
+    delay = stage.harness.ttl / 3
+    leases = stage.fill(lock_delay=delay, auto_renew=False)
+    for lease in leases:
+        stage.client().evict(stage.name, lease.claim_id, reason="kit")
+        lease.release()
+    assert stage.newcomer(stage.client()).try_acquire() is None, "the quiet time is missing"
+    stage.harness.advance(delay * 1.05)
+    stage.take(stage.newcomer(stage.client()))
+
+
+@scenario("S4-fence-rises")
+def fence(stage: Stage) -> None:
+    """Fences rise across release, expiry, eviction, and the store being opened anew."""
+    seen: list[int] = []
+    for end in ("release", "expire", "evict", "reopen", "last"):
+        client = stage.harness.client()
+        lease = stage.holder(client, auto_renew=False).try_acquire()
+        assert lease is not None, f"before {end}"
+        seen.append(lease.fence)
+        if end == "expire":
+            stage.harness.advance(stage.harness.ttl * 1.01)
+        elif end == "evict":
+            client.evict(stage.name, lease.claim_id, reason="kit", now=True)
+        lease.release()
+        client.close()
+    assert seen == sorted(set(seen)), f"S4: {seen}"
+    assert seen[-1] < 2**63, "a fence fits a BIGINT"
+
+
+@scenario("S4-fence-per-arrival")
+def fence_per_arrival(stage: Stage) -> None:
+    """Those who share the lock have different fences, in the order in which they came."""
+    fences = [lease.fence for lease in stage.fill()]
+    assert fences == sorted(set(fences))
