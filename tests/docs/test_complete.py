@@ -12,6 +12,7 @@ import click
 import pytest
 
 import lockkit
+import lockkit_sqlite
 from lockkit import errors, events
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
@@ -86,6 +87,20 @@ def test_every_exit_code_has_a_row():
 
     assert {name: int(number) for number, name in numbers} == codes
     assert all(rows.values())
+
+
+def test_every_background_thread_is_in_the_architecture():
+    text = page("architecture.md")
+    sources = [Path(lockkit.__file__).parent / "drivers", Path(lockkit_sqlite.__file__).parent]
+    names = {
+        name.rstrip("-")
+        for folder in sources
+        for path in folder.glob("*.py")
+        for name in re.findall(r'"(lockkit-[a-z-]+)', path.read_text())
+    }
+
+    assert "lockkit-heartbeat" in names
+    assert [name for name in names if f"`{name}" not in text] == []
 
 
 def test_every_public_name_is_in_the_reference():
