@@ -119,6 +119,14 @@ def test_a_replayed_acquire_finds_the_same_fence_and_extends(store, clock):
     assert renew(store, one, fence).state == "HELD"
 
 
+def test_a_replayed_acquire_takes_no_second_place(store):
+    one, fence = take(store, capacity=3, kind="semaphore")
+
+    assert store.acquire(one, True, 2.0).fence == fence
+
+    assert states(store) == ["HELD"]
+
+
 @shapes
 def test_a_lapsed_claim_is_gone_even_if_nobody_came(store, clock, full):
     held = [take(store, ttl=5, **shape) for shape in full]
