@@ -304,17 +304,20 @@ class Client:
     def took(self, hold: Hold) -> None:
         """Note a hold, for deadlocks and reentrancy."""
         hold.where = self._where
+        name = hold.name
         with self._mutex:
-            self._taken[hold.name] = [*(old for old in self._taken.get(hold.name, ()) if old.standing), hold]
+            before = self._taken.get(name)
+            self._taken[name] = [*(old for old in before if old.standing), hold] if before else [hold]
 
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
+        name = hold.name
         with self._mutex:
-            rest = [other for other in self._taken.get(hold.name, ()) if other is not hold]
-            if rest:
-                self._taken[hold.name] = rest
-            else:
-                self._taken.pop(hold.name, None)
+            before = self._taken.get(name, ())
+            if len(before) > 1:
+                self._taken[name] = [other for other in before if other is not hold]
+            elif hold in before:
+                del self._taken[name]
 
     def look(self) -> None:
         """Have the background look for collected leases. Takes no lock, so a finalizer may call it."""

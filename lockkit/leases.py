@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "Lease", "LeaseCopy", "caller"]
 
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGE = __file__.removesuffix("leases.py")
 
 
 class Home(Protocol):
@@ -430,6 +430,6 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
 def caller() -> tuple[str, int]:
     """File and line outside this package that asked, for the ResourceWarning."""
     frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does)
-    while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -157,9 +157,8 @@ class Driver:
     def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
         """Run the release pipeline to its end, whatever interrupts it; then raise what did."""
         hooks = self._cleanup_hooks()
-        release = Release(
-            hold, reason, [name for name, _ in hooks], self._cleanup_budget, self.request_timeout
-        )
+        plugins = [name for name, _ in hooks] if hooks else ()
+        release = Release(hold, reason, plugins, self._cleanup_budget, self.request_timeout)
         runs = None
         if hooks:
             runs = CleanupRuns(
@@ -181,7 +180,7 @@ class Driver:
             self.dispatcher.tell(
                 Event("released", hold.name, hold.claim_id, hold.fence, reason, duration=held)
             )
-        interrupts = (runs.interrupts if runs else []) + release.interrupts
+        interrupts = [*runs.interrupts, *release.interrupts] if runs else release.interrupts
         if interrupts:
             raise interrupts[0]
         return report
@@ -304,8 +303,8 @@ class Driver:
             while True:
                 try:
                     if type(effect) is Call:
-                        call = getattr(backend, effect.method)
-                        result = call(*effect.args, effect.budget, **effect.keywords)
+                        method, args, budget, keywords = effect
+                        result = getattr(backend, method)(*args, budget, **keywords)
                     else:
                         result = self._perform(effect, waits, runs)
                 except BaseException as error:

@@ -119,7 +119,7 @@ def acquiring(
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
                 )
-                if hold.valid(at):
+                if at < hold.expires():  # nobody can have ended it yet
                     return hold
                 yield from _give_up(attempt, pace, now)
                 break

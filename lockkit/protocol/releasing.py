@@ -229,20 +229,8 @@ def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
 
 def _report(release: Release) -> ReleaseReport:
     hold = release.hold
-    hooks = tuple(release.hooks)
-    layers: list[LayerReport] = []
-    if hooks:
-        bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
-        layers.append(
-            LayerReport(
-                "cleanup",
-                bad.outcome if bad else "DONE",
-                release.cleaned or 0.0,
-                bad.error if bad else None,
-                hooks,
-            )
-        )
-    layers.extend(layer for layer in (release.normal, release.emergency) if layer is not None)
+    cleanup = _cleanup_layer(release) if release.hooks else None
+    layers = [layer for layer in (cleanup, release.normal, release.emergency) if layer is not None]
     return ReleaseReport(
         hold.name,
         hold.claim_id,
@@ -255,6 +243,14 @@ def _report(release: Release) -> ReleaseReport:
         else None,
         errors=tuple(release.errors),
     )
+
+
+def _cleanup_layer(release: Release) -> LayerReport:
+    """All hooks as one layer: as bad as the first bad one."""
+    hooks = tuple(release.hooks)
+    bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
+    outcome, error = (bad.outcome, bad.error) if bad else ("DONE", None)
+    return LayerReport("cleanup", outcome, release.cleaned or 0.0, error, hooks)
 
 
 def _alert(release: Release, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> Alert:
