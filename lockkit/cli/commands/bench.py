@@ -7,33 +7,27 @@ from importlib import import_module
 import click
 
 from lockkit.cli import exits
-from lockkit.cli.base import Command, Session
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 
 __all__ = ["command"]
 
 
-class _Passing(Command):
-    """Options that are not ours are the benchmark's."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.ignore_unknown_options = True
-        return super().parse_args(ctx, args)
-
-
 @make(
     "bench",
-    cls=_Passing,
     examples="""
 lockkit bench                  # memory and SQLite, against the floor and against peers
-lockkit bench --json
+lockkit bench --quick          # half a minute, for a first impression
+lockkit bench uncontended hand-off --json
 """,
 )
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def command(session: Session, args: tuple[str, ...]) -> int:
+@click.argument("benches", nargs=-1, metavar="[BENCH]...")
+@option("--quick", is_flag=True, help="Fewer rounds and smaller counts.")
+def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     """Measure locks on this machine, interleaved with the floor and with other libraries.
 
-    Compare numbers of one run only.
+    BENCH is uncontended, pipeline, hand-off, stall, held or start-up; all of them by default. Compare numbers of one run
+    only.
     """
     try:
         bench = import_module("lockkit.testing.bench")
@@ -44,6 +38,6 @@ def command(session: Session, args: tuple[str, ...]) -> int:
             kind="missing",
             hint='pip install "lockkit[testing]"',
         ) from error
-    told = [*args, *(["--json"] if session.json else []), *(["--url", session.url] if session.url else [])]
-    result = bench.main(told)
+    told = [*benches, *(["--quick"] if quick else []), *(["--json"] if session.json else [])]
+    result = bench.main([*told, *(["--url", session.url] if session.url else [])])
     return result if isinstance(result, int) else exits.OK
