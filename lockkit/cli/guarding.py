@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Request", "guard"]
 
 TTL = 60.0
+CtrlC = Literal["alone", "group"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +65,14 @@ class Request:
 def guard(session: Session, request: Request) -> int:
     """Do it; the exit code. Errors are told here, because ``-E`` and the report have a say in them."""
     report = RunReport(request.report, request.name, request.command[0])
-    by_terminal = False
+    by_ctrl_c: CtrlC = None
     try:
         report.open()
         path = find(request.command[0], os.environ)
         with Signals() as signals:
             run = _Run(session, request, report, signals, path)
             code = run.guarded()
-            by_terminal = run.ended_by_ctrl_c
+            by_ctrl_c = run.by_ctrl_c
     except Terminated as ended:
         code = 128 + ended.number
         report.failed(ended, code)
@@ -85,25 +86,32 @@ def guard(session: Session, request: Request) -> int:
             code = request.conflict_code
         report.failed(error, code)
         exits.report(error, as_json=session.json, code=code)
+        by_ctrl_c = "alone" if isinstance(error, KeyboardInterrupt) else None
     report.close(code)
-    if by_terminal:
-        _end_as_by_ctrl_c()
+    if by_ctrl_c is not None:
+        _end_as_by_ctrl_c(by_ctrl_c)
     return code
 
 
-def _end_as_by_ctrl_c() -> None:
-    """Ctrl-C ended the command: the script or loop around us must end too, as it would have without lockkit.
+def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
+    """The script or loop around us must end by Ctrl-C too, as it would have without lockkit.
 
-    A shell stops its loop only when a job *dies* of SIGINT, and a script in our process group has not seen the signal,
-    because the command's group had the terminal. Whoever isn't of this terminal's session gets the plain exit code 130; a
-    shell makes the same of a death by SIGINT.
+    A shell stops its loop only when a job *dies* of SIGINT; ``$?`` is 130 all the same. And while the command's group had
+    the terminal, a script in our process group has not seen the signal (``group``). Whoever isn't a shell of this terminal
+    gets the plain exit code.
     """
-    if os.getsid(os.getppid()) != os.getsid(0):
+    terminal = Terminal()
+    alone = terminal.foreground is not None
+    terminal.close()
+    if not alone or os.getsid(os.getppid()) != os.getsid(0):
         return
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.killpg(os.getpgrp(), signal.SIGINT)
+    if who == "group":
+        os.killpg(os.getpgrp(), signal.SIGINT)
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 class _Run:
@@ -118,7 +126,7 @@ class _Run:
         self._signals = signals
         self._path = path
         self._terminal = Terminal()
-        self.ended_by_ctrl_c = False
+        self.by_ctrl_c: CtrlC = None
 
     def guarded(self) -> int:
         request = self._request
@@ -250,7 +258,7 @@ class _Run:
             child, self._signals, self._terminal, lease, policy, tell=self._tell, now=SYSTEM.now
         ).run()
         self._report.ended(ended)
-        self.ended_by_ctrl_c = ended.at_terminal and ended.signal == signal.SIGINT and ended.lost is None
+        self.by_ctrl_c = "group" if ended.by_ctrl_c else None
         return ended
 
     def _tell(self, sentence: str) -> None:

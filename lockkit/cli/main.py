@@ -142,9 +142,6 @@ def run(args: Sequence[str]) -> int:
         _forget_stdout()
         return 128 + 13  # what SIGPIPE would have said
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            print(error.format_message())
-            return exits.USAGE
         return exits.report(error, as_json=as_json)
     return result if isinstance(result, int) else exits.OK
 

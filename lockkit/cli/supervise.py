@@ -55,13 +55,13 @@ class Policy:
 class Ended:
     """How the command ended: its exit code or signal, and whether it was ended because the lock went.
 
-    ``at_terminal``: it was the terminal's foreground job.
+    ``by_ctrl_c``: the terminal's SIGINT ended it, and not one that was sent to us and passed on.
     """
 
     code: int | None
     signal: int | None
     lost: str | None
-    at_terminal: bool = False
+    by_ctrl_c: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -98,7 +98,7 @@ class Supervisor:
         self._ending: str | None = None
         self._ended_at = 0.0
         self._killed = False
-        self._at_terminal = terminal.foreground is not None
+        self._may_be_ctrl_c = terminal.foreground is not None
 
     def run(self) -> Ended:
         """Return when the command has ended. The lock is still to be released then."""
@@ -123,6 +123,8 @@ class Supervisor:
                     self._terminal.stop(alone=True)
                 return
             self._child.signal(number)
+            if number == signal.SIGINT:
+                self._may_be_ctrl_c = False
             if number in (signal.SIGTERM, signal.SIGHUP):
                 self._child.signal(signal.SIGCONT)  # a stopped command hears it only when it goes on
 
@@ -163,9 +165,9 @@ class Supervisor:
             if self._child.group is not None:
                 self._terminal.take_back(self._child.group)
             code = os.waitstatus_to_exitcode(status)
-            return Ended(
-                code if code >= 0 else None, -code if code < 0 else None, self._ending, self._at_terminal
-            )
+            number = -code if code < 0 else None
+            by_ctrl_c = number == signal.SIGINT and self._may_be_ctrl_c and self._ending is None
+            return Ended(code if code >= 0 else None, number, self._ending, by_ctrl_c)
 
     # -- the lock ---------------------------------------------------------------------------------------------
 

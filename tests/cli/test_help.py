@@ -56,7 +56,9 @@ def test_the_list_of_commands_is_on_the_front_page(capsys):
 
 def test_no_arguments_show_the_front_page(lockkit):
     done = lockkit()
-    assert (done.returncode, "Guard a command" in done.stdout) == (64, True)
+    assert (done.returncode, "Guard a command" in done.stdout, done.stderr) == (64, True, "")
+    group = lockkit("failures")
+    assert (group.returncode, "resolve" in group.stdout, group.stderr) == (64, True, "")
 
 
 def test_the_version_is_told(lockkit):

@@ -230,6 +230,41 @@ def test_ctrl_c_ends_a_loop_around_it(lockkit, bash):
     assert lockkit.claims("x") == []
 
 
+def test_ctrl_c_ends_a_loop_around_a_wait(lockkit, bash):
+    lockkit.holder("x")
+    bash.type(f"for i in 1 2 3; do {line(lockkit, 'run', 'x', '--', 'true')}; done; echo after=$?\n")
+    bash.expect("you are 1st; held by")
+    time.sleep(0.2)
+    bash.type("\x03")
+    bash.expect("PROMPT> ")
+    bash.type("echo code=$?\n")
+    bash.expect(r"code=130\r")
+    assert len(lockkit.claims("x")) == 1
+
+
+def test_ctrl_c_ends_a_script_around_it(lockkit, bash):
+    script = lockkit.folder / "script"
+    script.write_text(
+        f"{line(lockkit, 'run', 'x', '--', 'sh', '-c', 'echo ready; exec sleep 60')}\necho went on\n"
+    )
+    bash.type(f"bash {script}; echo code=$?\n")
+    bash.expect(r"[\r\n]ready\r")
+    bash.type("\x03")
+    bash.expect("PROMPT> ")
+    bash.type("echo next\n")
+    assert "went on" not in bash.expect(r"(?s).*next\r")
+    assert lockkit.claims("x") == []
+
+
+def test_sigint_sent_to_the_wrapper_is_not_taken_for_ctrl_c(lockkit, bash):
+    bash.type(f"bash -c {shlex.quote(line(lockkit, 'run', 'x', '--', 'sleep', '60') + '; echo went on')}\n")
+    lockkit.until(lambda: lockkit.claims("x"))
+    (claim,) = lockkit.claims("x")
+    time.sleep(0.3)
+    os.kill(claim["owner"]["pid"], signal.SIGINT)
+    bash.expect("went on")
+
+
 def test_a_live_line_follows_the_place_in_line(lockkit, tty):
     holder = lockkit.holder("x")
     first = lockkit.start("run", "x", "--", "sleep", "60")

@@ -178,9 +178,12 @@ class _Stage:
 
     def _start(self, job: Job) -> None:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+        # The same code as ours, whatever lies in the working directory.
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self._processes[job.worker] = subprocess.Popen(
             [sys.executable, "-m", "lockkit.cli.demo.worker", job.to_json()],
             env=environ,
+            cwd=self._folder,
             stdin=subprocess.DEVNULL,
         )
 

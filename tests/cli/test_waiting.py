@@ -1,0 +1,77 @@
+"""Waiting lines: when they come, and what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from lockkit.cli import waiting
+from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
+
+HOLDER = ClaimInfo("backup", "0" * 12, "HELD", Owner("ann", "box", 4711, program="sleep"), 7, 0, since=1.0)
+ME = Owner("bob", "box", 42, started=3.0)
+
+
+class Client(SimpleNamespace):
+    """A client that knows one queue."""
+
+    def inspect(self, name: str) -> LockInfo:
+        mine = ClaimInfo(name, "1" * 12, "WAITING", ME, 9, 2)
+        other = ClaimInfo(name, "2" * 12, "WAITING", Owner("cat", "box", 43), 8, 1)
+        return LockInfo(name, (HOLDER, other, mine))
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(url="sqlite:", url_source="default", namespace="default", owner=ME)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(waiting, "TOLD_AT", (0.0, 0.2, 0.4))
+
+
+def wait(announcer: waiting.Announcer, seconds: float) -> None:
+    announcer(Waiting("backup", 2, HOLDER, 0.0))
+    time.sleep(seconds)
+    announcer.done()
+
+
+def test_lines_come_at_the_start_and_then_ever_more_rarely(client, capsys, at_once):
+    wait(waiting.Announcer(client, quiet=False, as_json=False), 1.0)
+    store, first, *later = capsys.readouterr().err.splitlines()
+    assert store == "store: sqlite: (from default)"
+    assert re.fullmatch(
+        r"waiting for 'backup': you are 2nd; held by ann@box pid 4711 \(sleep\), [\w ]+", first
+    )
+    assert len(later) == 2
+    assert all("; waited 0." in line for line in later)
+
+
+def test_the_times_are_those_of_the_manual():
+    assert waiting.TOLD_AT == (0.0, 60.0, 300.0, 900.0)
+
+
+def test_json_lines_instead(client, capsys, at_once):
+    wait(waiting.Announcer(client, quiet=False, as_json=True), 0.3)
+    documents = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [one["position"] for one in documents] == [2, 2]
+
+
+def test_quiet_says_nothing_and_starts_nothing(client, capsys, at_once):
+    announcer = waiting.Announcer(client, quiet=True, as_json=False)
+    wait(announcer, 0.3)
+    assert capsys.readouterr().err == ""
+    assert announcer.waits == 1
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (21, "21st"), (112, "112th")],
+)
+def test_ordinals(number, text):
+    assert waiting.ordinal(number) == text
