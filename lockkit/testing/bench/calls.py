@@ -57,24 +57,24 @@ def pipeline(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]
             backend = client.driver().backend
 
             def whole(lock: lockkit.Lock = lock) -> float:
-                spent = 0.0
+                spent = []
                 for _ in range(count):
                     lease = lock.acquire()
                     began = perf_counter()
                     lease.release()
-                    spent += perf_counter() - began
-                return spent / count
+                    spent.append(perf_counter() - began)
+                return median(spent)
 
             def bare(lock: lockkit.Lock = lock, backend: object = backend) -> float:
-                spent = 0.0
+                spent = []
                 acquire, release = backend.acquire, backend.release  # type: ignore[attr-defined]
                 for _ in range(count):
                     claim = Claim(new_token(), lock.terms)
                     acquire(claim, True, 2.0)
                     began = perf_counter()
                     release(claim, 2.0)
-                    spent += perf_counter() - began
-                return spent / count
+                    spent.append(perf_counter() - began)
+                return median(spent)
 
             taken = interleaved({"whole": whole, "bare": bare}, rounds)
         own = median(one - other for one, other in zip(taken["whole"], taken["bare"], strict=True)) * 1e6

@@ -11,12 +11,13 @@ __all__ = ["interleaved", "per_call", "percentile", "ratio"]
 
 
 def per_call(call: Callable[[], object], count: int) -> float:
-    """Seconds for one call, over ``count`` of them in a row."""
-    turns = range(count)
-    began = perf_counter()
-    for _ in turns:
+    """Seconds for one call: the median of ``count`` in a row, so that one that lost its core for a while does not count."""
+    taken = []
+    for _ in range(count):
+        began = perf_counter()
         call()
-    return (perf_counter() - began) / count
+        taken.append(perf_counter() - began)
+    return median(taken)
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
