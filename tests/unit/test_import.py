@@ -1,0 +1,59 @@
+"""What `import lockkit` brings along: every program that might take a lock pays for it, so it is little."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "asyncio",
+    "click",
+    "hashlib",
+    "importlib.metadata",
+    "json",
+    "msgspec",
+    "pathlib",
+    "secrets",
+    "sqlite3",
+    "urllib.parse",
+)
+LATER = (
+    "lockkit.cli",
+    "lockkit.config",
+    "lockkit.drivers",
+    "lockkit.observe",
+    "lockkit.testing",
+    "lockkit_memory",
+    "lockkit_sqlite",
+)
+
+
+def modules_after(code):
+    script = f"import sys; before = set(sys.modules); {code}; print(*sorted(set(sys.modules) - before))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", [*HEAVY, *LATER])
+def test_an_import_brings_nothing_that_only_its_use_needs(name):
+    assert name not in modules_after("import lockkit")
+
+
+def test_the_first_lock_brings_no_other_store_and_no_command_line():
+    seen = modules_after("import lockkit; lockkit.connect('memory:').lock('a').acquire().release()")
+
+    assert "lockkit_memory" in seen
+    assert not seen & {"lockkit_sqlite", "sqlite3", "click", "rich", "asyncio"}
+
+
+def test_the_journal_of_failures_is_at_hand_before_it_is_needed():
+    assert "lockkit.observe.journal" in modules_after("import lockkit; lockkit.connect('memory:').driver()")
