@@ -8,7 +8,7 @@ from lockkit.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
 
-CAPABILITIES = Capabilities(scope="process", process_bound=True, fence="strict", min_ttl=0.01)
+CAPABILITIES = Capabilities(scope="process", process_bound=True, fence="strict")
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
