@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import lockkit
-from lockkit.testing.bench.contenders import FLOCK, Contender, opened, peers
+from lockkit.testing.bench.contenders import FLOCK, MEMORY, Contender, opened, peers
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.rounds import interleaved, percentile
 from lockkit.testing.bench.workers import STALL, Worker, started
@@ -129,7 +129,7 @@ def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
     def timed(*line: str) -> Callable[[], float]:
         def start() -> float:
             began = time.perf_counter()
-            subprocess.run(line, env=environment, check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(line, env=environment, cwd=folder, check=True, stdin=subprocess.DEVNULL)
             return time.perf_counter() - began
 
         return start
@@ -139,14 +139,19 @@ def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
     measures = {
         "python": timed(python, "-c", "pass"),
         "import": timed(python, "-c", "import lockkit"),
+        "first": timed(
+            python, "-c", "import lockkit; lockkit.connect('memory:').lock('a').acquire().release()"
+        ),
         "true": timed("true"),
         "run": timed(python, "-c", command, "run", "bench", "--", "true"),
     }
     taken = interleaved(measures, 5 if quick else 21)
     imported = median(one - bare for one, bare in zip(taken["import"], taken["python"], strict=True)) * 1e3
+    first = median(one - bare for one, bare in zip(taken["first"], taken["python"], strict=True)) * 1e3
     run = median(one - bare for one, bare in zip(taken["run"], taken["true"], strict=True)) * 1e3
     return [
         Figure("start-up", "Python", "bare interpreter", median(taken["python"]) * 1e3, "ms"),
         Figure("start-up", "lockkit", "import lockkit, over a bare Python", imported, "ms").at_most(_IMPORT),
+        Figure("start-up", MEMORY, "import, connect and the first lock, over a bare Python", first, "ms"),
         Figure("start-up", store, "lockkit run x -- true, over true", run, "ms").at_most(_RUN),
     ]
