@@ -122,7 +122,12 @@ class Hold:
     @property
     def collected(self) -> bool:
         """Whether every handle is gone without having released it."""
-        return self.dropped or bool(self.handles and not any(handle() is not None for handle in self.handles))
+        if self.dropped:
+            return True
+        for handle in self.handles:  # asked for every hold at every beat, so no generator
+            if handle() is not None:
+                return False
+        return bool(self.handles)
 
     @property
     def given_up(self) -> bool:
