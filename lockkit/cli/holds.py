@@ -64,9 +64,13 @@ def find(client: Client, name: str) -> list[Stored]:
     return found
 
 
-def leave(lease: Lease) -> None:
-    """Let go of a hold without releasing it: nothing in this process renews, releases or mourns it any more."""
-    lease._hold.end()  # noqa: SLF001 (to this process it is over; the store keeps it until its deadline)
+def leave(client: Client, lease: Lease) -> None:
+    """Let go of a hold without releasing it: nothing in this process renews, releases or mourns it any more.
+
+    To this process it is over; the store keeps it until its deadline.
+    """
+    client.driver().heartbeat.withdraw(lease.token)
+    lease._hold.end()  # noqa: SLF001 (there is no public way to leave a hold standing)
 
 
 def _folder(client: Client) -> Path:

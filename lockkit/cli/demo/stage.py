@@ -245,4 +245,4 @@ def _leave_one(folder: Path) -> None:
     from lockkit.cli.holds import leave
 
     with connect(str(folder)) as client:
-        leave(client.lock(NAME, ttl=60.0, auto_renew=False, pulseless=True).acquire(timeout=5))
+        leave(client, client.lock(NAME, ttl=60.0, auto_renew=False, pulseless=True).acquire(timeout=5))
