@@ -95,7 +95,14 @@ class Harness(ABC):
         Claims past their deadline may be among them.
         """
 
-    def client(self, *, url: str | None = None, plugins: Sequence[object] = (), **settings: Any) -> Client:
+    def client(
+        self,
+        *,
+        url: str | None = None,
+        plugins: Sequence[object] = (),
+        task: str | None = None,
+        **settings: Any,
+    ) -> Client:
         """A new client, as independent of the others as a process of its own where that is possible.
 
         No file and no variable of this machine has a say in its settings.
@@ -109,7 +116,7 @@ class Harness(ABC):
             state_dir=str(self.scratch),
             **settings,
         )
-        return connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock)
+        return connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock, task=task)
 
     def open(self, options: OpenOptions | None = None) -> Backend:
         """The backend under test, without a client before it."""

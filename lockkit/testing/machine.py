@@ -132,6 +132,7 @@ class Machine(RuleBasedStateMachine):
         may_shorten: Collection[str] = (),
     ) -> Iterator[set[str]]:
         """Run one step and compare; what the body puts into the set may have come or been granted."""
+        # What has run out may be removed in the background, at any moment from then on.
         shaky = {held.id for held in self.holds if not self.valid(held)}
         if pending is not None:
             may_go = {*may_go, pending.claim_id}
@@ -148,6 +149,7 @@ class Machine(RuleBasedStateMachine):
             rows = self.harness.stored(name)
             now = self.harness.clock.now()
             after = {row.claim_id: row for row in rows if row.deadline is None or row.deadline > now}
+            may_go |= {held.id for held in self.holds if not self.valid(held)}
             for id_, row in before.items():
                 if id_ not in after and not _lapsed(row, now):
                     assert id_ in may_go, f"{guarantee}: {_show(row)} on {name!r} is gone, and was not to go"

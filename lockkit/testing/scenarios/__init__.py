@@ -6,7 +6,19 @@ import importlib
 
 __all__ = ["load"]
 
-_MODULES = ("ownership", "queueing", "validity", "lifetimes", "ambiguity", "names", "leaks", "layers")
+_MODULES = (
+    "ownership",
+    "queueing",
+    "validity",
+    "lifetimes",
+    "ambiguity",
+    "names",
+    "leaks",
+    "layers",
+    "forking",
+    "face",
+    "capabilities",
+)
 
 
 def load() -> None:

@@ -1,0 +1,127 @@
+"""Capability claims, in both directions: a store that claims more or less than it does is wrong."""
+
+from __future__ import annotations
+
+import os
+
+from lockkit.errors import CapabilityError, ConfigError, LockkitError
+from lockkit.facts import ClaimInfo
+from lockkit.lease import span
+from lockkit.testing.shapes import MUTEX, SEMAPHORE
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["declared"]
+
+
+@scenario("CAP-declared-before-and-after", None)
+def declared(stage: Stage) -> None:
+    """What is declared before opening is what an open store says."""
+    client = stage.client()
+    before = client.capabilities
+    client.driver()
+    assert client.capabilities == before == stage.backend().capabilities
+
+
+@scenario("CAP-shared", (SEMAPHORE,))
+def shared(stage: Stage) -> None:
+    """``shared``: two hold a semaphore of 2 at once; undeclared, it cannot be made."""
+    _either(stage, "shared", lambda: stage.holder(stage.client()))
+    if stage.harness.capabilities.shared:
+        assert len(stage.fill()) == len(stage.held()) == 2
+
+
+@scenario("CAP-process-bound", (MUTEX,))
+def process_bound(stage: Stage) -> None:
+    """``process_bound``: silence does not end such a claim; undeclared, it cannot be made."""
+    _either(stage, "process_bound", lambda: stage.holder(stage.client(), process_bound=True))
+    if stage.harness.capabilities.process_bound:
+        lease = stage.take(stage.holder(stage.client(), process_bound=True, auto_renew=False))
+        stage.harness.advance(2 * stage.harness.ttl)
+        assert stage.held() == [lease.claim_id]
+
+
+@scenario("CAP-min-hold", (MUTEX,))
+def min_hold(stage: Stage) -> None:
+    """``min_hold``: a release goes on blocking; undeclared, it cannot be asked for."""
+    ttl = stage.harness.ttl
+    _either(stage, "min_hold", lambda: stage.holder(stage.client(), min_hold=ttl / 2))
+    if stage.harness.capabilities.min_hold:
+        stage.take(stage.holder(stage.client(), min_hold=ttl / 2)).release()
+        assert len(stage.stored()) == 1
+
+
+@scenario("CAP-lock-delay", (MUTEX,))
+def lock_delay(stage: Stage) -> None:
+    """``lock_delay``: an ungraceful end goes on blocking; undeclared, it cannot be asked for."""
+    _either(stage, "lock_delay", lambda: stage.holder(stage.client(), lock_delay=stage.harness.ttl / 2))
+
+
+@scenario("CAP-extend", (MUTEX,))
+def extend(stage: Stage) -> None:
+    """``fixed_ttl``: then there is no extend; otherwise it works."""
+    lease = stage.take(stage.holder(stage.client(), auto_renew=False))
+    error = stage.work(lambda: lease.extend(2 * stage.harness.ttl)).error()
+    if stage.harness.capabilities.fixed_ttl:
+        assert isinstance(error, CapabilityError)
+    else:
+        assert error is None
+        assert lease.remaining() > stage.harness.ttl
+
+
+@scenario("CAP-ttl-limits", (MUTEX,))
+def ttl_limits(stage: Stage) -> None:
+    """``min_ttl`` and ``max_ttl`` work; beyond them nothing is asked."""
+    can, client = stage.harness.capabilities, stage.client()
+    for ttl in (can.min_ttl, can.max_ttl):
+        stage.take(stage.holder(client, ttl=ttl, auto_renew=False)).release()
+    for ttl in (can.min_ttl / 2, can.max_ttl * 2):
+        assert isinstance(stage.work(lambda ttl=ttl: stage.holder(client, ttl=ttl)).error(), ConfigError)  # type: ignore[misc]
+
+
+@scenario("CAP-drift-and-margin", (MUTEX,))
+def drift(stage: Stage) -> None:
+    """``drift`` and ``margin``: validity is shorter than the ttl by both, and by nothing else."""
+    client = stage.client()
+    lease = stage.take(stage.holder(client, auto_renew=False))
+    length = span(stage.harness.ttl, client.capabilities)
+    assert length < stage.harness.ttl
+    assert length - 0.5 < lease.remaining() <= length
+
+
+@scenario("CAP-scope", None)
+def scope(stage: Stage) -> None:
+    """``scope``: a demand for more is refused when the client is made; up to what is declared, it is fine."""
+    reach = ("process", "host", "fleet")
+    mine = reach.index(stage.harness.capabilities.scope)
+    for at, wanted in enumerate(reach):
+        error = stage.work(lambda wanted=wanted: stage.client(scope=wanted)).error()  # type: ignore[misc]
+        assert (error is None) == (at <= mine), f"scope={wanted!r}: {error!r}"
+
+
+@scenario("CAP-scope-seen-by-a-child", None)
+def scope_seen(stage: Stage) -> None:
+    """``scope``: a store that reaches beyond the process shows a hold to another process, and only such a store."""
+    if not hasattr(os, "fork"):
+        return
+    lease = stage.take(stage.holder(stage.client()))
+    from lockkit.testing.scenarios.forking import in_child
+
+    seen = in_child(lambda: [claim.claim_id for claim in _look(stage)])
+    expected = [] if stage.harness.capabilities.scope == "process" else [lease.claim_id]
+    assert seen == expected
+
+
+def _look(stage: Stage) -> tuple[ClaimInfo, ...]:
+    with stage.harness.client() as client:
+        return client.inspect(stage.name).claims
+
+
+def _either(stage: Stage, capability: str, make: object) -> None:
+    """Declared: it can be made. Undeclared: CapabilityError, before any I/O."""
+    assert callable(make)
+    error = stage.work(make).error()
+    if getattr(stage.harness.capabilities, capability):
+        assert error is None, f"{capability} is declared: {error!r}"
+    else:
+        assert isinstance(error, CapabilityError), f"{capability} is not declared: {error!r}"
+        assert isinstance(error, LockkitError)

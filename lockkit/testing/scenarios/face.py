@@ -1,0 +1,244 @@
+"""What users meet: deadlocks, reentrancy, detach, the short form, the decorator, notes, records, what inspect shows."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, LeaseLost, NotHeld
+from lockkit.facts import Skipped
+from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit.testing.shapes import MUTEX, SEMAPHORE
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["deadlock"]
+
+
+@scenario("L2-self-deadlock")
+def deadlock(stage: Stage) -> None:
+    """Waiting for one's own claim is refused at once; trying is a plain no; another thread, or a detached lease, waits."""
+    client = stage.client()
+    leases = stage.fill([client] * len(stage.shape.holders))
+    lock = stage.newcomer(client)
+    before = stage.stored()
+    for timeout in (None, 5.0):
+        try:
+            lock.acquire(timeout)
+        except DeadlockDetected as error:
+            assert error.name == stage.name  # noqa: PT017
+        else:
+            raise AssertionError("L2: it would have waited for itself")
+    assert lock.try_acquire() is None
+    assert stage.stored() == before
+    waiting = stage.waiting(lock)
+    for lease in leases:
+        lease.detach()
+    try:
+        lock.acquire(0.05)
+    except AcquireTimeout:
+        pass
+    for lease in leases:
+        lease.release()
+    waiting.result().release()
+
+
+@scenario("L2-no-false-deadlock", (SEMAPHORE,))
+def no_false_deadlock(stage: Stage) -> None:
+    """A second permit for the same thread is no deadlock while there is room."""
+    client = stage.client()
+    lock = stage.holder(client)
+    first, second = stage.kept(lock.acquire(1.0)), stage.kept(lock.acquire(1.0))
+    assert first.fence < second.fence
+    assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
+        "another thread just waits"
+    )
+
+
+@scenario("S4-reentrant", (MUTEX,))
+def reentrant(stage: Stage) -> None:
+    """A re-entrant hold keeps its fence and ends with its outermost level, in whatever order; only for its own thread."""
+    client = stage.client()
+    lock = client.lock(stage.name, ttl=stage.harness.ttl, reentrant=True)
+    outer = stage.kept(lock.acquire(1.0))
+    inner = stage.kept(lock.acquire(1.0))
+    assert inner.fence == outer.fence
+    assert inner.claim_id == outer.claim_id
+    assert len(stage.stored()) == 1
+    assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
+        "not for another thread"
+    )
+    assert stage.client().lock(stage.name, reentrant=True).try_acquire() is None, "not for another client"
+    assert outer.release().outcome == "KEPT"
+    assert outer.release().outcome == "KEPT", "idempotent"
+    assert inner.valid()
+    assert len(stage.held()) == 1
+    assert inner.release().outcome == "RELEASED"
+    assert stage.stored() == []
+    plain = client.lock(stage.name)
+    assert isinstance(
+        stage.work(lambda: client.semaphore(stage.name, 2, reentrant=True)).error(), ConfigError
+    )
+    with plain.acquire(1.0):
+        assert plain.try_acquire() is None
+
+
+@scenario("S4-reentrant-lost", (MUTEX,))
+def reentrant_lost(stage: Stage) -> None:
+    """A lost hold is not entered again: LeaseLost, or (once the loss was noticed) a hold of its own, by a larger fence."""
+    lock = stage.client().lock(stage.name, ttl=stage.harness.ttl, reentrant=True, auto_renew=False)
+    outer = stage.kept(lock.acquire(1.0))
+    stage.harness.advance(stage.harness.ttl * 1.01)
+    try:
+        inner = stage.kept(lock.acquire(1.0))
+    except LeaseLost:
+        assert stage.held() == []
+    else:
+        assert inner.valid()
+        assert inner.fence > outer.fence, "S5: it runs under a hold that had lapsed"
+        assert stage.held() == [inner.claim_id]
+    assert not outer.valid()
+
+
+@scenario("L4-short-form")
+def short_form(stage: Stage) -> None:
+    """``with lock:`` keeps one lease for each thread, and LeaseLost at the end says that it was lost."""
+    lock = stage.holder(stage.client(), auto_renew=False)
+    assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
+    with lock:
+        assert lock.lease.valid()
+        assert len(stage.stored()) == 1
+        assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld), "another thread's"
+    assert stage.stored() == []
+
+    def lost() -> None:
+        with lock:
+            stage.harness.advance(stage.harness.ttl * 1.01)
+
+    assert isinstance(stage.work(lost).error(), LeaseLost)
+
+    def lost_and_failed() -> None:
+        with lock:
+            stage.harness.advance(stage.harness.ttl * 1.01)
+            raise KeyError("mine")
+
+    assert isinstance(stage.work(lost_and_failed).error(), KeyError), "the body's exception wins"
+
+
+@scenario("L4-decorator", (MUTEX,))
+def decorator(stage: Stage) -> None:
+    """``locked`` names its lock from the arguments, skips or raises when busy, and refuses bad templates at once."""
+    ours, theirs = stage.client(), stage.client()
+    ran: list[object] = []
+
+    @ours.locked("invoice:{invoice_id}/{copy}", timeout=0, on_busy="skip")
+    def bill(invoice_id: int, copy: str = "a") -> str:
+        ran.append(invoice_id)
+        assert len(stage.held(f"invoice:{invoice_id}/{copy}")) == 1
+        return "done"
+
+    @ours.locked("invoice:{invoice_id}/a", timeout=0)
+    def strict(invoice_id: int) -> str:
+        return f"done {invoice_id}"
+
+    assert bill(7) == "done"
+    assert bill(invoice_id=8, copy="b") == "done"
+    lease = stage.take(theirs.lock("invoice:7/a", ttl=stage.harness.ttl))
+    skipped = bill(7)
+    assert isinstance(skipped, Skipped)
+    assert not skipped
+    assert skipped.holder is not None
+    assert skipped.holder.claim_id == lease.claim_id
+    assert skipped.since is not None
+    assert ran == [7, 8]
+    assert bill(9) == "done"
+    assert isinstance(stage.work(lambda: strict(7)).error(), AcquireTimeout)
+    assert ours.stats()["skipped"] == 1
+    for template in ("{nobody}", "{", "a\0b"):
+        bad = ours.locked(template)
+        assert isinstance(stage.work(lambda bad=bad: bad(lambda x: x)).error(), ConfigError), template  # type: ignore[misc]
+    assert ours.names() == ["invoice:7/a"]
+
+
+@scenario("S1-inspect")
+def inspect(stage: Stage) -> None:
+    """``inspect`` shows holders and waiters in order, who they are, and never a token."""
+    clients = [stage.client(task=f"job-{at}") for at in range(len(stage.shape.holders))]
+    leases = stage.fill(clients, note={"why": "kit"})
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    info = stage.client().inspect(stage.name)
+    assert [claim.claim_id for claim in info.holders] == [lease.claim_id for lease in leases]
+    assert [claim.fence for claim in info.holders] == [lease.fence for lease in leases]
+    assert [claim.owner.task for claim in info.holders] == [client.owner.task for client in clients]
+    assert len(info.waiters) == 1
+    assert [claim.position for claim in info.claims] == list(range(len(info.claims)))
+    head = info.holders[0]
+    assert head.owner.pid == clients[0].owner.pid
+    assert head.note == {"why": "kit"}
+    assert head.ttl == stage.harness.ttl
+    assert abs(head.since - stage.harness.clock.wall()) < 5.0
+    assert head.deadline is not None
+    assert abs(head.deadline - head.renewed - stage.harness.ttl) < 0.1
+    for lease in leases:
+        assert lease.token not in repr(info)
+        assert lease.token not in repr(lease)
+        lease.release()
+    waiting.result().release()
+    assert stage.client().inspect(stage.name).claims == ()
+
+
+@scenario("S1-notes-and-records", None)
+def notes(stage: Stage) -> None:
+    """Notes of a claim reach its holder, within their limit; records outlive claims and are versioned."""
+    client, other = stage.client(), stage.client()
+    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, note={"a": 1, "b": 2}))
+    assert other.annotate(stage.name, lease.claim_id, {"b": None, "ask_release": True})
+    assert not other.annotate(stage.name, "0" * 12, {"b": None})
+    stage.until(lambda: lease.requests.get("ask_release") is True, "the holder is told")
+    assert other.inspect(stage.name).holders[0].note == {"a": 1, "ask_release": True}
+    huge = {"x": "y" * NOTE_LIMIT}
+    assert isinstance(
+        stage.work(lambda: other.annotate(stage.name, lease.claim_id, huge)).error(), ConfigError
+    )
+    assert client.record(stage.name) is None
+    assert other.put_record(stage.name, {"last": "kit"}, 0).version == 1
+    assert isinstance(stage.work(lambda: client.put_record(stage.name, {}, 0)).error(), Conflict)
+    assert client.put_record(stage.name, {"last": "again"}, 1).version == 2
+    lease.release()
+    record = other.record(stage.name)
+    assert record is not None
+    assert (record.value, record.version) == ({"last": "again"}, 2)
+
+
+@scenario("S7-errors-pickle", None)
+def errors_pickle(stage: Stage) -> None:
+    """What a caller is told crosses processes with its name and holder."""
+    stage.fill()
+    error = stage.work(lambda: stage.newcomer(stage.client()).acquire(0.05)).error()
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert isinstance(copy, AcquireTimeout)
+    assert isinstance(error, AcquireTimeout)
+    assert (copy.name, copy.holder, str(copy)) == (error.name, error.holder, str(error))
+
+
+@scenario("S2-turns", None)
+def turns(stage: Stage) -> None:
+    """Five workers take turns: all are served, no two at once."""
+    inside, order, overlap = threading.Lock(), list[int](), list[int]()
+
+    def play(worker: int) -> None:
+        lock = stage.holder(stage.client())
+        for _ in range(5):
+            with lock.acquire(20.0) as lease:
+                if not inside.acquire(blocking=False):
+                    overlap.append(worker)
+                else:
+                    order.append(lease.fence)
+                    lease.ensure_held()
+                    inside.release()
+
+    works = [stage.work(lambda worker=worker: play(worker)) for worker in range(5)]  # type: ignore[misc]
+    for work in works:
+        work.result(30.0)
+    assert overlap == []
+    assert len(order) == 25
+    assert order == sorted(set(order)), "S4: fences in the order of the grants"

@@ -1,0 +1,125 @@
+"""Forks: the child's handles are inert, the parent loses nothing, and the other way round."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from lockkit.errors import NotHeld
+from lockkit.testing.stage import NotApplicable, Stage, scenario
+
+__all__ = ["in_child"]
+
+
+def in_child(call: Callable[[], Any]) -> Any:
+    """What ``call`` returns in a forked child, by way of JSON; the child ends without any goodbye."""
+    if not hasattr(os, "fork"):
+        raise NotApplicable("there is no fork here")
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
+        child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            try:
+                answer = {"result": call()}
+            except BaseException:
+                answer = {"error": traceback.format_exc()}
+            os.write(writer, json.dumps(answer).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = json.loads(pipe.read() or b"{}")
+    os.waitpid(child, 0)
+    assert "result" in answer, f"in the child: {answer.get('error', 'it died')}"
+    return answer["result"]
+
+
+@scenario("S7-fork-holder")
+def fork_holder(stage: Stage) -> None:
+    """A child of a holder has inert handles: not valid, releases nothing, says no goodbye; the parent is unaffected."""
+    client = stage.client()
+    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl))
+    before = [(row.claim_id, row.fence, row.state) for row in stage.stored()]
+
+    def child() -> dict[str, object]:
+        answers: dict[str, object] = {
+            "valid": lease.valid(),
+            "remaining": lease.remaining(),
+            "release": lease.release().outcome,
+            "leases": len(client.leases()),
+        }
+        try:
+            lease.ensure_held()
+        except NotHeld:
+            answers["ensure_held"] = "NotHeld"
+        client.close()
+        return answers
+
+    assert in_child(child) == {
+        "valid": False,
+        "remaining": 0.0,
+        "release": "KEPT",
+        "leases": 0,
+        "ensure_held": "NotHeld",
+    }
+    assert [(row.claim_id, row.fence, row.state) for row in stage.stored()] == before
+    stage.steady(lease.valid, "S7: the parent lost its hold to a child", 2 * stage.harness.short_ttl)
+    lease.confirm()
+    assert lease.release().outcome == "RELEASED"
+
+
+@scenario("S7-fork-then-work")
+def fork_then_work(stage: Stage) -> None:
+    """The child may use the same client: it starts afresh, and is kept out by its parent's hold where it can see it."""
+    client = stage.client()
+    leases = stage.fill([client] * len(stage.shape.holders))
+    if stage.harness.capabilities.scope == "process":
+        raise NotApplicable("nothing of this store reaches another process")
+
+    def child() -> list[object]:
+        busy = stage.newcomer(client).try_acquire() is None
+        other = stage.shape.holders[0].lock(client, "kit/child", ttl=stage.harness.ttl).acquire(2.0)
+        fence = other.fence
+        return [busy, other.valid(), other.release().outcome, fence > 0]
+
+    assert in_child(child) == [True, True, "RELEASED", True]
+    for lease in leases:
+        lease.confirm()
+
+
+@scenario("S7-fork-child-holds")
+def fork_child_holds(stage: Stage) -> None:
+    """The other way round: what a child takes and leaves behind does not become its parent's."""
+    if stage.harness.capabilities.scope == "process":
+        raise NotApplicable("nothing of this store reaches another process")
+    client = stage.client()
+    stage.take(stage.shape.holders[0].lock(client, "kit/warm")).release()
+
+    def child() -> str:
+        lease = stage.holder(client, ttl=stage.harness.ttl).acquire(2.0)
+        return lease.claim_id
+
+    left = in_child(child)
+    assert left not in [lease.claim_id for lease in client.leases()]
+    stage.harness.advance(stage.harness.ttl * 1.01)
+    stage.fill()
+    assert left not in stage.held()
+
+
+@scenario("S7-fork-while-waiting")
+def fork_while_waiting(stage: Stage) -> None:
+    """A child forked while its parent waits does not disturb the wait."""
+    leases = stage.fill()
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    assert in_child(lambda: [lease.valid() for lease in leases]) == [False] * len(leases)
+    assert not waiting.done
+    for lease in leases:
+        lease.release()
+    waiting.result().release()
