@@ -18,13 +18,18 @@ class ShiftedClock:
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._stood: tuple[float, float] | None = None
         self._mutex = threading.Lock()
 
     def now(self) -> float:
-        return SYSTEM.now() + self._ahead
+        return (self._stood[0] if self._stood else SYSTEM.now()) + self._ahead
 
     def wall(self) -> float:
-        return SYSTEM.wall() + self._ahead
+        return (self._stood[1] if self._stood else SYSTEM.wall()) + self._ahead
+
+    def freeze(self) -> None:
+        """From now on no time passes but by :meth:`advance`."""
+        self._stood = SYSTEM.now(), SYSTEM.wall()
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward."""

@@ -135,6 +135,9 @@ class Harness(ABC):
         while (left := end - self.clock.now()) > 0:
             time.sleep(left)
 
+    def freeze(self) -> None:  # noqa: B027 - real time cannot
+        """Let no time pass but by :meth:`advance`, where that is possible: then a run of the state machine replays."""
+
     def crash(self, client: Client) -> None:
         """Let a client vanish without a goodbye: nothing of it speaks to the store again, nothing is released."""
         driver = client.driver()

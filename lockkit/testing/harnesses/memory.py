@@ -41,6 +41,9 @@ class MemoryHarness(Harness):
     def advance(self, seconds: float) -> None:
         self._shifted.advance(seconds)
 
+    def freeze(self) -> None:
+        self._shifted.freeze()
+
     def stored(self, name: str) -> list[StoredClaim]:
         with self._store.mutex:
             queue = self._store.queues.get(name)

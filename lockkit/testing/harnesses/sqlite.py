@@ -45,6 +45,9 @@ class SqliteHarness(Harness):
     def advance(self, seconds: float) -> None:
         self._shifted.advance(seconds)
 
+    def freeze(self) -> None:
+        self._shifted.freeze()
+
     def stored(self, name: str) -> list[StoredClaim]:
         if not self.path.exists():
             return []
