@@ -93,7 +93,10 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
         )
         return Granted(row.fence, now / 1e6) if extended else None
     if place < prefix(rows):
-        key, seen = (store.namespace, terms.name, claim.token), (row.fence, row.capacity)
+        key, seen = (
+            (store.namespace, terms.name, claim.token),
+            (row.fence, row.capacity, _pulse(store, terms)),
+        )
         granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(store, terms, at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
     chosen = [rows[at] for at in blockers(rows, place)]
@@ -152,6 +155,11 @@ def _deadlines(store: Store, terms: Terms, now: int) -> tuple[int, int, int]:
     )
 
 
+def _pulse(store: Store, terms: Terms, *, waits: bool = False) -> str:
+    """The FIFO that stands for a claim's owner: none for a holder that lives by its ttl alone."""
+    return "" if terms.pulseless and not waits else store.house.name()
+
+
 def _values(store: Store, claim: Claim, note: str | None, now: int, *, waits: bool = False) -> Params:
     """A new row; its third value is the fence that it proposes."""
     terms = claim.terms
@@ -161,5 +169,5 @@ def _values(store: Store, claim: Claim, note: str | None, now: int, *, waits: bo
     return (
         store.namespace, terms.name, wall, claim.token, terms.weight, terms.capacity, terms.process_bound,
         deadline, silence, known.ttl, now, hold_end, known.min_hold, known.lock_delay,
-        store.boot, wall - now, store.house.name(), known.info, note,
+        store.boot, wall - now, _pulse(store, terms, waits=waits), known.info, note,
     )  # fmt: skip

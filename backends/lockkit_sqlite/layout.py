@@ -63,7 +63,7 @@ DDL = (
         lock_delay INTEGER NOT NULL,
         boot TEXT NOT NULL,
         epoch INTEGER NOT NULL,
-        fifo TEXT NOT NULL,               -- the client's pulse and bell
+        fifo TEXT NOT NULL,               -- the client's pulse and bell; '' for a holder without
         info TEXT NOT NULL,               -- JSON: v, kind, owner
         note TEXT,                        -- JSON
         asked INTEGER NOT NULL DEFAULT 0, -- the note was changed by others

@@ -127,6 +127,8 @@ def _state(rows: Sequence[Row], place: int) -> ClaimState:
 def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, str]:
     if row.boot != boot:
         return False, "another boot: the machine was restarted since"
+    if not row.fifo:
+        return None, "no process stands behind it; its ttl rules"
     if health == ALIVE:
         return True, "its pulse answers"
     if health == DEAD:

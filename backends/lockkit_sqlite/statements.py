@@ -71,7 +71,7 @@ _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
     deadline = max(deadline, CASE WHEN process_bound THEN deadline ELSE min(?4 + ttl, hold_end) + lock_delay END)"""
 
-GRANT = f"""UPDATE claims SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7
+GRANT = f"""UPDATE claims SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
     WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
 RENEW_ONE = f"UPDATE claims SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"

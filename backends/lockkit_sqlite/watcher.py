@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from lockkit_sqlite.failures import inherited
-from lockkit_sqlite.pulse import ALIVE, DEAD, Health, Pulse, new_pulse, open_bell, probe, still_read
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, new_pulse, open_bell, probe, still_read
 
 __all__ = ["REGISTRY", "BellWatch", "House", "Registry"]
 
@@ -103,7 +103,9 @@ class House:
                     self._registry.listen(self.pulse.descriptor, self)
 
     def health(self, name: str) -> Health:
-        """Whether the owner of a FIFO lives."""
+        """Whether the owner of a FIFO lives; UNKNOWN for the empty name, that of a claim without a pulse."""
+        if not name:
+            return UNKNOWN
         if self.pulse is not None and name == self.pulse.name:
             return ALIVE
         with self._registry.lock:

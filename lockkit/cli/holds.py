@@ -18,9 +18,8 @@ from lockkit.places import private_dir, state_place
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.leases import Lease
 
-__all__ = ["Stored", "find", "keep", "leave"]
+__all__ = ["Stored", "find", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +61,6 @@ def find(client: Client, name: str) -> list[Stored]:
         if isinstance(handle, dict) and handle.get("name") == name:
             found.append(Stored(path, handle))
     return found
-
-
-def leave(client: Client, lease: Lease) -> None:
-    """Let go of a hold without releasing it: nothing in this process renews, releases or mourns it any more.
-
-    To this process it is over; the store keeps it until its deadline.
-    """
-    client.driver().heartbeat.withdraw(lease.token)
-    lease._hold.end()  # noqa: SLF001 (there is no public way to leave a hold standing)
 
 
 def _folder(client: Client) -> Path:

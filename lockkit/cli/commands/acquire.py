@@ -173,5 +173,5 @@ def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool)
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
             f"lockkit release {lease.name} ends it"
         )
-    holds.leave(client, lease)
+    lease.hand_over()
     return exits.OK

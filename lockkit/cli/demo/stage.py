@@ -242,7 +242,5 @@ def _nothing_left(folder: Path) -> Check:
 
 
 def _leave_one(folder: Path) -> None:
-    from lockkit.cli.holds import leave
-
     with connect(str(folder)) as client:
-        leave(client, client.lock(NAME, ttl=60.0, auto_renew=False, pulseless=True).acquire(timeout=5))
+        client.lock(NAME, ttl=60.0, auto_renew=False, pulseless=True).acquire(timeout=5).hand_over()
