@@ -239,7 +239,13 @@ class Client:
         """What the store and the plugins have to say about their health."""
         findings = list(self._ask(lambda driver, budget: driver.backend.check(budget)))
         for outcome in self.plugins.notify("lockkit_health", client=self):
-            if isinstance(outcome.value, Iterable):
+            if outcome.error is not None:
+                findings.append(
+                    Finding(
+                        f"plugin {outcome.plugin}", "error", f"its health check failed: {outcome.error!r}"
+                    )
+                )
+            elif isinstance(outcome.value, Iterable):
                 findings.extend(found for found in outcome.value if isinstance(found, Finding))
         return findings
 

@@ -221,7 +221,8 @@ def meant(word: object, allowed: Iterable[str]) -> str | None:
     """``did you mean ...?`` for a word that resembles one of those allowed, else None."""
     from difflib import get_close_matches  # only ever needed for an error
 
-    close = get_close_matches(word, list(allowed), n=1) if isinstance(word, str) else []
+    known = list(allowed)
+    close = get_close_matches(word, known, n=1) if isinstance(word, str) and word not in known else []
     return f"did you mean {close[0]}?" if close else None
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from lockkit._version import __version__
 from lockkit.errors import ConfigError
 from lockkit.settings import redact
 
@@ -69,7 +70,8 @@ def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
     if store is not None:
         needed = f"lockkit[{store.extra}]" if store.extra else "lockkit"
         return ConfigError(
-            f"the plugin for {scheme}: URLs, {store.module}, is not installed", hint=f'pip install "{needed}"'
+            f"no store for {scheme}: URLs is installed: this lockkit ({__version__}) came without {store.module}",
+            hint=f'a version that has it: pip install --upgrade "{needed}"',
         )
     close = get_close_matches(scheme, {*known, *SCHEMES}, n=1)
     hint = f"did you mean {close[0]}:? There are" if close else "there are"

@@ -135,6 +135,17 @@ def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
             release.interrupts.append(interrupt)
             report = HookReport(plugin, "UNKNOWN", error=repr(interrupt))
         release.hooks.append(report)
+        told = {"plugin": plugin, "outcome": report.outcome, "error": report.error}
+        yield Notify(
+            Event(
+                "cleanup",
+                release.hold.name,
+                release.hold.claim_id,
+                release.hold.fence,
+                duration=report.duration,
+                data=told,
+            )
+        )
         if report.outcome == "RUNNING":
             yield Notify(_alert(release, "cleanup_overrun", "P1", f"cleanup {plugin!r} overran its budget"))
     release.cleaned = now() - began

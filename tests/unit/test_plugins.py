@@ -431,7 +431,8 @@ def test_a_missing_plugin_says_what_to_install(monkeypatch, scheme):
     monkeypatch.setattr(manager, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as raised:
         build().backend(f"{scheme}://host")
-    assert raised.value.hint == f'pip install "lockkit[{SCHEMES[scheme].extra}]"'
+    assert raised.value.hint.endswith(f'pip install --upgrade "lockkit[{SCHEMES[scheme].extra}]"')
+    assert SCHEMES[scheme].module in str(raised.value)
 
 
 def test_a_missing_client_library_says_what_to_install():

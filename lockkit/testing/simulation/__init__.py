@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from lockkit.testing.simulation.report import incident, seeded, shrunk
+from lockkit.testing.simulation.report import incident, schedules, shrunk
 from lockkit.testing.simulation.setups import SETUPS, explore
 from lockkit.testing.simulation.world import Faults, Setup, World
 
-__all__ = ["SETUPS", "Faults", "Setup", "World", "explore", "incident", "seeded", "shrunk"]
+__all__ = ["SETUPS", "Faults", "Setup", "World", "explore", "incident", "schedules", "shrunk"]

@@ -54,6 +54,7 @@ class Checks:
         self._holds: list[tuple[Client, Hold, int]] = []
         self._invalid: list[tuple[Client, Hold]] = []
         self._told: dict[int, int] = {}
+        self._removing: set[int] = set()
 
     # -- told by the clients
 
@@ -121,9 +122,13 @@ class Checks:
         world, now = self.world, self.world.clock.now()
         for claim in request.claims:
             acquisition = world.acquisition(claim)
-            if request.method == "renew" and acquisition in client.heartbeat.withdrawn:
-                world.violated("S9-renew", f"{request} was sent after {claim.token} was withdrawn")
+            if request.method == "renew":
+                if acquisition in client.heartbeat.withdrawn:
+                    world.violated("S9-renew", f"{request} was sent after {claim.token} was withdrawn")
+                elif acquisition in self._removing:
+                    world.violated("S9-renew", f"{request} was sent after the removal of {claim.token}")
             if request.removes:
+                self._removing.add(acquisition)
                 for owner, hold, held in self._holds:
                     if owner is client and held == acquisition and hold.valid(now):
                         world.violated("S9-valid", f"{request} was sent while {claim.token} is valid")

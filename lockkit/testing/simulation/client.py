@@ -118,6 +118,8 @@ class Worker(Actor):
         self.waiter: Member | None = None
         self.hooks_run: set[str] = set()
         self.began = 0.0
+        self.keeps = 0.0
+        """Until when it keeps what it holds, if nobody hurries it."""
         self._handle: _Handle | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
@@ -163,6 +165,8 @@ class Worker(Actor):
         self.attempt.sent = False
         self.attempt = None
         self.state = "holding"
+        # Unlike for each, so that holders of one lock leave one by one.
+        self.keeps = self.client.world.clock.now() + 0.7 * (1 + self.client.world.clients.index(self.client))
 
     # -- release
 
@@ -205,6 +209,8 @@ class Worker(Actor):
         """When it wants to go on by itself; None if it waits for something else."""
         if isinstance(self.effect, Pause | WaitForWake):
             return self.effect.until
+        if self.state == "holding" and self.client.world.calm:
+            return self.keeps
         return None
 
     def step(self) -> None:

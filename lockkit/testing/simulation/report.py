@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 from lockkit.testing.simulation.setups import explore
 from lockkit.testing.simulation.world import Setup, World
 
-__all__ = ["incident", "seeded", "shrunk"]
+__all__ = ["incident", "schedules", "shrunk"]
 
 
-def incident(world: World, schedule: bytes) -> str:
-    """The story of a run up to its first broken promise, one line a step."""
-    first = world.violations[0]
+def incident(world: World, schedule: bytes, name: str | None = None) -> str:
+    """The story of a run up to its first broken promise (of that ``name``), one line a step."""
+    first = next(each for each in world.violations if name in (None, each.name))
     setup = world.setup
     return "\n".join([
         f"{first.name}: {first.what}",
@@ -19,13 +22,11 @@ def incident(world: World, schedule: bytes) -> str:
     ])  # fmt: skip
 
 
-def seeded(setup: Setup, seed: int, longest: int = 200) -> tuple[World, bytes]:
-    """Run the schedule that a number stands for; the same number, the same run, on every machine."""
-    import random
-
-    source = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    schedule = source.randbytes(source.randrange(20, longest))
-    return explore(setup, schedule), schedule
+def schedules(count: int, longest: int = 200) -> Iterator[bytes]:
+    """Schedules by number: the same ones on every machine."""
+    for seed in range(count):
+        source = random.Random(seed)
+        yield source.randbytes(source.randrange(20, longest))
 
 
 def shrunk(setup: Setup, schedule: bytes, name: str) -> bytes:

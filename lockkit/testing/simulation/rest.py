@@ -33,7 +33,7 @@ class Rest:
         self._fits: dict[str, tuple[float, bool]] = {}
         """Since when a claim fits and is not held, and whether a request made it fit: nobody announces an expiry."""
         self._turn = 0
-        self._began = world.clock.now()
+        self._began = float("-inf") if world.faultless else world.clock.now() + POLL_CAP + _SLACK
 
     def come(self) -> None:
         """Run to the end."""
@@ -73,8 +73,12 @@ class Rest:
                 break
             world.take(self._sleeper(until - world.clock.now()))
             self._promptly()
+        for client in world.clients:
+            if client.orphans.entries and not client.dead:
+                world.violated("S11", f"{client.name} never removes {list(client.orphans.entries)}")
         stuck = [worker.label for client in world.clients for worker in client.workers if self._waits(worker)]
-        world.violated("L3", f"nothing moves any more, or for ever: {stuck} wait")
+        if stuck or not world.violations:
+            world.violated("L3", f"nothing moves any more, or for ever: {stuck} wait")
 
     def _lapse(self) -> None:
         """Somebody looks at every queue, which removes what has lapsed."""
@@ -138,7 +142,7 @@ class Rest:
                 since, announced = self._fits.setdefault(row.token, (now, world.executed))
                 limit = POLL_CAP + _SLACK
                 heard = worker.waiter is not None and not worker.waiter.missed
-                if announced and heard and since > self._began + limit:
+                if announced and heard and since > self._began:
                     limit = _HAND_OFF if isinstance(worker.effect, WaitForWake) else limit
                 if now - since > limit:
                     self._fits[row.token] = (now, False)

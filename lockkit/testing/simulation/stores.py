@@ -17,7 +17,7 @@ from lockkit.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from lockkit.testing.simulation.clock import VirtualClock
 from lockkit.testing.simulation.network import Job, Request
 
-__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "StoredRow"]
+__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "StoredRow", "memory"]
 
 LATEST_CREATE = 30.0
 """Seconds after which a creating acquire is refused as late (the ``not_after`` of a store with a network before it)."""
@@ -27,7 +27,7 @@ _OWNER = Owner(host="simulated")
 
 
 @functools.cache
-def _memory() -> tuple[Callable[..., Backend], Callable[..., Any]]:
+def memory() -> tuple[Callable[..., Backend], Callable[..., Any]]:
     """Backend and store classes of the memory store, found as anybody's plugin is found.
 
     The core imports no backend; and a store opened by its URL is kept for the life of the process, which thousands of
@@ -93,7 +93,7 @@ class Atomic:
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        backend_type, store_type = _memory()
+        backend_type, store_type = memory()
         self.store: Any = store_type(clock)
         self.backend: Backend = backend_type(self.store, OpenOptions(owner=_OWNER, clock=clock))
 

@@ -89,6 +89,7 @@ class World:
         self.terms: dict[str, Terms] = {}
         self.patience = patience
         self.calm = False
+        self.faultless = True
         plans = [plan for client in setup.clients for worker in client for plan in worker]
         self.names = sorted({plan.terms.name for plan in plans})
         self.checks = Checks(self)
@@ -277,7 +278,7 @@ class World:
                     continue
                 if worker.ready():
                     steps.append((6, worker.step))
-                elif worker.state == "holding":
+                elif worker.state == "holding" and (not self.calm or worker.keeps <= now):
                     steps.append((2, worker.start_release))
             if client.heartbeat.next() <= now:
                 steps.append((4, client.heartbeat.beat))
@@ -423,6 +424,7 @@ class World:
 
     def _spend(self, what: Callable[[], None]) -> None:
         self._left -= 1
+        self.faultless = False
         what()
 
     def _pause(self, client: Client) -> None:
