@@ -1,0 +1,263 @@
+"""The mutants: what is broken, and which promise notices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lockkit.testing.mutants import layers, protocol, stores
+from lockkit.testing.mutants.mutant import Mutant
+from lockkit.testing.simulation.world import NO_FAULTS, Faults
+
+__all__ = ["MUTANTS"]
+
+_STOPS = replace(NO_FAULTS, pause=2, sleep=2, budget=30)
+_HANGS = replace(NO_FAULTS, hang=3, sleep=1, deaf=2, budget=60)
+_LINK = replace(NO_FAULTS, drop=3, delay=3, refuse=1, sleep=1, deaf=1, budget=40)
+_INTERRUPTS = replace(NO_FAULTS, cancel=3, budget=40)
+_LATE = replace(NO_FAULTS, delay=4, drop=1, cancel=1, sleep=1, budget=40)
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "release-without-compare",
+        "release removes whoever is first, whatever the token",
+        "S7",
+        faults=Faults(),
+        wrap=layers.ReleaseWithoutCompare,
+        scenarios=("S7-stale-release",),
+    ),
+    Mutant(
+        "renew-re-creates",
+        "a renewal of a claim that is gone brings it back",
+        "S5",
+        faults=_STOPS,
+        wrap=layers.RenewCreates,
+        scenarios=("S5-late-renewal",),
+    ),
+    Mutant(
+        "token-per-client",
+        "all acquisitions of a client bear one token",
+        "S7",
+        faults=_LATE,
+        patch=protocol.token_per_client,
+    ),
+    Mutant(
+        "flag-based-validity",
+        "a hold is valid until a heartbeat has noticed that it is not",
+        "S3",
+        faults=_STOPS,
+        patch=protocol.flag_validity,
+        scenarios=("S3-paused-past-ttl",),
+    ),
+    Mutant(
+        "hold-without-re-ask",
+        "a waiter that was woken takes itself for the holder",
+        "S3",
+        patch=protocol.holds_after_wake,
+    ),
+    Mutant(
+        "wait-without-re-ask",
+        "a waiter whose wake was lost is not told by its heartbeat to ask again",
+        "L3",
+        faults=replace(NO_FAULTS, deaf=3, budget=20),
+        patch=protocol.no_poll,
+    ),
+    Mutant(
+        "purge-heads-only",
+        "a lapsed claim in the middle of the queue stays, and can be renewed",
+        "S5",
+        setup="semaphore-atomic",
+        faults=_STOPS,
+        patch=stores.purges_heads_only,
+        scenarios=("L1-middle-holder-dies",),
+        only="memory",
+    ),
+    Mutant(
+        "skip-instead-of-purge",
+        "what has lapsed is passed over and stays",
+        "S2",
+        setup="mutex-statements",
+        faults=_STOPS,
+        store=stores.SkipsLapsed,
+    ),
+    Mutant(
+        "watch-the-predecessor",
+        "a waiter for a semaphore watches the claim before it and no other",
+        "L3-hand-off",
+        setup="semaphore-statements",
+        faults=NO_FAULTS,
+        patch=stores.watches_the_predecessor,
+    ),
+    Mutant(
+        "heartbeat-grants",
+        "a heartbeat takes an offer for its owner and so makes a lease that nobody knows of",
+        "S12-heartbeat",
+        faults=_HANGS,
+        wrap=layers.HeartbeatGrants,
+        scenarios=("S2-slow-offer",),
+    ),
+    Mutant(
+        "heartbeat-extends-unread",
+        "a heartbeat without a lease keeps a claim HELD",
+        "S11-heartbeat",
+        setup="delays-atomic",
+        faults=_HANGS,
+        wrap=layers.HeartbeatExtendsUnread,
+        scenarios=("S2-grant-without-lease",),
+    ),
+    Mutant(
+        "late-acquire-after-release",
+        "a hold whose acquire was UNKNOWN is released and not abandoned, and then the late copy comes",
+        "S12",
+        faults=_LATE,
+        patch=protocol.forgets_doubt,
+        scenarios=("S12-late-after-success",),
+        only="memory",
+    ),
+    Mutant(
+        "no-tombstone",
+        "abandon leaves nothing by which a late copy is recognised",
+        "S12",
+        faults=_LATE,
+        wrap=layers.NoTombstone,
+        scenarios=("S12-abandon-first",),
+        only="memory",
+    ),
+    Mutant(
+        "replay-not-marked",
+        "a claim that was created by a replay leaves no tombstone when it lapses",
+        "S5",
+        faults=_LATE,
+        patch=stores.replay_not_marked,
+    ),
+    Mutant(
+        "renewal-after-release",
+        "the claim stays in the heartbeat after its release was sent",
+        "S9-renew",
+        faults=_LINK,
+        patch=protocol.renews_after_release,
+    ),
+    Mutant(
+        "valid-after-release",
+        "valid() stays true after the release was sent",
+        "S9-valid",
+        faults=NO_FAULTS,
+        patch=protocol.valid_after_release,
+    ),
+    Mutant(
+        "acquire-reports-only",
+        "acquire on an own HELD claim reports it and does not move its deadline",
+        "S3",
+        faults=_LINK,
+        wrap=layers.ReportsOnly,
+        scenarios=("S3-extend",),
+    ),
+    Mutant(
+        "late-renewal-shortens",
+        "a renewal sets the deadline outright",
+        "SHORTENED",
+        faults=_LINK,
+        store=stores.LateRenewalShortens,
+    ),
+    Mutant(
+        "death-purges-lingering",
+        "the death of a process removes what min_hold and lock_delay keep",
+        "LINGER",
+        setup="delays-statements",
+        faults=replace(NO_FAULTS, crash=2, budget=20),
+        store=stores.DeathPurgesLingering,
+    ),
+    Mutant(
+        "evict-at-once",
+        "evict removes a holder that can still believe in its hold",
+        "S3",
+        faults=replace(NO_FAULTS, evict=1, budget=20),
+        wrap=layers.EvictsAtOnce,
+        scenarios=("S6-evicted",),
+    ),
+    Mutant(
+        "busy-stays",
+        "a refused try stays in the queue",
+        "S12",
+        faults=NO_FAULTS,
+        wrap=layers.BusyStays,
+        scenarios=("S2-busy",),
+    ),
+    Mutant(
+        "orphan-never-removed",
+        "the orphan list is not worked off",
+        "S11",
+        faults=_INTERRUPTS,
+        patch=protocol.orphans_stay,
+    ),
+    Mutant(
+        "abandoned-without-orphan",
+        "a release without an answer is recorded and forgotten",
+        "S11-abandoned",
+        setup="rwlock-atomic",
+        faults=replace(NO_FAULTS, drop=6, sleep=1, budget=60),
+        patch=protocol.abandons_without_orphan,
+    ),
+    Mutant(
+        "late-answer-grants",
+        "an answer that comes after its basis has run out grants",
+        "S3-late-answer",
+        faults=_STOPS,
+        patch=protocol.late_answer_grants,
+        scenarios=("S5-late-grant",),
+    ),
+    Mutant(
+        "basis-when-read",
+        "validity is counted from the reading of an answer",
+        "S3",
+        faults=_STOPS,
+        patch=protocol.basis_when_read,
+    ),
+    Mutant(
+        "renewal-revives",
+        "an answer after the hold has run out makes it valid again",
+        "S6-sticky",
+        faults=_STOPS,
+        patch=protocol.revives,
+        scenarios=("S5-late-renewal-answer",),
+    ),
+    Mutant(
+        "loss-told-again",
+        "everybody who notices a loss tells it",
+        "S6-once",
+        faults=_STOPS,
+        patch=protocol.loses_again,
+    ),
+    Mutant(
+        "cleanup-again",
+        "a cleanup hook is run twice",
+        "ONCE",
+        faults=NO_FAULTS,
+        patch=protocol.hook_again,
+    ),
+    Mutant(
+        "fence-starts-again",
+        "an empty queue forgets its fences",
+        "S4",
+        faults=NO_FAULTS,
+        patch=stores.fence_starts_again,
+        scenarios=("S4-fence-rises",),
+        only="memory",
+    ),
+    Mutant(
+        "overtaking",
+        "a claim that fits is let in past a heavier one that waits",
+        "S2",
+        setup="semaphore-atomic",
+        faults=NO_FAULTS,
+        patch=stores.overtakes,
+        scenarios=("L5-writer-not-starved",),
+        only="memory",
+    ),
+    Mutant(
+        "heartbeat-keeps-lapsed",
+        "a token that lapsed keeps its place in the heartbeat",
+        "L4-heartbeat",
+        faults=replace(NO_FAULTS, evict=1, pause=1, sleep=1, budget=20),
+        patch=protocol.heartbeat_keeps_lapsed,
+    ),
+)

@@ -1,0 +1,273 @@
+"""Mistakes of the protocol and of what drives it, as patches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+from lockkit.facts import Capabilities, Event
+from lockkit.lease import Hold
+from lockkit.protocol import acquiring as acquiring_module
+from lockkit.protocol import releasing as releasing_module
+from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.effects import Effect, Notify, Now, WaitForWake
+from lockkit.protocol.releasing import Release
+from lockkit.spi import Claim, Granted
+from lockkit.testing.mutants.mutant import patched
+from lockkit.testing.mutants.stores import replay_not_marked
+from lockkit.testing.simulation import background, client
+from lockkit.testing.simulation.world import World
+
+__all__ = [
+    "abandons_without_orphan",
+    "basis_when_read",
+    "flag_validity",
+    "forgets_doubt",
+    "heartbeat_keeps_lapsed",
+    "holds_after_wake",
+    "hook_again",
+    "late_answer_grants",
+    "loses_again",
+    "no_poll",
+    "orphans_stay",
+    "renews_after_release",
+    "revives",
+    "token_per_client",
+    "valid_after_release",
+]
+
+
+def _no_effect(*_: object, **__: object) -> Notify:
+    """In place of an effect that is left out."""
+    return Notify(Event("requeued", ""))
+
+
+@contextmanager
+def token_per_client() -> Iterator[None]:
+    """Every acquisition of a client bears the same token."""
+    with patched(World, token=lambda self, client: f"{client}-0"):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def flag_validity() -> Iterator[None]:
+    """A hold is valid until somebody has noticed that it is not."""
+    with patched(Hold, valid=lambda self, now: not self.ended and not self.lost_why):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def valid_after_release() -> Iterator[None]:
+    """A hold stays valid until its release was answered."""
+    with patched(Hold, end=lambda self: None):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def revives() -> Iterator[None]:
+    """A renewal that is answered after the hold has run out brings it back."""
+
+    def renewed(self: Hold, basis: float, now: float) -> bool:  # noqa: ARG001
+        self.basis = max(basis, self.basis)
+        self.lost_why = ""
+        return True
+
+    with patched(Hold, renewed=renewed):
+        yield
+
+
+@contextmanager
+def loses_again() -> Iterator[None]:
+    """Everybody who notices a loss tells it."""
+
+    def lose(self: Hold, why: str) -> bool:
+        self.lost_why = why
+        return True
+
+    with patched(Hold, lose=lose):
+        yield
+
+
+def _granted_by(make: Callable[..., Hold]) -> AbstractContextManager[None]:
+    return patched(acquiring_module, Hold=make)
+
+
+@contextmanager
+def forgets_doubt() -> Iterator[None]:
+    """A hold whose acquire was UNKNOWN is released like any other: the late acquire comes after the release.
+
+    A store that marks what was replayed would make up for it, so this one does not.
+    """
+
+    def make(*args: Any, **keywords: Any) -> Hold:
+        return Hold(*args, **{**keywords, "doubtful": False})
+
+    with _granted_by(make), replay_not_marked():
+        yield
+
+
+class _Eager(Hold):
+    """Not over when its grant is read, however late that is."""
+
+    __slots__ = ("asked",)
+
+    def expires(self) -> float:
+        if not hasattr(self, "asked"):
+            self.asked = True
+            return float("inf")
+        return super().expires()
+
+
+@contextmanager
+def late_answer_grants() -> Iterator[None]:
+    """An answer grants even after its basis has run out."""
+    with _granted_by(_Eager):
+        yield
+
+
+def _relayed(change: Callable[[Any, Effect, Now], Any]) -> Callable[..., Generator[Effect, Any, Hold | None]]:
+    """``acquiring``, with what it is sent changed on the way."""
+
+    def relay(
+        attempt: Attempt,
+        capabilities: Capabilities,
+        now: Now,
+        wall: Callable[[], float],
+        random: Callable[[], float],
+    ) -> Generator[Effect, Any, Hold | None]:
+        inner = acquiring(attempt, capabilities, now, wall, random)
+        try:
+            effect = next(inner)
+            while True:
+                try:
+                    result = yield effect
+                except GeneratorExit:
+                    inner.close()
+                    raise
+                except BaseException as error:
+                    effect = inner.throw(error)
+                else:
+                    effect = inner.send(change(result, effect, now))
+        except StopIteration as stop:
+            hold: Hold | None = stop.value
+            return hold
+
+    return relay
+
+
+@contextmanager
+def basis_when_read() -> Iterator[None]:
+    """Validity is counted from the reading of an answer instead of from the sending of its request."""
+
+    def change(result: Any, effect: Effect, now: Now) -> Any:  # noqa: ARG001
+        return Granted(result.fence, now()) if isinstance(result, Granted) else result
+
+    with patched(client, acquiring=_relayed(change)):
+        yield
+
+
+@contextmanager
+def holds_after_wake() -> Iterator[None]:
+    """Who was woken takes itself for the holder and does not ask again."""
+
+    def relay(
+        attempt: Attempt,
+        capabilities: Capabilities,
+        now: Now,
+        wall: Callable[[], float],
+        random: Callable[[], float],
+    ) -> Generator[Effect, Any, Hold | None]:
+        inner = acquiring(attempt, capabilities, now, wall, random)
+        try:
+            effect = next(inner)
+            while True:
+                try:
+                    result = yield effect
+                except GeneratorExit:
+                    inner.close()
+                    raise
+                except BaseException as error:
+                    effect = inner.throw(error)
+                    continue
+                if isinstance(effect, WaitForWake) and (effect.until is None or now() < effect.until):
+                    return Hold(effect.claim, 0, now(), capabilities)
+                effect = inner.send(result)
+        except StopIteration as stop:
+            hold: Hold | None = stop.value
+            return hold
+
+    with patched(client, acquiring=relay):
+        yield
+
+
+@contextmanager
+def no_poll() -> Iterator[None]:
+    """A wait relies on its wakes: what the heartbeat hears of it wakes nobody."""
+    make = background.Heartbeat.waiter
+
+    def waiter(self: background.Heartbeat, claim: Claim) -> background.Member:
+        member = make(self, claim)
+        member.next = float("inf")
+        member.slack = -1.0
+        return _Deaf(member.claim, None, self.client.world.clock.now() + 2.0, 0.5, deaf=member.deaf)
+
+    with patched(background.Heartbeat, waiter=waiter):
+        yield
+
+
+class _Deaf(background.Member):
+    """Hears its watch, and not its heartbeat."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        import sys
+
+        if sys._getframe(1).f_code.co_name != "renewing":  # noqa: SLF001
+            super().wake()
+
+
+@contextmanager
+def orphans_stay() -> Iterator[None]:
+    """The orphan list is kept, and never worked off."""
+    with patched(background.Orphans, next=lambda self: float("inf")):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def renews_after_release() -> Iterator[None]:
+    """A claim stays in the heartbeat while it is being released."""
+    with ExitStack() as stack:
+        stack.enter_context(patched(releasing_module, Withdraw=_no_effect))
+        stack.enter_context(patched(background, _idle=lambda member: False))  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def heartbeat_keeps_lapsed() -> Iterator[None]:
+    """A token that lapsed keeps its place in the heartbeat."""
+    with patched(acquiring_module, Withdraw=_no_effect):
+        yield
+
+
+@contextmanager
+def abandons_without_orphan() -> Iterator[None]:
+    """A release that got no answer is put on record, and then forgotten."""
+    with patched(releasing_module, Orphan=_no_effect):
+        yield
+
+
+@contextmanager
+def hook_again() -> Iterator[None]:
+    """An interrupted cleanup starts from its first hook again."""
+    clean = releasing_module._clean  # noqa: SLF001
+
+    def again(release: Release, now: Now) -> Generator[Effect, Any, None]:
+        for _ in itertools.repeat(None, 2):
+            release.hooks.clear()
+            yield from clean(release, now)
+
+    with patched(releasing_module, _clean=again):
+        yield

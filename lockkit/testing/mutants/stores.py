@@ -1,0 +1,164 @@
+"""Mistakes inside a store: patches of the memory store, and of the model of the embedded store's statements."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lockkit.queue import Queued as InQueue
+from lockkit.testing.mutants.mutant import patched
+from lockkit.testing.simulation import statements
+from lockkit.testing.simulation.network import Job, Request
+from lockkit.testing.simulation.statements import StatementRow, Statements
+from lockkit.testing.simulation.stores import Atomic, memory
+
+__all__ = [
+    "DeathPurgesLingering",
+    "LateRenewalShortens",
+    "ReleaseLeavesLapsed",
+    "SkipsLapsed",
+    "fence_starts_again",
+    "overtakes",
+    "purges_heads_only",
+    "replay_not_marked",
+    "watches_the_predecessor",
+]
+
+
+@contextmanager
+def purges_heads_only() -> Iterator[None]:
+    """Only claims at the head are removed when they have lapsed."""
+    store = memory()[1]
+
+    def settle(self: Any, name: str, now: float, woken: dict[Any, None]) -> Any:
+        queue = self.queues.get(name)
+        if queue is None:
+            return type_of_queue()
+        for row in list(queue.rows.values()):
+            if row.deadline > now:
+                break
+            self.remove(queue, row, now, woken)
+        self.offer(name, queue, now, woken)
+        return queue
+
+    type_of_queue = sys.modules[store.__module__].__dict__["Queue"]
+    with patched(store, settle=settle):
+        yield
+
+
+@contextmanager
+def fence_starts_again() -> Iterator[None]:
+    """An empty queue forgets its fences."""
+    store = memory()[1]
+    append: Callable[..., Any] = vars(store)["append"]
+
+    @functools.wraps(append)
+    def forgetful(self: Any, name: str, queue: Any, claim: Any, now: float) -> Any:
+        if not queue.rows:
+            self.last_fence = 0
+        return append(self, name, queue, claim, now)
+
+    with patched(store, append=forgetful):
+        yield
+
+
+@contextmanager
+def overtakes() -> Iterator[None]:
+    """Whoever fits is let in, past a heavier claim that waits."""
+    module = sys.modules[memory()[1].__module__]
+
+    def offer(self: Any, name: str, queue: Any, now: float, woken: dict[Any, None]) -> None:
+        if not queue.rows:
+            self.queues.pop(name, None)
+            return
+        used = sum(row.weight for row in queue.rows.values() if row.state in ("HELD", "OFFERED", "LINGERING"))
+        for row in queue.rows.values():
+            if row.state == "WAITING" and used + row.weight <= row.capacity:
+                used += row.weight
+                row.state, row.deadline = "OFFERED", max(row.deadline, now + module.__dict__["GRACE"])
+                woken.update(row.wakers)
+        queue.unsettled = False
+
+    with patched(memory()[1], offer=offer):
+        yield
+
+
+@contextmanager
+def replay_not_marked() -> Iterator[None]:
+    """The store does not take note that a create was sent twice."""
+    with patched(Atomic, _mark=lambda self, request: None):  # noqa: ARG005
+        row = sys.modules[memory()[1].__module__].__dict__["Row"]
+        with patched(row, replayed=_Never()):
+            yield
+
+
+class _Never:
+    """An attribute that stays False."""
+
+    def __get__(self, instance: object, owner: type) -> bool:
+        return False
+
+    def __set__(self, instance: object, value: object) -> None:
+        return
+
+
+class LateRenewalShortens(Atomic):
+    """A renewal sets the deadline to its sending time + ttl, whatever it was."""
+
+    def perform(self, request: Request) -> Any:
+        answers = super().perform(request)
+        if request.method == "renew":
+            for (claim, _), answer in zip(request.args[0], answers, strict=True):
+                if answer.state == "HELD":
+                    row = self.store.queues[claim.terms.name].rows[claim.token]
+                    row.deadline = request.sent + row.ttl
+        return answers
+
+
+class SkipsLapsed(Statements):
+    """What has lapsed is passed over by the look at the queue, and stays in it."""
+
+    def look(self, name: str, now: float) -> list[StatementRow]:
+        return [row for row in self.queue(name) if row.deadline > now]
+
+
+class DeathPurgesLingering(Statements):
+    """The death of a process takes with it what min_hold or lock_delay should keep."""
+
+    def bury(self, row: StatementRow, now: float) -> None:  # noqa: ARG002
+        self.remove(row)
+
+    def died(self, client: str) -> None:
+        super().died(client)
+        for queue in self.queues.values():
+            for row in [row for row in queue if row.client == client]:
+                self.remove(row)
+
+
+class ReleaseLeavesLapsed(Statements):
+    """A release that finds its claim lapsed says ABSENT and leaves it standing."""
+
+    def release(self, claim: Any, *, graceful: bool) -> Job:
+        job = super().release(claim, graceful=graceful)
+        while True:
+            try:
+                label = next(job)
+            except StopIteration as stop:
+                return stop.value
+            if label.startswith("DELETE what"):
+                return "ABSENT"
+            yield label
+
+
+@contextmanager
+def watches_the_predecessor() -> Iterator[None]:
+    """A waiter watches the claim before it and no other, whatever the weights."""
+
+    def blockers(queue: Sequence[InQueue], place: int) -> list[int]:  # noqa: ARG001
+        return [place - 1] if place else []
+
+    with patched(statements, blockers=blockers):
+        yield
