@@ -1,0 +1,61 @@
+"""A generator of the protocol under direct control: a test answers each effect by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.testing.simulation.clock import VirtualClock
+
+
+class Driven:
+    """One generator, at the effect that it waits for; ``result`` or ``raised`` once it is through."""
+
+    def __init__(self, generator):
+        self.generator = generator
+        self.effect = self.result = self.raised = None
+        self.done = False
+        self._go(lambda: next(generator))
+
+    def answer(self, value=None):
+        self._go(lambda: self.generator.send(value))
+        return self
+
+    def fail(self, error):
+        self._go(lambda: self.generator.throw(error))
+        return self
+
+    def until(self, kind, **wanted):
+        """Answer None to everything that asks for nothing, up to an effect of this kind."""
+        while not self.done:
+            if type(self.effect) is kind and all(
+                getattr(self.effect, key) == value for key, value in wanted.items()
+            ):
+                return self.effect
+            self.answer(None)
+        raise AssertionError(f"no {kind.__name__} {wanted} came")
+
+    def kinds(self):
+        """What is asked for to the end, if None is the answer to all of it."""
+        kinds = []
+        while not self.done:
+            kinds.append(type(self.effect).__name__)
+            self.answer(None)
+        return kinds
+
+    def _go(self, step):
+        try:
+            self.effect = step()
+        except StopIteration as stop:
+            self.effect, self.result, self.done = None, stop.value, True
+        except BaseException as error:
+            self.effect, self.raised, self.done = None, error, True
+
+
+@pytest.fixture
+def driven():
+    return Driven
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()

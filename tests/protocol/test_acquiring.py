@@ -1,0 +1,278 @@
+"""Acquire, one effect at a time: what is asked of the store, and what is left when it ends."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, PermissionDenied
+from lockkit.facts import Capabilities
+from lockkit.protocol.acquiring import OUTAGE_LIMIT, Attempt, acquiring
+from lockkit.protocol.effects import Call, Notify, Orphan, Pause, WaitForWake, Withdraw
+from lockkit.spi import Busy, Granted, Lapsed, Queued, Refused, Terms, Unknown
+
+CAPABILITIES = Capabilities(scope="process")
+UNKNOWN = Unknown(BackendUnavailable("no answer"))
+REFUSED = Refused(BackendUnavailable("not now"))
+DENIED = Refused(PermissionDenied("never"), retry=False)
+
+
+@pytest.fixture
+def start(driven, clock):
+    def begin(timeout=10.0, *, wait=True, ttl=6.0, **terms):
+        tokens = (f"{number:032x}" for number in itertools.count(1))
+        deadline = None if timeout is None else clock.now() + timeout
+        attempt = Attempt(Terms("a", ttl=ttl, **terms), deadline, wait, token=lambda: next(tokens))
+        return attempt, driven(acquiring(attempt, CAPABILITIES, clock.now, clock.wall, lambda: 0.5))
+
+    return begin
+
+
+def granted(clock, fence=7):
+    return Granted(fence, clock.now())
+
+
+def test_a_free_lock_is_one_call(start, clock):
+    attempt, run = start()
+    assert run.effect.method == "acquire"
+    assert run.effect.args == (attempt.claim, True)
+    run.answer(granted(clock))
+    assert run.result.fence == 7
+    assert run.result.valid(clock.now())
+    assert attempt.sent, "until somebody takes charge of the hold"
+
+
+def test_an_unknown_create_is_replayed_with_the_same_token_and_makes_the_hold_doubtful(start, clock):
+    _, run = start()
+    first = run.effect.args
+    run.fail(UNKNOWN)
+    assert run.until(Call).args == first
+    run.answer(granted(clock))
+    assert run.result.doubtful
+
+
+def test_create_is_not_sent_again_once_it_is_known_to_stand(start, clock):
+    _, run = start()
+    run.answer(Queued(1, blockers=("1",)))
+    run.until(WaitForWake)
+    run.answer()
+    assert run.effect.args[1] is False
+    run.fail(UNKNOWN)
+    assert run.until(Call).args[1] is False
+
+
+def test_an_answer_that_comes_after_its_basis_has_run_out_grants_nothing(start, clock):
+    attempt, run = start(timeout=None)
+    first, answer = attempt.claim, granted(clock)
+    clock.forward(6.0)
+    run.answer(answer)
+    assert run.until(Call, method="release").args == (first,)
+    run.answer("RELEASED")
+    assert run.effect.args[0].token != first.token
+    assert run.effect.args[1] is True
+
+
+def test_lapsed_means_a_new_token_at_the_tail_and_nobody_renews_the_old_one(start, clock):
+    attempt, run = start()
+    first = attempt.claim
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    run.answer().answer(Lapsed())
+    assert type(run.effect) is Withdraw
+    assert run.effect.claim is first
+    call = run.until(Call)
+    assert call.args[0].token != first.token
+    assert call.args[1] is True
+
+
+def test_a_doubtful_claim_that_lapsed_is_abandoned_before_the_next_token(start):
+    attempt, run = start()
+    first = attempt.claim
+    run.fail(UNKNOWN)
+    run.until(Call)
+    run.answer(Lapsed("late"))
+    assert run.until(Call).method == "abandon"
+    assert run.effect.args == (first,)
+    run.answer("ABSENT")
+    assert run.until(Call).args[0].token != first.token
+
+
+def test_a_definite_busy_leaves_nothing_to_take_back(start):
+    attempt, run = start(0, wait=False)
+    run.answer(Busy(1))
+    assert run.done
+    assert run.result is None
+    assert attempt.leftover() is None
+
+
+def test_busy_after_an_unknown_try_abandons_it(start):
+    _, run = start(0, wait=False)
+    run.fail(UNKNOWN)
+    run.until(Call)
+    run.answer(Busy(1))
+    assert run.until(Call).method == "abandon"
+    run.answer("ABSENT")
+    assert run.done
+    assert run.result is None
+
+
+def test_a_timeout_takes_its_claim_back_and_says_so(start, clock):
+    attempt, run = start(timeout=3.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer()
+    assert type(run.effect) is Withdraw
+    run.answer()
+    assert run.effect.method == "release"
+    assert run.effect.keywords == {"graceful": False}
+    run.answer("RELEASED")
+    assert isinstance(run.raised, AcquireTimeout)
+    assert attempt.leftover() is None
+
+
+def test_a_timeout_whose_release_is_unknown_leaves_an_orphan(start, clock):
+    attempt, run = start(timeout=3.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer().answer().fail(UNKNOWN)
+    assert type(run.effect) is Orphan
+    assert run.effect.claim is attempt.claim
+    run.answer()
+    assert isinstance(run.raised, AcquireTimeout)
+    assert attempt.leftover() is None, "the orphan list has it"
+
+
+def test_there_is_no_time_left_for_the_foreground_long_after_the_timeout(start, clock):
+    _, run = start(timeout=3.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(9.0)
+    assert run.answer().answer() is run
+    assert type(run.effect) is Orphan
+
+
+def test_a_store_that_never_answered_is_an_error_of_the_store_and_not_a_timeout(start, clock):
+    attempt, run = start(timeout=1.0)
+    while not run.done:
+        if type(run.effect) is Call and run.effect.method == "acquire":
+            clock.forward(run.effect.budget)
+            run.fail(UNKNOWN)
+        elif type(run.effect) is Call:
+            run.fail(UNKNOWN)
+        else:
+            clock.forward(max(0.0, run.effect.until - clock.now())) if type(run.effect) is Pause else None
+            run.answer()
+    assert isinstance(run.raised, BackendUnavailable)
+    assert clock.now() <= 100.0 + 2.0 + 0.5, "L2"
+    assert attempt.leftover() is None
+
+
+def test_what_a_store_will_never_do_is_not_tried_again(start):
+    attempt, run = start()
+    run.fail(DENIED)
+    assert isinstance(run.raised, PermissionDenied)
+    assert run.raised.name == "a"
+    assert attempt.leftover() is None, "refused is definite: nothing was sent"
+
+
+def test_a_refusal_after_an_unknown_leaves_the_unknown_to_be_settled(start):
+    attempt, run = start()
+    run.fail(UNKNOWN)
+    run.until(Call)
+    run.fail(DENIED)
+    assert run.until(Call).method == "abandon"
+
+
+def test_a_wait_for_ever_bears_an_outage_for_a_while_and_no_longer(start, clock):
+    _, run = start(timeout=None)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    began = clock.now()
+    run.answer()
+    while not run.done:
+        if type(run.effect) is Pause:
+            clock.forward(run.effect.until - clock.now())
+            run.answer()
+        elif type(run.effect) is Call and run.effect.method == "acquire":
+            run.fail(REFUSED)
+        else:
+            run.answer()
+    assert isinstance(run.raised, BackendUnavailable)
+    assert began + OUTAGE_LIMIT <= clock.now() <= began + OUTAGE_LIMIT + 2.0
+
+
+@pytest.mark.parametrize("answer", [Queued(1, capacity=3), Busy(3), Lapsed("resized")])
+def test_another_capacity_is_an_error_and_leaves_nothing(start, answer):
+    attempt, run = start(wait=not isinstance(answer, Busy))
+    run.answer(answer)
+    while not run.done:
+        run.answer("RELEASED")
+    assert isinstance(run.raised, CapacityMismatch)
+    assert attempt.leftover() is None
+
+
+def test_a_waiter_is_woken_by_the_earliest_of_its_times(start, clock):
+    _, run = start(timeout=30.0)
+    run.answer(Queued(1, ask_again_at=clock.now() + 4.0, blockers=("9",)))
+    wait = run.until(WaitForWake)
+    assert wait.until == clock.now() + 4.0
+    assert wait.blockers == ("9",)
+    run.answer().answer(Queued(2))
+    assert run.until(WaitForWake).until == clock.now() + 30.0
+
+
+def _answers(clock):
+    """Answers that lead through all there is to acquiring."""
+    yield lambda: Queued(1, blockers=("1",))
+    yield lambda: Lapsed()
+    yield lambda: Granted(3, clock.now() - 100.0)
+    yield lambda: Queued(1, blockers=("1",))
+    yield lambda: Granted(4, clock.now())
+
+
+@pytest.mark.parametrize("stop", range(14))
+def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_on_the_store(
+    start, clock, stop
+):
+    attempt, run = start(timeout=None)
+    answers = _answers(clock)
+    asked = None
+    for _ in range(stop):
+        if run.done:
+            return
+        if type(run.effect) is Call and run.effect.method == "acquire":
+            asked = run.effect.args[0]
+            run.answer(next(answers)())
+        elif type(run.effect) is Call:
+            asked = None
+            run.answer("RELEASED")
+        else:
+            run.answer()
+    if run.done:
+        return
+    sending = type(run.effect) is Call and run.effect.method == "acquire"
+    at = run.effect
+    run.fail(KeyboardInterrupt())
+    assert isinstance(run.raised, KeyboardInterrupt)
+    leftover = attempt.leftover()
+    if sending:
+        assert leftover is not None
+        assert leftover.claim is at.args[0]
+        assert leftover.abandon
+    elif asked is not None and asked is attempt.claim and not isinstance(at, Withdraw | Notify):
+        assert leftover is not None
+
+
+def test_telling_of_a_long_wait_is_rare(start, clock):
+    _, run = start(timeout=None)
+    told = 0
+    for _ in range(400):
+        if type(run.effect) is Notify:
+            told += 1
+        if type(run.effect) is WaitForWake:
+            clock.forward(2.0)
+        run.answer(Queued(1) if type(run.effect) is Call else None)
+    assert 2 <= told <= 6

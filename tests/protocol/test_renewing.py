@@ -1,0 +1,162 @@
+"""Renew, one batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import Capabilities
+from lockkit.lease import Hold
+from lockkit.protocol.effects import Call, Lost, Notify, Orphan
+from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
+from lockkit.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
+
+CAPABILITIES = Capabilities(scope="process")
+
+
+@dataclass
+class Member:
+    claim: Claim
+    hold: Hold | None = None
+    woken: int = 0
+
+    def wake(self):
+        self.woken += 1
+
+
+@pytest.fixture
+def hold(clock):
+    def make(token="1", fence=5, doubtful=False, **terms):
+        claim = Claim(token, Terms("a", ttl=6.0, **terms))
+        return Hold(claim, fence, clock.now(), CAPABILITIES, doubtful=doubtful)
+
+    return make
+
+
+@pytest.fixture
+def beat(driven, clock):
+    def begin(*members):
+        counts = []
+        run = driven(renewing(members, clock.now, 2.0, counts.append))
+        run.counts = counts
+        return run
+
+    return begin
+
+
+def test_a_hold_is_renewed_with_its_fence_and_a_waiter_without_one(hold, beat):
+    held = hold()
+    waiting = Member(Claim("2", Terms("a")))
+    run = beat(Member(held.claim, held), waiting)
+    assert run.effect.method == "renew"
+    assert run.effect.args == ([(held.claim, 5), (waiting.claim, None)],)
+
+
+def test_an_answer_moves_the_basis_and_is_counted(hold, beat, clock):
+    held = hold()
+    run = beat(Member(held.claim, held))
+    clock.forward(2.0)
+    run.answer([Renewal("HELD", basis=clock.now())])
+    assert run.result is True
+    assert run.counts == [1]
+    assert held.basis == clock.now()
+
+
+def test_an_older_answer_moves_nothing_back(hold, beat, clock):
+    held = hold()
+    basis = held.basis
+    run = beat(Member(held.claim, held))
+    run.answer([Renewal("HELD", basis=basis - 1.0)])
+    assert held.basis == basis
+
+
+def test_an_answer_that_comes_when_the_hold_has_run_out_revives_nothing(hold, beat, clock):
+    held = hold()
+    run = beat(Member(held.claim, held))
+    basis = clock.now()
+    clock.forward(6.0)
+    run.answer([Renewal("HELD", basis=basis + 5.9)])
+    orphan = run.effect
+    assert type(orphan) is Orphan
+    run.answer()
+    assert type(run.effect) is Lost
+    run.answer()
+    assert not held.valid(clock.now())
+    assert run.counts == [0]
+
+
+def test_a_loss_is_told_once_and_its_claim_goes_on_blocking_until_it_has_run_out(hold, beat):
+    held = hold(doubtful=True)
+    run = beat(Member(held.claim, held))
+    run.answer([Renewal("LOST", why="evicted")])
+    orphan = run.effect
+    assert (orphan.after, orphan.abandon, orphan.graceful) == (held.expires(), True, False)
+    assert run.answer().effect.why == "evicted"
+    run.answer()
+    again = beat(Member(held.claim, held))
+    again.answer([Renewal("LOST", why="evicted")])
+    assert again.done
+
+
+def test_an_answer_for_a_hold_that_was_ended_meanwhile_is_dropped(hold, beat, clock):
+    held = hold()
+    basis = held.basis
+    run = beat(Member(held.claim, held))
+    held.end()
+    clock.forward(1.0)
+    run.answer([Renewal("HELD", basis=clock.now())])
+    assert run.done
+    assert held.basis == basis
+    assert not held.valid(clock.now())
+
+
+@pytest.mark.parametrize(
+    "state, woken", [("WAITING", 0), ("OFFERED", 1), ("LOST", 1)], ids=["waits", "offered", "lost"]
+)
+def test_a_waiter_is_woken_by_whatever_is_news_to_it_and_never_holds(beat, state, woken):
+    member = Member(Claim("2", Terms("a")))
+    run = beat(member)
+    run.answer([Renewal(state)])
+    assert run.done
+    assert member.woken == woken
+    assert member.hold is None
+
+
+@pytest.mark.parametrize("kind", [Refused, Unknown])
+def test_a_renewal_that_failed_is_told_and_is_no_loss(hold, beat, clock, kind):
+    held = hold()
+    run = beat(Member(held.claim, held), Member(Claim("2", Terms("a"))))
+    run.fail(kind(BackendUnavailable("gone")))
+    assert type(run.effect) is Notify
+    assert run.effect.what.kind == "renewal_failed"
+    run.answer()
+    assert run.result is False
+    assert held.valid(clock.now())
+
+
+def test_losing_a_hold_that_is_lost_or_ended_does_nothing(hold, driven):
+    lost, ended = hold(), hold()
+    assert driven(losing(lost, "lost")).kinds() == ["Orphan", "Lost"]
+    assert driven(losing(lost, "lost")).kinds() == []
+    ended.end()
+    assert driven(losing(ended, "lost")).kinds() == []
+
+
+def test_a_hold_is_due_at_a_third_of_its_own_ttl(hold, clock):
+    held = hold()
+    assert due(held, 0.0) == clock.now() + 2.0
+    assert clock.now() + 1.8 <= due(held, 1.0) < clock.now() + 2.0
+
+
+@pytest.mark.parametrize("deadline, interval", [(6.0, 2.0), (3.0, 1.0), (60.0, POLL_CAP), (0.0, POLL_CAP)])
+def test_a_waiter_is_renewed_three_times_before_its_deadline_and_once_a_poll_cap(deadline, interval):
+    assert waiter_interval(deadline) == interval
+
+
+def test_nothing_but_renew_is_ever_called(hold, beat):
+    run = beat(*(Member(each.claim, each) for each in [hold("1"), hold("2")]))
+    assert type(run.effect) is Call
+    run.answer([Renewal("HELD", basis=0.0)] * 2)
+    assert run.done
