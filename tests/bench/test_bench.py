@@ -10,7 +10,7 @@ from lockkit.testing.bench.command import BENCHES
 from lockkit.testing.bench.figures import Figure, table
 from lockkit.testing.bench.rounds import interleaved, percentile, ratio
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "lockkit.bench.json"
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "bench.json"
 
 
 def quick(capsys, *names):
