@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lockkit._version import __version__
 from lockkit.client import Client, connect
+from lockkit.copies import LeaseCopy
 from lockkit.errors import (
     AcquireCancelled,
     AcquireError,
@@ -32,7 +33,7 @@ from lockkit.errors import (
 )
 from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
 from lockkit.hooks import hookimpl
-from lockkit.leases import Lease, LeaseCopy
+from lockkit.leases import Lease
 from lockkit.locks import Lock, RWLock
 
 __all__ = [

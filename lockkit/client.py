@@ -6,7 +6,6 @@ layers, the plugin manager, the engine) is imported by ``connect`` and by the fi
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 
 from lockkit.clock import SYSTEM, Clock
+from lockkit.copies import LeaseCopy
 from lockkit.decorator import locked
 from lockkit.errors import AcquireCancelled, ConfigError
 from lockkit.events import Counters
@@ -22,18 +22,13 @@ from lockkit.facts import (
     Alert,
     Capabilities,
     Event,
-    Evicted,
-    Finding,
-    LockInfo,
     Owner,
     Reason,
-    Record,
     Skipped,
 )
 from lockkit.lease import Hold
-from lockkit.leases import LeaseCopy
 from lockkit.locks import Lock, Options, RWLock, build, whole
-from lockkit.names import check_name
+from lockkit.operating import Operations
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import OpenOptions, Refused, Unknown
 
@@ -51,7 +46,7 @@ _log = logging.getLogger("lockkit")
 _SCOPES = ("process", "host", "fleet")
 
 
-class Client:
+class Client(Operations):
     """A connection to one store, in one namespace. Thread-safe, reusable after fork; opens the store when first used.
 
     In a forked child it starts afresh: a connection of its own, and none of its parent's leases.
@@ -157,97 +152,11 @@ class Client:
         """
         return locked(lambda name: self.lock(name, **options), self.skipped, template, on_busy)
 
-    # -- looking and operating
-
-    def inspect(self, name: str) -> LockInfo:
-        """The queue of a name: holders and waiters, in order. Changes nothing."""
-        check_name(name)
-        return self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name)
-
-    def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
-        """Names with claims, sorted. ``deep``: scan, where the store keeps only an advisory index."""
-        return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
-
-    def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
-        """Force one named claim out, and no other.
-
-        A held claim is marked: its holder learns that it is lost, and nobody is granted before it can have learned.
-
-        Args:
-            name: The lock.
-            claim_id: As ``inspect`` shows it.
-            reason: Kept with the claim, in the log and in events.
-            now: Remove at once. Waives that guarantee: the holder may still believe that it holds.
-        """
-        check_name(name)
-        if not reason or not isinstance(reason, str):
-            raise ConfigError(
-                "evict needs a reason", name=name, hint="say why, for those who look at the log"
-            )
-        by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
-        with contextlib.suppress(ConfigError):  # the note is full; the log has it
-            self.annotate(name, claim_id, by)
-        result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
-        if result.outcome != "ABSENT":
-            fence = result.claim.fence if result.claim else None
-            self.driver().dispatcher.tell(
-                Event(
-                    "evicted", name, claim_id, fence, reason, data={"by": str(self.owner), "now": now or None}
-                )
-            )
-        return result
-
-    def resize(self, name: str, capacity: int) -> int:
-        """Change the capacity of every claim of a name, in one step; how many there were.
-
-        What is held stays held and counts; nothing more is granted until it fits.
-        """
-        check_name(name)
-        whole(capacity, "capacity", name)
-        count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
-        self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
-        return count
-
-    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
-        """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""
-        check_name(name)
-        return self._ask(lambda driver, budget: driver.backend.annotate(name, claim_id, patch, budget), name)
-
-    def record(self, name: str) -> Record | None:
-        """The small record that a name keeps when its claims are gone."""
-        check_name(name)
-        return self._ask(lambda driver, budget: driver.backend.record(name, budget), name)
-
-    def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
-        """Write the record if it still has this version (0: none yet).
-
-        Raises:
-            lockkit.spi.Conflict: It has another.
-            OutcomeUnknown: It may or may not have been written; read it again.
-        """
-        check_name(name)
-        try:
-            return self.driver().backend.put_record(name, value, version, self.config.request_timeout)
-        except (Refused, Unknown) as trouble:
-            raise trouble.error from None
+    # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
         """A handle for a claim taken elsewhere (``Lease.handle()``), bound to this client: it can release exactly that."""
         return LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self)
-
-    def check(self) -> list[Finding]:
-        """What the store and the plugins have to say about their health."""
-        findings = list(self._ask(lambda driver, budget: driver.backend.check(budget)))
-        for outcome in self.plugins.notify("lockkit_health", client=self):
-            if outcome.error is not None:
-                findings.append(
-                    Finding(
-                        f"plugin {outcome.plugin}", "error", f"its health check failed: {outcome.error!r}"
-                    )
-                )
-            elif isinstance(outcome.value, Iterable):
-                findings.extend(found for found in outcome.value if isinstance(found, Finding))
-        return findings
 
     def stats(self) -> dict[str, int]:
         """This process's counters since it began; the meanings are :data:`lockkit.events.COUNTERS`."""
@@ -426,10 +335,6 @@ class Client:
             self.plugins.notify("lockkit_event", event=what)
         else:
             self.plugins.notify("lockkit_alert", alert=what)
-
-    def _ask(self, call: Callable[[Driver, float], T], name: str | None = None) -> T:
-        driver = self.driver()
-        return driver.request(lambda budget: call(driver, budget), name)
 
 
 def connect(

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from lockkit import durations
 from lockkit.clock import Clock
+from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
 from lockkit.lease import Hold
-from lockkit.names import check_name, claim_id
-from lockkit.spi import Claim, Terms
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -344,69 +343,6 @@ class Lease:
             name=hold.name,
             hint="stop the guarded work; acquire again for a new fence",
         )
-
-
-class LeaseCopy:
-    """What a copied or unpickled Lease is: it can remove exactly that claim, and never speaks for it.
-
-    ``valid()`` is always false: only the handle that renews a claim knows. Bind it to a client to release
-    (:meth:`~lockkit.Client.adopt`).
-    """
-
-    def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:
-        try:
-            self.name = check_name(handle["name"])
-            self.fence = int(str(handle["fence"]))
-            self._token = str(handle["token"])
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"not the handle of a lease: {error!r}") from None
-        self._handle = dict(handle)
-        self._home = home
-
-    @property
-    def claim_id(self) -> str:
-        return claim_id(self._token)
-
-    def valid(self) -> bool:
-        """False: a copy speaks for nobody."""
-        return False
-
-    def held(self) -> bool:
-        """Ask the store whether the claim is HELD; one round trip.
-
-        Raises:
-            NotHeld: It is not bound to a client.
-            BackendError: No answer.
-        """
-        return self._bound().driver().holds(self.name, self.claim_id)
-
-    def release(self, reason: Reason = "normal") -> ReleaseReport:
-        """Compare-and-remove that claim, and nothing else whatever has happened since (S7).
-
-        Raises:
-            NotHeld: It is not bound to a client.
-            BackendError: No definite answer.
-        """
-        return self._bound().driver().remove(Claim(self._token, Terms(self.name)), self.fence, reason)
-
-    def _bound(self) -> Home:
-        if self._home is None:
-            raise NotHeld(
-                f"this copy of the lease of {self.name!r} has no client",
-                name=self.name,
-                hint="client.adopt(copy)",
-            )
-        return self._home
-
-    def handle(self) -> dict[str, object]:
-        """As :meth:`Lease.handle`."""
-        return dict(self._handle)
-
-    def __reduce__(self) -> tuple[type[LeaseCopy], tuple[dict[str, object]]]:
-        return LeaseCopy, (self._handle,)
-
-    def __repr__(self) -> str:
-        return f"<LeaseCopy {self.name!r} claim {self.claim_id} fence {self.fence}>"
 
 
 def _kept(hold: Hold, reason: Reason) -> ReleaseReport:

@@ -20,7 +20,7 @@ from lockkit.spi import Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
-    from lockkit.drivers.threads import OnWait
+    from lockkit.drivers.waits import OnWait
 
 __all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
 

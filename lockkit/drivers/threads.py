@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from lockkit.clock import Clock
 from lockkit.drivers.cleanup import CleanupHook, CleanupRuns, Overruns
 from lockkit.drivers.dispatch import Dispatcher
-from lockkit.drivers.heartbeat import Heartbeat, Waiter
+from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.orphans import Orphans
+from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled, AcquireTimeout, LeaseLost, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import (
@@ -22,7 +23,6 @@ from lockkit.facts import (
     Reason,
     ReleaseOutcome,
     ReleaseReport,
-    Waiting,
 )
 from lockkit.lease import Hold
 from lockkit.names import claim_id
@@ -41,11 +41,10 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import CLEANUP_BUDGET, Release, releasing
 from lockkit.protocol.renewing import losing
-from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown, Watch
+from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
 
 __all__ = ["Driver"]
 
-_LONGEST_WAIT = 60.0
 _EXIT_BUDGET = 2.5
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
@@ -54,7 +53,6 @@ _PATIENCE = 16
 _LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
-OnWait = Callable[[Waiting], None]
 T = TypeVar("T")
 
 
@@ -107,7 +105,7 @@ class Driver:
         """
         self.counters.add("attempts")
         clock = self.clock
-        waits = _Waits(self, on_wait)
+        waits = Waits(self, on_wait)
         hold: Hold | None
         try:
             hold = self._drive(
@@ -294,7 +292,7 @@ class Driver:
     # -- effects
 
     def _drive(
-        self, generator: Generator[Effect, Any, Any], waits: _Waits | None, runs: CleanupRuns | None = None
+        self, generator: Generator[Effect, Any, Any], waits: Waits | None, runs: CleanupRuns | None = None
     ) -> Any:
         """Perform a generator's effects until it returns."""
         backend = self.backend
@@ -314,7 +312,7 @@ class Driver:
         except StopIteration as stop:
             return stop.value
 
-    def _perform(self, effect: Effect, waits: _Waits | None, runs: CleanupRuns | None) -> object:
+    def _perform(self, effect: Effect, waits: Waits | None, runs: CleanupRuns | None) -> object:
         match effect:
             case Withdraw(claim):
                 self.heartbeat.withdraw(claim.token)
@@ -322,7 +320,7 @@ class Driver:
                 waits.wait(effect)
             case Pause(until):
                 if waits is None:
-                    _sleep(self.clock, until)
+                    sleep_until(self.clock, until)
                 else:
                     waits.pause(until)
             case Notify(what):
@@ -390,66 +388,6 @@ class Driver:
             add("emergency_releases")
         if release.stolen:
             add("ownership_violations")
-
-
-class _Waits:
-    """The waiting side of one acquisition: its place in the heartbeat, its watch, its event."""
-
-    def __init__(self, driver: Driver, on_wait: OnWait | None) -> None:
-        self._driver = driver
-        self._on_wait = on_wait
-        self._waiter: Waiter | None = None
-        self._watch: Watch | None = None
-        self._blockers: tuple[str, ...] | None = None
-        self.began = driver.clock.now()
-
-    def wait(self, effect: WaitForWake) -> None:
-        """Wait for a wake; the claim is renewed meanwhile."""
-        driver = self._driver
-        waiter = self._waiter
-        if waiter is None or waiter.claim is not effect.claim:
-            waiter = self._waiter = driver.heartbeat.waiter(effect.claim)
-            self._blockers = None
-        if effect.blockers != self._blockers:
-            self._unwatch()
-            self._watch = driver.backend.watch(
-                effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim
-            )
-            self._blockers = effect.blockers
-        if self._on_wait is not None:
-            waited = driver.clock.now() - self.began
-            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
-        while not driver.closed:
-            left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
-            if left <= 0 or waiter.bell.wait(left):
-                break
-        waiter.bell.hush()
-        if driver.closed:
-            raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
-
-    def pause(self, until: float) -> None:
-        """Wait before asking again after trouble."""
-        _sleep(self._driver.clock, until)
-        if self._driver.closed:
-            raise AcquireCancelled("the client was closed while waiting")
-
-    def close(self) -> None:
-        self._unwatch()
-        waiter = self._waiter
-        if waiter is not None and waiter.claim is not None:
-            self._driver.heartbeat.forget(waiter)
-
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-
-
-def _sleep(clock: Clock, until: float) -> None:
-    """Sleep until a moment on the clock; a signal handler that raises ends it."""
-    left = until - clock.now()
-    if left > 0:
-        time.sleep(min(left, _LONGEST_WAIT))
 
 
 def _ending(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lockkit.testing.mutants import layers, protocol, stores
 from lockkit.testing.mutants.mutant import Mutant
-from lockkit.testing.simulation.world import NO_FAULTS, Faults
+from lockkit.testing.simulation.faults import NO_FAULTS, Faults
 
 __all__ = ["MUTANTS"]
 

@@ -12,8 +12,9 @@ from lockkit.queue import Queued as InQueue
 from lockkit.testing.mutants.mutant import patched
 from lockkit.testing.simulation import statements
 from lockkit.testing.simulation.network import Job, Request
-from lockkit.testing.simulation.statements import StatementRow, Statements
+from lockkit.testing.simulation.statements import Statements
 from lockkit.testing.simulation.stores import Atomic, memory
+from lockkit.testing.simulation.table import StatementRow
 
 __all__ = [
     "DeathPurgesLingering",

@@ -27,11 +27,12 @@ from lockkit.protocol.releasing import Release, releasing
 from lockkit.spi import Terms, Watch
 from lockkit.testing.simulation.actors import Actor, Interrupt
 from lockkit.testing.simulation.background import Heartbeat, Member, Orphans
+from lockkit.testing.simulation.network import Request
 
 if TYPE_CHECKING:
     from lockkit.testing.simulation.world import World
 
-__all__ = ["Client", "Plan", "Worker"]
+__all__ = ["Client", "Plan", "Worker", "listens"]
 
 
 class _Handle:
@@ -188,6 +189,10 @@ class Worker(Actor):
 
     # -- steps
 
+    def free(self) -> bool:
+        """Whether this thread can run at all."""
+        return not (self.client.paused or self.client.dead or self.hung)
+
     def ready(self) -> bool:
         """Whether it can take a step of its own now."""
         effect = self.effect
@@ -316,3 +321,11 @@ class Worker(Actor):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def listens(request: Request) -> bool:
+    """Whether whoever waits for an answer can take one in now."""
+    caller = request.caller
+    if isinstance(caller, Worker):
+        return caller.free()
+    return isinstance(caller, Actor) and not (caller.client.paused or caller.client.dead)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Beat, Claim, Refused, Unknown
+from lockkit.spi import Beat, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
-__all__ = ["Caller", "Job", "Request", "lost", "refused"]
+__all__ = ["Caller", "Job", "Request", "answer_text", "lost", "refused"]
 
 Job = Generator[str, None, Any]
 """A request being executed: runs one atomic statement each time it is asked for the next, returns the answer."""
@@ -96,3 +96,21 @@ def lost(what: str) -> Unknown:
 def refused() -> Refused:
     """The store said that it did not do it."""
     return Refused(BackendUnavailable("the store refused: try again"))
+
+
+def answer_text(answer: object) -> str:
+    """An answer as the story tells it."""
+    match answer:
+        case Granted(fence, basis):
+            return f"GRANTED fence {fence}, basis {basis:.2f}"
+        case Queued():
+            return f"QUEUED at {answer.position} behind {list(answer.blockers)}"
+        case Renewal():
+            return answer.state + (f" ({answer.why})" if answer.why else "")
+        case Lapsed(why):
+            return f"LAPSED ({why})"
+        case Busy():
+            return "BUSY"
+        case list():
+            return "[" + ", ".join(answer_text(each) for each in answer) + "]"
+    return str(answer)

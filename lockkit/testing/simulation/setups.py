@@ -8,6 +8,7 @@ from dataclasses import replace
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import Terms
 from lockkit.testing.simulation.client import Plan
+from lockkit.testing.simulation.faults import Faults
 from lockkit.testing.simulation.statements import Statements
 from lockkit.testing.simulation.stores import Atomic
 from lockkit.testing.simulation.world import Setup, World
@@ -65,11 +66,26 @@ def _plans() -> Mapping[str, Setup]:
     }  # fmt: skip
 
 
+def _process_bound() -> Setup:
+    """Claims that no silence ends. In one process nobody's death frees them, so nobody dies here."""
+    bound = Terms("a", ttl=5.0, process_bound=True)
+    limited = Terms("b", ttl=5.0, process_bound=True, max_hold=8.0)
+    return Setup(
+        (
+            ((Plan(bound),), (Plan(limited),)),
+            ((Plan(bound, 4.0), Plan(bound)),),
+            ((Plan(bound, 0), Plan(limited, 3.0)),),
+        ),
+        faults=Faults(crash=0),
+        label="process-bound",
+    )
+
+
 SETUPS: Mapping[str, Setup] = {
     f"{label}-{store.name}": replace(setup, label=label, store=store)
     for label, setup in _plans().items()
     for store in (Atomic, Statements)
-}
+} | {"process-bound-atomic": _process_bound()}
 """Every kind of lock on every model store, by ``kind-store``."""
 
 

@@ -11,43 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lockkit.names import claim_id
 from lockkit.protocol.effects import Call
-from lockkit.spi import Busy, Claim, Granted, Lapsed, Queued, Renewal, Terms
+from lockkit.spi import Claim, Terms
 from lockkit.testing.simulation.actors import Actor
 from lockkit.testing.simulation.checks import Checks, Violation
-from lockkit.testing.simulation.client import Client, Plan, Worker
+from lockkit.testing.simulation.client import Client, Plan, listens
 from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.network import Job, Request, lost, refused
+from lockkit.testing.simulation.faults import NO_FAULTS, Faults, Step, Troubles, bind
+from lockkit.testing.simulation.network import Job, Request, answer_text, lost, refused
 from lockkit.testing.simulation.stores import Atomic, ModelStore
 
-__all__ = ["Faults", "Setup", "World"]
-
-Step = tuple[int, Callable[[], None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """How likely what is; 0 for never. Plain steps weigh 4 to 8."""
-
-    drop: int = 1
-    delay: int = 1
-    refuse: int = 1
-    pause: int = 1
-    hang: int = 1
-    crash: int = 1
-    cancel: int = 1
-    evict: int = 1
-    resize: int = 1
-    deaf: int = 1
-    collect: int = 1
-    sleep: int = 1
-    """Time passes although somebody could take a step."""
-    budget: int = 12
-    """How many of them in one run."""
-
-
-NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+__all__ = ["NO_FAULTS", "Faults", "Setup", "World"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +67,8 @@ class World:
         plans = [plan for client in setup.clients for worker in client for plan in worker]
         self.names = sorted({plan.terms.name for plan in plans})
         self.checks = Checks(self)
-        self._left = setup.faults.budget
-        self._crashes = 0
-        self._deaf = 0
+        self.troubles = Troubles(self)
+        self.deaf = 0
         self._serial = 0
         self._tokens: dict[str, int] = {}
         self._owner: dict[str, Client] = {}
@@ -130,8 +103,8 @@ class World:
 
     def wake_is_lost(self) -> bool:
         """Whether this wake does not arrive."""
-        if self._deaf > 0:
-            self._deaf -= 1
+        if self.deaf > 0:
+            self.deaf -= 1
             self.tell("a wake is lost")
             return True
         return False
@@ -210,6 +183,8 @@ class World:
             self.step(choice)
             if len(self.violations) >= self.patience:
                 return
+        from lockkit.testing.simulation.rest import Rest
+
         Rest(self).come()
 
     def step(self, choice: int) -> None:
@@ -241,21 +216,20 @@ class World:
         if not steps or faults.sleep:
             if now < timer < float("inf"):
                 steps.append((2, lambda: self.sleep(timer - now)))
-            if self._left > 0 and faults.sleep:
-                steps.extend((faults.sleep, _bind(self.sleep, seconds)) for seconds in (0.3, 2.0, 7.0))
+            if self.troubles.left and faults.sleep:
+                steps.extend((faults.sleep, bind(self.sleep, seconds)) for seconds in (0.3, 2.0, 7.0))
         for client in self.clients:
             if not client.dead:
                 steps.extend(
                     (2, worker.acquire)
                     for worker in client.workers
-                    if _free(worker) and worker.state == "idle"
+                    if worker.free() and worker.state == "idle"
                 )
         for client in self.clients:
             if client.paused:
-                steps.append((2, _bind(self._resume, client)))
-            steps.extend((1, _bind(self._wake_up, worker)) for worker in client.workers if worker.hung)
-        if self._left > 0:
-            steps.extend(self._faults(faults))
+                steps.append((2, bind(self.troubles.resume, client)))
+            steps.extend((1, bind(self.troubles.wake_up, worker)) for worker in client.workers if worker.hung)
+        steps.extend(self.troubles.possible())
         return steps or [(1, lambda: self.sleep(1.0))]
 
     def plain(self) -> list[Step]:
@@ -263,12 +237,12 @@ class World:
         steps: list[Step] = []
         for request in self.network:
             if request.reply is not None:
-                if _listens(request):
-                    steps.append((8, _bind(self._reply, request)))
+                if listens(request):
+                    steps.append((8, bind(self._reply, request)))
             elif request.caller is not None or self.calm:
-                steps.append((6, _bind(self._execute, request)))
+                steps.append((6, bind(self._execute, request)))
             else:
-                steps.append((1, _bind(self._execute, request)))
+                steps.append((1, bind(self._execute, request)))
         now = self.clock.now()
         for client in self.clients:
             if client.paused or client.dead:
@@ -321,7 +295,7 @@ class World:
             label = next(request.job)
         except StopIteration as stop:
             answer = stop.value
-            self.tell(f"store: {request} -> {_short(answer)}")
+            self.tell(f"store: {request} -> {answer_text(answer)}")
             self._answered(request, lambda caller: caller.answered(answer), request.caller is None)
         except Exception as error:  # Refused and Unknown are answers
             trouble = error
@@ -364,116 +338,6 @@ class World:
         if request.reply is not None or not self.store.late_copies:
             self.network.remove(request)
 
-    # -- faults
-
-    def _faults(self, faults: Faults) -> list[Step]:
-        steps: list[Step] = []
-
-        def fault(weight: int, what: Callable[[], None]) -> None:
-            if weight:
-                steps.append((weight, _bind(self._spend, what)))
-
-        for request in self.network:
-            if request.caller is None or not _listens(request):
-                continue
-            if request.reply is not None:
-                fault(faults.drop, _bind(self.fail, request, "reply lost"))
-            elif request.job is None:
-                fault(faults.drop, _bind(self.fail, request, "request lost"))
-                fault(faults.refuse, _bind(self.fail, request, "refused"))
-                if self.store.late_copies:
-                    fault(faults.delay, _bind(self.fail, request, "delayed"))
-            else:
-                fault(faults.drop, _bind(self.fail, request, "cut short"))
-        for client in self.clients:
-            if client.dead:
-                continue
-            if not client.paused:
-                fault(faults.pause, _bind(self._pause, client))
-                for worker in client.workers:
-                    self._worker_faults(worker, faults, fault)
-            if not self._crashes:
-                fault(faults.crash, _bind(self._crash, client))
-        self._operator(faults, fault)
-        if not self._deaf:
-            fault(faults.deaf, self._deafen)
-        return steps
-
-    def _worker_faults(
-        self, worker: Worker, faults: Faults, fault: Callable[[int, Callable[[], None]], None]
-    ) -> None:
-        if worker.hung or worker.state == "idle":
-            return
-        fault(faults.hang, _bind(self._hang, worker))
-        if worker.state == "holding":
-            fault(faults.collect, worker.collect)
-            return
-        fault(faults.cancel, _bind(self._interrupt, worker))
-        if worker.fuse is None:
-            fault(faults.cancel, _bind(self._light_fuse, worker))
-
-    def _operator(self, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
-        for name in self.names:
-            rows = self.store.rows(name)
-            for row in rows[:2]:
-                fault(faults.evict, _bind(self._evict, name, row.token))
-            if rows:
-                for capacity in self.setup.capacities:
-                    if capacity != rows[0].capacity:
-                        fault(faults.resize, _bind(self._resize, name, capacity))
-
-    def _spend(self, what: Callable[[], None]) -> None:
-        self._left -= 1
-        self.faultless = False
-        what()
-
-    def _pause(self, client: Client) -> None:
-        self.tell(f"{client.name}: stopped (SIGSTOP)")
-        client.paused = True
-
-    def _resume(self, client: Client) -> None:
-        self.tell(f"{client.name}: goes on (SIGCONT)")
-        client.paused = False
-
-    def _hang(self, worker: Worker) -> None:
-        self.tell(f"{worker.label}: hangs; its heartbeat runs")
-        worker.hung = True
-
-    def _wake_up(self, worker: Worker) -> None:
-        self.tell(f"{worker.label}: hangs no more")
-        worker.hung = False
-
-    def _crash(self, client: Client) -> None:
-        self.tell(f"{client.name}: killed (SIGKILL)")
-        self._crashes += 1
-        client.dead, client.paused = True, False
-        for request in [request for request in self.network if request.client == client.name]:
-            self.cut(request)
-        self.store.died(client.name)
-
-    def _interrupt(self, worker: Worker) -> None:
-        request = worker.request
-        if request is not None:
-            self.cut(request)
-        worker.interrupt()
-
-    def _light_fuse(self, worker: Worker) -> None:
-        worker.fuse = 0
-
-    def _deafen(self) -> None:
-        self.tell("the next wake will be lost")
-        self._deaf = 1
-
-    def _evict(self, name: str, token: str) -> None:
-        self.operating = "evict"
-        self.operate("evict", name, claim_id(token), 1.0)
-        self.tell(f"operator: evict {token}")
-
-    def _resize(self, name: str, capacity: int) -> None:
-        self.operating = "resize"
-        self.operate("resize", name, capacity, 1.0)
-        self.tell(f"operator: resize {name} to {capacity}")
-
     def operate(self, method: str, *args: Any) -> Any:
         """Execute an operator's request in one go."""
         job: Job = self.store.operate(method, args)
@@ -482,39 +346,3 @@ class World:
                 next(job)
             except StopIteration as stop:
                 return stop.value
-
-
-def _bind(function: Callable[..., None], *args: Any) -> Callable[[], None]:
-    return lambda: function(*args)
-
-
-def _free(worker: Worker) -> bool:
-    return not worker.client.paused and not worker.client.dead and not worker.hung
-
-
-def _listens(request: Request) -> bool:
-    """Whether whoever waits for it can take in an answer now."""
-    caller = request.caller
-    if not isinstance(caller, Actor) or caller.client.paused or caller.client.dead:
-        return False
-    return not (isinstance(caller, Worker) and caller.hung)
-
-
-def _short(answer: object) -> str:
-    match answer:
-        case Granted(fence, basis):
-            return f"GRANTED fence {fence}, basis {basis:.2f}"
-        case Queued():
-            return f"QUEUED at {answer.position} behind {list(answer.blockers)}"
-        case Renewal():
-            return answer.state + (f" ({answer.why})" if answer.why else "")
-        case Lapsed(why):
-            return f"LAPSED ({why})"
-        case Busy():
-            return "BUSY"
-        case list():
-            return "[" + ", ".join(_short(each) for each in answer) + "]"
-    return str(answer)
-
-
-from lockkit.testing.simulation.rest import Rest  # noqa: E402 - it looks at a world

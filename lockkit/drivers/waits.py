@@ -1,0 +1,85 @@
+"""The waiting side of one acquisition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from lockkit.clock import Clock
+from lockkit.drivers.heartbeat import Waiter
+from lockkit.errors import AcquireCancelled
+from lockkit.facts import Waiting
+from lockkit.protocol.effects import WaitForWake
+from lockkit.spi import Watch
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+
+__all__ = ["OnWait", "Waits", "sleep_until"]
+
+_LONGEST_WAIT = 60.0
+
+OnWait: TypeAlias = Callable[[Waiting], None]
+"""Told, from the waiting thread, each time the store answers "queued"."""
+
+
+class Waits:
+    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell."""
+
+    def __init__(self, driver: Driver, on_wait: OnWait | None) -> None:
+        self._driver = driver
+        self._on_wait = on_wait
+        self._waiter: Waiter | None = None
+        self._watch: Watch | None = None
+        self._blockers: tuple[str, ...] | None = None
+        self.began = driver.clock.now()
+
+    def wait(self, effect: WaitForWake) -> None:
+        """Wait for a wake; the claim is renewed meanwhile."""
+        driver = self._driver
+        waiter = self._waiter
+        if waiter is None or waiter.claim is not effect.claim:
+            waiter = self._waiter = driver.heartbeat.waiter(effect.claim)
+            self._blockers = None
+        if effect.blockers != self._blockers:
+            self._unwatch()
+            self._watch = driver.backend.watch(
+                effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim
+            )
+            self._blockers = effect.blockers
+        if self._on_wait is not None:
+            waited = driver.clock.now() - self.began
+            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
+        while not driver.closed:
+            left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
+            if left <= 0 or waiter.bell.wait(left):
+                break
+        waiter.bell.hush()
+        if driver.closed:
+            raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
+
+    def pause(self, until: float) -> None:
+        """Wait before asking again after trouble."""
+        sleep_until(self._driver.clock, until)
+        if self._driver.closed:
+            raise AcquireCancelled("the client was closed while waiting")
+
+    def close(self) -> None:
+        """The wait is over, however it ended."""
+        self._unwatch()
+        waiter = self._waiter
+        if waiter is not None and waiter.claim is not None:
+            self._driver.heartbeat.forget(waiter)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+def sleep_until(clock: Clock, until: float) -> None:
+    """Sleep until a moment on the clock; a signal handler that raises ends it."""
+    left = until - clock.now()
+    if left > 0:
+        time.sleep(min(left, _LONGEST_WAIT))
