@@ -442,17 +442,25 @@ class Machine(RuleBasedStateMachine):
         self.harness.advance(share * self.harness.ttl)
         for client in self.clients:
             client.look()
+            client.driver().orphans.look()
         end = time.monotonic() + 5.0
         while self.unnoticed():
-            assert time.monotonic() < end, "S6-silence-is-loss: a loss goes unnoticed in the background"
+            assert time.monotonic() < end, "S11-no-zombie: the background leaves standing what has run out"
             time.sleep(0.0005)
         with self.step("S5-no-resurrection"):
             pass
 
     def unnoticed(self) -> bool:
-        """Whether a client has yet to notice that a hold ran out: wait for it, so that runs replay."""
+        """Whether a client has yet to notice that a hold ran out, or to remove it: wait for it, so that runs replay."""
         now = self.harness.clock.now()
-        return any(held.lease and held.hold.overdue(now) for held in self.holds)
+        gone = [
+            held.hold for held in self.holds if held.lease and (held.hold.lost_why or held.hold.overdue(now))
+        ]
+        if any(not hold.lost_why for hold in gone):
+            return True
+        over = {hold.claim_id: hold.name for hold in gone if hold.expires() <= now}
+        rows = [row for name in set(over.values()) for row in self.harness.stored(name)]
+        return any(row.claim_id in over and row.state == "HELD" and not _lapsed(row, now) for row in rows)
 
     @precondition(lambda self: self.pending or self.holds)
     @rule(actor=actors)

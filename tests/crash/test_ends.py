@@ -1,0 +1,159 @@
+"""How processes end: exit, SIGTERM, fork; none blocks, none leaks, none takes what is another's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+BLACK_HOLE = """
+from pathlib import Path
+import tempfile
+from lockkit.testing import faults
+from lockkit.testing.harnesses.sqlite import SqliteHarness
+harness = SqliteHarness(Path(tempfile.mkdtemp(dir=os.path.dirname(url.partition(':')[2]))))
+bad = faults.Faults()
+client2 = harness.client(url=faults.FAULTY_URL, plugins=[faults.through(harness, bad)], **{settings!r})
+"""
+
+
+def test_exit_while_holding_releases(cast):
+    holders = cast.holders(ttl=60)
+    for holder in holders:
+        holder.process.stdin.close()
+        assert holder.wait() == 0
+    assert cast.rows() == []
+
+
+def test_exit_while_another_thread_waits_takes_its_claim_back(cast):
+    holders = cast.holders(ttl=60)
+    actor = cast.actor()
+    actor.run("""
+threading.Thread(target=lambda: shape.newcomer.lock(client, NAME).acquire(), daemon=True).start()
+while not client.inspect(NAME).waiters: time.sleep(0.005)
+""")
+    began = time.monotonic()
+    actor.process.stdin.close()
+    assert actor.wait() == 0
+    assert time.monotonic() - began < 3.0
+    assert [state for state, _ in cast.rows()] == [1] * len(holders)
+
+
+@pytest.mark.parametrize("doing", ["holding", "waiting", "renewing"])
+def test_exit_is_not_blocked_by_a_store_that_swallows_everything(mutex, doing):
+    actor = mutex.actor()
+    actor.run("lease = client.lock('warm').acquire(1); lease.release()")
+    actor.run(BLACK_HOLE.format(settings={}))
+    if doing == "waiting":
+        actor.run("held = harness.client().lock('x', ttl=60).acquire(1)")
+        actor.run("threading.Thread(target=lambda: client2.lock('x').acquire(), daemon=True).start()")
+        actor.run("while not harness.client().inspect('x').waiters: time.sleep(0.005)")
+    else:
+        ttl = 60 if doing == "holding" else 0.9
+        actor.run(f"lease2 = client2.lock('x', ttl={ttl}).acquire(1)")
+    actor.run("bad.always(faults.black_hole)")
+    if doing == "renewing":
+        actor.run("bad.log.clear()\nwhile 'renew' not in bad.log: time.sleep(0.005)")
+    began = time.monotonic()
+    actor.process.stdin.close()
+    assert actor.wait() == 0
+    assert time.monotonic() - began < 2.5 + 1.0, "interpreter exit was blocked"
+
+
+@pytest.mark.parametrize("handler", ["default", "own"])
+def test_sigterm_with_release_releases_and_then_does_what_it_did_before(mutex, handler):
+    actor = mutex.actor()
+    own = "import signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(42))" if handler == "own" else ""
+    actor.run(f"""
+{own}
+client2 = lockkit.connect(url, on_sigterm="release")
+lease = client2.lock(NAME, ttl=60).acquire(1)
+""")
+    waiter = mutex.waiter()
+    actor.process.send_signal(signal.SIGTERM)
+    assert actor.wait() == (42 if handler == "own" else -signal.SIGTERM)
+    waiter.result(timeout=2.0)
+    assert len(mutex.rows()) == 1
+
+
+def test_sigterm_releases_in_the_middle_of_a_call(mutex):
+    """The handler runs between two bytecodes of a thread that may hold any of our mutexes."""
+    actor = mutex.actor()
+    actor.start("""
+client2 = lockkit.connect(url, on_sigterm="release")
+lease = client2.lock(NAME, ttl=60).acquire(1)
+while True:
+    client2.lock("other").acquire(1).release()
+""")
+    while not mutex.path.exists() or not mutex.rows():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    began = time.monotonic()
+    actor.process.send_signal(signal.SIGTERM)
+    assert actor.wait() == -signal.SIGTERM
+    assert time.monotonic() - began < 5.0
+    assert mutex.rows() == []
+
+
+@pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "raise RuntimeError('crash')"])
+def test_s7_a_forked_child_that_ends_takes_nothing_from_its_parent(cast, ending):
+    holders = cast.holders(ttl=60)
+    code = f"""
+child = os.fork()
+if child == 0:
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2): os.dup2(devnull, descriptor)
+    assert not lease.valid()
+    assert lease.release().outcome == "KEPT"
+    {ending}
+os.waitpid(child, 0)
+lease.confirm()
+result = lease.valid()
+"""
+    before = cast.rows()
+    assert all(holder.run(code) for holder in holders[:1])
+    assert cast.rows() == before
+
+
+def test_s7_a_child_that_outlives_its_parent_does_not_keep_the_claim(cast):
+    holders = cast.holders(ttl=60)
+    code = """
+child = os.fork()
+if child == 0:
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2): os.dup2(devnull, descriptor)
+    time.sleep(30)
+    os._exit(0)
+result = child
+"""
+    children = [holder.run(code) for holder in holders]
+    waiter = cast.waiter()
+    try:
+        for holder in holders[: cast.shape.leaves]:
+            holder.kill()
+        waiter.result(timeout=2.0)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_s7_a_child_that_holds_loses_it_with_its_own_death_not_with_its_parents_life(cast):
+    parent = cast.actor()
+    left = parent.run("""
+client.lock("warm").acquire(1).release()
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    lease = shape.holders[0].lock(client, NAME, ttl=60).acquire(5)
+    os.write(writer, str(lease.fence).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+result = int(os.read(reader, 100))
+""")
+    began = time.monotonic()
+    holders = cast.holders(ttl=60)
+    assert time.monotonic() - began < 5.0
+    assert left not in [fence for _, fence in cast.rows()]
+    assert len(cast.rows()) == len(holders)
