@@ -157,3 +157,30 @@ result = int(os.read(reader, 100))
     assert time.monotonic() - began < 5.0
     assert left not in [fence for _, fence in cast.rows()]
     assert len(cast.rows()) == len(holders)
+
+
+def test_sigterm_lets_nothing_run_unlocked_while_a_slow_cleanup_is_under_way(mutex):
+    """In the user's own code the handler waits for the release, hooks and all; the body does not go on."""
+    actor = mutex.actor()
+    log = mutex.path.parent / "log"
+    actor.start(f"""
+import pathlib
+class Slow:
+    @lockkit.hookimpl
+    def lockkit_cleanup(self, context):
+        time.sleep(0.8)
+        with open({str(log)!r}, "a") as file: file.write(f"cleaned {{context.reason}} {{lease.valid()}} ")
+client2 = lockkit.connect(url, plugins=[Slow()], on_sigterm="release")
+lease = client2.lock(NAME, ttl=60).acquire(1)
+while True:
+    time.sleep(0.01)
+    if not lease.valid():
+        with open({str(log)!r}, "a") as file: file.write("ran unlocked")
+""")
+    while not mutex.path.exists() or not mutex.rows():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    actor.process.send_signal(signal.SIGTERM)
+    assert actor.wait() == -signal.SIGTERM
+    assert log.read_text() == "cleaned sigterm True "
+    assert mutex.rows() == []
