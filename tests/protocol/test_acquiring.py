@@ -179,7 +179,7 @@ def test_what_a_store_will_never_do_is_not_tried_again(start):
 
 
 def test_a_refusal_after_an_unknown_leaves_the_unknown_to_be_settled(start):
-    attempt, run = start()
+    _, run = start()
     run.fail(UNKNOWN)
     run.until(Call)
     run.fail(DENIED)
@@ -227,7 +227,7 @@ def test_a_waiter_is_woken_by_the_earliest_of_its_times(start, clock):
 def _answers(clock):
     """Answers that lead through all there is to acquiring."""
     yield lambda: Queued(1, blockers=("1",))
-    yield lambda: Lapsed()
+    yield Lapsed
     yield lambda: Granted(3, clock.now() - 100.0)
     yield lambda: Queued(1, blockers=("1",))
     yield lambda: Granted(4, clock.now())

@@ -137,6 +137,19 @@ class Heartbeat(Actor):
     def broke(self, error: BaseException) -> None:
         self.client.world.violated("CRASH", f"{self.label} raised {error!r}")
 
+    def next_deadline(self) -> float:
+        """When the deadline thread wants to run. The silence of a process-bound hold is no loss."""
+        ends = [math.inf]
+        for hold in self.holds.values():
+            terms = hold.claim.terms
+            if hold.ended or hold.lost_why:
+                continue
+            if not terms.process_bound or hold.collected:
+                ends.append(hold.expires())
+            elif terms.max_hold is not None:
+                ends.append(hold.since + terms.max_hold)
+        return min(ends)
+
     def overdue(self) -> list[Hold]:
         """Holds that the deadline thread has to say something about."""
         now = self.client.world.clock.now()

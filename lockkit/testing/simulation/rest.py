@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rest"]
 
-_LONGEST = 300.0
+_LONGEST = 120.0
 """Seconds of virtual time in which everything must have come to rest."""
-_MOST_STEPS = 3000
+_MOST_STEPS = 2000
 _HAND_OFF = 0.5
 """Seconds within which a free lock goes to a waiter whose wake arrives."""
 _SLACK = 2.0
@@ -107,12 +107,21 @@ class Rest:
         return attempt is None or attempt.terms.name not in self._hung_names()
 
     def _hung_names(self) -> set[str]:
-        """Names held by a thread that hangs; its heartbeat goes on renewing, rightly."""
-        return {
-            worker.hold.name
+        """Names held by a thread that hangs; its heartbeat goes on renewing, rightly.
+
+        A process-bound grant that its hanging thread has not read yet counts too: the store has no deadline for it.
+        """
+        hung = [
+            worker
             for client in self._world.clients
+            if not client.dead
             for worker in client.workers
-            if worker.hung and worker.hold is not None and not client.dead
+            if worker.hung
+        ]
+        return {worker.hold.name for worker in hung if worker.hold is not None} | {
+            worker.attempt.terms.name
+            for worker in hung
+            if worker.attempt is not None and worker.attempt.sent and worker.attempt.terms.process_bound
         }
 
     def _next_lapse(self) -> float:

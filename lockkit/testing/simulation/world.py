@@ -270,11 +270,7 @@ class World:
                 continue
             ends.append(client.heartbeat.next())
             ends.append(client.orphans.next())
-            ends.extend(
-                hold.expires()
-                for hold in client.heartbeat.holds.values()
-                if not hold.ended and not hold.lost_why
-            )
+            ends.append(client.heartbeat.next_deadline())
             ends.extend(
                 end for worker in client.workers if not worker.hung and (end := worker.next()) is not None
             )
