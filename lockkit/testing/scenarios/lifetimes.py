@@ -164,3 +164,16 @@ def fence_per_arrival(stage: Stage) -> None:
     """Those who share the lock have different fences, in the order in which they came."""
     fences = [lease.fence for lease in stage.fill()]
     assert fences == sorted(set(fences))
+
+
+@scenario("S2-min-hold-by-copy", needs=("min_hold",))
+def min_hold_by_copy(stage: Stage) -> None:
+    """A release by a copied handle, which knows nothing of min_hold and lock_delay, obeys them all the same."""
+    span = stage.harness.ttl / 2
+    leases = stage.fill(min_hold=span)
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    other = stage.client()
+    for lease in leases:
+        assert other.adopt(lease.handle()).release().outcome == "RELEASED"
+    stage.steady(lambda: not waiting.done, "min_hold did not block", 0.1)
+    assert [row.state for row in stage.stored()][: len(leases)] == ["LINGERING"] * len(leases)

@@ -1,0 +1,173 @@
+"""Handles: what a lease and its copies say and refuse, on the memory store."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import logging
+import pickle
+import threading
+import warnings
+
+import pytest
+
+import lockkit
+from lockkit.errors import ConfigError, LeaseLost, NotHeld
+
+
+@pytest.fixture
+def client(request, tmp_path):
+    with lockkit.connect(
+        f"memory://{request.node.nodeid.encode().hex()[:60]}", state_dir=str(tmp_path)
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def lease(client):
+    lease = client.lock("a", ttl=30).acquire()
+    yield lease
+    lease.release()
+
+
+def test_a_lease_says_what_it_holds(lease):
+    assert lease.name == "a"
+    assert lease.ttl == 30
+    assert lease.fence > 0
+    assert len(lease.claim_id) == 12
+    assert 29 < lease.remaining() < 30
+    assert lease.report is None
+    assert lease.lost_because == ""
+    assert lease.requests == {}
+    lease.ensure_held()
+    lease.confirm()
+
+
+def test_the_token_appears_only_where_it_is_asked_for(client, lease, caplog):
+    caplog.set_level(logging.DEBUG)
+    with client.lock("b").acquire() as other:
+        told = f"{lease!r} {lease} {client!r} {client.leases()!r} {client.inspect('a')!r} {client.adopt(lease.handle())!r}"
+    assert lease.token not in told
+    assert lease.claim_id in told
+    assert other.token not in caplog.text
+    assert other.claim_id in caplog.text
+
+
+def test_released_says_what_to_do_next(client):
+    lease = client.lock("a").acquire()
+    report = lease.release("done")
+    assert (report.outcome, report.reason, report.name, report.fence) == (
+        "RELEASED",
+        "done",
+        "a",
+        lease.fence,
+    )
+    assert lease.report is report
+    assert report.released
+    for call in (lease.ensure_held, lease.confirm, lambda: lease.extend(60)):
+        with pytest.raises(NotHeld, match="was released"):
+            call()
+    assert lease.remaining() == 0
+    assert not lease.lost.is_set()
+
+
+def test_evicted_now_says_that_it_is_lost(client, lease):
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost, match="may have lapsed") as caught:
+        lease.confirm()
+    assert caught.value.name == "a"
+    assert caught.value.hint
+    assert lease.lost.is_set()
+    with pytest.raises(LeaseLost):
+        lease.ensure_held()
+    with pytest.raises(LeaseLost):
+        lease.__exit__(None, None, None)
+
+
+def test_on_lost_is_called_once_also_if_it_is_lost_already(client, lease):
+    early, late, calls = threading.Event(), threading.Event(), []
+    lease.on_lost(lambda: (calls.append("early"), early.set()))
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert early.wait(5)
+    lease.on_lost(lambda: (calls.append("late"), late.set()))
+    assert late.wait(5)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    client.driver().dispatcher.flush(5)
+    assert calls == ["early", "late"]
+
+
+def test_a_callback_that_raises_is_logged_and_the_next_one_called(client, lease, caplog):
+    called = threading.Event()
+    lease.on_lost(lambda: 1 / 0)
+    lease.on_lost(called.set)
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert called.wait(5)
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("ttl", [29.9, 0, -1, float("nan"), float("inf"), True, "60", None, 1e12])
+def test_extend_refuses_what_makes_no_sense(lease, ttl):
+    with pytest.raises(ConfigError):
+        lease.extend(ttl)
+    assert lease.ttl == 30
+
+
+def test_a_copy_is_never_valid_and_ends_exactly_its_claim(client, lease):
+    for twin in (copy.copy(lease), copy.deepcopy(lease), pickle.loads(pickle.dumps(lease))):
+        assert not twin.valid()
+        assert (twin.name, twin.fence, twin.claim_id) == (lease.name, lease.fence, lease.claim_id)
+        with pytest.raises(NotHeld, match="no client"):
+            twin.release()
+        with pytest.raises(NotHeld, match="no client"):
+            twin.held()
+    bound = client.adopt(json.loads(json.dumps(lease.handle())))
+    assert bound.held()
+    assert pickle.loads(pickle.dumps(bound)).claim_id == lease.claim_id
+    lease.release()
+    assert not bound.held()
+    assert bound.release().outcome == "LOST"
+
+
+@pytest.mark.parametrize("handle", [{}, {"name": "a"}, {"name": "", "token": "x", "fence": 1}, {"name": "a", "token": "x", "fence": "?"}])  # fmt: skip
+def test_what_is_no_handle_is_refused(client, handle):
+    with pytest.raises(ConfigError):
+        client.adopt(handle)
+
+
+def test_only_a_pulseless_claim_is_handed_over(client, lease):
+    with pytest.raises(ConfigError, match="tied to this process"):
+        lease.hand_over()
+    script = client.lock("script", ttl=30, pulseless=True).acquire()
+    handle = script.hand_over()
+    assert not script.valid()
+    assert script.release().outcome == "KEPT"
+    assert client.inspect("script").holders[0].claim_id == script.claim_id
+    assert client.adopt(handle).release().outcome == "RELEASED"
+
+
+def test_a_dropped_lease_warns_at_the_line_that_took_it_and_a_released_one_does_not(client):
+    lock = client.lock("a", ttl=30)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lock.acquire().release()
+        gc.collect()
+        assert caught == []
+        lock.acquire()
+        gc.collect()
+    assert [(warning.category, warning.filename) for warning in caught] == [(ResourceWarning, __file__)]
+    assert client.inspect("a").holders, "it may still be worked under"
+
+
+def test_a_lease_is_passed_between_threads(client, lease):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(lease.release().outcome))
+    thread.start()
+    thread.join(5)
+    assert answers == ["RELEASED"]
+    assert not lease.valid()
