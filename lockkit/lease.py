@@ -32,7 +32,8 @@ class Hold:
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
-        since: Basis of the grant.
+        since: Basis of the grant, or earlier: when a request was sent that may have been granted and not been read. The
+            store counts max_hold from the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
         dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
         handles: The handles that users have of it; empty while there is none yet.
@@ -74,13 +75,15 @@ class Hold:
         basis: float,
         capabilities: Capabilities,
         *,
+        since: float | None = None,
         wall: float = 0.0,
         doubtful: bool = False,
         auto_renew: bool = True,
     ) -> None:
         self.claim = claim
         self.fence = fence
-        self.basis = self.since = basis
+        self.basis = basis
+        self.since = basis if since is None else since
         self.since_wall = wall
         self.doubtful = doubtful
         self.auto_renew = auto_renew

@@ -89,6 +89,7 @@ def acquiring(
     while True:
         claim = attempt.fresh()
         create = True
+        unread: float | None = None  # when a request was sent that may have been granted, its answer lost
         while True:
             before = now()
             if pace.over(before):
@@ -100,6 +101,7 @@ def acquiring(
             except (Refused, Unknown) as trouble:
                 if isinstance(trouble, Unknown):
                     attempt.doubtful = True
+                    unread = before if unread is None else unread
                 else:
                     attempt.sent = was_sent
                 if pace.gives_up(trouble, now()):
@@ -115,7 +117,8 @@ def acquiring(
                     answer.fence,
                     answer.basis,
                     capabilities,
-                    wall=wall(),
+                    since=unread,
+                    wall=wall() - (0.0 if unread is None else at - unread),
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
                 )
@@ -124,7 +127,7 @@ def acquiring(
                 yield from _give_up(attempt, pace, now)
                 break
             if isinstance(answer, Queued):
-                create = False
+                create, unread = False, None
                 attempt.holder = answer.holder
                 if answer.capacity != attempt.terms.capacity:
                     yield from _give_up(attempt, pace, now)

@@ -276,3 +276,27 @@ def test_telling_of_a_long_wait_is_rare(start, clock):
             clock.forward(2.0)
         run.answer(Queued(1) if type(run.effect) is Call else None)
     assert 2 <= told <= 6
+
+
+def test_max_hold_counts_from_the_first_request_that_may_have_been_granted(start, clock):
+    """The store counts from its grant, whose answer may have been the one that was lost."""
+    _, run = start(max_hold=8.0)
+    sent = clock.now()
+    clock.forward(1.5)
+    run.fail(UNKNOWN)
+    run.until(Call)
+    clock.forward(3.0)
+    run.answer(granted(clock))
+    assert run.result.expires() == sent + 8.0
+    assert run.result.since == sent
+
+
+def test_once_it_is_known_to_wait_an_earlier_unknown_was_no_grant(start, clock):
+    _, run = start(max_hold=8.0)
+    run.fail(UNKNOWN)
+    run.until(Call)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer().answer(granted(clock))
+    assert run.result.since == clock.now()
