@@ -48,7 +48,8 @@ class Checks:
         self._exclusive: dict[str, int] = {}
         self._over: set[str] = set()
         self._row_of: dict[str, int] = {}
-        self._lapsed: dict[str, float] = {}
+        self._overtime: set[str] = set()
+        """Tokens that lapsed and were extended all the same, by a statement that read its clock before."""
         self._was_hold: set[int] = set()
         self._gone: set[int] = set()
         self._holds: list[tuple[Client, Hold, int]] = []
@@ -201,6 +202,8 @@ class Checks:
             return
         if was.state == "LINGERING":
             world.violated("LINGER", f"{token} was LINGERING until {was.deadline:.2f} and is gone")
+        elif token in self._overtime:
+            pass
         elif was.state == "HELD" and self._must_linger(token, was, request) > now:
             world.violated("LINGER", f"{token} had min_hold or lock_delay to run and is gone")
         if world.operating or world.is_dead(token):
@@ -231,7 +234,9 @@ class Checks:
         if row.deadline <= was.deadline:
             return
         offered = row.state == "OFFERED" and was.state == "WAITING"
-        if was.deadline <= now and not world.store.stale:
+        if was.deadline <= now and world.store.stale:
+            self._overtime.add(token)
+        elif was.deadline <= now:
             world.violated("S5", f"{token} had lapsed at {was.deadline:.2f}, and {request} extended it")
         if not offered and world.speaks_for(request, token) != self._row_of[token]:
             world.violated("S7", f"{token} was extended by {request}, which does not speak for it")
