@@ -19,6 +19,7 @@ from lockkit.identity import user_name
 
 __all__ = [
     "StatePlace",
+    "barred",
     "default_state_dir",
     "filesystem",
     "home_dir",
@@ -79,6 +80,18 @@ def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) 
         return None
     if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE and kind != "fusectl"):
         return kind
+    return None
+
+
+def barred(path: str | os.PathLike[str]) -> Path | None:
+    """The first folder on the way to a path that this process may not look into; None where there is none."""
+    for folder in reversed(Path(path).parents):
+        try:
+            os.stat(f"{folder}/.")  # noqa: PTH116 (a Path drops the dot, and only that asks for the right to search)
+        except PermissionError:
+            return folder
+        except OSError:
+            return None
     return None
 
 

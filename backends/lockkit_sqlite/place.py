@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.places import default_state_dir, network_filesystem
+from lockkit.places import barred, default_state_dir, network_filesystem
 from lockkit.spi import Refused
 
 __all__ = ["Place", "locate", "prepare"]
@@ -57,6 +57,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     Raises:
         ConfigError: It is not a path, or asks for an option that does not exist.
         BackendUnavailable: There is no usable state folder.
+        Refused: The place cannot be looked at; the error says which folder is in the way and what to do.
     """
     parts = urlsplit(url)
     if parts.netloc or parts.fragment:
@@ -77,7 +78,11 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     if not text:
         return Path(state_dir or default_state_dir()) / FILE, synchronous
     path = Path(text)
-    if not path.is_absolute() or text.endswith("/") or path.is_dir():
+    try:
+        taken = path.is_dir()
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if not path.is_absolute() or text.endswith("/") or taken:
         raise ConfigError(f"not the absolute path of a file: {text!r}", hint=_USAGE)
     return path, synchronous
 
@@ -93,8 +98,13 @@ def prepare(path: Path, synchronous: str) -> Place:
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         seen = folder.stat()
+        target = folder / path.name
+        if target.is_symlink():
+            target = target.resolve()
     except OSError as error:
         raise _unusable(path, error) from error
+    except RuntimeError as error:  # what resolve() raises for a loop of links, before Python 3.13
+        raise _unusable(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
     kind = network_filesystem(folder)
     if kind is not None:
         raise Refused(
@@ -105,9 +115,6 @@ def prepare(path: Path, synchronous: str) -> Place:
             retry=False,
         )
     shared = _judge(folder, seen)
-    target = folder / path.name
-    if target.is_symlink():
-        target = target.resolve()
     place = Place(str(target), f"{target}.pulses", shared, synchronous)
     try:
         _create(place)
@@ -172,13 +179,19 @@ def _create(place: Place) -> None:
 
 def _unusable(path: Path, error: OSError) -> Refused:
     if error.errno in (errno.EACCES, errno.EPERM):
-        text, hint = "permission denied", "check the owner and mode of the folder, or name another file"
+        folder = barred(path)
+        if folder is not None:
+            text = f"this user may not look into {folder}"
+            hint = f"name a file in a folder of your own, or have the owner of {folder} let you in (chmod, chgrp)"
+        else:
+            text, hint = "permission denied", "check the owner and mode of the folder, or name another file"
         return Refused(PermissionDenied(f"cannot use {path}: {text}", hint=hint), retry=False)
     hints = {
         errno.EROFS: "the file system is mounted read-only: name a file elsewhere",
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
         errno.ENAMETOOLONG: "name a file with a shorter path",
+        errno.ELOOP: "its links lead in a circle: name the file that is meant",
     }
     hint = hints.get(error.errno or 0, "name another file")
     return Refused(BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint), retry=False)

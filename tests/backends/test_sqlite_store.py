@@ -789,6 +789,33 @@ def test_a_file_of_somebody_elses_is_permission_denied(open_folder):
 
 
 @as_root
+@pytest.mark.parametrize("rest", ["x.db", "deeper/x.db"])
+def test_a_folder_that_may_not_be_looked_into_is_named(open_folder, rest):
+    open_folder.chmod(0o700)
+
+    os.seteuid(65534)
+    try:
+        refused = refusal(f"sqlite:{open_folder}/{rest}")
+    finally:
+        os.seteuid(0)
+
+    assert isinstance(refused, PermissionDenied)
+    assert f"this user may not look into {open_folder}" in refused.message
+    assert "a folder of your own" in refused.hint
+
+
+@pytest.mark.parametrize("rest", ["x" * 300, "loop/x.db", "loop"])
+def test_a_place_that_cannot_be_looked_at_is_unavailable_with_the_reason(tmp_path, rest):
+    (tmp_path / "loop").symlink_to("loop")
+
+    refused = refusal(f"sqlite:{tmp_path}/{rest}")
+
+    assert isinstance(refused, BackendUnavailable)
+    assert str(tmp_path) in refused.message
+    assert refused.hint
+
+
+@as_root
 def test_a_host_store_is_shared_by_the_group_whatever_the_umask(open_folder):
     group = 54321
     os.chown(open_folder, 0, group)
