@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from lockkit.errors import ConfigError
-from lockkit.places import home_dir
+from lockkit.places import barred, home_dir
 from lockkit.settings import SETTINGS, Setting, Value, meant, read
 
 __all__ = [
@@ -131,13 +131,13 @@ def look(
 ) -> Found:
     """Read every layer but the URL's; the arguments are those of :func:`lockkit.config.load`."""
     environ = os.environ if environ is None else environ
-    here = Path(os.getcwd() if cwd is None else cwd)  # noqa: PTH109 (half the price of Path.cwd)
+    here = _working_folder() if cwd is None else Path(cwd)
     house = home_dir(environ) if home is None else Path(home)
     named = config or environ.get("LOCKKIT_CONFIG")
     user = project = None
     looked = [Path(etc)]
     if named:
-        looked.append(here / named)
+        looked.append(here / named if here else Path(named))
         user = file(looked[-1], needed=True)
     else:
         base = environ.get("XDG_CONFIG_HOME", "")
@@ -145,12 +145,19 @@ def look(
         if folder is not None:
             looked.append(folder / "lockkit" / "config.toml")
             user = file(looked[-1])
-        path = project_file(here, house)
+        path = project_file(here, house) if here else None
         if path is not None and path not in looked:
             looked.append(path)
             project = file(path)
     stamps = {str(path): stamp(path) for path in looked}
     return Found(environ, file(Path(etc), pins=True), user, project, environment(environ), stamps)
+
+
+def _working_folder() -> Path | None:
+    try:
+        return Path(os.getcwd())  # noqa: PTH109 (half the price of Path.cwd)
+    except OSError:  # somebody removed it: then no project is there to have a file
+        return None
 
 
 def stamp(path: Path) -> object:
@@ -168,7 +175,9 @@ def stamp(path: Path) -> object:
 def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | None:
     """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None where there is none.
 
-    Everything that is wrong with it is collected in ``problems``.
+    Everything that is wrong with it is collected in ``problems``. One that lies behind a folder of somebody else's into
+    which this user may not look counts as absent, with a warning (``HOME=/root`` of a daemon); not the administrator's,
+    which may pin, nor one that was asked for.
 
     Args:
         path: The file.
@@ -184,6 +193,10 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
         layer.problem(f"cannot be read: {error.strerror}", "see LOCKKIT_CONFIG")
         return layer
     except OSError as error:
+        folder = None if needed or pins else _strangers(path)
+        if folder is not None:
+            _warn(f"{path} is taken as absent: this user may not look into {folder}; is HOME right?")
+            return None
         layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
         return layer
     embedded = path.name == "pyproject.toml"
@@ -209,6 +222,15 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
     else:
         layer.problem("tool.lockkit must be a table", "write [tool.lockkit]")
     return layer
+
+
+def _strangers(path: Path) -> Path | None:
+    """The folder that bars the way to a path, if it belongs to somebody else."""
+    folder = barred(path)
+    try:
+        return folder if folder is not None and folder.stat().st_uid != os.geteuid() else None
+    except OSError:
+        return None
 
 
 def _take(layer: Layer, table: Table, *, pins: bool) -> None:

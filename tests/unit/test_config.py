@@ -2,10 +2,12 @@
 
 import logging
 import os
+import tempfile
 import time
 import tomllib
 from dataclasses import fields
 from itertools import combinations
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -317,6 +319,61 @@ def test_a_file_that_cannot_be_read_is_not_a_file_that_is_not_there(world):
     world.etc.mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"config.toml: cannot be read"):
         world.load()
+
+
+@pytest.fixture
+def behind():
+    """A home folder behind a folder of root's that nobody else may look into; the body runs as another user."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as made:
+        house = Path(made) / "root"
+        house.parent.chmod(0o755)
+        (house / ".config/lockkit").mkdir(parents=True)
+        (house / ".config/lockkit/config.toml").write_text("ttl = 7")
+        house.chmod(0o700)
+        os.seteuid(65_534)
+        try:
+            yield house
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_a_file_behind_a_strangers_folder_is_absent_with_a_warning(world, behind, caplog):
+    got = config.load(environ={"HOME": str(behind)}, cwd="/", etc=behind.parent / "none.toml")
+
+    assert got.ttl == 30.0
+    assert f"this user may not look into {behind}" in caplog.text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_a_file_that_was_asked_for_or_may_pin_is_never_taken_as_absent(world, behind):
+    path = behind / ".config/lockkit/config.toml"
+
+    for asked in ({"config": path}, {"etc": path, "home": "/"}):
+        with pytest.raises(ConfigError, match=r"config.toml: cannot be read"):
+            config.load(**{"environ": {}, "cwd": "/", "etc": behind.parent / "none.toml"} | asked)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_a_file_that_is_there_and_cannot_be_read_is_an_error(world, behind):
+    os.seteuid(0)
+    behind.chmod(0o755)
+    (behind / ".config/lockkit/config.toml").chmod(0o600)
+    os.seteuid(65_534)
+
+    with pytest.raises(ConfigError, match=r"config.toml: cannot be read"):
+        config.load(environ={"HOME": str(behind)}, cwd="/", etc=behind.parent / "none.toml")
+
+
+def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert config.load(environ={}, etc=world.etc, home=world.home).url == "sqlite:"
+    with pytest.raises(ConfigError, match=r"other.toml: cannot be read"):
+        config.load(environ={}, etc=world.etc, home=world.home, config="other.toml")
 
 
 # -- environment and URL --------------------------------------------------------------------------------------
