@@ -129,27 +129,39 @@ class _Run:
         self.by_ctrl_c: CtrlC = None
 
     def guarded(self) -> int:
-        request = self._request
         with ExitStack() as stack:
             stack.callback(self._terminal.close)
             client = stack.enter_context(self._session.client(where="wrapper"))
             self._report.store(client)
-            outer = (
-                nesting.outer(client, request.name, os.environ) if nesting.VARIABLE in os.environ else None
-            )
-            if outer is not None:
-                if request.nested == "refuse":
-                    raise exits.CommandFailed(
-                        f"{request.name!r} is held by the lockkit run around this one",
-                        code=exits.BUSY,
-                        kind="nested",
-                        name=request.name,
-                        hint="it would wait for itself; --nested reuse runs under that hold",
-                    )
-                return self._under(client, None, {}).exit_code
             lock = self._lock(client)
+            if nesting.VARIABLE in os.environ:
+                outer = nesting.outer(client, lock.terms, os.environ)
+                if outer is not None:
+                    self._refuse_nested(outer, lock)
+                    return self._under(client, None, {}).exit_code
             lease = self._acquire(client, lock)
             return self._held(client, lock, lease)
+
+    def _refuse_nested(self, outer: nesting.Outer, lock: Lock) -> None:
+        """Raise unless the outer hold may be, and is asked to be, used for this command too."""
+        name = self._request.name
+        if self._request.nested == "refuse":
+            raise exits.CommandFailed(
+                f"{name!r} is held by the lockkit run around this one",
+                code=exits.BUSY,
+                kind="nested",
+                name=name,
+                hint="it would wait for itself; --nested reuse runs under that hold",
+            )
+        if not outer.covers(lock.terms):
+            raise exits.CommandFailed(
+                f"the lockkit run around this one does not hold enough of {name!r}",
+                code=exits.BUSY,
+                kind="nested",
+                name=name,
+                hint=f"it holds it {outer}, and this one asks for {nesting.describe(lock.terms)}: "
+                "take as much in the outer run",
+            )
 
     def _lock(self, client: Client) -> Lock:
         request, config = self._request, client.config
@@ -215,7 +227,7 @@ class _Run:
         try:
             self._signals.record()
             self._report.acquired(lease)
-            ended = self._under(client, lock, nesting.exports(client, lease, os.environ), lease)
+            ended = self._under(client, lock, nesting.exports(client, lease, lock.terms, os.environ), lease)
             if ended.lost is not None:
                 reason = lease.lost_because or "lost"
             elif ended.exit_code == 0:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.leases import Lease
+    from lockkit.spi import Terms
 
-__all__ = ["VARIABLE", "Outer", "exports", "outer"]
+__all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]
 
 VARIABLE = "LOCKKIT_HELD"
 
@@ -24,30 +25,73 @@ class Outer:
     name: str
     claim_id: str
     fence: int
+    kind: str
+    capacity: int
+    weight: int
+    evicted: bool
+
+    def covers(self, asked: Terms) -> bool:
+        """Whether what is asked is a part of this hold, so that nobody else can hold what excludes it.
+
+        The queue knows only weights within one capacity (a writer weighs all of it), so these decide: a reader or some
+        permits never cover a writer, and another capacity excludes other people.
+        """
+        return not self.evicted and self.capacity == asked.capacity and self.weight >= asked.weight
+
+    def __str__(self) -> str:
+        return _words(self.kind, self.capacity, self.weight) + (", and evicted" if self.evicted else "")
 
 
-def outer(client: Client, name: str, environ: Mapping[str, str]) -> Outer | None:
-    """The hold of an outer ``run`` on this name, store and namespace, if it still stands.
+def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | None:
+    """The hold of an outer ``run`` on this name, store and namespace, if it still stands; one that covers if there is one.
 
-    The variable outlives the hold in whatever the command left behind (a tmux server, a daemon), so the store is asked.
+    The variable outlives the hold in whatever the command left behind (a tmux server, a daemon), so the store is asked,
+    and what it says of the hold is believed, not the variable.
     """
+    name = asked.name
+    found: Outer | None = None
     for entry in _entries(environ):
         if (entry.get("store"), entry.get("namespace"), entry.get("name")) != (*_place(client), name):
             continue
         held = {claim.claim_id: claim for claim in client.inspect(name).holders if claim.state == "HELD"}
         claim = held.get(str(entry.get("claim_id")))
         if claim is not None and claim.alive is not False:
-            return Outer(name, claim.claim_id, claim.fence)
-    return None
+            one = Outer(
+                name,
+                claim.claim_id,
+                claim.fence,
+                claim.kind,
+                claim.capacity,
+                claim.weight,
+                claim.evicted,
+            )
+            if one.covers(asked):
+                return one
+            found = found or one
+    return found
 
 
-def exports(client: Client, lease: Lease, environ: Mapping[str, str]) -> dict[str, str]:
+def describe(asked: Terms) -> str:
+    """What is asked, in the words of the command line."""
+    return _words(asked.kind, asked.capacity, asked.weight)
+
+
+def _words(kind: str, capacity: int, weight: int) -> str:
+    if kind == "semaphore":
+        return f"--capacity {capacity} --permits {weight}"
+    return {"read": "--shared", "write": "--exclusive"}.get(kind, "plain (no --shared, no --capacity)")
+
+
+def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str]) -> dict[str, str]:
     """What a command learns of the lock it runs under."""
     store, namespace = _place(client)
     mine = {
         "name": lease.name,
         "claim_id": lease.claim_id,
         "fence": lease.fence,
+        "kind": held.kind,
+        "capacity": held.capacity,
+        "weight": held.weight,
         "store": store,
         "namespace": namespace,
     }

@@ -26,6 +26,7 @@ def test_the_command_has_the_lock_the_streams_and_the_environment(lockkit):
     assert (text, name, done.stderr) == ("in", "x", "oops\n")
     (entry,) = json.loads(held)
     assert entry["name"] == "x"
+    assert (entry["kind"], entry["capacity"], entry["weight"]) == ("mutex", 1, 1)
     assert "token" not in entry
 
 
@@ -244,6 +245,28 @@ def test_a_nested_run_may_reuse_the_hold(lockkit):
     inner = " ".join(lockkit.line("run", "x", "--nested", "reuse", "--", "sh", "-c", "'echo inner; exit 4'"))
     done = lockkit("run", "x", "--", "sh", "-c", inner)
     assert (done.returncode, done.stdout) == (4, "inner\n")
+
+
+@pytest.mark.parametrize(
+    "outer, inner, covered",
+    [
+        ("--shared", "--exclusive", False),
+        ("--shared", "", False),
+        ("--capacity 2", "", False),
+        ("--capacity 2", "--exclusive", False),
+        ("--capacity 2", "--capacity 3", False),
+        ("--capacity 2", "--capacity 2 --permits 2", False),
+        ("", "--shared", False),
+        ("--shared", "--shared", True),
+        ("--exclusive", "--shared", True),
+        ("--capacity 3 --permits 2", "--capacity 3", True),
+    ],
+)
+def test_a_hold_is_reused_only_for_what_it_covers(lockkit, outer, inner, covered):
+    line = lockkit.line("run", "x", "--nested", "reuse", *inner.split(), "--", "echo", "inner")
+    done = lockkit("run", "x", *outer.split(), "--", *line)
+    assert (done.returncode, done.stdout) == ((0, "inner\n") if covered else (75, ""))
+    assert ("take as much in the outer run" in done.stderr) is not covered
 
 
 def test_a_nested_run_of_another_name_is_nothing_special(lockkit):
