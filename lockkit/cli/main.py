@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from lockkit.cli import exits
+from lockkit.cli import exits, streams
 from lockkit.cli.base import Group, heading
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
@@ -55,6 +56,14 @@ class Lockkit(Group):
 
     plugged = False
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _to_a_reader():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _to_a_reader():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._ask_plugins()
         return [*_BUILT_IN, *sorted(set(super().list_commands(ctx)) - _BUILT_IN.keys())]
@@ -99,6 +108,16 @@ class Lockkit(Group):
             add_commands(self)
 
 
+@contextmanager
+def _to_a_reader() -> Iterator[None]:
+    """End as by SIGPIPE when nobody reads any more; click itself would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        streams.forget_stdout()
+        raise click.exceptions.Exit(128 + 13) from None
+
+
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's)
     if value and not ctx.resilient_parsing:
         from lockkit._version import __version__
@@ -133,31 +152,34 @@ lockkit demo                                 # see it work, in 20 seconds
 
 def run(args: Sequence[str]) -> int:
     """Run one command line; the exit code. Errors are told on stderr."""
-    as_json = "--json" in args[: args.index("--")] if "--" in args else "--json" in args
+    as_json = _as_json(args)
     try:
         result: Any = cli.main(list(args), prog_name="lockkit", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except BrokenPipeError:
-        _forget_stdout()
-        return 128 + 13  # what SIGPIPE would have said
     except (Exception, KeyboardInterrupt) as error:
-        return exits.report(error, as_json=as_json)
+        unwritable = streams.unwritable(error)
+        if unwritable is not None:
+            streams.forget_stdout()
+        return exits.report(unwritable or error, as_json=as_json)
     return result if isinstance(result, int) else exits.OK
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """``lockkit ...``: the console script."""
-    code = run(sys.argv[1:] if args is None else args)
+    streams.prepare()
+    words = sys.argv[1:] if args is None else args
+    code = run(words)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        streams.forget_stdout()
+    except OSError as error:
+        streams.forget_stdout()
+        # Of a run, the command's own exit code is the news, not ours about a line that got lost.
+        code = code or exits.report(streams.unwritable(error) or error, as_json=_as_json(words))
     sys.exit(code)
 
 
-def _forget_stdout() -> None:
-    # Python flushes stdout once more at exit, and would complain about the same broken pipe.
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _as_json(args: Sequence[str]) -> bool:
+    return "--json" in args[: args.index("--")] if "--" in args else "--json" in args

@@ -41,4 +41,7 @@ def show(made: Table) -> None:
         emoji=False,
         width=None if terminal else _PIPE_WIDTH,
     )
-    console.print(made)
+    # Not by rich itself: it answers a closed pipe with an exit of its own, code 1.
+    with console.capture() as captured:
+        console.print(made)
+    sys.stdout.write(captured.get())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import subprocess
 import time
 
 import pytest
@@ -133,3 +135,55 @@ def test_a_timeout_is_total(lockkit):
     began = time.monotonic()
     lockkit("run", "x", "--timeout", "1s", "--", "true")
     assert 1.0 <= time.monotonic() - began < 3.5
+
+
+# -- streams that cannot be written
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_closed_streams_change_nothing_for_the_command(lockkit, closed):
+    code = f"{shlex.join(lockkit.line('run', 'x', '--', 'sh', '-c', 'echo out; touch ran; exit 7'))} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", code], env=lockkit.env, cwd=lockkit.folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert (lockkit.folder / "ran").exists()
+
+
+def test_a_command_never_writes_into_a_file_of_ours(lockkit):
+    look = shlex.join(lockkit.line("run", "x", "--", "sh", "-c", "readlink /proc/$$/fd/2 > where"))
+    subprocess.run(["sh", "-c", f"{look} >&- 2>&-"], env=lockkit.env, cwd=lockkit.folder, check=True)
+    assert lockkit.file("where") == "/dev/null"
+
+
+@pytest.mark.parametrize("line", [["status"], ["status", "--json"], ["config", "show"], ["--help"]])
+def test_output_that_cannot_be_written_is_one_clean_line(lockkit, line):
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(lockkit.line(*line))} > /dev/full"],
+        env=lockkit.env,
+        cwd=lockkit.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[-1].endswith("No space left on device") or "--json" in line
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_table_may_be_shown_to_nobody(lockkit):
+    closed = shlex.join(lockkit.line("status")) + " >&-"
+    done = subprocess.run(
+        ["sh", "-c", closed], env=lockkit.env, cwd=lockkit.folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    piped = shlex.join(lockkit.line("config", "show"))
+    done = subprocess.run(
+        ["bash", "-c", f"{piped} | exec true; exit ${{PIPESTATUS[0]}}"],
+        env=lockkit.env,
+        cwd=lockkit.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode in (0, 141), done.stderr) == (True, "")

@@ -1,0 +1,70 @@
+"""The three standard streams where the caller has closed them, or nothing more fits in: cron, daemons, full disks.
+
+A closed descriptor 1 is worse than lost output: the next file opened gets its number, and a guarded command would print
+into the store. So the numbers are taken before anything else is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+
+from lockkit.cli import exits
+
+__all__ = ["forget_stdout", "prepare", "unwritable"]
+
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
+
+def prepare() -> None:
+    """Put /dev/null where a standard stream is closed, and let no failure to complain end what is guarded."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # it gets the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (for as long as we live)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = _Tolerant(
+            sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True, write_through=True
+        )
+
+
+def unwritable(error: BaseException) -> exits.CommandFailed | None:
+    """The error to report where standard output could not be written; None for any other trouble."""
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+        return exits.CommandFailed(
+            f"cannot write to standard output: {error.strerror}", code=exits.UNAVAILABLE, kind="unwritable"
+        )
+    return None
+
+
+def forget_stdout() -> None:
+    """Lose what is still to be written: Python flushes once more at exit, and would complain about the same thing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Tolerant(io.TextIOWrapper):
+    """Standard error that may fail: a full disk or a terminal that is gone must not end a command under its lock."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            return
