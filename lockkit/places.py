@@ -6,6 +6,7 @@ FIFO crosses from one to the other.
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import re
@@ -27,6 +28,9 @@ __all__ = [
     "private_dir",
     "state_place",
 ]
+
+_log = logging.getLogger("lockkit")
+_told: set[Path] = set()
 
 _NETWORK = frozenset({
     "9p", "9pfs", "acfs", "afs", "auristorfs", "beegfs", "ceph", "cephfs", "cifs", "coda", "davfs", "drbdfs", "drvfs", "gfs", "gfs2",
@@ -112,7 +116,7 @@ def state_place(
 
     In this order: what is stated (the config's ``state_dir`` with its source, which already knows ``LOCKKIT_STATE_DIR`` and
     the /etc pin); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit`` where that is local and
-    can be written; ``/var/tmp/lockkit-$UID``. Without HOME the home folder is the passwd entry's, so a cron job and a login
+    can be written; ``/var/tmp/lockkit-$UID``, with one WARNING a process. Without HOME the home folder is the passwd entry's, so a cron job and a login
     shell of one user meet in one folder.
 
     Args:
@@ -144,7 +148,21 @@ def state_place(
                 return StatePlace(private_dir(path), "XDG_STATE_HOME" if xdg.startswith("/") else "default")
         else:
             why = f"{base} is on {kind}, a network file system"
-    return StatePlace(private_dir(Path(f"/var/tmp/lockkit-{os.getuid()}")), f"default, because {why}")  # noqa: S108 (owner checked)
+    path = private_dir(Path(f"/var/tmp/lockkit-{os.getuid()}"))  # noqa: S108 (owner checked)
+    _tell(path, why)
+    return StatePlace(path, f"default, because {why}")
+
+
+def _tell(path: Path, why: str) -> None:
+    # Whoever is elsewhere by default (a login shell, where this is a cron job) has another store: said, once a process.
+    if path not in _told:
+        _told.add(path)
+        _log.warning(
+            "locks and journals are kept in %s, because %s; a process that finds another folder does not share them "
+            "(to choose one for all: state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
+            path,
+            why,
+        )
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:

@@ -10,6 +10,11 @@ NOBODY = 65_534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 
 
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    monkeypatch.setattr(places, "_told", set())
+
+
 @pytest.fixture
 def mounts(tmp_path):
     """Write a mount table in the kernel's format; each line is (mount point, type)."""
@@ -128,6 +133,29 @@ def test_a_home_that_cannot_be_written_to_is_passed_over(home, monkeypatch):
     place = places.state_place({"HOME": str(home)})
     assert str(place).startswith("/var/tmp/lockkit-")
     assert "cannot be created" in place.source
+
+
+def test_a_fallback_that_nobody_stated_is_told_once(home, monkeypatch, caplog):
+    (home / ".local").write_text("a file where the folder should be")
+    monkeypatch.setattr(places, "private_dir", lambda path: path)
+    environ = {"HOME": str(home)}
+
+    places.state_place(environ | {"LOCKKIT_STATE_DIR": "/stated"})
+    assert not caplog.records
+    places.state_place(environ)
+    places.state_place(environ)
+
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("lockkit", "WARNING")
+    assert f"/var/tmp/lockkit-{os.getuid()}" in record.getMessage()
+    assert f"{home}/.local/state/lockkit cannot be created" in record.getMessage()
+    assert "LOCKKIT_STATE_DIR" in record.getMessage()
+
+
+def test_the_usual_folder_is_no_news(home, caplog):
+    places.state_place({"HOME": str(home)})
+
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("value", [None, "", "relative"])
