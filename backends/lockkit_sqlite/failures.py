@@ -7,12 +7,17 @@ have been.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["busy", "inherited", "is_busy", "mapped", "no_log"]
+__all__ = ["FULL", "busy", "free_space", "inherited", "is_busy", "mapped", "no_log", "shown"]
+
+FULL = 256 << 10
+"""Bytes of free space below which an input/output error is put down to a full disk: a new log and its index need some 70 KB."""
 
 _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
     "SQLITE_FULL": (BackendUnavailable, "the disk or quota is full", "free some space"),
@@ -93,12 +98,34 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
         return busy(path)
     for listed, (kind, what, hint) in _TABLE.items():
         if name == listed or name.startswith(listed + "_"):
-            return Refused(kind(f"cannot use {path}: {what} ({error})", hint=hint), retry=False)
-    return Unknown(
-        BackendUnavailable(
-            f"{path} failed: {name or type(error).__name__}: {error}", hint="run: lockkit doctor"
-        )
-    )
+            full = f", {_left(path)}" if listed == "SQLITE_FULL" else ""
+            return Refused(kind(f"cannot use {path}: {what}{full} ({error})", hint=hint), retry=False)
+    free = free_space(path) if name.startswith("SQLITE_IOERR") else None
+    if free is not None and free < FULL:
+        # With no room for its log's index in shared memory, SQLite knows of no better name than an I/O error.
+        told = f"{path} failed: the disk is full, {_left(path)} ({name}: {error})"
+        return Unknown(BackendUnavailable(told, hint="free some space"))
+    hint = f"look at the disk and what the kernel says of it: df -h {Path(path).parent}; dmesg"
+    return Unknown(BackendUnavailable(f"{path} failed: {name or type(error).__name__}: {error}", hint=hint))
+
+
+def free_space(path: str) -> int | None:
+    """Bytes that this user may still write beside a file; None where the system does not say."""
+    try:
+        space = os.statvfs(Path(path).parent)
+    except OSError:
+        return None
+    return space.f_bavail * space.f_frsize
+
+
+def shown(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
+
+
+def _left(path: str) -> str:
+    free = free_space(path)
+    return f"{'free space unknown' if free is None else shown(free) + ' free'} in {Path(path).parent}"
 
 
 def _name(error: sqlite3.Error) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from lockkit.facts import Finding
 from lockkit.places import filesystem, network_filesystem
 from lockkit.spi import Refused, Unknown
+from lockkit_sqlite.failures import FULL, free_space, shown
 from lockkit_sqlite.store import Store
 
 __all__ = ["check"]
@@ -55,19 +56,17 @@ def _file(store: Store) -> Iterator[Finding]:
 
 def _room(store: Store) -> Iterator[Finding]:
     folder = Path(store.place.path).parent
-    try:
-        space = os.statvfs(folder)
-    except OSError as error:
-        yield Finding("free space", "warning", f"unknown: {error.strerror}")
-    else:
-        free = space.f_bavail * space.f_frsize
-        text = f"{free >> 20} MiB free in {folder}"
+    free = free_space(store.place.path)
+    if free is None:
+        yield Finding("free space", "warning", f"nobody can say how much is free in {folder}")
+    elif free < FULL:
         yield Finding(
-            "free space",
-            "warning" if free < _LITTLE else "ok",
-            text,
-            "free some space" if free < _LITTLE else "",
+            "free space", "error", f"the disk is full: {shown(free)} free in {folder}", "free some space"
         )
+    elif free < _LITTLE:
+        yield Finding("free space", "warning", f"{shown(free)} free in {folder}", "free some space")
+    else:
+        yield Finding("free space", "ok", f"{shown(free)} free in {folder}")
     if os.access(store.place.pulses, os.W_OK | os.X_OK):
         yield Finding("pulses", "ok", f"FIFOs can be created in {store.place.pulses}")
     else:

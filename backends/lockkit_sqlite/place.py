@@ -188,7 +188,7 @@ def _unusable(path: Path, error: OSError) -> Refused:
         return Refused(PermissionDenied(f"cannot use {path}: {text}", hint=hint), retry=False)
     hints = {
         errno.EROFS: "the file system is mounted read-only: name a file elsewhere",
-        errno.ENOSPC: "free some space",
+        errno.ENOSPC: "free some space (df -h, and df -i for inodes)",
         errno.EDQUOT: "free some of your quota",
         errno.ENAMETOOLONG: "name a file with a shorter path",
         errno.ELOOP: "its links lead in a circle: name the file that is meant",

@@ -32,8 +32,9 @@ from lockkit.spi import (
     Queued,
     Refused,
     Terms,
+    Unknown,
 )
-from lockkit_sqlite import CAPABILITIES, place
+from lockkit_sqlite import CAPABILITIES, failures, place
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
 
@@ -699,6 +700,67 @@ def test_a_full_disk_is_refused_and_nothing_is_held(store):
     with pytest.raises(Refused, match="full"):
         fill()
     assert len(store.names("", 2.0)) == len(answers)
+
+
+@pytest.fixture
+def little_disk(tmp_path):
+    """A file system of 1 MB; skipped where this user may not mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "lockkit-test", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk):
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_is_full_already_is_told_with_what_is_free(little_disk):
+    fill(little_disk)
+
+    with pytest.raises((Refused, Unknown)) as caught:
+        open_store(f"sqlite:{little_disk}/x.db", OpenOptions())
+
+    assert isinstance(caught.value.error, BackendUnavailable)
+    assert f"full, 0 KiB free in {little_disk}" in caught.value.error.message
+    assert caught.value.error.hint == "free some space"
+
+
+def test_a_disk_that_becomes_full_is_an_error_of_the_check(little_disk):
+    store = open_store(f"sqlite:{little_disk}/x.db", OpenOptions())
+    fill(little_disk)
+
+    findings = {finding.check: finding for finding in store.check(2.0)}
+
+    assert findings["free space"].severity == "error"
+    assert findings["free space"].message == f"the disk is full: 0 KiB free in {little_disk}"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "free, told, hint",
+    [(0, "the disk is full, 0 KiB free in /data", "free some space"), (1 << 30, "IOERR_SHMSIZE", "dmesg")],
+)
+def test_an_input_output_error_is_put_down_to_a_full_disk_only_if_it_is_full(monkeypatch, free, told, hint):
+    monkeypatch.setattr(failures, "free_space", lambda path: free)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+
+    mapped = failures.mapped(error, "/data/x.db")
+
+    assert isinstance(mapped, Unknown)
+    assert told in mapped.error.message
+    assert hint in mapped.error.hint
+    assert "doctor" not in str(mapped.error), "doctor shows this, and must not point at itself"
 
 
 def test_a_sticky_folder_is_refused_with_the_reason(tmp_path):
