@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lockkit.cli import exits, nesting
+from lockkit.cli import exits, fitting, nesting
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
@@ -133,6 +133,7 @@ class _Run:
             stack.callback(self._terminal.close)
             client = stack.enter_context(self._session.client(where="wrapper"))
             self._report.store(client)
+            fitting.reaches_others(client)
             lock = self._lock(client)
             if nesting.VARIABLE in os.environ:
                 outer = nesting.outer(client, lock.terms, os.environ)
@@ -198,9 +199,7 @@ class _Run:
             hint = "lockkit explain " + request.name
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
-            if request.mode == "mutex" and error.hint is None:
-                error.hint = "say --capacity N as the others do; beside --shared say --exclusive"
-            raise
+            raise fitting.mismatch(client, lock.terms, error) from error
         finally:
             announcer.done()
             self._report.waited(SYSTEM.now() - began, announcer.waits)

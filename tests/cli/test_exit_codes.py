@@ -36,6 +36,8 @@ DIES = "kill -{0} $$"
         (["run", "x", "--kill-after", "50s", "--", "true"], 78, "--kill-after"),
         (["run", "x", "--namespace", "a b", "--", "true"], 78, "namespace"),
         (["run", "x", "--url", "nosuch://", "--", "true"], 78, "nosuch"),
+        (["run", "x", "--url", "memory:", "--", "true"], 78, "--url sqlite:"),
+        (["acquire", "x", "--ttl", "1m", "--url", "memory:"], 78, "--url sqlite:"),
         (["run", "x", "--profile", "nosuch", "--", "true"], 78, "nosuch"),
         (["run", "x", "--url", "sqlite:/proc/nowhere/x.db", "--", "true"], 69, "/proc/nowhere"),
         (["run", "x", "--", "no-such-command"], 127, "not found: no-such-command"),
@@ -105,6 +107,23 @@ def test_another_capacity_can_never_be_satisfied(lockkit):
     lockkit.holder("x")
     done = lockkit("run", "x", "--capacity", "2", "--", "true")
     assert done.returncode == 78, done.stderr
+
+
+@pytest.mark.parametrize(
+    "held, asked, hint",
+    [
+        (["--shared"], [], "say --exclusive to be alone, or --shared"),
+        (["--shared"], ["--capacity", "2"], "say --exclusive to be alone, or --shared"),
+        (["--capacity", "3"], [], "say --capacity 3 as the others do"),
+        ([], ["--shared"], "say neither --capacity nor --shared"),
+    ],
+)
+def test_a_name_used_otherwise_is_told_in_the_words_of_the_command_line(lockkit, held, asked, hint):
+    lockkit.holder("x", "sleep", *held)
+    for line in (["run", "x", *asked, "--no-wait", "--", "true"], ["acquire", "x", "--ttl", "1m", *asked]):
+        done = lockkit(*line)
+        assert (done.returncode, hint in done.stderr) == (78, True), done.stderr
+        assert "1000000" not in done.stderr
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import exits, holds, output
+from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.waiting import Announcer, held_by
-from lockkit.errors import LockkitError
+from lockkit.errors import CapacityMismatch, LockkitError
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -82,11 +82,12 @@ def command(
         options["timeout"] = timeout
     try:
         with Signals(), session.client() as client:
+            fitting.reaches_others(client)
             lock = _lock(
                 client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
             )
             announcer = Announcer(client, quiet=quiet, as_json=session.json)
-            lease = _take(lock, announcer, no_wait=no_wait or timeout == 0)
+            lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
             if lease is None:
                 raise _busy(client, name)
             return _leave(session, client, lease, print_token=print_token)
@@ -117,9 +118,11 @@ def _lock(
     return client.rwlock(name, **options).write() if exclusive else client.lock(name, **options)
 
 
-def _take(lock: Lock, announcer: Announcer, *, no_wait: bool) -> Lease | None:
+def _take(client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool) -> Lease | None:
     try:
         return lock.try_acquire() if no_wait else lock.acquire(on_wait=announcer)
+    except CapacityMismatch as error:
+        raise fitting.mismatch(client, lock.terms, error) from error
     finally:
         announcer.done()
 

@@ -1,0 +1,56 @@
+"""What ``run`` and ``acquire`` refuse: a store that cannot keep other commands out, and a name that others use otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
+from lockkit.queue import RW_CAPACITY
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo
+    from lockkit.spi import Terms
+
+__all__ = ["mismatch", "reaches_others"]
+
+
+def reaches_others(client: Client) -> None:
+    """Refuse a store that lives in this process: every command would have one to itself.
+
+    Raises:
+        CapabilityError: It does.
+    """
+    if client.capabilities.scope == "process":
+        raise CapabilityError(
+            f"{client.url} excludes nobody: each lockkit command is a process of its own",
+            hint="for this host use --url sqlite: (the default)",
+        )
+
+
+def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityMismatch:
+    """The same error, in the words of the command line: what others say, and what to say."""
+    other = _other(client, error)
+    if other is None or other.capacity == terms.capacity:
+        return error
+    name = terms.name
+    if other.capacity == RW_CAPACITY:
+        text = f"{name!r} is used by readers and writers ({other.owner})"
+        hint = "say --exclusive to be alone, or --shared to be one of the readers"
+    elif other.kind == "semaphore":
+        text = f"{name!r} is in use with --capacity {other.capacity} ({other.owner})"
+        hint = f"say --capacity {other.capacity} as the others do, or change it: lockkit resize NAME N"
+    else:
+        text = f"{name!r} is used as a plain lock ({other.owner})"
+        hint = "say neither --capacity nor --shared or --exclusive, as the others do"
+    return CapacityMismatch(text, name=name, holder=other, hint=hint)
+
+
+def _other(client: Client, error: CapacityMismatch) -> ClaimInfo | None:
+    if error.holder is not None:
+        return error.holder
+    try:
+        claims = client.inspect(error.name or "").claims
+    except LockkitError:
+        return None
+    return claims[0] if claims else None
