@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["RW_CAPACITY", "Queued", "blockers", "prefix"]
+__all__ = ["RW_CAPACITY", "Queued", "blockers", "crowded", "prefix"]
 
 RW_CAPACITY = 1_000_000
 """Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
@@ -38,6 +38,15 @@ def prefix(queue: Sequence[Queued]) -> int:
         if claim.capacity != capacity or total > capacity:
             return place
     return len(queue)
+
+
+def crowded(queue: Sequence[Queued], holding: Sequence[bool]) -> bool:
+    """Whether a claim that holds stands outside the prefix. Then nothing more is granted, not even in the prefix (S2).
+
+    So it can be after a shrinking resize: shared claims that fitted together may answer in any order, and what is held
+    stays held and counts.
+    """
+    return any(holding[prefix(queue) :])
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:

@@ -124,8 +124,12 @@ class MemoryBackend:
     def _queued(self, name: str, queue: Queue, row: Row, now: float) -> Queued:
         rows = list(queue.rows.values())
         place = rows.index(row)
-        chosen = [rows[at] for at in blockers(rows, place)]
-        next_in_line = place == prefix(rows)
+        fits = prefix(rows)
+        if place < fits:  # crowded out by those that hold beyond the prefix, until they go
+            chosen = [each for each in rows[fits:] if each.holding]
+        else:
+            chosen = [rows[at] for at in blockers(rows, place)]
+        next_in_line = place <= fits
         deadline = (
             min((each.deadline for each in chosen), default=float("inf")) if next_in_line else float("inf")
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from lockkit.clock import Clock
 from lockkit.facts import ClaimState, Record
-from lockkit.queue import prefix
+from lockkit.queue import crowded, prefix
 from lockkit.spi import Claim, Terms
 
 __all__ = ["GRACE", "Queue", "Row", "Store", "Waker"]
@@ -67,6 +67,11 @@ class Row:
     requests: Mapping[str, object] | None = None
     """The note, once others have annotated it."""
     wakers: dict[Waker, None] = field(default_factory=dict)
+
+    @property
+    def holding(self) -> bool:
+        """Whether it takes room."""
+        return self.state in ("HELD", "LINGERING")
 
     def grant(self, now: float) -> None:
         """Make it HELD. Only ``acquire`` may."""
@@ -151,7 +156,7 @@ class Store:
             self.queues.pop(name, None)
             return
         rows = list(queue.rows.values())
-        fits = prefix(rows)
+        fits = 0 if crowded(rows, [row.holding for row in rows]) else prefix(rows)
         for place, row in enumerate(rows):
             if place < fits and row.state == "WAITING":
                 row.state = "OFFERED"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.queue import RW_CAPACITY, blockers, prefix
+from lockkit.queue import RW_CAPACITY, blockers, crowded, prefix
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,16 @@ def test_a_claim_of_another_capacity_ends_the_prefix_and_blocks():
     assert prefix(queue) == 1
     assert blockers(queue, 2) == [1]
     assert blockers(queue, 1) == [0]
+
+
+def test_it_is_crowded_when_somebody_holds_outside_the_prefix():
+    queue = [Claim(1, 1), Claim(1, 1)]
+    assert not crowded(queue, [True, False])
+    assert crowded(queue, [False, True])
+    assert not crowded([], [])
+
+
+@given(ONE_CAPACITY)
+def test_whoever_held_the_prefix_never_crowds_it(queue):
+    fits = prefix(queue)
+    assert not crowded(queue, [place < fits for place in range(len(queue))])

@@ -233,7 +233,8 @@ class Checks:
             world.violated("SHORTENED", f"{token}: {request} moved its deadline back to {row.deadline:.2f}")
         if row.deadline <= was.deadline:
             return
-        offered = row.state == "OFFERED" and was.state == "WAITING"
+        # A resize may offer, and take the offer back, in one step.
+        offered = was.state == "WAITING" and (row.state == "OFFERED" or bool(world.operating))
         if was.deadline <= now and world.store.stale:
             self._overtime.add(token)
         elif was.deadline <= now:

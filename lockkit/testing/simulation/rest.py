@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lockkit.protocol.effects import WaitForWake
-from lockkit.queue import prefix
+from lockkit.queue import crowded, prefix
 from lockkit.spi import POLL_CAP
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Rest:
         standing: set[str] = set()
         for name in world.names:
             rows: list[StoredRow] = [row for row in world.store.rows(name) if row.deadline > now]
-            for row in rows[: prefix(rows)]:
+            holding = [row.state in ("HELD", "LINGERING") for row in rows]
+            for row in rows[: 0 if crowded(rows, holding) else prefix(rows)]:
                 worker = waiting.get(row.token)
                 if worker is None or row.state in ("HELD", "LINGERING"):
                     continue

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from lockkit.facts import Capabilities, Evicted
 from lockkit.names import claim_id
-from lockkit.queue import blockers, prefix
+from lockkit.queue import blockers, crowded, prefix
 from lockkit.spi import (
     ABSENT,
     RELEASED,
@@ -108,17 +108,22 @@ class Statements(Table):
             now = self.clock.now()
             yield "UPDATE: renew my own"
             return Granted(row.fence, now) if self.renew_row(row, now) else None
-        if place < prefix(seen):
+        fits = prefix(seen)
+        crowd = crowded(seen, [each.holding for each in seen])
+        if place < fits and not crowd:
             now, capacity = self.clock.now(), row.capacity
             yield "UPDATE to HELD"
             if self.grant(row, now, capacity):
                 return Granted(row.fence, now)
             return None
-        chosen = [seen[at] for at in blockers(seen, place)]
+        if place < fits:
+            chosen = [each for each in seen[fits:] if each.holding]
+        else:
+            chosen = [seen[at] for at in blockers(seen, place)]
         now = self.clock.now()
         yield "UPDATE: a waiter lives on"
         self.prolong(row, now)
-        ends = [each.deadline for each in chosen] if place == prefix(seen) else []
+        ends = [each.deadline for each in chosen] if place <= fits else []
         head = seen[0].capacity
         return Queued(
             place,
@@ -148,7 +153,7 @@ class Statements(Table):
                 yield "DELETE what has lapsed or died"
                 self.purge(claim.terms.name, now)
                 seen = self.look(claim.terms.name, now)
-            fits = prefix(seen)
+            fits = 0 if crowded(seen, [each.holding for each in seen]) else prefix(seen)
             place = next((at for at, row in enumerate(seen) if row.token == claim.token), None)
             if place is None or seen[place].evicted or seen[place].state == "LINGERING":
                 answers.append(Renewal("LOST", why="absent"))

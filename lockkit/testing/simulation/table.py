@@ -38,6 +38,11 @@ class StatementRow:
     def ttl(self) -> float:
         return self.terms.ttl
 
+    @property
+    def holding(self) -> bool:
+        """Whether it takes room."""
+        return self.state in ("HELD", "LINGERING")
+
     def hold(self, now: float) -> None:
         """HELD from now on."""
         self.state, self.since, self.deadline = "HELD", now, now

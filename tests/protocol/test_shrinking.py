@@ -1,0 +1,85 @@
+"""A shrinking resize while an offer is unanswered: what is held stays and counts, and nothing more is granted (S2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.spi import Claim, Granted, Queued, Terms
+from lockkit.testing.simulation.statements import Statements
+from lockkit.testing.simulation.stores import Atomic
+
+
+def end(job):
+    try:
+        while True:
+            next(job)
+    except StopIteration as stop:
+        return stop.value
+
+
+class OnStatements:
+    def __init__(self, clock):
+        self.store = Statements(clock)
+
+    def acquire(self, claim, *, create=True):
+        return end(self.store.acquire(claim, claim.token, create=create))
+
+    def release(self, claim):
+        return end(self.store.release(claim, graceful=True))
+
+    def resize(self, capacity):
+        return end(self.store.resize("a", capacity, 1.0))
+
+    def watch(self, answer, wake, claim):
+        return self.store.watch("a", answer.blockers, wake, claim)
+
+
+class OnMemory(OnStatements):
+    def __init__(self, clock):
+        self.store = Atomic(clock)
+
+    def acquire(self, claim, *, create=True):
+        return self.store.backend.acquire(claim, create, 1.0)
+
+    def release(self, claim):
+        return self.store.backend.release(claim, 1.0)
+
+    def resize(self, capacity):
+        return self.store.backend.resize("a", capacity, 1.0)
+
+
+def claims(count):
+    return [Claim(str(number), Terms("a", weight=1, capacity=2, kind="semaphore")) for number in range(count)]
+
+
+@pytest.fixture(params=[OnMemory, OnStatements])
+def store(request, clock):
+    return request.param(clock)
+
+
+def shrunk(store):
+    """First and second held; third and fourth wait, are offered both, and only the fourth has answered."""
+    first, second, third, fourth = claims(4)
+    for claim in (first, second, third, fourth):
+        store.acquire(claim)
+    store.release(first)
+    store.release(second)
+    assert isinstance(store.acquire(fourth, create=False), Granted)
+    store.resize(1)
+    return third, fourth
+
+
+def test_an_offer_gives_way_to_what_is_held_behind_it(store):
+    third, _ = shrunk(store)
+    assert isinstance(store.acquire(third, create=False), Queued)
+
+
+def test_it_is_woken_and_granted_when_that_goes(store):
+    third, fourth = shrunk(store)
+    answer = store.acquire(third, create=False)
+    woken = []
+    store.watch(answer, lambda: woken.append(True), third)
+    assert not woken
+    store.release(fourth)
+    assert woken
+    assert isinstance(store.acquire(third, create=False), Granted)
