@@ -41,7 +41,7 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
         or number > LONGEST
         or (number == 0 and not zero)
     ):
-        low = "0" if zero else "more than 0"
+        low = "at least 0" if zero else "more than 0"
         raise ConfigError(f"{what} must be {low} and at most {LONGEST:.0f} seconds, not {value!r}")
     return number
 

@@ -42,7 +42,7 @@ def test_seconds_refuses_what_is_no_positive_number_of_seconds(value):
 
 def test_zero_is_allowed_only_by_leave():
     assert durations.seconds(0, what="timeout", zero=True) == 0.0
-    with pytest.raises(ConfigError, match="timeout must be 0"):
+    with pytest.raises(ConfigError, match="timeout must be at least 0 and at most "):
         durations.seconds(-1, what="timeout", zero=True)
 
 
