@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.places import barred, default_state_dir, network_filesystem
+from lockkit.settings import SETTINGS, meant
 from lockkit.spi import Refused
 
 __all__ = ["Place", "locate", "prepare"]
@@ -65,7 +66,10 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     settings = dict.fromkeys(OPTIONS, "")
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in OPTIONS:
-            raise ConfigError(f"unknown option {key!r} in {url!r}", hint=f"allowed: {', '.join(OPTIONS)}")
+            # Settings are taken out of the query before a store sees it; to its user they are options all the same.
+            ours = [setting for setting in SETTINGS if setting != "url"]
+            hint = f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; and the settings {', '.join(ours)}"
+            raise ConfigError(f"unknown option {key!r} in {url!r}", hint=hint.strip())
         if value.lower() not in OPTIONS[key]:
             raise ConfigError(
                 f"{key} cannot be {value!r} in {url!r}", hint=f"allowed: {', '.join(OPTIONS[key])}"

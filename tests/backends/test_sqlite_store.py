@@ -937,6 +937,15 @@ def test_a_url_that_is_not_allowed_says_what_is(bad):
     assert caught.value.hint
 
 
+def test_an_unknown_option_is_told_both_the_stores_options_and_the_settings():
+    with pytest.raises(ConfigError) as caught:
+        open_store("sqlite:?tttl=3", OpenOptions())
+
+    assert caught.value.hint.startswith(
+        "did you mean ttl? allowed: synchronous; and the settings namespace, ttl, "
+    )
+
+
 def test_the_default_url_is_a_file_in_the_state_folder(tmp_path):
     tmp_path.chmod(0o700)
 
