@@ -194,12 +194,18 @@ def check_files(
     home: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
 ) -> list[Finding]:
-    """Look at every file and variable and report all that is wrong, not only the first, for ``lockkit config check``."""
+    """Look at every file and variable and report all that is wrong, not only the first.
+
+    What only plugins can judge is added by :func:`lockkit.plugins.checking.check_files`.
+    """
     found = layers.look(environ, cwd, etc, home, config)
     findings: list[Finding] = []
     for layer in (*found.files(), found.environment):
         findings += [
             Finding("config", "error", problem.message, problem.hint or "") for problem in layer.problems
+        ]
+        findings += [
+            Finding("config", "warning", warning.message, warning.hint or "") for warning in layer.warnings
         ]
         if not layer.problems and (layer.values or layer is not found.environment):
             pinned = ", pinned" if layer.pinned else ""

@@ -73,6 +73,7 @@ class Layer:
         plugins: The tables ``[plugins.<dist>]`` by canonical name, raw.
         pinned: Whether it beats everything but keywords in code.
         problems: What is wrong with it.
+        warnings: What is probably wrong, and ignored.
     """
 
     source: str
@@ -82,6 +83,7 @@ class Layer:
     plugins: dict[str, dict[str, object]] = field(default_factory=dict)
     pinned: bool = False
     problems: list[ConfigError] = field(default_factory=list)
+    warnings: list[ConfigError] = field(default_factory=list)
 
     def origin(self, key: str) -> str:
         """Where this layer has a setting from."""
@@ -323,11 +325,10 @@ def environment(environ: Mapping[str, str]) -> Layer:
                 layer.problems.append(ConfigError(f"{setting.env}: {error.message}", hint=error.hint))
     for name in environ:
         if name.startswith(_PREFIX) and name not in ENVIRONMENT and not re.fullmatch(_INJECTED, name):
-            guess = meant(name, ENVIRONMENT)
-            _warn(
-                f"{name} is not a variable that lockkit knows; it is ignored"
-                + (f" ({guess})" if guess else "")
-            )
+            guess = meant(name, ENVIRONMENT, prefix=_PREFIX)
+            stranger = ConfigError(f"{name} is not a variable that lockkit knows; it is ignored", hint=guess)
+            layer.warnings.append(stranger)
+            _warn(str(stranger))
     return layer
 
 

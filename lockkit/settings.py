@@ -217,13 +217,20 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     raise ConfigError(f"{key} must be {setting.expects()}, not {value!r}", hint=meant(value, setting.allowed))
 
 
-def meant(word: object, allowed: Iterable[str]) -> str | None:
-    """``did you mean ...?`` for a word that resembles one of those allowed, else None."""
+def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
+    """``did you mean ...?`` for a word that resembles one of those allowed, else None.
+
+    Args:
+        word: What was written.
+        allowed: What could have been.
+        prefix: What they all begin with: it makes nothing alike.
+    """
     from difflib import get_close_matches  # only ever needed for an error
 
-    known = list(allowed)
-    close = get_close_matches(word, known, n=1) if isinstance(word, str) and word not in known else []
-    return f"did you mean {close[0]}?" if close else None
+    known = [each.removeprefix(prefix) for each in allowed]
+    bare = word.removeprefix(prefix) if isinstance(word, str) else ""
+    close = get_close_matches(bare, known, n=1, cutoff=0.65) if bare and bare not in known else []
+    return f"did you mean {prefix}{close[0]}?" if close else None
 
 
 def toml(setting: Setting, value: Value) -> str:

@@ -23,7 +23,7 @@ command = Group(
     examples="""
 lockkit config show            # every setting, and where its value came from
 lockkit config check           # everything that is wrong, not only the first
-lockkit config init            # write ~/.config/lockkit/config.toml, all commented out
+lockkit config init            # write a file with everything commented out
 """,
 )
 
@@ -47,7 +47,7 @@ def _show(session: Session) -> None:
 @make("check", group=command, examples="lockkit config check && echo fine")
 def _check(session: Session) -> int:
     """Look at every file and variable, and tell all that is wrong. Exits 78 if anything is."""
-    from lockkit.config import check_files
+    from lockkit.plugins.checking import check_files
 
     findings = check_files()
     wrong = [finding for finding in findings if finding.severity == "error"]

@@ -57,7 +57,7 @@ def command(session: Session, *, fail_on: str) -> int:
 
 
 def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None]:
-    from lockkit.config import check_files
+    from lockkit.plugins.checking import check_files
 
     found = list(check_files())
     try:

@@ -1,0 +1,97 @@
+"""What `lockkit config check` says of a configuration that can be read but cannot work."""
+
+import pytest
+
+from lockkit import layers
+from lockkit.plugins.checking import check_files
+from lockkit.plugins.discovery import Installed
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch):
+    """The findings that are not ok, for a user's file with this text."""
+    monkeypatch.setattr(layers, "_warned", set())
+
+    def check(text="", environ=None, entries=()):
+        path = tmp_path / ".config/lockkit/config.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        found = check_files(
+            environ=environ or {},
+            cwd=tmp_path,
+            etc=tmp_path / "none.toml",
+            home=tmp_path,
+            discover=lambda: tuple(entries),
+        )
+        return [finding for finding in found if finding.severity != "ok"], path
+
+    return check
+
+
+ALERT = Installed("webhook", "lockkit_memory", "webhook-alert", "1.0")
+
+
+def test_what_works_has_no_findings(checked):
+    text = 'url = "memory:"\nttl = "5s"\ndisable_plugins = ["webhook", "redis"]\n[plugins.webhook-alert]\nrate = 3'
+
+    assert checked(text, entries=[ALERT])[0] == []
+
+
+@pytest.mark.parametrize("url", ["nosuch://h", "postgres:/x"])
+def test_a_url_without_a_store_is_an_error_with_its_source(checked, url):
+    (finding,), path = checked(f'url = "{url}"')
+
+    assert finding.severity == "error"
+    assert finding.message == f"no plugin offers {url.partition(':')[0]}: URLs"
+    assert f"url is from {path}; " in finding.hint
+
+
+def test_a_disabled_store_is_an_error(checked):
+    (finding,), _ = checked('url = "memory:"\ndisable_plugins = ["memory"]')
+
+    assert finding.severity == "error"
+    assert "memory, is disabled" in finding.message
+
+
+def test_a_ttl_that_the_store_would_refuse_is_an_error_with_its_source(checked):
+    (finding,), path = checked('ttl = "10ms"')
+
+    assert finding.severity == "error"
+    assert finding.message.startswith("ttl must be 0.1 to ")
+    assert finding.hint == f"ttl is from {path}"
+
+
+def test_a_table_for_a_distribution_that_is_not_installed_is_a_warning(checked):
+    (finding,), path = checked("[plugins.webhook-alrt]\nrate = 3", entries=[ALERT])
+
+    assert finding.severity == "warning"
+    assert (
+        finding.message == f"[plugins.webhook-alrt] (from {path}) is for a distribution that is not installed"
+    )
+    assert finding.hint == "did you mean webhook-alert?"
+
+
+def test_a_table_for_a_distribution_without_entry_points_is_right(checked):
+    assert checked("[plugins.pytest]\nrate = 3")[0] == [], "its plugin may be given in code"
+
+
+def test_a_switch_for_a_plugin_that_is_not_there_is_a_warning(checked):
+    (finding,), path = checked('disable_plugins = ["webhok", "Webhook_Alert", "all"]', entries=[ALERT])
+
+    assert finding.severity == "warning"
+    assert finding.message == f"disable_plugins (from {path}): there is no plugin 'webhok'"
+    assert finding.hint == "did you mean webhook?"
+
+
+def test_an_unknown_variable_is_a_warning(checked):
+    (finding,), _ = checked(environ={"LOCKKIT_FOO": "1"})
+
+    assert finding.severity == "warning"
+    assert finding.message == "LOCKKIT_FOO is not a variable that lockkit knows; it is ignored"
+    assert finding.hint == "", "nothing resembles it"
+
+
+def test_a_file_that_is_wrong_by_itself_is_judged_by_that_alone(checked):
+    (finding,), path = checked('url = "nosuch:"\nttll = 3')
+
+    assert finding.message == f"{path}: unknown key ttll"
