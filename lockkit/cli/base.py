@@ -18,6 +18,7 @@ import click
 
 from lockkit import durations, names
 from lockkit.errors import ConfigError
+from lockkit.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
 
 __all__ = [
+    "CAPACITY",
     "DURATION",
     "NAME",
     "Command",
@@ -112,10 +114,21 @@ class Duration(_FloatType):
 
 
 class Number(click.IntRange):
-    """A whole number in a range; out of range it says so, but the help page isn't crowded with it."""
+    """A whole number in a range; an error says which, but the help page isn't crowded with it."""
 
     def _describe_range(self) -> str:
-        return ""
+        return ""  # click's own words; it would put them into every help record
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = None
+        low, high = int(self.min or 0), None if self.max is None else int(self.max)
+        if number is None or number < low or (high is not None and number > high):
+            allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
+            self.fail(f"must be a whole number {allowed}, not {value!r}", param, ctx)
+        return number
 
 
 class Name(_StrType):
@@ -145,6 +158,7 @@ class Name(_StrType):
             return []
 
 
+CAPACITY = Number(1, RW_CAPACITY)
 DURATION = Duration()
 NAME = Name()
 
@@ -169,7 +183,9 @@ class _Page:
         for param in self.get_params(ctx):  # type: ignore[attr-defined]  # mixed into click.Command
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
-                title = getattr(param, "section", None) or (COMMON if param.name == "help" else "Options")
+                title = getattr(param, "section", None) or (
+                    COMMON if "--help" in param.opts else "Options"  # its name depends on click's version
+                )
                 sections.setdefault(title, []).append(record)
         for title in sorted(sections, key=lambda one: one == COMMON):
             with formatter.section(heading(title)):
@@ -254,7 +270,7 @@ def command(
             name,
             params=params + common,
             callback=callback,
-            help=function.__doc__,
+            help=(function.__doc__ or "").replace(r"\b", "\b"),  # click's mark: keep these lines apart
             examples=examples,
             hidden=hidden,
         )

@@ -143,9 +143,9 @@ cli = Lockkit(
     Every command takes --json, --url, --profile and --namespace; `lockkit COMMAND --help` explains one.
     """,
     examples="""
-lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait in line
+lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait
 lockkit status                               # who holds what
-lockkit demo                                 # see it work, in 20 seconds
+lockkit demo                                 # see it work, in 8 seconds
 """,
 )
 

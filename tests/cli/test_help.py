@@ -39,6 +39,24 @@ def test_every_command_has_examples_and_the_common_options(path, capsys):
     assert f"lockkit {' '.join(path)}" in out[out.index("Examples:") :]
     assert all(option in out for option in COMMON)
     assert "Traceback" not in out
+    assert "\\b" not in out
+    assert "[default: (" not in out
+    assert max(map(len, out[out.index("Examples:") :].splitlines())) <= 80
+
+
+def test_exit_codes_stand_in_lines_of_their_own(capsys):
+    main.run(["run", "--help"])
+    rows = capsys.readouterr().out.splitlines()
+    at = rows.index("  Exit codes: the command's, 128 + N if a signal ended it;")
+    assert rows[at + 1].split()[:2] == ["75", "busy"]
+
+
+@pytest.mark.parametrize("path", [(), *leaves()], ids=" ".join)
+def test_help_stands_among_the_common_options(path, capsys):
+    # click has called this option by another name since 8.2, and the page must not depend on its version.
+    main.run([*path, "--help"])
+    out = capsys.readouterr().out
+    assert "--help" in out[out.index("Common options:") :]
 
 
 def test_there_is_a_file_for_every_command_and_no_other():

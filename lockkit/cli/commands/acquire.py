@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import NAME, Duration, Number, Session, option
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.waiting import Announcer, held_by
@@ -30,7 +30,7 @@ __all__ = ["command"]
     examples="""
 lockkit acquire deploy --ttl 2h && ./deploy.sh; lockkit release deploy
 lockkit held deploy || echo "it has lapsed"
-token=$(lockkit acquire deploy --ttl 2h --print-token)    # to release it from another machine
+token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 """,
 )
 @click.argument("name", type=NAME)
@@ -41,8 +41,8 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)    # to release it from a
 @option("--no-wait", is_flag=True, help="Don't wait; exit 75 if it is busy.")
 @option("--shared", is_flag=True, help="Hold it together with other --shared ones (readers).")
 @option("--exclusive", is_flag=True, help="Alone, on a name that others use with --shared (writer).")
-@option("--capacity", type=Number(1), metavar="N", help="A semaphore: N permits in all.")
-@option("--permits", type=Number(1), metavar="K", default=1, show_default=True, help="Take K of them.")
+@option("--capacity", type=CAPACITY, metavar="N", help="A semaphore: N permits in all.")
+@option("--permits", type=CAPACITY, metavar="K", default=1, show_default=True, help="Take K of them.")
 @option(
     "-E",
     "--conflict-exit-code",

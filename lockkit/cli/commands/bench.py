@@ -16,7 +16,7 @@ __all__ = ["command"]
 @make(
     "bench",
     examples="""
-lockkit bench                  # memory and SQLite, against the floor and against peers
+lockkit bench                  # memory and SQLite, against floor and peers
 lockkit bench --quick          # half a minute, for a first impression
 lockkit bench uncontended hand-off --json
 """,

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @make(
     "evict",
     examples="""
-lockkit explain backup                                       # shows the claim and this very line
+lockkit explain backup        # shows the claim and this very line
 lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
 """,
 )

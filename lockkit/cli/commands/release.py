@@ -22,7 +22,7 @@ __all__ = ["command"]
     "release",
     examples="""
 lockkit release deploy
-printf %s "$token" | lockkit release deploy --token-file -      # from another machine
+printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 """,
 )
 @click.argument("name", type=NAME)

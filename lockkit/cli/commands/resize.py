@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lockkit.cli import output
-from lockkit.cli.base import NAME, Number, Session
+from lockkit.cli.base import CAPACITY, NAME, Session
 from lockkit.cli.base import command as make
 
 __all__ = ["command"]
@@ -18,7 +18,7 @@ lockkit resize licences 6          # then start new ones with --capacity 6
 """,
 )
 @click.argument("name", type=NAME)
-@click.argument("capacity", type=Number(1))
+@click.argument("capacity", type=CAPACITY)
 def command(session: Session, name: str, capacity: int) -> None:
     """Give every claim of the semaphore NAME the capacity CAPACITY, in one step.
 

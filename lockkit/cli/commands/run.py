@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from lockkit.cli.base import NAME, Command, Duration, Number, Session, option
+from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 
 __all__ = ["command"]
@@ -74,12 +74,12 @@ class Run(Command):
     "run",
     cls=Run,
     examples="""
-lockkit run backup -- rsync -a /data /mnt             # waits in line for as long as it takes
-lockkit run backup --no-wait -- ./backup.sh           # busy? exit 75 at once
-lockkit run report --timeout 10m -E 0 -- ./report     # give up after 10 min, and call that success
-lockkit run licence --capacity 4 -- ./simulate        # at most four at a time
-lockkit run index --shared -- ./search                # with other readers; writers: --exclusive
-lockkit run nightly --max-hold 2h -- ./nightly        # ended if it takes longer than that
+lockkit run backup -- rsync -a /data /mnt          # waits as long as it takes
+lockkit run backup --no-wait -- ./backup.sh        # busy? exit 75 at once
+lockkit run report --timeout 10m -E 0 -- ./report  # busy for 10 min? exit 0
+lockkit run licence --capacity 4 -- ./simulate     # at most four at a time
+lockkit run index --shared -- ./search             # writers: --exclusive
+lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
 """,
 )
 @click.argument("name", type=NAME)
@@ -87,8 +87,8 @@ lockkit run nightly --max-hold 2h -- ./nightly        # ended if it takes longer
 @option(
     "--exclusive", is_flag=True, section=LOCK, help="Alone, on a name that others use with --shared (writer)."
 )
-@option("--capacity", type=Number(1), metavar="N", section=LOCK, help="A semaphore: N permits in all.")
-@option("--permits", type=Number(1), metavar="K", section=LOCK, help="Take K of them.  [default: 1]")
+@option("--capacity", type=CAPACITY, metavar="N", section=LOCK, help="A semaphore: N permits in all.")
+@option("--permits", type=CAPACITY, metavar="K", section=LOCK, help="Take K of them.  [default: 1]")
 @option(
     "--ttl", type=Duration(), section=LOCK, help="How long the store keeps a silent holder.  [default: 60s]"
 )

@@ -27,14 +27,14 @@ _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free":
 @make(
     "status",
     examples="""
-lockkit status                            # every lock that is held or waited for
-lockkit status backup --watch             # live; Ctrl-C ends it
+lockkit status                     # every lock that is held or waited for
+lockkit status backup --watch      # live; Ctrl-C ends it
 lockkit status --json | jq '.locks[].name'
 """,
 )
 @click.argument("name", type=NAME, required=False)
 @option("--watch", is_flag=True, help="Go on showing it; with --json one document a line.")
-@option("--interval", type=Duration(), default=1.0, show_default="1s", help="How often --watch looks.")
+@option("--interval", type=Duration(), default=1.0, help="How often --watch looks.  [default: 1s]")
 @option("--deep", is_flag=True, help="Scan the store where it keeps only an advisory index of names.")
 def command(session: Session, name: str | None, *, watch: bool, interval: float, deep: bool) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
