@@ -158,6 +158,7 @@ def load(
         **keywords, "url": url, "profile": profile, "config": config, "environ": environ, "cwd": cwd, "etc": etc, "home": home,
     }  # fmt: skip
     found = layers.look(environ, cwd, etc, home, config)
+    layers.warn(found.environment)
     stated = _keywords({"url": url, **keywords})
     _refuse([*found.files(), found.environment, stated])
     below, pins = _stack(found, profile)
@@ -199,6 +200,7 @@ def check_files(
     What only plugins can judge is added by :func:`lockkit.plugins.checking.check_files`.
     """
     found = layers.look(environ, cwd, etc, home, config)
+    layers.warn(found.environment, quietly=True)
     findings: list[Finding] = []
     for layer in (*found.files(), found.environment):
         findings += [

@@ -31,6 +31,7 @@ __all__ = [
     "project_file",
     "split_query",
     "stamp",
+    "warn",
 ]
 
 ARGUMENT = "argument"
@@ -313,7 +314,7 @@ def project_file(cwd: Path, home: Path | None) -> Path | None:
 
 
 def environment(environ: Mapping[str, str]) -> Layer:
-    """What ``LOCKKIT_*`` states. A variable that is not on the list is one warning, not an error."""
+    """What ``LOCKKIT_*`` states. A variable that is not on the list is a warning, not an error."""
     layer = Layer("environment")
     for setting in SETTINGS.values():
         text = environ.get(setting.env, "") if setting.env else ""
@@ -326,9 +327,8 @@ def environment(environ: Mapping[str, str]) -> Layer:
     for name in environ:
         if name.startswith(_PREFIX) and name not in ENVIRONMENT and not re.fullmatch(_INJECTED, name):
             guess = meant(name, ENVIRONMENT, prefix=_PREFIX)
-            stranger = ConfigError(f"{name} is not a variable that lockkit knows; it is ignored", hint=guess)
-            layer.warnings.append(stranger)
-            _warn(str(stranger))
+            told = f"{name} is not a variable that lockkit knows; it is ignored"
+            layer.warnings.append(ConfigError(told, hint=guess))
     return layer
 
 
@@ -351,6 +351,14 @@ def split_query(url: str, source: str) -> tuple[str, Layer]:
         else:
             layer.keep(setting, unquote_plus(value), text=True)
     return place + ("?" + "&".join(kept) if kept else ""), layer
+
+
+def warn(layer: Layer, *, quietly: bool = False) -> None:
+    """Log a layer's warnings, each once a process; quietly where they are shown in another way."""
+    if quietly:
+        _warned.update(map(str, layer.warnings))
+    for warning in layer.warnings:
+        _warn(str(warning))
 
 
 def _warn(message: str) -> None:

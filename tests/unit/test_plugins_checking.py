@@ -83,12 +83,13 @@ def test_a_switch_for_a_plugin_that_is_not_there_is_a_warning(checked):
     assert finding.hint == "did you mean webhook?"
 
 
-def test_an_unknown_variable_is_a_warning(checked):
+def test_an_unknown_variable_is_a_warning_and_not_logged_beside_it(checked, caplog):
     (finding,), _ = checked(environ={"LOCKKIT_FOO": "1"})
 
     assert finding.severity == "warning"
     assert finding.message == "LOCKKIT_FOO is not a variable that lockkit knows; it is ignored"
     assert finding.hint == "", "nothing resembles it"
+    assert not caplog.records
 
 
 def test_a_file_that_is_wrong_by_itself_is_judged_by_that_alone(checked):
