@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +180,69 @@ def test_kill_9_of_run_frees_nothing_under_what_the_command_left_running(client,
     with pytest.raises(lockkit.AcquireTimeout):
         client.lock("job").acquire(timeout=1)
     os.kill(int(process.first), signal.SIGKILL)
+    assert seconds_to_acquire(client) < AT_ONCE
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL{options})
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.fixture
+def left_behind():
+    """Ends the process that a killed run leaves behind."""
+    pids = []
+    yield lambda process: pids.append(int(process.first)) or pids[-1]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_what_closes_its_inherited_descriptors_outlives_kill_9_of_run_without_the_lock(
+    client, wrapper, left_behind
+):
+    process = wrapper(sys.executable, "-c", PARENT.format(options=""))
+    pid = left_behind(process)
+
+    process.kill()
+
+    assert seconds_to_acquire(client) < AT_ONCE
+    assert runs(pid), "the limit that docs/what-happens.md tells of"
+
+
+def test_with_close_fds_false_it_keeps_the_lock(client, wrapper, left_behind):
+    process = wrapper(sys.executable, "-c", PARENT.format(options=", close_fds=False"))
+    pid = left_behind(process)
+
+    process.kill()
+
+    with pytest.raises(lockkit.AcquireTimeout):
+        client.lock("job").acquire(timeout=1)
+    os.kill(pid, signal.SIGKILL)
+    assert seconds_to_acquire(client) < AT_ONCE
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="needs root and setpriv to become another user",
+)
+def test_a_command_that_changes_its_user_outlives_kill_9_of_run_and_keeps_the_lock(
+    client, wrapper, left_behind
+):
+    process = wrapper(
+        "setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo $$; exec sleep 60 >/dev/null"
+    )
+    pid = left_behind(process)
+
+    process.kill()
+
+    with pytest.raises(lockkit.AcquireTimeout):
+        client.lock("job").acquire(timeout=1)
+    assert runs(pid)
+    os.kill(pid, signal.SIGKILL)
     assert seconds_to_acquire(client) < AT_ONCE
 
 
