@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lockkit.cli import exits, fitting, nesting
+from lockkit.cli import eviction, exits, fitting, nesting
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
@@ -266,11 +266,26 @@ class _Run:
             Policy() if lock is None or lease is None else _policy(self._request, client.config, lock, lease)
         )
         ended = Supervisor(
-            child, self._signals, self._terminal, lease, policy, tell=self._tell, now=SYSTEM.now
+            child,
+            self._signals,
+            self._terminal,
+            lease,
+            policy,
+            tell=self._tell,
+            now=SYSTEM.now,
+            lost_why=lambda: self._why(client, lease),
         ).run()
         self._report.ended(ended)
         self.by_ctrl_c = "group" if ended.by_ctrl_c else None
         return ended
+
+    def _why(self, client: Client, lease: Lease | None) -> str:
+        """In words why the lease is lost, once it is."""
+        evicted = None if lease is None else eviction.said(client, lease)
+        if evicted is None:
+            return "lost"
+        self._report.evicted(evicted)
+        return f"evicted by {evicted['by']}: {evicted['reason']}"
 
     def _tell(self, sentence: str) -> None:
         if self._session.json:

@@ -44,6 +44,7 @@ class RunReport:
             "command_exit_code": None,
             "command_signal": None,
             "lost": None,
+            "evicted": None,
             "release": None,
             "error": None,
         }
@@ -86,6 +87,10 @@ class RunReport:
             "command_signal": ended.signal,
             "lost": ended.lost,
         }
+
+    def evicted(self, by: dict[str, str]) -> None:
+        """Who forced it out, and why."""
+        self._document["evicted"] = by
 
     def released(self, report: ReleaseReport) -> None:
         acquired = self._document["acquired_seconds"]

@@ -227,6 +227,7 @@ _BODIES: Mapping[str, tuple[str, Schema]] = {
             command_exit_code=_or_null(WHOLE),
             command_signal=_or_null(WHOLE),
             lost=_or_null(TEXT),
+            evicted=_or_null(_object(by=TEXT, reason=TEXT)),
             release=_or_null(RELEASE),
             error=_or_null(ERROR),
         ),

@@ -74,6 +74,7 @@ class Supervisor:
     Args:
         tell: Is given one sentence for each thing the user should know.
         now: CLOCK_BOOTTIME.
+        lost_why: Asked once when the lease is found lost: the words for it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Supervisor:
         *,
         tell: Callable[[str], None],
         now: Callable[[], float],
+        lost_why: Callable[[], str] = lambda: "lost",
     ) -> None:
         self._child = child
         self._signals = signals
@@ -94,6 +96,7 @@ class Supervisor:
         self._policy = policy
         self._tell = tell
         self._now = now
+        self._lost_why = lost_why
         self._deadline = 0.0
         self._ending: str | None = None
         self._ended_at = 0.0
@@ -193,7 +196,7 @@ class Supervisor:
         if ends_at is not None and now >= ends_at - lead:
             return "max_hold is over" if now >= ends_at else "max_hold is nearly over"
         if gone:
-            return "lost"
+            return self._lost_why()
         if self._policy.silence_ends and now >= self._deadline - lead:
             return "not renewed in time"
         return None

@@ -187,12 +187,16 @@ def test_eviction_ends_the_command_and_exits_76(lockkit):
     wrapper = lockkit.start("run", "x", "--ttl", "3s", "--report", "report", "--", "sleep", "60")
     lockkit.until(lambda: lockkit.claims("x"))
     (claim,) = lockkit.claims("x")
-    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
+    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "hung since noon")
     _, err = wrapper.communicate(timeout=15)
     assert wrapper.returncode == 76, err
     assert "was lost" in err.splitlines()[-1]
+    for row in (err.splitlines()[-1], next(row for row in err.splitlines() if "ending the command" in row)):
+        assert re.search(r"evicted by \S+@\S+ .*: hung since noon", row), err
     report = json.loads((lockkit.folder / "report").read_text())
     assert (report["exit_code"], report["command_signal"]) == (76, signal.SIGTERM)
+    assert report["evicted"]["reason"] == "hung since noon"
+    assert "@" in report["evicted"]["by"]
 
 
 def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lockkit, alive):
