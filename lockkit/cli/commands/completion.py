@@ -16,7 +16,7 @@ __all__ = ["command"]
     "completion",
     examples="""
 lockkit completion bash > ~/.local/share/bash-completion/completions/lockkit
-lockkit completion zsh > ~/.zfunc/_lockkit   # fpath+=(~/.zfunc), then compinit
+lockkit completion zsh > ~/.zfunc/_lockkit  # and fpath+=(~/.zfunc)
 lockkit completion fish > ~/.config/fish/completions/lockkit.fish
 """,
 )
