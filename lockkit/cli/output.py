@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from lockkit.errors import LockkitError
+
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner, ReleaseReport
@@ -25,6 +27,7 @@ __all__ = [
     "release",
     "rfc3339",
     "store",
+    "store_words",
     "write_json",
 ]
 
@@ -65,6 +68,17 @@ def colour(stream: TextIO | None = None) -> bool:
 def store(client: Client) -> dict[str, object]:
     """Which store, in which namespace, and where that was stated."""
     return {"url": client.url, "source": client.url_source, "namespace": client.namespace}
+
+
+def store_words(client: Client) -> str:
+    """``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``: the file, where the URL leaves it out."""
+    url = client.url
+    if url == "sqlite:":
+        try:
+            url = f"sqlite:{client.config.state_place().path / 'lockkit.db'}"
+        except LockkitError:
+            url = client.url
+    return f"store: {url} (from {client.url_source})"
 
 
 def owner(who: Owner) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from lockkit.cli import output
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["show", "table"]
+__all__ = ["show", "table", "width"]
 
 _PIPE_WIDTH = 200
 """Columns in a pipe: nothing is cut there, because something may parse it."""
@@ -24,9 +25,17 @@ def table(*columns: str) -> Table:
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, highlight=False)
     for column in columns:
         made.add_column(
-            column, overflow="fold", justify="right" if column in ("fence", "waiters") else "left"
+            column,
+            overflow="fold",
+            justify="right" if column in ("fence", "waiters") else "left",
+            no_wrap=column in ("claim", "state", "since", "fence", "waiters"),
         )
     return made
+
+
+def width() -> int:
+    """Columns that a table may take."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
 def show(made: Table) -> None:

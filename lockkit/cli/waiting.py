@@ -129,7 +129,7 @@ class Announcer:
         if self._told > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:
-            sys.stderr.write(f"store: {self._client.url} (from {self._client.url_source})\n")
+            sys.stderr.write(f"{output.store_words(self._client)}\n")
         sys.stderr.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         sys.stderr.flush()
         self._line_open = self._live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -10,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from lockkit.cli.commands.status import _table
+from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.observe import journal
 
 
@@ -21,6 +25,29 @@ def test_status_is_a_table_that_a_pipe_does_not_cut(lockkit):
     assert out.startswith("store: sqlite:")
     assert name in out
     assert "\x1b" not in out
+
+
+def test_status_shows_the_claim_and_the_file(lockkit):
+    lockkit.holder("x")
+    (claim,) = lockkit.claims("x")
+    place = f"store: sqlite:{lockkit.folder}/state/lockkit.db (from default)"
+    out = lockkit("status").stdout
+    assert claim["claim_id"] in out
+    for text in (out, lockkit("explain", "x").stdout, lockkit("doctor").stdout):
+        assert place in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_table_fits_its_width_and_keeps_what_one_acts_on(width):
+    who = Owner(user="ann", host="box", pid=4711, program="sleep")
+    claim = ClaimInfo("backup", "3f2a9c01b7de", "HELD", who, 7, 0, kind="semaphore", since=time.time())
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(_table([LockInfo("backup", (claim,))], width))
+    out = console.export_text()
+    assert max(map(len, out.splitlines())) <= width
+    for word in ("backup", "held", "3f2a9c01b7de", "ann@box pid 4711 (sleep)"):
+        assert word in out
+    assert ("deadline" in out) == (width == 120)
 
 
 def test_status_of_nothing_says_so(lockkit):

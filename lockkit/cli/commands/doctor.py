@@ -75,7 +75,7 @@ def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None
 def _store(client: Client) -> list[Finding]:
     """What can be said of the store without being its author; ``check()`` adds what the author knows."""
     can = client.capabilities
-    where = f"store: {client.url} (from {client.url_source}), namespace {client.namespace}"
+    where = f"{output.store_words(client)}, namespace {client.namespace}"
     reach = {
         "process": "only threads of one process",
         "host": "only this host",

@@ -50,7 +50,7 @@ def command(session: Session, name: str) -> None:
                 indent=True,
             )
             return
-        print(f"store: {client.url} (from {client.url_source}), namespace {client.namespace}")
+        print(f"{output.store_words(client)}, namespace {client.namespace}")
     print("\n".join(told))
 
 

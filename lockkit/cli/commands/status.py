@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
+_WIDE, _NARROW = 100, 60
+"""Columns."""
 
 
 @make(
@@ -73,13 +75,13 @@ def _show(session: Session, client: Client, locks: list[LockInfo]) -> None:
     if session.json:
         output.write_json(_document(client, locks), indent=True)
         return
-    print(f"store: {client.url} (from {client.url_source}), namespace {client.namespace}")
+    print(f"{output.store_words(client)}, namespace {client.namespace}")
     if not locks:
         print("no lock is held or waited for")
         return
-    from lockkit.cli.tables import show
+    from lockkit.cli.tables import show, width
 
-    show(_table(locks))
+    show(_table(locks, width()))
 
 
 def _watch(session: Session, client: Client, name: str | None, interval: float, *, deep: bool) -> None:
@@ -90,48 +92,61 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
             time.sleep(interval)
     from rich.live import Live
 
+    from lockkit.cli.tables import width
+
     with Live(auto_refresh=False, screen=False) as live:
         while True:
-            table = _table(_look(client, name, deep=deep))
+            table = _table(_look(client, name, deep=deep), width())
             table.caption = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
             live.update(table, refresh=True)
             time.sleep(interval)
 
 
-def _table(locks: list[LockInfo]) -> Table:
+def _table(locks: list[LockInfo], width: int) -> Table:
+    """Everything where there is room; what one acts on at 80 columns; a few short lines for each claim below 60."""
     from lockkit.cli.tables import table
 
-    made = table("name", "state", "holder", "since", "deadline", "fence", "waiters")
+    wide, narrow = width >= _WIDE, width < _NARROW
+    columns: tuple[str, ...] = ("name", "state", "claim", "holder", "since", "waiters")
+    if wide:
+        columns = (*columns[:-1], "deadline", "fence", "waiters")
+    made = table(*(("locks",) if narrow else columns))
     now = time.time()
     for info in locks:
         state = output.lock_state(info)
         holders: list[ClaimInfo | None] = list(info.holders) or [None]
         for number, holder in enumerate(holders):
             first = number == 0
-            made.add_row(
-                info.name if first else "",
-                _state(state, holder),
-                str(holder.owner) if holder else "",
-                f"{durations.show(max(now - holder.since, 0))} ago" if holder else "",
-                _deadline(holder, now) if holder else "",
-                str(holder.fence) if holder else "",
-                str(len(info.waiters)) if first else "",
-                style=_COLOURS.get(state),
-            )
+            cells = {
+                "name": info.name if first else "",
+                "state": _state(state, holder, short=not wide),
+                "claim": holder.claim_id if holder else "",
+                "holder": str(holder.owner) if holder else "",
+                "since": durations.show(max(now - holder.since, 0)) if holder else "",
+                "deadline": _deadline(holder, now) if holder else "",
+                "fence": str(holder.fence) if holder else "",
+                "waiters": str(len(info.waiters)) if first else "",
+            }
+            row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
+            made.add_row(*row, style=_COLOURS.get(state))
     return made
 
 
-def _state(state: str, holder: ClaimInfo | None) -> str:
+def _stacked(cells: dict[str, str]) -> str:
+    waiters = f", {cells['waiters']} waiting" if cells["waiters"] else ""
+    since = f", {cells['since']}" if cells["since"] else ""
+    rows = [cells["name"], f"  {cells['state']}{since}{waiters}"]
+    rows += [f"  {cells['holder']}", f"  claim {cells['claim']}"] if cells["claim"] else []
+    return "\n".join(row for row in rows if row)
+
+
+def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
     if holder is None:
         return state
     word = holder.state.lower()
-    return (
-        f"{word}, evicted"
-        if holder.evicted
-        else word
-        if holder.kind == "mutex"
-        else f"{word} ({holder.kind})"
-    )
+    if holder.evicted:
+        return "evicted" if short else f"{word}, evicted"
+    return word if short or holder.kind == "mutex" else f"{word} ({holder.kind})"
 
 
 def _deadline(holder: ClaimInfo, now: float) -> str:
