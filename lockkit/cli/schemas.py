@@ -22,6 +22,7 @@ TIME: Schema = {
     "format": "date-time",
     "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
 }
+VALUE: Schema = {"anyOf": [TEXT, NUMBER, FLAG, {"type": "array", "items": TEXT}, {"type": "null"}]}
 CLAIM_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{12}$"}
 
 
@@ -128,8 +129,8 @@ _BODIES: Mapping[str, tuple[str, Schema]] = {
         ),
     ),
     "config": (
-        "Every setting, its value as a file would have it, and where it came from.",
-        _object(settings=_list(_object(key=TEXT, value=TEXT, source=TEXT))),
+        "Every setting, its value (null: not stated), and where it came from.",
+        _object(settings=_list(_object(key=TEXT, value=VALUE, source=TEXT))),
     ),
     "config-init": ("The configuration file that was written.", _object(file=TEXT)),
     "demo": (

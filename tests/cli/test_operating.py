@@ -221,7 +221,15 @@ def test_doctor_exits_by_the_worst_finding(lockkit, args, code):
 
 def test_config_show_says_where_a_value_came_from(lockkit):
     rows = lockkit.json("config", "show", "--namespace", "prod")["settings"]
-    assert {"key": "namespace", "value": '"prod"', "source": "argument"} in rows
+    assert {"key": "namespace", "value": "prod", "source": "argument"} in rows
+    values = {row["key"]: row["value"] for row in rows}
+    assert (values["state_dir"], values["strict"], values["on_lost"]) == (
+        str(lockkit.folder / "state"),
+        False,
+        "term",
+    )
+    assert None in values.values()
+    assert "-" not in values.values()
 
 
 def test_config_init_writes_a_file_that_checks(lockkit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import click
@@ -33,7 +34,7 @@ def _show(session: Session) -> None:
     """Show every setting with its value and where that came from. Secrets are hidden."""
     rows = session.config().describe()
     if session.json:
-        settings = [{"key": key, "value": value, "source": source} for key, value, source in rows]
+        settings = [{"key": key, "value": _value(value), "source": source} for key, value, source in rows]
         output.write_json({"schema": "lockkit.config/1", "settings": settings}, indent=True)
         return
     from lockkit.cli.tables import show, table
@@ -42,6 +43,17 @@ def _show(session: Session) -> None:
     for row in rows:
         made.add_row(*row)
     show(made)
+
+
+def _value(text: str) -> object:
+    """A value as JSON: a text, number, truth or list of texts; null where nothing is stated."""
+    if text == "-":
+        return None
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # "(set)": a plugin's own, which may be secret
+    return value
 
 
 @make("check", group=command, examples="lockkit config check && echo fine")
