@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,20 @@ import shutil
 shutil.rmtree(os.environ["LOCKKIT_STATE_DIR"])
 """
 
+
+def _skip_bare(
+    _app: object, _what: str, name: str, obj: object, _skip: object, _options: object
+) -> bool | None:
+    # Exceptions, protocols and abstract classes have a constructor that says nothing: (*args, **kwargs).
+    if name not in ("__init__", "__new__"):
+        return None
+    try:
+        parameters = list(inspect.signature(obj).parameters.values())
+    except (TypeError, ValueError):
+        return True
+    return all(each.name in ("self", "args", "kwargs", "type") for each in parameters) or None
+
+
 _COLON = "\ue000"
 
 
@@ -82,5 +97,6 @@ def _show_colon(
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", _skip_bare)
     app.connect("autodoc-process-docstring", _hide_colon, priority=400)
     app.connect("autodoc-process-docstring", _show_colon, priority=600)
