@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -22,6 +24,15 @@ def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):
     assert done.stdout.rstrip().splitlines()[-2].strip() == "lockkit run backup -- sleep 60"
     assert list(lockkit.folder.glob("lockkit-demo-*")) == []
     assert done.stderr == ""
+
+
+def test_ctrl_c_ends_the_demo_without_a_traceback(lockkit):
+    demo = lockkit.start("demo", start_new_session=True)
+    while "holds the lock" not in demo.stdout.readline():
+        assert demo.poll() is None
+    os.killpg(demo.pid, signal.SIGINT)
+    _, err = demo.communicate(timeout=10)
+    assert (demo.returncode, err.strip()) == (130, "lockkit: interrupted")
 
 
 @pytest.mark.parametrize(

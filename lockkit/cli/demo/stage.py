@@ -185,6 +185,7 @@ class _Stage:
             env=environ,
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for us, and we end them
         )
 
     def _narrate(self) -> None:
