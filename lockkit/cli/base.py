@@ -55,17 +55,23 @@ class Session:
     def config(self) -> Config:
         """The layers of configuration, read."""
         from lockkit import config
+        from lockkit.cli import logs
 
-        return config.load(url=self.url, profile=self.profile, namespace=self.namespace)
+        logs.keep()
+        log_format: Literal["text", "json"] = "json" if self.json else "text"
+        try:
+            loaded = config.load(url=self.url, profile=self.profile, namespace=self.namespace)
+            log_format = "json" if self.json else loaded.log_format
+        finally:
+            logs.set_up(log_format)
+        return loaded
 
     @contextmanager
     def client(self, *, where: Literal["process", "wrapper"] = "process") -> Iterator[Client]:
         """A connected client; what it still holds at the end is released by its ``close``."""
         import lockkit
-        from lockkit.cli import logs
 
         config = self.config()
-        logs.set_up(config.log_format)
         client = lockkit.connect(config=config, where=where)
         try:
             yield client

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
-__all__ = ["set_up"]
+__all__ = ["keep", "set_up"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -41,17 +41,43 @@ class _Json(logging.Formatter):
 def _worth_telling(record: logging.LogRecord) -> bool:
     # Which store is in use, and how far it reaches, is told where it matters: beside a wait, by status and by doctor.
     # As a warning it would come with every line of a crontab.
-    return not record.getMessage().startswith("host-local lock in ")
+    # And evict and resize say themselves what they did.
+    return not record.getMessage().startswith(("host-local lock in ", "evicted", "resized"))
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Keeps what comes before the format is known: reading the configuration warns, and says which format is meant."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setLevel(logging.WARNING)
+        self.addFilter(_worth_telling)
+        self.early: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.early is None:
+            super().emit(record)
+        else:
+            self.early.append(record)
+
+    def begin(self, formatter: logging.Formatter) -> None:
+        self.setFormatter(formatter)
+        early, self.early = self.early or [], None
+        for record in early:
+            super().emit(record)
+
+
+def keep() -> None:
+    """Take lockkit's warnings, to be written as soon as :func:`set_up` has said how; once per process."""
+    logger = logging.getLogger("lockkit")
+    if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
+        logger.addHandler(_Stderr())
+        logger.propagate = False
 
 
 def set_up(log_format: Literal["text", "json"]) -> None:
-    """Send lockkit's warnings to stderr; once per process."""
-    logger = logging.getLogger("lockkit")
-    if any(isinstance(handler.formatter, (_Text, _Json)) for handler in logger.handlers):
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
-    handler.addFilter(_worth_telling)
-    logger.addHandler(handler)
-    logger.propagate = False
+    """Send lockkit's warnings to stderr."""
+    keep()
+    for handler in logging.getLogger("lockkit").handlers:
+        if isinstance(handler, _Stderr):
+            handler.begin(_Json() if log_format == "json" else _Text())
