@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.decorator import locked
-from lockkit.errors import AcquireCancelled, ConfigError
+from lockkit.errors import AcquireCancelled, ConfigError, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import (
     Alert,
@@ -74,10 +74,11 @@ class Client(Operations):
         self._where = where
         self._spec = plugins.backend(config.url)
         self.capabilities: Capabilities = self._spec.capabilities
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._driver: Driver | None = None
         self._pid = os.getpid()
         self._closed = False
+        self._refused: tuple[float, LockkitError] | None = None
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
         self._check_scope()
@@ -150,6 +151,11 @@ class Client(Operations):
         Raises:
             ConfigError: At once, for a template that does not fit the function.
         """
+        if not isinstance(template, str):
+            raise ConfigError(
+                f"a name template must be a str, not {template!r}", hint='@client.locked("job:{id}")'
+            )
+        self.lock("template", **options)  # refuses bad options now rather than at the first call
         return locked(lambda name: self.lock(name, **options), self.skipped, template, on_busy)
 
     # -- handles and counters
@@ -176,14 +182,12 @@ class Client(Operations):
 
     def close(self) -> None:
         """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice."""
-        with self._mutex:
+        with self._mutex_of_this_process():
             self._closed = True
-            driver = self._driver if self._pid == os.getpid() else None
-            self._driver = None
+            driver, self._driver = self._driver, None
         if driver is not None:
             driver.close("exit")
-            driver.join(0.5)
-            driver.backend.close()
+            driver.retire()
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
@@ -262,11 +266,14 @@ class Client(Operations):
         from lockkit.drivers.threads import Driver
         from lockkit.observe import journal  # noqa: F401 (when it is needed, files may be all that is short)
 
+        asked = self.clock.now()
         with self._mutex_of_this_process():
             if self._driver is not None:
                 return self._driver
             if self._closed:
                 raise AcquireCancelled("this client is closed", hint="connect again")
+            if self._refused is not None and self._refused[0] >= asked:
+                raise self._refused[1]  # somebody tried while this thread waited; its budget is used up
             config = self.config
             state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
             if self.url_source == "default" and state_dir is not None:
@@ -283,6 +290,7 @@ class Client(Operations):
             try:
                 backend = self.plugins.open(config.url, options)
             except (Refused, Unknown) as trouble:
+                self._refused = (self.clock.now(), trouble.error)
                 raise trouble.error from None
             self.capabilities = backend.capabilities
             listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations(
@@ -320,11 +328,11 @@ class Client(Operations):
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
 
-    def _mutex_of_this_process(self) -> threading.Lock:
+    def _mutex_of_this_process(self) -> threading.RLock:
         """In a forked child everything of the parent's is put aside first, its mutex included."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._mutex = threading.Lock()
+            self._mutex = threading.RLock()
             self._driver = None
             self._taken = {}
             self._counters = Counters()

@@ -53,6 +53,10 @@ class LeaseCopy:
     def release(self, reason: Reason = "normal") -> ReleaseReport:
         """Compare-and-remove that claim, and nothing else whatever has happened since (S7).
 
+        A lease of another process that still renews the claim learns of it at its next renewal or ``confirm()``; until
+        then its ``valid()`` may be true beside the next holder's. Release by copy what nobody looks after any more; to end
+        somebody's hold, evict it.
+
         Raises:
             NotHeld: It is not bound to a client.
             BackendError: No definite answer.

@@ -30,6 +30,15 @@ def locked(
         raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(
+                f"{function.__qualname__} is a generator function: its body would run after the lock is released",
+                hint="take the lock inside it: with client.lock(...).acquire():",
+            )
+        if not hasattr(function, "__qualname__"):
+            raise ConfigError(
+                f"only functions can be decorated, not {function!r}", hint="decorate below @classmethod"
+            )
         if inspect.iscoroutinefunction(function):
             raise ConfigError(
                 f"{function.__qualname__} is a coroutine function; this client is not asynchronous"

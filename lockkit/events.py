@@ -64,7 +64,7 @@ class Counters:
     """Thread-safe counters, all of :data:`COUNTERS`, from 0."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._values = dict.fromkeys(COUNTERS, 0)
 
     def add(self, name: str, by: int = 1) -> None:

@@ -10,12 +10,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
 from lockkit.spi import Claim
 
-__all__ = ["Hold", "span"]
+__all__ = ["RELEASING", "Hold", "span"]
+
+RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
+"""The claim id whose cleanup hooks run in this context: a hook that releases it must not wait for itself."""
 
 
 def span(ttl: float, capabilities: Capabilities) -> float:
@@ -90,7 +94,7 @@ class Hold:
         self.pid = os.getpid()
         self.depth = 1
         self.reentrant = False
-        self.guard = threading.Lock()
+        self.guard = threading.RLock()
         self.key: object = None
         self.dropped = False
         self.ended = False
@@ -102,7 +106,7 @@ class Hold:
         self.on_lost: list[Callable[[], None]] = []
         self._capabilities = capabilities
         self._span = span(claim.terms.ttl, capabilities)
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._event: threading.Event | None = None
 
     @property

@@ -17,7 +17,7 @@ from lockkit.clock import Clock
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
-from lockkit.lease import Hold
+from lockkit.lease import RELEASING, Hold
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -69,14 +69,26 @@ class Lease:
     its validity has ended, never earlier.
     """
 
-    __slots__ = ("__weakref__", "_hold", "_home", "_leaving", "_report", "_taken_at", "_turn")
+    __slots__ = (
+        "__weakref__",
+        "_driver",
+        "_hold",
+        "_home",
+        "_leaving",
+        "_releasing_in",
+        "_report",
+        "_taken_at",
+        "_turn",
+    )
 
-    def __init__(self, home: Home, hold: Hold, taken_at: tuple[str, int]) -> None:
+    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: tuple[str, int]) -> None:
         self._home = home
+        self._driver = driver
         self._hold = hold
         self._taken_at = taken_at
         self._report: ReleaseReport | None = None
         self._leaving = False
+        self._releasing_in = 0
         self._turn = threading.Lock()
         hold.handles.append(weakref.ref(self))
 
@@ -163,7 +175,7 @@ class Lease:
             BackendError: No answer; the lease is as valid as before.
         """
         self._require_own()
-        self._home.driver().confirm(self._hold)
+        self._driver.confirm(self._hold)
 
     def extend(self, ttl: float) -> None:
         """Use a longer ttl from now on.
@@ -190,14 +202,14 @@ class Lease:
             raise ConfigError(f"ttl must be at most {capabilities.max_ttl:g} s on this store")
         self._require_own()
         claim = replace(self._hold.claim, terms=replace(terms, ttl=ttl))
-        self._home.driver().extend(self._hold, claim)
+        self._driver.extend(self._hold, claim)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already."""
         call = _once(callback)
         self._hold.on_lost.append(call)
         if self._hold.lost_why:
-            self._home.driver().dispatcher.run(call)
+            self._driver.dispatcher.run(call)
 
     def detach(self) -> Lease:
         """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""
@@ -226,7 +238,7 @@ class Lease:
         self._require_own()
         handle = self.handle()
         self._report = _kept(hold, "handed over")
-        self._home.driver().heartbeat.withdraw(hold.claim.token)
+        self._driver.heartbeat.withdraw(hold.claim.token)
         hold.end()
         self._home.gave_up(hold)
         return handle
@@ -247,9 +259,15 @@ class Lease:
         if not self._mine():
             return _kept(self._hold, reason)
         if self._report is None:
+            if self._already_in_here():
+                return _kept(self._hold, reason)
             with self._turn:
-                if self._report is None:
-                    self._report = self._release(reason)
+                self._releasing_in = threading.get_ident()
+                try:
+                    if self._report is None:
+                        self._report = self._release(reason)
+                finally:
+                    self._releasing_in = 0
         if raise_failed and self._report.outcome == "ABANDONED":
             raise ReleaseFailed(
                 f"no layer of the release of {self.name!r} got a definite answer",
@@ -259,6 +277,13 @@ class Lease:
             )
         return self._report
 
+    def _already_in_here(self) -> bool:
+        """Whether a release of this very lease called us: from a signal handler, or from one of its cleanup hooks."""
+        hook_of = RELEASING.get()
+        return self._releasing_in == threading.get_ident() or (
+            hook_of is not None and hook_of == self._hold.claim_id
+        )
+
     def _release(self, reason: Reason) -> ReleaseReport:
         hold = self._hold
         if not self._leaving:
@@ -266,7 +291,7 @@ class Lease:
                 return _kept(hold, reason) if hold.depth > 0 else self._elsewhere(reason)
             self._leaving = True
         try:
-            return self._home.driver().release(hold, reason)
+            return self._driver.release(hold, reason)
         finally:
             self._report = self._hold.report
             if self._report is not None:
@@ -306,8 +331,8 @@ class Lease:
         # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
         # rest, also if this finalizer is cut short.
         hold.dropped = True
+        self._home.look()
         if hold.given_up or hold.lost_why:
-            self._home.look()
             return
         warnings.warn_explicit(
             f"the lease of {hold.name!r} was never released; it lapses when its validity ends",

@@ -16,10 +16,11 @@ from lockkit.leases import Home, Lease, caller
 from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import Terms
+from lockkit.spi import NOTE_LIMIT, Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
+    from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
 
 __all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
@@ -88,6 +89,12 @@ def build(
             name=name,
             hint=f"the options: {', '.join(Options.__annotations__)}",
         )
+    for flag in ("reentrant", "auto_renew", "process_bound", "pulseless"):
+        if not isinstance(options.get(flag, False), bool):
+            raise ConfigError(f"{flag} must be True or False, not {options.get(flag)!r}", name=name)
+    if not callable(options.get("on_lost", print)):
+        raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
+    _check_note(options.get("note"))
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
     timeout = options.get("timeout", config.timeout)
@@ -100,6 +107,26 @@ def build(
         note=options.get("note"),
         on_lost=options.get("on_lost"),
     )
+
+
+def _check_note(note: object) -> None:
+    """Refuse a note that no store would take.
+
+    Raises:
+        ConfigError: It is not a JSON object of at most :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    if note is None:
+        return
+    import json
+
+    try:
+        size = len(json.dumps(dict(note), allow_nan=False).encode())  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a note must be a JSON object: {error}") from None
+    if size > NOTE_LIMIT:
+        raise ConfigError(
+            f"a note may be {NOTE_LIMIT} bytes of JSON, not {size}", hint="store a reference instead"
+        )
 
 
 def _terms(
@@ -245,12 +272,15 @@ class Lock:
         *,
         attempt_only: bool,
     ) -> Lease | None:
+        _check_note(note)
+        if on_wait is not None and not callable(on_wait):
+            raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         home = self._home
         driver = home.driver()
         key = holder_key()
         own = home.mine(self.terms.name)
         if own:
-            inner = self._reenter(own, key) if self._reentrant else None
+            inner = self._reenter(driver, own, key) if self._reentrant else None
             if inner is not None:
                 return inner
             if timeout != 0:
@@ -262,7 +292,7 @@ class Lock:
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:
-                return self._handle(hold, key, attempt)
+                return self._handle(driver, hold, key, attempt)
         except BaseException:
             driver.take_back(attempt)
             raise
@@ -274,18 +304,18 @@ class Lock:
             f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
 
-    def _handle(self, hold: Hold, key: object, attempt: Attempt) -> Lease:
+    def _handle(self, driver: Driver, hold: Hold, key: object, attempt: Attempt) -> Lease:
         """Hand a hold over to a Lease; from here on its collection is what takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
-        lease = Lease(self._home, hold, caller())
+        lease = Lease(self._home, driver, hold, caller())
         if self._on_lost is not None:
             lease.on_lost(self._on_lost)
         self._home.took(hold)
         attempt.sent = False
         return lease
 
-    def _reenter(self, own: list[Hold], key: object) -> Lease | None:
+    def _reenter(self, driver: Driver, own: list[Hold], key: object) -> Lease | None:
         """Another level of a hold that this thread or task has; it keeps its fence."""
         for hold in own:
             if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
@@ -294,7 +324,7 @@ class Lock:
                 if hold.depth == 0 or not hold.standing:
                     continue
                 hold.depth += 1
-            lease = Lease(self._home, hold, caller())
+            lease = Lease(self._home, driver, hold, caller())
             if not lease.valid():
                 lease.release()
                 raise lease.invalid()
@@ -321,7 +351,16 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         key = holder_key()
-        leases = self._short[key]
+        if key not in self._short and len(self._short) == 1:
+            # A generator that was suspended in its `with` ends elsewhere, and nobody else is in one: it is that one.
+            key = next(iter(self._short))
+        leases = self._short.get(key)
+        if not leases:
+            raise NotHeld(
+                f"this thread or task did not enter the `with` of {self.name!r} that it leaves",
+                name=self.name,
+                hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
+            )
         lease = leases.pop()
         if not leases:
             del self._short[key]

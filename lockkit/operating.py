@@ -44,6 +44,8 @@ class Operations:
 
     def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
         """Names with claims, sorted. ``deep``: scan, where the store keeps only an advisory index."""
+        if not isinstance(prefix, str):
+            raise ConfigError(f"a prefix of names must be a str, not {prefix!r}")
         return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
 
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
@@ -58,7 +60,11 @@ class Operations:
             now: Remove at once. Waives that guarantee: the holder may still believe that it holds.
         """
         check_name(name)
-        if not reason or not isinstance(reason, str):
+        if not str(claim_id).isalnum():
+            raise ConfigError(
+                f"a claim id is 12 hex digits, as inspect shows them, not {claim_id!r}", name=name
+            )
+        if not reason:
             raise ConfigError(
                 "evict needs a reason", name=name, hint="say why, for those who look at the log"
             )

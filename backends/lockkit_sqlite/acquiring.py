@@ -75,7 +75,7 @@ def _ask(store: Store, claim: Claim, note: str | None, end: float, *, trying: bo
             removed = True
             continue
         if removed:
-            store.ring_fitting(link, name, end, mine=token)
+            store.ring_fitting(link, name, end, mine=token, next_too=True)
         return answer
     raise busy(store.place.path)
 

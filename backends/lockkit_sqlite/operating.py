@@ -56,7 +56,7 @@ def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) ->
             if not link.write(statement, lambda _, key=key: key, end)[0]:  # type: ignore[misc]
                 continue  # it was granted, or left, a moment ago
             store.ring(row)
-            store.ring_fitting(link, name, end)
+            store.ring_fitting(link, name, end, next_too=True)
             return Evicted("REMOVED", claim=claim)
         if row.state == HELD and not row.evicted:
             link.write(sql.MARK, lambda _, key=key: key, end)  # type: ignore[misc]
@@ -82,7 +82,7 @@ def resize(store: Store, name: str, capacity: int, end: float) -> int:
         link.write(sql.DELETE_TOO_HEAVY, lambda _: (store.namespace, name, capacity), end)
         for row in heavy:
             store.ring(row)
-    store.ring_fitting(link, name, end)
+    store.ring_fitting(link, name, end, next_too=bool(heavy))
     return count
 
 

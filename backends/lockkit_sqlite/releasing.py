@@ -17,15 +17,13 @@ def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: boo
     key = (store.namespace, terms.name, claim.token)
     if link.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:
         return RELEASED
-    if terms.min_hold or terms.lock_delay:
-        lingers, _ = link.write(sql.LINGER, lambda now: (*key, now, graceful), end)
-        if lingers:
-            store.ring_fitting(link, terms.name, end, next_too=True)
-            return RELEASED
     while True:
-        removed, now = link.write(sql.REMOVE, lambda now: (*key, now), end)
+        removed, now = link.write(sql.REMOVE, lambda now: (*key, now, graceful), end)
         if removed:
             break
+        if link.write(sql.LINGER, lambda now: (*key, now, graceful), end)[0]:
+            store.ring_fitting(link, terms.name, end, next_too=True)
+            return RELEASED
         rows = store.queue(link, terms.name, end)
         mine = next((row for row in rows if row.token == claim.token), None)
         if mine is not None and mine.state == LINGERING and mine.deadline > now:
@@ -36,5 +34,6 @@ def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: boo
                 return ABSENT
             break
         # It had lapsed and stood; a renewal that read its clock before that may have extended it since: look again.
-    store.ring_fitting(link, terms.name, end)
+    # A waiter that gives up is somebody's blocker: the next in line must look for another.
+    store.ring_fitting(link, terms.name, end, next_too=not graceful, gone=terms.weight)
     return RELEASED if removed else ABSENT

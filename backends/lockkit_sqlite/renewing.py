@@ -18,6 +18,9 @@ __all__ = ["extend", "renew"]
 CHUNK = 500
 """Holders a statement: other processes wait for the file no longer than this many updates take (some 3 ms)."""
 
+_LOOKS = 8
+"""How many beyond the holders a heartbeat looks at; more of the dead are found by those after it."""
+
 _ABSENT = Renewal("LOST", why="absent")
 
 
@@ -90,13 +93,27 @@ def _lost(rows: Sequence[Row], claim: Claim, now: int) -> Renewal:
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
 
 
+def _front_died(store: Store, name: str, rows: Sequence[Row], mine: Container[str], end: float) -> bool:
+    """Remove the dead among those at the front of the queue. Whether there was any.
+
+    A waiter watches its blockers as they were when it last asked. When one of them gave up waiting, or was evicted, the
+    watch is on nobody: this look, once per poll cap, is what then notices a death further ahead.
+    """
+    ahead = []
+    for row in rows[: prefix(rows) + _LOOKS]:
+        if row.token in mine:
+            break
+        ahead.append(row)
+    return store.bury_dead(store.beats, name, ahead, end)
+
+
 def _renew_waiting(store: Store, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
     """Claims without a Lease. Only those outside the prefix are kept alive: an offer must be answered."""
     link, now = store.beats, store.now()
     rows = store.queue(link, name, end)
-    if store.settle(link, name, rows, now, end):
+    if store.settle(link, name, rows, now, end) | _front_died(store, name, rows, mine, end):
         rows = store.queue(link, name, end)
-        store.ring_fitting(link, name, end)
+        store.ring_fitting(link, name, end, next_too=True)
     fits = prefix(rows)
     answers: dict[str, Renewal] = {}
     patient = []

@@ -102,7 +102,9 @@ _UNTIL = "max(since + min_hold, CASE WHEN {kept} THEN 0 ELSE min(deadline, {now}
 LINGER = f"""UPDATE claims SET state = {LINGERING}, deadline = {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")}
     WHERE {_ONE} AND state = {HELD} AND deadline > ?4
     AND {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} > ?4"""
-REMOVE = f"DELETE FROM claims WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4"
+REMOVE = f"""DELETE FROM claims WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
+    AND (state <> {HELD} OR {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} <= ?4)"""
+"""Release what need not linger; what was agreed when it was taken decides, not what the caller knows of it."""
 DELETE_LAPSED = "DELETE FROM claims WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"
 
 _DEAD = _UNTIL.format(kept="0", now="?2")

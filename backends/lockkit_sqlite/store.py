@@ -190,9 +190,13 @@ class Store:
         link.write(sql.DELETE_SILENT, lambda now: (self.namespace, now, name, token), end)
 
     def ring_fitting(
-        self, link: Link, name: str, end: float, *, mine: str = "", next_too: bool = False
+        self, link: Link, name: str, end: float, *, mine: str = "", next_too: bool = False, gone: int = 0
     ) -> None:
         """Ring for those who wait and fit now. Best effort: a lost wake costs a poll cap, not a place.
+
+        The next in line watches its blockers as they were when it asked. If the one that left may have been among them,
+        it is told as well, so that it looks for another. Among claims of one weight it watches the nearest, so it need not
+        be told where somebody nearer fits now: that is what keeps a hand-off from waking two.
 
         Args:
             link: The connection to read over.
@@ -200,11 +204,15 @@ class Store:
             end: ``time.monotonic()`` at which to give up.
             mine: A token that needs no bell.
             next_too: Also the next in line, whose time to ask again has moved.
+            gone: The weight of the claim that left.
         """
         try:
             for _ in range(8):
                 rows = self.queue(link, name, end)
-                upto = prefix(rows) + (1 if next_too else 0)
+                fits = prefix(rows)
+                nearer = any(row.state == WAITING for row in rows[:fits])
+                uneven = any(row.weight != gone for row in rows[: fits + 1])
+                upto = fits + (1 if next_too or not nearer or (gone and uneven) else 0)
                 dead = [
                     row.fifo
                     for row in rows[:upto]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from lockkit.clock import Clock
 from lockkit.facts import CleanupContext, HookReport
+from lockkit.lease import RELEASING
 
 __all__ = ["CleanupHook", "CleanupRuns", "Overruns"]
 
@@ -24,7 +25,7 @@ class Overruns:
     """Which plugins overran their budget in this process, and what still runs."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._counts: dict[str, int] = {}
 
     def note(self, plugin: str) -> None:
@@ -94,6 +95,7 @@ class _Run:
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._variables = contextvars.copy_context()
+        self._variables.run(RELEASING.set, context.claim_id)
         self._thread = threading.Thread(target=self._run, name=f"lockkit-cleanup-{self._plugin}", daemon=True)
 
     def wait(self, budget: float) -> HookReport:

@@ -61,7 +61,7 @@ class Dispatcher:
         self._clock = clock
         self._deliver = deliver
         self._queue: deque[Event | Alert | Callable[[], None]] = deque()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._bell = Bell()
         self._thread: threading.Thread | None = None
         self._busy = False
@@ -127,7 +127,9 @@ class Dispatcher:
                         what()
                     elif self._deliver is not None:
                         self._deliver(what)
-                except Exception:
+                except (
+                    BaseException
+                ):  # a callback may even call sys.exit(); the next one is told all the same
                     _log.exception("a callback or plugin failed on %r", what)
             self._busy = False
             if self._closed:

@@ -88,7 +88,7 @@ class Heartbeat:
         self._request_timeout = request_timeout
         self._interval = waiter_interval(waiter_deadline)
         self._renewed = renewed
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._members: dict[str, Holding | Waiter] = {}
         self._holds: dict[str, Hold] = {}
         self._failures = 0

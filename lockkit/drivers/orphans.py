@@ -37,8 +37,9 @@ class Orphans:
         self._clock = clock
         self._tell = tell
         self._request_timeout = request_timeout
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._entries: dict[str, _Entry] = {}
+        self._done: Callable[[], None] | None = None
         self._ticker = Ticker("lockkit-orphans", self._turn, clock)
 
     def add(self, orphan: Orphan) -> None:
@@ -67,9 +68,24 @@ class Orphans:
             self._remove(entry, min(left, self._request_timeout))
 
     def close(self) -> None:
+        """Stop at once, whatever is left."""
         self._ticker.close()
 
+    def retire(self, done: Callable[[], None]) -> None:
+        """Go on until nothing is left, then stop and call ``done``; at once if there is nothing."""
+        self._done = done
+        self._ticker.nudge()
+        if not self._entries:
+            self._finish()
+
+    def _finish(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._ticker.close()
+            done()
+
     def join(self, timeout: float) -> None:
+        """Wait for the thread to end, at most ``timeout`` seconds."""
         self._ticker.join(timeout)
 
     def _turn(self) -> float:
@@ -78,6 +94,8 @@ class Orphans:
             entries = [entry for entry in self._entries.values() if entry.next <= now]
         for entry in entries:
             self._remove(entry, self._request_timeout)
+        if not self._entries:
+            self._finish()
         with self._mutex:
             return min((entry.next for entry in self._entries.values()), default=math.inf)
 

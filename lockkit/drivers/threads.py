@@ -45,7 +45,8 @@ from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refu
 
 __all__ = ["Driver"]
 
-_EXIT_BUDGET = 2.5
+_JOIN = 0.15
+_EXIT_BUDGET = 1.9
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
 _PATIENCE = 16
@@ -233,6 +234,12 @@ class Driver:
     def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
         """Compare-and-remove a claim that this client does not look after."""
         name, began = claim.terms.name, self.clock.now()
+        for hold in self.heartbeat.holds():
+            if (
+                hold.claim.token == claim.token
+            ):  # the lease that was copied is ours: from here on it is not valid
+                hold.end()
+                self.heartbeat.withdraw(claim.token)
         answer = self.request(lambda budget: self.backend.release(claim, budget), name)
         layer = LayerReport("normal", "DONE" if answer == RELEASED else "ABSENT", self.clock.now() - began)
         outcome: ReleaseOutcome = "RELEASED" if answer == RELEASED else "LOST"
@@ -257,16 +264,27 @@ class Driver:
         end = self.clock.now() + _EXIT_BUDGET
         self._cancel_waiters()
         for hold in self.heartbeat.holds():
-            if self.clock.now() >= end:
-                break
-            if hold.take_over():
-                self.release(hold, reason)
-            else:
+            if not hold.take_over():
                 self._await_release(hold, end)
+            elif self.clock.now() < end:
+                report = self.release(hold, reason)
+                end += sum(layer.duration for layer in report.layers if layer.layer == "cleanup")
+            else:  # its cleanup must not be skipped without a word, nor the claim be left to a live process
+                hold.end()
+                self.heartbeat.withdraw(hold.claim.token)
+                self.orphans.add(Orphan(hold.claim, abandon=True, graceful=True))
+                self.dispatcher.tell(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason))
         self.orphans.flush(max(0.1, end - self.clock.now()))
         self.heartbeat.close()
-        self.orphans.close()
-        self.dispatcher.flush(0.5)
+        self.dispatcher.flush(0.2)
+
+    def retire(self) -> None:
+        """Let go of the store once nothing is left to remove: for a closed client in a process that lives on."""
+        self.orphans.retire(self.backend.close)
+        self.heartbeat.join(_JOIN)
+        if not len(self.orphans):
+            self.orphans.join(_JOIN)
+        self.dispatcher.close(_JOIN)
 
     def _await_release(self, hold: Hold, end: float) -> None:
         """Somebody else is releasing it; let them."""
@@ -282,12 +300,6 @@ class Driver:
             for waiter in waiting:
                 waiter.wake()
             time.sleep(0.005)
-
-    def join(self, timeout: float) -> None:
-        """Wait for the background threads of a closed driver, at most ``timeout`` seconds each."""
-        self.heartbeat.join(timeout)
-        self.orphans.join(timeout)
-        self.dispatcher.close(timeout)
 
     # -- effects
 

@@ -57,7 +57,7 @@ class Ticker:
         self._name = name
         self._turn = turn
         self._clock = clock
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._bell = Bell()
         self._next = math.inf
         self._nudged = False
@@ -73,7 +73,12 @@ class Ticker:
                 return
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except (
+                    RuntimeError
+                ):  # the interpreter is shutting down: what is left, the end of the process settles
+                    return
             # Rung before it is set: torn apart by Ctrl-C, this leaves a needless wake-up, not a missed one. The thread
             # looks only once the mutex is free.
             self._bell.ring()

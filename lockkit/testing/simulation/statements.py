@@ -184,6 +184,9 @@ class Statements(Table):
             if row is None:
                 return ABSENT
             if row.deadline > now:
+                if row.state == "HELD" and row.lingers(now, graceful=graceful) > now:
+                    # Marked by an evict since the first look: the statement removes only what need not linger.
+                    return (yield from self.release(claim, graceful=graceful))
                 if row.state != "LINGERING":
                     self.remove(row)
                 return RELEASED
