@@ -56,6 +56,15 @@ class Lockkit(Group):
 
     plugged = False
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if option not in ("--json", "--url", "--profile", "--namespace"):
+                raise
+            ctx.fail(f"{option} goes after the command: lockkit COMMAND {option} ...")
+
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with _to_a_reader():
             return super().make_context(*args, **more)

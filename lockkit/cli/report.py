@@ -63,8 +63,9 @@ class RunReport:
             self._temporary = Path(f"{self._path}.{os.getpid()}.tmp")
             self._temporary.touch()
         except OSError as error:
+            path, self._path = self._path, None  # told once is enough
             raise exits.CommandFailed(
-                f"cannot write the report {self._path}: {error.strerror}", code=exits.USAGE, kind="report"
+                f"cannot write the report {path}: {error.strerror}", code=exits.USAGE, kind="report"
             ) from error
 
     def store(self, client: Client) -> None:

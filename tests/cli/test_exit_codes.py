@@ -48,6 +48,8 @@ DIES = "kill -{0} $$"
         (["run", "x", "--", "no-such-command"], 127, "not found: no-such-command"),
         (["run", "x", "--", "/etc"], 126, "folder"),
         (["run", "x", "--", "/etc/passwd"], 126, "permission denied"),
+        (["evict", "x", "--claim", "0123456789ab", "--reason", " "], 64, "must say something"),
+        (["--url", "sqlite:", "run", "x", "--", "true"], 64, "lockkit COMMAND --url"),
         (["staus"], 64, "did you mean: lockkit status"),
         (["config", "frobnicate"], 64, "check"),
         (["evict", "x", "--claim", "0123456789ab", "--reason", "r"], 1, "no claim"),

@@ -219,6 +219,17 @@ def test_doctor_exits_by_the_worst_finding(lockkit, args, code):
     assert done.returncode == code, done.stdout
 
 
+def test_doctor_warns_once_of_a_memory_store(lockkit):
+    rows = lockkit("doctor", "--url", "memory:").stdout.splitlines()
+    assert len([row for row in rows if row.startswith("warning:")]) == 1
+
+
+def test_a_resize_of_nothing_is_no_warning(lockkit):
+    done = lockkit("resize", "nothing", "4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "has no claims" in done.stdout
+
+
 def test_config_show_says_where_a_value_came_from(lockkit):
     rows = lockkit.json("config", "show", "--namespace", "prod")["settings"]
     assert {"key": "namespace", "value": "prod", "source": "argument"} in rows

@@ -299,6 +299,7 @@ def test_the_report_tells_of_a_busy_lock_too(lockkit):
 def test_a_report_that_cannot_be_written_is_an_error_before_anything_runs(lockkit):
     done = lockkit("run", "x", "--report", "no/such/folder/report", "--", "touch", "ran")
     assert done.returncode == 64
+    assert done.stderr.count("cannot write the report") == 1
     assert not (lockkit.folder / "ran").exists()
 
 

@@ -82,7 +82,8 @@ def _store(client: Client) -> list[Finding]:
         "fleet": "every host that uses it",
     }
     found = [Finding("store", "ok", f"{where}; it excludes {reach[can.scope]}")]
-    if can.scope == "process":
+    known = client.check()
+    if can.scope == "process" and all(one.severity == "ok" for one in known):
         found.append(
             Finding(
                 "scope",
@@ -91,8 +92,7 @@ def _store(client: Client) -> list[Finding]:
                 "see: lockkit config show",
             )
         )
-    found += client.check()
-    return found
+    return found + list(known)
 
 
 def _plugins(client: Client) -> list[Finding]:

@@ -31,6 +31,8 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     A holder is told that its lock is lost, and the next in line gets it only when it can no longer believe in it.
     --now waives that guarantee.
     """
+    if not reason.strip():
+        raise click.UsageError("--reason must say something", click.get_current_context())
     with session.client() as client:
         result = client.evict(name, claim_id, reason=reason, now=now)
         if result.outcome == "ABSENT":
