@@ -106,7 +106,8 @@ def test_status_and_explain_show_what_the_page_shows(terminal):
 
 
 def shape(text):
-    """What a page may show otherwise than a run: who, when, which claim, and how wide the columns are."""
+    """What a page may show otherwise than a run: who, when, where, which claim, and how wide the columns are."""
+    text = re.sub(r"sqlite:/\S+", "STORE", text)
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r"\d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "CLAIM", text)
