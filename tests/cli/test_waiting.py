@@ -27,7 +27,7 @@ class Client(SimpleNamespace):
 
 @pytest.fixture
 def client() -> Client:
-    return Client(url="sqlite:", url_source="default", namespace="default", owner=ME)
+    return Client(url="sqlite:/run/x.db", url_source="default", namespace="default", owner=ME)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def wait(announcer: waiting.Announcer, seconds: float) -> None:
 def test_lines_come_at_the_start_and_then_ever_more_rarely(client, capsys, at_once):
     wait(waiting.Announcer(client, quiet=False, as_json=False), 1.0)
     store, first, *later = capsys.readouterr().err.splitlines()
-    assert store == "store: sqlite: (from default)"
+    assert store == "store: sqlite:/run/x.db (from default)"
     assert re.fullmatch(
         r"waiting for 'backup': you are 2nd; held by ann@box pid 4711 \(sleep\), [\w ]+", first
     )
