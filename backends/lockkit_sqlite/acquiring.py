@@ -18,7 +18,7 @@ from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING
 from lockkit_sqlite.link import Params
 from lockkit_sqlite.notes import note_text
-from lockkit_sqlite.rows import Row
+from lockkit_sqlite.rows import Row, fitting, holding
 from lockkit_sqlite.store import GRACE, Store
 
 __all__ = ["acquire"]
@@ -92,20 +92,24 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
             sql.RENEW_ONE, lambda at: (store.namespace, terms.name, claim.token, at), end
         )
         return Granted(row.fence, now / 1e6) if extended else None
-    if place < prefix(rows):
+    fits = prefix(rows)
+    if place < fitting(rows):
         key, seen = (
             (store.namespace, terms.name, claim.token),
             (row.fence, row.capacity, _pulse(store, terms)),
         )
         granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(store, terms, at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
-    chosen = [rows[at] for at in blockers(rows, place)]
+    if place < fits:  # crowded out by those that hold beyond the prefix, until they go
+        chosen = [each for each in rows[fits:] if holding(each)]
+    else:
+        chosen = [rows[at] for at in blockers(rows, place)]
     if store.bury_dead(link, terms.name, chosen, end):
         return None
     if row.deadline < store.now() + GRACE * 2 // 3:
         tokens = json.dumps([claim.token])
         link.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
-    asks = min((_gone_by(store, each) for each in chosen), default=FAR) if place == prefix(rows) else FAR
+    asks = min((_gone_by(store, each) for each in chosen), default=FAR) if place <= fits else FAR
     return Queued(
         position=place,
         ask_again_at=None if asks >= FAR else asks / 1e6,

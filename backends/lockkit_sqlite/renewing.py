@@ -10,7 +10,7 @@ from lockkit.queue import prefix
 from lockkit.spi import Beat, Claim, Renewal
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import HELD, LINGERING
-from lockkit_sqlite.rows import Row
+from lockkit_sqlite.rows import Row, fitting
 from lockkit_sqlite.store import GRACE, Store, micros
 
 __all__ = ["extend", "renew"]
@@ -114,7 +114,7 @@ def _renew_waiting(store: Store, name: str, mine: Container[str], end: float) ->
     if store.settle(link, name, rows, now, end) | _front_died(store, name, rows, mine, end):
         rows = store.queue(link, name, end)
         store.ring_fitting(link, name, end, next_too=True)
-    fits = prefix(rows)
+    fits = fitting(rows)
     answers: dict[str, Renewal] = {}
     patient = []
     for place, row in enumerate(rows):

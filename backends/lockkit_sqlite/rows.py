@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
-from lockkit.queue import prefix
+from lockkit.queue import crowded, prefix
 from lockkit.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
-__all__ = ["Row", "claim_info", "info_text", "read_rows"]
+__all__ = ["Row", "claim_info", "fitting", "holding", "info_text", "read_rows"]
 
 _OWNER = frozenset(field.name for field in fields(Owner))
 
@@ -58,6 +58,16 @@ def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
             owner = _info(row.info)[1]
             raise too_new(f"a claim on {name!r}", row.min_reader, owner.version, owner.host)
     return rows
+
+
+def holding(row: Row) -> bool:
+    """Whether a claim takes room."""
+    return row.state != WAITING
+
+
+def fitting(rows: Sequence[Row]) -> int:
+    """How many claims, from the front, may be granted: none while somebody holds outside the prefix."""
+    return 0 if crowded(rows, [holding(row) for row in rows]) else prefix(rows)
 
 
 def info_text(terms: Terms) -> str:
@@ -120,7 +130,7 @@ def claim_info(
 def _state(rows: Sequence[Row], place: int) -> ClaimState:
     state = rows[place].state
     if state == WAITING:
-        return "OFFERED" if place < prefix(rows) else "WAITING"
+        return "OFFERED" if place < fitting(rows) else "WAITING"
     return {HELD: "HELD", LINGERING: "LINGERING"}.get(state, "HELD")  # type: ignore[return-value]
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from lockkit.names import claim_id
-from lockkit.queue import prefix
 from lockkit.spi import Claim, Refused, Unknown, Watch
+from lockkit_sqlite.rows import fitting
 from lockkit_sqlite.store import Store
 
 __all__ = ["watch"]
@@ -34,4 +34,4 @@ def _moved(store: Store, name: str, fences: set[str], claim: Claim) -> bool:
     except (Refused, Unknown):
         return True
     place = next((at for at, row in enumerate(rows) if row.token == claim.token), None)
-    return place is None or place < prefix(rows) or not fences <= {str(row.fence) for row in rows}
+    return place is None or place < fitting(rows) or not fences <= {str(row.fence) for row in rows}

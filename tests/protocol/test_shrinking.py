@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from lockkit.spi import Claim, Granted, Queued, Terms
+from lockkit.testing.harnesses.sqlite import SqliteHarness
 from lockkit.testing.simulation.statements import Statements
 from lockkit.testing.simulation.stores import Atomic
 
@@ -49,12 +52,43 @@ class OnMemory(OnStatements):
 
 
 def claims(count):
-    return [Claim(str(number), Terms("a", weight=1, capacity=2, kind="semaphore")) for number in range(count)]
+    return [
+        Claim(f"{number:032}", Terms("a", weight=1, capacity=2, kind="semaphore")) for number in range(count)
+    ]
 
 
-@pytest.fixture(params=[OnMemory, OnStatements])
-def store(request, clock):
-    return request.param(clock)
+class OnSqlite(OnMemory):
+    """Through four connections, as of four processes."""
+
+    def __init__(self, folder):
+        harness = SqliteHarness(folder)
+        self.backends = [harness.open() for _ in range(4)]
+
+    def acquire(self, claim, *, create=True):
+        return self.backends[int(claim.token)].acquire(claim, create, 1.0)
+
+    def release(self, claim):
+        return self.backends[int(claim.token)].release(claim, 1.0)
+
+    def resize(self, capacity):
+        return self.backends[0].resize("a", capacity, 1.0)
+
+    def watch(self, answer, wake, claim):
+        return self.backends[int(claim.token)].watch("a", answer.blockers, wake, claim)
+
+    def close(self):
+        for backend in self.backends:
+            backend.close()
+
+
+@pytest.fixture(params=["memory", "statements", "sqlite"])
+def store(request, clock, tmp_path):
+    if request.param == "sqlite":
+        store = OnSqlite(tmp_path)
+        yield store
+        store.close()
+    else:
+        yield OnMemory(clock) if request.param == "memory" else OnStatements(clock)
 
 
 def shrunk(store):
@@ -77,9 +111,10 @@ def test_an_offer_gives_way_to_what_is_held_behind_it(store):
 def test_it_is_woken_and_granted_when_that_goes(store):
     third, fourth = shrunk(store)
     answer = store.acquire(third, create=False)
-    woken = []
-    store.watch(answer, lambda: woken.append(True), third)
-    assert not woken
+    woken = threading.Event()
+    watch = store.watch(answer, woken.set, third)
+    assert not woken.is_set()
     store.release(fourth)
-    assert woken
+    assert woken.wait(5.0)
+    watch.close()
     assert isinstance(store.acquire(third, create=False), Granted)
