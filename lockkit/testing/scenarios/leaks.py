@@ -171,8 +171,9 @@ def interrupted_anywhere(stage: Stage) -> None:
             late.append(bomb.where)
         error = stage.work(lambda: lock.acquire(1.0).release()).error()
         assert error is None, f"after Ctrl-C at {bomb.where}: {error!r}"
-    assert at > 100, "the bomb hardly ever went off"
-    assert len(late) <= at / 10, f"of {at} places these left the claim to its ttl: {late}"
+    # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
+    assert at > (100 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
+    assert len(late) <= max(at / 10, 6), f"of {at} places these left the claim to its ttl: {late}"
 
 
 def _acquire_and_release(lock: Lock, bomb: _Bomb) -> None:
