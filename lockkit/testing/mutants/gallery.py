@@ -68,7 +68,7 @@ MUTANTS: tuple[Mutant, ...] = (
         setup="semaphore-atomic",
         faults=_STOPS,
         patch=stores.purges_heads_only,
-        scenarios=("L1-middle-holder-dies",),
+        scenarios=("L5-dead-waiter",),
         only="memory",
     ),
     Mutant(
