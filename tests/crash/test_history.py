@@ -101,7 +101,7 @@ def test_s2_s4_kill_9_in_the_middle_of_it_all_overlaps_nothing(cast, tmp_path):
         logs.append((tmp_path / f"victim-{victim}", actor.pid))
         actor.run(f"log = {str(logs[-1][0])!r}")
         actor.start(VICTIM)
-        while not logs[-1][0].exists():
+        while not (logs[-1][0].exists() and "\n" in logs[-1][0].read_text()):
             assert actor.busy()
         actor.kill()
     holds = [
