@@ -24,8 +24,8 @@ class MemoryHarness(Harness):
     exclusions = EXCLUSIONS["memory"]
     virtual = True
     ttl = 30.0
-    short_ttl = 0.4
-    examples = (600, 40)
+    short_ttl = 0.3
+    examples = (400, 40)
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -304,17 +304,17 @@ def deadlines(stage: Stage) -> None:
     stage.until(lambda: stage.stored() == [], "L4: something stays", _SOON)
 
 
-@scenario("L2-deadlines-held")
+@scenario("L2-deadlines-held", (MUTEX, READERS))
 def deadlines_held(stage: Stage) -> None:
     """So do confirm, extend, release and close; the release is ABANDONED, on the record, and made good later."""
-    client, faults = stage.faulty(request_timeout=0.4)
+    client, faults = stage.faulty(request_timeout=0.25)
     lease = stage.take(stage.holder(client))
     faults.always(black_hole)
     for what, call in (("confirm", lease.confirm), ("extend", lambda: lease.extend(2 * stage.harness.ttl))):
-        with stage.within(0.4 + 0.5, what):
+        with stage.within(0.25 + 0.5, what):
             assert isinstance(stage.work(call).error(), BackendError), what
     assert lease.valid(), "no answer is not loss"
-    with stage.within(0.4 + 0.5, "release"):
+    with stage.within(0.25 + 0.5, "release"):
         report = lease.release()
     assert report.outcome == "ABANDONED"
     assert report.expires_by is not None

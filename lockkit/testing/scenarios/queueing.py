@@ -174,21 +174,24 @@ def any_holder_leaves(stage: Stage) -> None:
             lease.release()
 
 
-@scenario("L1-middle-holder-dies", (SEMAPHORE, READERS))
-def middle_holder_dies(stage: Stage) -> None:
-    """A holder behind the head vanishes while the head lives: its claim goes, whoever stands before it."""
-    head = stage.take(stage.holder(stage.client()))
-    mortal = stage.client()
-    doomed = stage.take(stage.holder(mortal, 1, ttl=stage.harness.short_ttl))
-    waiting = stage.waiting(stage.newcomer(stage.client()))
-    stage.harness.crash(mortal)
-    if stage.shape is READERS:
-        head.release()
-    with stage.within(
-        stage.harness.short_ttl + POLL_CAP + _HAND_OFF, "the grant after a death in the middle"
-    ):
-        waiting.result().release()
-    assert doomed.claim_id not in stage.held()
+@scenario("L1-any-holder-dies", (SEMAPHORE, READERS))
+def any_holder_dies(stage: Stage) -> None:
+    """One holder vanishes while the other lives, the head or the one behind it: the next waiter gets in."""
+    for dies in (0, 1):
+        stage.name = f"kit/lock-{dies}"
+        mortal = stage.client()
+        clients = [mortal if at == dies else stage.client() for at in (0, 1)]
+        ttls = [stage.harness.short_ttl if at == dies else stage.harness.ttl for at in (0, 1)]
+        leases = [stage.take(stage.holder(clients[at], at, ttl=ttls[at])) for at in (0, 1)]
+        waiting = stage.waiting(stage.newcomer(stage.client()))
+        stage.harness.crash(mortal)
+        if stage.shape is READERS:
+            leases[1 - dies].release()
+        with stage.within(
+            stage.harness.short_ttl + POLL_CAP + _HAND_OFF, f"the grant after holder {dies} died"
+        ):
+            waiting.result().release()
+        assert leases[dies].claim_id not in stage.held()
 
 
 @scenario("L5-middle-waiter-leaves")
