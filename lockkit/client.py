@@ -223,19 +223,19 @@ class Client(Operations):
     def took(self, hold: Hold) -> None:
         """Note a hold, for deadlocks and reentrancy."""
         hold.where = self._where
-        name = hold.name
+        name = hold.claim.terms.name
         with self._mutex:
             before = self._taken.get(name)
             self._taken[name] = [*(old for old in before if old.standing), hold] if before else [hold]
 
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
-        name = hold.name
+        name = hold.claim.terms.name
         with self._mutex:
-            before = self._taken.get(name, ())
-            if len(before) > 1:
-                self._taken[name] = [other for other in before if other is not hold]
-            elif hold in before:
+            taken = self._taken.get(name, ())
+            if len(taken) > 1:
+                self._taken[name] = [other for other in taken if other is not hold]
+            elif taken and taken[0] is hold:
                 del self._taken[name]
 
     def look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 
@@ -61,16 +62,29 @@ under way."""
 
 
 class Counters:
-    """Thread-safe counters, all of :data:`COUNTERS`, from 0."""
+    """Thread-safe counters, all of :data:`COUNTERS`, from 0.
+
+    Counting one takes no lock: ``next`` of an :class:`itertools.count` is a single step. Reading takes a step as well, so
+    steps that were reads are subtracted.
+    """
 
     def __init__(self) -> None:
+        self._steps = {name: itertools.count() for name in COUNTERS}
         self._lock = threading.RLock()
-        self._values = dict.fromkeys(COUNTERS, 0)
+        self._reads = 0
+        self._more = dict.fromkeys(COUNTERS, 0)
 
     def add(self, name: str, by: int = 1) -> None:
+        if by == 1:
+            next(self._steps[name])
+            return
         with self._lock:
-            self._values[name] += by
+            self._more[name] += by
 
     def read(self) -> dict[str, int]:
         with self._lock:
-            return dict(self._values)
+            counts = {
+                name: next(steps) - self._reads + self._more[name] for name, steps in self._steps.items()
+            }
+            self._reads += 1
+            return counts

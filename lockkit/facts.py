@@ -1,4 +1,6 @@
-"""Facts: frozen dataclasses that lockkit hands out. They grow only by defaulted fields.
+"""Facts: what lockkit hands out, immutable. They grow only by defaulted fields.
+
+Frozen dataclasses, but for what every release makes: a NamedTuple is made in a third of the time.
 
 Times in facts are seconds since the epoch (for people); whatever decides is reckoned on CLOCK_BOOTTIME elsewhere.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
     "Alert",
@@ -184,8 +186,7 @@ class HookReport:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LayerReport:
+class LayerReport(NamedTuple):
     """One layer of the release pipeline."""
 
     layer: Literal["cleanup", "normal", "emergency"]
@@ -195,8 +196,7 @@ class LayerReport:
     hooks: tuple[HookReport, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseReport:
+class ReleaseReport(NamedTuple):
     """How a release went, layer by layer.
 
     ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (it was gone, or another's, before),
@@ -211,7 +211,7 @@ class ReleaseReport:
     reason: Reason
     layers: tuple[LayerReport, ...] = ()
     expires_by: float | None = None
-    errors: tuple[BaseException, ...] = field(default=(), compare=False, repr=False)
+    errors: tuple[BaseException, ...] = ()
 
     @property
     def released(self) -> bool:

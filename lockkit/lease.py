@@ -42,7 +42,8 @@ class Hold:
         dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
         handles: The handles that users have of it; empty while there is none yet.
         key: Thread or task that took it; None once detached.
-        depth: Levels of a reentrant hold that are still to be released; guarded by ``guard``.
+        depth: Levels of a reentrant hold that are still to be released.
+        pid: The process that asked for it; in a forked child it is inert.
     """
 
     __slots__ = (
@@ -58,7 +59,6 @@ class Hold:
         "dropped",
         "ended",
         "fence",
-        "guard",
         "handles",
         "key",
         "lost_why",
@@ -83,6 +83,7 @@ class Hold:
         wall: float = 0.0,
         doubtful: bool = False,
         auto_renew: bool = True,
+        pid: int | None = None,
     ) -> None:
         self.claim = claim
         self.fence = fence
@@ -91,10 +92,9 @@ class Hold:
         self.since_wall = wall
         self.doubtful = doubtful
         self.auto_renew = auto_renew
-        self.pid = os.getpid()
+        self.pid = os.getpid() if pid is None else pid
         self.depth = 1
         self.reentrant = False
-        self.guard = threading.RLock()
         self.key: object = None
         self.dropped = False
         self.ended = False
@@ -153,13 +153,21 @@ class Hold:
 
     def leave(self) -> bool:
         """Step out of one level of a reentrant hold; True for the caller who has to release it."""
-        with self.guard:
+        with self._mutex:
             self.depth -= 1
             return self.depth == 0
 
+    def enter(self) -> bool:
+        """Step into one more level; False if it is not standing any more."""
+        with self._mutex:
+            if self.depth <= 0 or not self.standing:
+                return False
+            self.depth += 1
+            return True
+
     def take_over(self) -> bool:
         """Claim the release of all levels at once; False if somebody is at it, or has done it."""
-        with self.guard:
+        with self._mutex:
             if self.depth <= 0:
                 return False
             self.depth = 0
@@ -173,7 +181,11 @@ class Hold:
 
     def valid(self, now: float) -> bool:
         """Whether the store still records this hold, as far as arithmetic can tell."""
-        return not self.ended and not self.lost_why and now < self.expires() and self.pid == os.getpid()
+        return self.fresh(now) and self.pid == os.getpid()
+
+    def fresh(self, now: float) -> bool:
+        """The same in the process that is known to be its own."""
+        return not self.ended and not self.lost_why and now < self.expires()
 
     def renewed(self, basis: float, now: float) -> bool:
         """Take in an answered renewal, read at ``now``; False if the hold had run out by then.

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from lockkit import durations
@@ -81,7 +81,7 @@ class Lease:
         "_turn",
     )
 
-    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: tuple[str, int]) -> None:
+    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: tuple[CodeType, int]) -> None:
         self._home = home
         self._driver = driver
         self._hold = hold
@@ -201,7 +201,7 @@ class Lease:
         if ttl > capabilities.max_ttl:
             raise ConfigError(f"ttl must be at most {capabilities.max_ttl:g} s on this store")
         self._require_own()
-        claim = replace(self._hold.claim, terms=replace(terms, ttl=ttl))
+        claim = self._hold.claim._replace(terms=replace(terms, ttl=ttl))
         self._driver.extend(self._hold, claim)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
@@ -256,13 +256,14 @@ class Lease:
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
-        if not self._mine():
+        if self._hold.pid != os.getpid():
             return _kept(self._hold, reason)
         if self._report is None:
-            if self._already_in_here():
+            here = threading.get_ident()
+            if self._releasing_in == here or self._in_its_hook():
                 return _kept(self._hold, reason)
             with self._turn:
-                self._releasing_in = threading.get_ident()
+                self._releasing_in = here
                 try:
                     if self._report is None:
                         self._report = self._release(reason)
@@ -277,12 +278,10 @@ class Lease:
             )
         return self._report
 
-    def _already_in_here(self) -> bool:
-        """Whether a release of this very lease called us: from a signal handler, or from one of its cleanup hooks."""
+    def _in_its_hook(self) -> bool:
+        """Whether one of its own cleanup hooks asks, directly or not."""
         hook_of = RELEASING.get()
-        return self._releasing_in == threading.get_ident() or (
-            hook_of is not None and hook_of == self._hold.claim_id
-        )
+        return hook_of is not None and hook_of == self._hold.claim_id
 
     def _release(self, reason: Reason) -> ReleaseReport:
         hold = self._hold
@@ -337,7 +336,8 @@ class Lease:
         warnings.warn_explicit(
             f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
             ResourceWarning,
-            *self._taken_at,
+            self._taken_at[0].co_filename,
+            _line(*self._taken_at),
             source=self,
         )
 
@@ -388,9 +388,17 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
     return call
 
 
-def caller() -> tuple[str, int]:
-    """File and line outside this package that asked, for the ResourceWarning."""
-    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does)
+def caller() -> tuple[CodeType, int]:
+    """Code and instruction outside this package that asked, for the ResourceWarning."""
+    # Not the line: f_lineno takes as long to find as all the rest of this.
+    frame = sys._getframe(3)  # noqa: SLF001 (as the warnings module does); nearer are only our own
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code, frame.f_lasti
+
+
+def _line(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno

@@ -94,7 +94,8 @@ def build(
             raise ConfigError(f"{flag} must be True or False, not {options.get(flag)!r}", name=name)
     if not callable(options.get("on_lost", print)):
         raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
-    _check_note(options.get("note"))
+    if options.get("note") is not None:
+        _check_note(options["note"])
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
     timeout = options.get("timeout", config.timeout)
@@ -115,8 +116,6 @@ def _check_note(note: object) -> None:
     Raises:
         ConfigError: It is not a JSON object of at most :data:`~lockkit.spi.NOTE_LIMIT` bytes.
     """
-    if note is None:
-        return
     import json
 
     try:
@@ -272,7 +271,8 @@ class Lock:
         *,
         attempt_only: bool,
     ) -> Lease | None:
-        _check_note(note)
+        if note is not None:
+            _check_note(note)
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         home = self._home
@@ -287,7 +287,13 @@ class Lock:
                 self._check_deadlock(own, key)
         deadline = None if timeout is None else driver.clock.now() + timeout
         attempt = Attempt(
-            self.terms, deadline, timeout != 0, note or self._note, self._auto_renew, driver.request_timeout
+            self.terms,
+            deadline,
+            timeout != 0,
+            note or self._note,
+            self._auto_renew,
+            driver.request_timeout,
+            driver.pid,
         )
         try:
             hold = driver.acquire(attempt, on_wait)
@@ -320,10 +326,8 @@ class Lock:
         for hold in own:
             if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
                 continue
-            with hold.guard:
-                if hold.depth == 0 or not hold.standing:
-                    continue
-                hold.depth += 1
+            if not hold.enter():
+                continue
             lease = Lease(self._home, driver, hold, caller())
             if not lease.valid():
                 lease.release()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["RW_CAPACITY", "Queued", "blockers", "crowded", "prefix"]
+__all__ = ["RW_CAPACITY", "Queued", "blockers", "grantable", "prefix"]
 
 RW_CAPACITY = 1_000_000
 """Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
@@ -40,13 +40,14 @@ def prefix(queue: Sequence[Queued]) -> int:
     return len(queue)
 
 
-def crowded(queue: Sequence[Queued], holding: Sequence[bool]) -> bool:
-    """Whether a claim that holds stands outside the prefix. Then nothing more is granted, not even in the prefix (S2).
+def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
+    """How many claims, from the front, may be granted: the prefix, or none while a claim that holds stands outside (S2).
 
     So it can be after a shrinking resize: shared claims that fitted together may answer in any order, and what is held
     stays held and counts.
     """
-    return any(holding[prefix(queue) :])
+    fits = prefix(queue)
+    return 0 if True in holding[fits:] else fits
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:

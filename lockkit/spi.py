@@ -124,8 +124,7 @@ class Terms:
     pulseless: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One attempt to hold.
 
     Attributes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from lockkit.clock import Clock
 from lockkit.facts import ClaimState, Record
-from lockkit.queue import crowded, prefix
+from lockkit.queue import grantable
 from lockkit.spi import Claim, Terms
 
 __all__ = ["GRACE", "Queue", "Row", "Store", "Waker"]
@@ -156,7 +156,7 @@ class Store:
             self.queues.pop(name, None)
             return
         rows = list(queue.rows.values())
-        fits = 0 if crowded(rows, [row.holding for row in rows]) else prefix(rows)
+        fits = grantable(rows, [row.holding for row in rows])
         for place, row in enumerate(rows):
             if place < fits and row.state == "WAITING":
                 row.state = "OFFERED"

@@ -8,7 +8,7 @@ waiting, unlapsed, unmarked, and of the capacity that the look found.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from lockkit.queue import Queued as InQueue
 from lockkit.queue import blockers, prefix
@@ -41,16 +41,16 @@ def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
     if store.house.pulse is None:
         store.house.name()
         store.sweep(end)
-    values: Params = ()
+    fence = 0
 
     def held(now: int) -> Params:
-        nonlocal values
-        values = _values(store, claim, note, now)
-        return values
+        nonlocal fence
+        fence = int(store.clock.wall() * 1e6)
+        return _values(store, claim, note, now, fence)
 
     taken, now = store.calls.write(sql.INSERT_HELD, held, end)
     if taken:
-        return Granted(cast("int", values[2]), now / 1e6)
+        return Granted(fence, now / 1e6)
     if claim.wait:
         store.calls.write(sql.INSERT_WAITING, lambda now: _values(store, claim, note, now, waits=True), end)
     return _ask(store, claim, note, end, trying=not claim.wait)
@@ -98,7 +98,8 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
             (store.namespace, terms.name, claim.token),
             (row.fence, row.capacity, _pulse(store, terms)),
         )
-        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *_deadlines(store, terms, at), *seen), end)
+        known = store.stated(terms)
+        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *known.deadlines(at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
     if place < fits:  # crowded out by those that hold beyond the prefix, until they go
         chosen = [each for each in rows[fits:] if holding(each)]
@@ -146,30 +147,20 @@ def _gone_by(store: Store, row: Row) -> int:
     return row.deadline
 
 
-def _deadlines(store: Store, terms: Terms, now: int) -> tuple[int, int, int]:
-    """Of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
-    known = store.stated(terms)
-    hold_end = FAR if known.max_hold is None else now + known.max_hold
-    least = now + known.min_hold
-    end = FAR if terms.process_bound else now + known.ttl
-    return (
-        max(min(end, hold_end) + known.lock_delay, least),
-        max(now + known.ttl + known.lock_delay, least),
-        hold_end,
-    )
-
-
 def _pulse(store: Store, terms: Terms, *, waits: bool = False) -> str:
     """The FIFO that stands for a claim's owner: none for a holder that lives by its ttl alone."""
     return "" if terms.pulseless and not waits else store.house.name()
 
 
-def _values(store: Store, claim: Claim, note: str | None, now: int, *, waits: bool = False) -> Params:
-    """A new row; its third value is the fence that it proposes."""
+def _values(
+    store: Store, claim: Claim, note: str | None, now: int, wall: int | None = None, *, waits: bool = False
+) -> Params:
+    """A new row; the wall clock (microseconds) is the fence that it proposes."""
     terms = claim.terms
     known = store.stated(terms)
-    wall = int(store.clock.wall() * 1e6)
-    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else _deadlines(store, terms, now)
+    if wall is None:
+        wall = int(store.clock.wall() * 1e6)
+    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else known.deadlines(now)
     return (
         store.namespace, terms.name, wall, claim.token, terms.weight, terms.capacity, terms.process_bound,
         deadline, silence, known.ttl, now, hold_end, known.min_hold, known.lock_delay,

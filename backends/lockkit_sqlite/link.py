@@ -79,7 +79,8 @@ class Link:
             try:
                 with self._inside:
                     now = int(self._clock.now() * 1e6)
-                    return self._live().execute(sql, params(now)).rowcount, now
+                    connection = self._connection or self._live()
+                    return connection.execute(sql, params(now)).rowcount, now
             except sqlite3.Error as error:
                 tries = self._pause(error, tries, end)
 

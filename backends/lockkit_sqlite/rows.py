@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
-from lockkit.queue import crowded, prefix
+from lockkit.queue import grantable
 from lockkit.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
@@ -67,7 +67,7 @@ def holding(row: Row) -> bool:
 
 def fitting(rows: Sequence[Row]) -> int:
     """How many claims, from the front, may be granted: none while somebody holds outside the prefix."""
-    return 0 if crowded(rows, [holding(row) for row in rows]) else prefix(rows)
+    return grantable(rows, [holding(row) for row in rows])
 
 
 def info_text(terms: Terms) -> str:

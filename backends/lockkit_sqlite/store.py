@@ -15,7 +15,7 @@ from lockkit.spi import OpenOptions, Refused, Terms, Unknown
 from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import inherited, no_log
-from lockkit_sqlite.layout import DDL, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
+from lockkit_sqlite.layout import DDL, FAR, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
 from lockkit_sqlite.link import Link
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
@@ -37,14 +37,48 @@ def micros(seconds: float) -> int:
 
 
 class Stated(NamedTuple):
-    """Terms in the units of the file."""
+    """Terms in the units of the file.
+
+    Attributes:
+        deadline: From the grant to the deadline; None for never.
+        silence: From the grant to the deadline by ttl alone.
+        hold_end: From the grant to the end of max_hold; None for never.
+    """
 
     terms: Terms
     ttl: int
-    max_hold: int | None
     min_hold: int
     lock_delay: int
+    deadline: int | None
+    silence: int
+    hold_end: int | None
     info: str
+
+    @classmethod
+    def of(cls, terms: Terms) -> Stated:
+        """These terms."""
+        ttl, min_hold, lock_delay = micros(terms.ttl), micros(terms.min_hold), micros(terms.lock_delay)
+        hold_end = None if terms.max_hold is None else micros(terms.max_hold)
+        ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
+        end = min(ends, default=None)
+        return cls(
+            terms,
+            ttl,
+            min_hold,
+            lock_delay,
+            None if end is None else max(end + lock_delay, min_hold),
+            max(ttl + lock_delay, min_hold),
+            hold_end,
+            info_text(terms),
+        )
+
+    def deadlines(self, now: int) -> tuple[int, int, int]:
+        """Of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
+        return (
+            FAR if self.deadline is None else now + self.deadline,
+            now + self.silence,
+            FAR if self.hold_end is None else now + self.hold_end,
+        )
 
 
 class Store:
@@ -133,14 +167,7 @@ class Store:
         if known is None or known.terms is not terms:
             if len(self._stated) >= _KNOWN:
                 self._stated.clear()
-            known = self._stated[id(terms)] = Stated(
-                terms,
-                micros(terms.ttl),
-                None if terms.max_hold is None else micros(terms.max_hold),
-                micros(terms.min_hold),
-                micros(terms.lock_delay),
-                info_text(terms),
-            )
+            known = self._stated[id(terms)] = Stated.of(terms)
         return known
 
     def queue(self, link: Link, name: str, end: float) -> list[Row]:

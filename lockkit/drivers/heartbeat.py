@@ -30,14 +30,14 @@ class Performer(Protocol):
 
 
 class Holding:
-    """A hold in the heartbeat."""
+    """A hold in the heartbeat. ``next`` is when to renew it: never if it is not to be renewed (any more)."""
 
     __slots__ = ("hold", "next", "slack")
 
     def __init__(self, hold: Hold) -> None:
         self.hold: Hold | None = hold
         self.slack = _COALESCE * hold.claim.terms.ttl / 3.0
-        self.next = due(hold, random.random())
+        self.next = due(hold, random.random()) if hold.auto_renew else math.inf
 
     @property
     def claim(self) -> Claim:
@@ -90,23 +90,16 @@ class Heartbeat:
         self._renewed = renewed
         self._mutex = threading.RLock()
         self._members: dict[str, Holding | Waiter] = {}
-        self._holds: dict[str, Hold] = {}
         self._failures = 0
         self._beats = Ticker("lockkit-heartbeat", self._beat, clock)
         self._deadlines = Ticker("lockkit-deadlines", self._overdue, clock)
 
     def hold(self, hold: Hold) -> None:
         """Look after a granted claim; takes the place of its waiter."""
-        token = hold.claim.token
         member = Holding(hold)
         with self._mutex:
-            self._holds[token] = hold
-            if hold.auto_renew:
-                self._members[token] = member
-            else:
-                self._members.pop(token, None)
-        if hold.auto_renew:
-            self._beats.poke(member.next)
+            self._members[hold.claim.token] = member
+        self._beats.poke(member.next)
         self._deadlines.poke(hold.expires())
 
     def waiter(self, claim: Claim) -> Waiter:
@@ -121,7 +114,6 @@ class Heartbeat:
         """Once this returns no new renewal names the claim, and an answer under way moves nothing."""
         with self._mutex:
             self._members.pop(token, None)
-            self._holds.pop(token, None)
 
     def forget(self, waiter: Waiter) -> None:
         """The wait is over; if the claim is held by now its hold stays."""
@@ -129,15 +121,10 @@ class Heartbeat:
             if self._members.get(waiter.claim.token) is waiter:
                 del self._members[waiter.claim.token]
 
-    def stop_renewing(self, token: str) -> None:
-        """Renew it no more, but go on watching its deadline."""
-        with self._mutex:
-            self._members.pop(token, None)
-
     def holds(self) -> list[Hold]:
         """What this client holds, or has lost and not released yet."""
         with self._mutex:
-            return list(self._holds.values())
+            return [member.hold for member in self._members.values() if member.hold is not None]
 
     def again(self, hold: Hold) -> None:
         """The hold's basis or ttl has changed outside the heartbeat."""
@@ -170,9 +157,13 @@ class Heartbeat:
         """Renew what is due, and what is nearly due with it."""
         now = self._clock.now()
         with self._mutex:
-            for token in [token for token, member in self._members.items() if _idle(member)]:
-                del self._members[token]
-            members = [member for member in self._members.values() if member.next <= now + member.slack]
+            soon = [member for member in self._members.values() if member.next <= now + member.slack]
+        members = []
+        for member in soon:
+            if _idle(member):
+                member.next = math.inf
+            else:
+                members.append(member)
         if members:
             answered = self._perform(
                 renewing(members, self._clock.now, self._budget(members, now), self._renewed)
@@ -216,8 +207,6 @@ class Heartbeat:
                 self._perform(losing(hold, why))
                 if hold.collected:
                     self.withdraw(hold.claim.token)
-                else:
-                    self.stop_renewing(hold.claim.token)
             else:
                 again = min(again, _next_deadline(hold, now))
         return again

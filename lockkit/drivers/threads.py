@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Generator
@@ -78,6 +79,7 @@ class Driver:
         cleanup_budget: float = CLEANUP_BUDGET,
         request_timeout: float = REQUEST_TIMEOUT,
     ) -> None:
+        self.pid = os.getpid()
         self.backend = backend
         self.clock = clock
         self.counters = counters
@@ -106,7 +108,7 @@ class Driver:
         """
         self.counters.add("attempts")
         clock = self.clock
-        waits = Waits(self, on_wait)
+        waits = Waits(self, on_wait, clock.now())
         hold: Hold | None
         try:
             hold = self._drive(
@@ -315,6 +317,9 @@ class Driver:
                     if type(effect) is Call:
                         method, args, budget, keywords = effect
                         result = getattr(backend, method)(*args, budget, **keywords)
+                    elif type(effect) is Withdraw:
+                        result = None
+                        self.heartbeat.withdraw(effect.claim.token)
                     else:
                         result = self._perform(effect, waits, runs)
                 except BaseException as error:
@@ -326,8 +331,6 @@ class Driver:
 
     def _perform(self, effect: Effect, waits: Waits | None, runs: CleanupRuns | None) -> object:
         match effect:
-            case Withdraw(claim):
-                self.heartbeat.withdraw(claim.token)
             case WaitForWake() if waits is not None:
                 waits.wait(effect)
             case Pause(until):

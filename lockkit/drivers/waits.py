@@ -25,15 +25,20 @@ OnWait: TypeAlias = Callable[[Waiting], None]
 
 
 class Waits:
-    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell."""
+    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell.
 
-    def __init__(self, driver: Driver, on_wait: OnWait | None) -> None:
+    Args:
+        began: CLOCK_BOOTTIME seconds.
+    """
+
+    _waiter: Waiter | None = None
+    _watch: Watch | None = None
+    _blockers: tuple[str, ...] | None = None
+
+    def __init__(self, driver: Driver, on_wait: OnWait | None, began: float) -> None:
         self._driver = driver
         self._on_wait = on_wait
-        self._waiter: Waiter | None = None
-        self._watch: Watch | None = None
-        self._blockers: tuple[str, ...] | None = None
-        self.began = driver.clock.now()
+        self.began = began
 
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
@@ -67,9 +72,11 @@ class Waits:
 
     def close(self) -> None:
         """The wait is over, however it ended."""
+        if self._waiter is None:
+            return
         self._unwatch()
         waiter = self._waiter
-        if waiter is not None and waiter.claim is not None:
+        if waiter is not None:
             self._driver.heartbeat.forget(waiter)
 
     def _unwatch(self) -> None:

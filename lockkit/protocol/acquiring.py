@@ -40,6 +40,7 @@ class Attempt:
         doubtful: Some acquire of ``claim`` was UNKNOWN.
         holder: Who was last seen in the way.
         hold: What was granted, while nobody has a handle for it.
+        pid: The process that asks; None for the one that runs this.
     """
 
     terms: Terms
@@ -48,6 +49,7 @@ class Attempt:
     note: Mapping[str, object] | None = None
     auto_renew: bool = True
     request_timeout: float = REQUEST_TIMEOUT
+    pid: int | None = None
     claim: Claim | None = None
     sent: bool = False
     doubtful: bool = False
@@ -121,6 +123,7 @@ def acquiring(
                     wall=wall() - (0.0 if unread is None else at - unread),
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
+                    pid=attempt.pid,
                 )
                 if at < hold.expires():  # nobody can have ended it yet
                     return hold

@@ -93,10 +93,11 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
         yield from _clean(release, now)
     if release.was_valid is None:
         at = now()
-        was_valid = hold.valid(at)
-        why = hold.overdue(at)
-        if why and hold.lose(why):
-            release.untold = why
+        was_valid = hold.fresh(at)  # in its own process: nobody else gets as far as here
+        if not was_valid:
+            why = hold.overdue(at)
+            if why and hold.lose(why):
+                release.untold = why
         release.was_valid = was_valid
     if release.untold:
         yield Lost(hold, release.untold)
@@ -240,19 +241,16 @@ def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
 
 def _report(release: Release) -> ReleaseReport:
     hold = release.hold
-    cleanup = _cleanup_layer(release) if release.hooks else None
-    layers = [layer for layer in (cleanup, release.normal, release.emergency) if layer is not None]
+    layers = (_cleanup_layer(release),) if release.hooks else ()
+    for layer in (release.normal, release.emergency):
+        if layer is not None:
+            layers = (*layers, layer)
+    outcome, expires_by = release.outcome or "ABANDONED", None
+    if outcome == "ABANDONED":
+        expires_by = hold.since_wall + (hold.expires() - hold.since)
+    errors = tuple(release.errors)
     return ReleaseReport(
-        hold.name,
-        hold.claim_id,
-        hold.fence,
-        release.outcome or "ABANDONED",
-        release.reason,
-        tuple(layers),
-        expires_by=hold.since_wall + (hold.expires() - hold.since)
-        if release.outcome == "ABANDONED"
-        else None,
-        errors=tuple(release.errors),
+        hold.name, hold.claim_id, hold.fence, outcome, release.reason, layers, expires_by, errors
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.queue import RW_CAPACITY, blockers, crowded, prefix
+from lockkit.queue import RW_CAPACITY, blockers, grantable, prefix
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def test_a_claim_of_another_capacity_ends_the_prefix_and_blocks():
     assert blockers(queue, 1) == [0]
 
 
-def test_it_is_crowded_when_somebody_holds_outside_the_prefix():
+def test_nothing_is_grantable_while_somebody_holds_outside_the_prefix():
     queue = [Claim(1, 1), Claim(1, 1)]
-    assert not crowded(queue, [True, False])
-    assert crowded(queue, [False, True])
-    assert not crowded([], [])
+    assert grantable(queue, [True, False]) == 1
+    assert grantable(queue, [False, True]) == 0
+    assert grantable([], []) == 0
 
 
 @given(ONE_CAPACITY)
-def test_whoever_held_the_prefix_never_crowds_it(queue):
+def test_whoever_holds_the_prefix_does_not_close_it(queue):
     fits = prefix(queue)
-    assert not crowded(queue, [place < fits for place in range(len(queue))])
+    assert grantable(queue, [place < fits for place in range(len(queue))]) == fits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lockkit.clock import Clock
@@ -134,7 +133,7 @@ class BusyStays(Layer):
     """A refused try stays in the queue."""
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001 - the interface's own
-        answer = self.inner.acquire(replace(claim, wait=True), create, budget)
+        answer = self.inner.acquire(claim._replace(wait=True), create, budget)
         if isinstance(answer, Queued) and not claim.wait:
             return Busy(answer.capacity, answer.holder)
         return answer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lockkit.protocol.effects import WaitForWake
-from lockkit.queue import crowded, prefix
+from lockkit.queue import grantable
 from lockkit.spi import POLL_CAP
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Rest:
         for name in world.names:
             rows: list[StoredRow] = [row for row in world.store.rows(name) if row.deadline > now]
             holding = [row.state in ("HELD", "LINGERING") for row in rows]
-            for row in rows[: 0 if crowded(rows, holding) else prefix(rows)]:
+            for row in rows[: grantable(rows, holding)]:
                 worker = waiting.get(row.token)
                 if worker is None or row.state in ("HELD", "LINGERING"):
                     continue

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from lockkit.facts import Capabilities, Evicted
 from lockkit.names import claim_id
-from lockkit.queue import blockers, crowded, prefix
+from lockkit.queue import blockers, grantable, prefix
 from lockkit.spi import (
     ABSENT,
     RELEASED,
@@ -109,8 +109,7 @@ class Statements(Table):
             yield "UPDATE: renew my own"
             return Granted(row.fence, now) if self.renew_row(row, now) else None
         fits = prefix(seen)
-        crowd = crowded(seen, [each.holding for each in seen])
-        if place < fits and not crowd:
+        if place < grantable(seen, [each.holding for each in seen]):
             now, capacity = self.clock.now(), row.capacity
             yield "UPDATE to HELD"
             if self.grant(row, now, capacity):
@@ -153,7 +152,7 @@ class Statements(Table):
                 yield "DELETE what has lapsed or died"
                 self.purge(claim.terms.name, now)
                 seen = self.look(claim.terms.name, now)
-            fits = 0 if crowded(seen, [each.holding for each in seen]) else prefix(seen)
+            fits = grantable(seen, [each.holding for each in seen])
             place = next((at for at, row in enumerate(seen) if row.token == claim.token), None)
             if place is None or seen[place].evicted or seen[place].state == "LINGERING":
                 answers.append(Renewal("LOST", why="absent"))
