@@ -70,7 +70,9 @@ def _skip_bare(
     _app: object, _what: str, name: str, obj: object, _skip: object, _options: object
 ) -> bool | None:
     # Exceptions, protocols and abstract classes have a constructor that says nothing: (*args, **kwargs).
-    if name not in ("__init__", "__new__"):
+    if name == "__new__":  # a named tuple's: its fields are listed anyway
+        return True
+    if name != "__init__":
         return None
     try:
         parameters = list(inspect.signature(obj).parameters.values())
@@ -90,6 +92,14 @@ def _hide_colon(
         lines[0] = re.sub(r"(?<!:):(?=\s)", _COLON, lines[0])
 
 
+def _hide_number(
+    _app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    # A named tuple's field that says nothing of itself says its number.
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 def _show_colon(
     _app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
@@ -98,5 +108,6 @@ def _show_colon(
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _skip_bare)
+    app.connect("autodoc-process-docstring", _hide_number, priority=300)
     app.connect("autodoc-process-docstring", _hide_colon, priority=400)
     app.connect("autodoc-process-docstring", _show_colon, priority=600)

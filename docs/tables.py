@@ -5,7 +5,6 @@ A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the w
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
 import re
@@ -129,7 +128,7 @@ def capabilities() -> str:
             return "yes" if value else "no"
         return f"{value:.12g}" if isinstance(value, float) else str(value)
 
-    memory, sqlite = (dataclasses.asdict(store.CAPABILITIES) for store in (lockkit_memory, lockkit_sqlite))
+    memory, sqlite = (store.CAPABILITIES._asdict() for store in (lockkit_memory, lockkit_sqlite))
     return rows(
         ("capability", "memory", "SQLite", "meaning"),
         ((f"`{name}`", shown(memory[name]), shown(sqlite[name]), MEANINGS[name]) for name in memory),

@@ -10,7 +10,6 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from lockkit._version import __version__
@@ -102,9 +101,9 @@ def this_process(
             _known = known
     owner = known[1]
     if task is not None:
-        owner = replace(owner, task=_clean(task))
+        owner = owner._replace(task=_clean(task))
     if program is not None:
-        owner = replace(owner, program=_clean(Path(program).name))
+        owner = owner._replace(program=_clean(Path(program).name))
     return owner
 
 

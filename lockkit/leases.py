@@ -8,7 +8,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -201,7 +200,7 @@ class Lease:
         if ttl > capabilities.max_ttl:
             raise ConfigError(f"ttl must be at most {capabilities.max_ttl:g} s on this store")
         self._require_own()
-        claim = self._hold.claim._replace(terms=replace(terms, ttl=ttl))
+        claim = self._hold.claim._replace(terms=terms._replace(ttl=ttl))
         self._driver.extend(self._hold, claim)
 
     def on_lost(self, callback: Callable[[], None]) -> None:

@@ -11,15 +11,12 @@ whatever the table does not list is Unknown.
 A claim past its deadline is removed before any other step of any call, wherever it stands in the queue.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
-from lockkit.facts import Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
+from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
 
 __all__ = [
     "ABSENT",
@@ -95,8 +92,7 @@ class Conflict(Exception):
         self.current = current
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What every claim of one lock has in common. Built once per lock; a store may cache what it derives from it.
 
     Attributes:
@@ -120,7 +116,7 @@ class Terms:
     max_hold: float | None = None
     min_hold: float = 0.0
     lock_delay: float = 0.0
-    owner: Owner = field(default_factory=Owner)
+    owner: Owner = Owner()
     pulseless: bool = False
 
 
@@ -303,8 +299,7 @@ class Backend(Protocol):
         """Let go of connections and files. Claims stay as they are. Never raises, may be called twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenOptions:
+class OpenOptions(NamedTuple):
     """What a store is given to open.
 
     Attributes:
@@ -318,16 +313,15 @@ class OpenOptions:
     """
 
     namespace: str = "default"
-    owner: Owner = field(default_factory=Owner)
+    owner: Owner = Owner()
     clock: Clock = SYSTEM
     state_dir: str | None = None
     strict: bool = False
     warn: Callable[[str], None] = lambda _message: None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSpec:
+class BackendSpec(NamedTuple):
     """A store on offer, as collected by ``lockkit_backends``.
 
     Attributes:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
@@ -30,8 +30,7 @@ OPTIONS = {"synchronous": ("normal", "full", "off")}
 _USAGE = "write sqlite: or sqlite:/path/file.db"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A file that may be used.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
@@ -17,7 +16,7 @@ from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
 __all__ = ["Row", "claim_info", "fitting", "holding", "info_text", "read_rows"]
 
-_OWNER = frozenset(field.name for field in fields(Owner))
+_OWNER = frozenset(Owner._fields)
 
 
 class Row(NamedTuple):
@@ -72,7 +71,7 @@ def fitting(rows: Sequence[Row]) -> int:
 
 def info_text(terms: Terms) -> str:
     """The ``info`` column: what a claim says of itself and never changes."""
-    owner = {key: value for key, value in asdict(terms.owner).items() if value not in ("", None, 0)}
+    owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
     return json.dumps({"v": 1, "kind": terms.kind, "owner": owner}, separators=(",", ":"), ensure_ascii=False)
 
 

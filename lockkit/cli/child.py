@@ -10,8 +10,6 @@ survives the exec, except of a set-uid program (sudo); and a parent that died be
 looks whether its parent is still the same.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import gc
@@ -22,9 +20,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from lockkit.cli import exits
 from lockkit.cli.terminal import Terminal
@@ -35,8 +32,7 @@ _PR_SET_PDEATHSIG = 1
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for everybody else
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """A started command; ``group`` is its process group where it leads one of its own."""
 
     pid: int
@@ -187,8 +183,7 @@ def spawn(
     return Child(pid, pid if terminal.own_group else None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
+class _Start(NamedTuple):
     """All that the child needs between fork and exec, worked out before the fork."""
 
     path: str

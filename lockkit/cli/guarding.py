@@ -13,9 +13,8 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lockkit.cli import eviction, exits, fitting, nesting
 from lockkit.cli.child import find, spawn
@@ -40,8 +39,7 @@ TTL = 60.0
 CtrlC = Literal["alone", "group"] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What the command line asked for; None where the configuration decides."""
 
     name: str
@@ -185,8 +183,8 @@ class _Run:
             both = client.rwlock(request.name, **options)
             lock = both.read() if request.mode == "read" else both.write()
         # Others want to know what runs, and that is the command, not the wrapper around it.
-        owner = replace(lock.terms.owner, program=Path(request.command[0]).name[:64])
-        lock.terms = replace(lock.terms, owner=owner)
+        owner = lock.terms.owner._replace(program=Path(request.command[0]).name[:64])
+        lock.terms = lock.terms._replace(owner=owner)
         return lock
 
     def _acquire(self, client: Client, lock: Lock) -> Lease:

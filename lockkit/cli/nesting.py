@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -18,8 +17,7 @@ __all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]
 VARIABLE = "LOCKKIT_HELD"
 
 
-@dataclass(frozen=True, slots=True)
-class Outer:
+class Outer(NamedTuple):
     """A hold of a ``run`` around this one."""
 
     name: str

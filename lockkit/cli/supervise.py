@@ -5,14 +5,11 @@ deadline less ``kill_after``, KILL just before the deadline. A process-bound cla
 only by an eviction or max_hold.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
@@ -36,8 +33,7 @@ class Held(Protocol):
     def time_to_stop(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What is done when the lock is lost under a running command.
 
     Attributes:
@@ -51,8 +47,7 @@ class Policy:
     silence_ends: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How the command ended: its exit code or signal, and whether it was ended because the lock went.
 
     ``by_ctrl_c``: the terminal's SIGINT ended it, and not one that was sent to us and passed on.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lockkit import durations
@@ -94,7 +93,7 @@ class Announcer:
             waited = SYSTEM.now() - self._began
             due = self._due(waited)
             if due or self._live:
-                self._write(replace(first, holder=None, waited=waited), due=due)
+                self._write(first._replace(holder=None, waited=waited), due=due)
 
     def _next(self) -> float:
         """Seconds of waiting at which the next line is due."""

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from lockkit.clock import Clock
 from lockkit.drivers.ticker import Bell
@@ -83,7 +82,7 @@ class Dispatcher:
         elif what.kind in _ONLY_ALERTS:
             _log.error("%s", what.message, extra=_fields(what))
         if self._deliver is not None:
-            self._put(replace(what, at=self._clock.wall()))
+            self._put(what._replace(at=self._clock.wall()))
 
     def run(self, callback: Callable[[], None]) -> None:
         """Run a user's callback on the thread; what it raises is logged."""

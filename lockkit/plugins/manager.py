@@ -4,18 +4,15 @@ A plugin that can't be loaded, or breaks the contract, is reported once and skip
 lockkit's own stores are plugins like any other, except that each is imported only when its URL scheme is asked for.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pluggy
 
@@ -37,8 +34,7 @@ _HOOKS = tuple(name for name in specs.__all__ if name.startswith(f"{PROJECT}_"))
 _BACKENDS = "lockkit_backends"
 
 
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
+class PluginInfo(NamedTuple):
     """One plugin, as ``lockkit plugins`` shows it.
 
     Attributes:
@@ -243,13 +239,13 @@ class PluginManager:
         self._load(info, lambda: import_module(store.module), disabled=store.name in self._disabled)
 
     def _load(self, info: PluginInfo, load: Callable[[], object], *, disabled: bool) -> None:
-        self._infos[info.name] = replace(info, disabled=disabled)
+        self._infos[info.name] = info._replace(disabled=disabled)
         if disabled:
             return
         start = time.perf_counter()
         try:
             plugin = load()
-            info = self._infos[info.name] = replace(info, import_time=time.perf_counter() - start)
+            info = self._infos[info.name] = info._replace(import_time=time.perf_counter() - start)
             self._add(info, plugin)
         except KeyboardInterrupt:
             del self._infos[info.name]
@@ -276,7 +272,7 @@ class PluginManager:
             if isinstance(error, (ValueError, pluggy.PluginValidationError)):
                 raise PluginError(f"plugin {info.name}: {' '.join(str(error).split())}") from error
             raise
-        self._infos[info.name] = replace(info, hooks=hooks)
+        self._infos[info.name] = info._replace(hooks=hooks)
         self._calls.clear()
 
     def _examined(self, name: str, plugin: object) -> tuple[str, ...]:
@@ -312,7 +308,7 @@ class PluginManager:
             except Exception as error:
                 self._report(name, f"{_BACKENDS} raised {error!r}")
                 continue
-            if not isinstance(offer, (list, tuple)):
+            if isinstance(offer, BackendSpec) or not isinstance(offer, (list, tuple)):
                 self._report(name, f"{_BACKENDS} must return a list, not {offer!r}")
                 continue
             for spec in offer:
@@ -334,7 +330,7 @@ class PluginManager:
         if self._raise:
             raise PluginError(f"plugin {name}: {problem}")
         if self._infos[name].error is None:
-            self._infos[name] = replace(self._infos[name], error=problem)
+            self._infos[name] = self._infos[name]._replace(error=problem)
         told = f"plugin {name}: {problem}"
         if told not in _reported:
             _reported.add(told)

@@ -5,8 +5,6 @@ and :class:`~lockkit.spi.Unknown` from a call, any ``BaseException`` that cut th
 start no thread and open no socket; ``now`` is handed to them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
