@@ -6,7 +6,6 @@ from a digest of store, namespace and lock name (which may be too long for a fil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lockkit.names import digest
 from lockkit.places import private_dir, state_place
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ def _folder(client: Client) -> Path:
 
 
 def _digest(client: Client, name: str) -> str:
-    return hashlib.sha256(f"{client.url}\0{client.namespace}\0{name}".encode()).hexdigest()[:24]
+    return digest(f"{client.url}\0{client.namespace}\0{name}")[:24]

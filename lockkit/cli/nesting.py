@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
+
+from lockkit.names import digest
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -103,7 +104,7 @@ def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str
 
 def _place(client: Client) -> tuple[str, str]:
     # A digest, because a URL may hold a password and this goes to the environment of everything that is started.
-    return hashlib.sha256(client.url.encode()).hexdigest()[:12], client.namespace
+    return digest(client.url)[:12], client.namespace
 
 
 def _entries(environ: Mapping[str, str]) -> list[dict[str, object]]:
