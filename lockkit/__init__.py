@@ -7,6 +7,8 @@ with client.lock("gpu:0", ttl=30).acquire(timeout=600) as lease:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lockkit._version import __version__
 from lockkit.client import Client, connect
 from lockkit.copies import LeaseCopy
@@ -32,9 +34,11 @@ from lockkit.errors import (
     StaleFence,
 )
 from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
-from lockkit.hooks import hookimpl
 from lockkit.leases import Lease
 from lockkit.locks import Lock, RWLock
+
+if TYPE_CHECKING:
+    from lockkit.hooks import hookimpl
 
 __all__ = [
     "AcquireCancelled",
@@ -69,3 +73,11 @@ __all__ = [
     "connect",
     "hookimpl",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "hookimpl":  # late: whoever writes no plugin need not wait for pluggy
+        from lockkit.hooks import hookimpl
+
+        return hookimpl
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
-from lockkit.decorator import locked
 from lockkit.errors import AcquireCancelled, ConfigError, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import (
@@ -151,6 +150,8 @@ class Client(Operations):
         Raises:
             ConfigError: At once, for a template that does not fit the function.
         """
+        from lockkit.decorator import locked  # late: it needs inspect, and few need it
+
         if not isinstance(template, str):
             raise ConfigError(
                 f"a name template must be a str, not {template!r}", hint='@client.locked("job:{id}")'

@@ -8,7 +8,6 @@ that arrives after its basis has run out grants nothing; one total timeout cover
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lockkit import durations
@@ -29,7 +28,6 @@ _LAST_CALL = 0.4
 """Seconds past the timeout in which a claim may still be taken back in the foreground."""
 
 
-@dataclass(slots=True, eq=False)
 class Attempt:
     """One acquisition under way. Outlives an interrupted generator: it knows what may be on the store.
 
@@ -43,23 +41,50 @@ class Attempt:
         pid: The process that asks; None for the one that runs this.
     """
 
-    terms: Terms
-    deadline: float | None
-    wait: bool = True
-    note: Mapping[str, object] | None = None
-    auto_renew: bool = True
-    request_timeout: float = REQUEST_TIMEOUT
-    pid: int | None = None
-    claim: Claim | None = None
-    sent: bool = False
-    doubtful: bool = False
-    holder: ClaimInfo | None = None
-    hold: Hold | None = None
-    token: Callable[[], str] = new_token
+    __slots__ = (
+        "_token",
+        "auto_renew",
+        "claim",
+        "deadline",
+        "doubtful",
+        "hold",
+        "holder",
+        "note",
+        "pid",
+        "request_timeout",
+        "sent",
+        "terms",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        deadline: float | None,
+        wait: bool = True,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
+        note: Mapping[str, object] | None = None,
+        auto_renew: bool = True,  # noqa: FBT001, FBT002
+        request_timeout: float = REQUEST_TIMEOUT,
+        pid: int | None = None,
+        token: Callable[[], str] = new_token,
+    ) -> None:
+        self.terms = terms
+        self.deadline = deadline
+        self.wait = wait
+        self.note = note
+        self.auto_renew = auto_renew
+        self.request_timeout = request_timeout
+        self.pid = pid
+        self._token = token
+        self.claim: Claim | None = None
+        self.sent = False
+        self.doubtful = False
+        self.holder: ClaimInfo | None = None
+        self.hold: Hold | None = None
 
     def fresh(self) -> Claim:
         """A new claim with a new token."""
-        self.claim = claim = Claim(self.token(), self.terms, self.wait, self.note)
+        self.claim = claim = Claim(self._token(), self.terms, self.wait, self.note)
         self.doubtful = False
         return claim
 
