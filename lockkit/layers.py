@@ -62,7 +62,7 @@ _INJECTED = r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP
 _warned: set[str] = set()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Layer:
     """What one place states.
 

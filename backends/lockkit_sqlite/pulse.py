@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import select
 import stat
 import time
@@ -61,7 +60,7 @@ class Pulse:
 
     def __init__(self, folder: str, mode: int) -> None:
         self.folder = folder
-        self.name = secrets.token_hex(12)
+        self.name = os.urandom(12).hex()
         self._mode = mode
         self.descriptor = self._born()
 

@@ -77,9 +77,10 @@ def _renew_held(
     )
     count, now = link.write(sql.RENEW, lambda now: (store.namespace, now, batch), end)
     renewed = None if count == len(chunk) else set(link.read(sql.RENEWED, (store.namespace, now, batch), end))
+    plain = Renewal("HELD", basis=now / 1e6)
     for at, claim, fence in chunk:
         if renewed is None or (claim.token, fence) in renewed:
-            answers[at] = Renewal("HELD", basis=now / 1e6, requests=asked.get(claim.token))
+            answers[at] = plain._replace(requests=asked[claim.token]) if claim.token in asked else plain
         else:
             answers[at] = _lost(store.queue(link, claim.terms.name, end), claim, now)
 

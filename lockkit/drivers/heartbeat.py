@@ -171,7 +171,7 @@ class Heartbeat:
             self._failures = 0 if answered else self._failures + 1
             self._reschedule(members, answered=answered)
         with self._mutex:
-            return min((member.next for member in self._members.values()), default=math.inf)
+            return min([member.next for member in self._members.values()], default=math.inf)
 
     def _budget(self, members: list[Holding | Waiter], now: float) -> float:
         """Up to the request timeout, but short enough to send once more before the first of them runs out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lockkit.clock import Clock
 from lockkit.drivers.ticker import Ticker
@@ -20,11 +19,13 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 """Backoff in seconds; short enough that nothing is left a second after the store is back (L4)."""
 
 
-@dataclass(slots=True)
 class _Entry:
-    orphan: Orphan
-    next: float
-    wait: float = _FIRST_WAIT
+    __slots__ = ("next", "orphan", "wait")
+
+    def __init__(self, orphan: Orphan) -> None:
+        self.orphan = orphan
+        self.next = max(orphan.after, 0.0)
+        self.wait = _FIRST_WAIT
 
 
 class Orphans:
@@ -44,7 +45,7 @@ class Orphans:
 
     def add(self, orphan: Orphan) -> None:
         """Take charge of a claim. Never blocks."""
-        entry = _Entry(orphan, max(orphan.after, 0.0))
+        entry = _Entry(orphan)
         with self._mutex:
             self._entries[orphan.claim.token] = entry
         self._ticker.poke(entry.next)

@@ -47,7 +47,7 @@ _NORMAL_SHARE = 0.65
 _PAUSE = 0.05
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Release:
     """One release under way.
 
