@@ -6,7 +6,6 @@ are different names) and is percent-encoded wherever it becomes part of a key or
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from importlib import import_module
@@ -94,11 +93,10 @@ def claim_id(token: str) -> str:
 
 def digest(text: str) -> str:
     """The sha256 of a text, in hex digits."""
-    return _sha256()(text.encode()).hexdigest()
+    return _sha256(text.encode()).hexdigest()
 
 
-@functools.cache
-def _sha256() -> Callable[[bytes], hashlib._Hash]:
+def _own_sha256() -> Callable[[bytes], hashlib._Hash]:
     # The interpreter's own, where it has one: hashlib loads OpenSSL, 4 ms at the start of every program for half the
     # speed on texts as short as these.
     for module in ("_sha2", "_sha256"):
@@ -109,3 +107,6 @@ def _sha256() -> Callable[[bytes], hashlib._Hash]:
     import hashlib
 
     return hashlib.sha256
+
+
+_sha256 = _own_sha256()

@@ -42,20 +42,20 @@ __all__ = [
 
 QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound, deadline, silence, ttl, since, renewed,
     min_hold, lock_delay, boot, epoch, fifo, info, note, asked, min_reader
-    FROM claims WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
+    FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
 """The whole queue in order. Never filtered by time: a claim that is skipped is a claim that two may stand on."""
 
-_COLUMNS = """INSERT INTO claims (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
+_COLUMNS = """INSERT INTO entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
     silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info, note) """
 _REST = "?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19 FROM high"
-_NEXT = "max(?3, high.fence + 1, (SELECT coalesce(max(fence), 0) + 1 FROM claims WHERE namespace = ?1 AND name = ?2))"
+_NEXT = "max(?3, high.fence + 1, (SELECT coalesce(max(fence), 0) + 1 FROM entries WHERE namespace = ?1 AND name = ?2))"
 _FITS = f"""(SELECT coalesce(sum(weight), 0) + ?5 <= ?6
         AND coalesce(min(capacity), ?6) = ?6 AND coalesce(max(capacity), ?6) = ?6
         AND coalesce(min(deadline), ?11 + 1) > ?11
         AND coalesce(sum(token = ?4), 0) = 0
         AND coalesce(max(min_reader), 0) <= {READER}
         AND coalesce(max(fence), 0) < {{fence}}
-    FROM claims WHERE namespace = ?1 AND name = ?2)"""
+    FROM entries WHERE namespace = ?1 AND name = ?2)"""
 
 INSERT_HELD = (
     f"{_COLUMNS} SELECT ?1, ?2, ?3, ?4, {HELD}, {_REST} WHERE high.fence < ?3 AND {_FITS.format(fence='?3')}"
@@ -64,75 +64,75 @@ INSERT_HELD = (
 INSERT_HELD_RISING = f"{_COLUMNS} SELECT ?1, ?2, {_NEXT}, ?4, {HELD}, {_REST} WHERE {_FITS.format(fence='9223372036854775807')}"
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
 INSERT_WAITING = f"""{_COLUMNS} SELECT ?1, ?2, {_NEXT}, ?4, {WAITING}, {_REST} WHERE NOT EXISTS
-    (SELECT 1 FROM claims WHERE namespace = ?1 AND name = ?2 AND token = ?4)"""
+    (SELECT 1 FROM entries WHERE namespace = ?1 AND name = ?2 AND token = ?4)"""
 """Append, unless it is there already."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
     deadline = max(deadline, CASE WHEN process_bound THEN deadline ELSE min(?4 + ttl, hold_end) + lock_delay END)"""
 
-GRANT = f"""UPDATE claims SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
+GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
     WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
-RENEW_ONE = f"UPDATE claims SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
-EXTEND = f"""UPDATE claims SET ttl = max(ttl, ?5), renewed = ?4, silence = max(silence, ?4 + max(ttl, ?5) + lock_delay),
+RENEW_ONE = f"UPDATE entries SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
+EXTEND = f"""UPDATE entries SET ttl = max(ttl, ?5), renewed = ?4, silence = max(silence, ?4 + max(ttl, ?5) + lock_delay),
     deadline = max(deadline,
         CASE WHEN process_bound THEN deadline ELSE min(?4 + max(ttl, ?5), hold_end) + lock_delay END)
     WHERE {_ONE} AND fence = ?6 AND state = {HELD} AND deadline > ?4 AND NOT evicted"""
 _BEATS = """(namespace, name, fence, token) IN (SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
     json_extract(value, '$[2]') FROM json_each(?3))"""
-RENEW = f"""UPDATE claims SET {_EXTENDED.replace("?4", "?2")} WHERE {_BEATS}
+RENEW = f"""UPDATE entries SET {_EXTENDED.replace("?4", "?2")} WHERE {_BEATS}
     AND state = {HELD} AND deadline > ?2 AND NOT evicted"""
 """A whole batch in one statement: ?3 is JSON, [[name, fence, token], ...]."""
 RENEWED = (
-    f"""SELECT token, fence FROM claims WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
+    f"""SELECT token, fence FROM entries WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
 )
 """Whom RENEW renewed, asked only where it was not all of them."""
-ASKED = f"""SELECT token, note FROM claims INDEXED BY asked WHERE namespace = ?1 AND asked = 1
+ASKED = f"""SELECT token, note FROM entries INDEXED BY asked WHERE namespace = ?1 AND asked = 1
     AND state = {HELD} AND boot = ?2"""
-PROLONG = f"""UPDATE claims SET deadline = max(deadline, ?4) WHERE namespace = ?1 AND name = ?2
+PROLONG = f"""UPDATE entries SET deadline = max(deadline, ?4) WHERE namespace = ?1 AND name = ?2
     AND state = {WAITING} AND deadline > ?5 AND token IN (SELECT value FROM json_each(?3))"""
 
-_ALONE = """NOT EXISTS (SELECT 1 FROM claims AS other WHERE other.namespace = ?1 AND other.name = ?2
-    AND other.fence <> claims.fence)"""
-REMOVE_LAST = f"""DELETE FROM claims WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND since + min_hold <= ?4
+_ALONE = """NOT EXISTS (SELECT 1 FROM entries AS other WHERE other.namespace = ?1 AND other.name = ?2
+    AND other.fence <> entries.fence)"""
+REMOVE_LAST = f"""DELETE FROM entries WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND since + min_hold <= ?4
     AND (?5 OR NOT lock_delay) AND (NOT evicted OR NOT lock_delay) AND {_ALONE}"""
 """Release where nobody else is in the queue, so that nobody needs to be looked for and woken."""
 _UNTIL = "max(since + min_hold, CASE WHEN {kept} THEN 0 ELSE min(deadline, {now} + lock_delay) END)"
-LINGER = f"""UPDATE claims SET state = {LINGERING}, deadline = {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")}
+LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")}
     WHERE {_ONE} AND state = {HELD} AND deadline > ?4
     AND {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} > ?4"""
-REMOVE = f"""DELETE FROM claims WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
+REMOVE = f"""DELETE FROM entries WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
     AND (state <> {HELD} OR {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} <= ?4)"""
 """Release what need not linger; what was agreed when it was taken decides, not what the caller knows of it."""
-DELETE_LAPSED = "DELETE FROM claims WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"
+DELETE_LAPSED = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"
 
 _DEAD = _UNTIL.format(kept="0", now="?2")
-BURY_FIFO = f"""UPDATE claims SET state = {LINGERING}, deadline = {_DEAD}
+BURY_FIFO = f"""UPDATE entries SET state = {LINGERING}, deadline = {_DEAD}
     WHERE fifo = ?1 AND state = {HELD} AND {_DEAD} > ?2"""
 """The process is dead: what still has min_hold or lock_delay to run goes on blocking ..."""
-DELETE_FIFO = f"DELETE FROM claims WHERE fifo = ?1 AND state <> {LINGERING}"
+DELETE_FIFO = f"DELETE FROM entries WHERE fifo = ?1 AND state <> {LINGERING}"
 """... and the rest is gone, whatever its ttl."""
 _SILENT = "namespace = ?1 AND name = ?3 AND token = ?4 AND process_bound AND silence <= ?2"
-BURY_SILENT = f"""UPDATE claims SET state = {LINGERING}, deadline = {_DEAD}
+BURY_SILENT = f"""UPDATE entries SET state = {LINGERING}, deadline = {_DEAD}
     WHERE {_SILENT} AND state = {HELD} AND {_DEAD} > ?2"""
-DELETE_SILENT = f"DELETE FROM claims WHERE {_SILENT} AND state <> {LINGERING}"
+DELETE_SILENT = f"DELETE FROM entries WHERE {_SILENT} AND state <> {LINGERING}"
 
 _THEN = f"CASE WHEN state = {LINGERING} THEN deadline ELSE {_UNTIL.format(kept='0', now='?5 - epoch')} END + epoch"
-BURY_BOOT = f"""UPDATE claims SET state = {LINGERING}, boot = ?3, epoch = ?5 - ?4, since = since + epoch - ?5 + ?4,
+BURY_BOOT = f"""UPDATE entries SET state = {LINGERING}, boot = ?3, epoch = ?5 - ?4, since = since + epoch - ?5 + ?4,
     deadline = min({_THEN} - ?5, max(min_hold, lock_delay)) + ?4
     WHERE namespace = ?1 AND name = ?2 AND boot <> ?3 AND state <> {WAITING} AND {_THEN} > ?5"""
 """Claims of another boot are dead. min_hold and lock_delay go on by the wall clock (?5; ?4 is CLOCK_BOOTTIME), for no
 longer than they are: a wall clock that lost its battery must not block for decades."""
-DELETE_BOOT = "DELETE FROM claims WHERE namespace = ?1 AND name = ?2 AND boot <> ?3"
+DELETE_BOOT = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND boot <> ?3"
 
-MARK = f"UPDATE claims SET evicted = 1, deadline = min(deadline, silence) WHERE {_ONE} AND state = {HELD}"
-EVICT_WAITING = f"DELETE FROM claims WHERE {_ONE} AND state = {WAITING}"
-EVICT_NOW = f"DELETE FROM claims WHERE {_ONE}"
-RESIZE = "UPDATE claims SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
-DELETE_TOO_HEAVY = f"""DELETE FROM claims WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
+MARK = f"UPDATE entries SET evicted = 1, deadline = min(deadline, silence) WHERE {_ONE} AND state = {HELD}"
+EVICT_WAITING = f"DELETE FROM entries WHERE {_ONE} AND state = {WAITING}"
+EVICT_NOW = f"DELETE FROM entries WHERE {_ONE}"
+RESIZE = "UPDATE entries SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
+DELETE_TOO_HEAVY = f"""DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
     AND state = {WAITING} AND weight > ?3"""
-ANNOTATE = f"""UPDATE claims SET note = json_patch(coalesce(note, '{{}}'), ?4), asked = 1 WHERE {_ONE}
+ANNOTATE = f"""UPDATE entries SET note = json_patch(coalesce(note, '{{}}'), ?4), asked = 1 WHERE {_ONE}
     AND length(CAST(json_patch(coalesce(note, '{{}}'), ?4) AS BLOB)) <= ?5"""
-NAMES = """SELECT DISTINCT name FROM claims WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2
+NAMES = """SELECT DISTINCT name FROM entries WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2
     AND deadline > ?3 AND boot = ?4 ORDER BY name"""

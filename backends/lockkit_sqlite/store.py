@@ -281,7 +281,7 @@ class Store:
     def _unused(self, fifo: str) -> bool:
         try:
             return not self.calls.read(
-                "SELECT 1 FROM claims WHERE fifo = ?1 LIMIT 1", (fifo,), time.monotonic() + 0.5
+                "SELECT 1 FROM entries WHERE fifo = ?1 LIMIT 1", (fifo,), time.monotonic() + 0.5
             )
         except (Refused, Unknown):
             return False

@@ -646,7 +646,7 @@ def test_a_resize_between_the_look_and_the_grant_grants_nothing(store, url, monk
     link, write = store._store.calls, store._store.calls.write
 
     def late(sql, params, end):
-        if sql.startswith("UPDATE claims SET state"):
+        if sql.startswith("UPDATE entries SET state"):
             operator.resize("a", 1, 2.0)
         return write(sql, params, end)
 
@@ -1020,7 +1020,7 @@ def test_a_claim_for_newer_readers_is_never_joined(url, wait):
     newer = open_store(url, OpenOptions())
     shape = {"capacity": 5, "kind": "semaphore"}
     take(newer, owner=Owner(host="newbox", version="7.1"), **shape)
-    edit(url, "UPDATE claims SET min_reader = 2")
+    edit(url, "UPDATE entries SET min_reader = 2")
 
     with pytest.raises(Refused) as caught:
         newer.acquire(claim(wait=wait, **shape), True, 2.0)
@@ -1032,7 +1032,7 @@ def test_a_claim_for_newer_readers_is_never_joined(url, wait):
 
 def test_unknown_fields_of_a_claim_are_kept_and_ignored(store, url):
     one, fence = take(store, owner=Owner(user="ann"))
-    edit(url, "UPDATE claims SET info = json_set(info, '$.later', 1, '$.owner.rack', 'r7')")
+    edit(url, "UPDATE entries SET info = json_set(info, '$.later', 1, '$.owner.rack', 'r7')")
     store.renew([(one, fence)], 2.0)
 
     assert store.inspect("a", 2.0).claims[0].owner.user == "ann"
@@ -1101,7 +1101,10 @@ def test_fences_rise_while_the_wall_clock_steps_back_and_leave_nothing_for_each_
         clock.epoch -= 3600
 
     assert fences == sorted(set(fences))
-    assert edit(url, "DELETE FROM high WHERE id <> 0") == 0
+    with contextlib.closing(sqlite3.connect(file_of(url))) as connection:
+        left = connection.execute("SELECT namespace, since FROM entries").fetchall()
+        assert left == [("", max(fences))]
+        assert connection.execute("SELECT fence FROM high").fetchall() == [(max(fences),)]
     store.close()
 
 
@@ -1199,7 +1202,7 @@ def test_a_fast_path_never_steps_over_a_lapsed_claim(url):
 
     take(store, **shape)
 
-    assert edit(url, "UPDATE claims SET weight = weight WHERE token = ?", lapsed.token) == 0
+    assert edit(url, "UPDATE entries SET weight = weight WHERE token = ?", lapsed.token) == 0
     assert store.renew([(lapsed, fence)], 2.0)[0].state == "LOST"
     store.close()
 
@@ -1214,7 +1217,7 @@ def test_without_its_fifo_a_process_is_unknown_and_its_ttl_rules(url):
     one, fence = take(store, ttl=10, process_bound=True)
     clock.time += 20
     assert isinstance(other.acquire(claim(wait=False), True, 2.0), Busy)
-    edit(url, "UPDATE claims SET fifo = '0123456789abcdef01234567'")
+    edit(url, "UPDATE entries SET fifo = '0123456789abcdef01234567'")
 
     assert store.inspect("a", 2.0).claims[0].alive is None
     take(other, wait=False)
