@@ -74,7 +74,9 @@ _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
 GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
     WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
-RENEW_ONE = f"UPDATE entries SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
+RENEW_ONE = (
+    f"UPDATE entries SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
+)
 EXTEND = f"""UPDATE entries SET ttl = max(ttl, ?5), renewed = ?4, silence = max(silence, ?4 + max(ttl, ?5) + lock_delay),
     deadline = max(deadline,
         CASE WHEN process_bound THEN deadline ELSE min(?4 + max(ttl, ?5), hold_end) + lock_delay END)
@@ -84,9 +86,7 @@ _BEATS = """(namespace, name, fence, token) IN (SELECT ?1, json_extract(value, '
 RENEW = f"""UPDATE entries SET {_EXTENDED.replace("?4", "?2")} WHERE {_BEATS}
     AND state = {HELD} AND deadline > ?2 AND NOT evicted"""
 """A whole batch in one statement: ?3 is JSON, [[name, fence, token], ...]."""
-RENEWED = (
-    f"""SELECT token, fence FROM entries WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
-)
+RENEWED = f"""SELECT token, fence FROM entries WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
 """Whom RENEW renewed, asked only where it was not all of them."""
 ASKED = f"""SELECT token, note FROM entries INDEXED BY asked WHERE namespace = ?1 AND asked = 1
     AND state = {HELD} AND boot = ?2"""
