@@ -76,8 +76,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "hookimpl":  # late: whoever writes no plugin need not wait for pluggy
-        from lockkit.hooks import hookimpl
+    if name in ("hookimpl", "hooks"):  # late: whoever writes no plugin need not wait for pluggy
+        from importlib import import_module
 
-        return hookimpl
+        hooks = import_module("lockkit.hooks")
+        return hooks if name == "hooks" else hooks.hookimpl
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

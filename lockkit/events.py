@@ -64,14 +64,13 @@ under way."""
 class Counters:
     """Thread-safe counters, all of :data:`COUNTERS`, from 0.
 
-    Counting one takes no lock: ``next`` of an :class:`itertools.count` is a single step. Reading takes a step as well, so
-    steps that were reads are subtracted.
+    Counting one takes no lock: ``next`` of an :class:`itertools.count` is a single step. Its repr is the one way to read
+    it without a step.
     """
 
     def __init__(self) -> None:
         self._steps = {name: itertools.count() for name in COUNTERS}
         self._lock = threading.RLock()
-        self._reads = 0
         self._more = dict.fromkeys(COUNTERS, 0)
 
     def add(self, name: str, by: int = 1) -> None:
@@ -83,8 +82,4 @@ class Counters:
 
     def read(self) -> dict[str, int]:
         with self._lock:
-            counts = {
-                name: next(steps) - self._reads + self._more[name] for name, steps in self._steps.items()
-            }
-            self._reads += 1
-            return counts
+            return {name: int(repr(steps)[6:-1]) + self._more[name] for name, steps in self._steps.items()}

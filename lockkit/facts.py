@@ -7,7 +7,7 @@ Times in facts are seconds since the epoch (for people); whatever decides is rec
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 __all__ = [
     "Alert",
@@ -33,7 +33,17 @@ __all__ = [
     "Waiting",
 ]
 
-NOTHING: Mapping[str, object] = {}
+
+class _Nothing(dict[str, object]):
+    """An empty dict that stays empty, for all who share it."""
+
+    def _refuse(self, *_args: object, **_keywords: object) -> NoReturn:
+        raise TypeError("this mapping is shared and cannot be changed; make a dict of your own")
+
+    __setitem__ = setdefault = update = __ior__ = _refuse
+
+
+NOTHING: Mapping[str, object] = _Nothing()
 """An empty note, or the like."""
 ClaimState = Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
 Kind = Literal["mutex", "semaphore", "read", "write"]
@@ -208,6 +218,21 @@ class ReleaseReport(NamedTuple):
     @property
     def released(self) -> bool:
         return self.outcome == "RELEASED"
+
+    # ``errors`` may say more than a log should, and exceptions are equal to nothing but themselves.
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={value!r}" for name, value in zip(self._fields[:-1], self, strict=False))
+        return f"ReleaseReport({', '.join(fields)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReleaseReport) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
 
 class CleanupContext(NamedTuple):
