@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lockkit_memory
+import lockkit_redis
 import lockkit_sqlite
 from lockkit import errors, events
 from lockkit.cli import exits
@@ -128,10 +129,11 @@ def capabilities() -> str:
             return "yes" if value else "no"
         return f"{value:.12g}" if isinstance(value, float) else str(value)
 
-    memory, sqlite = (store.CAPABILITIES._asdict() for store in (lockkit_memory, lockkit_sqlite))
+    stores = (lockkit_memory, lockkit_sqlite, lockkit_redis)
+    declared = [store.CAPABILITIES._asdict() for store in stores]
     return rows(
-        ("capability", "memory", "SQLite", "meaning"),
-        ((f"`{name}`", shown(memory[name]), shown(sqlite[name]), MEANINGS[name]) for name in memory),
+        ("capability", "memory", "SQLite", "Redis", "meaning"),
+        ((f"`{name}`", *(shown(each[name]) for each in declared), MEANINGS[name]) for name in declared[0]),
     )
 
 

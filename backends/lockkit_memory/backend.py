@@ -16,6 +16,7 @@ from lockkit.clock import Clock
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
+from lockkit.notes import merged, note_text
 from lockkit.queue import blockers, prefix
 from lockkit.spi import (
     ABSENT,
@@ -35,7 +36,6 @@ from lockkit.spi import (
     Watch,
 )
 from lockkit_memory import CAPABILITIES
-from lockkit_memory.notes import merged, within
 from lockkit_memory.store import GRACE, Queue, Row, Store, Waker
 from lockkit_memory.view import claim_info, lock_info
 
@@ -75,7 +75,8 @@ class MemoryBackend:
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.spi.Backend.acquire`."""
-        within(claim.note, NOTE_LIMIT, "note")
+        if claim.note:
+            note_text(claim.note, NOTE_LIMIT)
         name, store = claim.terms.name, self._store
         woken: dict[Waker, None] = {}
         with store.mutex:
@@ -296,13 +297,13 @@ class MemoryBackend:
         Raises:
             ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
         """
-        within(patch, NOTE_LIMIT, "note")
+        note_text(patch, NOTE_LIMIT)
         woken = dict[Waker, None]()
         with self._store.mutex:
             row, _ = _find(self._store.settle(name, self._clock.now(), woken), claim_id)
             if row is not None:
                 note = merged(row.note or {}, patch)
-                within(note, NOTE_LIMIT, "note")
+                note_text(note, NOTE_LIMIT)
                 row.note = row.requests = note
         _wake(woken)
         return row is not None
@@ -319,7 +320,7 @@ class MemoryBackend:
             Conflict: The record has another version.
             ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
         """
-        within(value, NOTE_LIMIT, "record")
+        note_text(value, NOTE_LIMIT, "record")
         with self._store.mutex:
             current = self._store.records.get(name)
             if (current.version if current else 0) != version:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from lockkit.notes import note_text
 from lockkit.queue import Queued as InQueue
 from lockkit.queue import blockers, prefix
 from lockkit.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
@@ -17,7 +18,6 @@ from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING
 from lockkit_sqlite.link import Params
-from lockkit_sqlite.notes import note_text
 from lockkit_sqlite.rows import Row, fitting, holding
 from lockkit_sqlite.store import GRACE, Store
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from lockkit.errors import ConfigError
 from lockkit.facts import Evicted, LockInfo, Record
 from lockkit.names import claim_id
+from lockkit.notes import note_text, too_long
 from lockkit.spi import NOTE_LIMIT, Conflict
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING, too_new
-from lockkit_sqlite.notes import note_text, too_long
 from lockkit_sqlite.rows import Row
 from lockkit_sqlite.store import Store
 

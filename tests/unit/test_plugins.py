@@ -430,7 +430,7 @@ def test_one_that_raises_is_reported_and_skipped():
 def test_a_missing_plugin_says_what_to_install(monkeypatch, scheme):
     monkeypatch.setattr(manager, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as raised:
-        build().backend(f"{scheme}://host")
+        PluginManager(discover=installed()).backend(f"{scheme}://host")
     assert raised.value.hint.endswith(f'pip install --upgrade "lockkit[{SCHEMES[scheme].extra}]"')
     assert SCHEMES[scheme].module in str(raised.value)
 

@@ -1,4 +1,4 @@
-"""Notes and records: small JSON objects. They are merged in the file, by ``json_patch`` (RFC 7396)."""
+"""Notes and records: small JSON objects, merged by RFC 7396 (JSON Merge Patch)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lockkit.errors import ConfigError
 
-__all__ = ["note_text", "too_long"]
+__all__ = ["merged", "note_text", "too_long"]
 
 
 def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> str:
@@ -30,3 +30,17 @@ def too_long(what: str, size: int | None, limit: int) -> ConfigError:
     """The error for a note or record that does not fit."""
     much = f"{size}" if size is not None else "more"
     return ConfigError(f"a {what} may be {limit} bytes of JSON, not {much}", hint="store a reference instead")
+
+
+def merged(target: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
+    """Apply a merge patch: null removes, objects merge, everything else replaces (RFC 7396, section 2)."""
+    result = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = result.get(key)
+            result[key] = merged(below if isinstance(below, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,32 @@
+"""Redis and Valkey: the queue of a name in a few keys, changed by Lua scripts only."""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+CAPABILITIES = Capabilities(scope="fleet", failover_safe=False, fence="clock", waiter_deadline=6.0)
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_redis.backend import open_store
+
+    return open_store(url, options)
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``redis://``, ``rediss://``, ``unix://`` and the same for Valkey."""
+    return [
+        BackendSpec(
+            name="redis",
+            schemes=("redis", "rediss", "unix", "valkey", "valkeys"),
+            open=_open,
+            extra="redis",
+            summary="A Redis or Valkey server for a fleet of hosts.",
+            capabilities=CAPABILITIES,
+        )
+    ]

@@ -1,0 +1,169 @@
+"""What the errors of Redis mean: the one table that maps them onto Refused and Unknown.
+
+An error reply says that the command was not executed; but a script that fails half-way has done its first half, so what
+is not listed here is Unknown. A connection that could not be made carried nothing.
+"""
+
+from __future__ import annotations
+
+import redis.exceptions as theirs
+
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.spi import Refused, Unknown
+
+__all__ = ["not_connected", "refused_at_login", "replied", "unanswered"]
+
+_REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
+    "NOPERM": (
+        PermissionDenied,
+        False,
+        "the user may not do this",
+        "see the rights that lockkit needs: docs, backends, Redis",
+    ),
+    "NOAUTH": (
+        PermissionDenied,
+        False,
+        "it wants a password",
+        "write redis://:password@host or set the user's",
+    ),
+    "WRONGPASS": (
+        PermissionDenied,
+        False,
+        "user name or password is wrong",
+        "check them, and that the user is on",
+    ),
+    "READONLY": (
+        BackendUnavailable,
+        True,
+        "it is a replica",
+        "name the primary, or let redis+sentinel:// find it; during a failover this passes",
+    ),
+    "MASTERDOWN": (BackendUnavailable, True, "it is a replica without its primary", "name the primary"),
+    "LOADING": (BackendUnavailable, True, "it is still loading its data", "this passes"),
+    "BUSY": (
+        BackendUnavailable,
+        True,
+        "a script has kept it busy for too long",
+        "find whose: SLOWLOG GET; SCRIPT KILL ends it",
+    ),
+    "OOM": (
+        BackendUnavailable,
+        True,
+        "it is out of memory",
+        "raise maxmemory; locks need maxmemory-policy noeviction",
+    ),
+    "MISCONF": (
+        BackendUnavailable,
+        True,
+        "it cannot write to its disk and refuses changes",
+        "look into its log",
+    ),
+    "NOREPLICAS": (
+        BackendUnavailable,
+        True,
+        "it has too few replicas (min-replicas-to-write)",
+        "look after them",
+    ),
+    "MOVED": (BackendUnavailable, False, "it is part of a Cluster", "write redis+cluster://host"),
+    "ASK": (
+        BackendUnavailable,
+        True,
+        "it is part of a Cluster that moves a slot",
+        "write redis+cluster://host",
+    ),
+    "TRYAGAIN": (BackendUnavailable, True, "the Cluster is moving a slot", "this passes"),
+    "CLUSTERDOWN": (BackendUnavailable, True, "the Cluster is down", "see CLUSTER INFO"),
+    "DENIED": (
+        BackendUnavailable,
+        False,
+        "it is in protected mode",
+        "give it a password, or bind it to the loopback interface and connect there",
+    ),
+}
+_MESSAGES = (
+    ("max number of clients", "NOCLIENTS"),
+    ("unknown command", "UNKNOWN"),
+    ("DB index is out of range", "DB"),
+    ("invalid DB index", "DB"),
+    ("Client sent AUTH", "NOPASSWORD"),
+    ("called without any password configured", "NOPASSWORD"),
+)
+_REPLIES |= {
+    "NOCLIENTS": (BackendUnavailable, True, "it has as many clients as it takes", "raise maxclients"),
+    "UNKNOWN": (
+        PermissionDenied,
+        False,
+        "a command that lockkit needs is renamed or forbidden",
+        "lockkit needs EVAL, EVALSHA, TIME and SUBSCRIBE",
+    ),
+    "DB": (
+        BackendUnavailable,
+        False,
+        "it has no such database",
+        "see its setting `databases`; the first is 0",
+    ),
+    "NOPASSWORD": (
+        PermissionDenied,
+        False,
+        "a password was given, and it has none",
+        "leave it out, or set one",
+    ),
+}
+_CODES = {
+    theirs.NoPermissionError: "NOPERM",
+    theirs.ReadOnlyError: "READONLY",
+    theirs.BusyLoadingError: "LOADING",
+    theirs.OutOfMemoryError: "OOM",
+    theirs.AuthenticationError: "WRONGPASS",
+    theirs.AuthenticationWrongNumberOfArgsError: "NOAUTH",
+    theirs.ClusterDownError: "CLUSTERDOWN",
+    theirs.MasterDownError: "MASTERDOWN",
+    theirs.TryAgainError: "TRYAGAIN",
+    theirs.AskError: "ASK",
+    theirs.MovedError: "MOVED",
+}
+
+
+def replied(error: Exception, where: str) -> Refused | Unknown:
+    """An error that the server sent."""
+    code = _code(error)
+    if code is None:
+        return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
+    kind, retry, text, hint = _REPLIES[code]
+    said = f" ({error})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
+    return Refused(kind(f"{where}: {text}{said}", hint=hint), retry=retry)
+
+
+def _code(error: Exception) -> str | None:
+    text = str(error)
+    for fragment, code in _MESSAGES:
+        if fragment in text:
+            return code
+    word = text.split(" ", 1)[0].lstrip("-")
+    if word in _REPLIES:
+        return word
+    for kind, code in _CODES.items():
+        if type(error) is kind:
+            return code
+    return None
+
+
+def refused_at_login(error: Exception, where: str) -> Refused:
+    """An error while a connection was made or introduced itself: nothing was asked of the store yet."""
+    answer = replied(error, where) if _code(error) else None
+    return answer if isinstance(answer, Refused) else not_connected(error, where)
+
+
+def not_connected(error: BaseException, where: str) -> Refused:
+    """There is no connection, so nothing was sent."""
+    text = str(error).partition("\n")[0].rstrip(".")
+    return Refused(
+        BackendUnavailable(f"cannot reach {where}: {text}", hint="check host, port and TLS; is it running?")
+    )
+
+
+def unanswered(error: BaseException, where: str) -> Unknown:
+    """It was sent, or may have been, and there is no answer."""
+    return Unknown(
+        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
+    )

@@ -1,0 +1,48 @@
+"""The names of the keys. Everything of a namespace begins with ``lockkit:<namespace>:``, so rights can be given by prefix.
+
+The keys of one name share one hash tag, so they lie in one slot of a Cluster.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lockkit.names import decode, encode
+
+__all__ = ["Keys", "channel", "index", "name_in", "pattern"]
+
+
+class Keys(NamedTuple):
+    """The keys of one name, in the order in which scripts are given the first five."""
+
+    queue: str
+    deadlines: str
+    claims: str
+    fence: str
+    tombstones: str
+    record: str
+
+    @classmethod
+    def of(cls, namespace: str, name: str) -> Keys:
+        """Those of a name."""
+        return cls(*(f"lockkit:{namespace}:{{{encode(name)}}}:{letter}" for letter in "qdcfgr"))
+
+
+def index(namespace: str) -> str:
+    """The ZSET of names that may have claims, by the time (ms since the epoch) up to which to believe it."""
+    return f"lockkit:{namespace}:names"
+
+
+def channel(namespace: str, client: str) -> str:
+    """Where a client's waiters are told that it is their turn."""
+    return f"lockkit:{namespace}:wake:{client}"
+
+
+def pattern(namespace: str) -> str:
+    """Matches the queue key of every name."""
+    return f"lockkit:{namespace}:{{*}}:q"
+
+
+def name_in(queue: str) -> str:
+    """The name whose queue key this is."""
+    return decode(queue.partition("{")[2].rpartition("}")[0])

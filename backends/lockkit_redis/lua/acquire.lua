@@ -1,0 +1,67 @@
+settle()
+local claim = seen and load(token)
+
+local function append(state, deadline)
+  local last = seen and call('ZRANGE', q, -1, -1, 'WITHSCORES')[2]
+  local fence = put(state, deadline, last and tonumber(last) or 0)
+  keep()
+  return fence
+end
+
+-- When the next in line should ask again, because nobody announces an expiry: the nearest deadline of those in the way.
+local function ask_again_at(fits)
+  local nearest
+  for _, pair in ipairs(fits) do
+    local deadline = deadline_of(pair[1])
+    if not nearest or deadline < nearest then nearest = deadline end
+  end
+  return nearest and whole(nearest) or false
+end
+
+local function queued(fits, head_capacity, own_capacity)
+  local place = call('ZRANK', q, token)
+  if own_capacity == head_capacity then head_capacity = capacity end -- what the caller said, whatever resize made of it
+  return { 'Q', whole(now), place, place <= #fits and ask_again_at(fits), head_capacity, head(), call('ZSCORE', q, token) }
+end
+
+if not claim then
+  if not create then
+    local fits, head_capacity = prefix()
+    return { 'L', whole(now), (head_capacity and head_capacity < weight) and 'resized' or 'absent' }
+  end
+  if now > not_after or call('ZSCORE', g, token) then return { 'L', whole(now), 'late' } end
+  local fits, head_capacity, total, after = prefix()
+  if not seen then head_capacity = capacity end
+  if not crowd and not after and head_capacity == capacity and total + weight <= capacity then
+    return { 'G', whole(now), append('HELD', now + first) }
+  end
+  if not wait then return { 'B', whole(now), head_capacity, head() } end
+  append('WAITING', now + GRACE)
+  return queued(fits, head_capacity, capacity)
+end
+
+if create and not claim.replayed then
+  claim.replayed = true
+  save(token, claim)
+end
+if claim.evicted then return { 'L', whole(now), 'evicted' } end
+if claim.state == 'LINGERING' then return { 'L', whole(now), 'lingering' } end
+if claim.state == 'HELD' then
+  claim.renewed = now
+  save(token, claim, math.max(deadline_of(token), held_until(claim)))
+elseif claim.state == 'OFFERED' then
+  claim.state, claim.since, claim.renewed = 'HELD', now, now
+  save(token, claim, held_until(claim))
+elseif wait then
+  save(token, claim, now + GRACE)
+  keep()
+  local fits, head_capacity = prefix()
+  return queued(fits, head_capacity, claim.capacity)
+else
+  remove(token, claim)
+  offer()
+  local fits, head_capacity = prefix()
+  return { 'B', whole(now), head_capacity, head() }
+end
+keep()
+return { 'G', whole(now), whole(tonumber(call('ZSCORE', q, token))) }

@@ -1,0 +1,35 @@
+-- What stands in front of everything else in `acquire`: nobody is there, so it is granted, in as few commands as can be.
+--
+-- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
+--       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
+-- Answers: G now fence | Q now place ask_again_at capacity head fence | B now capacity head | L now why
+
+local token, flags, not_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local create, wait, replay = flags:byte(1) == 49, flags:byte(2) == 49, flags:byte(3) == 49
+local weight, capacity, first = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+-- Put the claim at the tail, with a fence above `least`, every one before, and the clock.
+local function put(state, deadline, least)
+  local fence = math.max(us, tonumber(call('GET', f) or 0) + 1, least + 1)
+  local shown, at, till = format('%.0f', fence), format('%.0f', now), format('%.0f', deadline + SLACK)
+  local marks = replay and '"replayed":true,' or ''
+  local stored = '{"v":1,"state":"' .. state .. '","since":' .. at .. ',"renewed":' .. at .. ',' .. marks .. ARGV[7]
+  call('ZADD', q, shown, token)
+  call('ZADD', d, format('%.0f', deadline), token)
+  if ARGV[9] == '' then
+    call('HSET', c, '@', at, token, stored, token .. ':owner', ARGV[8])
+  else
+    call('HSET', c, '@', at, token, stored, token .. ':owner', ARGV[8], token .. ':note', ARGV[9])
+  end
+  call('SET', f, shown, 'PX', KEPT)
+  if least == 0 then
+    call('PEXPIREAT', q, till)
+    call('PEXPIREAT', d, till)
+    call('PEXPIREAT', c, till)
+  end
+  return fence
+end
+
+if create and call('EXISTS', c) == 0 and now <= not_after and not call('ZSCORE', g, token) then
+  return { 'G', now, put('HELD', now + first, 0) }
+end

@@ -1,0 +1,24 @@
+-- ARGV: token, at once ('1' or '0'). Answers: MARKED deadline | REMOVED | ABSENT.
+settle()
+local token, at_once = ARGV[1], ARGV[2] == '1'
+local claim = seen and load(token)
+if not claim then return { 'ABSENT' } end
+if at_once or claim.state == 'WAITING' or claim.state == 'OFFERED' then
+  wake(token, claim) -- while it has a fence; it queues again
+  remove(token, claim)
+  bury(token)
+  offer()
+  keep()
+  return { 'REMOVED' }
+end
+local deadline = deadline_of(token)
+if claim.state == 'HELD' then
+  claim.evicted = true
+  local silent = claim.renewed + claim.ttl + claim.lock_delay
+  deadline = math.min(deadline, math.max(silent, claim.since + claim.min_hold))
+  save(token, claim, deadline)
+  local _, _, _, after = prefix()
+  if after then wake(after[1], after[2]) end
+end
+keep()
+return { 'MARKED', whole(deadline) }

@@ -1,0 +1,167 @@
+-- The queue of one name. This text stands in front of every script; nothing here is sent alone. (To define its functions
+-- takes the server longer than an uncontended acquire, so what is uncontended is dealt with before them.)
+--
+-- The rule is that of lockkit/queue.py: the holders are the longest prefix whose weights add up to at most the capacity
+-- of the first. Between two scripts no claim is WAITING that fits, unless somebody holds outside the prefix.
+
+local dirty = false -- claims came, went or changed since the prefix was last worked out
+local seen, crowd
+
+local function whole(number) return format('%.0f', number) end
+
+local function load(token)
+  local stored = call('HGET', c, token)
+  return stored and decode(stored)
+end
+
+local function save(token, claim, deadline)
+  call('HSET', c, token, encode(claim))
+  if deadline then call('ZADD', d, whole(deadline), token) end
+end
+
+local function deadline_of(token) return tonumber(call('ZSCORE', d, token)) end
+
+local function holding(claim) return claim.state == 'HELD' or claim.state == 'LINGERING' end
+
+-- A late copy of this token's create grants nothing for a minute.
+local function bury(token)
+  call('ZREMRANGEBYSCORE', g, '-inf', now)
+  call('ZADD', g, now + TOMBSTONE, token)
+  call('PEXPIRE', g, TOMBSTONE)
+end
+
+local function remove(token, claim)
+  call('ZREM', q, token)
+  call('ZREM', d, token)
+  call('HDEL', c, token, token .. ':owner', token .. ':note')
+  if claim.replayed then bury(token) end
+  dirty = true
+end
+
+-- Call visit(token, claim, place) for each claim from the front until it returns true.
+local function each(visit)
+  local place = 0
+  while true do
+    local tokens = call('ZRANGE', q, place, place + CHUNK - 1)
+    if #tokens == 0 then return end
+    local stored = call('HMGET', c, unpack(tokens))
+    for at, token in ipairs(tokens) do
+      if stored[at] and visit(token, decode(stored[at]), place) then return end
+      place = place + 1
+    end
+    if #tokens < CHUNK then return end
+  end
+end
+
+-- The claims of the prefix, their capacity and total weight, and the token and claim after it.
+local function prefix()
+  local fits, capacity, total, after = {}, nil, 0, nil
+  each(function(token, claim)
+    capacity = capacity or claim.capacity
+    if claim.capacity ~= capacity or total + claim.weight > capacity then
+      after = { token, claim }
+      return true
+    end
+    total = total + claim.weight
+    fits[#fits + 1] = { token, claim }
+  end)
+  return fits, capacity, total, after
+end
+
+-- Tell a claim's owner to ask: its fence, over the owner's channel.
+local function wake(token, claim)
+  if claim.wake and claim.wake ~= '' then
+    call(claim.sharded and 'SPUBLISH' or 'PUBLISH', claim.wake, whole(tonumber(call('ZSCORE', q, token))))
+  end
+end
+
+-- Whether somebody holds outside the prefix, as after a shrinking resize. Claims offered there wait again.
+local function look_outside(fits)
+  crowd = false
+  each(function(token, claim, place)
+    if place < #fits then return end
+    if holding(claim) then
+      crowd = true
+    elseif claim.state == 'OFFERED' then
+      claim.state = 'WAITING'
+      save(token, claim, now + GRACE)
+    end
+  end)
+  if crowd then call('HSET', c, '@crowd', '1') else call('HDEL', c, '@crowd') end
+end
+
+local function offer()
+  dirty = false
+  if call('EXISTS', q) == 0 then
+    call('DEL', c)
+    seen = nil
+    return
+  end
+  local fits = prefix()
+  if crowd then look_outside(fits) end
+  for _, pair in ipairs(fits) do
+    local token, claim = pair[1], pair[2]
+    if crowd and claim.state == 'OFFERED' then
+      claim.state = 'WAITING'
+      save(token, claim, now + GRACE)
+    elseif not crowd and claim.state == 'WAITING' then
+      claim.state = 'OFFERED'
+      save(token, claim, now + GRACE)
+      wake(token, claim)
+    end
+  end
+end
+
+-- Until when a claim that is HELD now blocks: to now + ttl within max_hold, + lock_delay, past min_hold.
+local function held_until(claim)
+  local ends = now + claim.ttl
+  if claim.max_hold then ends = math.min(ends, claim.since + claim.max_hold) end
+  return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
+end
+
+-- The clock has gone back: no claim may last longer than was asked for it.
+local function clamp()
+  each(function(token, claim)
+    local latest = now + GRACE
+    claim.since = math.min(claim.since, now)
+    claim.renewed = math.min(claim.renewed, now)
+    if claim.state == 'HELD' then
+      latest = math.max(now + claim.ttl + claim.lock_delay, claim.since + claim.min_hold)
+    elseif claim.state == 'LINGERING' then
+      latest = now + math.max(claim.min_hold, claim.lock_delay)
+    end
+    save(token, claim, math.min(deadline_of(token), latest))
+  end)
+end
+
+-- Remove what has lapsed, wherever it stands, and offer what newly fits. Every script begins with this.
+local function settle()
+  local marks = call('HMGET', c, '@', '@crowd')
+  seen, crowd = marks[1], marks[2] and true or false
+  if not seen then return end
+  if tonumber(seen) > now then clamp() end
+  for _, token in ipairs(call('ZRANGEBYSCORE', d, '-inf', now)) do
+    remove(token, load(token) or {})
+  end
+  if dirty then offer() end
+end
+
+-- What the keys need to live as long as the longest of the claims. Every script that leaves claims ends with this.
+local function keep()
+  local last = call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
+  if not last then return end
+  local till = whole(tonumber(last) + SLACK)
+  call('HSET', c, '@', whole(now))
+  call('PEXPIREAT', q, till)
+  call('PEXPIREAT', d, till)
+  call('PEXPIREAT', c, till)
+end
+
+-- The first claim, for those who want to know who is in the way.
+local function head()
+  local first = call('ZRANGE', q, 0, 0, 'WITHSCORES')
+  local token = first[1]
+  if not token then return false end
+  local stored = call('HMGET', c, token, token .. ':owner')
+  return { token, first[2], call('ZSCORE', d, token), stored[1], stored[2] }
+end

@@ -1,0 +1,6 @@
+-- KEYS: the record. ARGV: version it must have (0: none), the record as it shall be, as JSON. Answers: 1, or the record there.
+local stored = redis.call('GET', KEYS[1])
+local version = stored and cjson.decode(stored).version or 0
+if version ~= tonumber(ARGV[1]) then return stored end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1

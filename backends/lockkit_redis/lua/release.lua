@@ -1,0 +1,22 @@
+settle()
+local claim = seen and load(token)
+if tombstone then bury(token) end
+if not claim then return 0 end
+if claim.state == 'LINGERING' then return 1 end
+if claim.state == 'HELD' then
+  local till = claim.since + claim.min_hold
+  if not graceful or claim.evicted then till = math.max(till, now + claim.lock_delay) end
+  till = math.min(till, deadline_of(token))
+  if till > now then
+    claim.state = 'LINGERING'
+    save(token, claim, till)
+    local _, _, _, after = prefix()
+    if after then wake(after[1], after[2]) end -- it sleeps until the old deadline
+    keep()
+    return 1
+  end
+end
+remove(token, claim)
+offer()
+keep()
+return 1

@@ -1,0 +1,17 @@
+-- What stands in front of everything else in `release`: nobody else is there, nothing goes on blocking and nothing may still
+-- be under way.
+--
+-- ARGV: token, graceful, tombstone ('1' or '0' each). Answers: 1 if the claim was there, else 0.
+
+local token, graceful, tombstone = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
+
+if graceful and not tombstone and call('ZCARD', q) == 1 then
+  local stored, deadline = call('HGET', c, token), call('ZSCORE', d, token)
+  if stored and tonumber(deadline) > now then
+    local claim = decode(stored)
+    if claim.state == 'HELD' and not claim.replayed and not claim.evicted and claim.since + claim.min_hold <= now then
+      call('DEL', q, d, c)
+      return 1
+    end
+  end
+end

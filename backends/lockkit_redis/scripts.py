@@ -1,0 +1,72 @@
+"""The Lua scripts: sent by their digest, and whole where the server does not know them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+import redis.exceptions as theirs
+
+from lockkit_redis.wire import Wire, pack
+
+__all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
+
+
+def _text(name: str) -> str:
+    return files("lockkit_redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+_HEADER, _QUEUE = _text("header"), _text("queue")
+
+
+class Script:
+    """One script: the header, what is dealt with first, the functions of the queue, the rest.
+
+    Attributes:
+        text: What the server runs.
+        sha: Its digest, by which the server knows it.
+    """
+
+    def __init__(self, name: str, *, first: str = "", queue: bool = True) -> None:
+        self.text = _HEADER + first + _QUEUE + _text(name) if queue else _text(name)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def head(self, keys: tuple[str, ...], count: int) -> bytes:
+        """The beginning of the command that runs it with ``count`` arguments: packed once, used often."""
+        words = pack("EVALSHA", self.sha, len(keys), *keys)
+        return b"*%d%b" % (3 + len(keys) + count, words[words.index(b"\r") :])
+
+    def packed(self, keys: tuple[str, ...], *words: str | bytes | int) -> bytes:
+        """The command that runs it, by its digest."""
+        return pack("EVALSHA", self.sha, len(keys), *keys, *words)
+
+    def run(self, wire: Wire, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
+        """Run it."""
+        return self.send(wire, budget, self.packed(keys, *words))
+
+    def send(self, wire: Wire, budget: float, packed: bytes) -> Any:
+        """Run what was packed."""
+        try:
+            return wire.call(packed, budget)
+        except theirs.NoScriptError:  # definite: nothing was executed
+            return wire.call(self.spelled_out(packed), budget)
+
+    def spelled_out(self, packed: bytes) -> bytes:
+        """The same command with the script's text, for a server that does not know it; afterwards it does."""
+        text = self.text.encode()
+        return packed.replace(
+            b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % self.sha.encode(),
+            b"$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (len(text), text),
+            1,
+        )
+
+
+ACQUIRE = Script("acquire", first=_text("acquire_first"))
+RENEW = Script("renew")
+EXTEND = Script("extend")
+RELEASE = Script("release", first=_text("release_first"))
+EVICT = Script("evict")
+RESIZE = Script("resize")
+ANNOTATE = Script("annotate")
+RECORD = Script("record", queue=False)

@@ -1,0 +1,66 @@
+"""What a lock says of itself, packed once: the part of each acquire that never changes."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from lockkit.spi import Terms
+from lockkit_redis.keys import Keys
+from lockkit_redis.scripts import ACQUIRE, RELEASE
+from lockkit_redis.wire import pack
+
+__all__ = ["Stated", "millis"]
+
+
+def millis(seconds: float) -> int:
+    """Seconds as whole milliseconds, the store's unit."""
+    return round(seconds * 1000)
+
+
+class Stated(NamedTuple):
+    """Terms in the units of the store.
+
+    Attributes:
+        head, tail: What stands before and after the changing words of an acquire without a note.
+        release: What stands before those of a release.
+    """
+
+    terms: Terms
+    keys: Keys
+    head: bytes
+    tail: bytes
+    release: bytes
+
+    @classmethod
+    def of(cls, namespace: str, terms: Terms, channel: str) -> Stated:
+        """These terms."""
+        ttl, delay, least = millis(terms.ttl), millis(terms.lock_delay), millis(terms.min_hold)
+        longest = None if terms.max_hold is None else millis(terms.max_hold)
+        ends = ttl if longest is None else min(ttl, longest)
+        state = {
+            "kind": terms.kind,
+            "weight": terms.weight,
+            "capacity": terms.capacity,
+            "ttl": ttl,
+            "min_hold": least,
+            "lock_delay": delay,
+            "wake": channel,
+        }
+        if longest is not None:
+            state["max_hold"] = longest
+        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
+        keys = Keys.of(namespace, terms.name)
+        # The time from the grant to the first deadline; the state without its opening brace and what changes.
+        words = (terms.weight, terms.capacity, max(ends + delay, least), _json(state)[1:], _json(owner))
+        return cls(
+            terms,
+            keys,
+            ACQUIRE.head(keys[:5], 9),
+            pack(*words).partition(b"\r\n")[2],
+            RELEASE.head(keys[:5], 3),
+        )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,163 @@
+"""One subscriber for all waiters of a client: its channel says the fence of the claim whose turn it may be.
+
+A wake is only advice. Whatever may have been missed (before the subscription stood, while the connection was down) is
+made up for by a look at every waiter's claim once it stands; a message that comes before its waiter is registered is kept
+for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis.exceptions as theirs
+
+from lockkit.spi import Refused, Unknown
+from lockkit_redis.wire import Wire, pack
+
+__all__ = ["Wakes"]
+
+_log = logging.getLogger("lockkit.redis")
+_PATIENCE = 2.0
+_PING = 10.0
+"""Seconds of silence after which the connection is asked whether it lives."""
+_KEPT = 1024
+
+
+class _Watch:
+    """One waiter."""
+
+    __slots__ = ("_fence", "_wakes", "token", "wake", "where")
+
+    def __init__(self, wakes: Wakes, fence: bytes, where: str, token: str, wake: Callable[[], None]) -> None:
+        self._wakes = wakes
+        self._fence = fence
+        self.where = where
+        self.token = token
+        self.wake = wake
+
+    def close(self) -> None:
+        """Stop."""
+        self._wakes.forget(self._fence, self)
+
+
+class Wakes:
+    """The subscriber thread, started with the first waiter."""
+
+    def __init__(self, wire: Wire, channel: str) -> None:
+        self._wire = wire
+        self._channel = channel
+        self._mutex = threading.RLock()
+        self._watches: dict[bytes, _Watch] = {}
+        self._early: dict[bytes, None] = {}
+        self._standing = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._connection: Any = None
+
+    def watch(self, fence: str, where: str, token: str, wake: Callable[[], None]) -> _Watch:
+        """Call ``wake`` when a claim is told to ask, or when that was missed.
+
+        Args:
+            fence: Its fence, by which it is called.
+            where: The key of the claims of its name.
+            token: Its token.
+            wake: Called from any thread.
+        """
+        key = fence.encode()
+        watch = _Watch(self, key, where, token, wake)
+        with self._mutex:
+            self._watches[key] = watch
+            missed = self._early.pop(key, self) is None
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
+                self._thread.start()
+        if missed:
+            wake()
+        return watch
+
+    def forget(self, fence: bytes, watch: _Watch) -> None:
+        """Its waiter has gone."""
+        with self._mutex:
+            if self._watches.get(fence) is watch:
+                del self._watches[fence]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        connection = self._connection
+        sock = getattr(connection, "_sock", None)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
+            except OSError:
+                pass
+
+    def _run(self) -> None:
+        pause = 0.05
+        while not self._closed:
+            try:
+                self._listen()
+                pause = 0.05
+            except (Refused, theirs.RedisError, OSError, AttributeError) as error:
+                if not self._closed:
+                    _log.debug("the subscription to %s ended: %s", self._wire.where, error)
+            connection, self._connection = self._connection, None
+            self._standing = False
+            if connection is not None:
+                self._wire.drop(connection)
+            if not self._closed:
+                time.sleep(pause)  # the poll cap covers it
+                pause = min(2 * pause, 1.0)
+
+    def _listen(self) -> None:
+        connection = self._connection = self._wire.connect(_PATIENCE)
+        connection._sock.settimeout(_PING)  # noqa: SLF001
+        connection.send_packed_command((pack("SUBSCRIBE", self._channel),), check_health=False)
+        silent = 0
+        while not self._closed:
+            try:
+                message = connection.read_response(disconnect_on_error=False)
+            except theirs.TimeoutError:
+                silent += 1
+                if silent > 1:  # it did not even answer the last PING: a link that is half open
+                    raise
+                connection.send_packed_command((pack("PING"),), check_health=False)
+                continue
+            silent = 0
+            if isinstance(message, list):
+                self._heard(message)
+
+    def _make_up(self, watches: list[_Watch]) -> None:
+        """Wake those who do not simply wait any more."""
+        if not watches:
+            return
+        packed = b"".join(pack("HGET", watch.where, watch.token) for watch in watches)
+        try:
+            states = self._wire.row(packed, _PATIENCE, len(watches))
+        except (Refused, Unknown):
+            states = [None] * len(watches)
+        for watch, state in zip(watches, states, strict=True):
+            if not isinstance(state, bytes) or b'"WAITING"' not in state:
+                watch.wake()
+
+    def _heard(self, message: list[Any]) -> None:
+        kind = message[0]
+        if kind == b"subscribe":
+            with self._mutex:
+                everybody = list(self._watches.values())
+                self._standing = True
+            self._make_up(everybody)
+        elif kind == b"message":
+            with self._mutex:
+                found = self._watches.get(message[2])
+                if found is None:
+                    self._early[message[2]] = None
+                    while len(self._early) > _KEPT:
+                        del self._early[next(iter(self._early))]
+            if found is not None:
+                found.wake()

@@ -1,0 +1,210 @@
+"""Connections: packed commands out, replies in, each within its budget.
+
+A connection is used by one call at a time and goes back to the free ones only when every request on it was answered. One
+with an unanswered request is closed with a reset, so that what still lies in this host's buffers is thrown away and no
+later caller reads an answer that is not its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+import redis.exceptions as theirs
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from lockkit_redis.address import Address
+from lockkit_redis.failures import not_connected, refused_at_login, replied, unanswered
+
+__all__ = ["Connection", "Wire", "pack"]
+
+_IDLE = 1.0
+"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
+_RESET = struct.pack("ii", 1, 0)
+_LEAST = 0.005
+
+Connection = Any
+"""One of redis-py's connection objects."""
+
+
+def pack(*words: str | bytes | int) -> bytes:
+    """A command in the protocol of Redis (RESP)."""
+    pieces = [b"*%d\r\n" % len(words)]
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(pieces)
+
+
+class Wire:
+    """The connections of one store to one server.
+
+    Args:
+        address: The server.
+        greeted: Is given each new connection and its age-zero answer to TIME, (seconds, microseconds).
+    """
+
+    def __init__(self, address: Address, name: str, greeted: Callable[[Sequence[Any]], None]) -> None:
+        self.where = address.shown
+        self._address = address
+        self._name = name
+        self._greeted = greeted
+        self._free: list[tuple[Connection, float]] = []
+        self._closed = False
+
+    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
+        """Send ``count`` commands packed in a row, and read their answers, error replies among them.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_redis.failures`.
+        """
+        return self._call(packed, budget, count)  # type: ignore[no-any-return]
+
+    def call(self, packed: bytes, budget: float) -> Any:
+        """Send one packed command and read its answer.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_redis.failures`.
+            redis.exceptions.NoScriptError: The server does not know the script (any more).
+        """
+        return self._call(packed, budget, 0)
+
+    def _call(self, packed: bytes, budget: float, count: int) -> Any:
+        end = time.monotonic() + budget
+        connection = self._take(budget)
+        try:
+            connection._sock.settimeout(max(end - time.monotonic(), _LEAST))  # noqa: SLF001
+            connection.send_packed_command((packed,), check_health=False)
+            if count == 0:
+                answer = connection.read_response()
+            else:
+                answer = [self._read(connection) for _ in range(count)]
+        except theirs.NoScriptError:
+            self._give(connection)
+            raise
+        except theirs.ResponseError as error:
+            self._give(connection)
+            raise replied(error, self.where) from error
+        except (
+            theirs.BusyLoadingError,
+            theirs.AuthenticationError,
+        ) as error:  # replies, though called connection errors
+            self.drop(connection)
+            raise replied(error, self.where) from error
+        except (theirs.RedisError, OSError) as error:
+            self.drop(connection)
+            raise unanswered(error, self.where) from error
+        except BaseException:
+            self.drop(connection)
+            raise
+        self._give(connection)
+        return answer
+
+    @staticmethod
+    def _read(connection: Connection) -> Any:
+        try:
+            return connection.read_response()
+        except theirs.ResponseError as error:
+            return error
+
+    def connect(self, budget: float) -> Connection:
+        """A new connection, logged in.
+
+        Raises:
+            Refused: There is none to be had.
+        """
+        connection = self._make(max(budget, _LEAST))
+        try:
+            connection.connect()
+            connection.send_packed_command((_TIME,), check_health=False)
+            self._greeted(connection.read_response())
+        except (theirs.ResponseError, theirs.AuthenticationError, theirs.BusyLoadingError) as error:
+            self.drop(connection)
+            raise refused_at_login(error, self.where) from error
+        except (theirs.RedisError, OSError) as error:
+            self.drop(connection)
+            raise refused_at_login(error, self.where) from error
+        except BaseException:
+            self.drop(connection)
+            raise
+        return connection
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection with a reset."""
+        sock = connection._sock  # noqa: SLF001
+        try:
+            if sock is not None and connection.pid == os.getpid():
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.close()
+                connection._sock = None  # noqa: SLF001 (else redis-py says goodbye on it)
+            connection.disconnect()
+        except (OSError, theirs.RedisError):
+            pass
+
+    def another(self) -> Wire:
+        """The same server over connections of its own."""
+        return Wire(self._address, self._name, self._greeted)
+
+    def close(self) -> None:
+        """Close the free connections; those in use follow when their call ends."""
+        self._closed = True
+        while self._free:
+            try:
+                connection, _ = self._free.pop()
+            except IndexError:
+                return
+            try:
+                connection.disconnect()
+            except (OSError, theirs.RedisError):
+                pass
+
+    def _take(self, budget: float) -> Connection:
+        while not self._closed:
+            try:
+                connection, since = self._free.pop()
+            except IndexError:
+                return self.connect(budget)
+            try:
+                if time.monotonic() - since < _IDLE or not connection.can_read(0):
+                    return connection
+            except (theirs.RedisError, OSError):
+                pass
+            self.drop(connection)
+        raise not_connected(RuntimeError("this store is closed"), self.where)
+
+    def _give(self, connection: Connection) -> None:
+        self._free.append((connection, time.monotonic()))
+        if self._closed:
+            self.close()
+
+    def _make(self, timeout: float) -> Connection:
+        address = self._address
+        common: dict[str, Any] = {
+            "db": address.db,
+            "username": address.user,
+            "password": address.password,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": self._name,
+            "protocol": 2,
+        }
+        kind: Any = redis.Connection
+        if address.socket is not None:
+            kind, common["path"] = redis.UnixDomainSocketConnection, address.socket
+        else:
+            common |= {"host": address.host, "port": address.port}
+        if address.tls is not None:
+            kind = redis.SSLConnection
+            common |= address.tls
+        return kind(**common)
+
+
+_TIME = pack("TIME")
