@@ -429,8 +429,9 @@ def test_one_that_raises_is_reported_and_skipped():
 @pytest.mark.parametrize("scheme", [scheme for scheme, own in SCHEMES.items() if own.extra])
 def test_a_missing_plugin_says_what_to_install(monkeypatch, scheme):
     monkeypatch.setattr(manager, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, SCHEMES[scheme].module, raising=False)
     with pytest.raises(ConfigError) as raised:
-        PluginManager(discover=installed()).backend(f"{scheme}://host")
+        build().backend(f"{scheme}://host")
     assert raised.value.hint.endswith(f'pip install --upgrade "lockkit[{SCHEMES[scheme].extra}]"')
     assert SCHEMES[scheme].module in str(raised.value)
 
