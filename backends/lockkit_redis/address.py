@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
 from lockkit.settings import redact
@@ -17,32 +18,42 @@ _TLS = {
     "cert_file": "ssl_certfile",
     "key_file": "ssl_keyfile",
 }
-_OPTIONS = (*_TLS, "db", "min_replicas")
+_COMMON = ("db", "min_replicas", *_TLS)
+_OPTIONS = {"redis+sentinel": (*_COMMON, "tls", "sentinel_user", "sentinel_password")}
+_SECURE = ("rediss", "valkeys")
+_PORTS = {"redis+sentinel": 26379}
 
 
 class Address(NamedTuple):
-    """A server and how to talk to it.
+    """A server, or who knows where it is, and how to talk to it.
 
     Attributes:
         shown: The URL without secrets.
+        hosts: Host and port of the server; for Sentinel, of the sentinels.
         socket: A path, for a Unix socket.
+        service: What the sentinels call the primary; None without Sentinel.
+        sentinel: User and password for the sentinels.
         tls: Keyword arguments for redis-py's TLS connection; None for none.
         min_replicas: How many replicas must confirm an acquire.
     """
 
     shown: str
-    host: str
-    port: int
+    hosts: tuple[tuple[str, int], ...]
     socket: str | None
+    service: str | None
     db: int
     user: str | None
     password: str | None
+    sentinel: tuple[str | None, str | None]
     tls: dict[str, Any] | None
     min_replicas: int
 
 
 def parse(url: str) -> Address:
-    """Read ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS) or ``unix:///path``.
+    """Read a URL.
+
+    ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS), ``unix:///path``, and
+    ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]``.
 
     Raises:
         ConfigError: It is none of these, or has an option that does not exist; the error says what is allowed.
@@ -50,46 +61,74 @@ def parse(url: str) -> Address:
     shown = redact(url)
     try:
         parts = urlsplit(url)
-        port = parts.port or 6379
     except ValueError as error:
         raise ConfigError(f"not a Redis URL: {shown}: {error}", hint=_USAGE) from None
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(options.keys() - set(_OPTIONS))
-    if unknown or parts.fragment:
-        raise ConfigError(
-            f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
-            hint=f"the options: {', '.join(_OPTIONS)}",
-        )
-    secure = parts.scheme in ("rediss", "valkeys")
-    path, socket = parts.path, None
-    if parts.scheme == "unix":
-        if parts.hostname or not path.startswith("/"):
+    scheme = parts.scheme
+    options = _options(parts, shown)
+    login, _, places = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    path = unquote(parts.path)
+    socket = service = None
+    if scheme == "unix":
+        if places or not path.startswith("/"):
             raise ConfigError(
                 f"{shown}: a socket is named by its absolute path", hint="unix:///run/redis.sock?db=0"
             )
-        path, socket = "", unquote(path)
-    tls = {theirs: _file(options[ours], ours, shown) for ours, theirs in _TLS.items() if ours in options}
-    if tls and not secure:
-        raise ConfigError(
-            f"{shown}: {', '.join(sorted(set(_TLS) & set(options)))} needs TLS", hint="write rediss://"
-        )
-    database = path.strip("/") or options.get("db", "0")
-    if path.strip("/") and "db" in options:
+        path, socket = "", path
+    elif scheme == "redis+sentinel":
+        service, _, path = path.strip("/").partition("/")
+        if not service:
+            raise ConfigError(
+                f"{shown}: which service?", hint="redis+sentinel://host1,host2,host3/mymaster/0"
+            )
+    database = path.strip("/")
+    if database and "db" in options:
         raise ConfigError(f"{shown}: the database is named twice", hint="write /0 or ?db=0, not both")
     return Address(
         shown=shown,
-        host=parts.hostname or "localhost",
-        port=port,
+        hosts=tuple(_place(each, _PORTS.get(scheme, 6379), shown) for each in places.split(",")),
         socket=socket,
-        db=_number(database, "the database", shown),
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password is not None else None,
-        tls=tls if secure else None,
+        service=service,
+        db=_number(database or options.get("db", "0"), "the database", shown),
+        user=unquote(user) or None,
+        password=unquote(password) if colon else None,
+        sentinel=(options.get("sentinel_user"), options.get("sentinel_password")),
+        tls=_tls(options, shown, secure=scheme in _SECURE or options.get("tls") == "yes"),
         min_replicas=_number(options.get("min_replicas", "0"), "min_replicas", shown),
     )
 
 
 _USAGE = "write redis://host:6379/0, rediss://host:6379/0 or unix:///run/redis.sock"
+
+
+def _options(parts: SplitResult, shown: str) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    allowed = _OPTIONS.get(parts.scheme, _COMMON)
+    unknown = sorted(options.keys() - set(allowed))
+    if unknown or parts.fragment:
+        raise ConfigError(
+            f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
+            hint=f"the options: {', '.join(allowed)}",
+        )
+    if options.get("tls", "yes") not in ("yes", "no"):
+        raise ConfigError(f"{shown}: tls is yes or no, not {options['tls']!r}")
+    return options
+
+
+def _tls(options: dict[str, str], shown: str, *, secure: bool) -> dict[str, Any] | None:
+    files = {theirs: _file(options[ours], ours, shown) for ours, theirs in _TLS.items() if ours in options}
+    if files and not secure:
+        given = ", ".join(sorted(set(_TLS) & set(options)))
+        raise ConfigError(f"{shown}: {given} needs TLS", hint="write rediss://, or tls=yes with Sentinel")
+    return files if secure else None
+
+
+def _place(text: str, port: int, shown: str) -> tuple[str, int]:
+    """``host``, ``host:port`` or ``[address]:port``."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::(\d{1,5}))?", text)
+    if match is None or int(match[3] or port) > 65535:
+        raise ConfigError(f"{shown}: not a host and port: {text!r}", hint=_USAGE)
+    return unquote(match[1] or match[2]) or "localhost", int(match[3] or port)
 
 
 def _number(text: str, what: str, shown: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit.errors import ConfigError
+from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import Capabilities, ClaimInfo, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.notes import merged, note_text
@@ -51,6 +51,8 @@ _INDEXED = 3_600_000
 _CHUNK = 500
 """Scripts in one pipelined batch of renewals."""
 _KNOWN = 1024
+_COPYING = 0.5
+"""Of an acquire's budget, what waiting for replicas may take."""
 _ROUNDS = 16
 
 
@@ -112,7 +114,9 @@ class RedisBackend:
             token.encode(), create, claim.wait, replay, not_after,
         )  # fmt: skip
         packed = b"".join((stated.head, words, stated.tail, note))
-        if self._indexed.get(terms.name, 0.0) > basis:
+        if self._min_replicas:
+            answer = self._acquire_and_copy(claim, packed, budget)
+        elif self._indexed.get(terms.name, 0.0) > basis:
             answer = scripts.ACQUIRE.send(self.wire, budget, packed)
         else:
             answer = self._acquire_and_index(terms.name, packed, budget)
@@ -147,6 +151,24 @@ class RedisBackend:
                 self._indexed.clear()
             self._indexed[name] = now + _INDEXED / 1000.0
         return answers[0]
+
+    def _acquire_and_copy(self, claim: Claim, packed: bytes, budget: float) -> Any:
+        """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
+        end = time.monotonic() + budget
+        wait = pack("WAIT", self._min_replicas, max(1, int(budget * _COPYING * 1000.0)))
+        answers = self.wire.row(packed + wait, budget, 2)
+        if isinstance(answers[0], theirs.NoScriptError):
+            answers = self.wire.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
+        for answer in answers:
+            if isinstance(answer, theirs.ResponseError):
+                raise replied(answer, self.wire.where) from answer
+        answer, copies = answers
+        if answer[0] == b"G" and copies < self._min_replicas:
+            left = max(end - time.monotonic(), 0.05)
+            self._release(self.wire, claim, left, graceful=True, tombstone=True)
+            text = f"{self.wire.where}: only {copies} of {self._min_replicas} replicas confirmed the lock"
+            raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
+        return answer
 
     def _known(self, terms: Terms) -> Stated:
         known = self._stated.get(id(terms))

@@ -124,6 +124,10 @@ class Wire:
             connection.connect()
             connection.send_packed_command((_TIME,), check_health=False)
             self._greeted(connection.read_response())
+            if self._address.service is not None:
+                connection.send_packed_command((_ROLE,), check_health=False)
+                if connection.read_response()[0] != b"master":
+                    raise theirs.ReadOnlyError("READONLY not promoted yet")
         except (theirs.ResponseError, theirs.AuthenticationError, theirs.BusyLoadingError) as error:
             self.drop(connection)
             raise refused_at_login(error, self.where) from error
@@ -155,6 +159,9 @@ class Wire:
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""
         self._closed = True
+        self._empty()
+
+    def _empty(self) -> None:
         while self._free:
             try:
                 connection, _ = self._free.pop()
@@ -186,25 +193,59 @@ class Wire:
 
     def _make(self, timeout: float) -> Connection:
         address = self._address
-        common: dict[str, Any] = {
-            "db": address.db,
-            "username": address.user,
-            "password": address.password,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "client_name": self._name,
-            "protocol": 2,
-        }
-        kind: Any = redis.Connection
         if address.socket is not None:
-            kind, common["path"] = redis.UnixDomainSocketConnection, address.socket
-        else:
-            common |= {"host": address.host, "port": address.port}
+            return self._prepare(timeout, path=address.socket)
+        host, port = self._primary(timeout) if address.service is not None else address.hosts[0]
+        return self._prepare(timeout, host=host, port=port)
+
+    def _prepare(self, timeout: float, **place: Any) -> Connection:
+        address = self._address
+        kind: Any = redis.UnixDomainSocketConnection if "path" in place else redis.Connection
         if address.tls is not None:
             kind = redis.SSLConnection
-            common |= address.tls
-        return kind(**common)
+            place |= address.tls
+        login = {"db": address.db, "username": address.user, "password": address.password}
+        return kind(**(_common(timeout) | login | {"client_name": self._name} | place))
+
+    def _primary(self, budget: float) -> tuple[str, int]:
+        """Where the primary is, as the first sentinel says that knows.
+
+        Raises:
+            Refused: None knows, or none answers.
+        """
+        hosts, service = self._address.hosts, str(self._address.service)
+        end = time.monotonic() + budget
+        problems: list[str] = []
+        for left, (host, port) in zip(range(len(hosts), 0, -1), hosts, strict=True):
+            user, password = self._address.sentinel
+            timeout = max((end - time.monotonic()) / (left + 1), _LEAST)
+            tls = self._address.tls
+            kind: Any = redis.Connection if tls is None else redis.SSLConnection
+            login = {"host": host, "port": port, "username": user, "password": password}
+            connection = kind(**(_common(timeout) | login | (tls or {})))
+            try:
+                connection.connect()
+                asked = pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+                connection.send_packed_command((asked,), check_health=False)
+                found = connection.read_response()
+            except (theirs.RedisError, OSError) as error:
+                problems.append(f"{host}:{port}: {str(error).partition(chr(10))[0]}")
+                continue
+            finally:
+                self.drop(connection)
+            if found:
+                return found[0].decode(), int(found[1])
+            problems.append(f"{host}:{port} knows no {service!r}")
+        raise not_connected(RuntimeError("; ".join(problems)), self.where)
 
 
-_TIME = pack("TIME")
+def _common(timeout: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+
+
+_TIME, _ROLE = pack("TIME"), pack("ROLE")
