@@ -1,0 +1,211 @@
+"""A server's process: started in a folder of its own, stopped by pid, and never left behind."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lockkit.testing.servers import minder
+
+__all__ = [
+    "ServerFailed",
+    "ServerMissing",
+    "ServerProcess",
+    "find_program",
+    "free_port",
+    "scratch_folder",
+    "until",
+]
+
+PATIENCE = 15.0
+"""Seconds for a server to start, stop or agree with others."""
+
+
+class ServerMissing(RuntimeError):
+    """A program is not installed."""
+
+
+class ServerFailed(RuntimeError):
+    """A server did not start, or did not do what was asked; with the end of its log."""
+
+
+def find_program(*names: str) -> str:
+    """The first of these programs that is installed.
+
+    Raises:
+        ServerMissing: None is.
+    """
+    # Debian keeps some servers out of a user's PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    for name in names:
+        if found := shutil.which(name, path=path):
+            return found
+    raise ServerMissing(f"{' or '.join(names)} is not installed; run: make servers")
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment. Somebody may in the next: be ready to try another."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def scratch_folder(kind: str) -> Path:
+    """A new folder that only this user can enter; short, because it holds sockets."""
+    return Path(tempfile.mkdtemp(prefix=f"lockkit-{kind}-"))
+
+
+def until(what: Callable[[], object], why: str, seconds: float = PATIENCE) -> None:
+    """Wait for something that nobody announces.
+
+    Raises:
+        ServerFailed: It did not come true in time.
+    """
+    end = time.monotonic() + seconds
+    pause = itertools.chain([0.002, 0.005, 0.01], itertools.repeat(0.02))
+    while not what():
+        if time.monotonic() > end:
+            raise ServerFailed(f"not within {seconds:g} s: {why}")
+        time.sleep(next(pause))
+
+
+class ServerProcess:
+    """One program in a folder. It dies with this process, however that ends, and the folder goes with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its pid.
+
+        Raises:
+            ServerFailed: It does not run.
+        """
+        if self._running is None:
+            raise ServerFailed(f"the server in {self.folder} is not running")
+        return self._running.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
+    def start(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        """Start it; what it prints is appended to its log."""
+        assert self._running is None, "it is running"
+        with self.log.open("ab") as log:
+            # In a session of its own: a Ctrl-C at the terminal is for the tests, which then stop it.
+            self._running = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _watch.add(self._running, self.folder)
+
+    def stop(self, patience: float = 5.0) -> None:
+        """End it with SIGTERM, and with SIGKILL if it takes too long or is paused."""
+        self._end(signal.SIGTERM, patience)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash or a power cut would."""
+        self._end(signal.SIGKILL, PATIENCE)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        if self._running is not None:
+            self._running.send_signal(number)
+
+    def remove(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def _end(self, number: int, patience: float) -> None:
+        running = self._running
+        if running is None:
+            return
+        running.send_signal(number)
+        try:
+            running.wait(patience)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+        self._running = None
+        _watch.drop(running.pid)
+
+
+class _Watch:
+    """What to end when this process ends: by itself if it can, by the minder if it was killed."""
+
+    def __init__(self) -> None:
+        self._servers: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
+        self._minder: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._mutex = threading.Lock()
+
+    def add(self, server: subprocess.Popen[bytes], folder: Path) -> None:
+        with self._mutex:
+            if (
+                self._owner != os.getpid()
+            ):  # the first, or the first of a forked child: others' servers stay theirs
+                self._servers, self._owner = {}, os.getpid()
+                self._minder = self._hire()
+                atexit.register(self._leave, self._owner)
+            self._servers[server.pid] = server, folder
+            self._tell(f"+{server.pid} {folder}\n")
+
+    def drop(self, pid: int) -> None:
+        with self._mutex:
+            if self._owner == os.getpid() and pid in self._servers:
+                del self._servers[pid]
+                self._tell(f"-{pid}\n")
+
+    def _hire(self) -> subprocess.Popen[bytes] | None:
+        if not hasattr(os, "pidfd_open"):
+            return None  # not Linux: a killed test process leaves its servers behind
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", minder.__file__, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def _tell(self, order: str) -> None:
+        if self._minder is not None and self._minder.stdin is not None:
+            self._minder.stdin.write(order.encode())
+            self._minder.stdin.flush()
+
+    def _leave(self, owner: int) -> None:
+        if owner != os.getpid():
+            return
+        for server, _ in self._servers.values():
+            server.kill()
+        for server, folder in self._servers.values():
+            server.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._minder is not None:
+            self._minder.communicate()
+
+
+_watch = _Watch()

@@ -1,0 +1,297 @@
+"""A private Redis or Valkey server."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.clock import ServerClock
+from lockkit.testing.servers.processes import (
+    ServerFailed,
+    ServerProcess,
+    find_program,
+    free_port,
+    scratch_folder,
+    until,
+)
+
+__all__ = ["RedisServer"]
+
+
+class RedisServer:
+    """One server on 127.0.0.1 and on a unix socket, in a temporary folder, without persistence.
+
+    Starts when made; a context manager that stops it and removes its folder::
+
+        with RedisServer(databases=4, user="guest on >secret ~* +@read") as server:
+            server.cli("SET", "key", "value")
+            connect(server.url(db=1, user="guest", password="secret"))
+
+    Attributes:
+        host: 127.0.0.1.
+        port: Stays the same through every restart.
+        socket: Path of the unix socket.
+        certificates: With ``tls``, what clients need; None without.
+        clock: The clock it was started on, if it is not the machine's.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        *,
+        program: str | None = None,
+        tls: bool = False,
+        clock: bool | ServerClock = False,
+        login: tuple[str, str] | None = None,
+        as_sentinel: bool = False,
+        **lines: str | int | Sequence[str],
+    ) -> None:
+        """Start one.
+
+        Args:
+            program: ``redis-server`` or ``valkey-server``; by default the first that is installed.
+            tls: The port speaks TLS only, and wants a client's certificate (``tls_auth_clients="optional"`` does not).
+            clock: Give it a clock of its own, or this one.
+            login: User and password for :meth:`cli`, where the default user may not do everything.
+            as_sentinel: It is a sentinel, told what to watch by ``sentinel=["monitor ...", ...]``.
+            lines: Further lines of its configuration, ``-`` written as ``_``; several of a kind in a list.
+
+        Raises:
+            ServerMissing: A program is not installed.
+            ServerFailed: It did not start.
+        """
+        self.program = find_program(program) if program else find_program("redis-server", "valkey-server")
+        self.folder = scratch_folder("redis")
+        self.socket = self.folder / "socket"
+        self.port = 0
+        self._process = ServerProcess(self.folder)
+        self._mode = ["--sentinel"] if as_sentinel else []
+        self._login = login
+        self._lines = lines
+        self._client: Any = None
+        try:
+            self.certificates = Certificates(self.folder) if tls else None
+            self.clock = ServerClock(self.folder) if clock is True else clock or None
+            self._start_somewhere()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RedisServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- where it is
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
+    @property
+    def log(self) -> str:
+        """The end of what it has logged."""
+        return self._process.last_words()
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
+        """Its URL over TCP; ``rediss:`` with TLS, the files of which the client is told otherwise."""
+        scheme = "rediss" if self.certificates else "redis"
+        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
+        return f"{scheme}://{login}{self.address}/{db}"
+
+    def socket_url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
+        """Its URL over the unix socket."""
+        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
+        return f"unix://{login}{quote(str(self.socket))}?db={db}"
+
+    # -- what happens to it
+
+    def stop(self) -> None:
+        """Shut it down (SIGTERM), or kill it if it does not. The folder stays."""
+        self._hang_up()
+        self._process.signal(signal.SIGCONT)
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Let it crash."""
+        self._hang_up()
+        self._process.kill()
+
+    def start(self) -> None:
+        """Start it again where it was.
+
+        Raises:
+            ServerFailed: It did not start; somebody may have taken its port.
+        """
+        self._launch()
+
+    def restart(self, *, lose_data: bool) -> None:
+        """Start it again on the same port, with its data or empty.
+
+        Without ``lose_data`` a server that runs saves first; of one that was killed there is what its configuration
+        made it write.
+        """
+        if lose_data:
+            self.kill()
+            (self.folder / "dump.rdb").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        elif self.alive:
+            self.cli("SAVE")
+            self.stop()
+        self._launch()
+        if "save" not in self._lines:
+            (self.folder / "dump.rdb").unlink(missing_ok=True)  # or it would be back after the next crash
+
+    def pause(self) -> None:
+        """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self._hang_up()
+        self._process.remove()
+
+    # -- what it knows
+
+    def cli(self, *words: str | bytes | int | float, db: int = 0) -> Any:
+        """Send one command over the unix socket and return the answer as it came: bytes, int, list or None.
+
+        Raises:
+            redis.RedisError: It refused, or does not answer within seconds.
+        """
+        if self._client is None:
+            self._client = self.connect()
+        if db:
+            with self.connect(db=db) as other:
+                return other.execute_command(*words)
+        return self._client.execute_command(*words)
+
+    def connect(self, db: int = 0) -> Any:
+        """A plain ``redis.Redis`` over the unix socket, not the backend under test. Close it.
+
+        Not said in its type: some versions of redis-py have typed ``execute_command``, others have not.
+        """
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        user, password = self._login or (None, None)
+        client = redis.Redis(
+            unix_socket_path=str(self.socket),
+            db=db,
+            username=user,
+            password=password,
+            protocol=2,
+            socket_timeout=5.0,
+            retry=Retry(NoBackoff(), 0),
+        )
+        client.response_callbacks.clear()
+        return client
+
+    def time(self) -> float:
+        """Its TIME, in seconds since the epoch."""
+        seconds, micros = self.cli("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    # -- how it starts
+
+    def _start_somewhere(self) -> None:
+        for _ in range(10):
+            self.port = free_port()
+            try:
+                self._launch()
+                return
+            except ServerFailed:
+                if "Address already in use" not in self.log and "bind" not in self.log:
+                    raise
+                self._process.log.unlink()
+        raise ServerFailed("no free port in ten attempts")
+
+    def _launch(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        if not (
+            self._mode and self._config.exists()
+        ):  # a sentinel keeps what it has learned in its configuration
+            self._config.write_text(self._configuration())
+        environ = self.clock.environ if self.clock else {}
+        self._process.start([self.program, str(self._config), *self._mode], environ)
+        try:
+            until(lambda: not self.alive or self._answers(), "it answers")
+        except ServerFailed:
+            self._process.kill()
+            raise
+        if not self.alive:
+            self._process.kill()
+            raise ServerFailed(f"{self.program} did not start:\n{self.log}")
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "redis.conf"
+
+    def _configuration(self) -> str:
+        lines: dict[str, str | int | Sequence[str]] = {
+            "bind": self.host,
+            "port": 0 if self.certificates else self.port,
+            "unixsocket": str(self.socket),
+            "unixsocketperm": 700,
+            "dir": str(self.folder),
+            "daemonize": "no",
+            "logfile": '""',
+            "loglevel": "notice",
+        }
+        if not self._mode:
+            lines |= {"save": '""', "appendonly": "no"}
+        if self.certificates:
+            lines |= {
+                "tls-port": self.port,
+                "tls-ca-cert-file": str(self.certificates.ca),
+                "tls-cert-file": str(self.certificates.server),
+                "tls-key-file": str(self.certificates.server_key),
+            }
+        lines |= {key.replace("_", "-"): value for key, value in self._lines.items()}
+        written = []
+        for key, value in lines.items():
+            several = [str(value)] if isinstance(value, (str, int)) else value
+            written += [f"{key} {each}\n" for each in several]
+        return "".join(written)
+
+    def _answers(self) -> bool:
+        import redis
+
+        try:
+            with self.connect() as client:
+                client.ping()
+            return True
+        except redis.AuthenticationError:
+            return True  # it answers; whether `login` suits the configuration shows in the first command
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+        except redis.ResponseError:
+            return True
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None

@@ -1,0 +1,183 @@
+"""Several Redis servers that belong together: a primary with a replica and sentinels, and a Cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from lockkit.testing.servers.processes import ServerFailed, free_port, until
+from lockkit.testing.servers.redis import RedisServer
+
+__all__ = ["RedisCluster", "RedisSentinels"]
+
+_Self = TypeVar("_Self", bound="_Group")
+SLOTS = 16384
+
+
+class _Group:
+    """Servers that are started together and go together."""
+
+    def __init__(self) -> None:
+        self._servers = contextlib.ExitStack()
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them and remove their folders."""
+        self._servers.close()
+
+    def _start(self, make: Callable[[], RedisServer]) -> RedisServer:
+        return self._servers.enter_context(make())
+
+
+class RedisSentinels(_Group):
+    """A primary, a replica, and three sentinels that fail over within about two seconds.
+
+    Attributes:
+        service: What the sentinels call the pair.
+        pair: The first primary and the first replica; a failover makes them change places.
+        sentinels: Three.
+    """
+
+    service = "kit"
+
+    def __init__(self, *, program: str | None = None, **lines: Any) -> None:
+        """Start them, and wait until they know each other.
+
+        Args:
+            program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            lines: Further lines of the pair's configuration.
+        """
+        super().__init__()
+        try:
+            lines = {"repl_diskless_sync_delay": 0, **lines}
+            first = self._start(lambda: RedisServer(program=program, **lines))
+            follow = f"{first.host} {first.port}"
+            second = self._start(lambda: RedisServer(program=program, replicaof=follow, **lines))
+            self.pair = (first, second)
+            watch = [
+                f"monitor {self.service} {first.host} {first.port} 2",
+                f"down-after-milliseconds {self.service} 500",
+                f"failover-timeout {self.service} 3000",
+            ]
+            until(
+                lambda: b"master_link_status:up" in second.cli("INFO", "replication"),
+                "the replica is in step",
+            )
+            self.sentinels = [
+                self._start(lambda: RedisServer(program=program, as_sentinel=True, sentinel=watch))
+                for _ in range(3)
+            ]
+            until(self._acquainted, "the sentinels know each other and the replica")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the sentinels are, as ``host:port``."""
+        return [each.address for each in self.sentinels]
+
+    def url(self, db: int = 0) -> str:
+        """``redis+sentinel://host:port,host:port,host:port/service/db``."""
+        return f"redis+sentinel://{','.join(self.addresses)}/{self.service}/{db}"
+
+    @property
+    def primary(self) -> RedisServer:
+        """Which of the pair the sentinels call the primary."""
+        for sentinel in self.sentinels:
+            if sentinel.alive:
+                _, port = sentinel.cli("SENTINEL", "get-master-addr-by-name", self.service)
+                return next(each for each in self.pair if each.port == int(port))
+        raise ServerFailed("no sentinel is running")
+
+    def fail_over(self) -> RedisServer:
+        """Kill the primary, and wait for the other one to be it. Returns the new primary."""
+        old = self.primary
+        old.kill()
+        until(lambda: self.primary is not old, "the sentinels agree on another primary", 30.0)
+        new = self.primary
+        until(lambda: new.cli("ROLE")[0] == b"master", "the replica takes over")
+        return new
+
+    def _acquainted(self) -> bool:
+        for sentinel in self.sentinels:
+            answer = sentinel.cli("SENTINEL", "master", self.service)
+            facts = dict(zip(answer[::2], answer[1::2], strict=True))
+            if (facts[b"num-other-sentinels"], facts[b"num-slaves"], facts[b"flags"]) != (
+                b"2",
+                b"1",
+                b"master",
+            ):
+                return False
+        return True
+
+
+class RedisCluster(_Group):
+    """A Cluster of three primaries, a third of the slots each, without replicas.
+
+    Attributes:
+        nodes: In the order of their slots.
+    """
+
+    def __init__(self, *, program: str | None = None, **lines: Any) -> None:
+        """Start it, and wait until every node calls it complete.
+
+        Args:
+            program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            lines: Further lines of every node's configuration.
+        """
+        super().__init__()
+        try:
+            self.nodes = [self._start(lambda: self._node(program, lines)) for _ in range(3)]
+            first = self.nodes[0]
+            for at, node in enumerate(self.nodes):
+                node.cli("CLUSTER", "ADDSLOTSRANGE", at * SLOTS // 3, (at + 1) * SLOTS // 3 - 1)
+                node.cli("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
+            for node in self.nodes[1:]:
+                bus = int(node.cli("CONFIG", "GET", "cluster-port")[1])
+                first.cli("CLUSTER", "MEET", node.host, node.port, bus)
+            until(self._complete, "every node knows every slot", 30.0)
+        except BaseException:
+            self.close()
+            raise
+
+    def url(self) -> str:
+        """``redis+cluster://host:port,host:port,host:port``."""
+        return f"redis+cluster://{','.join(node.address for node in self.nodes)}"
+
+    def node_of(self, key: str) -> RedisServer:
+        """The node that a key lives on."""
+        slot = int(self.nodes[0].cli("CLUSTER", "KEYSLOT", key))
+        return next(node for at, node in enumerate(self.nodes) if slot < (at + 1) * SLOTS // 3)
+
+    @staticmethod
+    def _node(program: str | None, lines: dict[str, Any]) -> RedisServer:
+        for left in range(4, -1, -1):
+            try:
+                return RedisServer(
+                    program=program,
+                    cluster_enabled="yes",
+                    cluster_port=free_port(),
+                    cluster_node_timeout=2000,
+                    **lines,
+                )
+            except ServerFailed:  # somebody may have taken the bus's port
+                if not left:
+                    raise
+        raise AssertionError
+
+    def _complete(self) -> bool:
+        for node in self.nodes:
+            facts = node.cli("CLUSTER", "INFO")
+            if b"cluster_state:ok" not in facts or b"cluster_known_nodes:3" not in facts:
+                return False
+        return True
