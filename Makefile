@@ -19,11 +19,11 @@ help: ## show this list
 demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a minute, nothing else needed
 	@$(VENV)/bin/lockkit demo
 
-test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
+test: servers $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
 	@echo "make test: passed"
 
-servers: ## install Redis, etcd and ZooKeeper for their stores' tests
+servers: ## install what is missing of Redis, Valkey, etcd and ZooKeeper; starts no service
 	@.ci/system servers
 
 fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
