@@ -23,7 +23,7 @@ def lockkit_backends() -> list[BackendSpec]:
     return [
         BackendSpec(
             name="redis",
-            schemes=("redis", "rediss", "redis+sentinel", "unix", "valkey", "valkeys"),
+            schemes=("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "valkey", "valkeys"),
             open=_open,
             extra="redis",
             summary="A Redis or Valkey server for a fleet of hosts.",

@@ -19,7 +19,10 @@ _TLS = {
     "key_file": "ssl_keyfile",
 }
 _COMMON = ("db", "min_replicas", *_TLS)
-_OPTIONS = {"redis+sentinel": (*_COMMON, "tls", "sentinel_user", "sentinel_password")}
+_OPTIONS = {
+    "redis+sentinel": (*_COMMON, "tls", "sentinel_user", "sentinel_password"),
+    "redis+cluster": ("min_replicas", "tls", *_TLS),
+}
 _SECURE = ("rediss", "valkeys")
 _PORTS = {"redis+sentinel": 26379}
 
@@ -32,6 +35,7 @@ class Address(NamedTuple):
         hosts: Host and port of the server; for Sentinel, of the sentinels.
         socket: A path, for a Unix socket.
         service: What the sentinels call the primary; None without Sentinel.
+        cluster: ``hosts`` are nodes of a Cluster.
         sentinel: User and password for the sentinels.
         tls: Keyword arguments for redis-py's TLS connection; None for none.
         min_replicas: How many replicas must confirm an acquire.
@@ -41,6 +45,7 @@ class Address(NamedTuple):
     hosts: tuple[tuple[str, int], ...]
     socket: str | None
     service: str | None
+    cluster: bool
     db: int
     user: str | None
     password: str | None
@@ -52,8 +57,9 @@ class Address(NamedTuple):
 def parse(url: str) -> Address:
     """Read a URL.
 
-    ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS), ``unix:///path``, and
-    ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]``.
+    ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS), ``unix:///path``,
+    ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]`` and
+    ``redis+cluster://[user:password@]host[:port],host[:port]``.
 
     Raises:
         ConfigError: It is none of these, or has an option that does not exist; the error says what is allowed.
@@ -82,6 +88,14 @@ def parse(url: str) -> Address:
                 f"{shown}: which service?", hint="redis+sentinel://host1,host2,host3/mymaster/0"
             )
     database = path.strip("/")
+    if database and scheme == "redis+cluster":
+        raise ConfigError(
+            f"{shown}: a Cluster has no databases", hint="redis+cluster://host1:6379,host2:6379"
+        )
+    if "," in places and scheme not in _OPTIONS:
+        raise ConfigError(
+            f"{shown}: one host, please", hint="several are for redis+sentinel:// and redis+cluster://"
+        )
     if database and "db" in options:
         raise ConfigError(f"{shown}: the database is named twice", hint="write /0 or ?db=0, not both")
     return Address(
@@ -89,6 +103,7 @@ def parse(url: str) -> Address:
         hosts=tuple(_place(each, _PORTS.get(scheme, 6379), shown) for each in places.split(",")),
         socket=socket,
         service=service,
+        cluster=scheme == "redis+cluster",
         db=_number(database or options.get("db", "0"), "the database", shown),
         user=unquote(user) or None,
         password=unquote(password) if colon else None,

@@ -32,16 +32,18 @@ from lockkit.spi import (
     ReleaseAnswer,
     Renewal,
     Terms,
+    Unknown,
     Watch,
 )
 from lockkit_redis import CAPABILITIES, health, scripts
 from lockkit_redis.address import Address, parse
 from lockkit_redis.failures import replied
 from lockkit_redis.keys import Keys, channel, index, name_in, pattern
+from lockkit_redis.router import Cluster, Link, Router, Single
 from lockkit_redis.stated import Stated, millis
 from lockkit_redis.view import claim_info, lock_info, tokens
 from lockkit_redis.wakes import Wakes
-from lockkit_redis.wire import Wire, pack
+from lockkit_redis.wire import pack
 
 __all__ = ["RedisBackend", "open_store"]
 
@@ -80,14 +82,15 @@ class RedisBackend:
         self._channel = channel(options.namespace, os.urandom(8).hex())
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
-        self.wire = Wire(address, name, self._greeted)
-        self._wakes = Wakes(self.wire, self._channel)
+        self.router: Router = (Cluster if address.cluster else Single)(address, name, self._greeted)
+        self._wakes = Wakes(self.router, self._channel)
         self._stated: dict[int, Stated] = {}
         self._unsure: dict[str, None] = {}
         self._indexed: dict[str, float] = {}
         self._min_replicas = address.min_replicas
         self._mutex = threading.RLock()
-        self.wire.call(pack("PING"), _OPENING)
+        for wire in self.router.wires():
+            wire.call(pack("PING"), _OPENING)
 
     def _greeted(self, clock: Sequence[Any]) -> None:
         self._heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)
@@ -114,12 +117,13 @@ class RedisBackend:
             token.encode(), create, claim.wait, replay, not_after,
         )  # fmt: skip
         packed = b"".join((stated.head, words, stated.tail, note))
+        link = self.router.at(stated.keys.queue)
         if self._min_replicas:
-            answer = self._acquire_and_copy(claim, packed, budget)
+            answer = self._acquire_and_copy(link, claim, packed, budget)
         elif self._indexed.get(terms.name, 0.0) > basis:
-            answer = scripts.ACQUIRE.send(self.wire, budget, packed)
+            answer = scripts.ACQUIRE.send(link, budget, packed)
         else:
-            answer = self._acquire_and_index(terms.name, packed, budget)
+            answer = self._acquire_and_index(link, terms.name, packed, budget)
         if create:
             self._unsure.pop(token, None)
         self._heard(int(answer[1]))
@@ -137,36 +141,48 @@ class RedisBackend:
             case _:
                 return Lapsed(answer[2].decode())
 
-    def _acquire_and_index(self, name: str, packed: bytes, budget: float) -> Any:
-        """Run the acquire and, as always the first time for a name, note the name in the index."""
-        now = self._clock.now()
-        until = int(now * 1000.0 + self._ahead) + 2 * _INDEXED
-        answers = self.wire.row(packed + pack("ZADD", index(self._namespace), until, name), budget, 2)
-        if isinstance(answers[0], theirs.NoScriptError):
-            answers[0] = self.wire.call(scripts.ACQUIRE.spelled_out(packed), budget)
-        elif isinstance(answers[0], theirs.ResponseError):
-            raise replied(answers[0], self.wire.where) from answers[0]
-        if not isinstance(answers[1], theirs.ResponseError):
+    def _acquire_and_index(self, link: Link, name: str, packed: bytes, budget: float) -> Any:
+        """Run the acquire and, as always the first time for a name, note the name in the index.
+
+        In a row where both keys are in one place; in a Cluster the index comes after, and only if there is time.
+        """
+        now, end = self._clock.now(), time.monotonic() + budget
+        where = index(self._namespace)
+        noted: Any = None
+        note = pack("ZADD", where, int(now * 1000.0 + self._ahead) + 2 * _INDEXED, name)
+        if self.router.one:
+            answer, noted = link.row(packed + note, budget, 2)
+            if isinstance(answer, theirs.NoScriptError):
+                answer = link.call(scripts.ACQUIRE.spelled_out(packed), budget)
+            elif isinstance(answer, theirs.ResponseError):
+                raise replied(answer, link.where) from answer
+        else:
+            answer = scripts.ACQUIRE.send(link, budget, packed)
+            try:
+                (noted,) = self.router.at(where).row(note, max(end - time.monotonic(), 0.05), 1)
+            except (Refused, Unknown):
+                return answer
+        if not isinstance(noted, theirs.ResponseError):
             if len(self._indexed) >= _KNOWN:
                 self._indexed.clear()
             self._indexed[name] = now + _INDEXED / 1000.0
-        return answers[0]
+        return answer
 
-    def _acquire_and_copy(self, claim: Claim, packed: bytes, budget: float) -> Any:
+    def _acquire_and_copy(self, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
         """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
         end = time.monotonic() + budget
         wait = pack("WAIT", self._min_replicas, max(1, int(budget * _COPYING * 1000.0)))
-        answers = self.wire.row(packed + wait, budget, 2)
+        answers = link.row(packed + wait, budget, 2)
         if isinstance(answers[0], theirs.NoScriptError):
-            answers = self.wire.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
+            answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
         for answer in answers:
             if isinstance(answer, theirs.ResponseError):
-                raise replied(answer, self.wire.where) from answer
+                raise replied(answer, link.where) from answer
         answer, copies = answers
         if answer[0] == b"G" and copies < self._min_replicas:
             left = max(end - time.monotonic(), 0.05)
-            self._release(self.wire, claim, left, graceful=True, tombstone=True)
-            text = f"{self.wire.where}: only {copies} of {self._min_replicas} replicas confirmed the lock"
+            self._release(link, claim, left, graceful=True, tombstone=True)
+            text = f"{link.where}: only {copies} of {self._min_replicas} replicas confirmed the lock"
             raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
         return answer
 
@@ -207,18 +223,36 @@ class RedisBackend:
     ) -> None:
         basis = self._clock.now()
         runs = []
+        together: dict[Link, list[tuple[str, bytes]]] = {}
         for name in names:
             words: list[str | int] = []
             for at in places[name]:
                 claim, fence = beats[at]
                 words += (claim.token, "" if fence is None else fence)
-            runs.append(scripts.RENEW.packed(Keys.of(self._namespace, name)[:5], *words))
-        replies = self.wire.row(b"".join(runs), budget, len(runs))
-        for name, packed, reply in zip(names, runs, replies, strict=True):
+            keys = Keys.of(self._namespace, name)
+            link = self.router.at(keys.queue)
+            together.setdefault(link, []).append((name, scripts.RENEW.packed(keys[:5], *words)))
+        trouble: Refused | Unknown | None = None
+        end = time.monotonic() + budget
+        for left, (link, some) in zip(range(len(together), 0, -1), together.items(), strict=True):
+            share = max((end - time.monotonic()) / left, 0.05)
+            try:
+                replies = link.row(b"".join(packed for _, packed in some), share, len(some))
+            except (Refused, Unknown) as error:
+                trouble = error
+                for name, _ in some:
+                    answers.update((at, _nothing_new(beats[at])) for at in places[name])
+            else:
+                runs += [
+                    (link, name, packed, reply) for (name, packed), reply in zip(some, replies, strict=True)
+                ]
+        if trouble is not None and not runs:
+            raise trouble
+        for link, name, packed, reply in runs:
             if isinstance(reply, theirs.NoScriptError):
-                reply = self.wire.call(scripts.RENEW.spelled_out(packed), budget)  # noqa: PLW2901
+                reply = link.call(scripts.RENEW.spelled_out(packed), budget)  # noqa: PLW2901
             elif isinstance(reply, theirs.ResponseError):
-                raise replied(reply, self.wire.where) from reply
+                raise replied(reply, link.where) from reply
             self._heard(int(reply[0]))
             for at, (state, why, *note) in zip(places[name], reply[1:], strict=True):
                 requests = json.loads(note[0]) if note and note[0] else None
@@ -234,26 +268,26 @@ class RedisBackend:
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.release`."""
         return self._release(
-            self.wire, claim, budget, graceful=graceful, tombstone=claim.token in self._unsure
+            self._at(claim), claim, budget, graceful=graceful, tombstone=claim.token in self._unsure
         )
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        return self._release(self.wire, claim, budget, graceful=graceful, tombstone=True)
+        return self._release(self._at(claim), claim, budget, graceful=graceful, tombstone=True)
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.emergency_release`."""
-        fresh = self.wire.another()
+        fresh = self._at(claim).another()
         try:
             return self._release(fresh, claim, budget, graceful=graceful, tombstone=True)
         finally:
             fresh.close()
 
     def _release(
-        self, wire: Wire, claim: Claim, budget: float, *, graceful: bool, tombstone: bool
+        self, link: Link, claim: Claim, budget: float, *, graceful: bool, tombstone: bool
     ) -> ReleaseAnswer:
         words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
-        found = scripts.RELEASE.send(wire, budget, self._known(claim.terms).release + words)
+        found = scripts.RELEASE.send(link, budget, self._known(claim.terms).release + words)
         self._unsure.pop(claim.token, None)
         return RELEASED if found else ABSENT
 
@@ -279,10 +313,11 @@ class RedisBackend:
                 pack("EXEC"),
             )
         )
-        replies = self.wire.row(packed, budget, 6)
+        link = self.router.at(keys.queue)
+        replies = link.row(packed, budget, 6)
         for reply in replies:
             if isinstance(reply, theirs.ResponseError):
-                raise replied(reply, self.wire.where) from reply
+                raise replied(reply, link.where) from reply
         return replies[-1]  # type: ignore[no-any-return]
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
@@ -291,9 +326,9 @@ class RedisBackend:
         if deep:
             found = self._scan(end)
         else:
+            where = index(self._namespace)
             found = [
-                name.decode()
-                for name in self.wire.call(pack("ZRANGE", index(self._namespace), 0, -1), budget)
+                name.decode() for name in self.router.at(where).call(pack("ZRANGE", where, 0, -1), budget)
             ]
         wanted = sorted(name for name in set(found) if name.startswith(prefix))
         return [name for name in wanted if self._read_info(name, end).claims]
@@ -302,15 +337,18 @@ class RedisBackend:
         return self.inspect(name, max(end - time.monotonic(), 0.05))
 
     def _scan(self, end: float) -> list[str]:
-        found, cursor = [], b"0"
-        while True:
-            cursor, keys = self.wire.call(
-                pack("SCAN", cursor, "MATCH", pattern(self._namespace), "COUNT", 1000),
-                max(end - time.monotonic(), 0.05),
-            )
-            found += [name_in(key.decode()) for key in keys]
-            if cursor == b"0":
-                return found
+        found = []
+        for wire in self.router.wires():
+            cursor = b"0"
+            while True:
+                cursor, keys = wire.call(
+                    pack("SCAN", cursor, "MATCH", pattern(self._namespace), "COUNT", 1000),
+                    max(end - time.monotonic(), 0.05),
+                )
+                found += [name_in(key.decode()) for key in keys]
+                if cursor == b"0":
+                    break
+        return found
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
         """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
@@ -353,11 +391,12 @@ class RedisBackend:
             done = self._run(scripts.ANNOTATE, name, left, token, before, after)
             if done:
                 return bool(done > 0)
-        raise Refused(replied(theirs.TryAgainError("TRYAGAIN"), self.wire.where).error)
+        raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.spi.Backend.record`."""
-        stored = self.wire.call(pack("GET", Keys.of(self._namespace, name).record), budget)
+        key = Keys.of(self._namespace, name).record
+        stored = self.router.at(key).call(pack("GET", key), budget)
         return _record(name, stored) if stored else None
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
@@ -370,15 +409,15 @@ class RedisBackend:
         text = note_text(value, NOTE_LIMIT, "record")
         written = self._clock.wall()
         stored = f'{{"v":1,"version":{version + 1},"written":{written!r},"value":{text}}}'
-        key = (Keys.of(self._namespace, name).record,)
-        answer = scripts.RECORD.run(self.wire, budget, key, version, stored)
+        key = Keys.of(self._namespace, name).record
+        answer = scripts.RECORD.run(self.router.at(key), budget, (key,), version, stored)
         if answer == 1:
             return Record(name, json.loads(text), version + 1, written)
         raise Conflict(_record(name, answer) if answer else None)
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.spi.Backend.check`."""
-        return health.check(self.wire, self._namespace, budget)
+        return [found for wire in self.router.wires() for found in health.check(wire, budget)]
 
     def pulse(self) -> Sequence[int]:
         """None: claims live by their ttl."""
@@ -387,14 +426,23 @@ class RedisBackend:
     def close(self) -> None:
         """Close the connections."""
         self._wakes.close()
-        self.wire.close()
+        self.router.close()
 
     def _run(self, script: scripts.Script, name: str, budget: float, *words: str | bytes | int) -> Any:
-        return script.run(self.wire, budget, Keys.of(self._namespace, name)[:5], *words)
+        keys = Keys.of(self._namespace, name)
+        return script.run(self.router.at(keys.queue), budget, keys[:5], *words)
+
+    def _at(self, claim: Claim) -> Link:
+        return self.router.at(self._known(claim.terms).keys.queue)
 
 
 _OPENING = 2.0
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
+
+
+def _nothing_new(beat: Beat) -> Renewal:
+    """What is said of claims on a node that does not answer while others do: their deadline has not moved."""
+    return Renewal("WAITING") if beat[1] is None else Renewal("HELD")
 
 
 def _record(name: str, stored: bytes) -> Record:

@@ -64,7 +64,12 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
         "it has too few replicas (min-replicas-to-write)",
         "look after them",
     ),
-    "MOVED": (BackendUnavailable, False, "it is part of a Cluster", "write redis+cluster://host"),
+    "MOVED": (
+        BackendUnavailable,
+        True,
+        "it is part of a Cluster, and has other slots",
+        "write redis+cluster://host",
+    ),
     "ASK": (
         BackendUnavailable,
         True,

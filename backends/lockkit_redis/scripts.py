@@ -8,7 +8,8 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit_redis.wire import Wire, pack
+from lockkit_redis.router import Link
+from lockkit_redis.wire import pack
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
 
@@ -41,16 +42,16 @@ class Script:
         """The command that runs it, by its digest."""
         return pack("EVALSHA", self.sha, len(keys), *keys, *words)
 
-    def run(self, wire: Wire, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
+    def run(self, link: Link, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
         """Run it."""
-        return self.send(wire, budget, self.packed(keys, *words))
+        return self.send(link, budget, self.packed(keys, *words))
 
-    def send(self, wire: Wire, budget: float, packed: bytes) -> Any:
+    def send(self, link: Link, budget: float, packed: bytes) -> Any:
         """Run what was packed."""
         try:
-            return wire.call(packed, budget)
+            return link.call(packed, budget)
         except theirs.NoScriptError:  # definite: nothing was executed
-            return wire.call(self.spelled_out(packed), budget)
+            return link.call(self.spelled_out(packed), budget)
 
     def spelled_out(self, packed: bytes) -> bytes:
         """The same command with the script's text, for a server that does not know it; afterwards it does."""

@@ -17,7 +17,8 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.spi import Refused, Unknown
-from lockkit_redis.wire import Wire, pack
+from lockkit_redis.router import Link, Router
+from lockkit_redis.wire import pack
 
 __all__ = ["Wakes"]
 
@@ -48,8 +49,8 @@ class _Watch:
 class Wakes:
     """The subscriber thread, started with the first waiter."""
 
-    def __init__(self, wire: Wire, channel: str) -> None:
-        self._wire = wire
+    def __init__(self, router: Router, channel: str) -> None:
+        self._router = router
         self._channel = channel
         self._mutex = threading.RLock()
         self._watches: dict[bytes, _Watch] = {}
@@ -105,17 +106,17 @@ class Wakes:
                 pause = 0.05
             except (Refused, theirs.RedisError, OSError, AttributeError) as error:
                 if not self._closed:
-                    _log.debug("the subscription to %s ended: %s", self._wire.where, error)
+                    _log.debug("the subscription to %s ended: %s", self._router.where, error)
             connection, self._connection = self._connection, None
             self._standing = False
             if connection is not None:
-                self._wire.drop(connection)
+                self._router.drop(connection)
             if not self._closed:
                 time.sleep(pause)  # the poll cap covers it
                 pause = min(2 * pause, 1.0)
 
     def _listen(self) -> None:
-        connection = self._connection = self._wire.connect(_PATIENCE)
+        connection = self._connection = self._router.connect(_PATIENCE)
         connection._sock.settimeout(_PING)  # noqa: SLF001
         connection.send_packed_command((pack("SUBSCRIBE", self._channel),), check_health=False)
         silent = 0
@@ -136,14 +137,21 @@ class Wakes:
         """Wake those who do not simply wait any more."""
         if not watches:
             return
-        packed = b"".join(pack("HGET", watch.where, watch.token) for watch in watches)
-        try:
-            states = self._wire.row(packed, _PATIENCE, len(watches))
-        except (Refused, Unknown):
-            states = [None] * len(watches)
-        for watch, state in zip(watches, states, strict=True):
-            if not isinstance(state, bytes) or b'"WAITING"' not in state:
+        together: dict[Link, list[_Watch]] = {}
+        for watch in watches:
+            try:
+                together.setdefault(self._router.at(watch.where), []).append(watch)
+            except Refused:
                 watch.wake()
+        for link, some in together.items():
+            packed = b"".join(pack("HGET", watch.where, watch.token) for watch in some)
+            try:
+                states = link.row(packed, _PATIENCE, len(some))
+            except (Refused, Unknown):
+                states = [None] * len(some)
+            for watch, state in zip(some, states, strict=True):
+                if not isinstance(state, bytes) or b'"WAITING"' not in state:
+                    watch.wake()
 
     def _heard(self, message: list[Any]) -> None:
         kind = message[0]

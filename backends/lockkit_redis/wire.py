@@ -28,6 +28,8 @@ _IDLE = 1.0
 """Seconds after which a free connection is looked at before it is used: the server may have closed it."""
 _RESET = struct.pack("ii", 1, 0)
 _LEAST = 0.005
+_REPLIES = (theirs.BusyLoadingError, theirs.AuthenticationError)
+"""Replies, though redis-py counts them among the connection errors."""
 
 Connection = Any
 """One of redis-py's connection objects."""
@@ -47,11 +49,19 @@ class Wire:
 
     Args:
         address: The server.
-        greeted: Is given each new connection and its age-zero answer to TIME, (seconds, microseconds).
+        greeted: Is given each new connection's answer to TIME, (seconds, microseconds).
+        trouble: Is told what went wrong.
     """
 
-    def __init__(self, address: Address, name: str, greeted: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        name: str,
+        greeted: Callable[[Sequence[Any]], None],
+        trouble: Callable[[BaseException], None] = lambda _error: None,
+    ) -> None:
         self.where = address.shown
+        self._trouble = trouble
         self._address = address
         self._name = name
         self._greeted = greeted
@@ -89,15 +99,20 @@ class Wire:
             self._give(connection)
             raise
         except theirs.ResponseError as error:
-            self._give(connection)
+            self._trouble(error)
+            if isinstance(
+                error, theirs.ReadOnlyError
+            ):  # the primary once: none of its connections is any good
+                self.drop(connection)
+                self._empty()
+            else:
+                self._give(connection)
             raise replied(error, self.where) from error
-        except (
-            theirs.BusyLoadingError,
-            theirs.AuthenticationError,
-        ) as error:  # replies, though called connection errors
+        except _REPLIES as error:
             self.drop(connection)
             raise replied(error, self.where) from error
         except (theirs.RedisError, OSError) as error:
+            self._trouble(error)
             self.drop(connection)
             raise unanswered(error, self.where) from error
         except BaseException:
@@ -106,11 +121,11 @@ class Wire:
         self._give(connection)
         return answer
 
-    @staticmethod
-    def _read(connection: Connection) -> Any:
+    def _read(self, connection: Connection) -> Any:
         try:
             return connection.read_response()
         except theirs.ResponseError as error:
+            self._trouble(error)
             return error
 
     def connect(self, budget: float) -> Connection:
@@ -132,6 +147,7 @@ class Wire:
             self.drop(connection)
             raise refused_at_login(error, self.where) from error
         except (theirs.RedisError, OSError) as error:
+            self._trouble(error)
             self.drop(connection)
             raise refused_at_login(error, self.where) from error
         except BaseException:
@@ -154,7 +170,7 @@ class Wire:
 
     def another(self) -> Wire:
         """The same server over connections of its own."""
-        return Wire(self._address, self._name, self._greeted)
+        return Wire(self._address, self._name, self._greeted, self._trouble)
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""

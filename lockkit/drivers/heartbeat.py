@@ -187,7 +187,9 @@ class Heartbeat:
                 interval = member.slack / _COALESCE
                 member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
             elif member.hold is not None:
-                member.next = max(due(member.hold, random.random()), now + 0.01)
+                member.next = due(member.hold, random.random())
+                if member.next <= now:  # answered, but not moved
+                    member.next = now + min(_RETRY, member.slack)
             else:
                 member.next = now + self._interval
 
