@@ -19,7 +19,8 @@ help: ## show this list
 demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a minute, nothing else needed
 	@$(VENV)/bin/lockkit demo
 
-test: servers $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
+test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
+	@.ci/system redis
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
 	@echo "make test: passed"
 
