@@ -18,6 +18,12 @@ help: ## show this list
 
 demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a minute, nothing else needed
 	@$(VENV)/bin/lockkit demo
+	@if command -v redis-server >/dev/null || command -v valkey-server >/dev/null; then \
+		echo; echo "Second act: the same on a private Redis server."; \
+		$(VENV)/bin/python -c 'import redis' 2>/dev/null || $(VENV)/bin/python -m pip install \
+			--quiet --disable-pip-version-check --editable '.[redis]'; \
+		$(VENV)/bin/lockkit demo --on redis; \
+	fi
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
 	@.ci/system redis

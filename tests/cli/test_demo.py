@@ -26,6 +26,21 @@ def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):
     assert done.stderr == ""
 
 
+def test_the_demo_on_redis_passes_and_stops_its_server(lockkit):
+    done = lockkit("demo", "--on", "redis", "--json", env={"TMPDIR": str(lockkit.folder)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    kill = next(one for one in json.loads(done.stdout)["checks"] if one["check"] == "kill")
+    assert "its ttl is 1.5 s" in kill["message"]
+    assert list(lockkit.folder.glob("lockkit-*")) == []
+
+
+def test_the_demo_on_redis_says_what_is_missing(lockkit):
+    done = lockkit("demo", "--on", "redis", env={"PATH": "/nowhere"})
+    assert done.returncode == 78, done.stderr
+    assert "redis-server or valkey-server is not installed" in done.stderr
+    assert "apt-get install redis-server" in done.stderr
+
+
 def test_ctrl_c_ends_the_demo_without_a_traceback(lockkit):
     demo = lockkit.start("demo", start_new_session=True)
     while "holds the lock" not in demo.stdout.readline():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -22,8 +25,16 @@ _NEXT = ("lockkit run backup -- sleep 60", "lockkit run backup -- true      # in
     "demo",
     examples="""
 lockkit demo
+lockkit demo --on redis
 lockkit demo --json | jq .checks
 """,
+)
+@option(
+    "--on",
+    type=click.Choice(["sqlite", "redis"]),
+    default="sqlite",
+    show_default=True,
+    help="The store: a file, or a private Redis server started for the demo.",
 )
 @option(
     "--break",
@@ -32,7 +43,7 @@ lockkit demo --json | jq .checks
     hidden=True,
     help="Spoil it, to see the check fail.",
 )
-def command(session: Session, *, break_: str | None) -> int:
+def command(session: Session, *, on: str, break_: str | None) -> int:
     """Watch five real processes compete for one lock, on a private store that is removed afterwards.
 
     One is killed with -9 while it holds, one is stopped past its ttl. Then their logs are checked: no two held at the same
@@ -43,9 +54,12 @@ def command(session: Session, *, break_: str | None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="lockkit-demo-"))
     quiet = session.json
     try:
-        if not quiet:
-            print("Five processes want one lock, each of them twice.\n", flush=True)
-        done = play(folder, (lambda _: None) if quiet else (lambda line: print(line, flush=True)), break_)
+        tell = (lambda _: None) if quiet else (lambda line: print(line, flush=True))
+        with _server() if on == "redis" else nullcontext() as url:
+            if not quiet:
+                where = "" if url is None else f", in {url}"
+                print(f"Five processes want one lock, each of them twice{where}.\n", flush=True)
+            done = play(folder, tell, break_, url)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if quiet:
@@ -84,6 +98,24 @@ def command(session: Session, *, break_: str | None) -> int:
     if not quiet:
         print("\nTry next:\n  " + "\n  ".join(_NEXT))
     return exits.OK
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """A private Redis server, for as long as the demo takes."""
+    try:
+        from lockkit.testing.servers.processes import ServerMissing
+        from lockkit.testing.servers.redis import RedisServer
+    except ImportError as error:
+        raise ConfigError(
+            f"the demo on Redis needs {error.name}", hint='pip install "lockkit[redis]"'
+        ) from None
+    try:
+        server = RedisServer()
+    except ServerMissing as error:
+        raise ConfigError(str(error).partition(";")[0], hint="Debian: apt-get install redis-server") from None
+    with server:
+        yield server.url()
 
 
 def _unicode() -> bool:

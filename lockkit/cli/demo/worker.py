@@ -30,6 +30,7 @@ _TICK = 0.02
 class Job:
     """What a worker is to do: hold so many ``rounds`` of ``hold`` seconds each.
 
+    ``url``: the store; None for the demo's own file.
     ``cheat``: work without the lock, to show that the check notices.
     """
 
@@ -40,15 +41,16 @@ class Job:
     ttl: float = 30.0
     process_bound: bool = True
     cheat: bool = False
+    url: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
 
-def connect(folder: str) -> Client:
+def connect(folder: str, url: str | None = None) -> Client:
     """A client on the demo's own store, whatever the user's configuration says."""
     settings = config.load(
-        url=f"sqlite:{folder}/demo.db",
+        url=url or f"sqlite:{folder}/demo.db",
         state_dir=folder,
         environ={},
         home=folder,
@@ -75,7 +77,7 @@ def main(text: str) -> None:
     if job.cheat:
         _cheat(job, say)
         return
-    with connect(job.folder) as client:
+    with connect(job.folder, job.url) as client:
         lock = client.lock(NAME, ttl=job.ttl, process_bound=job.process_bound)
         for _ in range(job.rounds):
             say("waits")
