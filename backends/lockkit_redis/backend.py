@@ -11,7 +11,7 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import Capabilities, ClaimInfo, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.notes import merged, note_text
@@ -53,6 +53,10 @@ _INDEXED = 3_600_000
 _CHUNK = 500
 """Scripts in one pipelined batch of renewals."""
 _KNOWN = 1024
+_NAMED = 50_000
+"""Names of which it is remembered that the index has them."""
+_NOTING = 3
+"""Commands that note names."""
 _COPYING = 0.5
 """Of an acquire's budget, what waiting for replicas may take."""
 _ROUNDS = 16
@@ -118,12 +122,17 @@ class RedisBackend:
         )  # fmt: skip
         packed = b"".join((stated.head, words, stated.tail, note))
         link = self.router.at(stated.keys.queue)
-        if self._min_replicas:
-            answer = self._acquire_and_copy(link, claim, packed, budget)
-        elif self._indexed.get(terms.name, 0.0) > basis:
-            answer = scripts.ACQUIRE.send(link, budget, packed)
-        else:
-            answer = self._acquire_and_index(link, terms.name, packed, budget)
+        try:
+            if self._min_replicas:
+                answer = self._acquire_and_copy(link, claim, packed, budget)
+            elif self._indexed.get(terms.name, 0.0) > basis:
+                answer = scripts.ACQUIRE.send(link, budget, packed)
+            else:
+                answer = self._acquire_and_index(link, terms.name, packed, budget)
+        except Refused:
+            if create and not replay:  # no copy of it is under way
+                self._unsure.pop(token, None)
+            raise
         if create:
             self._unsure.pop(token, None)
         self._heard(int(answer[1]))
@@ -147,26 +156,48 @@ class RedisBackend:
         In a row where both keys are in one place; in a Cluster the index comes after, and only if there is time.
         """
         now, end = self._clock.now(), time.monotonic() + budget
-        where = index(self._namespace)
-        noted: Any = None
-        note = pack("ZADD", where, int(now * 1000.0 + self._ahead) + 2 * _INDEXED, name)
-        if self.router.one:
-            answer, noted = link.row(packed + note, budget, 2)
-            if isinstance(answer, theirs.NoScriptError):
-                answer = link.call(scripts.ACQUIRE.spelled_out(packed), budget)
-            elif isinstance(answer, theirs.ResponseError):
-                raise replied(answer, link.where) from answer
-        else:
+        if not self.router.one:
             answer = scripts.ACQUIRE.send(link, budget, packed)
-            try:
-                (noted,) = self.router.at(where).row(note, max(end - time.monotonic(), 0.05), 1)
-            except (Refused, Unknown):
-                return answer
-        if not isinstance(noted, theirs.ResponseError):
-            if len(self._indexed) >= _KNOWN:
-                self._indexed.clear()
-            self._indexed[name] = now + _INDEXED / 1000.0
+            self._index((name,), max(end - time.monotonic(), 0.05))
+            return answer
+        answer, *noted = link.row(packed + self._note((name,), now), budget, 1 + _NOTING)
+        if isinstance(answer, theirs.NoScriptError):
+            answer = link.call(scripts.ACQUIRE.spelled_out(packed), budget)
+        elif isinstance(answer, theirs.ResponseError):
+            raise replied(answer, link.where) from answer
+        self._noted((name,), now, noted)
         return answer
+
+    def _index(self, names: Sequence[str], budget: float) -> None:
+        """Note those names in the index that are not, or not for the last hour. It is advice: no trouble is told."""
+        now = self._clock.now()
+        due = [name for name in names if self._indexed.get(name, 0.0) <= now]
+        if not due:
+            return
+        try:
+            noted = self.router.at(index(self._namespace)).row(self._note(due, now), budget, _NOTING)
+        except (Refused, Unknown):
+            return
+        self._noted(due, now, noted)
+
+    def _note(self, names: Sequence[str], now: float) -> bytes:
+        """The commands that note names and forget those that nobody has noted for two hours."""
+        where, at = index(self._namespace), int(now * 1000.0 + self._ahead)
+        until = at + 2 * _INDEXED
+        return b"".join(
+            (
+                pack("ZADD", where, *(word for name in names for word in (until, name))),
+                pack("ZREMRANGEBYSCORE", where, "-inf", at),
+                pack("PEXPIREAT", where, until),
+            )
+        )
+
+    def _noted(self, names: Sequence[str], now: float, replies: Sequence[Any]) -> None:
+        if any(isinstance(reply, theirs.ResponseError) for reply in replies):
+            return
+        if len(self._indexed) + len(names) > _NAMED:
+            self._indexed.clear()
+        self._indexed.update(dict.fromkeys(names, now + _INDEXED / 1000.0))
 
     def _acquire_and_copy(self, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
         """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
@@ -181,9 +212,13 @@ class RedisBackend:
         answer, copies = answers
         if answer[0] == b"G" and copies < self._min_replicas:
             left = max(end - time.monotonic(), 0.05)
-            self._release(link, claim, left, graceful=True, tombstone=True)
+            try:
+                self._release(link, claim, left, graceful=True, tombstone=True)
+            except Refused as refusal:  # so it is still there
+                raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
             text = f"{link.where}: only {copies} of {self._min_replicas} replicas confirmed the lock"
             raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
+        self._index((claim.terms.name,), max(end - time.monotonic(), 0.05))
         return answer
 
     def _known(self, terms: Terms) -> Stated:
@@ -211,6 +246,7 @@ class RedisBackend:
         for start in range(0, len(names), _CHUNK):
             batch = names[start : start + _CHUNK]
             self._renew(batch, places, beats, answers, max(end - time.monotonic(), 0.05))
+        self._index(names, max(end - time.monotonic(), 0.05))
         return [answers[at] for at in range(len(beats))]
 
     def _renew(

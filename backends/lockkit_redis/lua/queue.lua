@@ -84,7 +84,7 @@ local function look_outside(fits)
       crowd = true
     elseif claim.state == 'OFFERED' then
       claim.state = 'WAITING'
-      save(token, claim, now + GRACE)
+      save(token, claim)
     end
   end)
   if crowd then call('HSET', c, '@crowd', '1') else call('HDEL', c, '@crowd') end
@@ -103,7 +103,7 @@ local function offer()
     local token, claim = pair[1], pair[2]
     if crowd and claim.state == 'OFFERED' then
       claim.state = 'WAITING'
-      save(token, claim, now + GRACE)
+      save(token, claim) -- with its offer's deadline: only its owner gives it another
     elseif not crowd and claim.state == 'WAITING' then
       claim.state = 'OFFERED'
       save(token, claim, now + GRACE)
