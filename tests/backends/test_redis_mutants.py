@@ -1,0 +1,179 @@
+"""Deliberate mistakes in the scripts of the Redis store: each must be noticed by the scenario that is meant for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+
+import pytest
+
+from lockkit.names import new_token
+from lockkit.spi import Claim
+from lockkit.testing.harnesses.redis import RedisHarness
+from lockkit.testing.mutants.onstores import fails
+from lockkit.testing.mutants.onstores import scenarios as of_the_kit
+from lockkit_redis import scripts, wakes
+
+ALL = ("ACQUIRE", "RENEW", "EXTEND", "RELEASE", "EVICT", "RESIZE", "ANNOTATE")
+
+
+@contextlib.contextmanager
+def spoiled(*changes):
+    """The scripts with pieces of their text replaced: (scripts, what, by what)."""
+    kept = {name: (getattr(scripts, name).text, getattr(scripts, name).sha) for name in ALL}
+    try:
+        for names, right, wrong in changes:
+            for name in names:
+                script = getattr(scripts, name)
+                assert script.text.count(right) == 1, f"{name} does not have {right!r} once"
+                script.text = script.text.replace(right, wrong)
+                script.sha = hashlib.sha1(script.text.encode()).hexdigest()
+        yield
+    finally:
+        for name, (text, sha) in kept.items():
+            script = getattr(scripts, name)
+            script.text, script.sha = text, sha
+
+
+LUA = {
+    "no-tombstone-when-nothing-was-found": (
+        "S12-abandon-first",
+        (
+            ("RELEASE",),
+            "if tombstone then bury(token) end\nif not claim then return 0 end",
+            "if not claim then return 0 end\nif tombstone then bury(token) end",
+        ),
+    ),
+    "settle-only-at-the-start": (
+        "L3-hand-off",
+        (
+            ("RELEASE",),
+            "remove(token, claim)\noffer()\nkeep()\nreturn 1",
+            "remove(token, claim)\nkeep()\nreturn 1",
+        ),
+    ),
+    "offers-what-is-held": (
+        "S2-busy",
+        (ALL, "elseif not crowd and claim.state == 'WAITING' then", "elseif not crowd then"),
+        (("ACQUIRE",), "if not wait then return { 'B'", "offer()\n  if not wait then return { 'B'"),
+    ),
+    "skips-instead-of-purging": (
+        "L1-any-holder-dies",
+        (
+            ALL,
+            "    remove(token, load(token) or {})",
+            "    if call('ZRANK', q, token) == 0 then remove(token, load(token) or {}) end",
+        ),
+    ),
+    "heartbeat-extends-an-offer": (
+        "S2-slow-offer",
+        (
+            ("RENEW",),
+            "    return { 'O', '', note }",
+            "    call('ZADD', d, whole(now + GRACE), token)\n    return { 'O', '', note }",
+        ),
+    ),
+    "grace-below-the-poll-cap": (
+        "L3-lost-wake",
+        (ALL, "GRACE, TOMBSTONE, KEPT, SLACK, CHUNK = 6000", "GRACE, TOMBSTONE, KEPT, SLACK, CHUNK = 1000"),
+    ),
+    "release-without-compare": (
+        "S1-wrong-token",
+        (
+            ("RELEASE",),
+            "if graceful and not tombstone and call('ZCARD', q) == 1 then\n",
+            "token = call('ZRANGE', q, 0, 0)[1]\nif graceful and not tombstone and call('ZCARD', q) == 1 then\n",
+        ),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # a scenario that fails half-way leaves its leases to the collector
+@pytest.mark.parametrize("mutant", LUA)
+def test_the_kit_kills_it_by_the_expected_scenario(mutant, tmp_path):
+    name, *changes = LUA[mutant]
+    with spoiled(*changes):
+        assert any(verdicts(name, tmp_path)), f"{mutant} survives {name}"
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in LUA.values()}))
+def test_without_the_mistake_the_same_scenarios_hold(name, tmp_path):
+    assert not any(verdicts(name, tmp_path))
+
+
+def verdicts(name, scratch):
+    for number, scenario in enumerate(of_the_kit(name)):
+        folder = scratch / str(number)
+        folder.mkdir()
+        yield fails(scenario, RedisHarness, folder)
+
+
+@pytest.fixture
+def harness(tmp_path):
+    made = RedisHarness(tmp_path)
+    yield made
+    made.close()
+
+
+def fence_after_lost_data(harness):
+    with harness.client() as client:
+        lock = client.lock("a")
+        for _ in range(3):
+            first = lock.acquire()
+            first.release()
+        harness._look.execute_command("FLUSHDB")
+        return lock.acquire().fence - first.fence
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fence_that_only_counts_is_noticed_when_data_are_lost(harness):
+    assert fence_after_lost_data(harness) > 0
+    with spoiled((("ACQUIRE",), "math.max(us, tonumber", "math.max(0, tonumber")):
+        assert fence_after_lost_data(harness) <= 0
+
+
+def left_after_a_crash(harness):
+    client = harness.client()
+    client.lock("a", ttl=5, auto_renew=False).acquire()
+    harness.crash(client)
+    harness.advance(120)
+    left = harness.residue()
+    client.close()
+    harness._look.execute_command("FLUSHDB")
+    return left
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_expiry_set_in_a_step_of_its_own_is_noticed_by_what_a_crash_leaves(harness):
+    """What GET or SETNX and then EXPIRE leave behind, if the client dies in between: keys that never go."""
+    assert left_after_a_crash(harness) == {}
+    with spoiled((("ACQUIRE",), "if least == 0 then", "if false then")):
+        assert left_after_a_crash(harness) != {}
+
+
+def woken_in_the_gap(harness):
+    """Whether a waiter hears of what happened between its answer and its subscription."""
+    with harness.client() as holder, harness.client() as waiter:
+        lease = holder.lock("a", ttl=300).acquire()
+        pending = waiter.lock("a", ttl=300)
+        backend = waiter.driver().backend
+        claim = _claim(pending)
+        answer = backend.acquire(claim, True, 2.0)
+        lease.release()
+        heard = threading.Event()
+        watch = backend.watch("a", answer.blockers, heard.set, claim)
+        found = heard.wait(1.0)
+        watch.close()
+        backend.release(claim, 2.0)
+        return found
+
+
+def _claim(lock):
+    return Claim(new_token(), lock.terms)
+
+
+def test_subscribing_after_the_check_is_noticed_by_a_wake_in_the_gap(harness, monkeypatch):
+    assert woken_in_the_gap(harness)
+    monkeypatch.setattr(wakes.Wakes, "_make_up", lambda self, watches: None)
+    assert not woken_in_the_gap(harness)
