@@ -6,12 +6,14 @@ is not listed here is Unknown. A connection that could not be made carried nothi
 
 from __future__ import annotations
 
+import re
+
 import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["not_connected", "refused_at_login", "replied", "unanswered"]
+__all__ = ["inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
 
 _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "NOPERM": (
@@ -88,6 +90,8 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
 _MESSAGES = (
     ("max number of clients", "NOCLIENTS"),
     ("unknown command", "UNKNOWN"),
+    ("ACL failure in script", "NOPERM"),
+    ("Authentication required", "NOAUTH"),
     ("DB index is out of range", "DB"),
     ("invalid DB index", "DB"),
     ("Client sent AUTH", "NOPASSWORD"),
@@ -135,7 +139,9 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
     if code is None:
         return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
     kind, retry, text, hint = _REPLIES[code]
-    said = f" ({error})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
+    # Without the words that a command was given: they may be half a script.
+    said = re.split(r", with args|\. Check the| script: ", str(error))[0]
+    said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
     return Refused(kind(f"{where}: {text}{said}", hint=hint), retry=retry)
 
 
@@ -164,6 +170,16 @@ def not_connected(error: BaseException, where: str) -> Refused:
     text = str(error).partition("\n")[0].rstrip(".")
     return Refused(
         BackendUnavailable(f"cannot reach {where}: {text}", hint="check host, port and TLS; is it running?")
+    )
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its connections are the parent's."""
+    return Refused(
+        BackendUnavailable(
+            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
+        ),
+        retry=False,
     )
 
 

@@ -8,6 +8,7 @@ for it.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -27,6 +28,10 @@ _PATIENCE = 2.0
 _PING = 10.0
 """Seconds of silence after which the connection is asked whether it lives."""
 _KEPT = 1024
+_DOUBT = 3.0
+"""Seconds after the subscription stands in which a waiter may come that was queued before it stood."""
+_GLANCE = 0.25
+"""Seconds that a look at a single waiter may take; if it takes longer the waiter asks for itself."""
 
 
 class _Watch:
@@ -56,6 +61,7 @@ class Wakes:
         self._watches: dict[bytes, _Watch] = {}
         self._early: dict[bytes, None] = {}
         self._standing = False
+        self._stood_at = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
         self._connection: Any = None
@@ -77,8 +83,11 @@ class Wakes:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
                 self._thread.start()
+            doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
         if missed:
             wake()
+        elif doubtful:
+            self._make_up([watch], _GLANCE)
         return watch
 
     def forget(self, fence: bytes, watch: _Watch) -> None:
@@ -92,7 +101,7 @@ class Wakes:
         self._closed = True
         connection = self._connection
         sock = getattr(connection, "_sock", None)
-        if sock is not None:
+        if sock is not None and connection.pid == os.getpid():  # else it is the parent's
             try:
                 sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
             except OSError:
@@ -133,7 +142,7 @@ class Wakes:
             if isinstance(message, list):
                 self._heard(message)
 
-    def _make_up(self, watches: list[_Watch]) -> None:
+    def _make_up(self, watches: list[_Watch], patience: float = _PATIENCE) -> None:
         """Wake those who do not simply wait any more."""
         if not watches:
             return
@@ -146,7 +155,7 @@ class Wakes:
         for link, some in together.items():
             packed = b"".join(pack("HGET", watch.where, watch.token) for watch in some)
             try:
-                states = link.row(packed, _PATIENCE, len(some))
+                states = link.row(packed, patience, len(some))
             except (Refused, Unknown):
                 states = [None] * len(some)
             for watch, state in zip(some, states, strict=True):
@@ -158,7 +167,7 @@ class Wakes:
         if kind == b"subscribe":
             with self._mutex:
                 everybody = list(self._watches.values())
-                self._standing = True
+                self._standing, self._stood_at = True, time.monotonic()
             self._make_up(everybody)
         elif kind == b"message":
             with self._mutex:

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lockkit_redis.address import Address
-from lockkit_redis.failures import not_connected, refused_at_login, replied, unanswered
+from lockkit_redis.failures import inherited, not_connected, refused_at_login, replied, unanswered
 
 __all__ = ["Connection", "Wire", "pack"]
 
@@ -67,6 +67,7 @@ class Wire:
         self._greeted = greeted
         self._free: list[tuple[Connection, float]] = []
         self._closed = False
+        self._pid = os.getpid()
 
     def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
         """Send ``count`` commands packed in a row, and read their answers, error replies among them.
@@ -134,6 +135,8 @@ class Wire:
         Raises:
             Refused: There is none to be had.
         """
+        if self._pid != os.getpid():
+            raise inherited(self.where)
         connection = self._make(max(budget, _LEAST))
         try:
             connection.connect()
@@ -170,7 +173,9 @@ class Wire:
 
     def another(self) -> Wire:
         """The same server over connections of its own."""
-        return Wire(self._address, self._name, self._greeted, self._trouble)
+        wire = Wire(self._address, self._name, self._greeted, self._trouble)
+        wire._pid = self._pid  # a forked child gets none that is good for anything
+        return wire
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""
@@ -189,6 +194,8 @@ class Wire:
                 pass
 
     def _take(self, budget: float) -> Connection:
+        if self._pid != os.getpid():
+            raise inherited(self.where)
         while not self._closed:
             try:
                 connection, since = self._free.pop()

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("redis")
 
-from lockkit.names import claim_id, new_token  # noqa: E402
-from lockkit.queue import RW_CAPACITY, grantable  # noqa: E402
-from lockkit.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms  # noqa: E402
-from lockkit.testing.servers.redis import RedisServer  # noqa: E402
-from lockkit_memory.backend import MemoryBackend  # noqa: E402
-from lockkit_memory.store import Store  # noqa: E402
-from lockkit_redis.backend import open_store  # noqa: E402
+from lockkit.names import claim_id, new_token
+from lockkit.queue import RW_CAPACITY, grantable
+from lockkit.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.testing.servers.redis import RedisServer
+from lockkit_memory.backend import MemoryBackend
+from lockkit_memory.store import Store
+from lockkit_redis.backend import open_store
 
 EPOCH = 1.9e9
 NEAR = 0.002

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("redis")
 
-import lockkit  # noqa: E402
-from lockkit.names import claim_id, new_token  # noqa: E402
-from lockkit.queue import RW_CAPACITY  # noqa: E402
-from lockkit.spi import (  # noqa: E402
+import lockkit
+from lockkit.names import claim_id, new_token
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import (
     ABSENT,
     RELEASED,
     Busy,
@@ -25,10 +25,10 @@ from lockkit.spi import (  # noqa: E402
     Terms,
     Unknown,
 )
-from lockkit.testing.clocks import ShiftedClock  # noqa: E402
-from lockkit.testing.servers.redis import RedisServer  # noqa: E402
-from lockkit_redis.backend import open_store  # noqa: E402
-from lockkit_redis.wire import Wire  # noqa: E402
+from lockkit.testing.clocks import ShiftedClock
+from lockkit.testing.servers.redis import RedisServer
+from lockkit_redis.backend import open_store
+from lockkit_redis.wire import Wire
 
 AT_ONCE = 1.0
 HOUR = 3600.0
