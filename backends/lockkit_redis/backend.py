@@ -117,7 +117,7 @@ class RedisBackend:
             self._unsure[token] = None
         basis = self._clock.now()
         not_after = int(basis * 1000.0 + self._ahead) + _LATE
-        words = b"$32\r\n%b\r\n$3\r\n%d%d%d\r\n$13\r\n%d\r\n" % (
+        words = b"$32\r\n%b\r\n$3\r\n%d%d%d\r\n$13\r\n%013d\r\n" % (
             token.encode(), create, claim.wait, replay, not_after,
         )  # fmt: skip
         packed = b"".join((stated.head, words, stated.tail, note))

@@ -75,8 +75,8 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "ASK": (
         BackendUnavailable,
         True,
-        "it is part of a Cluster that moves a slot",
-        "write redis+cluster://host",
+        "it is part of a Cluster, which is moving a slot",
+        "this passes; name a Cluster by redis+cluster://host",
     ),
     "TRYAGAIN": (BackendUnavailable, True, "the Cluster is moving a slot", "this passes"),
     "CLUSTERDOWN": (BackendUnavailable, True, "the Cluster is down", "see CLUSTER INFO"),
@@ -168,9 +168,10 @@ def refused_at_login(error: Exception, where: str) -> Refused:
 def not_connected(error: BaseException, where: str) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
-    return Refused(
-        BackendUnavailable(f"cannot reach {where}: {text}", hint="check host, port and TLS; is it running?")
-    )
+    hint = "check host, port and TLS; is it running?"
+    if "_ssl.c" in text and "cert_file" not in where:
+        hint = "check host, port and TLS; if it wants a client's certificate, add ?cert_file=...&key_file=..."
+    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
 def inherited(where: str) -> Refused:

@@ -2,7 +2,8 @@
 
 A Cluster's map of slots is read when the store is opened, when a node says that a slot has MOVED, and when a node is not to
 be reached or has become a replica. Such an answer is a definite refusal; the protocol asks again a moment later, by the
-new map. A slot on its way elsewhere (ASK) is asked for where it goes.
+new map. While a slot is on its way (ASK, TRYAGAIN) its locks are refused: a script of several keys runs on neither side
+then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import redis.exceptions as theirs
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.address import Address
-from lockkit_redis.failures import replied
 from lockkit_redis.wire import Connection, Wire, pack
 
 __all__ = ["Cluster", "Router", "Single"]
@@ -101,7 +101,6 @@ class Cluster:
         self._mutex = threading.RLock()
         self._wires: dict[tuple[str, int], Wire] = {}
         self._owners: list[Wire | None] = [None] * _SLOTS
-        self._asking: dict[int, Wire] = {}
         self._stale = True
         self._read_at = 0.0
         self._refresh()
@@ -111,9 +110,6 @@ class Cluster:
         if self._stale:
             self._refresh()
         slot = _slot(key.encode())
-        elsewhere = self._asking.pop(slot, None)
-        if elsewhere is not None:
-            return _Asking(elsewhere)
         wire = self._owners[slot]
         if wire is None:
             self._stale = True
@@ -154,9 +150,7 @@ class Cluster:
 
     def _trouble(self, error: BaseException) -> None:
         """What a wire met: the map may be out of date."""
-        if isinstance(error, theirs.AskError) and not isinstance(error, theirs.MovedError):
-            self._asking[error.slot_id] = self._wire((error.host, error.port))
-        elif isinstance(error, theirs.MovedError):
+        if isinstance(error, theirs.MovedError):
             self._owners[error.slot_id] = self._wire((error.host, error.port))
             self._stale = True
         elif isinstance(error, (OSError, theirs.ConnectionError, theirs.TimeoutError, theirs.ReadOnlyError)):
@@ -192,24 +186,3 @@ class Cluster:
                 return
             if all(owner is None for owner in self._owners):
                 raise trouble or Refused(BackendUnavailable(f"{self.where}: no node answers"))
-
-
-class _Asking:
-    """A node that a slot is on its way to."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.where = wire.where
-        self._wire = wire
-        self.another = wire.another
-
-    def call(self, packed: bytes, budget: float) -> Any:
-        (answer,) = self.row(packed, budget, 1)
-        if isinstance(answer, theirs.NoScriptError):
-            raise answer
-        if isinstance(answer, theirs.ResponseError):
-            raise replied(answer, self.where) from answer
-        return answer
-
-    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
-        """Only the first command may be for the slot."""
-        return self._wire.row(pack("ASKING") + packed, budget, count + 1)[1:]

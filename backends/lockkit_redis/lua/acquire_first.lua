@@ -30,6 +30,7 @@ local function put(state, deadline, least)
   return fence
 end
 
-if create and call('EXISTS', c) == 0 and now <= not_after and not call('ZSCORE', g, token) then
+if create and now <= not_after
+  and (call('EXISTS', c, g) == 0 or (call('EXISTS', c) == 0 and not call('ZSCORE', g, token))) then
   return { 'G', now, put('HELD', now + first, 0) }
 end

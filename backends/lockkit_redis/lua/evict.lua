@@ -1,4 +1,5 @@
 -- ARGV: token, at once ('1' or '0'). Answers: MARKED deadline | REMOVED | ABSENT.
+whatever_memory_is_left()
 settle()
 local token, at_once = ARGV[1], ARGV[2] == '1'
 local claim = seen and load(token)

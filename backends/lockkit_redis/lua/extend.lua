@@ -1,4 +1,5 @@
 -- ARGV: token, fence, ttl (ms). Answers: now, H | L why.
+whatever_memory_is_left()
 settle()
 local token = ARGV[1]
 local claim = seen and load(token)

@@ -134,6 +134,9 @@ local function clamp()
   end)
 end
 
+-- A script that has begun to write may go on when memory is full: what is held must be renewed and released all the same.
+local function whatever_memory_is_left() call('ZREM', d, '') end
+
 -- Remove what has lapsed, wherever it stands, and offer what newly fits. Every script begins with this.
 local function settle()
   local marks = call('HMGET', c, '@', '@crowd')

@@ -1,3 +1,4 @@
+whatever_memory_is_left()
 settle()
 local claim = seen and load(token)
 if tombstone then bury(token) end

@@ -1,4 +1,5 @@
 -- ARGV: (token, fence or '') for each claim of the name. Answers: now, then for each: H | W | O | L why, and its note.
+whatever_memory_is_left()
 settle()
 local answers = { whole(now) }
 

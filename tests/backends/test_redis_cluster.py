@@ -1,0 +1,173 @@
+"""Redis Cluster: each name where its slot is, while slots move and nodes die."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+import lockkit
+from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.redis_groups import RedisCluster
+from lockkit_redis.keys import Keys
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with RedisCluster() as made:
+        yield made
+
+
+@pytest.fixture
+def connect(cluster, request):
+    clients = []
+
+    def make(**settings):
+        clients.append(lockkit.connect(cluster.url(), namespace=request.node.name[5:60], **settings))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def node_of(cluster, client, name):
+    return cluster.node_of(Keys.of(client.namespace, name).queue)
+
+
+def slot_of(cluster, client, name):
+    return cluster.nodes[0].cli("CLUSTER", "KEYSLOT", Keys.of(client.namespace, name).queue)
+
+
+def names_on(cluster, client, node):
+    return (f"n{at}" for at in range(1000) if node_of(cluster, client, f"n{at}") is node)
+
+
+def test_names_of_all_nodes_are_held_renewed_listed_and_released(cluster, connect):
+    client, other = connect(), connect()
+    leases = [client.lock(f"n{at}", ttl=1.0).acquire() for at in range(24)]
+    assert len({node_of(cluster, client, lease.name).port for lease in leases}) == 3
+
+    renewed = client.stats()["renewals"]
+    end = time.monotonic() + 10
+    while client.stats()["renewals"] < renewed + 4 * 24:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert all(lease.valid() for lease in leases)
+    assert other.lock("n7").try_acquire() is None
+    assert other.names() == other.names(deep=True) == sorted(lease.name for lease in leases)
+    assert {lease.release().outcome for lease in leases} == {"RELEASED"}
+    assert other.names(deep=True) == []
+
+
+def test_a_waiter_is_woken_whatever_node_its_lock_is_on(cluster, connect):
+    client, other = connect(), connect()
+    for node in cluster.nodes:
+        name = next(names_on(cluster, client, node))
+        lease = client.lock(name).acquire()
+        queued = threading.Event()
+        took = []
+
+        def wait(name=name, queued=queued, took=took):
+            with other.lock(name).acquire(timeout=20, on_wait=lambda _: queued.set()):
+                took.append(time.monotonic())
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert queued.wait(5)
+        # The subscription must stand; until it does, the poll cap is what helps.
+        end = time.monotonic() + 5
+        while not any(int(each.cli("PUBSUB", "NUMSUB", channel(other))[1]) for each in cluster.nodes):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        released = time.monotonic()
+        lease.release()
+        waiter.join(10)
+        assert took
+        assert took[0] - released < 1.0
+
+
+def channel(client):
+    return client.driver().backend._channel
+
+
+def test_a_slot_that_has_moved_is_followed(cluster, connect):
+    client = connect()
+    name = next(names_on(cluster, client, cluster.nodes[0]))
+    before = client.lock(name).acquire()
+    fence = before.fence
+    before.release()
+    slot = slot_of(cluster, client, name)
+    for key in cluster.nodes[0].cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
+        cluster.nodes[0].cli("DEL", key)
+    try:
+        for node in (cluster.nodes[1], cluster.nodes[0], cluster.nodes[2]):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", cluster.nodes[1].cli("CLUSTER", "MYID"))
+        with client.lock(name).acquire(timeout=10) as lease:
+            assert lease.fence > fence
+            assert cluster.nodes[1].cli("EXISTS", Keys.of(client.namespace, name).queue)
+    finally:
+        for key in cluster.nodes[1].cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
+            cluster.nodes[1].cli("DEL", key)
+        for node in (cluster.nodes[0], cluster.nodes[1], cluster.nodes[2]):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", cluster.nodes[0].cli("CLUSTER", "MYID"))
+
+
+def test_while_a_slot_is_on_its_way_its_locks_are_refused_and_afterwards_they_are_there(cluster, connect):
+    """A script of several keys runs on neither side of a migration (ASK, TRYAGAIN)."""
+    client = connect()
+    name = next(names_on(cluster, client, cluster.nodes[0]))
+    source, target = cluster.nodes[0], cluster.nodes[1]
+    slot = slot_of(cluster, client, name)
+    client.lock("warm").acquire().release()
+    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
+    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
+    try:
+        with pytest.raises(lockkit.BackendUnavailable, match="moving a slot"):
+            client.lock(name).acquire(timeout=1)
+    finally:
+        for node in (source, target):
+            node.cli("CLUSTER", "SETSLOT", slot, "STABLE")
+
+    assert client.inspect(name).claims == ()
+    assert client.lock(name).acquire(timeout=5).release().outcome == "RELEASED"
+
+
+def test_the_death_of_a_node_ends_only_what_is_on_it():
+    with ExitStack() as stack:
+        cluster = stack.enter_context(RedisCluster(cluster_require_full_coverage="no"))
+        with lockkit.connect(cluster.url()) as client:
+            dead, living = cluster.nodes[2], cluster.nodes[0]
+            lost = client.lock(next(names_on(cluster, client, dead)), ttl=1.5).acquire()
+            kept = client.lock(next(names_on(cluster, client, living)), ttl=1.5).acquire()
+            dead.kill()
+
+            assert lost.lost.wait(10)
+            assert not lost.valid()
+            renewed = client.stats()["renewals"]
+            end = time.monotonic() + 10
+            while client.stats()["renewals"] < renewed + 4:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert kept.valid()
+            began = time.monotonic()
+            with pytest.raises(lockkit.BackendError):
+                client.lock(lost.name).acquire(timeout=1)
+            assert time.monotonic() - began < 3.0
+            assert kept.release().outcome == "RELEASED"
+
+
+def test_a_database_of_a_cluster_is_refused():
+    with pytest.raises(lockkit.ConfigError, match="has no databases"):
+        lockkit.connect("redis+cluster://localhost:7000/1").lock("a").acquire()
+
+
+def test_a_server_that_is_no_cluster_says_so():
+    with (
+        RedisServer() as server,
+        lockkit.connect(f"redis+cluster://{server.address}") as client,
+        pytest.raises(lockkit.BackendError, match=r"[Cc]luster"),
+    ):
+        client.lock("a").acquire(timeout=1)
