@@ -95,6 +95,12 @@ class RedisBackend:
         self._mutex = threading.RLock()
         for wire in self.router.wires():
             wire.call(pack("PING"), _OPENING)
+            for found in health.known_bad(wire, _OPENING):
+                if options.strict:
+                    self.close()
+                    text = f"{wire.where}: {found.message}; strict refuses that"
+                    raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
+                options.warn(f"{wire.where}: {found.message} ({found.hint})")
 
     def _greeted(self, clock: Sequence[Any]) -> None:
         self._heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)

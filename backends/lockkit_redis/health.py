@@ -6,32 +6,43 @@ import time
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
-from lockkit.spi import Refused
+from lockkit.spi import Refused, Unknown
 from lockkit_redis.wire import Wire, pack
 
-__all__ = ["check"]
+__all__ = ["check", "known_bad"]
+
+_SETTLED = 300
+"""Seconds after its start for which a server that keeps no log may have forgotten locks."""
 
 
 def check(wire: Wire, budget: float) -> Sequence[Finding]:
     """What there is to say of the server."""
     began = time.monotonic()
-    text = wire.call(pack("INFO"), budget)
+    info = _info(wire, budget)
     took = time.monotonic() - began
-    info = dict(
-        line.split(":", 1)
-        for line in text.decode(errors="replace").splitlines()
-        if ":" in line and line[0] != "#"
-    )
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "unknown")
-    findings = [
+    return [
         Finding("server", "ok", f"{name} {version}, answered in {took * 1000:.1f} ms"),
         _role(info),
         _policy(info),
         _persistence(info),
+        *_rights(wire, budget),
     ]
-    findings += _rights(wire, budget)
-    return findings
+
+
+def known_bad(wire: Wire, budget: float) -> list[Finding]:
+    """What makes the server no place for locks. Nothing where INFO is forbidden: then it is not known."""
+    try:
+        info = _info(wire, budget)
+    except (Refused, Unknown):
+        return []
+    return [found for found in (_role(info), _policy(info)) if found.severity == "error"]
+
+
+def _info(wire: Wire, budget: float) -> dict[str, str]:
+    text = wire.call(pack("INFO"), budget).decode(errors="replace")
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] != "#")
 
 
 def _role(info: dict[str, str]) -> Finding:
@@ -64,10 +75,12 @@ def _policy(info: dict[str, str]) -> Finding:
 def _persistence(info: dict[str, str]) -> Finding:
     if info.get("aof_enabled") == "1":
         return Finding("persistence", "ok", "it keeps a log of changes (AOF)")
+    age = int(info.get("uptime_in_seconds", _SETTLED))
+    since = f" (it was started {age} s ago)" if age < _SETTLED else ""
     return Finding(
         "persistence",
         "warning",
-        "without an append-only file a restart forgets locks; their holders learn it at the next renewal",
+        f"without an append-only file a restart forgets locks{since}; their holders learn it at the next renewal",
         "appendonly yes; fences rise all the same",
     )
 

@@ -126,6 +126,8 @@ class Wakes:
 
     def _listen(self) -> None:
         connection = self._connection = self._router.connect(_PATIENCE)
+        if self._closed:  # whoever closed us may have looked before there was a connection
+            return
         connection._sock.settimeout(_PING)  # noqa: SLF001
         connection.send_packed_command((pack("SUBSCRIBE", self._channel),), check_health=False)
         silent = 0

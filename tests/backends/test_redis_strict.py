@@ -1,0 +1,53 @@
+"""What is known to be unsafe about a Redis server is warned of, and refused where strictness is asked for."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import lockkit
+from lockkit.testing.servers.redis import RedisServer
+
+
+@pytest.fixture(scope="module")
+def evicting():
+    with RedisServer(maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
+        yield server
+
+
+def test_a_server_that_throws_keys_away_is_warned_of(evicting, caplog):
+    with caplog.at_level(logging.WARNING), lockkit.connect(evicting.url()) as client:
+        client.lock("a").acquire().release()
+    assert "allkeys-lru" in caplog.text
+    assert "noeviction" in caplog.text
+
+
+def test_strict_refuses_it_and_holds_nothing(evicting):
+    with (
+        lockkit.connect(evicting.url(), strict=True) as client,
+        pytest.raises(lockkit.BackendUnavailable, match="allkeys-lru") as raised,
+    ):
+        client.lock("b").acquire(timeout=1)
+    assert "noeviction" in str(raised.value)
+    assert not evicting.cli("EXISTS", "lockkit:default:{b}:q")
+
+
+def test_doctor_calls_it_an_error(evicting):
+    with lockkit.connect(evicting.url()) as client:
+        found = {each.check: each for each in client.driver().backend.check(2.0)}
+    assert found["memory"].severity == "error"
+    assert "started" in found["persistence"].message
+
+
+def test_strict_takes_a_server_of_which_nothing_bad_is_known():
+    with RedisServer() as server, lockkit.connect(server.url(), strict=True) as client:
+        assert client.lock("a").acquire().release().outcome == "RELEASED"
+    observer = "looker on >secret ~* &* +@all -info"
+    with (
+        RedisServer(user=observer, maxmemory="100mb", maxmemory_policy="allkeys-lru") as server,
+        lockkit.connect(server.url(user="looker", password="secret"), strict=True) as client,
+    ):
+        assert client.lock("a").acquire().release().outcome == "RELEASED", (
+            "INFO is forbidden: unknown, not bad"
+        )
