@@ -53,6 +53,9 @@ class Address(NamedTuple):
     tls: dict[str, Any] | None
     min_replicas: int
 
+    def __repr__(self) -> str:
+        return f"Address({self.shown!r})"
+
 
 def parse(url: str) -> Address:
     """Read a URL.
@@ -100,7 +103,7 @@ def parse(url: str) -> Address:
         raise ConfigError(f"{shown}: the database is named twice", hint="write /0 or ?db=0, not both")
     return Address(
         shown=shown,
-        hosts=tuple(_place(each, _PORTS.get(scheme, 6379), shown) for each in places.split(",")),
+        hosts=tuple(_place(each, _PORTS.get(scheme, 6379)) for each in places.split(",")),
         socket=socket,
         service=service,
         cluster=scheme == "redis+cluster",
@@ -116,10 +119,15 @@ def parse(url: str) -> Address:
 _USAGE = "write redis://host:6379/0, rediss://host:6379/0 or unix:///run/redis.sock"
 
 
+_ESCAPE = "in a password write / ? # @ : as %2F %3F %23 %40 %3A"
+
+
 def _options(parts: SplitResult, shown: str) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     allowed = _OPTIONS.get(parts.scheme, _COMMON)
     unknown = sorted(options.keys() - set(allowed))
+    if (unknown or parts.fragment) and "@" in parts.query + parts.fragment:
+        raise ConfigError(f"{shown}: no such option", hint=_ESCAPE)
     if unknown or parts.fragment:
         raise ConfigError(
             f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
@@ -138,11 +146,13 @@ def _tls(options: dict[str, str], shown: str, *, secure: bool) -> dict[str, Any]
     return files if secure else None
 
 
-def _place(text: str, port: int, shown: str) -> tuple[str, int]:
+def _place(text: str, port: int) -> tuple[str, int]:
     """``host``, ``host:port`` or ``[address]:port``."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::(\d{1,5}))?", text)
     if match is None or int(match[3] or port) > 65535:
-        raise ConfigError(f"{shown}: not a host and port: {text!r}", hint=_USAGE)
+        # Not the URL, and nothing behind a colon: where "@host" was forgotten, that is the password.
+        told = text.partition(":")[0] + (":..." if ":" in text else "")
+        raise ConfigError(f"not a host and port in a URL for Redis: {told!r}", hint=f"{_USAGE}; {_ESCAPE}")
     return unquote(match[1] or match[2]) or "localhost", int(match[3] or port)
 
 

@@ -91,6 +91,7 @@ _MESSAGES = (
     ("max number of clients", "NOCLIENTS"),
     ("unknown command", "UNKNOWN"),
     ("ACL failure in script", "NOPERM"),
+    ("because of: NOPERM", "NOPERM"),
     ("Authentication required", "NOAUTH"),
     ("DB index is out of range", "DB"),
     ("invalid DB index", "DB"),
@@ -140,7 +141,7 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
         return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
     kind, retry, text, hint = _REPLIES[code]
     # Without the words that a command was given: they may be half a script.
-    said = re.split(r", with args|\. Check the| script: ", str(error))[0]
+    said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
     return Refused(kind(f"{where}: {text}{said}", hint=hint), retry=retry)
 

@@ -1,0 +1,197 @@
+"""The smallest rights with which the Redis store works, and what those with less are told. The two lines are in the docs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+pytest.importorskip("redis")
+
+import lockkit
+from lockkit.errors import PermissionDenied
+from lockkit.names import claim_id, new_token
+from lockkit.spi import Busy, Claim, Granted, OpenOptions, Queued, Refused, Terms
+from lockkit.testing.servers.redis import RedisServer
+from lockkit_redis.backend import open_store
+
+WRITER = (
+    "user locker on >secret resetkeys ~lockkit:default:* resetchannels &lockkit:default:wake:* -@all"
+    " +ping +time +client|setname +evalsha +eval +subscribe +publish +multi +exec"
+    " +get +set +del +exists +pexpire +pexpireat +hget +hmget +hset +hdel +hgetall"
+    " +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore"
+)
+"""Add ``+info`` for ``lockkit doctor``, ``+scan`` for ``names(deep=True)``, ``+wait`` for ``min_replicas``, ``+select`` for
+a database other than 0, ``+role`` behind Sentinel."""
+OBSERVER = (
+    "user watcher on >secret resetkeys %R~lockkit:default:* resetchannels -@all"
+    " +ping +time +client|setname +multi +exec +get +hgetall +zrange"
+)
+
+
+def commands(line):
+    return [word[1:] for word in line.split() if word.startswith("+")]
+
+
+@pytest.fixture(scope="module")
+def server():
+    lines = [line.removeprefix("user ") for line in (WRITER, OBSERVER)]
+    with RedisServer(user=lines) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server):
+    server.cli("FLUSHALL")
+    server.cli("ACL", "SETUSER", *WRITER.split()[1:])
+    server.cli("ACL", "SETUSER", *OBSERVER.split()[1:])
+    return server.url(user="locker", password="secret")
+
+
+@pytest.fixture
+def observer_url(url, server):
+    return server.url(user="watcher", password="secret")
+
+
+def claim(name="a", **terms):
+    return Claim(new_token(), Terms(name, **terms))
+
+
+def everything(url, clock=None):
+    """All that a store does."""
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        one, other, third = claim(ttl=20, min_hold=0.01), claim(), claim()
+        granted = store.acquire(one, True, 2.0)
+        assert isinstance(granted, Granted)
+        queued = store.acquire(other, True, 2.0)
+        assert isinstance(queued, Queued)
+        assert isinstance(store.acquire(third._replace(wait=False), True, 2.0), Busy)
+        woken = threading.Event()
+        store.watch("a", queued.blockers, woken.set, other)
+        states = [each.state for each in store.renew([(one, granted.fence), (other, None)], 2.0)]
+        assert states == ["HELD", "WAITING"]
+        assert store.extend(one, granted.fence, 30, 2.0).state == "HELD"
+        assert store.annotate("a", claim_id(one.token), {"x": 1}, 2.0)
+        assert store.resize("a", 1, 2.0) == 2
+        assert store.put_record("a", {"x": 1}, 0 if store.record("a", 2.0) is None else 1, 2.0)
+        assert store.names("", 2.0) == ["a"]
+        store.release(one, 2.0)
+        store.evict("a", claim_id(one.token), 2.0, now=True)
+        assert isinstance(store.acquire(other, False, 2.0), Granted)
+        assert woken.wait(2.0)
+        store.abandon(other, 2.0)
+        store.emergency_release(third, 2.0)
+        alone = claim("b")
+        store.acquire(alone, True, 2.0)
+        store.release(alone, 2.0)
+        assert store.inspect("a", 2.0).claims == ()
+
+
+def looking(url):
+    """All that an observer's store does."""
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        assert [each.state for each in store.inspect("a", 2.0).claims] == ["HELD"]
+        assert store.names("", 2.0) == ["a"]
+        assert store.record("a", 2.0) is None
+
+
+def test_with_the_writers_rights_everything_works(url):
+    everything(url)
+
+
+@pytest.mark.parametrize("right", [each for each in commands(WRITER) if each != "subscribe"])
+def test_without_any_one_of_the_writers_rights_something_is_denied_and_the_right_is_named(url, server, right):
+    server.cli("SCRIPT", "FLUSH")
+    server.cli("ACL", "SETUSER", "locker", f"-{right}")
+
+    with pytest.raises(Refused) as refused:
+        everything(url)
+
+    assert isinstance(refused.value.error, PermissionDenied)
+    assert not refused.value.retry
+    assert f"'{right}'" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_without_the_right_to_subscribe_waiters_poll(url, server):
+    server.cli("ACL", "SETUSER", "locker", "-subscribe")
+    with lockkit.connect(url) as client:
+        held = client.lock("a").acquire(timeout=0)
+        threading.Timer(0.2, held.release).start()
+        other = lockkit.connect(url)
+        with contextlib.closing(other):
+            other.lock("a").acquire(timeout=6).release()
+
+
+@pytest.mark.parametrize(
+    "rights", [["resetkeys", "~other:*"], ["resetchannels", "&other"]], ids=["keys", "channels"]
+)
+def test_without_the_right_to_the_namespace_an_acquire_is_denied(url, server, rights):
+    server.cli("ACL", "SETUSER", "locker", *rights)
+    if rights[0] == "resetkeys":
+        with pytest.raises(PermissionDenied, match="key"), lockkit.connect(url) as client:
+            client.lock("a").acquire(timeout=0)
+    else:
+        with pytest.raises(Refused) as refused:
+            everything(url)
+        assert isinstance(refused.value.error, PermissionDenied)
+        assert "channel" in str(refused.value)
+
+
+def test_the_writer_may_touch_nothing_else(url, server):
+    with contextlib.closing(open_store(url, OpenOptions(namespace="other"))) as store, pytest.raises(Refused):
+        store.acquire(claim(), True, 2.0)
+    assert server.cli("KEYS", "*") == []
+
+
+@pytest.fixture
+def held(url):
+    with lockkit.connect(url) as client:
+        lease = client.lock("a").acquire(timeout=0)
+        yield lease
+        lease.release()
+
+
+def test_with_the_observers_rights_one_can_look(held, observer_url):
+    looking(observer_url)
+
+
+@pytest.mark.parametrize("right", commands(OBSERVER))
+def test_without_any_one_of_the_observers_rights_one_cannot_look(held, observer_url, server, right):
+    server.cli("ACL", "SETUSER", "watcher", f"-{right}")
+
+    with pytest.raises(Refused) as refused:
+        looking(observer_url)
+
+    assert isinstance(refused.value.error, PermissionDenied)
+    assert f"'{right}'" in str(refused.value)
+
+
+def test_an_observer_sees_the_status_and_cannot_lock(held, observer_url, server, tmp_path):
+    keys = sorted(server.cli("KEYS", "*"))
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "LOCKKIT_URL": observer_url,
+        "HOME": str(tmp_path),
+        "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
+    }
+    for line in (["status"], ["status", "a"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "lockkit", *line],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "a" in done.stdout
+        assert "secret" not in done.stdout
+
+    with lockkit.connect(observer_url) as client, pytest.raises(PermissionDenied, match="'evalsha'"):
+        client.lock("b").acquire(timeout=1)
+    assert sorted(server.cli("KEYS", "*")) == keys
