@@ -170,8 +170,8 @@ def not_connected(error: BaseException, where: str) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     hint = "check host, port and TLS; is it running?"
-    if "_ssl.c" in text and "cert_file" not in where:
-        hint = "check host, port and TLS; if it wants a client's certificate, add ?cert_file=...&key_file=..."
+    if where.startswith(("rediss", "valkeys")) and "cert_file" not in where:  # it may simply hang up
+        hint += " If it wants a client's certificate, add cert_file=...&key_file=..."
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 

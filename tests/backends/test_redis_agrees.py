@@ -199,6 +199,15 @@ def follows_the_rule(claims):
     assert fences == sorted(set(fences))
 
 
+@example(
+    [
+        ("acquire", 0, "mutex", True, {}),
+        ("acquire", 1, "mutex", True, {}),
+        ("resize", 2),
+        ("pass", 0.5),
+        ("resize", 1),
+    ]
+)
 @settings(max_examples=120)
 @given(st.lists(STEPS, min_size=12, max_size=60))
 @example(
