@@ -1,14 +1,19 @@
 """The benchmark itself: that it measures, and what may be asserted about it. Ratios within one run, never seconds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lockkit.testing.bench import main
 from lockkit.testing.bench.command import BENCHES
+from lockkit.testing.bench.contenders import peers
 from lockkit.testing.bench.figures import Figure, table
+from lockkit.testing.bench.redis_contenders import FLOOR, PEERS, WOKEN
+from lockkit.testing.bench.redis_store import redis
 from lockkit.testing.bench.rounds import interleaved, percentile, ratio
+from lockkit.testing.servers.processes import ServerMissing
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "bench.json"
 
@@ -24,7 +29,14 @@ def value(document, contender, what):
     return found[0]["value"]
 
 
-@pytest.mark.parametrize("name", BENCHES)
+needs_redis = pytest.mark.skipif(
+    not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="make servers"
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_redis) if name == "redis" else name for name in BENCHES]
+)
 def test_every_bench_writes_a_document_that_keeps_to_its_schema(capsys, name):
     jsonschema = pytest.importorskip("jsonschema")
 
@@ -60,6 +72,65 @@ def test_a_missing_library_is_named_with_its_install_line(capsys, monkeypatch):
 
     assert {"name": "filelock", "install": "pip install filelock"} in document["missing"]
     assert not [figure for figure in document["figures"] if figure["contender"] == "filelock"]
+
+
+@pytest.fixture(scope="module")
+def on_redis(tmp_path_factory):
+    """The figures of one quick run."""
+    return redis(tmp_path_factory.mktemp("bench"), "", "", quick=True)
+
+
+def figure(figures, contender, what):
+    (found,) = (each for each in figures if (each.contender, each.what) == (contender, what))
+    return found
+
+
+@needs_redis
+def test_on_redis_every_library_that_is_installed_takes_turns_with_the_floor_and_lockkit(on_redis):
+    found, _ = peers(PEERS)
+
+    measured = {each.contender for each in on_redis if each.what == "acquire + release"}
+
+    assert {FLOOR, "lockkit, Redis", *found} <= measured
+    assert figure(on_redis, WOKEN, "hand-off, median").value > 0
+
+
+@needs_redis
+def test_a_hand_off_on_redis_takes_a_few_requests_however_many_wait(on_redis):
+    sent = [figure(on_redis, "lockkit, Redis", f"requests per hand-off, {n} waiters") for n in (2, 10, 100)]
+
+    assert all(2 < each.value <= 6 for each in sent)
+
+
+@needs_redis
+def test_a_place_in_a_long_queue_on_redis_takes_the_server_little(on_redis):
+    (place,) = (each for each in on_redis if each.what.startswith("a place among"))
+
+    assert 0 < place.value <= 0.2
+
+
+def no_server(*_, **__):
+    raise ServerMissing("redis-server or valkey-server is not installed; run: make servers")
+
+
+def test_without_a_server_its_bench_is_left_out_which_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(
+        "lockkit.testing.bench.command.BENCHES", {"pipeline": BENCHES["pipeline"], "redis": no_server}
+    )
+
+    assert main(["--quick", "--json"]) == 0
+
+    out, err = capsys.readouterr()
+    assert {each["bench"] for each in json.loads(out)["figures"]} == {"pipeline"}
+    assert "left out: redis: redis-server or valkey-server is not installed" in err
+
+
+def test_a_bench_that_was_asked_for_and_has_no_server_is_an_error(capsys, monkeypatch):
+    monkeypatch.setattr("lockkit.testing.bench.command.BENCHES", {"redis": no_server})
+
+    assert main(["redis", "--quick"]) == 69
+
+    assert "make servers" in capsys.readouterr().err
 
 
 def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):

@@ -16,8 +16,9 @@ __all__ = ["command"]
 @make(
     "bench",
     examples="""
-lockkit bench                  # memory and SQLite, against floor and peers
-lockkit bench --quick          # half a minute, for a first impression
+lockkit bench                  # memory, SQLite and Redis, beside floor, peers
+lockkit bench --quick          # two minutes, for a first impression
+lockkit bench redis            # on a server of its own, gone with the run
 lockkit bench uncontended hand-off --json
 """,
 )
@@ -26,8 +27,8 @@ lockkit bench uncontended hand-off --json
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     """Measure locks on this machine, interleaved with the floor and with other libraries.
 
-    BENCH is uncontended, pipeline, hand-off, stall, held or start-up; all of them by default. Compare numbers of one run
-    only.
+    BENCH is uncontended, pipeline, hand-off, stall, held, start-up or redis; all of them by default. Compare numbers of
+    one run only. Redis is left out where redis-server or redis-py is not installed.
     """
     try:
         bench = import_module("lockkit.testing.bench")

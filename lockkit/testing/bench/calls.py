@@ -14,7 +14,7 @@ from lockkit.testing.bench.contenders import FLOOR, MEMORY, opened, peers
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.rounds import interleaved, per_call, ratio
 
-__all__ = ["pipeline", "uncontended"]
+__all__ = ["paired", "pipeline", "uncontended"]
 
 _CORE, _PIPELINE = 25.0, 15.0
 """Microseconds: the targets for the core's own share and for the release pipeline's."""
@@ -26,7 +26,7 @@ def uncontended(folder: Path, url: str, store: str, *, quick: bool) -> list[Figu
     names = [FLOOR, *found, store, MEMORY]
     rounds, count = (7, 60) if quick else (41, 200)
     with opened(names, folder, url) as made:
-        taken = interleaved({name: _paired(made[name].both, count) for name in names}, rounds)
+        taken = interleaved({name: paired(made[name].both, count) for name in names}, rounds)
     what = "acquire + release"
     times = {name: median(values) * 1e6 for name, values in taken.items()}
     ratios = {name: ratio(values, taken[FLOOR]) for name, values in taken.items()}
@@ -43,7 +43,8 @@ def uncontended(folder: Path, url: str, store: str, *, quick: bool) -> list[Figu
     return figures
 
 
-def _paired(both: Callable[[], None], count: int) -> Callable[[], float]:
+def paired(both: Callable[[], None], count: int) -> Callable[[], float]:
+    """A measure for :func:`~lockkit.testing.bench.rounds.interleaved`: seconds of one acquire + release."""
     return lambda: per_call(both, count)
 
 

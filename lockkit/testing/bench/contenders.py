@@ -8,51 +8,35 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lockkit
+from lockkit.testing.bench import redis_contenders
+from lockkit.testing.bench.contender import Contender
 
 __all__ = ["FLOCK", "FLOOR", "MEMORY", "PEERS", "Contender", "opened", "peers"]
 
 FLOOR = "floor: 2 SQLite commits"
 FLOCK = "floor: flock(2), blocking"
 MEMORY = "lockkit, memory"
-PEERS = ("filelock", "portalocker", "fasteners")
+PEERS = {"filelock": "filelock", "portalocker": "portalocker", "fasteners": "fasteners"}
+"""What pip calls a library, and the module it brings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way of excluding others.
-
-    Attributes:
-        acquire: Takes the lock, waiting as long as it must; returns what ``release`` is given.
-        release: Lets it go.
-    """
-
-    name: str
-    acquire: Callable[[], Any]
-    release: Callable[[Any], object]
-
-    def both(self) -> None:
-        """Acquire and release, once."""
-        self.release(self.acquire())
-
-
-def peers() -> tuple[list[str], list[str]]:
+def peers(libraries: Mapping[str, str] = PEERS) -> tuple[list[str], list[str]]:
     """Which of the other libraries are installed, and which are missing."""
-    found = [name for name in PEERS if find_spec(name) is not None]
-    return found, [name for name in PEERS if name not in found]
+    found = [name for name, module in libraries.items() if find_spec(module) is not None]
+    return found, [name for name in libraries if name not in found]
 
 
 @contextmanager
 def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Contender]]:
-    """The contenders of these names, each with its own file in ``folder``; every other name is lockkit on ``url``."""
+    """The contenders of these names, each with its own file in ``folder`` or keys of its own; every other name is lockkit on ``url``."""
     with ExitStack() as stack:
         made: dict[str, Contender] = {}
         for name in names:
@@ -62,6 +46,8 @@ def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Conte
                 made[name] = _flock(stack, folder)
             elif name in PEERS:
                 made[name] = _peer(name, folder)
+            elif name in redis_contenders.MAKERS:
+                made[name] = redis_contenders.MAKERS[name](stack, url)
             else:
                 made[name] = _lockkit(stack, name, "memory:" if name == MEMORY else url, folder)
         yield made

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -17,7 +19,7 @@ from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.rounds import interleaved, percentile
 from lockkit.testing.bench.workers import STALL, Worker, started
 
-__all__ = ["handoff", "held", "stall", "startup"]
+__all__ = ["handed_over", "handoff", "held", "stall", "startup"]
 
 _HANDOFF, _BUSY, _STALL = 2.0, 2.0, 50.0
 _WEIGHT = 4.0
@@ -26,39 +28,41 @@ _IMPORT, _RUN = 40.0, 120.0
 
 def handoff(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
     """From just before release in one process to acquired in another that waits; and what the waiting costs in CPU."""
-    found, _ = peers()
-    names = [FLOCK, store, *found]
+    figures = handed_over(folder, url, store, FLOCK, peers()[0], quick=quick)
+    return [
+        each.at_most(_HANDOFF) if (each.contender, each.what) == (store, "median") else each
+        for each in figures
+    ]
+
+
+def handed_over(
+    folder: Path, url: str, store: str, floor: str, found: list[str], *, quick: bool
+) -> list[Figure]:
+    """The hand-offs of the floor, the store and the libraries found, taking turns: one waits at any time."""
+    names = [floor, store, *found]
     rounds, long_wait = (8, 1.0) if quick else (60, 3.0)
-    figures = []
-    with opened(names, folder, url) as made:
-        taken: dict[str, list[float]] = {}
-        busy: dict[str, float] = {}
-        for name in names:  # not interleaved: a waiter of one kind beside another's would only disturb it
-            with started("waiter", name, str(folder), url) as worker:
-                worker.hear()
-                _hand(made[name], worker, 0.2)
-                taken[name] = [
-                    _hand(made[name], worker, random.uniform(0.02, 0.12))[0]  # in no poller's rhythm
-                    for _ in range(rounds)
-                ]
-                busy[name] = _hand(made[name], worker, long_wait)[1] / long_wait * 100
+    with ExitStack() as stack:
+        made = stack.enter_context(opened(names, folder, url))
+        workers = {name: stack.enter_context(started("waiter", name, str(folder), url)) for name in names}
+        for worker in workers.values():
+            worker.hear()
+
+        def once(name: str) -> float:
+            return _hand(made[name], workers[name], random.uniform(0.02, 0.12))[0]  # in no poller's rhythm
+
+        taken = interleaved({name: partial(once, name) for name in names}, rounds)
+        busy = {name: _hand(made[name], workers[name], long_wait)[1] / long_wait * 100 for name in names}
     fastest = min((median(taken[name]) for name in found), default=None)
+    figures = []
     for name in names:
         middle, worst = median(taken[name]) * 1e3, percentile(taken[name], 0.99) * 1e3
-        if name == store:
-            figures.append(Figure("hand-off", name, "median", middle, "ms").at_most(_HANDOFF))
-            if fastest is not None:
-                target = f"<= fastest peer ({fastest * 1e3:.2f} ms)"
-                met = middle <= fastest * 1e3
-                figures.append(Figure("hand-off", name, "median, to its peers", middle, "ms", target, met))
-            figures.append(Figure("hand-off", name, "p99", worst, "ms"))
-            figures.append(
-                Figure("hand-off", name, "CPU of the waiter, of one core", busy[name], "%").at_most(_BUSY)
-            )
-        else:
-            figures.append(Figure("hand-off", name, "median", middle, "ms"))
-            figures.append(Figure("hand-off", name, "p99", worst, "ms"))
-            figures.append(Figure("hand-off", name, "CPU of the waiter, of one core", busy[name], "%"))
+        figures.append(Figure("hand-off", name, "median", middle, "ms"))
+        if name == store and fastest is not None:
+            target, met = f"<= fastest peer ({fastest * 1e3:.2f} ms)", middle <= fastest * 1e3
+            figures.append(Figure("hand-off", name, "median, to its peers", middle, "ms", target, met))
+        figures.append(Figure("hand-off", name, "p99", worst, "ms"))
+        cost = Figure("hand-off", name, "CPU of the waiter, of one core", busy[name], "%")
+        figures.append(cost.at_most(_BUSY) if name == store else cost)
     return figures
 
 

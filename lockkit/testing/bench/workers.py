@@ -134,11 +134,33 @@ def staller(url: str, folder: str) -> None:
                 time.sleep(0.02)
 
 
+def crowd(url: str, folder: str, count: str) -> None:
+    """Keep one holder and ``count`` waiters on one name, each with a client of its own; for each line, answer the hand-offs."""
+    grants = [0] * (int(count) + 1)
+
+    def take_turns(at: int) -> None:
+        with lockkit.connect(url, state_dir=folder) as client:
+            lock = client.lock("crowd")
+            while True:
+                lock.acquire().release()
+                grants[at] += 1
+
+    for at in range(len(grants)):
+        threading.Thread(target=take_turns, args=(at,), daemon=True).start()
+    while not all(grants):
+        time.sleep(0.05)
+    _say("ready")
+    for _ in sys.stdin:
+        _say(sum(grants))
+    os._exit(0)
+
+
 _ROLES: Mapping[str, Callable[..., None]] = {
     "waiter": waiter,
     "holder": holder,
     "weigher": weigher,
     "staller": staller,
+    "crowd": crowd,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""Who is measured on Redis: what no lock there can beat, and the libraries that people use for it.
+
+Each library is used as its own documentation shows it first, with its defaults, but for a ttl of 30 s where it would have
+none: a lock without one outlives its holder. Redis' client and the libraries are imported by those who open them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+from lockkit.testing.bench.contender import Contender
+
+__all__ = ["FLOOR", "MAKERS", "PEERS", "RAW", "WOKEN"]
+
+FLOOR = "floor: 2 EVALSHA"
+RAW = "floor: 2 EVALSHA, raw socket"
+WOKEN = "floor: release script, pub/sub, confirm"
+PEERS = {
+    "redis": "redis",
+    "python-redis-lock": "redis_lock",
+    "sherlock": "sherlock",
+    "tooz": "tooz",
+    "pottery": "pottery",
+}
+"""What pip calls a library, and the module it brings. The lock of ``redis`` is redis-py's own."""
+
+_TTL = 30
+_TAKE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', 30000) then return redis.call('INCR', KEYS[2]) end
+"""
+_DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+_DROP_AND_TELL = f"{_DROP[:-4]} + redis.call('PUBLISH', KEYS[1], '1') end"
+
+
+def _packed(script: str, *words: str) -> bytes:
+    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    return _command("EVALSHA", sha, *words)
+
+
+def _command(*words: str) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words)
+
+
+class _Plain:
+    """redis-py's connection object, spoken to in packed commands."""
+
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        redis: Any = import_module("redis")
+        place = urlsplit(url)
+        self.connection = redis.Connection(host=place.hostname, port=place.port, protocol=2)
+        self.connection.connect()
+        stack.callback(self.connection.disconnect)
+
+    def ask(self, packed: bytes) -> Any:
+        self.connection.send_packed_command((packed,), check_health=False)
+        return self.connection.read_response()
+
+    def load(self, *scripts: str) -> None:
+        for script in scripts:
+            self.ask(_command("SCRIPT", "LOAD", script))
+
+
+def _floor(stack: ExitStack, url: str) -> Contender:
+    """The plainest fenced pair: one script takes and counts, one compares and deletes."""
+    plain = _Plain(stack, url)
+    plain.load(_TAKE, _DROP)
+    take, drop = _packed(_TAKE, "2", "floor", "floor:fence", "token"), _packed(_DROP, "1", "floor", "token")
+    return Contender(FLOOR, lambda: plain.ask(take), lambda _: plain.ask(drop))
+
+
+def _raw(stack: ExitStack, url: str) -> Contender:
+    """The same without a client library: each answer is one short line."""
+    _Plain(stack, url).load(_TAKE, _DROP)
+    place = urlsplit(url)
+    sock = stack.enter_context(socket.create_connection((place.hostname or "", place.port or 0)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    take, drop = _packed(_TAKE, "2", "raw", "raw:fence", "token"), _packed(_DROP, "1", "raw", "token")
+
+    def ask(packed: bytes) -> bytes:
+        sock.sendall(packed)
+        return sock.recv(4096)
+
+    return Contender(RAW, lambda: ask(take), lambda _: ask(drop))
+
+
+def _woken(stack: ExitStack, url: str) -> Contender:
+    """What no hand-off over Redis can beat: the release publishes, and who hears of it takes. No queue, no fairness."""
+    plain, ears = _Plain(stack, url), _Plain(stack, url)
+    plain.load(_TAKE, _DROP_AND_TELL)
+    ears.ask(_command("SUBSCRIBE", "woken"))
+    take = _packed(_TAKE, "2", "woken", "woken:fence", "token")
+    drop = _packed(_DROP_AND_TELL, "1", "woken", "token")
+
+    def acquire() -> None:
+        while plain.ask(take) is None:
+            ears.connection.read_response()
+
+    return Contender(WOKEN, acquire, lambda _: plain.ask(drop))
+
+
+def _client(stack: ExitStack, url: str) -> Any:
+    client: Any = import_module("redis").Redis.from_url(url)
+    stack.callback(client.close)
+    return client
+
+
+def _locked(name: str, lock: Any) -> Contender:
+    return Contender(name, lock.acquire, lambda _: lock.release())
+
+
+def _redis(stack: ExitStack, url: str) -> Contender:
+    return _locked("redis", _client(stack, url).lock("redis", timeout=_TTL))
+
+
+def _python_redis_lock(stack: ExitStack, url: str) -> Contender:
+    module: Any = import_module("redis_lock")
+    return _locked("python-redis-lock", module.Lock(_client(stack, url), "bench", expire=_TTL))
+
+
+def _sherlock(stack: ExitStack, url: str) -> Contender:
+    module: Any = import_module("sherlock")
+    lock = module.RedisLock("sherlock", client=_client(stack, url), expire=_TTL)
+    return _locked("sherlock", lock)
+
+
+def _tooz(stack: ExitStack, url: str) -> Contender:
+    coordination: Any = import_module("tooz.coordination")
+    coordinator = coordination.get_coordinator(url, b"bench")
+    coordinator.start()
+    stack.callback(coordinator.stop)
+    return _locked("tooz", coordinator.get_lock(b"tooz"))
+
+
+def _pottery(stack: ExitStack, url: str) -> Contender:
+    module: Any = import_module("pottery")
+    lock = module.Redlock(key="pottery", masters={_client(stack, url)}, auto_release_time=_TTL)
+    return _locked("pottery", lock)
+
+
+MAKERS: Mapping[str, Callable[[ExitStack, str], Contender]] = {
+    FLOOR: _floor,
+    RAW: _raw,
+    WOKEN: _woken,
+    "redis": _redis,
+    "python-redis-lock": _python_redis_lock,
+    "sherlock": _sherlock,
+    "tooz": _tooz,
+    "pottery": _pottery,
+}
