@@ -276,8 +276,8 @@ class RedisBackend:
             together.setdefault(link, []).append((name, scripts.RENEW.packed(keys[:5], *words)))
         trouble: Refused | Unknown | None = None
         end = time.monotonic() + budget
-        for left, (link, some) in zip(range(len(together), 0, -1), together.items(), strict=True):
-            share = max((end - time.monotonic()) / left, 0.05)
+        for waiting, (link, some) in zip(range(len(together), 0, -1), together.items(), strict=True):
+            share = max((end - time.monotonic()) / waiting, 0.05)
             try:
                 replies = link.row(b"".join(packed for _, packed in some), share, len(some))
             except (Refused, Unknown) as error:
@@ -291,8 +291,9 @@ class RedisBackend:
         if trouble is not None and not runs:
             raise trouble
         for link, name, packed, reply in runs:
-            if isinstance(reply, theirs.NoScriptError):
-                reply = link.call(scripts.RENEW.spelled_out(packed), budget)  # noqa: PLW2901
+            if isinstance(reply, theirs.NoScriptError):  # only the first makes the server learn it
+                left = max(end - time.monotonic(), 0.05)
+                reply = scripts.RENEW.send(link, left, packed)  # noqa: PLW2901
             elif isinstance(reply, theirs.ResponseError):
                 raise replied(reply, link.where) from reply
             self._heard(int(reply[0]))
@@ -303,9 +304,10 @@ class RedisBackend:
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.spi.Backend.extend`."""
         basis = self._clock.now()
-        now, state, why = self._run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
+        words = (claim.token, fence, millis(ttl))
+        now, state, why, *note = self._run(scripts.EXTEND, claim.terms.name, budget, *words)
         self._heard(int(now))
-        return Renewal(_STATES[state], basis, None, why.decode())
+        return Renewal(_STATES[state], basis, json.loads(note[0]) if note and note[0] else None, why.decode())
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.release`."""
