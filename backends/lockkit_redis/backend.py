@@ -52,7 +52,8 @@ _LATE = 30_000
 _INDEXED = 3_600_000
 _CHUNK = 500
 """Scripts in one pipelined batch of renewals."""
-_KNOWN = 1024
+_KNOWN = 16_384
+"""How many locks' packed words are kept."""
 _NAMED = 50_000
 """Names of which it is remembered that the index has them."""
 _NOTING = 3
@@ -267,13 +268,8 @@ class RedisBackend:
         runs = []
         together: dict[Link, list[tuple[str, bytes]]] = {}
         for name in names:
-            words: list[str | int] = []
-            for at in places[name]:
-                claim, fence = beats[at]
-                words += (claim.token, "" if fence is None else fence)
-            keys = Keys.of(self._namespace, name)
-            link = self.router.at(keys.queue)
-            together.setdefault(link, []).append((name, scripts.RENEW.packed(keys[:5], *words)))
+            link, packed = self._renewal([beats[at] for at in places[name]])
+            together.setdefault(link, []).append((name, packed))
         trouble: Refused | Unknown | None = None
         end = time.monotonic() + budget
         for waiting, (link, some) in zip(range(len(together), 0, -1), together.items(), strict=True):
@@ -296,10 +292,24 @@ class RedisBackend:
                 reply = scripts.RENEW.send(link, left, packed)  # noqa: PLW2901
             elif isinstance(reply, theirs.ResponseError):
                 raise replied(reply, link.where) from reply
-            self._heard(int(reply[0]))
             for at, (state, why, *note) in zip(places[name], reply[1:], strict=True):
                 requests = json.loads(note[0]) if note and note[0] else None
                 answers[at] = Renewal(_STATES[state], basis, requests, why.decode())
+        if runs:
+            self._heard(int(reply[0]))
+
+    def _renewal(self, beats: Sequence[Beat]) -> tuple[Link, bytes]:
+        """The command that renews claims of one name; for one claim it is put together from what is packed already."""
+        stated = self._known(beats[0][0].terms)
+        link = self.router.at(stated.keys.queue)
+        if len(beats) > 1:
+            words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
+            return link, scripts.RENEW.packed(stated.keys[:5], *words)
+        claim, fence = beats[0]
+        text = b"" if fence is None else b"%d" % fence
+        return link, b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (
+            stated.renew, claim.token.encode(), len(text), text,
+        )  # fmt: skip
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.spi.Backend.extend`."""

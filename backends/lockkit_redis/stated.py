@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lockkit.spi import Terms
 from lockkit_redis.keys import Keys
-from lockkit_redis.scripts import ACQUIRE, RELEASE
+from lockkit_redis.scripts import ACQUIRE, RELEASE, RENEW
 from lockkit_redis.wire import pack
 
 __all__ = ["Stated", "millis"]
@@ -24,6 +24,7 @@ class Stated(NamedTuple):
     Attributes:
         head, tail: What stands before and after the changing words of an acquire without a note.
         release: What stands before those of a release.
+        renew: What stands before those of a renewal of one claim.
     """
 
     terms: Terms
@@ -31,6 +32,7 @@ class Stated(NamedTuple):
     head: bytes
     tail: bytes
     release: bytes
+    renew: bytes
 
     @classmethod
     def of(cls, namespace: str, terms: Terms, channel: str) -> Stated:
@@ -59,6 +61,7 @@ class Stated(NamedTuple):
             ACQUIRE.head(keys[:5], 9),
             pack(*words).partition(b"\r\n")[2],
             RELEASE.head(keys[:5], 3),
+            RENEW.head(keys[:5], 2),
         )
 
 
