@@ -265,6 +265,7 @@ class RedisBackend:
         budget: float,
     ) -> None:
         basis = self._clock.now()
+        held = Renewal("HELD", basis)
         runs = []
         together: dict[Link, list[tuple[str, bytes]]] = {}
         for name in names:
@@ -293,8 +294,11 @@ class RedisBackend:
             elif isinstance(reply, theirs.ResponseError):
                 raise replied(reply, link.where) from reply
             for at, (state, why, *note) in zip(places[name], reply[1:], strict=True):
-                requests = json.loads(note[0]) if note and note[0] else None
-                answers[at] = Renewal(_STATES[state], basis, requests, why.decode())
+                if state == b"H" and not note[0]:
+                    answers[at] = held
+                else:
+                    requests = json.loads(note[0]) if note and note[0] else None
+                    answers[at] = Renewal(_STATES[state], basis, requests, why.decode())
         if runs:
             self._heard(int(reply[0]))
 
