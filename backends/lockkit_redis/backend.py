@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,7 +79,6 @@ class RedisBackend:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
-        self._options = options
         self._clock = options.clock
         self._namespace = options.namespace
         self._ahead = 0.0  # server's clock minus CLOCK_BOOTTIME, ms
@@ -93,7 +91,6 @@ class RedisBackend:
         self._unsure: dict[str, None] = {}
         self._indexed: dict[str, float] = {}
         self._min_replicas = address.min_replicas
-        self._mutex = threading.RLock()
         for wire in self.router.wires():
             wire.call(pack("PING"), _OPENING)
             for found in health.known_bad(wire, _OPENING):
@@ -389,10 +386,7 @@ class RedisBackend:
                 name.decode() for name in self.router.at(where).call(pack("ZRANGE", where, 0, -1), budget)
             ]
         wanted = sorted(name for name in set(found) if name.startswith(prefix))
-        return [name for name in wanted if self._read_info(name, end).claims]
-
-    def _read_info(self, name: str, end: float) -> LockInfo:
-        return self.inspect(name, max(end - time.monotonic(), 0.05))
+        return [name for name in wanted if self.inspect(name, max(end - time.monotonic(), 0.05)).claims]
 
     def _scan(self, end: float) -> list[str]:
         found = []

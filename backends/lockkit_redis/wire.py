@@ -100,14 +100,7 @@ class Wire:
             self._give(connection)
             raise
         except theirs.ResponseError as error:
-            self._trouble(error)
-            if isinstance(
-                error, theirs.ReadOnlyError
-            ):  # the primary once: none of its connections is any good
-                self.drop(connection)
-                self._empty()
-            else:
-                self._give(connection)
+            self._settle(connection, (error,))
             raise replied(error, self.where) from error
         except _REPLIES as error:
             self.drop(connection)
@@ -119,14 +112,27 @@ class Wire:
         except BaseException:
             self.drop(connection)
             raise
-        self._give(connection)
+        self._settle(connection, answer if count else ())
         return answer
 
-    def _read(self, connection: Connection) -> Any:
+    def _settle(self, connection: Connection, answers: Sequence[Any]) -> None:
+        """Give a connection back that owes nothing, unless an answer says that the server is the primary no more."""
+        demoted = False
+        for answer in answers:
+            if isinstance(answer, theirs.ResponseError):
+                self._trouble(answer)
+                demoted = demoted or isinstance(answer, theirs.ReadOnlyError)
+        if demoted:  # then none of its connections is any good
+            self.drop(connection)
+            self._empty()
+        else:
+            self._give(connection)
+
+    @staticmethod
+    def _read(connection: Connection) -> Any:
         try:
             return connection.read_response()
         except theirs.ResponseError as error:
-            self._trouble(error)
             return error
 
     def connect(self, budget: float) -> Connection:

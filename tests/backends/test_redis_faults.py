@@ -25,7 +25,7 @@ from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisSentinels
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
-from lockkit_redis.wire import Wire
+from lockkit_redis.wire import Wire, pack
 
 IN_TIME = 2.5
 SECRET = "hunter2"
@@ -239,6 +239,24 @@ def test_the_whole_login_takes_a_slow_server_one_answer(server):
 def test_a_server_that_is_too_slow_is_told_in_time(server):
     with contextlib.closing(Slow(server, 4.0)) as slow:
         assert "cannot reach" in str(trouble(slow.url))
+
+
+def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it():
+    """A single command and one in a row: the first acquire of a name, a renewal."""
+    with RedisServer() as server:
+        wire = Wire(parse(server.url()), "demoted", lambda _: None)
+        for send in (
+            lambda packed: wire.call(packed, 2.0),
+            lambda packed: wire.row(packed + pack("PING"), 2.0, 2),
+        ):
+            wire.call(pack("SET", "a", "b"), 2.0)
+            assert len(wire._free) == 1
+            server.cli("REPLICAOF", "127.0.0.1", "1")
+            with contextlib.suppress(Refused):
+                send(pack("SET", "a", "b"))
+            assert wire._free == []
+            server.cli("REPLICAOF", "NO", "ONE")
+        wire.close()
 
 
 # -- encryption ----------------------------------------------------------------------------------------------
