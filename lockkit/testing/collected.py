@@ -1,9 +1,9 @@
-"""What ``pytest --lockkit-kit`` collects: the kit, for the harness that the option names."""
+"""What ``pytest --lockkit-kit`` collects: the kit, once, for the harness that the option names."""
 
 from __future__ import annotations
 
-from lockkit.testing.kit import CHOSEN
+from lockkit.testing.kit import Kit
 
-__all__ = ["chosen"]
+__all__ = ["kit"]
 
-chosen = CHOSEN
+kit = Kit(None)

@@ -22,7 +22,7 @@ from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered
 if TYPE_CHECKING:
     from _pytest._code.code import TerminalRepr
 
-__all__ = ["CHOSEN", "Kit", "KitCollector", "kit"]
+__all__ = ["Kit", "KitCollector", "kit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,7 @@ class Kit:
     """The whole kit, to be run for one harness."""
 
     harness: type[Harness] | None
-
-
-CHOSEN = Kit(None)
-"""Stands for the harness that ``--lockkit-kit`` names."""
+    """None stands for the one that ``--lockkit-kit`` names."""
 
 
 def kit(harness: type[Harness]) -> Kit:

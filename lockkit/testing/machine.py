@@ -501,7 +501,13 @@ def run(harness: type[Harness], scratch: Path) -> None:
     try:
         run_state_machine_as_test(
             machine,
-            settings=settings(profile, max_examples=examples, stateful_step_count=steps, deadline=None),
+            settings=settings(
+                profile,
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                report_multiple_bugs=False,  # each would be shrunk for minutes; mend the first, then run again
+            ),
         )
     finally:
         log.setLevel(level)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 THEIRS = '''
+from hypothesis import Phase, settings
+
 from lockkit.hooks import hookimpl
 from lockkit.spi import BackendSpec, RELEASED
 from lockkit.names import claim_id
@@ -17,6 +20,10 @@ from lockkit.testing.harness import Harness as Base, StoredClaim
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store
+
+
+settings.register_profile("unshrunk", phases=set(Phase) - {Phase.shrink})
+settings.load_profile("unshrunk")
 
 
 class Wrong:
@@ -127,7 +134,7 @@ def test_the_command_line_runs_the_kit_and_nothing_else(kit):
     assert done.returncode == 0, done.stdout
     assert "::S7-stale-release[mutex] PASSED" in done.stdout
     assert "::S7-stale-release[readers] PASSED" in done.stdout
-    assert "S1-S2-S4-S5-S7-S11-L4-machine PASSED" in done.stdout
+    assert done.stdout.count("S1-S2-S4-S5-S7-S11-L4-machine PASSED") == 1, "the kit runs once"
     assert "test_their_own" not in done.stdout
 
 
@@ -144,7 +151,8 @@ def test_a_store_that_breaks_a_promise_fails_by_the_name_of_the_promise(kit):
     for name in ("S7-stale-release[mutex]", "S1-wrong-token[semaphore]", "S1-S2-S4-S5-S7-S11-L4-machine"):
         assert f"::{name} FAILED" in done.stdout, done.stdout
     assert "S8-refused-names PASSED" in done.stdout
-    assert "AssertionError: S7-" in done.stdout, "the machine names the guarantee"
+    summary = [line for line in done.stdout.splitlines() if line.startswith("FAILED") and "-machine" in line]
+    assert re.search(r"AssertionError: S\d+-\w", summary[0]), "the machine names the guarantee"
 
 
 def test_claiming_less_than_the_store_does_fails(kit):
