@@ -38,11 +38,11 @@ from lockkit_redis import CAPABILITIES, health, scripts
 from lockkit_redis.address import Address, parse
 from lockkit_redis.failures import replied
 from lockkit_redis.keys import Keys, channel, index, name_in, pattern
+from lockkit_redis.line import pack
 from lockkit_redis.router import Cluster, Link, Router, Single
 from lockkit_redis.stated import Stated, millis
 from lockkit_redis.view import claim_info, lock_info, tokens
 from lockkit_redis.wakes import Wakes
-from lockkit_redis.wire import pack
 
 __all__ = ["RedisBackend", "open_store"]
 
@@ -91,11 +91,18 @@ class RedisBackend:
         self._unsure: dict[str, None] = {}
         self._indexed: dict[str, float] = {}
         self._min_replicas = address.min_replicas
+        try:
+            self._look_round(options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_round(self, options: OpenOptions) -> None:
+        """Tell what is wrong with the servers: here, where somebody reads it."""
         for wire in self.router.wires():
             wire.call(pack("PING"), _OPENING)
             for found in health.known_bad(wire, _OPENING):
                 if options.strict:
-                    self.close()
                     text = f"{wire.where}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 options.warn(f"{wire.where}: {found.message} ({found.hint})")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from lockkit.facts import Finding
 from lockkit.spi import Refused, Unknown
-from lockkit_redis.wire import Wire, pack
+from lockkit_redis.line import pack
+from lockkit_redis.wire import Wire
 
 __all__ = ["check", "known_bad"]
 

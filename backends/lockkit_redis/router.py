@@ -20,7 +20,8 @@ import redis.exceptions as theirs
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.address import Address
-from lockkit_redis.wire import Connection, Wire, pack
+from lockkit_redis.line import Line, pack
+from lockkit_redis.wire import Wire
 
 __all__ = ["Cluster", "Router", "Single"]
 
@@ -55,10 +56,8 @@ class Router(Protocol):
     def wires(self) -> Sequence[Wire]:
         """Every server that has keys."""
 
-    def connect(self, budget: float) -> Connection:
+    def connect(self, budget: float) -> Line:
         """A connection to any server: what is published at one is heard at all."""
-
-    def drop(self, connection: Connection) -> None: ...
 
     def close(self) -> None: ...
 
@@ -72,7 +71,6 @@ class Single:
         self.where = address.shown
         self._wire = Wire(address, name, greeted)
         self.connect = self._wire.connect
-        self.drop = self._wire.drop
         self.close = self._wire.close
 
     def at(self, key: str) -> Link:  # noqa: ARG002 - all keys are there
@@ -103,7 +101,11 @@ class Cluster:
         self._owners: list[Wire | None] = [None] * _SLOTS
         self._stale = True
         self._read_at = 0.0
-        self._refresh()
+        try:
+            self._refresh()
+        except BaseException:
+            self.close()
+            raise
 
     def at(self, key: str) -> Link:
         """See :class:`Router`."""
@@ -126,7 +128,7 @@ class Cluster:
             self._refresh()
         return list(dict.fromkeys(wire for wire in self._owners if wire is not None))
 
-    def connect(self, budget: float) -> Connection:
+    def connect(self, budget: float) -> Line:
         """See :class:`Router`."""
         trouble: Refused | None = None
         for wire in self.wires():
@@ -136,17 +138,10 @@ class Cluster:
                 trouble = refusal
         raise trouble or Refused(BackendUnavailable(f"{self.where}: no node can be reached"))
 
-    def drop(self, connection: Connection) -> None:
-        """See :class:`Router`."""
-        self._any().drop(connection)
-
     def close(self) -> None:
         """See :class:`Router`."""
         for wire in list(self._wires.values()):
             wire.close()
-
-    def _any(self) -> Wire:
-        return next(iter(self._wires.values()))
 
     def _trouble(self, error: BaseException) -> None:
         """What a wire met: the map may be out of date."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import redis.exceptions as theirs
 
+from lockkit_redis.line import pack
 from lockkit_redis.router import Link
-from lockkit_redis.wire import pack
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from lockkit.spi import Terms
 from lockkit_redis.keys import Keys
+from lockkit_redis.line import pack
 from lockkit_redis.scripts import ACQUIRE, RELEASE, RENEW
-from lockkit_redis.wire import pack
 
 __all__ = ["Stated", "millis"]
 

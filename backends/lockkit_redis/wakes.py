@@ -8,8 +8,6 @@ for it.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +16,8 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.spi import Refused, Unknown
+from lockkit_redis.line import Line, pack
 from lockkit_redis.router import Link, Router
-from lockkit_redis.wire import pack
 
 __all__ = ["Wakes"]
 
@@ -64,7 +62,7 @@ class Wakes:
         self._stood_at = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._connection: Any = None
+        self._line: Line | None = None
 
     def watch(self, fence: str, where: str, token: str, wake: Callable[[], None]) -> _Watch:
         """Call ``wake`` when a claim is told to ask, or when that was missed.
@@ -99,13 +97,9 @@ class Wakes:
     def close(self) -> None:
         """End the thread."""
         self._closed = True
-        connection = self._connection
-        sock = getattr(connection, "_sock", None)
-        if sock is not None and connection.pid == os.getpid():  # else it is the parent's
-            try:
-                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
-            except OSError:
-                pass
+        line = self._line
+        if line is not None:
+            line.interrupt()  # the thread closes it
 
     def _run(self) -> None:
         pause = 0.05
@@ -116,31 +110,32 @@ class Wakes:
             except (Refused, theirs.RedisError, OSError, AttributeError) as error:
                 if not self._closed:
                     _log.debug("the subscription to %s ended: %s", self._router.where, error)
-            connection, self._connection = self._connection, None
+            line, self._line = self._line, None
             self._standing = False
-            if connection is not None:
-                self._router.drop(connection)
+            if line is not None:
+                line.reset()
             if not self._closed:
                 time.sleep(pause)  # the poll cap covers it
                 pause = min(2 * pause, 1.0)
 
     def _listen(self) -> None:
-        connection = self._connection = self._router.connect(_PATIENCE)
+        line = self._line = self._router.connect(_PATIENCE)
         if self._closed:  # whoever closed us may have looked before there was a connection
             return
-        connection._sock.settimeout(_PING)  # noqa: SLF001
-        connection.send_packed_command((pack("SUBSCRIBE", self._channel),), check_health=False)
+        line.send(pack("SUBSCRIBE", self._channel), _PATIENCE)
         silent = 0
         while not self._closed:
             try:
-                message = connection.read_response(disconnect_on_error=False)
-            except theirs.TimeoutError:
+                message = line.hear(time.monotonic() + _PING)
+            except TimeoutError:
                 silent += 1
                 if silent > 1:  # it did not even answer the last PING: a link that is half open
                     raise
-                connection.send_packed_command((pack("PING"),), check_health=False)
+                line.send(pack("PING"), _PATIENCE)
                 continue
             silent = 0
+            if isinstance(message, theirs.RedisError):
+                raise message
             if isinstance(message, list):
                 self._heard(message)
 

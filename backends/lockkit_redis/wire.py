@@ -1,4 +1,4 @@
-"""Connections: packed commands out, replies in, each within its budget.
+"""The connections to one server: each call takes one, and gives it back when it owes nothing.
 
 A connection is used by one call at a time and goes back to the free ones only when every request on it was answered. One
 with an unanswered request is closed with a reset, so that what still lies in this host's buffers is thrown away and no
@@ -8,8 +8,6 @@ later caller reads an answer that is not its own.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,27 +19,17 @@ from redis.retry import Retry
 
 from lockkit_redis.address import Address
 from lockkit_redis.failures import inherited, not_connected, refused_at_login, replied, unanswered
+from lockkit_redis.line import Line, pack
 
-__all__ = ["Connection", "Wire", "pack"]
+__all__ = ["Wire"]
 
 _IDLE = 1.0
 """Seconds after which a free connection is looked at before it is used: the server may have closed it."""
-_RESET = struct.pack("ii", 1, 0)
 _LEAST = 0.005
-_REPLIES = (theirs.BusyLoadingError, theirs.AuthenticationError)
-"""Replies, though redis-py counts them among the connection errors."""
-
-Connection = Any
-"""One of redis-py's connection objects."""
-
-
-def pack(*words: str | bytes | int) -> bytes:
-    """A command in the protocol of Redis (RESP)."""
-    pieces = [b"*%d\r\n" % len(words)]
-    for word in words:
-        raw = word if isinstance(word, bytes) else str(word).encode()
-        pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(pieces)
+_STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
+"""Answers after which a connection has to introduce itself again; among redis-py's connection errors."""
+_SAID = (theirs.ResponseError, *_STRANGER)
+"""What a server says; every other error is about the way to it."""
 
 
 class Wire:
@@ -65,17 +53,9 @@ class Wire:
         self._address = address
         self._name = name
         self._greeted = greeted
-        self._free: list[tuple[Connection, float]] = []
+        self._free: list[tuple[Line, float]] = []
         self._closed = False
         self._pid = os.getpid()
-
-    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
-        """Send ``count`` commands packed in a row, and read their answers, error replies among them.
-
-        Raises:
-            Refused, Unknown: See :mod:`lockkit_redis.failures`.
-        """
-        return self._call(packed, budget, count)  # type: ignore[no-any-return]
 
     def call(self, packed: bytes, budget: float) -> Any:
         """Send one packed command and read its answer.
@@ -84,58 +64,60 @@ class Wire:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
             redis.exceptions.NoScriptError: The server does not know the script (any more).
         """
-        return self._call(packed, budget, 0)
-
-    def _call(self, packed: bytes, budget: float, count: int) -> Any:
-        end = time.monotonic() + budget
-        connection = self._take(budget)
+        line = self._take(budget)
         try:
-            connection._sock.settimeout(max(end - time.monotonic(), _LEAST))  # noqa: SLF001
-            connection.send_packed_command((packed,), check_health=False)
-            if count == 0:
-                answer = connection.read_response()
-            else:
-                answer = [self._read(connection) for _ in range(count)]
-        except theirs.NoScriptError:
-            self._give(connection)
-            raise
-        except theirs.ResponseError as error:
-            self._settle(connection, (error,))
-            raise replied(error, self.where) from error
-        except _REPLIES as error:
-            self.drop(connection)
-            raise replied(error, self.where) from error
-        except (theirs.RedisError, OSError) as error:
-            self._trouble(error)
-            self.drop(connection)
-            raise unanswered(error, self.where) from error
-        except BaseException:
-            self.drop(connection)
-            raise
-        self._settle(connection, answer if count else ())
+            answer = line.ask(packed, budget)
+        except BaseException as error:
+            raise self._ended(line, error) from error
+        if isinstance(answer, theirs.RedisError):
+            self._settle(line, (answer,))
+            raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self.where)
+        self._free.append((line, time.monotonic()))
+        if self._closed:
+            self._empty()
         return answer
 
-    def _settle(self, connection: Connection, answers: Sequence[Any]) -> None:
-        """Give a connection back that owes nothing, unless an answer says that the server is the primary no more."""
-        demoted = False
-        for answer in answers:
-            if isinstance(answer, theirs.ResponseError):
-                self._trouble(answer)
-                demoted = demoted or isinstance(answer, theirs.ReadOnlyError)
-        if demoted:  # then none of its connections is any good
-            self.drop(connection)
-            self._empty()
-        else:
-            self._give(connection)
+    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
+        """Send ``count`` commands packed in a row, and read their answers, error replies among them.
 
-    @staticmethod
-    def _read(connection: Connection) -> Any:
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_redis.failures`.
+        """
+        end = time.monotonic() + budget
+        line = self._take(budget)
         try:
-            return connection.read_response()
-        except theirs.ResponseError as error:
-            return error
+            line.send(packed, budget)
+            answers = [line.hear(end) for _ in range(count)]
+        except BaseException as error:
+            raise self._ended(line, error) from error
+        self._settle(line, answers)
+        return answers
 
-    def connect(self, budget: float) -> Connection:
+    def _ended(self, line: Line, error: BaseException) -> BaseException:
+        """What to raise when a call broke off, after which its connection is good for nothing."""
+        line.reset()
+        if not isinstance(error, (theirs.RedisError, OSError)):
+            return error
+        self._trouble(error)
+        return unanswered(error, self.where)
+
+    def _settle(self, line: Line, answers: Sequence[Any]) -> None:
+        """Keep a connection that owes nothing, unless an answer says that it, or the server, is not what it was."""
+        good = True
+        for answer in answers:
+            if isinstance(answer, theirs.RedisError):
+                self._trouble(answer)
+                if isinstance(
+                    answer, theirs.ReadOnlyError
+                ):  # the primary no more: none of its connections is any good
+                    self._empty()
+                good = good and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
+        if good and not self._closed:
+            self._free.append((line, time.monotonic()))
+        else:
+            line.close()
+
+    def connect(self, budget: float) -> Line:
         """A new connection, logged in.
 
         Raises:
@@ -144,24 +126,23 @@ class Wire:
         if self._pid != os.getpid():
             raise inherited(self.where)
         end = time.monotonic() + budget
-        connection = self._make(max(budget, _LEAST))
-        connection.redis_connect_func = lambda connection: self._log_in(connection, end)
+        line: Line | None = None
         try:
-            connection.connect()
-        except (theirs.ResponseError, theirs.AuthenticationError, theirs.BusyLoadingError) as error:
-            self.drop(connection)
+            place = self._place(budget)
+            line = self._connected(place, max(end - time.monotonic(), _LEAST))
+            self._log_in(line, end)
+        except BaseException as error:
+            if line is not None:
+                line.reset()
+            if not isinstance(error, (theirs.RedisError, OSError)):
+                raise
+            if not isinstance(error, _SAID):
+                self._trouble(error)
             raise refused_at_login(error, self.where) from error
-        except (theirs.RedisError, OSError) as error:
-            self._trouble(error)
-            self.drop(connection)
-            raise refused_at_login(error, self.where) from error
-        except BaseException:
-            self.drop(connection)
-            raise
-        return connection
+        return line
 
-    def _log_in(self, connection: Connection, end: float) -> None:
-        """Say who we are and ask for the time, in one row: redis-py would give each answer the whole budget."""
+    def _log_in(self, line: Line, end: float) -> None:
+        """Say who we are and ask for the time, in one row."""
         address = self._address
         login: list[tuple[str, ...]] = [("CLIENT", "SETNAME", self._name)]
         if address.password is not None:
@@ -169,35 +150,15 @@ class Wire:
         if address.db:
             login.append(("SELECT", str(address.db)))
         row = [*(pack(*words) for words in login), _TIME, *([_ROLE] if address.service is not None else [])]
-        connection._parser.on_connect(connection)  # noqa: SLF001 - as redis-py's own on_connect begins
-        connection.send_packed_command((b"".join(row),), check_health=False)
-        for _ in login:
-            self._before(end, connection)
-        self._greeted(self._before(end, connection))
-        if address.service is not None and self._before(end, connection)[0] != b"master":
+        line.send(b"".join(row), max(end - time.monotonic(), _LEAST))
+        answers = []
+        for _ in row:
+            answers.append(line.hear(end))
+            if isinstance(answers[-1], theirs.RedisError):
+                raise answers[-1]
+        self._greeted(answers[len(login)])
+        if address.service is not None and answers[-1][0] != b"master":
             raise theirs.ReadOnlyError("READONLY not promoted yet")
-
-    @staticmethod
-    def _before(end: float, connection: Connection) -> Any:
-        """The next answer, if it comes in time."""
-        left = end - time.monotonic()
-        if left <= 0:
-            raise theirs.TimeoutError("Timeout while logging in")
-        connection._sock.settimeout(left)  # noqa: SLF001
-        return connection.read_response()
-
-    def drop(self, connection: Connection) -> None:
-        """Close a connection with a reset."""
-        sock = connection._sock  # noqa: SLF001
-        try:
-            if sock is not None and connection.pid == os.getpid():
-                if sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                sock.close()
-                connection._sock = None  # noqa: SLF001 (else redis-py says goodbye on it)
-            connection.disconnect()
-        except (OSError, theirs.RedisError):
-            pass
 
     def another(self) -> Wire:
         """The same server over connections of its own."""
@@ -213,49 +174,31 @@ class Wire:
     def _empty(self) -> None:
         while self._free:
             try:
-                connection, _ = self._free.pop()
+                line, _ = self._free.pop()
             except IndexError:
                 return
-            try:
-                connection.disconnect()
-            except (OSError, theirs.RedisError):
-                pass
+            line.close()
 
-    def _take(self, budget: float) -> Connection:
+    def _take(self, budget: float) -> Line:
         if self._pid != os.getpid():
             raise inherited(self.where)
         while not self._closed:
             try:
-                connection, since = self._free.pop()
+                line, since = self._free.pop()
             except IndexError:
                 return self.connect(budget)
-            try:
-                if time.monotonic() - since < _IDLE or not connection.can_read(0):
-                    return connection
-            except (theirs.RedisError, OSError):
-                pass
-            self.drop(connection)
+            if time.monotonic() - since < _IDLE or line.quiet():
+                return line
+            line.reset()
         raise not_connected(RuntimeError("this store is closed"), self.where)
 
-    def _give(self, connection: Connection) -> None:
-        self._free.append((connection, time.monotonic()))
-        if self._closed:
-            self.close()
-
-    def _make(self, timeout: float) -> Connection:
+    def _place(self, budget: float) -> dict[str, Any]:
+        """Where the server is, as redis-py wants to be told."""
         address = self._address
         if address.socket is not None:
-            return self._prepare(timeout, path=address.socket)
-        host, port = self._primary(timeout) if address.service is not None else address.hosts[0]
-        return self._prepare(timeout, host=host, port=port)
-
-    def _prepare(self, timeout: float, **place: Any) -> Connection:
-        address = self._address
-        kind: Any = redis.UnixDomainSocketConnection if "path" in place else redis.Connection
-        if address.tls is not None:
-            kind = redis.SSLConnection
-            place |= address.tls
-        return kind(**(_common(timeout) | place))
+            return {"path": address.socket}
+        host, port = address.hosts[0] if address.service is None else self._primary(budget)
+        return {"host": host, "port": port}
 
     def _primary(self, budget: float) -> tuple[str, int]:
         """Where the primary is, as the first sentinel says that knows.
@@ -263,39 +206,58 @@ class Wire:
         Raises:
             Refused: None knows, or none answers.
         """
-        hosts, service = self._address.hosts, str(self._address.service)
+        hosts = self._address.hosts
+        user, password = self._address.sentinel
+        login = [] if password is None else [pack("AUTH", *filter(None, (user,)), password)]
+        row = [*login, pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(self._address.service))]
         end = time.monotonic() + budget
         problems: list[str] = []
         for left, (host, port) in zip(range(len(hosts), 0, -1), hosts, strict=True):
-            user, password = self._address.sentinel
-            timeout = max((end - time.monotonic()) / (left + 1), _LEAST)
-            tls = self._address.tls
-            kind: Any = redis.Connection if tls is None else redis.SSLConnection
-            login = {"host": host, "port": port, "username": user, "password": password}
-            connection = kind(**(_common(timeout) | login | (tls or {})))
+            share = max((end - time.monotonic()) / (left + 1), _LEAST)
+            until = time.monotonic() + share
+            line: Line | None = None
             try:
-                connection.connect()
-                asked = pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
-                connection.send_packed_command((asked,), check_health=False)
-                found = connection.read_response()
+                line = self._connected({"host": host, "port": port}, share)
+                line.send(b"".join(row), share)
+                found = [line.hear(until) for _ in row][-1]
             except (theirs.RedisError, OSError) as error:
                 problems.append(f"{host}:{port}: {str(error).partition(chr(10))[0]}")
                 continue
             finally:
-                self.drop(connection)
-            if found:
+                if line is not None:
+                    line.close()
+            if isinstance(found, theirs.RedisError):
+                problems.append(f"{host}:{port}: {found}")
+            elif found is None:
+                problems.append(f"{host}:{port} knows no {self._address.service!r}")
+            else:
                 return found[0].decode(), int(found[1])
-            problems.append(f"{host}:{port} knows no {service!r}")
         raise not_connected(RuntimeError("; ".join(problems)), self.where)
 
+    def _connected(self, place: dict[str, Any], timeout: float) -> Line:
+        """A connection on which nothing was said yet.
 
-def _common(timeout: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-    }
+        Raises:
+            OSError, redis.exceptions.RedisError: It cannot be made within the seconds of ``timeout``.
+        """
+        kind: Any = redis.UnixDomainSocketConnection if "path" in place else redis.Connection
+        if self._address.tls is not None:
+            kind = redis.SSLConnection
+            place = place | self._address.tls
+        connection = kind(
+            **place,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            redis_connect_func=_say_nothing,
+        )
+        connection.connect()
+        return Line(connection)
+
+
+def _say_nothing(_connection: Any) -> None:
+    """What a connection does first: nothing, because redis-py would give each answer the whole budget."""
 
 
 _TIME, _ROLE = pack("TIME"), pack("ROLE")

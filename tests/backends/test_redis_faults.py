@@ -25,7 +25,8 @@ from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisSentinels
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
-from lockkit_redis.wire import Wire, pack
+from lockkit_redis.line import pack
+from lockkit_redis.wire import Wire
 
 IN_TIME = 2.5
 SECRET = "hunter2"
@@ -232,7 +233,7 @@ def test_the_whole_login_takes_a_slow_server_one_answer(server):
     with contextlib.closing(Slow(server, 0.8)) as slow:
         wire = Wire(parse(slow.url), "slow", lambda _: None)
         began = time.monotonic()
-        wire.drop(wire.connect(2.0))
+        wire.connect(2.0).reset()
         assert time.monotonic() - began < 2 * 0.8
 
 

@@ -1,0 +1,137 @@
+"""One connection: packed commands out, replies in, each before an end.
+
+redis-py makes it (addresses, TLS, certificates). What it would then do for each command costs as much as the command
+itself, so from there on the talking is done here, with the parser that redis-py uses too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import time
+from typing import Any
+
+import redis.exceptions as theirs
+from hiredis import Reader
+
+__all__ = ["Line", "pack"]
+
+_RESET = struct.pack("ii", 1, 0)
+_BLOCK = 65_536
+_LEAST = 0.005
+_SLACK = 0.005
+"""Seconds by which a call may be late rather than set the socket's timeout once more."""
+_MORE = object()
+
+
+def pack(*words: str | bytes | int) -> bytes:
+    """A command in the protocol of Redis (RESP)."""
+    pieces = [b"*%d\r\n" % len(words)]
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(pieces)
+
+
+class Line:
+    """A connection, used by one call at a time. An error reply is an answer like any other: redis-py's exception.
+
+    One call that raises leaves it unusable: what comes next may be the answer to what was asked before.
+
+    Args:
+        connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
+    """
+
+    __slots__ = ("_allowed", "_pid", "_reader", "_socket")
+
+    def __init__(self, connection: Any) -> None:
+        self._socket, connection._sock = connection._sock, None  # noqa: SLF001
+        self._pid = os.getpid()
+        self._allowed = -1.0
+        self._reader = Reader(
+            protocolError=theirs.InvalidResponse,
+            replyError=connection._parser.parse_error,  # noqa: SLF001 - which class stands for which code
+            notEnoughData=_MORE,
+        )
+
+    def __del__(self) -> None:
+        self._socket.close()
+
+    def ask(self, packed: bytes, budget: float) -> Any:
+        """Send one command and return its answer.
+
+        Raises:
+            OSError, redis.exceptions.RedisError: There is no answer, or none within the budget (TimeoutError).
+        """
+        end = time.monotonic() + budget
+        self.send(packed, budget)
+        return self.hear(end)
+
+    def send(self, packed: bytes, budget: float) -> None:
+        """Send commands whose answers are to be heard.
+
+        Raises:
+            OSError: They could not be sent within the budget.
+        """
+        self._allow(budget)
+        self._socket.sendall(packed)
+
+    def hear(self, end: float) -> Any:
+        """The next answer, if it comes before ``time.monotonic()`` is at ``end``.
+
+        Raises:
+            OSError, redis.exceptions.RedisError: It does not (TimeoutError), or never will.
+        """
+        reader = self._reader
+        answer = reader.gets()
+        while answer is _MORE:
+            self._allow(end - time.monotonic())
+            block = self._socket.recv(_BLOCK)
+            if not block:
+                raise theirs.ConnectionError("the server has closed the connection")
+            reader.feed(block)
+            answer = reader.gets()
+        return answer
+
+    def _allow(self, seconds: float) -> None:
+        if abs(seconds - self._allowed) > _SLACK:
+            self._allowed = max(seconds, _LEAST)
+            self._socket.settimeout(self._allowed)
+
+    def quiet(self) -> bool:
+        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
+        self._allowed = -1.0
+        try:
+            self._socket.setblocking(False)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def interrupt(self) -> None:
+        """End the call that another thread is in."""
+        if self._pid == os.getpid():  # else it is the parent's
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def reset(self) -> None:
+        """Close it, and throw away what still lies in this host's buffers."""
+        try:
+            if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Close it, when nothing is under way."""
+        try:
+            self._socket.close()
+        except OSError:
+            pass
