@@ -7,13 +7,15 @@ is not listed here is Unknown. A connection that could not be made carried nothi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
+__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
 
 _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "NOPERM": (
@@ -144,6 +146,18 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
     return Refused(kind(f"{where}: {text}{said}", hint=hint), retry=retry)
+
+
+def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
+    """The answers, if none of them is an error.
+
+    Raises:
+        Refused, Unknown: One is.
+    """
+    for answer in answers:
+        if isinstance(answer, theirs.RedisError):
+            raise replied(answer, where) from answer
+    return answers
 
 
 def _code(error: Exception) -> str | None:

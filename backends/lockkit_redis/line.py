@@ -69,6 +69,21 @@ class Line:
         self.send(packed, budget)
         return self.hear(end)
 
+    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
+        """Send ``count`` commands and return their answers.
+
+        Raises:
+            OSError, redis.exceptions.RedisError: Not all answers come within the budget (TimeoutError).
+        """
+        end = time.monotonic() + budget
+        self.send(packed, budget)
+        gets = self._reader.gets
+        answers: list[Any] = []
+        while len(answers) < count:
+            answer = gets()
+            answers.append(self.hear(end) if answer is _MORE else answer)
+        return answers
+
     def send(self, packed: bytes, budget: float) -> None:
         """Send commands whose answers are to be heard.
 

@@ -72,9 +72,7 @@ class Wire:
         if isinstance(answer, theirs.RedisError):
             self._settle(line, (answer,))
             raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self.where)
-        self._free.append((line, time.monotonic()))
-        if self._closed:
-            self._empty()
+        self._keep(line)
         return answer
 
     def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
@@ -83,11 +81,9 @@ class Wire:
         Raises:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
         """
-        end = time.monotonic() + budget
         line = self._take(budget)
         try:
-            line.send(packed, budget)
-            answers = [line.hear(end) for _ in range(count)]
+            answers = line.row(packed, budget, count)
         except BaseException as error:
             raise self._ended(line, error) from error
         self._settle(line, answers)
@@ -107,15 +103,18 @@ class Wire:
         for answer in answers:
             if isinstance(answer, theirs.RedisError):
                 self._trouble(answer)
-                if isinstance(
-                    answer, theirs.ReadOnlyError
-                ):  # the primary no more: none of its connections is any good
-                    self._empty()
+                if isinstance(answer, theirs.ReadOnlyError):
+                    self._empty()  # the primary no more: none of its connections is any good
                 good = good and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
-        if good and not self._closed:
-            self._free.append((line, time.monotonic()))
+        if good:
+            self._keep(line)
         else:
             line.close()
+
+    def _keep(self, line: Line) -> None:
+        self._free.append((line, time.monotonic()))
+        if self._closed:
+            self._empty()
 
     def connect(self, budget: float) -> Line:
         """A new connection, logged in.

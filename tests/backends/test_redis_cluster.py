@@ -90,7 +90,7 @@ def test_a_waiter_is_woken_whatever_node_its_lock_is_on(cluster, connect):
 
 
 def channel(client):
-    return client.driver().backend._channel
+    return client.driver().backend.store.channel
 
 
 def test_a_slot_that_has_moved_is_followed(cluster, connect):

@@ -70,8 +70,8 @@ LUA = {
         "S2-slow-offer",
         (
             ("RENEW",),
-            "    return { 'O', '', note }",
-            "    call('ZADD', d, whole(now + GRACE), token)\n    return { 'O', '', note }",
+            "    return said('O', '', note)",
+            "    call('ZADD', d, whole(now + GRACE), token)\n    return said('O', '', note)",
         ),
     ),
     "grace-below-the-poll-cap": (

@@ -413,7 +413,7 @@ def sent(monkeypatch):
 def arrives(store, copy):
     """What the server answers to a copy of a request."""
     packed, count = copy
-    wire = store.router.wires()[0].another()
+    wire = store.store.router.wires()[0].another()
     try:
         answer = wire.row(packed, 2.0, count)[0]
         return answer[0], answer[2] if answer[0] == b"L" else None
@@ -428,7 +428,7 @@ def test_a_copy_of_a_create_that_comes_within_thirty_seconds_of_a_release_after_
     sent.clear()
     store.acquire(one, True, 2.0)
     copy = sent[0]
-    store._unsure[one.token] = None  # as after no answer
+    store.store.unsure[one.token] = None  # as after no answer
     store.acquire(one, True, 2.0)
     store.release(one, 2.0)
 
@@ -486,9 +486,9 @@ def test_whoever_removes_a_claim_that_was_replayed_buries_it(server, clock, stor
         claims[ending] = one = claim(**shape, **terms)
         for _ in range(2):
             store.acquire(one, True, 2.0)
-        store._unsure[one.token] = None
+        store.store.unsure[one.token] = None
     store.evict("a", claim_id(claims["evict"].token), 2.0, now=True)
-    store._unsure.clear()
+    store.store.unsure.clear()
     store.release(claims["release"], 2.0)
     clock.both(5)
 
@@ -508,7 +508,7 @@ def test_no_server_that_refuses_leaves_the_client_remembering(server, store):
     finally:
         server.cli("CONFIG", "SET", "maxmemory", "0")
 
-    assert len(store._unsure) == 0
+    assert len(store.store.unsure) == 0
 
 
 # -- what is left behind -------------------------------------------------------------------------------------

@@ -160,6 +160,12 @@ local function keep()
   call('PEXPIREAT', c, till)
 end
 
+-- How a heartbeat is answered: H | W | O, or that letter or L, why, and the note if others have changed it.
+local function said(letter, why, note)
+  if why == '' and note == '' then return letter end
+  return { letter, why, note or '' }
+end
+
 -- The first claim, for those who want to know who is in the way.
 local function head()
   local first = call('ZRANGE', q, 0, 0, 'WITHSCORES')

@@ -1,25 +1,25 @@
--- ARGV: (token, fence or '') for each claim of the name. Answers: now, then for each: H | W | O | L why, and its note.
+-- ARGV: (token, fence or '') for each claim of the name. Answers: now, then for each what `said` says.
 whatever_memory_is_left()
 settle()
 local answers = { whole(now) }
 
 local function renewed(token, fence)
   local claim = seen and load(token)
-  if not claim then return { 'L', 'absent' } end
+  if not claim then return said('L', 'absent') end
   local note = claim.asked and call('HGET', c, token .. ':note') or ''
-  if claim.evicted then return { 'L', 'evicted', note } end
-  if claim.state == 'LINGERING' then return { 'L', 'lapsed' } end
+  if claim.evicted then return said('L', 'evicted', note) end
+  if claim.state == 'LINGERING' then return said('L', 'lapsed') end
   if fence == '' then
     if claim.state == 'WAITING' then
       call('ZADD', d, whole(now + GRACE), token)
-      return { 'W', '', note }
+      return said('W', '', note)
     end
-    return { 'O', '', note }
+    return said('O', '', note)
   end
-  if claim.state ~= 'HELD' or tonumber(call('ZSCORE', q, token)) ~= tonumber(fence) then return { 'L', 'fence' } end
+  if claim.state ~= 'HELD' or tonumber(call('ZSCORE', q, token)) ~= tonumber(fence) then return said('L', 'fence') end
   claim.renewed = now
   save(token, claim, math.max(deadline_of(token), held_until(claim)))
-  return { 'H', '', note }
+  return said('H', '', note)
 end
 
 for at = 1, #ARGV, 2 do answers[#answers + 1] = renewed(ARGV[at], ARGV[at + 1]) end

@@ -1,0 +1,142 @@
+"""Acquire, and release: one script each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis.exceptions as theirs
+
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.facts import ClaimInfo
+from lockkit.notes import note_text
+from lockkit.spi import (
+    ABSENT,
+    NOTE_LIMIT,
+    RELEASED,
+    Answer,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    Refused,
+    ReleaseAnswer,
+    Unknown,
+)
+from lockkit_redis import scripts
+from lockkit_redis.failures import checked, replied
+from lockkit_redis.line import pack
+from lockkit_redis.router import Link
+from lockkit_redis.store import Store
+from lockkit_redis.view import claim_info
+
+__all__ = ["acquire", "release"]
+
+_LATE = 30_000
+"""Milliseconds after which a creating acquire that is still under way grants nothing."""
+_COPYING = 0.5
+"""Of an acquire's budget, what waiting for replicas may take."""
+_NO_NOTE = b"$0\r\n\r\n"
+
+
+def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+    """See :meth:`lockkit.spi.Backend.acquire`."""
+    token, terms = claim.token, claim.terms
+    stated = store.known(terms)
+    note = _NO_NOTE
+    if claim.note:
+        text = note_text(claim.note, NOTE_LIMIT).encode()
+        note = b"$%d\r\n%b\r\n" % (len(text), text)
+    replay = create and token in store.unsure
+    if create:
+        store.unsure[token] = None
+    basis = store.clock.now()
+    words = b"$32\r\n%b\r\n$3\r\n%d%d%d\r\n$13\r\n%013d\r\n" % (
+        token.encode(), create, claim.wait, replay, store.reckoned(basis) + _LATE,
+    )  # fmt: skip
+    packed = b"".join((stated.head, words, stated.tail, note))
+    link = store.router.at(stated.keys.queue)
+    try:
+        if store.copies:
+            answer = _and_copy(store, link, claim, packed, budget)
+        elif store.index.has(terms.name, basis):
+            answer = scripts.ACQUIRE.send(link, budget, packed)
+        else:
+            answer = _and_index(store, link, terms.name, packed, budget)
+    except Refused:
+        if create and not replay:  # no copy of it is under way
+            store.unsure.pop(token, None)
+        raise
+    if create:
+        store.unsure.pop(token, None)
+    store.heard(int(answer[1]))
+    match answer[0]:
+        case b"G":
+            return Granted(int(answer[2]), basis)
+        case b"Q":
+            _, now, place, nearest, capacity, head, fence = answer
+            ask = None if nearest is None else basis + max(0.0, (int(nearest) - int(now)) / 1000.0) + 0.001
+            return Queued(place, ask, (fence.decode(),), capacity, _head(terms.name, head))
+        case b"B":
+            return Busy(answer[2], _head(terms.name, answer[3]))
+        case _:
+            return Lapsed(answer[2].decode())
+
+
+def release(
+    store: Store, link: Link, claim: Claim, budget: float, *, graceful: bool, tombstone: bool
+) -> ReleaseAnswer:
+    """Release over a link. A tombstone is for a creating acquire of which a copy may still be under way."""
+    words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
+    found = scripts.RELEASE.send(link, budget, store.known(claim.terms).release + words)
+    store.unsure.pop(claim.token, None)
+    return RELEASED if found else ABSENT
+
+
+def _and_index(store: Store, link: Link, name: str, packed: bytes, budget: float) -> Any:
+    """Run the acquire and, as always the first time for a name, note the name in the index.
+
+    In a row where both keys are in one place; in a Cluster the index comes after, and only if there is time.
+    """
+    now, end = store.clock.now(), time.monotonic() + budget
+    index = store.index
+    if not store.router.one:
+        answer = scripts.ACQUIRE.send(link, budget, packed)
+        index.note((name,), max(end - time.monotonic(), 0.05))
+        return answer
+    answer, *noted = link.row(packed + index.packed((name,), now), budget, 1 + index.COMMANDS)
+    if isinstance(answer, theirs.NoScriptError):
+        answer = link.call(scripts.ACQUIRE.spelled_out(packed), budget)
+    elif isinstance(answer, theirs.RedisError):
+        raise replied(answer, link.where) from answer
+    index.noted((name,), now, noted)
+    return answer
+
+
+def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
+    """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
+    end = time.monotonic() + budget
+    wait = pack("WAIT", store.copies, max(1, int(budget * _COPYING * 1000.0)))
+    answers = link.row(packed + wait, budget, 2)
+    if isinstance(answers[0], theirs.NoScriptError):
+        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
+    answer, copies = checked(answers, link.where)
+    if answer[0] == b"G" and copies < store.copies:
+        left = max(end - time.monotonic(), 0.05)
+        try:
+            release(store, link, claim, left, graceful=True, tombstone=True)
+        except Refused as refusal:  # so it is still there
+            raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
+        text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
+        raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
+    store.index.note((claim.terms.name,), max(end - time.monotonic(), 0.05))
+    return answer
+
+
+def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:
+    if not head:
+        return None
+    token, fence, deadline, state, owner = head
+    return claim_info(name, token, fence, deadline, state, owner, None, 0)

@@ -1,0 +1,128 @@
+"""Which names there are: a ZSET for each namespace, so that nobody has to scan a server that others use too.
+
+Written along with acquires and heartbeats. It is advice: a name in it may have no claims any more, and one that could not be
+noted is missing until the next heartbeat.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis.exceptions as theirs
+
+from lockkit.spi import Refused, Unknown
+from lockkit_redis.failures import checked
+from lockkit_redis.keys import Keys, index, name_in, pattern
+from lockkit_redis.line import pack
+from lockkit_redis.router import Link
+
+if TYPE_CHECKING:
+    from lockkit_redis.store import Store
+
+__all__ = ["Index"]
+
+_FRESH = 3_600_000
+"""Milliseconds after which a name is noted again; it is forgotten after twice that."""
+_REMEMBERED = 50_000
+"""Names of which it is remembered that the index has them."""
+_ROW = 500
+"""Queues looked at in a row."""
+
+
+class Index:
+    """The index of a namespace."""
+
+    COMMANDS = 3
+    """How many commands :meth:`packed` makes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._key = index(store.namespace)
+        self._noted: dict[str, float] = {}
+
+    def has(self, name: str, now: float) -> bool:
+        """Whether the name was noted within the last hour."""
+        return self._noted.get(name, 0.0) > now
+
+    def note(self, names: Sequence[str], budget: float) -> None:
+        """Note those names that are due. No trouble is told."""
+        now = self._store.clock.now()
+        due = [name for name in names if self._noted.get(name, 0.0) <= now]
+        if not due:
+            return
+        try:
+            replies = self._store.router.at(self._key).row(self.packed(due, now), budget, self.COMMANDS)
+        except (Refused, Unknown):
+            return
+        self.noted(due, now, replies)
+
+    def packed(self, names: Sequence[str], now: float) -> bytes:
+        """The commands that note names and forget those that nobody has noted for two hours."""
+        at = self._store.reckoned(now)
+        until = at + 2 * _FRESH
+        return b"".join(
+            (
+                pack("ZADD", self._key, *(word for name in names for word in (until, name))),
+                pack("ZREMRANGEBYSCORE", self._key, "-inf", at),
+                pack("PEXPIREAT", self._key, until),
+            )
+        )
+
+    def noted(self, names: Sequence[str], now: float, replies: Sequence[Any]) -> None:
+        """Remember what was noted, if it was."""
+        if any(isinstance(reply, theirs.RedisError) for reply in replies):
+            return
+        if len(self._noted) + len(names) > _REMEMBERED:
+            self._noted.clear()
+        self._noted.update(dict.fromkeys(names, now + _FRESH / 1000.0))
+
+    def names(self, prefix: str, end: float, *, deep: bool) -> list[str]:
+        """The names that have claims, sorted. ``deep`` scans every key of the server instead of asking the index."""
+        if deep:
+            found = set(self._scan(end))
+        else:
+            link = self._store.router.at(self._key)
+            found = {name.decode() for name in link.call(pack("ZRANGE", self._key, 0, -1), _left(end))}
+        return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
+
+    def _scan(self, end: float) -> list[str]:
+        found = []
+        for wire in self._store.router.wires():
+            cursor = b"0"
+            while True:
+                scan = pack("SCAN", cursor, "MATCH", pattern(self._store.namespace), "COUNT", 1000)
+                cursor, keys = wire.call(scan, _left(end))
+                found += [name_in(key.decode()) for key in keys]
+                if cursor == b"0":
+                    break
+        return found
+
+    def _taken(self, names: list[str], end: float) -> list[str]:
+        """Those with a claim whose deadline has not passed, in the same order."""
+        store = self._store
+        last = {
+            name: pack("ZRANGE", Keys.of(store.namespace, name).deadlines, -1, -1, "WITHSCORES")
+            for name in names
+        }
+        taken = set[str]()
+        for start in range(0, len(names), _ROW):
+            together: dict[Link, list[str]] = {}
+            for name in names[start : start + _ROW]:
+                together.setdefault(store.router.at(Keys.of(store.namespace, name).queue), []).append(name)
+            for link, some in together.items():
+                row = b"".join((_TIME, *(last[name] for name in some)))
+                clock, *claims = checked(link.row(row, _left(end), 1 + len(some)), link.where)
+                now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+                taken.update(
+                    name for name, claim in zip(some, claims, strict=True) if claim and float(claim[1]) > now
+                )
+        return [name for name in names if name in taken]
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.05)
+
+
+_TIME = pack("TIME")

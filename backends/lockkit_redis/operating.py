@@ -1,0 +1,131 @@
+"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims.
+
+Looking is done with plain reads, so that an observer needs no right to run scripts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.notes import merged, note_text
+from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit_redis import scripts
+from lockkit_redis.failures import checked
+from lockkit_redis.keys import Keys
+from lockkit_redis.line import pack
+from lockkit_redis.store import Store
+from lockkit_redis.view import lock_info, tokens
+
+__all__ = ["annotate", "evict", "inspect", "put_record", "record", "resize"]
+
+_ROUNDS = 16
+
+
+def inspect(store: Store, name: str, budget: float) -> LockInfo:
+    """See :meth:`lockkit.spi.Backend.inspect`."""
+    return lock_info(name, _read(store, name, budget))
+
+
+def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
+    """See :meth:`lockkit.spi.Backend.evict`."""
+    end = time.monotonic() + budget
+    read = _read(store, name, budget)
+    token = tokens(read).get(claim_id)
+    shown = next((each for each in lock_info(name, read).claims if each.claim_id == claim_id), None)
+    if token is None or shown is None:
+        return Evicted("ABSENT")
+    answer = store.run(scripts.EVICT, name, _left(end), token, "1" if at_once else "0")
+    if answer[0] == b"MARKED":
+        until = int(answer[1]) / 1e3
+        return Evicted("MARKED", until, shown._replace(evicted=True, deadline=until))
+    return Evicted("REMOVED", claim=shown) if answer[0] == b"REMOVED" else Evicted("ABSENT")
+
+
+def resize(store: Store, name: str, capacity: int, budget: float) -> int:
+    """See :meth:`lockkit.spi.Backend.resize`.
+
+    Raises:
+        ConfigError: Not a whole number of at least 1.
+    """
+    if type(capacity) is not int or capacity < 1:
+        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    return int(store.run(scripts.RESIZE, name, budget, capacity))
+
+
+def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+    """See :meth:`lockkit.spi.Backend.annotate`. Merged here, stored by compare: Lua cannot tell ``{}`` from ``[]``.
+
+    Raises:
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    note_text(patch, NOTE_LIMIT)
+    end = time.monotonic() + budget
+    for _ in range(_ROUNDS):
+        read = _read(store, name, _left(end))
+        token = tokens(read).get(claim_id)
+        if token is None:
+            return False
+        claims = dict(zip(read[2][::2], read[2][1::2], strict=True))
+        before = claims.get(f"{token}:note".encode(), b"")
+        after = note_text(merged(json.loads(before) if before else {}, patch), NOTE_LIMIT)
+        done = store.run(scripts.ANNOTATE, name, _left(end), token, before, after)
+        if done:
+            return bool(done > 0)
+    raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
+
+
+def record(store: Store, name: str, budget: float) -> Record | None:
+    """See :meth:`lockkit.spi.Backend.record`."""
+    key = Keys.of(store.namespace, name).record
+    stored = store.router.at(key).call(pack("GET", key), budget)
+    return _record(name, stored) if stored else None
+
+
+def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+    """See :meth:`lockkit.spi.Backend.put_record`.
+
+    Raises:
+        Conflict: The record has another version.
+        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    text = note_text(value, NOTE_LIMIT, "record")
+    written = store.clock.wall()
+    stored = f'{{"v":1,"version":{version + 1},"written":{written!r},"value":{text}}}'
+    key = Keys.of(store.namespace, name).record
+    answer = scripts.RECORD.run(store.router.at(key), budget, (key,), version, stored)
+    if answer == 1:
+        return Record(name, json.loads(text), version + 1, written)
+    raise Conflict(_record(name, answer) if answer else None)
+
+
+def _read(store: Store, name: str, budget: float) -> list[Any]:
+    """The queue, the deadlines, the claims and the server's clock, all of one moment."""
+    keys = Keys.of(store.namespace, name)
+    packed = b"".join(
+        (
+            pack("MULTI"),
+            pack("ZRANGE", keys.queue, 0, -1, "WITHSCORES"),
+            pack("ZRANGE", keys.deadlines, 0, -1, "WITHSCORES"),
+            pack("HGETALL", keys.claims),
+            pack("TIME"),
+            pack("EXEC"),
+        )
+    )
+    link = store.router.at(keys.queue)
+    *_, read = checked(link.row(packed, budget, 6), link.where)
+    checked(read, link.where)
+    return read  # type: ignore[no-any-return]
+
+
+def _record(name: str, stored: bytes) -> Record:
+    value = json.loads(stored)
+    return Record(name, value["value"], value["version"], value["written"])
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.05)

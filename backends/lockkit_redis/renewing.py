@@ -1,0 +1,113 @@
+"""Heartbeats: one script for each name, sent in rows of some hundreds, packed once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import redis.exceptions as theirs
+
+from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit_redis import scripts
+from lockkit_redis.failures import replied
+from lockkit_redis.router import Link
+from lockkit_redis.stated import millis
+from lockkit_redis.store import Store
+
+__all__ = ["extend", "renew"]
+
+_ROW = 500
+_Run: TypeAlias = tuple[bytes, list[int]]
+"""The command that renews the claims of one name, and their places in the batch."""
+_STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
+
+
+def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+    """See :meth:`lockkit.spi.Backend.renew`.
+
+    Raises:
+        Refused, Unknown: Nobody answers. What is not answered while something else is counts as not renewed: a server that
+            is slow, or one node of several that is silent, must not cost what was renewed.
+    """
+    end = time.monotonic() + budget
+    places: dict[str, list[int]] = {}
+    for at, (claim, _) in enumerate(beats):
+        places.setdefault(claim.terms.name, []).append(at)
+    runs: dict[Link, list[_Run]] = {}
+    for places_of_name in places.values():
+        link, packed = _packed(store, [beats[at] for at in places_of_name])
+        runs.setdefault(link, []).append((packed, places_of_name))
+    answers: list[Renewal | None] = [None] * len(beats)
+    trouble: Refused | Unknown | None = None
+    for links, (link, some) in zip(range(len(runs), 0, -1), runs.items(), strict=True):
+        until = time.monotonic() + (end - time.monotonic()) / links
+        for start in range(0, len(some), _ROW):
+            try:
+                _row(store, link, some[start : start + _ROW], answers, until)
+            except (Refused, Unknown) as error:
+                trouble = error
+    if trouble is not None and not any(answers):
+        raise trouble
+    store.index.note(list(places), _left(end))
+    return [answer or _nothing_new(beat) for answer, beat in zip(answers, beats, strict=True)]
+
+
+def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+    """See :meth:`lockkit.spi.Backend.extend`."""
+    basis = store.clock.now()
+    now, answer = store.run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
+    store.heard(int(now))
+    return _renewal(answer, basis)
+
+
+def _row(store: Store, link: Link, runs: Sequence[_Run], answers: list[Renewal | None], until: float) -> None:
+    """Renew the claims of some names on one server.
+
+    Raises:
+        Refused, Unknown: It does not answer in time.
+    """
+    basis = store.clock.now()
+    held = Renewal("HELD", basis)
+    replies = link.row(b"".join([packed for packed, _ in runs]), _left(until), len(runs))
+    for (packed, places), reply in zip(runs, replies, strict=True):
+        if isinstance(reply, theirs.NoScriptError):  # only the first makes the server learn it
+            reply = scripts.RENEW.send(link, _left(until), packed)  # noqa: PLW2901
+        elif isinstance(reply, theirs.RedisError):
+            raise replied(reply, link.where) from reply
+        for at, answer in zip(places, reply[1:], strict=True):
+            answers[at] = held if answer == b"H" else _renewal(answer, basis)
+    store.heard(int(reply[0]))
+
+
+def _packed(store: Store, beats: Sequence[Beat]) -> tuple[Link, bytes]:
+    """The command that renews claims of one name."""
+    claim, fence = beats[0]
+    stated = store.known(claim.terms)
+    link = store.router.at(stated.keys.queue)
+    if len(beats) == 1:
+        text = b"" if fence is None else b"%d" % fence
+        return link, b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (
+            stated.renew, claim.token.encode(), len(text), text,
+        )  # fmt: skip
+    words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
+    return link, scripts.RENEW.packed(stated.keys[:5], *words)
+
+
+def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
+    """What a script says of one claim: a letter, or a letter, why it is lost, and the requests of its note."""
+    if isinstance(answer, bytes):
+        return Renewal(_STATES[answer], basis)
+    state, why, note = answer
+    reason: Any = why.decode()
+    return Renewal(_STATES[state], basis, json.loads(note) if note else None, reason)
+
+
+def _nothing_new(beat: Beat) -> Renewal:
+    """What is said of claims on a node that does not answer while others do: their deadline has not moved."""
+    return Renewal("WAITING") if beat[1] is None else Renewal("HELD")
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.05)

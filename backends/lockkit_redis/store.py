@@ -1,0 +1,73 @@
+"""What is shared by everything that is done on one open server or Cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from lockkit.spi import Claim, OpenOptions, Terms
+from lockkit_redis.address import Address
+from lockkit_redis.index import Index
+from lockkit_redis.keys import Keys, channel
+from lockkit_redis.router import Cluster, Link, Router, Single
+from lockkit_redis.scripts import Script
+from lockkit_redis.stated import Stated
+
+__all__ = ["Store"]
+
+_KNOWN = 16_384
+"""How many locks' packed words are kept."""
+
+
+class Store:
+    """One open store.
+
+    Attributes:
+        channel: Where the waiters of this client are told that it is their turn.
+        index: Which names there are.
+        unsure: Tokens whose creating acquire is under way, or may be for all that is known.
+        copies: The replicas that must confirm a grant.
+    """
+
+    def __init__(self, address: Address, options: OpenOptions) -> None:
+        self.clock = options.clock
+        self.namespace = options.namespace
+        self.channel = channel(options.namespace, os.urandom(8).hex())
+        self.unsure: dict[str, None] = {}
+        self.copies = address.min_replicas
+        self._ahead = 0.0
+        self._stated: dict[int, Stated] = {}
+        owner = options.owner
+        name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
+        self.router: Router = (Cluster if address.cluster else Single)(address, name, self._greeted)
+        self.index = Index(self)
+
+    def _greeted(self, clock: Sequence[Any]) -> None:
+        self.heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)
+
+    def heard(self, server: int) -> None:
+        """The server's clock (ms since the epoch) as an answer said it just now."""
+        self._ahead = server - self.clock.now() * 1000.0
+
+    def reckoned(self, here: float) -> int:
+        """What the server's clock shows (ms since the epoch) when ours shows ``here``, going by its last answer."""
+        return int(here * 1000.0 + self._ahead)
+
+    def known(self, terms: Terms) -> Stated:
+        """The packed words of a lock."""
+        known = self._stated.get(id(terms))
+        if known is None or known.terms is not terms:
+            if len(self._stated) >= _KNOWN:
+                self._stated.clear()
+            known = self._stated[id(terms)] = Stated.of(self.namespace, terms, self.channel)
+        return known
+
+    def link(self, claim: Claim) -> Link:
+        """What leads to a claim's queue."""
+        return self.router.at(self.known(claim.terms).keys.queue)
+
+    def run(self, script: Script, name: str, budget: float, *words: str | bytes | int) -> Any:
+        """Run a script on a name's queue."""
+        keys = Keys.of(self.namespace, name)
+        return script.run(self.router.at(keys.queue), budget, keys[:5], *words)
