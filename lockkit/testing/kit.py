@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pytest
 from lockkit.errors import CapabilityError
 from lockkit.spi import Refused, Unknown
 from lockkit.testing.harness import Harness
+from lockkit.testing.shapes import SHAPES, Shape
 from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered
 
 if TYPE_CHECKING:
@@ -27,21 +28,33 @@ __all__ = ["Kit", "KitCollector", "kit"]
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """The whole kit, to be run for one harness."""
+    """The kit, to be run for one harness.
+
+    Attributes:
+        harness: None stands for the one that ``--lockkit-kit`` names.
+        shapes: The kinds of lock to show scenarios for, unless the run is to be a whole one.
+    """
 
     harness: type[Harness] | None
-    """None stands for the one that ``--lockkit-kit`` names."""
+    shapes: Sequence[Shape] = SHAPES
 
 
-def kit(harness: type[Harness]) -> Kit:
-    """The whole kit for a harness; to be given a name, any name, in a test file."""
-    return Kit(harness)
+def kit(harness: type[Harness], shapes: Sequence[Shape] = SHAPES) -> Kit:
+    """The kit for a harness; to be given a name, any name, in a test file.
+
+    Args:
+        harness: The store.
+        shapes: Fewer kinds of lock, for a store that differs little from one that plays them all: several rules hold
+            for one kind by luck. With ``--lockkit-whole`` all are played.
+    """
+    return Kit(harness, shapes)
 
 
 class KitCollector(pytest.Collector):
     """Collects the kit."""
 
     harness: type[Harness]
+    shapes: Sequence[Shape]
 
     def collect(self) -> Iterator[pytest.Item]:
         from lockkit.testing.machines import MACHINES
@@ -52,6 +65,8 @@ class KitCollector(pytest.Collector):
         if unknown:
             raise self.CollectError(f"exclusions that name nothing in the kit: {', '.join(sorted(unknown))}")
         for each in scenarios:
+            if each.shaped and each.shape not in self.shapes:
+                continue
             item: ScenarioItem = ScenarioItem.from_parent(self, name=each.id)
             item.harness, item.scenario = self.harness, each
             yield item

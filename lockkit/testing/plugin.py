@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 __all__ = ["harness_named"]
 
 _OPTION = "--lockkit-kit"
+_WHOLE = "--lockkit-whole"
 _COLLECTED = Path(__file__).with_name("collected.py")
 _CHOSEN = pytest.StashKey["type[Harness]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer the option."""
-    parser.getgroup("lockkit").addoption(
+    """Offer the options."""
+    group = parser.getgroup("lockkit")
+    group.addoption(
         _OPTION,
         metavar="MODULE:HARNESS",
         help="run lockkit's conformance kit for this harness, e.g. lockkit.testing.harnesses.sqlite:SqliteHarness",
+    )
+    group.addoption(
+        _WHOLE,
+        action="store_true",
+        help="play the kit for every kind of lock, also where a test file asks for a few: kit(Harness, shapes=...)",
     )
 
 
@@ -44,11 +51,13 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
     if type(obj).__module__ != "lockkit.testing.kit":
         return None
     from lockkit.testing.kit import Kit, KitCollector
+    from lockkit.testing.shapes import SHAPES
 
     if not isinstance(obj, Kit):
         return None
     kit: KitCollector = KitCollector.from_parent(collector, name=name)
     kit.harness = obj.harness or collector.config.stash[_CHOSEN]
+    kit.shapes = SHAPES if collector.config.getoption(_WHOLE) else obj.shapes
     return kit
 
 

@@ -122,7 +122,7 @@ def fence_after_lost_data(harness):
         for _ in range(3):
             first = lock.acquire()
             first.release()
-        harness._look.execute_command("FLUSHDB")
+        harness.wipe()
         return lock.acquire().fence - first.fence
 
 
@@ -140,7 +140,7 @@ def left_after_a_crash(harness):
     harness.advance(120)
     left = harness.residue()
     client.close()
-    harness._look.execute_command("FLUSHDB")
+    harness.wipe()
     return left
 
 

@@ -99,12 +99,23 @@ class Careless(Harness):
 '''
 
 
+FEW = """
+from theirs import Harness
+
+from lockkit.testing.kit import kit
+from lockkit.testing.shapes import SEMAPHORE
+
+test_few = kit(Harness, shapes=(SEMAPHORE,))
+"""
+
+
 @pytest.fixture
-def kit(tmp_path):
+def pytest_run(tmp_path):
     (tmp_path / "theirs.py").write_text(THEIRS)
     (tmp_path / "test_their_own.py").write_text("def test_their_own(): pass\n")
+    (tmp_path / "test_few.py").write_text(FEW)
 
-    def run(harness, *arguments):
+    def run(*arguments):
         paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.run(
             [
@@ -114,8 +125,6 @@ def kit(tmp_path):
                 "-p",
                 "no:cacheprovider",
                 "-q",
-                "--lockkit-kit",
-                harness,
                 *arguments,
             ],
             cwd=tmp_path,
@@ -127,6 +136,11 @@ def kit(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def kit(pytest_run):
+    return lambda harness, *arguments: pytest_run("--lockkit-kit", harness, *arguments)
 
 
 def test_the_command_line_runs_the_kit_and_nothing_else(kit):
@@ -143,6 +157,18 @@ def test_beside_files_that_are_named(kit):
     assert done.returncode == 0, done.stdout
     assert "test_their_own PASSED" in done.stdout
     assert "S1-idempotent-calls[mutex] PASSED" in done.stdout
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["as the file asks", "whole"])
+def test_a_file_may_ask_for_some_kinds_of_lock_and_a_whole_run_plays_all(pytest_run, whole):
+    done = pytest_run(
+        "test_few.py", "-k", "S7-stale or S8-refused", "-vv", *(["--lockkit-whole"] if whole else [])
+    )
+    assert done.returncode == 0, done.stdout
+    shown = re.findall(r"test_few::(\S+) PASSED", done.stdout)
+    assert "S8-refused-names" in shown, "what has no kind is always played"
+    kinds = ["mutex", "semaphore", "readers", "writer"] if whole else ["semaphore"]
+    assert [each for each in shown if "S7" in each] == [f"S7-stale-release[{kind}]" for kind in kinds]
 
 
 def test_a_store_that_breaks_a_promise_fails_by_the_name_of_the_promise(kit):

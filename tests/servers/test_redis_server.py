@@ -241,3 +241,32 @@ def test_a_cluster_spreads_its_keys(program):
         assert {cluster.node_of(key) for key in keys} == set(cluster.nodes)
         for key in keys:
             assert cluster.node_of(key).cli("SET", key, "value") == b"OK"
+
+
+HOURS = [3600.0, -7200.0]
+
+
+def test_the_nodes_of_a_cluster_may_share_a_clock_whose_steps_they_do_not_take_for_silence(program):
+    with RedisCluster(program=program, clock=True) as cluster:
+        for step in HOURS:
+            cluster.clock.step(step)
+            heard = [pongs(node) for node in cluster.nodes]
+            until(lambda heard=heard: sum(map(pongs, cluster.nodes)) > sum(heard), "somebody is heard")
+            for node in cluster.nodes:
+                assert abs(node.time() - cluster.clock.now()) < 1.0
+                assert b"cluster_state:ok" in node.cli("CLUSTER", "INFO")
+
+
+def pongs(node):
+    facts = dict(line.split(b":") for line in node.cli("CLUSTER", "INFO").split())
+    return int(facts.get(b"cluster_stats_messages_pong_received", 0))
+
+
+def test_a_primary_and_its_replica_may_share_a_clock_whose_steps_they_do_not_take_for_silence(program):
+    with RedisSentinels(program=program, clock=True) as group:
+        for step in HOURS:
+            group.clock.step(step)
+            assert [abs(each.time() - group.clock.now()) < 1.0 for each in group.pair] == [True, True]
+            group.primary.cli("SET", "key", step)
+            assert group.primary.cli("WAIT", 1, 5000) == 1
+        assert group.primary is group.pair[0]

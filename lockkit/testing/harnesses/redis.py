@@ -1,13 +1,15 @@
-"""Redis under test: a real server of its own, shared by all harnesses of a process, a database for each."""
+"""Redis under test: real servers, shared by all harnesses of a kind in a process, a database for each harness."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
@@ -17,8 +19,9 @@ from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.redis_groups import RedisCluster, RedisSentinels
 
-__all__ = ["RedisHarness"]
+__all__ = ["RedisClusterHarness", "RedisHarness", "RedisSentinelHarness", "ValkeyHarness"]
 
 DATABASES = 1024
 """More than the machine ever has open at once; they are used again."""
@@ -27,24 +30,19 @@ _KINDS = {b"q": "queues", b"d": "deadlines", b"c": "claims", b"r": "records"}
 _PASSING = (b"f", b"g")
 """Fences and tombstones vanish by themselves."""
 
-_server: RedisServer | None = None
 _databases = itertools.cycle(range(DATABASES))
 
 
-def server() -> RedisServer:
-    """The server of this process, started when first asked for; a forked child has its parent's."""
-    global _server  # noqa: PLW0603 - one for all harnesses, or every example would start one
-    if _server is None:
-        _server = RedisServer(
-            program=os.environ.get("LOCKKIT_TEST_REDIS"), clock=ServerClock.possible(), databases=DATABASES
-        )
-    return _server
+@functools.cache  # one for all harnesses of a kind, or every example would start one; a forked child has its parent's
+def _started(kind: type[RedisHarness]) -> Any:
+    return kind.start()
 
 
 class RedisHarness(Harness):
     """A database of a real server, which runs on a clock that the test moves where there is a C compiler.
 
-    ``LOCKKIT_TEST_REDIS=valkey-server`` takes another program. One harness is played at a time: they share the clock.
+    ``LOCKKIT_TEST_REDIS=valkey-server`` takes another program. One harness of a kind is played at a time: they share
+    the clock.
     """
 
     name = "redis"
@@ -53,41 +51,65 @@ class RedisHarness(Harness):
     ttl = 30.0 if virtual else 3.0
     short_ttl = 0.4
     examples = (100, 40) if virtual else (12, 15)
+    program: ClassVar[str | None] = os.environ.get("LOCKKIT_TEST_REDIS")
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
-        self._server = server()
-        self._db = next(_databases)
+        self._servers = _started(type(self))
+        self._db = self.database()
         self._shifted = ShiftedClock()
-        if self._server.clock is not None:
-            self._server.clock.reset()
+        if self._servers.clock is not None:
+            self._servers.clock.reset()
             self.clock = self._shifted
         # The server counts from the epoch, the clients from the start of the machine. Measured once: what is stored
         # must read the same as long as it is the same.
         self._epoch = SYSTEM.wall() - SYSTEM.now()
-        self._look: Any = self._server.connect(db=self._db)
-        self._look.execute_command("FLUSHDB")
+        self._looks: dict[RedisServer, Any] = {node: node.connect(db=self._db) for node in self.nodes()}
+        self.wipe()
+
+    @classmethod
+    def start(cls) -> Any:
+        """Start what all harnesses of this kind share."""
+        return RedisServer(program=cls.program, clock=cls.virtual, databases=DATABASES)
+
+    @classmethod
+    def database(cls) -> int:
+        """One that no harness has that is played now."""
+        return next(_databases)
+
+    def nodes(self) -> Sequence[RedisServer]:
+        """The servers that keys are written to."""
+        return [self._servers]
+
+    def node_of(self, key: str) -> RedisServer:  # noqa: ARG002 - one has them all
+        """The one that has this key."""
+        return self.nodes()[0]
+
+    def wipe(self) -> None:
+        """Throw all data away, as a stranger may."""
+        for look in self._looks.values():
+            look.execute_command("FLUSHDB")
 
     @property
     def url(self) -> str:
-        return self._server.url(db=self._db)
+        return str(self._servers.url(db=self._db))
 
     def advance(self, seconds: float) -> None:
-        if self._server.clock is None:
+        if self._servers.clock is None:
             super().advance(seconds)
             return
         # The clients first: for the moment in between they trust their claims too little, not too much.
         self._shifted.advance(seconds)
-        self._server.clock.step(seconds)
+        self._servers.clock.step(seconds)
 
     def freeze(self) -> None:
-        if self._server.clock is not None:
+        if self._servers.clock is not None:
             self._shifted.freeze()
-            self._server.clock.stand(self._epoch + self._shifted.now())
+            self._servers.clock.stand(self._epoch + self._shifted.now())
 
     def stored(self, name: str) -> list[StoredClaim]:
         key = _PREFIX + b"{" + encode(name).encode() + b"}:"
-        with self._look.pipeline(transaction=True) as pipe:
+        with self._looks[self.node_of(f"{key.decode()}q")].pipeline(transaction=True) as pipe:
             pipe.execute_command("ZRANGE", key + b"q", 0, -1, "WITHSCORES")
             pipe.execute_command("ZRANGE", key + b"d", 0, -1, "WITHSCORES")
             pipe.execute_command("HGETALL", key + b"c")
@@ -110,24 +132,75 @@ class RedisHarness(Harness):
 
     def residue(self) -> dict[str, int]:
         """Keys of every kind but those that the server removes by itself."""
-        found = Counter(_kind(key) for key in self._keys())
+        found = Counter(_kind(key) for look in self._looks.values() for key in _keys(look))
         return {kind: found[kind] for kind in sorted(found) if kind}
 
-    def _keys(self) -> list[bytes]:
-        keys, cursor = set[bytes](), b"0"
-        while True:
-            cursor, some = self._look.execute_command("SCAN", cursor, "COUNT", 1000)
-            keys.update(some)
-            if cursor in (b"0", 0):
-                return sorted(keys)
-
     def close(self) -> None:
-        self._look.execute_command("FLUSHDB")
-        self._look.close()
+        self.wipe()
+        for look in self._looks.values():
+            look.close()
+
+
+class ValkeyHarness(RedisHarness):
+    """A database of a Valkey server."""
+
+    program = "valkey-server"
+    examples = (25, 40) if RedisHarness.virtual else (6, 15)
+
+
+class RedisClusterHarness(RedisHarness):
+    """A Cluster of three nodes on one clock. It has no databases: each harness begins with an empty one."""
+
+    examples = (25, 40) if RedisHarness.virtual else (6, 15)
+
+    @classmethod
+    def start(cls) -> RedisCluster:
+        return RedisCluster(program=cls.program, clock=cls.virtual)
+
+    @classmethod
+    def database(cls) -> int:
+        return 0
+
+    @property
+    def url(self) -> str:
+        return str(self._servers.url())
+
+    def nodes(self) -> Sequence[RedisServer]:
+        return cast("Sequence[RedisServer]", self._servers.nodes)
+
+    def node_of(self, key: str) -> RedisServer:
+        return cast("RedisServer", self._servers.node_of(key))
+
+
+class RedisSentinelHarness(RedisHarness):
+    """A primary that three sentinels name, and a replica that has to have each grant; nothing fails over here."""
+
+    examples = (25, 40) if RedisHarness.virtual else (6, 15)
+
+    @classmethod
+    def start(cls) -> RedisSentinels:
+        # A machine that is busy for a moment is no reason for a failover.
+        return RedisSentinels(program=cls.program, clock=cls.virtual, silence=60.0, databases=DATABASES)
+
+    @property
+    def url(self) -> str:
+        return f"{self._servers.url(db=self._db)}?min_replicas=1"
+
+    def nodes(self) -> Sequence[RedisServer]:
+        return [self._servers.pair[0]]
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _keys(look: Any) -> list[bytes]:
+    keys, cursor = set[bytes](), b"0"
+    while True:
+        cursor, some = look.execute_command("SCAN", cursor, "COUNT", 1000)
+        keys.update(some)
+        if cursor in (b"0", 0):
+            return sorted(keys)
 
 
 def _kind(key: bytes) -> str:

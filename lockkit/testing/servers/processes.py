@@ -24,6 +24,7 @@ __all__ = [
     "ServerProcess",
     "find_program",
     "free_port",
+    "installed",
     "scratch_folder",
     "until",
 ]
@@ -52,6 +53,15 @@ def find_program(*names: str) -> str:
         if found := shutil.which(name, path=path):
             return found
     raise ServerMissing(f"{' or '.join(names)} is not installed; run: make servers")
+
+
+def installed(name: str) -> bool:
+    """Whether a program is."""
+    try:
+        find_program(name)
+    except ServerMissing:
+        return False
+    return True
 
 
 def free_port() -> int:

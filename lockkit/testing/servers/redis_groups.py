@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.processes import ServerFailed, free_port, until
 from lockkit.testing.servers.redis import RedisServer
 
@@ -16,8 +17,18 @@ _Self = TypeVar("_Self", bound="_Group")
 SLOTS = 16384
 
 
+NEVER = 1 << 30
+"""Seconds or milliseconds that no test waits for: on a clock that is moved, silence says nothing."""
+
+
 class _Group:
-    """Servers that are started together and go together."""
+    """Servers that are started together and go together.
+
+    Attributes:
+        clock: The clock that those with data share, if it is not the machine's.
+    """
+
+    clock: ServerClock | None = None
 
     def __init__(self) -> None:
         self._servers = contextlib.ExitStack()
@@ -35,11 +46,13 @@ class _Group:
         self._servers.close()
 
     def _start(self, make: Callable[[], RedisServer]) -> RedisServer:
-        return self._servers.enter_context(make())
+        server = self._servers.enter_context(make())
+        self.clock = self.clock or server.clock
+        return server
 
 
 class RedisSentinels(_Group):
-    """A primary, a replica, and three sentinels that fail over within about two seconds.
+    """A primary, a replica, and three sentinels that fail over soon after the primary has gone silent.
 
     Attributes:
         service: What the sentinels call the pair.
@@ -49,23 +62,29 @@ class RedisSentinels(_Group):
 
     service = "kit"
 
-    def __init__(self, *, program: str | None = None, **lines: Any) -> None:
+    def __init__(
+        self, *, program: str | None = None, clock: bool = False, silence: float = 0.5, **lines: Any
+    ) -> None:
         """Start them, and wait until they know each other.
 
         Args:
             program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            clock: Give the pair a clock of its own; the sentinels keep the machine's.
+            silence: Seconds after which the sentinels call a server that does not answer down.
             lines: Further lines of the pair's configuration.
         """
         super().__init__()
         try:
-            lines = {"repl_diskless_sync_delay": 0, **lines}
-            first = self._start(lambda: RedisServer(program=program, **lines))
+            lines = {"repl_diskless_sync_delay": 0, **({"repl_timeout": NEVER} if clock else {}), **lines}
+            first = self._start(lambda: RedisServer(program=program, clock=clock, **lines))
             follow = f"{first.host} {first.port}"
-            second = self._start(lambda: RedisServer(program=program, replicaof=follow, **lines))
+            second = self._start(
+                lambda: RedisServer(program=program, clock=self.clock or False, replicaof=follow, **lines)
+            )
             self.pair = (first, second)
             watch = [
                 f"monitor {self.service} {first.host} {first.port} 2",
-                f"down-after-milliseconds {self.service} 500",
+                f"down-after-milliseconds {self.service} {round(silence * 1000)}",
                 f"failover-timeout {self.service} 3000",
             ]
             until(
@@ -128,16 +147,21 @@ class RedisCluster(_Group):
         nodes: In the order of their slots.
     """
 
-    def __init__(self, *, program: str | None = None, **lines: Any) -> None:
+    def __init__(self, *, program: str | None = None, clock: bool = False, **lines: Any) -> None:
         """Start it, and wait until every node calls it complete.
 
         Args:
             program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            clock: Give the nodes a clock of their own; none calls another down then.
             lines: Further lines of every node's configuration.
         """
         super().__init__()
         try:
-            self.nodes = [self._start(lambda: self._node(program, lines)) for _ in range(3)]
+            lines = {"cluster_node_timeout": NEVER if clock else 2000, **lines}
+            self.nodes = [
+                self._start(lambda: self._node(program=program, clock=self.clock or clock, **lines))
+                for _ in range(3)
+            ]
             first = self.nodes[0]
             for at, node in enumerate(self.nodes):
                 node.cli("CLUSTER", "ADDSLOTSRANGE", at * SLOTS // 3, (at + 1) * SLOTS // 3 - 1)
@@ -160,16 +184,10 @@ class RedisCluster(_Group):
         return next(node for at, node in enumerate(self.nodes) if slot < (at + 1) * SLOTS // 3)
 
     @staticmethod
-    def _node(program: str | None, lines: dict[str, Any]) -> RedisServer:
+    def _node(**lines: Any) -> RedisServer:
         for left in range(4, -1, -1):
             try:
-                return RedisServer(
-                    program=program,
-                    cluster_enabled="yes",
-                    cluster_port=free_port(),
-                    cluster_node_timeout=2000,
-                    **lines,
-                )
+                return RedisServer(cluster_enabled="yes", cluster_port=free_port(), **lines)
             except ServerFailed:  # somebody may have taken the bus's port
                 if not left:
                     raise
