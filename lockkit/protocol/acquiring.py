@@ -16,7 +16,7 @@ from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.lease import Hold
 from lockkit.names import claim_id, new_token
 from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
-from lockkit.spi import REQUEST_TIMEOUT, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
+from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring"]
 
@@ -121,11 +121,13 @@ def acquiring(
             before = now()
             if pace.over(before):
                 yield from _give_up(attempt, pace, now)
-                raise _timeout(attempt, before - pace.start, wall())
+                raise _named(pace.refusal or _timeout(attempt, before - pace.start, wall()), attempt)
             was_sent, attempt.sent = attempt.sent, True
+            budget = pace.budget(before)
             try:
-                answer = yield Call("acquire", (claim, create), pace.budget(before))
+                answer = yield Call("acquire", (claim, create), budget)
             except (Refused, Unknown) as trouble:
+                pace.met(trouble, budget)
                 if isinstance(trouble, Unknown):
                     attempt.doubtful = True
                     unread = before if unread is None else unread
@@ -133,11 +135,11 @@ def acquiring(
                     attempt.sent = was_sent
                 if pace.gives_up(trouble, now()):
                     yield from _give_up(attempt, pace, now)
-                    raise _named(trouble.error, attempt) from None
+                    raise _named(pace.refusal or trouble.error, attempt) from None
                 yield Pause(pace.next_try(now()))
                 continue
             at = now()
-            pace.heard(at)
+            pace.heard(at, answer)
             if isinstance(answer, Granted):
                 hold = Hold(
                     claim,
@@ -184,9 +186,23 @@ def acquiring(
 
 
 class _Pace:
-    """How long, how often: the total timeout, budgets, backoff, and when a wait is reported."""
+    """How long, how often: the total timeout, budgets, backoff, and when a wait is reported.
 
-    __slots__ = ("_deadline", "_good", "_limit", "_random", "_request", "_tries", "_warn_at", "start")
+    Attributes:
+        refusal: Why the store grants nothing, as far as it is known; what to tell when the time is up.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_good",
+        "_limit",
+        "_random",
+        "_request",
+        "_tries",
+        "_warn_at",
+        "refusal",
+        "start",
+    )
 
     def __init__(self, attempt: Attempt, start: float, random: Callable[[], float]) -> None:
         self.start = start
@@ -197,6 +213,7 @@ class _Pace:
         self._random = random
         self._tries = 0
         self._warn_at = start
+        self.refusal: LockkitError | None = None
 
     def over(self, at: float) -> bool:
         """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
@@ -207,9 +224,18 @@ class _Pace:
             return self._request
         return min(self._request, max(self._limit - at, 0.01))
 
-    def heard(self, at: float) -> None:
+    def heard(self, at: float, answer: Answer) -> None:
         self._good = at
         self._tries = 0
+        if not isinstance(answer, Lapsed):  # that only says that there is to be another claim
+            self.refusal = None
+
+    def met(self, trouble: Refused | Unknown, budget: float) -> None:
+        """Note the trouble; a request that the timeout cut short says less than the refusal before it."""
+        if isinstance(trouble, Refused):
+            self.refusal = trouble.error
+        elif budget >= self._request:
+            self.refusal = None
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
         """Whether the trouble is final, or has lasted too long."""

@@ -170,6 +170,54 @@ def test_a_store_that_never_answered_is_an_error_of_the_store_and_not_a_timeout(
     assert attempt.leftover() is None
 
 
+def test_when_the_time_is_up_after_a_refusal_the_reason_is_told_and_not_a_timeout(start, clock):
+    """As where too few replicas have a claim whose turn has come: it was given back, so the next answer is Lapsed."""
+    attempt, run = start(timeout=3.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    run.answer().fail(REFUSED)
+    run.until(Call)
+    run.answer(Lapsed("absent"))
+    run.until(Call, method="acquire")
+    clock.forward(1.0)
+    run.fail(REFUSED)
+    assert type(run.effect) is Pause
+    clock.forward(2.0)
+    run.answer()
+    assert run.raised is REFUSED.error
+    assert attempt.leftover() is None
+
+
+def test_a_refusal_that_has_passed_makes_no_timeout_an_error_of_the_store(start, clock):
+    _, run = start(timeout=3.0)
+    run.fail(REFUSED)
+    run.until(Call)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer()
+    assert run.until(Call).method == "release"
+    run.answer("RELEASED")
+    assert isinstance(run.raised, AcquireTimeout)
+
+
+@pytest.mark.parametrize("cut_short", [True, False])
+def test_a_last_request_that_the_timeout_cut_short_says_less_than_the_refusal_before_it(
+    start, clock, cut_short
+):
+    _, run = start(timeout=10.0)
+    run.fail(REFUSED)
+    assert type(run.effect) is Pause
+    clock.forward(9.99 if cut_short else 8.0)
+    run.answer()
+    assert (run.effect.budget < 2.0) is cut_short
+    clock.forward(run.effect.budget)
+    run.fail(UNKNOWN)
+    assert run.until(Call).method == "abandon"
+    run.answer("ABSENT")
+    assert run.raised is (REFUSED if cut_short else UNKNOWN).error
+
+
 def test_what_a_store_will_never_do_is_not_tried_again(start):
     attempt, run = start()
     run.fail(DENIED)
