@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.names import new_token
-from lockkit.spi import ABSENT, Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.spi import ABSENT, Busy, Granted, Lapsed, OpenOptions, Queued
+from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
 from lockkit_memory.store import Store
@@ -34,25 +34,6 @@ def clock():
 @pytest.fixture
 def store(clock):
     return MemoryBackend(Store(clock), OpenOptions(clock=clock))
-
-
-def claim(name="a", *, wait=True, note=None, **terms):
-    return Claim(new_token(), Terms(name, **terms), wait=wait, note=note)
-
-
-def take(store, *args, **kwargs):
-    one = claim(*args, **kwargs)
-    answer = store.acquire(one, True, 2.0)
-    assert isinstance(answer, Granted), answer
-    return one, answer.fence
-
-
-def renew(store, one, fence=None):
-    return store.renew([(one, fence)], 2.0)[0]
-
-
-def states(store, name="a"):
-    return [info.state for info in store.inspect(name, 2.0).claims]
 
 
 def test_a_free_lock_is_granted_with_the_clock_as_basis(store, clock):

@@ -16,8 +16,8 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.errors import AcquireCancelled
-from lockkit.names import new_token
-from lockkit.spi import Claim, Granted, OpenOptions, Queued, Terms
+from lockkit.spi import Granted, OpenOptions, Queued
+from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store
 
@@ -43,18 +43,7 @@ def store(server):
     opened.close()
 
 
-def claim(name="a", **terms):
-    return Claim(new_token(), Terms(name, **terms))
-
-
-def take(store, *args, **kwargs):
-    one = claim(*args, **kwargs)
-    answer = store.acquire(one, True, 2.0)
-    assert isinstance(answer, Granted), answer
-    return one, answer.fence
-
-
-def queue(store, *args, **kwargs):
+def queued(store, *args, **kwargs):
     one = claim(*args, **kwargs)
     answer = store.acquire(one, True, 2.0)
     assert isinstance(answer, Queued), answer
@@ -114,7 +103,7 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
     count = 1000
     held, _ = take(store)
     woken = queues.SimpleQueue()
-    waiters = [queue(store) for _ in range(count)]
+    waiters = [queued(store) for _ in range(count)]
     for number, (one, blockers) in enumerate(waiters):
         store.watch("a", blockers, lambda number=number: woken.put(number), one)
     until(lambda: len(connections(server, "pubsub")) == 1)
@@ -144,10 +133,10 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
 def test_a_wake_that_was_sent_before_the_subscription_stood_is_made_up_for(server, store):
     """Its claim was queued before the client's first subscription, and it is watched after."""
     held, _ = take(store, "b")
-    early, blockers = queue(store, "b")
+    early, blockers = queued(store, "b")
     store.release(held, 2.0)
     take(store, "a")
-    first, its_blockers = queue(store, "a")
+    first, its_blockers = queued(store, "a")
     store.watch("a", its_blockers, lambda: None, first)
     until(lambda: store._wakes._standing)
     time.sleep(0.05)  # those watched by then have been looked at
@@ -160,7 +149,7 @@ def test_a_wake_that_was_sent_before_the_subscription_stood_is_made_up_for(serve
 
 def test_a_subscription_that_was_cut_is_made_up_for(server, store):
     held, _ = take(store)
-    one, blockers = queue(store)
+    one, blockers = queued(store)
     woken = threading.Event()
     store.watch("a", blockers, woken.set, one)
     until(lambda: connections(server, "pubsub"))
@@ -283,7 +272,7 @@ time.sleep(60)
     ) as process:
         try:
             fence = int(process.stdout.readline())
-            one, _ = queue(store)
+            one, _ = queued(store)
         finally:
             process.kill()
     killed = time.monotonic()

@@ -14,8 +14,9 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.errors import PermissionDenied
-from lockkit.names import claim_id, new_token
-from lockkit.spi import Busy, Claim, Granted, OpenOptions, Queued, Refused, Terms
+from lockkit.names import claim_id
+from lockkit.spi import Busy, Granted, OpenOptions, Queued, Refused
+from lockkit.testing.claims import claim
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store
 
@@ -55,10 +56,6 @@ def url(server):
 @pytest.fixture
 def observer_url(url, server):
     return server.url(user="watcher", password="secret")
-
-
-def claim(name="a", **terms):
-    return Claim(new_token(), Terms(name, **terms))
 
 
 def everything(url, clock=None):

@@ -20,20 +20,19 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
-from lockkit.names import claim_id, new_token
+from lockkit.names import claim_id
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import (
     ABSENT,
     RELEASED,
     Busy,
-    Claim,
     Granted,
     OpenOptions,
     Queued,
     Refused,
-    Terms,
     Unknown,
 )
+from lockkit.testing.claims import claim, take
 from lockkit_sqlite import CAPABILITIES, failures, place
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
@@ -176,17 +175,6 @@ class FakeClock:
 
     def wall(self):
         return self.time + self.epoch
-
-
-def claim(name="a", *, wait=True, note=None, **terms):
-    return Claim(new_token(), Terms(name, **terms), wait=wait, note=note)
-
-
-def take(store, *args, **kwargs):
-    one = claim(*args, **kwargs)
-    answer = store.acquire(one, True, 2.0)
-    assert isinstance(answer, Granted), answer
-    return one, answer.fence
 
 
 def wait_for(store, one, within=AT_ONCE):

@@ -10,9 +10,10 @@ import threading
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.names import claim_id, new_token
+from lockkit.names import claim_id
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import ABSENT, RELEASED, Busy, Claim, Conflict, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.spi import ABSENT, RELEASED, Busy, Conflict, Granted, Lapsed, OpenOptions, Queued
+from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store
 from lockkit_sqlite.backend import open_store
@@ -48,32 +49,6 @@ def store(request, clock, tmp_path):
         opened = open_store(f"sqlite:{tmp_path}/locks.db", options)
     yield opened
     opened.close()
-
-
-def claim(name="a", *, wait=True, note=None, **terms):
-    return Claim(new_token(), Terms(name, **terms), wait=wait, note=note)
-
-
-def take(store, *args, **kwargs):
-    one = claim(*args, **kwargs)
-    answer = store.acquire(one, True, 2.0)
-    assert isinstance(answer, Granted), answer
-    return one, answer.fence
-
-
-def queue(store, *args, **kwargs):
-    one = claim(*args, **kwargs)
-    answer = store.acquire(one, True, 2.0)
-    assert isinstance(answer, Queued), answer
-    return one
-
-
-def renew(store, one, fence=None):
-    return store.renew([(one, fence)], 2.0)[0]
-
-
-def states(store, name="a"):
-    return [info.state for info in store.inspect(name, 2.0).claims]
 
 
 SHAPES = {

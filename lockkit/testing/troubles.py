@@ -1,0 +1,64 @@
+"""What somebody is told of trouble with a store: one clear error, in time, and no password in it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from lockkit.client import connect
+from lockkit.errors import LockkitError
+from lockkit.plugins import PluginManager
+from lockkit.spi import OpenOptions, Refused, Unknown
+from lockkit.testing.claims import BUDGET, claim
+
+__all__ = ["IN_TIME", "SECRET", "both_ways", "through_a_client", "through_the_store", "told", "trouble"]
+
+IN_TIME = BUDGET + 0.5
+SECRET = "hunter2"  # noqa: S105 - it is nobody's
+"""The password to use, so that it is noticed wherever it is told."""
+
+
+def through_the_store(url: str) -> None:
+    """Acquire without a client before the store."""
+    store = PluginManager(()).open(url, OpenOptions())
+    try:
+        store.acquire(claim(), True, BUDGET)
+    finally:
+        store.close()
+
+
+def through_a_client(url: str) -> None:
+    """Acquire as users do, without waiting."""
+    with connect(url) as client:
+        client.lock("a").acquire(timeout=0)
+
+
+both_ways = pytest.mark.parametrize("way", [through_the_store, through_a_client])
+
+
+def told(error: BaseException | None) -> str:
+    """Everything that somebody may print of an error."""
+    texts = traceback.format_exception(error)
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args)]
+        if isinstance(error, (Refused, Unknown)):
+            texts += [str(error.error), repr(error.error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
+
+
+def trouble(url: str, way: Callable[[str], None] = through_the_store) -> LockkitError:
+    """The error that a user of this URL is told; it came in time and does not tell the password."""
+    began = time.monotonic()
+    with pytest.raises((LockkitError, Refused, Unknown)) as caught:
+        way(url)
+    assert time.monotonic() - began < IN_TIME
+    assert SECRET not in told(caught.value)
+    error = caught.value
+    if isinstance(error, (Refused, Unknown)):
+        return error.error
+    assert isinstance(error, LockkitError)
+    return error

@@ -1,0 +1,81 @@
+"""What the files about the Redis store share: a server on a clock of its own, its store, and the kinds of lock."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from lockkit.queue import RW_CAPACITY
+from lockkit.spi import OpenOptions
+from lockkit.testing.clocks import ShiftedClock
+from lockkit.testing.servers.redis import RedisServer
+
+SHAPES = {
+    "mutex": [{}],
+    "semaphore": [{"capacity": 2, "kind": "semaphore"}] * 2,
+    "writer": [{"weight": RW_CAPACITY, "capacity": RW_CAPACITY, "kind": "write"}],
+}
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
+def full(request):
+    """The terms of as many claims as hold the lock together; another like the first has to wait."""
+    return request.param
+
+
+class Clocks(ShiftedClock):
+    """The client's clock; ``both`` lets time pass everywhere, ``server.step`` moves the server's alone."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.server = server
+
+    def both(self, seconds):
+        self.advance(seconds)
+        self.server.step(seconds)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with RedisServer(clock=True) as server:
+        yield server
+
+
+@pytest.fixture
+def server(machine):
+    machine.clock.reset()
+    if not machine.alive:
+        machine.start()
+    machine.cli("FLUSHALL")
+    return machine
+
+
+@pytest.fixture
+def clock(server):
+    return Clocks(server.clock)
+
+
+@pytest.fixture
+def opened(server, clock):
+    from lockkit_redis.backend import open_store
+
+    with contextlib.ExitStack() as stack:
+
+        def another():
+            store = open_store(server.url(), OpenOptions(clock=clock))
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+@pytest.fixture(scope="session")
+def nothing_held():
+    """Whether a Redis server has no claim at all."""
+    return lambda server: not [key for key in server.cli("KEYS", "*") if key.endswith((b":q", b":d", b":c"))]

@@ -1,0 +1,71 @@
+"""URLs for Redis: what is refused, and that no message tells a password."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("redis")
+
+from lockkit.errors import ConfigError
+from lockkit.spi import OpenOptions
+from lockkit.testing.troubles import SECRET, told
+from lockkit_redis.address import parse
+from lockkit_redis.backend import open_store
+
+
+@pytest.mark.parametrize(
+    "url, says",
+    [
+        ("redis://h?database=1", "no such option: database"),
+        ("redis://h#1", "no such option"),
+        ("redis://h:port", "host and port"),
+        ("redis://h:65536", "host and port"),
+        ("redis://h:-1", "host and port"),
+        ("redis://h/x", "the database must be a whole number"),
+        ("redis://h/-1", "the database must be a whole number"),
+        ("redis://h/1?db=2", "named twice"),
+        ("redis://h?min_replicas=many", "min_replicas must be a whole number"),
+        ("redis://h?ca_file=/nowhere", "needs TLS|cannot read"),
+        ("rediss://h?ca_file=/nowhere", "cannot read /nowhere"),
+        ("redis://[::1", "not a Redis URL"),
+        ("unix://h/run/redis.sock", "absolute path"),
+        ("redis+sentinel://h1,h2", "which service"),
+        ("redis+sentinel://h1,h2/kit?tls=maybe", "tls is yes or no"),
+    ],
+)
+def test_a_url_that_says_what_does_not_exist_is_refused_before_anything_is_sent(url, says):
+    with pytest.raises(ConfigError, match=says):
+        open_store(url, OpenOptions())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:{}@h?no=1",
+        "redis://u:{}@h:port",
+        "redis://:x#{}@h:1/0",
+        "redis://:x/{}@h:1/0",
+        "redis://:x?{}@h:1/0",
+        "redis://:{}#x@h:1/0",
+        "redis://:{}/x@h:1/0",
+        "redis://:{}?x@h:1/0",
+        "redis://:{}:x",
+        "redis://u:{}:6379/0",
+        "redis://:[{}@h:1/0",
+        "redis+sentinel://h/kit?sentinel_password={}&no=1",
+        "redis+sentinel://h/kit/x?sentinel_password={}",
+        "unix://:{}@/run/redis.sock?no=1",
+    ],
+)
+def test_no_bad_url_tells_its_password(url):
+    with pytest.raises(ConfigError) as caught:
+        open_store(url.format(SECRET), OpenOptions())
+
+    assert SECRET not in told(caught.value)
+
+
+def test_a_parsed_address_does_not_show_its_passwords():
+    address = parse(f"redis+sentinel://u:{SECRET}@h/kit?sentinel_user=s&sentinel_password={SECRET}")
+
+    assert address.password == SECRET == address.sentinel[1]
+    assert SECRET not in repr(address)
