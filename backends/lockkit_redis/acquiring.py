@@ -36,6 +36,8 @@ __all__ = ["acquire", "release"]
 
 _LATE = 30_000
 """Milliseconds after which a creating acquire that is still under way grants nothing."""
+_GRANTED_TO_NOBODY = 2
+"""In place of graceful or not: what was never held does not linger."""
 _COPYING = 0.5
 """Of an acquire's budget, what waiting for replicas may take."""
 _NO_NOTE = b"$0\r\n\r\n"
@@ -86,7 +88,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
 
 
 def release(
-    store: Store, link: Link, claim: Claim, budget: float, *, graceful: bool, tombstone: bool
+    store: Store, link: Link, claim: Claim, budget: float, *, graceful: int, tombstone: bool
 ) -> ReleaseAnswer:
     """Release over a link. A tombstone is for a creating acquire of which a copy may still be under way."""
     words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
@@ -126,7 +128,7 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     if answer[0] == b"G" and copies < store.copies:
         left = max(end - time.monotonic(), 0.05)
         try:
-            release(store, link, claim, left, graceful=True, tombstone=True)
+            release(store, link, claim, left, graceful=_GRANTED_TO_NOBODY, tombstone=True)
         except Refused as refusal:  # so it is still there
             raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"

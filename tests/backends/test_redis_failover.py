@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 
 import pytest
@@ -11,11 +12,14 @@ pytest.importorskip("redis")
 
 import redis
 
+import lockkit
+from lockkit.errors import BackendUnavailable
 from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.processes import free_port, until
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisSentinels
+from lockkit.testing.stage import Work
 from lockkit.testing.troubles import IN_TIME, SECRET, trouble
 from lockkit_redis.backend import open_store
 
@@ -84,6 +88,39 @@ def test_with_min_replicas_a_missing_replica_refuses_a_waiter_whose_turn_has_com
         with pytest.raises(Refused, match="only 1 of 2 replicas"):
             store.acquire(waiting, False, 2.0)
 
+        assert nothing_held(primary)
+
+
+def test_what_too_few_replicas_have_was_granted_to_nobody_and_min_hold_keeps_nothing_of_it(
+    pair, nothing_held
+):
+    primary, _ = pair
+    primary.cli("FLUSHALL")
+    with contextlib.closing(open_store(primary.url() + "?min_replicas=2", OpenOptions())) as store:
+        with pytest.raises(Refused, match="only 1 of 2 replicas"):
+            store.acquire(claim(min_hold=30, lock_delay=30), True, 0.5)
+
+        assert nothing_held(primary)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["for a free lock", "in line"])
+def test_too_few_replicas_are_told_and_not_a_timeout(pair, waits, nothing_held):
+    primary, _ = pair
+    primary.cli("FLUSHALL")
+    with (
+        lockkit.connect(primary.url()) as other,
+        lockkit.connect(primary.url() + "?min_replicas=2&request_timeout=500ms") as client,
+    ):
+        lease = other.lock("a").acquire() if waits else None
+        standing = threading.Event()
+        waiter = Work(lambda: client.lock("a").acquire(timeout=3, on_wait=lambda _: standing.set()))
+        if lease is not None:
+            assert standing.wait(5)
+            lease.release()
+        error = waiter.error()
+
+        assert isinstance(error, BackendUnavailable)
+        assert "only 1 of 2 replicas" in str(error)
         assert nothing_held(primary)
 
 

@@ -4,7 +4,7 @@ local claim = seen and load(token)
 if tombstone then bury(token) end
 if not claim then return 0 end
 if claim.state == 'LINGERING' then return 1 end
-if claim.state == 'HELD' then
+if claim.state == 'HELD' and granted then
   local till = claim.since + claim.min_hold
   if not graceful or claim.evicted then till = math.max(till, now + claim.lock_delay) end
   till = math.min(till, deadline_of(token))

@@ -1,9 +1,10 @@
 -- What stands in front of everything else in `release`: nobody else is there, nothing goes on blocking and nothing may still
 -- be under way.
 --
--- ARGV: token, graceful, tombstone ('1' or '0' each). Answers: 1 if the claim was there, else 0.
+-- ARGV: token, graceful ('1', '0', or '2': it was granted to nobody, so nothing of it blocks), tombstone ('1' or '0').
+-- Answers: 1 if the claim was there, else 0.
 
-local token, graceful, tombstone = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
+local token, graceful, tombstone, granted = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[2] ~= '2'
 
 if graceful and not tombstone and call('ZCARD', q) == 1 then
   local stored, deadline = call('HGET', c, token), call('ZSCORE', d, token)
