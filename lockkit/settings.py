@@ -294,14 +294,18 @@ _PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$"
 def redact(url: str) -> str:
     """A URL fit for logs: passwords become ``***``, and so do values of options that are called like secrets.
 
-    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, at the price that more may be.
+    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, and one before which ``//`` or after which
+    ``@host`` was forgotten, at the price that more may be.
     """
-    head, separator, tail = url.partition("//")
-    if separator and not re.match(_HOSTS, tail):
-        match = re.match(r"([^/?#@:]*):.*@", tail, re.DOTALL)
-        if match:
+    scheme = re.match(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+", url)
+    head = scheme[0] if scheme else ""
+    tail = url[len(head) :]
+    if not re.match(_HOSTS, tail):
+        if match := re.match(r"([^/?#@:]*):.*@", tail, re.DOTALL):
             tail = f"{match[1]}:***@{tail[match.end() :]}"
-    place, mark, query = f"{head}{separator}{tail}".partition("?")
+        elif head.count("/") == 2 and (match := re.match(r"[^/?#@:]*:", tail)):
+            tail = f"{match[0]}***"
+    place, mark, query = f"{head}{tail}".partition("?")
     options = [
         f"{key}=***"
         if equals and re.search(_SECRET, key) and not re.search(_PUBLIC, key)

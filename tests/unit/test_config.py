@@ -606,6 +606,16 @@ def test_a_text_survives_being_written_down(text):
         ("redis+cluster://h1:1,[::1]:2/0?user=a@b", "redis+cluster://h1:1,[::1]:2/0?user=a@b"),
         ("redis://ann:p/w@h/0", "redis://ann:***@h/0"),
         ("redis://ann:p?w#@h/0", "redis://ann:***@h/0"),
+        ("redis://ann:pw:6379", "redis://ann:***"),
+        ("redis://:pw/0", "redis://:***"),
+        ("redis://ann:p/w?db=1", "redis://ann:***"),
+        ("redis:/ann:pw@h", "redis:/ann:***@h"),
+        ("redis:ann:pw@h", "redis:***@h"),
+        ("//ann:pw@h", "//ann:***@h"),
+        ("ann:pw@h:6379", "ann:***@h:6379"),
+        ("memory:label", "memory:label"),
+        ("sqlite:/home/ann@corp/x:y.db", "sqlite:/home/ann@corp/x:y.db"),
+        ("unix:///run/a:b/redis.sock?db=1", "unix:///run/a:b/redis.sock?db=1"),
         ("redis://h:6379/0?user=a@b", "redis://h:6379/0?user=a@b"),
         ("redis://h?password=x&db=2&auth_token=y", "redis://h?password=***&db=2&auth_token=***"),
         ("redis://h?ssl_keyfile=/etc/k.pem&token_file=/x", "redis://h?ssl_keyfile=/etc/k.pem&token_file=/x"),
@@ -619,6 +629,17 @@ def test_redact(url, shown):
 def test_no_password_survives_redaction(noise, user):
     password = f"{noise}SECRET{noise}"
     assert "SECRET" not in redact(f"redis://{user}:{password}@host:6379/0?x=1")
+
+
+@given(
+    st.text(alphabet="ab:/?#&=%. ", max_size=4).filter(lambda text: not text.startswith("/")),
+    st.sampled_from(
+        ["redis://{}:{}", "redis://{}:{}:6379/0", "redis:/{}:{}@h", "redis:{}:{}@h:1", "{}:{}@h"]
+    ),
+    st.sampled_from(["", "ann"]),
+)
+def test_no_password_of_a_malformed_url_survives_redaction(noise, form, user):
+    assert "SECRET" not in redact(form.format(user, f"{noise}SECRET"))
 
 
 def test_check_tells_everything_that_is_wrong(world):
