@@ -194,16 +194,19 @@ class Renewal(NamedTuple):
     """What became of one claim of a ``renew`` batch.
 
     Attributes:
-        state: HELD; WAITING; OFFERED (it fits: ask, a heartbeat never grants); LOST.
+        state: HELD; WAITING; OFFERED (it fits: ask, a heartbeat never grants); LOST; UNKNOWN (there is no answer for this
+            claim while there is for others: nothing is said of it).
         basis: As in :class:`Granted`; meaningful for HELD.
         requests: What others asked of the holder, the claim's note as annotated (``{"ask_release": ...}``).
         why: For LOST: absent, evicted, or another fence.
+        trouble: For UNKNOWN: what is the matter.
     """
 
-    state: Literal["HELD", "WAITING", "OFFERED", "LOST"]
+    state: Literal["HELD", "WAITING", "OFFERED", "LOST", "UNKNOWN"]
     basis: float = 0.0
     requests: Mapping[str, object] | None = None
     why: Literal["", "absent", "evicted", "fence", "lapsed"] = ""
+    trouble: str = ""
 
 
 Beat: TypeAlias = tuple[Claim, int | None]

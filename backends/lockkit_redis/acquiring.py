@@ -8,7 +8,7 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
 from lockkit.notes import note_text
 from lockkit.spi import (
@@ -40,6 +40,8 @@ _GRANTED_TO_NOBODY = 2
 """In place of graceful or not: what was never held does not linger."""
 _COPYING = 0.5
 """Of an acquire's budget, what waiting for replicas may take."""
+_WHOLE_GRANT = 3
+"""Of an answer; a grant for a name of which the server knew no fence has more, so it may have forgotten the index too."""
 _NO_NOTE = b"$0\r\n\r\n"
 
 
@@ -55,25 +57,25 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     if create:
         store.unsure[token] = None
     basis = store.clock.now()
+    link = store.router.at(stated.keys.queue)
     words = b"$32\r\n%b\r\n$3\r\n%d%d%d\r\n$13\r\n%013d\r\n" % (
-        token.encode(), create, claim.wait, replay, store.reckoned(basis) + _LATE,
+        token.encode(), create, claim.wait, replay, link.reckoned(basis) + _LATE,
     )  # fmt: skip
     packed = b"".join((stated.head, words, stated.tail, note))
-    link = store.router.at(stated.keys.queue)
+    end = time.monotonic() + budget
     try:
-        if store.copies:
-            answer = _and_copy(store, link, claim, packed, budget)
-        elif store.index.has(terms.name, basis):
-            answer = scripts.ACQUIRE.send(link, budget, packed)
-        else:
-            answer = _and_index(store, link, terms.name, packed, budget)
+        answer = _run(store, link, claim, packed, budget)
     except Refused:
         if create and not replay:  # no copy of it is under way
             store.unsure.pop(token, None)
         raise
+    except Unknown as halfway:
+        if not isinstance(halfway.error, (PermissionDenied, IncompatibleLayout)):
+            raise
+        raise _undone(store, link, claim, halfway, max(end - time.monotonic(), 0.05)) from halfway
     if create:
         store.unsure.pop(token, None)
-    store.heard(int(answer[1]))
+    link.heard(int(answer[1]))
     match answer[0]:
         case b"G":
             return Granted(int(answer[2]), basis)
@@ -83,8 +85,10 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
             return Queued(place, ask, (fence.decode(),), capacity, _head(terms.name, head))
         case b"B":
             return Busy(answer[2], _head(terms.name, answer[3]))
-        case _:
+        case b"L":
             return Lapsed(answer[2].decode())
+        case _:
+            raise _nonsense(link, answer)
 
 
 def release(
@@ -93,8 +97,33 @@ def release(
     """Release over a link. A tombstone is for a creating acquire of which a copy may still be under way."""
     words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
     found = scripts.RELEASE.send(link, budget, store.known(claim.terms).release + words)
+    if found not in (0, 1):
+        raise _nonsense(link, found)
     store.unsure.pop(claim.token, None)
     return RELEASED if found else ABSENT
+
+
+def _undone(store: Store, link: Link, claim: Claim, halfway: Unknown, budget: float) -> Refused | Unknown:
+    """What to raise when the script was stopped half-way: its error, as definite as removing the claim was."""
+    try:
+        release(store, link, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True)
+    except (Refused, Unknown):
+        return halfway
+    return Refused(halfway.error, retry=False)
+
+
+def _run(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
+    """Run an acquire, and see to it that the index has the name."""
+    index, name = store.index, claim.terms.name
+    if store.copies:
+        return _and_copy(store, link, claim, packed, budget)
+    if not index.has(name, store.clock.now()):
+        return _and_index(store, link, name, packed, budget)
+    answer = scripts.ACQUIRE.send(link, budget, packed)
+    if len(answer) > _WHOLE_GRANT and answer[0] == b"G":
+        index.forget()
+        index.note((name,), budget)
+    return answer
 
 
 def _and_index(store: Store, link: Link, name: str, packed: bytes, budget: float) -> Any:
@@ -124,17 +153,23 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     answers = link.row(packed + wait, budget, 2)
     if isinstance(answers[0], theirs.NoScriptError):
         answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
-    answer, copies = checked(answers, link.where)
-    if answer[0] == b"G" and copies < store.copies:
+    answer, copies = answers
+    checked((answer,), link.where)
+    if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
         left = max(end - time.monotonic(), 0.05)
         try:
             release(store, link, claim, left, graceful=_GRANTED_TO_NOBODY, tombstone=True)
         except Refused as refusal:  # so it is still there
             raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
+        checked((copies,), link.where)  # WAIT itself may be forbidden
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
     store.index.note((claim.terms.name,), max(end - time.monotonic(), 0.05))
     return answer
+
+
+def _nonsense(link: Link, answer: object) -> Unknown:
+    return Unknown(OutcomeUnknown(f"{link.where} gave an answer that means nothing: {answer!r:.80}"))
 
 
 def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:

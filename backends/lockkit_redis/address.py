@@ -76,6 +76,10 @@ def parse(url: str) -> Address:
     options = _options(parts, shown)
     login, _, places = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
+    if login and not colon:
+        raise ConfigError(
+            "a URL for Redis has a user and no password, or a password without its colon", hint=_LOGIN
+        )
     path = unquote(parts.path)
     socket = service = None
     if scheme == "unix":
@@ -119,6 +123,7 @@ def parse(url: str) -> Address:
 _USAGE = "write redis://host:6379/0, rediss://host:6379/0 or unix:///run/redis.sock"
 
 
+_LOGIN = "write redis://:password@host, or redis://user:password@host"
 _ESCAPE = "in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 
 
@@ -139,11 +144,13 @@ def _options(parts: SplitResult, shown: str) -> dict[str, str]:
 
 
 def _tls(options: dict[str, str], shown: str, *, secure: bool) -> dict[str, Any] | None:
-    files = {theirs: _file(options[ours], ours, shown) for ours, theirs in _TLS.items() if ours in options}
+    files: dict[str, Any] = {
+        theirs: _file(options[ours], ours, shown) for ours, theirs in _TLS.items() if ours in options
+    }
     if files and not secure:
         given = ", ".join(sorted(set(_TLS) & set(options)))
         raise ConfigError(f"{shown}: {given} needs TLS", hint="write rediss://, or tls=yes with Sentinel")
-    return files if secure else None
+    return {**files, "ssl_check_hostname": True} if secure else None  # redis-py 5 does not by itself
 
 
 def _place(text: str, port: int) -> tuple[str, int]:
@@ -153,7 +160,12 @@ def _place(text: str, port: int) -> tuple[str, int]:
         # Not the URL, and nothing behind a colon: where "@host" was forgotten, that is the password.
         told = text.partition(":")[0] + (":..." if ":" in text else "")
         raise ConfigError(f"not a host and port in a URL for Redis: {told!r}", hint=f"{_USAGE}; {_ESCAPE}")
-    return unquote(match[1] or match[2]) or "localhost", int(match[3] or port)
+    host = unquote(match[1] or match[2]) or "localhost"
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ConfigError(f"not a host in a URL for Redis: {host[:40]!r}", hint=_USAGE) from None
+    return host, int(match[3] or port)
 
 
 def _number(text: str, what: str, shown: str) -> int:

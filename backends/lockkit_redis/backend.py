@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Unknown, Watch
 from lockkit_redis import CAPABILITIES, acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.keys import Keys
@@ -19,6 +19,7 @@ from lockkit_redis.wakes import Wakes
 __all__ = ["RedisBackend", "open_store"]
 
 _OPENING = 2.0
+_LEAST = 0.2
 
 
 def open_store(url: str, options: OpenOptions) -> RedisBackend:
@@ -38,23 +39,40 @@ class RedisBackend:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
+        end = time.monotonic() + _OPENING
         self.store = Store(address, options)
         self._wakes = Wakes(self.store.router, self.store.channel)
         try:
-            self._look_round(options)
+            self._look_round(options, end)
         except BaseException:
             self.close()
             raise
 
-    def _look_round(self, options: OpenOptions) -> None:
-        """Tell what is wrong with the servers: here, where somebody reads it."""
-        for wire in self.store.router.wires():
-            wire.call(pack("PING"), _OPENING)
-            for found in health.known_bad(wire, _OPENING):
+    def _look_round(self, options: OpenOptions, end: float) -> None:
+        """Tell what is wrong with the servers: here, where somebody reads it.
+
+        Raises:
+            Refused, Unknown: None can be used; or, if ``strict``, one is no place for locks.
+        """
+        wires = self.store.router.wires()
+        troubles: list[Refused | Unknown] = []
+        for left, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+            share = max((end - time.monotonic()) / left, _LEAST)
+            try:
+                wire.call(pack("PING"), share)
+                bad = health.known_bad(wire, share)
+            except (Refused, Unknown) as error:
+                troubles.append(error)
+                continue
+            for found in bad:
                 if options.strict:
                     text = f"{wire.where}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 options.warn(f"{wire.where}: {found.message} ({found.hint})")
+        if len(troubles) == len(wires):
+            raise troubles[0]
+        for trouble in troubles:  # of a Cluster; what its other nodes have can be locked
+            options.warn(f"a node is not to be used: {trouble}")
 
     # -- claims
 
@@ -125,7 +143,8 @@ class RedisBackend:
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.spi.Backend.check`."""
-        return [found for wire in self.store.router.wires() for found in health.check(wire, budget)]
+        store = self.store
+        return [found for wire in store.router.wires() for found in health.check(wire, store.channel, budget)]
 
     def pulse(self) -> Sequence[int]:
         """None: claims live by their ttl."""

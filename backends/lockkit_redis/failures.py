@@ -1,7 +1,7 @@
 """What the errors of Redis mean: the one table that maps them onto Refused and Unknown.
 
-An error reply says that the command was not executed; but a script that fails half-way has done its first half, so what
-is not listed here is Unknown. A connection that could not be made carried nothing.
+An error reply says that the command was not executed; but a script that fails half-way has done its first half, so an error
+from inside a script is Unknown, and so is what is not listed here. A connection that could not be made carried nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.errors import (
+    BackendUnavailable,
+    IncompatibleLayout,
+    LockkitError,
+    OutcomeUnknown,
+    PermissionDenied,
+)
 from lockkit.spi import Refused, Unknown
 
 __all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
@@ -91,23 +97,44 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
 }
 _MESSAGES = (
     ("max number of clients", "NOCLIENTS"),
+    ("called from script", "UNKNOWN"),
+    ("called from Lua script", "UNKNOWN"),
     ("unknown command", "UNKNOWN"),
     ("ACL failure in script", "NOPERM"),
+    ("user executing the script", "NOPERM"),
     ("because of: NOPERM", "NOPERM"),
+    ("LAYOUT min_reader", "LAYOUT"),
+    ("WRONGTYPE", "WRONGTYPE"),
+    ("cluster support disabled", "NOCLUSTER"),
     ("Authentication required", "NOAUTH"),
     ("DB index is out of range", "DB"),
     ("invalid DB index", "DB"),
     ("Client sent AUTH", "NOPASSWORD"),
     ("called without any password configured", "NOPASSWORD"),
 )
+_HALFWAY = re.compile(r"from (Lua )?script|ACL failure in script|user executing the script|LAYOUT|WRONGTYPE")
+"""From inside a script: what came before it was done."""
 _REPLIES |= {
     "NOCLIENTS": (BackendUnavailable, True, "it has as many clients as it takes", "raise maxclients"),
     "UNKNOWN": (
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        "lockkit needs EVAL, EVALSHA, TIME and SUBSCRIBE",
+        "see the commands that lockkit needs: docs, operating, ACL",
     ),
+    "LAYOUT": (
+        IncompatibleLayout,
+        False,
+        "the queue has what a newer lockkit wrote and older ones must not touch",
+        "upgrade lockkit here, or let the newer ones finish first",
+    ),
+    "WRONGTYPE": (
+        BackendUnavailable,
+        False,
+        "a key of this lock is not lockkit's: somebody else has written to it",
+        "see TYPE of the lock's keys; docs, layout",
+    ),
+    "NOCLUSTER": (BackendUnavailable, False, "it is no Cluster", "write redis://host:6379"),
     "DB": (
         BackendUnavailable,
         False,
@@ -145,7 +172,8 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
     # Without the words that a command was given: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
-    return Refused(kind(f"{where}: {text}{said}", hint=hint), retry=retry)
+    told = kind(f"{where}: {text}{said}", hint=hint)
+    return Unknown(told) if _HALFWAY.search(str(error)) else Refused(told, retry=retry)
 
 
 def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
@@ -180,9 +208,11 @@ def refused_at_login(error: Exception, where: str) -> Refused:
     return answer if isinstance(answer, Refused) else not_connected(error, where)
 
 
-def not_connected(error: BaseException, where: str) -> Refused:
+def not_connected(error: BaseException, where: str, hint: str | None = None) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
+    if hint is not None:
+        return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
     hint = "check host, port and TLS; is it running?"
     if where.startswith(("rediss", "valkeys")) and "cert_file" not in where:  # it may simply hang up
         hint += " If it wants a client's certificate, add cert_file=...&key_file=..."

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import redis.exceptions as theirs
+
 from lockkit.facts import Finding
 from lockkit.spi import Refused, Unknown
+from lockkit_redis.failures import replied, unanswered
 from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
 
@@ -16,11 +19,24 @@ _SETTLED = 300
 """Seconds after its start for which a server that keeps no log may have forgotten locks."""
 
 
-def check(wire: Wire, budget: float) -> Sequence[Finding]:
-    """What there is to say of the server."""
+def check(wire: Wire, channel: str, budget: float) -> Sequence[Finding]:
+    """What there is to say of the server, to a client that listens on a channel."""
     began = time.monotonic()
-    info = _info(wire, budget)
+    wire.call(pack("PING"), budget)
     took = time.monotonic() - began
+    try:
+        info = _info(wire, budget)
+    except Refused as refusal:
+        return [
+            Finding("server", "ok", f"answered in {took * 1000:.1f} ms"),
+            Finding(
+                "server",
+                "warning",
+                f"version, role, memory policy and persistence are not known: {refusal.error}",
+                "add +info to the user's rights to have them looked at",
+            ),
+            _rights(wire, channel, budget),
+        ]
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "unknown")
     return [
@@ -28,7 +44,7 @@ def check(wire: Wire, budget: float) -> Sequence[Finding]:
         _role(info),
         _policy(info),
         _persistence(info),
-        *_rights(wire, budget),
+        _rights(wire, channel, budget),
     ]
 
 
@@ -86,9 +102,19 @@ def _persistence(info: dict[str, str]) -> Finding:
     )
 
 
-def _rights(wire: Wire, budget: float) -> list[Finding]:
+def _rights(wire: Wire, channel: str, budget: float) -> Finding:
     try:
         wire.call(pack("EVAL", "return redis.call('TIME')", 0), budget)
     except Refused as refusal:
-        return [Finding("rights", "error", str(refusal.error), "observers may look but not lock")]
-    return [Finding("rights", "ok", "scripts can be run")]
+        return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
+    line = wire.connect(budget)
+    try:
+        heard = line.ask(pack("SUBSCRIBE", channel), budget)
+    except (theirs.RedisError, OSError) as error:
+        raise unanswered(error, wire.where) from error
+    finally:
+        line.close()
+    if isinstance(heard, theirs.RedisError):
+        hint = "without it those who wait ask every two seconds instead of being told"
+        return Finding("rights", "warning", str(replied(heard, wire.where)), hint)
+    return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

@@ -27,6 +27,7 @@ _FRESH = 3_600_000
 """Milliseconds after which a name is noted again; it is forgotten after twice that."""
 _REMEMBERED = 50_000
 """Names of which it is remembered that the index has them."""
+_MOMENT, _PAUSE = 0.25, 5.0
 _ROW = 500
 """Queues looked at in a row."""
 
@@ -41,26 +42,34 @@ class Index:
         self._store = store
         self._key = index(store.namespace)
         self._noted: dict[str, float] = {}
+        self._not_before = 0.0
 
     def has(self, name: str, now: float) -> bool:
         """Whether the name was noted within the last hour."""
         return self._noted.get(name, 0.0) > now
 
     def note(self, names: Sequence[str], budget: float) -> None:
-        """Note those names that are due. No trouble is told."""
+        """Note those names that are due, in a moment. No trouble is told, and for some seconds none is asked for again."""
         now = self._store.clock.now()
         due = [name for name in names if self._noted.get(name, 0.0) <= now]
-        if not due:
+        if not due or now < self._not_before:
             return
         try:
-            replies = self._store.router.at(self._key).row(self.packed(due, now), budget, self.COMMANDS)
+            replies = self._store.router.at(self._key).row(
+                self.packed(due, now), min(budget, _MOMENT), self.COMMANDS
+            )
         except (Refused, Unknown):
+            self._not_before = now + _PAUSE
             return
         self.noted(due, now, replies)
 
+    def forget(self) -> None:
+        """The server has forgotten: note every name again."""
+        self._noted.clear()
+
     def packed(self, names: Sequence[str], now: float) -> bytes:
         """The commands that note names and forget those that nobody has noted for two hours."""
-        at = self._store.reckoned(now)
+        at = self._store.router.at(self._key).reckoned(now)
         until = at + 2 * _FRESH
         return b"".join(
             (

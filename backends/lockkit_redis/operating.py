@@ -19,7 +19,7 @@ from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import pack
 from lockkit_redis.store import Store
-from lockkit_redis.view import lock_info, tokens
+from lockkit_redis.view import lock_info, readable, tokens
 
 __all__ = ["annotate", "evict", "inspect", "put_record", "record", "resize"]
 
@@ -117,13 +117,14 @@ def _read(store: Store, name: str, budget: float) -> list[Any]:
         )
     )
     link = store.router.at(keys.queue)
-    *_, read = checked(link.row(packed, budget, 6), link.where)
+    *_, read = checked(link.row(packed, budget, 6, whole=True), link.where)
     checked(read, link.where)
     return read  # type: ignore[no-any-return]
 
 
 def _record(name: str, stored: bytes) -> Record:
     value = json.loads(stored)
+    readable(value, f"the record of {name!r}")
     return Record(name, value["value"], value["version"], value["written"])
 
 

@@ -40,45 +40,55 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
         link, packed = _packed(store, [beats[at] for at in places_of_name])
         runs.setdefault(link, []).append((packed, places_of_name))
     answers: list[Renewal | None] = [None] * len(beats)
-    trouble: Refused | Unknown | None = None
+    troubles: list[Refused | Unknown] = []
     for links, (link, some) in zip(range(len(runs), 0, -1), runs.items(), strict=True):
         until = time.monotonic() + (end - time.monotonic()) / links
         for start in range(0, len(some), _ROW):
             try:
-                _row(store, link, some[start : start + _ROW], answers, until)
-            except (Refused, Unknown) as error:
-                trouble = error
-    if trouble is not None and not any(answers):
-        raise trouble
+                troubles += _row(store, link, some[start : start + _ROW], answers, until)
+            except (Refused, Unknown) as trouble:
+                troubles.append(trouble)
+    if troubles and not any(answers):
+        raise troubles[0]
     store.index.note(list(places), _left(end))
-    return [answer or _nothing_new(beat) for answer, beat in zip(answers, beats, strict=True)]
+    return [answer or Renewal("UNKNOWN", trouble=str(troubles[0])) for answer in answers]
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
     """See :meth:`lockkit.spi.Backend.extend`."""
     basis = store.clock.now()
     now, answer = store.run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
-    store.heard(int(now))
+    store.link(claim).heard(int(now))
     return _renewal(answer, basis)
 
 
-def _row(store: Store, link: Link, runs: Sequence[_Run], answers: list[Renewal | None], until: float) -> None:
+def _row(
+    store: Store, link: Link, runs: Sequence[_Run], answers: list[Renewal | None], until: float
+) -> list[Refused | Unknown]:
     """Renew the claims of some names on one server.
+
+    Returns:
+        What went wrong with some of the names, which are left out of the answers: names are nothing to each other.
 
     Raises:
         Refused, Unknown: It does not answer in time.
     """
     basis = store.clock.now()
     held = Renewal("HELD", basis)
+    troubles: list[Refused | Unknown] = []
     replies = link.row(b"".join([packed for packed, _ in runs]), _left(until), len(runs))
     for (packed, places), reply in zip(runs, replies, strict=True):
         if isinstance(reply, theirs.NoScriptError):  # only the first makes the server learn it
             reply = scripts.RENEW.send(link, _left(until), packed)  # noqa: PLW2901
         elif isinstance(reply, theirs.RedisError):
-            raise replied(reply, link.where) from reply
+            troubles.append(replied(reply, link.where))
+            continue
         for at, answer in zip(places, reply[1:], strict=True):
-            answers[at] = held if answer == b"H" else _renewal(answer, basis)
-    store.heard(int(reply[0]))
+            answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
+            if renewal.why == "absent":
+                store.index.forget()  # it may have forgotten everything
+        link.heard(int(reply[0]))
+    return troubles
 
 
 def _packed(store: Store, beats: Sequence[Beat]) -> tuple[Link, bytes]:
@@ -102,11 +112,6 @@ def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
     state, why, note = answer
     reason: Any = why.decode()
     return Renewal(_STATES[state], basis, json.loads(note) if note else None, reason)
-
-
-def _nothing_new(beat: Beat) -> Renewal:
-    """What is said of claims on a node that does not answer while others do: their deadline has not moved."""
-    return Renewal("WAITING") if beat[1] is None else Renewal("HELD")
 
 
 def _left(end: float) -> float:

@@ -1,8 +1,8 @@
 """Which connection serves a key: that to the one server, or that to the node of a Cluster which has the key's slot.
 
 A Cluster's map of slots is read when the store is opened, when a node says that a slot has MOVED, and when a node is not to
-be reached or has become a replica. Such an answer is a definite refusal; the protocol asks again a moment later, by the
-new map. While a slot is on its way (ASK, TRYAGAIN) its locks are refused: a script of several keys runs on neither side
+be reached or has become a replica; but for the first time in the background, so that nobody waits for a node whose slots are
+of no interest. Such an answer is a definite refusal; the protocol asks again a moment later, by the new map. While a slot is on its way (ASK, TRYAGAIN) its locks are refused: a script of several keys runs on neither side
 then.
 """
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import redis.crc
 import redis.exceptions as theirs
 
+from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.address import Address
@@ -27,6 +28,8 @@ __all__ = ["Cluster", "Router", "Single"]
 
 _SLOTS = 16384
 _PATIENCE = 1.0
+"""Seconds that reading the map may take."""
+_LEAST = 0.05
 _SOONEST = 0.1
 """Seconds between two readings of the map."""
 _slot = functools.lru_cache(maxsize=4096)(redis.crc.key_slot)
@@ -39,9 +42,13 @@ class Link(Protocol):
 
     def call(self, packed: bytes, budget: float) -> Any: ...
 
-    def row(self, packed: bytes, budget: float, count: int) -> list[Any]: ...
+    def row(self, packed: bytes, budget: float, count: int, *, whole: bool = False) -> list[Any]: ...
 
     def another(self) -> Wire: ...
+
+    def heard(self, server: int) -> None: ...
+
+    def reckoned(self, here: float) -> int: ...
 
 
 class Router(Protocol):
@@ -67,9 +74,9 @@ class Single:
 
     one = True
 
-    def __init__(self, address: Address, name: str, greeted: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock) -> None:
         self.where = address.shown
-        self._wire = Wire(address, name, greeted)
+        self._wire = Wire(address, name, clock)
         self.connect = self._wire.connect
         self.close = self._wire.close
 
@@ -91,18 +98,19 @@ class Cluster:
 
     one = False
 
-    def __init__(self, address: Address, name: str, greeted: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock) -> None:
         self.where = address.shown
         self._address = address
         self._name = name
-        self._greeted = greeted
+        self._clock = clock
         self._mutex = threading.RLock()
         self._wires: dict[tuple[str, int], Wire] = {}
         self._owners: list[Wire | None] = [None] * _SLOTS
-        self._stale = True
-        self._read_at = 0.0
+        self._troubled: dict[tuple[str, int], float] = {}
+        self._stale = self._reading = False
+        self._read_at = time.monotonic()
         try:
-            self._refresh()
+            self._read()
         except BaseException:
             self.close()
             raise
@@ -110,7 +118,7 @@ class Cluster:
     def at(self, key: str) -> Link:
         """See :class:`Router`."""
         if self._stale:
-            self._refresh()
+            self._look_again()
         slot = _slot(key.encode())
         wire = self._owners[slot]
         if wire is None:
@@ -125,15 +133,17 @@ class Cluster:
     def wires(self) -> Sequence[Wire]:
         """See :class:`Router`."""
         if self._stale:
-            self._refresh()
+            self._look_again()
         return list(dict.fromkeys(wire for wire in self._owners if wire is not None))
 
     def connect(self, budget: float) -> Line:
         """See :class:`Router`."""
         trouble: Refused | None = None
-        for wire in self.wires():
+        end = time.monotonic() + budget
+        wires = self.wires()
+        for left, wire in zip(range(len(wires), 0, -1), wires, strict=True):
             try:
-                return wire.connect(budget)
+                return wire.connect((end - time.monotonic()) / left)
             except Refused as refusal:
                 trouble = refusal
         raise trouble or Refused(BackendUnavailable(f"{self.where}: no node can be reached"))
@@ -143,12 +153,13 @@ class Cluster:
         for wire in list(self._wires.values()):
             wire.close()
 
-    def _trouble(self, error: BaseException) -> None:
-        """What a wire met: the map may be out of date."""
+    def _trouble(self, place: tuple[str, int], error: BaseException) -> None:
+        """What the wire to a node met: the map may be out of date."""
         if isinstance(error, theirs.MovedError):
             self._owners[error.slot_id] = self._wire((error.host, error.port))
             self._stale = True
         elif isinstance(error, (OSError, theirs.ConnectionError, theirs.TimeoutError, theirs.ReadOnlyError)):
+            self._troubled[place] = time.monotonic()
             self._stale = True
 
     def _wire(self, place: tuple[str, int]) -> Wire:
@@ -156,28 +167,52 @@ class Cluster:
             wire = self._wires.get(place)
             if wire is None:
                 node = self._address._replace(hosts=(place,))
-                wire = self._wires[place] = Wire(node, self._name, self._greeted, self._trouble)
+                trouble = functools.partial(self._trouble, place)
+                wire = self._wires[place] = Wire(node, self._name, self._clock, trouble)
             return wire
 
-    def _refresh(self) -> None:
-        """Read the map from the first node that answers."""
+    def _look_again(self) -> None:
+        """Read the map in the background: a node that is silent must not hold up those who ask the others."""
         with self._mutex:
-            if not self._stale or time.monotonic() - self._read_at < _SOONEST:
+            if self._reading or time.monotonic() - self._read_at < _SOONEST:
                 return
+            self._reading = True
+        threading.Thread(target=self._reread, name="lockkit-redis-map", daemon=True).start()
+
+    def _reread(self) -> None:
+        try:
+            self._stale = False
+            self._read()
+        except (Refused, Unknown):
+            self._stale = True
+        finally:
             self._read_at = time.monotonic()
-            trouble: Refused | Unknown | None = None
-            for place in dict.fromkeys((*self._wires, *self._address.hosts)):
-                try:
-                    ranges = self._wire(place).call(pack("CLUSTER", "SLOTS"), _PATIENCE)
-                except (Refused, Unknown) as error:
-                    trouble = error
-                    continue
-                owners: list[Wire | None] = [None] * _SLOTS
-                for first, last, primary, *_ in ranges:
-                    host = (primary[0] or b"").decode() or place[0]
-                    owners[first : last + 1] = [self._wire((host, primary[1]))] * (last + 1 - first)
-                self._owners = owners
-                self._stale = False
-                return
-            if all(owner is None for owner in self._owners):
-                raise trouble or Refused(BackendUnavailable(f"{self.where}: no node answers"))
+            self._reading = False
+
+    def _read(self) -> None:
+        """Read the map from the first node that answers; those that were in trouble last are asked last.
+
+        Raises:
+            Refused, Unknown: None answers.
+        """
+        places = list(dict.fromkeys((*self._wires, *self._address.hosts)))
+        places.sort(key=lambda place: self._troubled.get(place, 0.0))
+        end = time.monotonic() + _PATIENCE
+        trouble: Refused | Unknown | None = None
+        for left, place in zip(range(len(places), 0, -1), places, strict=True):
+            share = max((end - time.monotonic()) / left, _LEAST)
+            try:
+                ranges = self._wire(place).call(_MAP, share)
+            except (Refused, Unknown) as error:
+                trouble = error
+                continue
+            owners: list[Wire | None] = [None] * _SLOTS
+            for first, last, primary, *_ in ranges:
+                host = (primary[0] or b"").decode() or place[0]
+                owners[first : last + 1] = [self._wire((host, primary[1]))] * (last + 1 - first)
+            self._owners = owners
+            return
+        raise trouble or Refused(BackendUnavailable(f"{self.where}: no node answers"))
+
+
+_MAP = pack("CLUSTER", "SLOTS")

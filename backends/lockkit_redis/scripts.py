@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from importlib.resources import files
 from typing import Any
 
@@ -48,10 +49,11 @@ class Script:
 
     def send(self, link: Link, budget: float, packed: bytes) -> Any:
         """Run what was packed."""
+        end = time.monotonic() + budget
         try:
             return link.call(packed, budget)
         except theirs.NoScriptError:  # definite: nothing was executed
-            return link.call(self.spelled_out(packed), budget)
+            return link.call(self.spelled_out(packed), max(end - time.monotonic(), 0.05))
 
     def spelled_out(self, packed: bytes) -> bytes:
         """The same command with the script's text, for a server that does not know it; afterwards it does."""

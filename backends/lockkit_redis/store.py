@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from lockkit.spi import Claim, OpenOptions, Terms
@@ -36,23 +35,11 @@ class Store:
         self.channel = channel(options.namespace, os.urandom(8).hex())
         self.unsure: dict[str, None] = {}
         self.copies = address.min_replicas
-        self._ahead = 0.0
         self._stated: dict[int, Stated] = {}
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
-        self.router: Router = (Cluster if address.cluster else Single)(address, name, self._greeted)
+        self.router: Router = (Cluster if address.cluster else Single)(address, name, options.clock)
         self.index = Index(self)
-
-    def _greeted(self, clock: Sequence[Any]) -> None:
-        self.heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)
-
-    def heard(self, server: int) -> None:
-        """The server's clock (ms since the epoch) as an answer said it just now."""
-        self._ahead = server - self.clock.now() * 1000.0
-
-    def reckoned(self, here: float) -> int:
-        """What the server's clock shows (ms since the epoch) when ours shows ``here``, going by its last answer."""
-        return int(here * 1000.0 + self._ahead)
 
     def known(self, terms: Terms) -> Stated:
         """The packed words of a lock."""

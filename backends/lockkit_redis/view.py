@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from lockkit.errors import IncompatibleLayout
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
 from lockkit.names import claim_id
+from lockkit.spi import Refused
 
-__all__ = ["READER", "claim_info", "lock_info", "tokens"]
+__all__ = ["READER", "claim_info", "lock_info", "readable", "tokens"]
 
 READER = 1
 """The newest ``min_reader`` that this code may touch."""
@@ -28,6 +30,7 @@ def claim_info(
 ) -> ClaimInfo:
     """One claim; ``place`` is 0 for the head."""
     stored = _object(state)
+    readable(stored, f"the queue of {name!r}")
     return ClaimInfo(
         name=name,
         claim_id=claim_id(token.decode()),
@@ -45,6 +48,21 @@ def claim_info(
         evicted=bool(stored.get("evicted")),
         note=_object(note) if note else NOTHING,
     )
+
+
+def readable(stored: Mapping[str, Any], what: str) -> None:
+    """Look whether this code may touch it.
+
+    Raises:
+        Refused: With IncompatibleLayout.
+    """
+    least = stored.get("min_reader") or 0
+    if not isinstance(least, int) or least > READER:
+        text = f"{what} was written for readers of layout {least}; this one reads layout {READER}"
+        raise Refused(
+            IncompatibleLayout(text, hint="upgrade lockkit here, or let the newer ones finish first"),
+            retry=False,
+        )
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:

@@ -16,6 +16,7 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.spi import Refused, Unknown
+from lockkit_redis.failures import replied
 from lockkit_redis.line import Line, pack
 from lockkit_redis.router import Link, Router
 
@@ -56,11 +57,12 @@ class Wakes:
         self._router = router
         self._channel = channel
         self._mutex = threading.RLock()
-        self._watches: dict[bytes, _Watch] = {}
+        self._watches: dict[bytes, list[_Watch]] = {}
         self._early: dict[bytes, None] = {}
         self._standing = False
         self._stood_at = 0.0
         self._closed = False
+        self._warned = False
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
 
@@ -76,7 +78,7 @@ class Wakes:
         key = fence.encode()
         watch = _Watch(self, key, where, token, wake)
         with self._mutex:
-            self._watches[key] = watch
+            self._watches.setdefault(key, []).append(watch)  # two nodes may give one fence
             missed = self._early.pop(key, self) is None
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
@@ -91,8 +93,11 @@ class Wakes:
     def forget(self, fence: bytes, watch: _Watch) -> None:
         """Its waiter has gone."""
         with self._mutex:
-            if self._watches.get(fence) is watch:
-                del self._watches[fence]
+            watches = self._watches.get(fence, [])
+            if watch in watches:
+                watches.remove(watch)
+            if not watches:
+                self._watches.pop(fence, None)
 
     def close(self) -> None:
         """End the thread."""
@@ -108,8 +113,9 @@ class Wakes:
                 self._listen()
                 pause = 0.05
             except (Refused, theirs.RedisError, OSError, AttributeError) as error:
-                if not self._closed:
-                    _log.debug("the subscription to %s ended: %s", self._router.where, error)
+                self._say(error)
+            except Exception:  # whatever it is, others wait for their wakes
+                _log.exception("the subscription to %s ended", self._router.where)
             line, self._line = self._line, None
             self._standing = False
             if line is not None:
@@ -117,6 +123,14 @@ class Wakes:
             if not self._closed:
                 time.sleep(pause)  # the poll cap covers it
                 pause = min(2 * pause, 1.0)
+
+    def _say(self, error: Exception) -> None:
+        if isinstance(error, theirs.NoPermissionError) and not self._warned:
+            self._warned = True
+            told = replied(error, self._router.where)
+            _log.warning("%s; until then those who wait ask every two seconds", told)
+        elif not self._closed:
+            _log.debug("the subscription to %s ended: %s", self._router.where, error)
 
     def _listen(self) -> None:
         line = self._line = self._router.connect(_PATIENCE)
@@ -163,15 +177,15 @@ class Wakes:
         kind = message[0]
         if kind == b"subscribe":
             with self._mutex:
-                everybody = list(self._watches.values())
+                everybody = [watch for watches in self._watches.values() for watch in watches]
                 self._standing, self._stood_at = True, time.monotonic()
             self._make_up(everybody)
         elif kind == b"message":
             with self._mutex:
-                found = self._watches.get(message[2])
-                if found is None:
+                found = list(self._watches.get(message[2], ()))
+                if not found:
                     self._early[message[2]] = None
                     while len(self._early) > _KEPT:
                         del self._early[next(iter(self._early))]
-            if found is not None:
-                found.wake()
+            for watch in found:
+                watch.wake()

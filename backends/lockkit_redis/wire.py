@@ -8,8 +8,11 @@ later caller reads an answer that is not its own.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from ipaddress import ip_address
 from typing import Any
 
 import redis
@@ -17,6 +20,7 @@ import redis.exceptions as theirs
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from lockkit.clock import Clock
 from lockkit_redis.address import Address
 from lockkit_redis.failures import inherited, not_connected, refused_at_login, replied, unanswered
 from lockkit_redis.line import Line, pack
@@ -37,7 +41,7 @@ class Wire:
 
     Args:
         address: The server.
-        greeted: Is given each new connection's answer to TIME, (seconds, microseconds).
+        clock: CLOCK_BOOTTIME seconds.
         trouble: Is told what went wrong.
     """
 
@@ -45,14 +49,15 @@ class Wire:
         self,
         address: Address,
         name: str,
-        greeted: Callable[[Sequence[Any]], None],
+        clock: Clock,
         trouble: Callable[[BaseException], None] = lambda _error: None,
     ) -> None:
         self.where = address.shown
         self._trouble = trouble
         self._address = address
         self._name = name
-        self._greeted = greeted
+        self._clock = clock
+        self._ahead = (clock.wall() - clock.now()) * 1000.0
         self._free: list[tuple[Line, float]] = []
         self._closed = False
         self._pid = os.getpid()
@@ -75,8 +80,10 @@ class Wire:
         self._keep(line)
         return answer
 
-    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
+    def row(self, packed: bytes, budget: float, count: int, *, whole: bool = False) -> list[Any]:
         """Send ``count`` commands packed in a row, and read their answers, error replies among them.
+
+        After an error reply in a row that is a ``whole`` (MULTI to EXEC) the connection is not used again.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
@@ -86,7 +93,7 @@ class Wire:
             answers = line.row(packed, budget, count)
         except BaseException as error:
             raise self._ended(line, error) from error
-        self._settle(line, answers)
+        self._settle(line, answers, whole=whole)
         return answers
 
     def _ended(self, line: Line, error: BaseException) -> BaseException:
@@ -97,7 +104,7 @@ class Wire:
         self._trouble(error)
         return unanswered(error, self.where)
 
-    def _settle(self, line: Line, answers: Sequence[Any]) -> None:
+    def _settle(self, line: Line, answers: Sequence[Any], *, whole: bool = False) -> None:
         """Keep a connection that owes nothing, unless an answer says that it, or the server, is not what it was."""
         good = True
         for answer in answers:
@@ -105,7 +112,7 @@ class Wire:
                 self._trouble(answer)
                 if isinstance(answer, theirs.ReadOnlyError):
                     self._empty()  # the primary no more: none of its connections is any good
-                good = good and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
+                good = good and not whole and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
         if good:
             self._keep(line)
         else:
@@ -155,13 +162,22 @@ class Wire:
             answers.append(line.hear(end))
             if isinstance(answers[-1], theirs.RedisError):
                 raise answers[-1]
-        self._greeted(answers[len(login)])
+        seconds, micros = answers[len(login)]
+        self.heard(int(seconds) * 1000 + int(micros) // 1000)
         if address.service is not None and answers[-1][0] != b"master":
             raise theirs.ReadOnlyError("READONLY not promoted yet")
 
+    def heard(self, server: int) -> None:
+        """What the server's clock showed just now (ms since the epoch), as an answer said."""
+        self._ahead = server - self._clock.now() * 1000.0
+
+    def reckoned(self, here: float) -> int:
+        """What the server's clock shows when ours shows ``here``: by its last answer, or if it never gave one, by ours."""
+        return int(here * 1000.0 + self._ahead)
+
     def another(self) -> Wire:
         """The same server over connections of its own."""
-        wire = Wire(self._address, self._name, self._greeted, self._trouble)
+        wire = Wire(self._address, self._name, self._clock, self._trouble)
         wire._pid = self._pid  # a forked child gets none that is good for anything
         return wire
 
@@ -211,6 +227,7 @@ class Wire:
         row = [*login, pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(self._address.service))]
         end = time.monotonic() + budget
         problems: list[str] = []
+        refused = False
         for left, (host, port) in zip(range(len(hosts), 0, -1), hosts, strict=True):
             share = max((end - time.monotonic()) / (left + 1), _LEAST)
             until = time.monotonic() + share
@@ -226,18 +243,20 @@ class Wire:
                 if line is not None:
                     line.close()
             if isinstance(found, theirs.RedisError):
+                refused = True
                 problems.append(f"{host}:{port}: {found}")
             elif found is None:
                 problems.append(f"{host}:{port} knows no {self._address.service!r}")
             else:
                 return found[0].decode(), int(found[1])
-        raise not_connected(RuntimeError("; ".join(problems)), self.where)
+        hint = "?sentinel_user=...&sentinel_password=... is for the sentinels" if refused else None
+        raise not_connected(RuntimeError("; ".join(problems)), self.where, hint)
 
-    def _connected(self, place: dict[str, Any], timeout: float) -> Line:
+    def _connected(self, place: dict[str, Any], budget: float) -> Line:
         """A connection on which nothing was said yet.
 
         Raises:
-            OSError, redis.exceptions.RedisError: It cannot be made within the seconds of ``timeout``.
+            OSError, redis.exceptions.RedisError: It cannot be made in time.
         """
         kind: Any = redis.UnixDomainSocketConnection if "path" in place else redis.Connection
         if self._address.tls is not None:
@@ -245,18 +264,59 @@ class Wire:
             place = place | self._address.tls
         connection = kind(
             **place,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
+            socket_timeout=budget,
+            socket_connect_timeout=budget,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             redis_connect_func=_say_nothing,
         )
-        connection.connect()
-        return Line(connection)
+
+        def connected() -> Line:
+            connection.connect()
+            return Line(connection)
+
+        return connected() if "path" in place or _is_address(place["host"]) else _in_time(connected, budget)
 
 
 def _say_nothing(_connection: Any) -> None:
     """What a connection does first: nothing, because redis-py would give each answer the whole budget."""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_time(make: Callable[[], Line], budget: float) -> Line:
+    """Make a connection on another thread: resolving a name takes what it takes, and each of its addresses gets the budget.
+
+    Raises:
+        TimeoutError: It takes longer; should it be made yet, it is closed.
+    """
+    made: Future[Line] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=run, name="lockkit-redis-connect", daemon=True).start()
+    try:
+        return made.result(budget)
+    except BaseException as error:
+        made.add_done_callback(_close)
+        if isinstance(error, TimeoutError) and not made.done():
+            raise TimeoutError(f"no connection within {budget:.1f} s") from None
+        raise
+
+
+def _close(made: Future[Line]) -> None:
+    if made.exception() is None:
+        made.result().close()
 
 
 _TIME, _ROLE = pack("TIME"), pack("ROLE")

@@ -40,6 +40,8 @@ _LEVELS = {
 }
 _ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
 """Alerts that no event of their own tells of, and so no log line."""
+_MANY = 10
+"""Lines of one kind within a second; more are counted, not written."""
 _LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is worth an INFO line."""
@@ -65,6 +67,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._busy = False
         self._closed = False
+        self._written: dict[str, tuple[float, int]] = {}
         self.listening = deliver is not None
 
     def wants(self, kind: str) -> bool:
@@ -78,11 +81,23 @@ class Dispatcher:
             if what.kind == "acquired" and (what.duration or 0.0) > _LONG_WAIT:
                 level = logging.INFO
             if _log.isEnabledFor(level):
-                _log.log(level, "%s", _sentence(what), extra=_fields(what))
+                self._write(level, what)
         elif what.kind in _ONLY_ALERTS:
             _log.error("%s", what.message, extra=_fields(what))
         if self._deliver is not None:
             self._put(what._replace(at=self._clock.wall()))
+
+    def _write(self, level: int, event: Event) -> None:
+        """Log it, unless it is one of very many: a store that is away is so for thousands of holds at once."""
+        now = time.monotonic()
+        since, count = self._written.get(event.kind, (now, 0))
+        if now - since > 1.0:
+            if count > _MANY:
+                _log.log(level, "%s: %d more like it", event.kind, count - _MANY)
+            since, count = now, 0
+        self._written[event.kind] = since, count + 1
+        if count < _MANY or level <= logging.DEBUG:
+            _log.log(level, "%s", _sentence(event), extra=_fields(event))
 
     def run(self, callback: Callable[[], None]) -> None:
         """Run a user's callback on the thread; what it raises is logged."""

@@ -61,16 +61,16 @@ def renewing(
     except (Refused, Unknown) as trouble:
         for member in members:
             if member.hold is not None and not member.hold.ended:
-                event = Event(
-                    "renewal_failed", member.claim.terms.name, member.hold.claim_id, member.hold.fence
-                )
-                yield Notify(_with(event, str(trouble)))
+                yield Notify(_failed(member.hold, str(trouble)))
         return False
     at = now()
     count = 0
     for member, renewal in zip(members, renewals, strict=True):
         hold = member.hold
-        if hold is None:
+        if renewal.state == "UNKNOWN":
+            if hold is not None and not hold.ended:
+                yield Notify(_failed(hold, renewal.trouble))
+        elif hold is None:
             if renewal.state != "WAITING":
                 member.wake()
         elif renewal.state == "HELD":
@@ -97,5 +97,5 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     yield Lost(hold, why)
 
 
-def _with(event: Event, error: str) -> Event:
-    return Event(event.kind, event.name, event.claim_id, event.fence, data={"error": error})
+def _failed(hold: Hold, trouble: str) -> Event:
+    return Event("renewal_failed", hold.claim.terms.name, hold.claim_id, hold.fence, data={"error": trouble})

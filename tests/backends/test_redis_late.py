@@ -33,9 +33,9 @@ def sent(monkeypatch):
         copies.append((packed, 1))
         return call(self, packed, budget)
 
-    def spied_row(self, packed, budget, count):
+    def spied_row(self, packed, budget, count, **options):
         copies.append((packed, count))
-        return row(self, packed, budget, count)
+        return row(self, packed, budget, count, **options)
 
     monkeypatch.setattr(Wire, "call", spied_call)
     monkeypatch.setattr(Wire, "row", spied_row)

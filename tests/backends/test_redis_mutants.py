@@ -41,8 +41,8 @@ LUA = {
         "S12-abandon-first",
         (
             ("RELEASE",),
-            "if tombstone then bury(token) end\nif not claim then return 0 end",
-            "if not claim then return 0 end\nif tombstone then bury(token) end",
+            "if tombstone then bury(token) end\nif not claim then\n",
+            "if not claim then\n  tombstone = false\n",
         ),
     ),
     "settle-only-at-the-start": (
@@ -76,7 +76,7 @@ LUA = {
     ),
     "grace-below-the-poll-cap": (
         "L3-lost-wake",
-        (ALL, "GRACE, TOMBSTONE, KEPT, SLACK, CHUNK = 6000", "GRACE, TOMBSTONE, KEPT, SLACK, CHUNK = 1000"),
+        (ALL, "SLACK, CHUNK, READER = 6000", "SLACK, CHUNK, READER = 1000"),
     ),
     "release-without-compare": (
         "S1-wrong-token",

@@ -10,6 +10,8 @@ from lockkit.spi import Claim, OpenOptions, Terms, Unknown
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis import renewing
 from lockkit_redis.backend import open_store
+from lockkit_redis.keys import Keys
+from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
 
 MANY = 3 * renewing._ROW
@@ -33,9 +35,9 @@ def silent(monkeypatch, store, rows):
     """Those rows of commands are sent, and nobody hears an answer."""
     row, sent = Wire.row, []
 
-    def spied(self, packed, budget, count):
+    def spied(self, packed, budget, count, **options):
         sent.append(count)
-        answers = row(self, packed, budget, count)
+        answers = row(self, packed, budget, count, **options)
         if len(sent) in rows:
             raise Unknown(OutcomeUnknown("no answer"))
         return answers
@@ -54,9 +56,10 @@ def test_a_row_that_is_not_answered_does_not_cost_what_the_others_renewed(monkey
     began = silent(monkeypatch, store, rows={2})
     renewals = store.renew(beats, 5.0)
     assert len(renewals) == MANY
-    assert all(each.state == "HELD" for each in renewals)
-    moved = [each.basis >= began for each in renewals]
-    assert moved == [True] * renewing._ROW + [False] * renewing._ROW + [True] * renewing._ROW
+    row = ["HELD"] * renewing._ROW
+    assert [each.state for each in renewals] == row + ["UNKNOWN"] * renewing._ROW + row
+    assert all(each.basis >= began for each in renewals if each.state == "HELD")
+    assert renewals[renewing._ROW].trouble == "no answer"
 
 
 def test_when_no_row_is_answered_the_beat_is_unanswered(monkeypatch, store, beats):
@@ -76,3 +79,17 @@ def test_several_claims_of_one_name_and_what_became_of_each(store):
     assert store.annotate("shared", claim_id(held.token), {"ask_release": {"by": "me"}}, 2.0)
     (asked,) = store.renew([(held, fence)], 2.0)
     assert asked.requests == {"ask_release": {"by": "me"}}
+
+
+def test_a_name_that_a_stranger_has_spoiled_does_not_cost_the_others(store):
+    one, two = (Claim(new_token(), Terms(name, ttl=30.0)) for name in ("sound", "spoiled"))
+    fences = [store.acquire(each, True, 2.0).fence for each in (one, two)]
+    queue = Keys.of("default", "spoiled").queue
+    wire = store.store.router.wires()[0]
+    wire.call(pack("SET", queue, "x"), 2.0)
+    sound, spoiled = store.renew(list(zip((one, two), fences, strict=True)), 2.0)
+    assert (sound.state, spoiled.state) == ("HELD", "UNKNOWN")
+    assert "somebody else has written to it" in spoiled.trouble
+    with pytest.raises(Unknown, match="somebody else"):
+        store.renew([(two, fences[1])], 2.0)
+    wire.call(pack("DEL", queue), 2.0)

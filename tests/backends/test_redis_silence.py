@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("redis")
 
+from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim, take
@@ -108,7 +109,7 @@ class Slow:
 
 def test_the_whole_login_takes_a_slow_server_one_answer(server):
     with contextlib.closing(Slow(server, 0.8)) as slow:
-        wire = Wire(parse(slow.url), "slow", lambda _: None)
+        wire = Wire(parse(slow.url), "slow", SYSTEM)
         began = time.monotonic()
         wire.connect(2.0).reset()
         assert time.monotonic() - began < 2 * 0.8
@@ -122,7 +123,7 @@ def test_a_server_that_is_too_slow_is_told_in_time(server):
 def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it():
     """A single command and one in a row: the first acquire of a name, a renewal."""
     with RedisServer() as server:
-        wire = Wire(parse(server.url()), "demoted", lambda _: None)
+        wire = Wire(parse(server.url()), "demoted", SYSTEM)
         for send in (
             lambda packed: wire.call(packed, 2.0),
             lambda packed: wire.row(packed + pack("PING"), 2.0, 2),

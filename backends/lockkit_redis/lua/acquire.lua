@@ -1,3 +1,4 @@
+if not create then whatever_memory_is_left() end -- it stands in line already: its turn must not pass
 settle()
 local claim = seen and load(token)
 
@@ -31,7 +32,7 @@ if not claim then
   end
   if now > not_after or call('ZSCORE', g, token) then return { 'L', whole(now), 'late' } end
   local fits, head_capacity, total, after = prefix()
-  if not seen then head_capacity = capacity end
+  head_capacity = head_capacity or capacity -- nobody is there
   if not crowd and not after and head_capacity == capacity and total + weight <= capacity then
     return { 'G', whole(now), append('HELD', now + first) }
   end

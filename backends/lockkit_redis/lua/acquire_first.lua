@@ -2,7 +2,7 @@
 --
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
 --       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
--- Answers: G now fence | Q now place ask_again_at capacity head fence | B now capacity head | L now why
+-- Answers: G now fence [new: 1 if no fence is known of the name] | Q now place ask_again_at capacity head fence | B now capacity head | L now why
 
 local token, flags, not_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local create, wait, replay = flags:byte(1) == 49, flags:byte(2) == 49, flags:byte(3) == 49
@@ -10,7 +10,8 @@ local weight, capacity, first = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(A
 
 -- Put the claim at the tail, with a fence above `least`, every one before, and the clock.
 local function put(state, deadline, least)
-  local fence = math.max(us, tonumber(call('GET', f) or 0) + 1, least + 1)
+  local before = call('GET', f)
+  local fence = math.max(us, tonumber(before or 0) + 1, least + 1)
   local shown, at, till = format('%.0f', fence), format('%.0f', now), format('%.0f', deadline + SLACK)
   local marks = replay and '"replayed":true,' or ''
   local stored = '{"v":1,"state":"' .. state .. '","since":' .. at .. ',"renewed":' .. at .. ',' .. marks .. ARGV[7]
@@ -27,7 +28,7 @@ local function put(state, deadline, least)
     call('PEXPIREAT', d, till)
     call('PEXPIREAT', c, till)
   end
-  return fence
+  return fence, not before and 1 or nil
 end
 
 if create and now <= not_after

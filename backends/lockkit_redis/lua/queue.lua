@@ -9,9 +9,16 @@ local seen, crowd
 
 local function whole(number) return format('%.0f', number) end
 
+-- A claim as stored; one of a layout that this version must not touch stops the script.
+local function read(stored)
+  local claim = decode(stored)
+  if tonumber(claim.min_reader or 0) > READER then error('LAYOUT min_reader ' .. tostring(claim.min_reader)) end
+  return claim
+end
+
 local function load(token)
   local stored = call('HGET', c, token)
-  return stored and decode(stored)
+  return stored and read(stored)
 end
 
 local function save(token, claim, deadline)
@@ -46,7 +53,7 @@ local function each(visit)
     if #tokens == 0 then return end
     local stored = call('HMGET', c, unpack(tokens))
     for at, token in ipairs(tokens) do
-      if stored[at] and visit(token, decode(stored[at]), place) then return end
+      if stored[at] and visit(token, read(stored[at]), place) then return end
       place = place + 1
     end
     if #tokens < CHUNK then return end

@@ -2,7 +2,11 @@ whatever_memory_is_left()
 settle()
 local claim = seen and load(token)
 if tombstone then bury(token) end
-if not claim then return 0 end
+if not claim then
+  call('ZREM', q, token) -- what an acquire may have left that was stopped half-way, for want of a right
+  call('ZREM', d, token)
+  return 0
+end
 if claim.state == 'LINGERING' then return 1 end
 if claim.state == 'HELD' and granted then
   local till = claim.since + claim.min_hold

@@ -10,7 +10,8 @@ if graceful and not tombstone and call('ZCARD', q) == 1 then
   local stored, deadline = call('HGET', c, token), call('ZSCORE', d, token)
   if stored and tonumber(deadline) > now then
     local claim = decode(stored)
-    if claim.state == 'HELD' and not claim.replayed and not claim.evicted and claim.since + claim.min_hold <= now then
+    if claim.state == 'HELD' and not claim.replayed and not claim.evicted and not claim.min_reader
+      and claim.since + claim.min_hold <= now then
       call('DEL', q, d, c)
       return 1
     end

@@ -13,6 +13,7 @@ from lockkit.cli import output
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
 from lockkit.cli.waiting import ordinal
+from lockkit.settings import redact
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
@@ -119,7 +120,7 @@ def _ago(now: float, then: float) -> str:
 def _line(session: Session) -> str:
     words = ["lockkit", "evict"]
     for flag, value in (
-        ("--url", session.url),
+        ("--url", session.url and redact(session.url)),
         ("--profile", session.profile),
         ("--namespace", session.namespace),
     ):
