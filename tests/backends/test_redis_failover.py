@@ -113,7 +113,7 @@ def test_too_few_replicas_are_told_and_not_a_timeout(pair, waits, nothing_held):
     ):
         lease = other.lock("a").acquire() if waits else None
         standing = threading.Event()
-        waiter = Work(lambda: client.lock("a").acquire(timeout=3, on_wait=lambda _: standing.set()))
+        waiter = Work(lambda: client.lock("a").acquire(timeout=1.5, on_wait=lambda _: standing.set()))
         if lease is not None:
             assert standing.wait(5)
             lease.release()

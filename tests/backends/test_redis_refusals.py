@@ -200,9 +200,10 @@ def test_what_passes_is_told_holds_nothing_and_when_it_has_passed_whoever_waited
     brittle, cause, reason, advice
 ):
     brittle.cli("FLUSHALL")
+    hasty = f"{brittle.url()}?request_timeout=500ms"
     with (
         contextlib.closing(open_store(brittle.url(), OpenOptions())) as store,
-        lockkit.connect(brittle.url()) as client,
+        lockkit.connect(hasty) as client,
     ):
         held, fence = take(store, "held")
         client.lock("warm").acquire().release()
@@ -210,7 +211,7 @@ def test_what_passes_is_told_holds_nothing_and_when_it_has_passed_whoever_waited
             waiter = Work(lambda: client.lock("waited-for").acquire(timeout=30))
             for way in (
                 through_the_store,
-                through_a_client,
+                lambda _: through_a_client(hasty),
                 lambda _: store.acquire(claim(), True, 2.0),
                 lambda _: client.lock("a").acquire(timeout=0),
             ):
