@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,19 +12,19 @@ from typing import Any, ClassVar, cast
 
 from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
-from lockkit.names import claim_id, encode
+from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisCluster, RedisSentinels
+from lockkit.testing.servers.redis_queue import PREFIX, Lying, queue, queue_key
 
 __all__ = ["RedisClusterHarness", "RedisHarness", "RedisSentinelHarness", "ValkeyHarness"]
 
 DATABASES = 1024
 """More than the machine ever has open at once; they are used again."""
-_PREFIX = b"lockkit:default:"
 _KINDS = {b"q": "queues", b"d": "deadlines", b"c": "claims", b"r": "records"}
 _PASSING = (b"f", b"g")
 """Fences and tombstones vanish by themselves."""
@@ -108,26 +107,18 @@ class RedisHarness(Harness):
             self._servers.clock.stand(self._epoch + self._shifted.now())
 
     def stored(self, name: str) -> list[StoredClaim]:
-        key = _PREFIX + b"{" + encode(name).encode() + b"}:"
-        with self._looks[self.node_of(f"{key.decode()}q")].pipeline(transaction=True) as pipe:
-            pipe.execute_command("ZRANGE", key + b"q", 0, -1, "WITHSCORES")
-            pipe.execute_command("ZRANGE", key + b"d", 0, -1, "WITHSCORES")
-            pipe.execute_command("HGETALL", key + b"c")
-            queue, deadlines, claims = (_pairs(answer) for answer in pipe.execute())
-        return [
-            self._claim(token, int(float(fence)), json.loads(claims[token]), deadlines.get(token))
-            for token, fence in queue.items()
-        ]
+        look = self._looks[self.node_of(queue_key(name))]
+        return [self._claim(each) for each in queue(look, name)]
 
-    def _claim(self, token: bytes, fence: int, claim: dict[str, Any], deadline: bytes | None) -> StoredClaim:
+    def _claim(self, each: Lying) -> StoredClaim:
         return StoredClaim(
-            claim_id(token.decode()),
-            fence,
-            cast("ClaimState", claim["state"]),
-            claim["weight"],
-            claim["capacity"],
-            None if deadline is None else float(deadline) / 1000 - self._epoch,
-            bool(claim.get("evicted")),
+            claim_id(each.token),
+            each.fence,
+            cast("ClaimState", each.state["state"]),
+            each.state["weight"],
+            each.state["capacity"],
+            None if each.deadline is None else each.deadline / 1000 - self._epoch,
+            bool(each.state.get("evicted")),
         )
 
     def residue(self) -> dict[str, int]:
@@ -190,10 +181,6 @@ class RedisSentinelHarness(RedisHarness):
         return [self._servers.pair[0]]
 
 
-def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _keys(look: Any) -> list[bytes]:
     keys, cursor = set[bytes](), b"0"
     while True:
@@ -205,9 +192,9 @@ def _keys(look: Any) -> list[bytes]:
 
 def _kind(key: bytes) -> str:
     """What a key counts as; empty for what does not count."""
-    if key == _PREFIX + b"names":
+    if key == PREFIX + b"names":
         return ""
-    if not key.startswith(_PREFIX + b"{"):
+    if not key.startswith(PREFIX + b"{"):
         return f"strange: {key!r}"
     kind = key.rpartition(b":")[2]
     return "" if kind in _PASSING else _KINDS.get(kind, f"strange: {key!r}")

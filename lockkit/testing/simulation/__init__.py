@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from lockkit.testing.simulation.report import incident, schedules, shrunk
-from lockkit.testing.simulation.setups import SETUPS, explore
+from lockkit.testing.simulation.setups import ON_REDIS, SETUPS, explore
 from lockkit.testing.simulation.world import Faults, Setup, World
 
-__all__ = ["SETUPS", "Faults", "Setup", "World", "explore", "incident", "schedules", "shrunk"]
+__all__ = ["ON_REDIS", "SETUPS", "Faults", "Setup", "World", "explore", "incident", "schedules", "shrunk"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 __all__ = ["EPOCH", "VirtualClock"]
 
 EPOCH = 1_000_000.0
 """What the wall clock showed when virtual time began."""
+_WITHIN = 0.001
+"""Of a microsecond: what adding floats may have lost."""
 
 
 class VirtualClock:
@@ -13,6 +18,7 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self._now = 100.0
+        self._shown: Callable[[float], None] | None = None
 
     def now(self) -> float:
         return self._now
@@ -20,6 +26,22 @@ class VirtualClock:
     def wall(self) -> float:
         return self._now + EPOCH
 
+    def lead(self, show: Callable[[float], None]) -> None:
+        """Have a server's clock go with this one: ``show`` is told of every move, now and from now on.
+
+        Time goes in whole microseconds then, which is all that a server shows: what has lapsed for the one has lapsed
+        for the other.
+        """
+        self._shown = show
+        show(self._now)
+
     def forward(self, seconds: float) -> None:
         """Let time pass; never backwards."""
-        self._now += max(0.0, seconds)
+        if seconds <= 0.0:
+            return
+        if self._shown is None:
+            self._now += seconds
+            return
+        before = round(self._now * 1e6)
+        self._now = max(before + 1, math.ceil((self._now + seconds) * 1e6 - _WITHIN)) / 1e6
+        self._shown(self._now)

@@ -12,7 +12,7 @@ from lockkit.testing.simulation.client import Client, Worker, listens
 if TYPE_CHECKING:
     from lockkit.testing.simulation.world import World
 
-__all__ = ["NO_FAULTS", "Faults", "Step", "Troubles", "bind"]
+__all__ = ["BLOWS", "LOST_DATA", "NO_FAULTS", "Blow", "Faults", "Step", "Troubles", "bind"]
 
 Step = tuple[int, Callable[[], None]]
 """Something that can happen now: how likely, and what."""
@@ -42,6 +42,36 @@ class Faults:
     """Time passes although somebody could take a step."""
     budget: int = 12
     """How many of them in one run."""
+    restart: int = 0
+    """The server restarts empty; for a store that has a server, as the next two."""
+    wipe: int = 0
+    """A stranger flushes all of it."""
+    unlearn: int = 0
+    """It forgets its scripts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """What may happen to a server.
+
+    Attributes:
+        loses_data: Nothing is promised any more for what stood there before; fences must rise all the same.
+        hangs_up: Every connection breaks, with whatever is on it.
+        takes: Seconds. Fences are drawn from the clock, so no loss of data may be over before it began.
+    """
+
+    loses_data: bool = False
+    hangs_up: bool = False
+    takes: float = 0.0
+
+
+BLOWS = {
+    "restarts empty": Blow(loses_data=True, hangs_up=True, takes=0.05),
+    "is flushed by a stranger": Blow(loses_data=True, takes=0.001),
+    "forgets its scripts": Blow(),
+}
+LOST_DATA = "lost data"
+"""What is done to a store that loses its data, for those who look at the step."""
 
 
 NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -93,6 +123,8 @@ class Troubles:
             if not self._crashes:
                 fault(faults.crash, bind(self._crash, client))
         self._operator(faults, fault)
+        for weight, what in zip((faults.restart, faults.wipe, faults.unlearn), BLOWS, strict=True):
+            fault(weight, bind(world.befall, what))
         if not world.deaf:
             fault(faults.deaf, self._deafen)
         return steps

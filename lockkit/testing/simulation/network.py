@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Beat, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
-__all__ = ["Caller", "Job", "Request", "answer_text", "lost", "refused"]
+__all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
 
 Job = Generator[str, None, Any]
 """A request being executed: runs one atomic statement each time it is asked for the next, returns the answer."""
@@ -23,6 +23,24 @@ class Caller(Protocol):
     def failed(self, error: BaseException) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What comes back: an answer, or an error that is one."""
+
+    answer: Any = None
+    error: Exception | None = None
+
+    def tell(self, caller: Caller) -> None:
+        """Give it to whoever waits."""
+        if self.error is not None:
+            caller.failed(self.error)
+        else:
+            caller.answered(self.answer)
+
+    def __str__(self) -> str:
+        return answer_text(self.answer) if self.error is None else repr(self.error)
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request that was sent.
@@ -34,7 +52,7 @@ class Request:
         sent: When, on the virtual clock.
         caller: Who waits; None once nobody does any more, which makes this a late copy.
         job: Being executed; None before and afterwards.
-        reply: The answer on its way back, as something to call on the caller.
+        reply: The answer on its way back.
     """
 
     serial: int
@@ -49,7 +67,7 @@ class Request:
     replay: bool = False
     caller: Caller | None = None
     job: Job | None = None
-    reply: Callable[[Caller], None] | None = None
+    reply: Reply | None = None
     outcome: str = ""
 
     @property

@@ -177,7 +177,8 @@ class Rest:
         now = world.clock.now()
         for name in world.names:
             for row in world.store.rows(name):
-                if row.deadline > now and row.state != "LINGERING" and not world.by_the_dead(row.token):
+                excused = world.by_the_dead(row.token) or world.is_waived(row.token)
+                if row.deadline > now and row.state != "LINGERING" and not excused:
                     world.violated("L4", f"{name}: {row.token} is left, {row.state}")
         while world.store_has_rows():
             lapse = self._next_lapse()

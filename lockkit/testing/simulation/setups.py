@@ -9,11 +9,12 @@ from lockkit.queue import RW_CAPACITY
 from lockkit.spi import Terms
 from lockkit.testing.simulation.client import Plan
 from lockkit.testing.simulation.faults import Faults
+from lockkit.testing.simulation.onredis import OnRedis
 from lockkit.testing.simulation.statements import Statements
 from lockkit.testing.simulation.stores import Atomic
 from lockkit.testing.simulation.world import Setup, World
 
-__all__ = ["SETUPS", "explore"]
+__all__ = ["ON_REDIS", "SETUPS", "explore"]
 
 
 def _mutex(name: str, ttl: float = 6.0, **more: float) -> Terms:
@@ -87,6 +88,12 @@ SETUPS: Mapping[str, Setup] = {
     for store in (Atomic, Statements)
 } | {"process-bound-atomic": _process_bound()}
 """Every kind of lock on every model store, by ``kind-store``."""
+
+ON_REDIS: Mapping[str, Setup] = {
+    f"{label}-redis": replace(setup, label=label, store=OnRedis, faults=replace(setup.faults, unlearn=1))
+    for label, setup in _plans().items()
+}
+"""Every kind of lock on the Redis store. Needs redis-server and the extra ``redis``."""
 
 
 def explore(setup: Setup, schedule: bytes, *, patience: int = 1) -> World:

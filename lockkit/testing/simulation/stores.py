@@ -1,8 +1,10 @@
 """Model stores: what executes requests, step by step, on virtual time.
 
-Two readings of the same interface. :class:`Atomic` is the memory store: every request is one step, and copies of a
+Three readings of the same interface. :class:`Atomic` is the memory store: every request is one step, and copies of a
 request may arrive late, as over a network. :class:`~lockkit.testing.simulation.statements.Statements` is the embedded
 store: a request is a sequence of statements, each atomic, others in between.
+:class:`~lockkit.testing.simulation.onredis.OnRedis` is no model: the scripts of the Redis store run on a real server,
+and the store's own code runs in each client.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
 from lockkit.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.network import Job, Request
+from lockkit.testing.simulation.network import Job, Reply, Request, lost, refused
 
-__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "StoredRow", "memory"]
+__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
 
 LATEST_CREATE = 30.0
 """Seconds after which a creating acquire is refused as late (the ``not_after`` of a store with a network before it)."""
@@ -81,8 +83,56 @@ class ModelStore(Protocol):
     def died(self, client: str) -> None:
         """A client's process is gone."""
 
+    # -- the store's own code in the client
 
-class Atomic:
+    def sent(self, request: Request) -> None:
+        """A request leaves its client; with a ``reply`` at once if it could not."""
+
+    def read(self, request: Request, reply: Reply) -> Reply | None:
+        """A reply arrives: what the caller is told; None if the client sends more for the same request first."""
+
+    def ended(self, request: Request, how: str) -> Reply:
+        """The client waits for no answer any more; what its caller is told.
+
+        ``how``: ``delayed`` or ``interrupted`` leave the request under way, as a late copy; else it never arrives.
+        """
+
+    def forget(self, request: Request) -> None:
+        """A late copy never arrives."""
+
+    def befall(self, what: str) -> None:
+        """Something happens to the server: see :data:`~lockkit.testing.simulation.faults.BLOWS`."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class NothingInTheClient:
+    """For a store that is all model: its clients keep nothing in mind, and nothing happens to its server."""
+
+    def sent(self, request: Request) -> None:
+        """See :class:`ModelStore`."""
+
+    def read(self, request: Request, reply: Reply) -> Reply | None:  # noqa: ARG002
+        """See :class:`ModelStore`."""
+        return reply
+
+    def ended(self, request: Request, how: str) -> Reply:  # noqa: ARG002
+        """See :class:`ModelStore`."""
+        return Reply(error=refused() if how == "refused" else lost(how))
+
+    def forget(self, request: Request) -> None:
+        """See :class:`ModelStore`."""
+
+    def befall(self, what: str) -> None:
+        """See :class:`ModelStore`."""
+        raise NotImplementedError(what)
+
+    def close(self) -> None:
+        """See :class:`ModelStore`."""
+
+
+class Atomic(NothingInTheClient):
     """The memory store as the executor of requests: each one step."""
 
     name = "atomic"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lockkit.queue import prefix
 from lockkit.spi import Claim, Terms, Watch
 from lockkit.testing.simulation.clock import VirtualClock
+from lockkit.testing.simulation.stores import NothingInTheClient
 
 __all__ = ["GRACE", "StatementRow", "Table"]
 
@@ -77,7 +78,7 @@ class _Bell:
         self.bells.pop(id(self), None)
 
 
-class Table:
+class Table(NothingInTheClient):
     """The file: rows by name in the order of their fences, who is dead, and who watches which rows."""
 
     def __init__(self, clock: VirtualClock) -> None:

@@ -17,8 +17,8 @@ from lockkit.testing.simulation.actors import Actor
 from lockkit.testing.simulation.checks import Checks, Violation
 from lockkit.testing.simulation.client import Client, Plan, listens
 from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.faults import NO_FAULTS, Faults, Step, Troubles, bind
-from lockkit.testing.simulation.network import Job, Request, answer_text, lost, refused
+from lockkit.testing.simulation.faults import BLOWS, LOST_DATA, NO_FAULTS, Faults, Step, Troubles, bind
+from lockkit.testing.simulation.network import Job, Reply, Request, answer_text, lost
 from lockkit.testing.simulation.stores import Atomic, ModelStore
 
 __all__ = ["NO_FAULTS", "Faults", "Setup", "World"]
@@ -44,7 +44,7 @@ class World:
         violations: Promises broken.
         executing: The request that is being executed in this step.
         executed: Whether the last step executed a request.
-        operating: The operator's action in this step: evict, evict now, resize.
+        operating: What was done to the store in this step, by nobody's request: evict, evict now, resize, lost data.
     """
 
     jitter = 0.5
@@ -128,6 +128,7 @@ class World:
         self.tell(f"{actor.label}: sends {request}")
         self.checks.sent(client, request)
         self.network.append(request)
+        self.store.sent(request)
         return request
 
     # -- what the invariants ask of the world
@@ -141,8 +142,8 @@ class World:
         owner = self._owner.get(token)
         return self.store.sees_death and owner is not None and owner.dead
 
-    def was_evicted_at_once(self, token: str) -> bool:
-        """Whether its guarantee was waived."""
+    def is_waived(self, token: str) -> bool:
+        """Whether nothing is promised for it any more: the store lost its data when it was about."""
         return token in self._waived
 
     def removed_in_this_step(self, token: str) -> bool:
@@ -179,6 +180,12 @@ class World:
 
     def run(self, schedule: bytes) -> None:
         """Follow a schedule, then let things come to rest."""
+        try:
+            self._run(schedule)
+        finally:
+            self.store.close()
+
+    def _run(self, schedule: bytes) -> None:
         for choice in schedule:
             self.step(choice)
             if len(self.violations) >= self.patience:
@@ -290,32 +297,34 @@ class World:
         try:
             label = next(request.job)
         except StopIteration as stop:
-            answer = stop.value
-            self.tell(f"store: {request} -> {answer_text(answer)}")
-            self._answered(request, lambda caller: caller.answered(answer), request.caller is None)
+            self.tell(f"store: {request} -> {answer_text(stop.value)}")
+            self._answered(request, Reply(stop.value))
         except Exception as error:  # Refused and Unknown are answers
-            trouble = error
             self.tell(f"store: {request} -> {error!r}")
-            self._answered(request, lambda caller: caller.failed(trouble), request.caller is None)
+            self._answered(request, Reply(error=error))
         else:
             self.tell(f"store: {request}: {label}")
 
-    def _answered(self, request: Request, reply: Callable[[Any], None], nobody_listens: bool) -> None:  # noqa: FBT001
+    def _answered(self, request: Request, reply: Reply) -> None:
         request.job = None
-        if nobody_listens:
+        if request.caller is None:
             self.network.remove(request)
         else:
             request.reply = reply
 
     def _reply(self, request: Request) -> None:
         """The answer arrives."""
-        self.network.remove(request)
         assert request.reply is not None
         assert request.caller is not None
-        reply = request.reply
         self.checks.look()
         self.executing = None
-        reply(request.caller)
+        reply = self.store.read(request, request.reply)
+        request.reply = None
+        if reply is None:
+            self.tell(f"{request.actor}: sends {request} again, more of it")
+            return
+        self.network.remove(request)
+        reply.tell(request.caller)
 
     def fail(self, request: Request, how: str) -> None:
         """No answer, or a refusal; a delayed request stays under way as a late copy."""
@@ -326,13 +335,31 @@ class World:
             request.caller = None
         else:
             self.network.remove(request)
-        caller.failed(refused() if how == "refused" else lost(how))
+        self.store.ended(request, how).tell(caller)
 
     def cut(self, request: Request) -> None:
         """Its caller was interrupted or died."""
         request.caller = None
         if request.reply is not None or not self.store.late_copies:
             self.network.remove(request)
+        self.store.ended(request, "interrupted")
+
+    def befall(self, what: str) -> None:
+        """Something happens to the server; see :data:`~lockkit.testing.simulation.faults.BLOWS`."""
+        blow = BLOWS[what]
+        self.tell(f"the server {what}")
+        if blow.hangs_up:
+            for request in list(self.network):
+                if request.caller is None:
+                    self.network.remove(request)
+                    self.store.forget(request)
+                elif request.reply is None:
+                    request.reply = Reply(error=lost(f"the server {what}"))
+        if blow.loses_data:
+            self.operating = LOST_DATA
+            self._waived |= self.terms.keys()
+            self.clock.forward(blow.takes)
+        self.store.befall(what)
 
     def operate(self, method: str, *args: Any) -> Any:
         """Execute an operator's request in one go."""
