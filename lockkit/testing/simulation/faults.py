@@ -48,6 +48,8 @@ class Faults:
     """A stranger flushes all of it."""
     unlearn: int = 0
     """It forgets its scripts."""
+    minute: int = 0
+    """More than a minute passes at once: longer than a copy, a tombstone or a key without claims is good for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,7 @@ class Troubles:
             if not self._crashes:
                 fault(faults.crash, bind(self._crash, client))
         self._operator(faults, fault)
-        for weight, what in zip((faults.restart, faults.wipe, faults.unlearn), BLOWS, strict=True):
-            fault(weight, bind(world.befall, what))
+        self._server(faults, fault)
         if not world.deaf:
             fault(faults.deaf, self._deafen)
         return steps
@@ -151,6 +152,10 @@ class Troubles:
                 for capacity in self._world.setup.capacities:
                     if capacity != rows[0].capacity:
                         fault(faults.resize, bind(self._resize, name, capacity))
+
+    def _server(self, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
+        for weight, what in zip((faults.restart, faults.wipe, faults.unlearn), BLOWS, strict=True):
+            fault(weight, bind(self._world.befall, what))
 
     def spend(self, what: Callable[[], None]) -> None:
         """Let a fault strike, at the cost of the budget."""

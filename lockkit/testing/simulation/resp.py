@@ -68,9 +68,11 @@ def _text(data: bytes, at: int, size: int) -> tuple[bytes | None, int]:
 
 
 def shown(answer: Any) -> str:
-    """A value for a reader."""
+    """A value for a reader, who does not want to read JSON."""
     if isinstance(answer, list):
         return "[" + ", ".join(shown(each) for each in answer) + "]"
     if isinstance(answer, bytes):
+        if answer.startswith(b"{"):
+            return "{...}"
         return answer.decode(errors="replace") or "''"
     return str(answer)

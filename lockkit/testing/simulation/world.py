@@ -225,6 +225,8 @@ class World:
                 steps.append((2, lambda: self.sleep(timer - now)))
             if self.troubles.left and faults.sleep:
                 steps.extend((faults.sleep, bind(self.sleep, seconds)) for seconds in (0.3, 2.0, 7.0))
+        if self.troubles.left and faults.minute:
+            steps.append((faults.minute, bind(self.troubles.spend, bind(self.sleep, 70.0))))
         for client in self.clients:
             if not client.dead:
                 steps.extend(
