@@ -55,11 +55,13 @@ class Script:
 
     Attributes:
         count: How many commands.
+        places: Which of them are scripts; the others are the client's own business.
     """
 
-    def __init__(self, line: _Line, packed: bytes, count: int) -> None:
+    def __init__(self, line: _Line, packed: bytes, commands: list[Any]) -> None:
         self.line = line
-        self.count = count
+        self.count = len(commands)
+        self.places = [place for place, command in enumerate(commands) if command[0] in _SCRIPTS]
         self._packed = packed
 
     def run(self) -> bytes:
@@ -190,7 +192,7 @@ class Lines:
             return
         packed, line.came = line.came, b""
         if any(command[0] in _SCRIPTS for command in commands):
-            call.script = Script(line, packed, len(commands))
+            call.script = Script(line, packed, commands)
         else:
             line.client.sendall(line.ask(packed, len(commands)))
 

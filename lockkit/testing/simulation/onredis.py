@@ -87,12 +87,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """The server's answers to a row of commands, as they came."""
+    """The server's answers to a row of commands, as they came; a story tells what the scripts said."""
 
     packed: bytes
+    places: list[int]
 
     def __str__(self) -> str:
-        return " ".join(shown(each) for each in values(self.packed))
+        answers = values(self.packed)
+        return " ".join(shown(answers[place]) for place in self.places)
 
 
 class OnRedis:
@@ -189,7 +191,7 @@ class OnRedis:
         if request.caller is None:
             script.lose()
         self._changed()
-        return _Said(answers)
+        return _Said(answers, script.places)
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from ()
