@@ -155,7 +155,7 @@ def _tls(options: dict[str, str], shown: str, *, secure: bool) -> dict[str, Any]
 
 def _place(text: str, port: int) -> tuple[str, int]:
     """``host``, ``host:port`` or ``[address]:port``."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::(\d{1,5}))?", text)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*))(?::([0-9]{1,5}))?", text)
     if match is None or int(match[3] or port) > 65535:
         # Not the URL, and nothing behind a colon: where "@host" was forgotten, that is the password.
         told = text.partition(":")[0] + (":..." if ":" in text else "")
@@ -169,7 +169,7 @@ def _place(text: str, port: int) -> tuple[str, int]:
 
 
 def _number(text: str, what: str, shown: str) -> int:
-    if not text.isdecimal() or len(text) > 6:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 6:
         raise ConfigError(f"{shown}: {what} must be a whole number, not {text!r}", hint=_USAGE)
     return int(text)
 

@@ -289,7 +289,7 @@ def test_who_looks_may_look_and_not_lock(guarded):
 
 
 def test_what_is_to_be_added_for_a_database_the_doctor_and_a_deep_look_is_enough():
-    line = user("locker", "+info", "+select", "setinfo", "+wait", "+scan")
+    line = user("locker", "+info", "+select", "+wait", "+scan")
     with RedisServer(user=[line, user("watcher", "+info")]) as server:
         with lockkit.connect(server.url(db=3, user="locker", password="secret")) as client:
             with client.lock("backup").acquire():

@@ -160,3 +160,20 @@ def test_nothing_but_renew_is_ever_called(hold, beat):
     assert type(run.effect) is Call
     run.answer([Renewal("HELD", basis=0.0)] * 2)
     assert run.done
+
+
+def test_what_is_not_known_of_one_claim_moves_nothing_wakes_nobody_and_is_told(hold, beat, clock):
+    held, other = hold(), hold("2", 7)
+    waiting = Member(Claim("3", Terms("a")))
+    run = beat(Member(held.claim, held), Member(other.claim, other), waiting)
+    clock.forward(2.0)
+    before = held.basis
+    run.answer(
+        [Renewal("UNKNOWN", trouble="its node is away"), Renewal("HELD", clock.now()), Renewal("UNKNOWN")]
+    )
+    assert type(run.effect) is Notify
+    assert (run.effect.what.kind, run.effect.what.data["error"]) == ("renewal_failed", "its node is away")
+    run.answer()
+    assert run.result is True
+    assert (held.basis, other.basis, waiting.woken) == (before, clock.now(), 0)
+    assert run.counts == [1]

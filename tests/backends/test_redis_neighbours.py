@@ -1,0 +1,258 @@
+"""What goes wrong with one lock, one node or one command costs nobody else, and nothing is said that is not so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+
+import pytest
+
+import lockkit
+from lockkit.errors import IncompatibleLayout, PermissionDenied
+from lockkit.names import claim_id
+from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.testing.claims import claim, queue, renew, take
+from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.redis_groups import RedisCluster
+from lockkit_redis.address import parse
+from lockkit_redis.backend import open_store
+from lockkit_redis.keys import Keys
+from lockkit_redis.wire import Wire
+
+# -- a Cluster of which a node is away
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with RedisCluster(cluster_require_full_coverage="no") as made:
+        yield made
+
+
+@pytest.fixture
+def places(cluster):
+    """Names that the first node has, and names that others have."""
+    names = [f"n{at}" for at in range(40)]
+    there = [name for name in names if cluster.node_of(Keys.of("default", name).queue) is cluster.nodes[0]]
+    return there, [name for name in names if name not in there]
+
+
+def test_a_silent_node_costs_the_locks_of_the_others_nothing(cluster, places):
+    there, elsewhere = places
+    with lockkit.connect(cluster.url()) as client:
+        lost = client.lock(there[0], ttl=2.0).acquire()
+        held = [client.lock(name, ttl=2.0).acquire() for name in elsewhere[:6]]
+        cluster.nodes[0].pause()
+        try:
+            assert lost.lost.wait(10)
+            end = time.monotonic() + 3.0  # they would have run out
+            while time.monotonic() < end:
+                assert all(lease.valid() for lease in held)
+                time.sleep(0.05)
+        finally:
+            cluster.nodes[0].resume()
+        for lease in held:
+            assert lease.release().outcome == "RELEASED"
+        with contextlib.suppress(lockkit.LockkitError):
+            lost.release()
+
+
+def test_a_client_that_comes_while_a_node_is_silent_is_warned_and_has_the_others(cluster, places, caplog):
+    _, elsewhere = places
+    cluster.nodes[0].pause()
+    began = time.monotonic()
+    try:
+        with caplog.at_level(logging.WARNING), lockkit.connect(cluster.url()) as client:
+            for name in elsewhere[:3]:
+                client.lock(name).acquire(timeout=0).release()
+            assert time.monotonic() - began < 2.5
+    finally:
+        cluster.nodes[0].resume()
+    assert "a node is not to be used" in caplog.text
+
+
+# -- what the server forgot, or was written by others
+
+
+def test_after_a_flush_the_index_has_the_names_again(store, server):
+    one, fence = take(store, "a")
+    take(store, "b")
+    assert store.names("", 2.0) == ["a", "b"]
+    server.cli("FLUSHALL")
+    assert renew(store, one, fence).why == "absent"
+    take(store, "a")
+    assert store.names("", 2.0) == ["a"]
+
+
+def test_after_a_flush_the_index_has_the_name_of_one_who_held_nothing(store, server):
+    store.release(take(store, "a")[0], 2.0)
+    server.cli("FLUSHALL")
+    take(store, "a")
+    assert store.names("", 2.0) == ["a"]
+
+
+def test_a_claim_for_newer_readers_is_not_touched(store, server):
+    one, fence = take(store)
+    key = Keys.of("default", "a").claims
+    newer = json.loads(server.cli("HGET", key, one.token)) | {"v": 9, "min_reader": 9}
+    server.cli("HSET", key, one.token, json.dumps(newer))
+    for touch in (
+        lambda: store.acquire(claim(), True, 2.0),
+        lambda: store.inspect("a", 2.0),
+        lambda: store.resize("a", 2, 2.0),
+        lambda: store.evict("a", claim_id(one.token), 2.0),
+        lambda: store.renew([(one, fence)], 2.0),
+        lambda: store.release(one, 2.0),
+    ):
+        with pytest.raises((Refused, Unknown)) as told:
+            touch()
+        assert isinstance(told.value.error, IncompatibleLayout)
+    assert json.loads(server.cli("HGET", key, one.token)) == newer
+
+
+def test_a_record_for_newer_readers_is_not_touched(store, server):
+    key = Keys.of("default", "a").record
+    newer = b'{"v":9,"min_reader":9,"version":1,"written":1.0,"value":{}}'
+    server.cli("SET", key, newer)
+    for touch in (lambda: store.record("a", 2.0), lambda: store.put_record("a", {}, 1, 2.0)):
+        with pytest.raises((Refused, Unknown)) as told:
+            touch()
+        assert isinstance(told.value.error, IncompatibleLayout)
+    assert server.cli("GET", key) == newer
+
+
+def test_a_waiter_takes_its_offer_while_memory_is_full(store, server):
+    held, _ = take(store)
+    waits = queue(store)
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        store.release(held, 2.0)
+        assert isinstance(store.acquire(waits, False, 2.0), Granted)
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
+
+
+# -- commands that are not there
+
+
+def test_a_transaction_that_broke_off_leaves_no_connection_inside_it():
+    with (
+        RedisServer(rename_command=['EXEC ""']) as server,
+        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
+    ):
+        with pytest.raises(Refused, match="renamed or forbidden"):
+            store.inspect("a", 2.0)
+        one, _ = take(store)
+        assert isinstance(store.acquire(claim(), True, 2.0), Queued)
+        assert store.release(one, 2.0) == RELEASED
+
+
+@pytest.mark.parametrize("forbidden", ["ZADD", "HSET", "PEXPIREAT"])
+def test_a_command_that_a_script_lacks_is_named_and_nothing_is_held(forbidden, nothing_held):
+    with RedisServer(rename_command=[f'{forbidden} ""']) as server, lockkit.connect(server.url()) as client:
+        with pytest.raises(PermissionDenied, match="renamed or forbidden"):
+            client.lock("a").try_acquire()
+        if forbidden != "ZADD":  # else not even the tombstone can be left
+            assert nothing_held(server)
+
+
+def test_without_the_right_to_subscribe_a_warning_says_so_once(caplog):
+    line = "locker on >secret ~* &* +@all -subscribe"
+    with RedisServer(user=[line]) as server, caplog.at_level(logging.WARNING):
+        url = server.url(user="locker", password="secret")
+        with lockkit.connect(url) as client, lockkit.connect(url) as other:
+            assert {found.check: found.severity for found in client.check()}["rights"] == "warning"
+            held = client.lock("a").acquire()
+            threading.Timer(0.2, held.release).start()
+            other.lock("a").acquire(timeout=10).release()
+    assert caplog.text.count("ask every two seconds") == 1
+
+
+# -- the way to the server
+
+
+def test_a_resolver_that_hangs_costs_the_budget_and_not_more(monkeypatch, server):
+    hangs = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(host, *args, **options):
+        if host == "redis.example":
+            hangs.wait(20)
+        return resolve(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Refused, match="no connection within"):
+            open_store("redis://redis.example", OpenOptions())
+        assert time.monotonic() - began < 2.5
+    finally:
+        hangs.set()
+
+
+def test_a_certificate_is_checked_against_the_host_whatever_redis_py_does_by_itself():
+    assert parse("rediss://host").tls == {"ssl_check_hostname": True}
+    assert parse("redis+sentinel://host/kit?tls=yes").tls == {"ssl_check_hostname": True}
+
+
+@pytest.mark.parametrize(
+    "url, says",
+    [
+        ("redis://a..b:1", "not a host"),
+        (f"redis://{'a' * 300}:1", "not a host"),
+        ("redis://hunter2@host", "password without its colon"),
+        ("redis://host/\u0663", "whole number"),
+    ],
+)
+def test_more_urls_that_are_refused(url, says):
+    with pytest.raises(lockkit.ConfigError, match=says) as told:
+        parse(url)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_server_that_is_no_cluster_is_told(server):
+    with pytest.raises(Refused, match="it is no Cluster") as told:
+        open_store(f"redis+cluster://{server.address}", OpenOptions())
+    assert told.value.error.hint == "write redis://host:6379"
+
+
+def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
+    """Each piece of an answer comes soon enough; all of them do not."""
+    store = open_store(server.url(), OpenOptions())
+    wire = store.store.router.wires()[0]
+    line = wire.connect(2.0)
+    ours, theirs = socket.socketpair()
+    line._socket.close()
+    line._socket = ours
+    over = threading.Event()
+
+    def drip():
+        with contextlib.suppress(OSError):
+            for byte in b"+" + b"x" * 100:
+                theirs.sendall(bytes([byte]))
+                if over.wait(0.05):
+                    return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        line.ask(b"PING\r\n", 0.3)
+    assert time.monotonic() - began < 2.0
+    over.set()
+    thread.join()
+    for end in (ours, theirs):
+        end.close()
+    store.close()
+
+
+def test_wires_reckon_the_clock_of_their_own_server():
+    from lockkit.clock import SYSTEM
+
+    one, two = (Wire(parse("redis://host"), "x", SYSTEM) for _ in range(2))
+    one.heard(1_000_000)
+    assert abs(one.reckoned(SYSTEM.now()) - 1_000_000) < 10_000
+    assert abs(two.reckoned(SYSTEM.now()) - SYSTEM.wall() * 1000) < 10_000
