@@ -6,17 +6,17 @@ The schedules and promises are those of ``tests/protocol/test_simulation.py``. A
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockkit.testing.mutants.scripts import LUA, spoiled
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.simulation import ON_REDIS, World, explore, incident, schedules
 from lockkit.testing.simulation.faults import BLOWS, NO_FAULTS, Faults
+from lockkit_redis import scripts
 
 pytestmark = pytest.mark.skipif(
     not ServerClock.possible(), reason="moving a server's clock takes Linux and a C compiler"
@@ -29,9 +29,6 @@ LOST_DATA = replace(
 )
 OLD_COPIES = replace(NO_FAULTS, delay=4, drop=2, cancel=2, minute=2, sleep=1, unlearn=1, budget=40)
 MIX = Faults(unlearn=1, minute=1, restart=1, wipe=1, budget=20)
-
-of_the_scripts = runpy.run_path(str(Path(__file__).with_name("test_redis_mutants.py")))
-"""The deliberate mistakes in the scripts, and how to make them."""
 
 
 def follow(setup, schedule):
@@ -120,14 +117,14 @@ def broken(setup, most=MOST):
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mistake_in_a_script_is_found_by_the_promise_that_it_breaks(mutant):
     promise, label, faults = MUTANTS[mutant]
-    with of_the_scripts["spoiled"](*of_the_scripts["LUA"][mutant][1:]):
+    with spoiled(scripts, LUA[mutant][1]):
         found = broken(replace(ON_REDIS[label], faults=faults))
         assert promise in found, f"{mutant} survives {promise}"
 
 
 def test_a_fence_that_only_counts_is_found_when_data_are_lost():
     setup = replace(ON_REDIS["mutex-redis"], faults=LOST_DATA)
-    with of_the_scripts["spoiled"]((("ACQUIRE",), "math.max(us, tonumber", "math.max(0, tonumber")):
+    with spoiled(scripts, ((("ACQUIRE",), "math.max(us, tonumber", "math.max(0, tonumber"),)):
         assert "S4" in broken(setup)
 
 

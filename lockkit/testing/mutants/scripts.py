@@ -1,0 +1,97 @@
+"""Deliberate mistakes in the scripts of the Redis store: what is replaced by what, and which scenario of the kit notices."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+__all__ = ["LUA", "Change", "spoiled"]
+
+Change: TypeAlias = tuple[tuple[str, ...], str, str]
+"""In which scripts, what, by what."""
+ALL = ("ACQUIRE", "RENEW", "EXTEND", "RELEASE", "EVICT", "RESIZE", "ANNOTATE")
+
+
+@contextlib.contextmanager
+def spoiled(scripts: Any, changes: tuple[Change, ...]) -> Iterator[None]:
+    """The store's module of scripts with pieces of their text replaced, for as long as the context lasts."""
+    kept = {name: (getattr(scripts, name).text, getattr(scripts, name).sha) for name in ALL}
+    try:
+        for names, right, wrong in changes:
+            for name in names:
+                script = getattr(scripts, name)
+                assert script.text.count(right) == 1, f"{name} does not have {right!r} once"
+                script.text = script.text.replace(right, wrong)
+                script.sha = hashlib.sha1(script.text.encode(), usedforsecurity=False).hexdigest()
+        yield
+    finally:
+        for name, (text, sha) in kept.items():
+            script = getattr(scripts, name)
+            script.text, script.sha = text, sha
+
+
+LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
+    "no-tombstone-when-nothing-was-found": (
+        "S12-abandon-first",
+        (
+            (
+                ("RELEASE",),
+                "if tombstone then bury(token) end\nif not claim then\n",
+                "if not claim then\n  tombstone = false\n",
+            ),
+        ),
+    ),
+    "settle-only-at-the-start": (
+        "L3-hand-off",
+        (
+            (
+                ("RELEASE",),
+                "remove(token, claim)\noffer()\nkeep()\nreturn 1",
+                "remove(token, claim)\nkeep()\nreturn 1",
+            ),
+        ),
+    ),
+    "offers-what-is-held": (
+        "S2-busy",
+        (
+            (ALL, "elseif not crowd and claim.state == 'WAITING' then", "elseif not crowd then"),
+            (("ACQUIRE",), "if not wait then return { 'B'", "offer()\n  if not wait then return { 'B'"),
+        ),
+    ),
+    "skips-instead-of-purging": (
+        "L1-any-holder-dies",
+        (
+            (
+                ALL,
+                "    remove(token, load(token) or {})",
+                "    if call('ZRANK', q, token) == 0 then remove(token, load(token) or {}) end",
+            ),
+        ),
+    ),
+    "heartbeat-extends-an-offer": (
+        "S2-slow-offer",
+        (
+            (
+                ("RENEW",),
+                "    return said('O', '', note)",
+                "    call('ZADD', d, whole(now + GRACE), token)\n    return said('O', '', note)",
+            ),
+        ),
+    ),
+    "grace-below-the-poll-cap": (
+        "L3-lost-wake",
+        ((ALL, "SLACK, CHUNK, READER = 6000", "SLACK, CHUNK, READER = 1000"),),
+    ),
+    "release-without-compare": (
+        "S1-wrong-token",
+        (
+            (
+                ("RELEASE",),
+                "if graceful and not tombstone and call('ZCARD', q) == 1 then\n",
+                "token = call('ZRANGE', q, 0, 0)[1]\nif graceful and not tombstone and call('ZCARD', q) == 1 then\n",
+            ),
+        ),
+    ),
+}
