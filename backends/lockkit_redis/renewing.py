@@ -13,13 +13,13 @@ from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
 from lockkit_redis.router import Link
-from lockkit_redis.stated import millis
+from lockkit_redis.stated import Stated, millis
 from lockkit_redis.store import Store
 
 __all__ = ["extend", "renew"]
 
 _ROW = 500
-_Run: TypeAlias = tuple[bytes, list[int]]
+_Run: TypeAlias = tuple[bytes, tuple[int, ...]]
 """The command that renews the claims of one name, and their places in the batch."""
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 
@@ -32,13 +32,17 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
-    places: dict[str, list[int]] = {}
-    for at, (claim, _) in enumerate(beats):
-        places.setdefault(claim.terms.name, []).append(at)
     runs: dict[Link, list[_Run]] = {}
-    for places_of_name in places.values():
-        link, packed = _packed(store, [beats[at] for at in places_of_name])
-        runs.setdefault(link, []).append((packed, places_of_name))
+    names = _places(beats)
+    for places in names.values():
+        stated = store.known(beats[places[0]][0].terms)
+        link = store.router.at(stated.keys.queue)
+        packed = (
+            _alone(stated, *beats[places[0]])
+            if len(places) == 1
+            else _together(stated, [beats[at] for at in places])
+        )
+        runs.setdefault(link, []).append((packed, places))
     answers: list[Renewal | None] = [None] * len(beats)
     troubles: list[Refused | Unknown] = []
     for links, (link, some) in zip(range(len(runs), 0, -1), runs.items(), strict=True):
@@ -50,8 +54,21 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
                 troubles.append(trouble)
     if troubles and not any(answers):
         raise troubles[0]
-    store.index.note(list(places), _left(end))
+    if any(answer is not None and answer.why == "absent" for answer in answers):
+        store.index.forget()  # the server may have forgotten everything
+    store.index.note(list(names), _left(end))
     return [answer or Renewal("UNKNOWN", trouble=str(troubles[0])) for answer in answers]
+
+
+def _places(beats: Sequence[Beat]) -> dict[str, tuple[int, ...]]:
+    """Where the claims of each name stand. Tuples of numbers: ten thousand lists would cost the garbage collector dear."""
+    places: dict[str, tuple[int, ...]] = {}
+    for at, (claim, _) in enumerate(beats):
+        alone = (at,)
+        before = places.setdefault(claim.terms.name, alone)
+        if before is not alone:
+            places[claim.terms.name] = before + alone
+    return places
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
@@ -77,32 +94,31 @@ def _row(
     held = Renewal("HELD", basis)
     troubles: list[Refused | Unknown] = []
     replies = link.row(b"".join([packed for packed, _ in runs]), _left(until), len(runs))
+    now = None
     for (packed, places), reply in zip(runs, replies, strict=True):
-        if isinstance(reply, theirs.NoScriptError):  # only the first makes the server learn it
-            reply = scripts.RENEW.send(link, _left(until), packed)  # noqa: PLW2901
-        elif isinstance(reply, theirs.RedisError):
-            troubles.append(replied(reply, link.where))
-            continue
+        if type(reply) is not list:
+            if not isinstance(reply, theirs.NoScriptError):
+                troubles.append(replied(reply, link.where))
+                continue
+            reply = scripts.RENEW.send(link, _left(until), packed)  # noqa: PLW2901 - makes the server learn it
+        now = reply[0]
         for at, answer in zip(places, reply[1:], strict=True):
-            answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
-            if renewal.why == "absent":
-                store.index.forget()  # it may have forgotten everything
-        link.heard(int(reply[0]))
+            answers[at] = held if answer == b"H" else _renewal(answer, basis)
+    if now is not None:
+        link.heard(int(now))
     return troubles
 
 
-def _packed(store: Store, beats: Sequence[Beat]) -> tuple[Link, bytes]:
-    """The command that renews claims of one name."""
-    claim, fence = beats[0]
-    stated = store.known(claim.terms)
-    link = store.router.at(stated.keys.queue)
-    if len(beats) == 1:
-        text = b"" if fence is None else b"%d" % fence
-        return link, b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (
-            stated.renew, claim.token.encode(), len(text), text,
-        )  # fmt: skip
+def _alone(stated: Stated, claim: Claim, fence: int | None) -> bytes:
+    """The command that renews the only claim of its name."""
+    text = b"" if fence is None else b"%d" % fence
+    return b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (stated.renew, claim.token.encode(), len(text), text)
+
+
+def _together(stated: Stated, beats: Sequence[Beat]) -> bytes:
+    """The command that renews several claims of one name."""
     words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
-    return link, scripts.RENEW.packed(stated.keys[:5], *words)
+    return scripts.RENEW.packed(stated.keys[:5], *words)
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
