@@ -5,23 +5,41 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import redis.exceptions as theirs
 
 from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
+from lockkit_redis.line import pack
 from lockkit_redis.router import Link
 from lockkit_redis.stated import Stated, millis
 from lockkit_redis.store import Store
 
-__all__ = ["extend", "renew"]
+__all__ = ["Plan", "extend", "renew"]
 
 _ROW = 500
+_TIME = pack("TIME")
+_STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 _Run: TypeAlias = tuple[bytes, tuple[int, ...]]
 """The command that renews the claims of one name, and their places in the batch."""
-_STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
+
+
+class Row(NamedTuple):
+    """Commands that go together, and a last one for the time."""
+
+    link: Link
+    packed: bytes
+    runs: Sequence[_Run]
+
+
+class Plan(NamedTuple):
+    """What to send for a batch. The next one is most often the same, and packing is most of the work."""
+
+    beats: Sequence[Beat]
+    names: Sequence[str]
+    rows: Sequence[Row]
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
@@ -32,43 +50,52 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
-    runs: dict[Link, list[_Run]] = {}
-    names = _places(beats)
-    for places in names.values():
-        stated = store.known(beats[places[0]][0].terms)
-        link = store.router.at(stated.keys.queue)
-        packed = (
-            _alone(stated, *beats[places[0]])
-            if len(places) == 1
-            else _together(stated, [beats[at] for at in places])
-        )
-        runs.setdefault(link, []).append((packed, places))
+    plan = store.plan
+    if plan is None or plan.beats != beats:
+        plan = _plan(store, beats)
+        store.plan = plan if store.router.one else None  # names of a Cluster move
     answers: list[Renewal | None] = [None] * len(beats)
     troubles: list[Refused | Unknown] = []
-    for links, (link, some) in zip(range(len(runs), 0, -1), runs.items(), strict=True):
-        until = time.monotonic() + (end - time.monotonic()) / links
-        for start in range(0, len(some), _ROW):
-            try:
-                troubles += _row(store, link, some[start : start + _ROW], answers, until)
-            except (Refused, Unknown) as trouble:
-                troubles.append(trouble)
+    links = {row.link: None for row in plan.rows}
+    for left, link in zip(range(len(links), 0, -1), links, strict=True):
+        until = time.monotonic() + (end - time.monotonic()) / left
+        for row in plan.rows:
+            if row.link is link:
+                try:
+                    troubles += _send(store, row, answers, until)
+                except (Refused, Unknown) as trouble:
+                    troubles.append(trouble)
     if troubles and not any(answers):
         raise troubles[0]
-    if any(answer is not None and answer.why == "absent" for answer in answers):
-        store.index.forget()  # the server may have forgotten everything
-    store.index.note(list(names), _left(end))
-    return [answer or Renewal("UNKNOWN", trouble=str(troubles[0])) for answer in answers]
+    store.index.note(plan.names, _left(end))
+    if None in answers:
+        unknown = Renewal("UNKNOWN", trouble=str(troubles[0]))
+        return [answer or unknown for answer in answers]
+    return answers  # type: ignore[return-value]  # no None is left
 
 
-def _places(beats: Sequence[Beat]) -> dict[str, tuple[int, ...]]:
-    """Where the claims of each name stand. Tuples of numbers: ten thousand lists would cost the garbage collector dear."""
-    places: dict[str, tuple[int, ...]] = {}
+def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
+    names: dict[str, tuple[int, ...]] = {}
     for at, (claim, _) in enumerate(beats):
-        alone = (at,)
-        before = places.setdefault(claim.terms.name, alone)
-        if before is not alone:
-            places[claim.terms.name] = before + alone
-    return places
+        names[claim.terms.name] = (*names.get(claim.terms.name, ()), at)
+    runs: dict[Link, list[_Run]] = {}
+    for places in names.values():
+        stated = store.known(beats[places[0]][0].terms)
+        packed = _packed(stated, [beats[at] for at in places])
+        runs.setdefault(store.router.at(stated.keys.queue), []).append((packed, places))
+    return Plan(
+        beats,
+        list(names),
+        [
+            Row(
+                link,
+                b"".join([*(packed for packed, _ in some[start : start + _ROW]), _TIME]),
+                some[start : start + _ROW],
+            )
+            for link, some in runs.items()
+            for start in range(0, len(some), _ROW)
+        ],
+    )
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
@@ -79,9 +106,7 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
     return _renewal(answer, basis)
 
 
-def _row(
-    store: Store, link: Link, runs: Sequence[_Run], answers: list[Renewal | None], until: float
-) -> list[Refused | Unknown]:
+def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -> list[Refused | Unknown]:
     """Renew the claims of some names on one server.
 
     Returns:
@@ -90,35 +115,42 @@ def _row(
     Raises:
         Refused, Unknown: It does not answer in time.
     """
+    link, packed, runs = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
+    *replies, clock = link.row(packed, _left(until), len(runs) + 1)
+    if isinstance(clock, list):
+        link.heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)
+    if replies.count(b"H") == len(replies):
+        for _, (at,) in runs:
+            answers[at] = held
+        return []
+    unlearned = [at for at, reply in enumerate(replies) if isinstance(reply, theirs.NoScriptError)]
+    if unlearned:  # the first of them makes the server learn it
+        first, *others = (runs[at][0] for at in unlearned)
+        again = b"".join([scripts.RENEW.spelled_out(first), *others])
+        for at, reply in zip(unlearned, link.row(again, _left(until), len(unlearned)), strict=True):
+            replies[at] = reply
     troubles: list[Refused | Unknown] = []
-    replies = link.row(b"".join([packed for packed, _ in runs]), _left(until), len(runs))
-    now = None
-    for (packed, places), reply in zip(runs, replies, strict=True):
-        if type(reply) is not list:
-            if not isinstance(reply, theirs.NoScriptError):
-                troubles.append(replied(reply, link.where))
-                continue
-            reply = scripts.RENEW.send(link, _left(until), packed)  # noqa: PLW2901 - makes the server learn it
-        now = reply[0]
-        for at, answer in zip(places, reply[1:], strict=True):
-            answers[at] = held if answer == b"H" else _renewal(answer, basis)
-    if now is not None:
-        link.heard(int(now))
+    for (_, places), reply in zip(runs, replies, strict=True):
+        if isinstance(reply, theirs.RedisError):
+            troubles.append(replied(reply, link.where))
+            continue
+        for at, answer in zip(places, [reply] if len(places) == 1 else reply, strict=True):
+            answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
+            if renewal.why == "absent":
+                store.index.forget()  # the server may have forgotten everything
     return troubles
 
 
-def _alone(stated: Stated, claim: Claim, fence: int | None) -> bytes:
-    """The command that renews the only claim of its name."""
+def _packed(stated: Stated, beats: Sequence[Beat]) -> bytes:
+    """The command that renews claims of one name."""
+    if len(beats) > 1:
+        words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
+        return scripts.RENEW.packed(stated.keys[:5], *words)
+    claim, fence = beats[0]
     text = b"" if fence is None else b"%d" % fence
     return b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (stated.renew, claim.token.encode(), len(text), text)
-
-
-def _together(stated: Stated, beats: Sequence[Beat]) -> bytes:
-    """The command that renews several claims of one name."""
-    words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
-    return scripts.RENEW.packed(stated.keys[:5], *words)
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:

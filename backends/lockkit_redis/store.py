@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockkit.spi import Claim, OpenOptions, Terms
 from lockkit_redis.address import Address
@@ -12,6 +12,9 @@ from lockkit_redis.keys import Keys, channel
 from lockkit_redis.router import Cluster, Link, Router, Single
 from lockkit_redis.scripts import Script
 from lockkit_redis.stated import Stated
+
+if TYPE_CHECKING:
+    from lockkit_redis.renewing import Plan
 
 __all__ = ["Store"]
 
@@ -27,6 +30,7 @@ class Store:
         index: Which names there are.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.
         copies: The replicas that must confirm a grant.
+        plan: What the last batch of renewals sent.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
@@ -35,6 +39,7 @@ class Store:
         self.channel = channel(options.namespace, os.urandom(8).hex())
         self.unsure: dict[str, None] = {}
         self.copies = address.min_replicas
+        self.plan: Plan | None = None
         self._stated: dict[int, Stated] = {}
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")

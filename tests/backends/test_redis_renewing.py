@@ -93,3 +93,27 @@ def test_a_name_that_a_stranger_has_spoiled_does_not_cost_the_others(store):
     with pytest.raises(Unknown, match="somebody else"):
         store.renew([(two, fences[1])], 2.0)
     wire.call(pack("DEL", queue), 2.0)
+
+
+def test_a_server_that_has_forgotten_the_script_learns_it_once_for_all(monkeypatch, store, beats):
+    store.renew(beats, 5.0)
+    store.store.router.wires()[0].call(pack("SCRIPT", "FLUSH"), 2.0)
+    row, sent = Wire.row, []
+
+    def spied(self, packed, budget, count, **options):
+        sent.append(count)
+        return row(self, packed, budget, count, **options)
+
+    monkeypatch.setattr(Wire, "row", spied)
+    assert {each.state for each in store.renew(beats, 5.0)} == {"HELD"}
+    assert sent == [renewing._ROW + 1, renewing._ROW, renewing._ROW + 1, renewing._ROW + 1]
+
+
+def test_another_batch_is_planned_anew(store, beats):
+    store.renew(beats, 5.0)
+    first = store.store.plan
+    store.renew(beats, 5.0)
+    assert store.store.plan is first
+    some = [*beats[:3], (beats[3][0], beats[3][1] + 1)]
+    assert [each.state for each in store.renew(some, 2.0)] == ["HELD", "HELD", "HELD", "LOST"]
+    assert store.store.plan is not first

@@ -78,7 +78,7 @@ end
 -- Tell a claim's owner to ask: its fence, over the owner's channel.
 local function wake(token, claim)
   if claim.wake and claim.wake ~= '' then
-    call(claim.sharded and 'SPUBLISH' or 'PUBLISH', claim.wake, whole(tonumber(call('ZSCORE', q, token))))
+    call('PUBLISH', claim.wake, whole(tonumber(call('ZSCORE', q, token))))
   end
 end
 

@@ -1,7 +1,6 @@
--- ARGV: (token, fence or '') for each claim of the name. Answers: now, then for each what `said` says.
+-- ARGV: (token, fence or '') for each claim of the name. Answers: what `said` says of it; of several, a list of that.
 whatever_memory_is_left()
 settle()
-local answers = { whole(now) }
 
 local function renewed(token, fence)
   local claim = seen and load(token)
@@ -22,6 +21,7 @@ local function renewed(token, fence)
   return said('H', '', note)
 end
 
+local answers = {}
 for at = 1, #ARGV, 2 do answers[#answers + 1] = renewed(ARGV[at], ARGV[at + 1]) end
 if seen then keep() end
-return answers
+return #ARGV == 2 and answers[1] or answers

@@ -34,7 +34,7 @@ _UNCONTENDED, _HANDOFF, _REQUESTS, _POSITION, _HEARTBEAT = 1.25, 2.0, 6.0, 0.2, 
 _CROWDS = (2, 10, 100)
 # fmt: off
 _INSIDE = frozenset({
-    "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "spublish", "time",
+    "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "time",
     "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
 })
 # fmt: on
