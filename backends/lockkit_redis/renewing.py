@@ -20,6 +20,7 @@ from lockkit_redis.store import Store
 __all__ = ["Plan", "extend", "renew"]
 
 _ROW = 500
+_PLANS = 8
 _TIME = pack("TIME")
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 _Run: TypeAlias = tuple[bytes, tuple[int, ...]]
@@ -50,10 +51,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
-    plan = store.plan
-    if plan is None or plan.beats != beats:
-        plan = _plan(store, beats)
-        store.plan = plan if store.router.one else None  # names of a Cluster move
+    plan = _planned(store, beats) if store.router.one else _plan(store, beats)  # names of a Cluster move
     answers: list[Renewal | None] = [None] * len(beats)
     troubles: list[Refused | Unknown] = []
     links = {row.link: None for row in plan.rows}
@@ -72,6 +70,18 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
         unknown = Renewal("UNKNOWN", trouble=str(troubles[0]))
         return [answer or unknown for answer in answers]
     return answers  # type: ignore[return-value]  # no None is left
+
+
+def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
+    """The plan for a batch, made anew only where it differs: what was taken at one time is renewed at one time."""
+    key = (beats[0], len(beats)) if beats else None
+    plan = store.plans.pop(key, None)
+    if plan is None or plan.beats != beats:
+        plan = _plan(store, beats)
+    while len(store.plans) >= _PLANS:
+        store.plans.pop(next(iter(store.plans)), None)
+    store.plans[key] = plan
+    return plan
 
 
 def _plan(store: Store, beats: Sequence[Beat]) -> Plan:

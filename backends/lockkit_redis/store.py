@@ -30,7 +30,7 @@ class Store:
         index: Which names there are.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.
         copies: The replicas that must confirm a grant.
-        plan: What the last batch of renewals sent.
+        plans: What the last few batches of renewals sent.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
@@ -39,7 +39,7 @@ class Store:
         self.channel = channel(options.namespace, os.urandom(8).hex())
         self.unsure: dict[str, None] = {}
         self.copies = address.min_replicas
-        self.plan: Plan | None = None
+        self.plans: dict[object, Plan] = {}
         self._stated: dict[int, Stated] = {}
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")

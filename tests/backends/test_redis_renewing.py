@@ -111,9 +111,14 @@ def test_a_server_that_has_forgotten_the_script_learns_it_once_for_all(monkeypat
 
 def test_another_batch_is_planned_anew(store, beats):
     store.renew(beats, 5.0)
-    first = store.store.plan
-    store.renew(beats, 5.0)
-    assert store.store.plan is first
+    (first,) = [plan for plan in store.store.plans.values() if plan.beats == beats]
     some = [*beats[:3], (beats[3][0], beats[3][1] + 1)]
-    assert [each.state for each in store.renew(some, 2.0)] == ["HELD", "HELD", "HELD", "LOST"]
-    assert store.store.plan is not first
+    for _ in range(2):
+        assert [each.state for each in store.renew(some, 2.0)] == ["HELD", "HELD", "HELD", "LOST"]
+    right = beats[:4]  # begins like it and is as long
+    assert [each.state for each in store.renew(right, 2.0)] == ["HELD"] * 4
+    store.renew(beats, 5.0)
+    assert any(plan is first for plan in store.store.plans.values())
+    for beat in beats[:100]:
+        store.renew([beat], 2.0)
+    assert len(store.store.plans) <= renewing._PLANS
