@@ -65,7 +65,7 @@ class RedisBackend:
                 troubles.append(error)
                 continue
             for found in bad:
-                if options.strict:
+                if options.strict and found.severity == "error":
                     text = f"{wire.where}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 options.warn(f"{wire.where}: {found.message} ({found.hint})")

@@ -49,12 +49,18 @@ def check(wire: Wire, channel: str, budget: float) -> Sequence[Finding]:
 
 
 def known_bad(wire: Wire, budget: float) -> list[Finding]:
-    """What makes the server no place for locks. Nothing where INFO is forbidden: then it is not known."""
+    """What makes the server no place for locks (errors), or not at this moment (warnings).
+
+    Nothing where INFO is forbidden: then it is not known.
+    """
     try:
         info = _info(wire, budget)
     except (Refused, Unknown):
         return []
-    return [found for found in (_role(info), _policy(info)) if found.severity == "error"]
+    found = [each for each in (_role(info), _policy(info)) if each.severity == "error"]
+    if info.get("aof_enabled") == "0" and int(info.get("uptime_in_seconds", _SETTLED)) < _SETTLED:
+        found.append(_persistence(info))
+    return found
 
 
 def _info(wire: Wire, budget: float) -> dict[str, str]:

@@ -51,3 +51,18 @@ def test_strict_takes_a_server_of_which_nothing_bad_is_known():
         assert client.lock("a").acquire().release().outcome == "RELEASED", (
             "INFO is forbidden: unknown, not bad"
         )
+
+
+def test_a_server_that_may_just_have_forgotten_locks_is_warned_of_and_not_refused(caplog):
+    caplog.set_level(logging.WARNING)
+    with RedisServer() as server, lockkit.connect(server.url(), strict=True) as client:
+        client.lock("a").acquire().release()
+    assert "a restart forgets locks (it was started" in caplog.text
+    assert "renewal" in caplog.text
+
+
+def test_a_server_that_keeps_a_log_is_not_warned_of(caplog):
+    caplog.set_level(logging.WARNING)
+    with RedisServer(appendonly="yes") as server, lockkit.connect(server.url()) as client:
+        client.lock("a").acquire().release()
+    assert not caplog.text

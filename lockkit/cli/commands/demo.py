@@ -111,7 +111,7 @@ def _server() -> Iterator[str]:
             f"the demo on Redis needs {error.name}", hint='pip install "lockkit[redis]"'
         ) from None
     try:
-        server = RedisServer()
+        server = RedisServer(appendonly="yes")
     except ServerMissing as error:
         raise ConfigError(str(error).partition(";")[0], hint="Debian: apt-get install redis-server") from None
     with server:
