@@ -20,7 +20,7 @@ from lockkit_redis.store import Store
 __all__ = ["Plan", "extend", "renew"]
 
 _ROW = 500
-_PLANS = 8
+_PLANS, _MANY = 8, 50
 _TIME = pack("TIME")
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 _Run: TypeAlias = tuple[bytes, tuple[int, ...]]
@@ -51,7 +51,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
-    plan = _planned(store, beats) if store.router.one else _plan(store, beats)  # names of a Cluster move
+    plan = _planned(store, beats)
     answers: list[Renewal | None] = [None] * len(beats)
     troubles: list[Refused | Unknown] = []
     links = {row.link: None for row in plan.rows}
@@ -74,13 +74,18 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
 
 def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
     """The plan for a batch, made anew only where it differs: what was taken at one time is renewed at one time."""
-    key = (beats[0], len(beats)) if beats else None
-    plan = store.plans.pop(key, None)
-    if plan is None or plan.beats != beats:
-        plan = _plan(store, beats)
-    while len(store.plans) >= _PLANS:
-        store.plans.pop(next(iter(store.plans)), None)
-    store.plans[key] = plan
+    if (
+        len(beats) < _MANY or not store.router.one
+    ):  # of a few it is made in no time, and names of a Cluster move
+        return _plan(store, beats)
+    key = (beats[0][0].token, len(beats))
+    with store.mutex:
+        plan = store.plans.pop(key, None)
+        if plan is None or plan.beats != beats:
+            plan = _plan(store, beats)
+        while len(store.plans) >= _PLANS:
+            del store.plans[next(iter(store.plans))]
+        store.plans[key] = plan
     return plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from lockkit.spi import Claim, OpenOptions, Terms
@@ -30,7 +31,7 @@ class Store:
         index: Which names there are.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.
         copies: The replicas that must confirm a grant.
-        plans: What the last few batches of renewals sent.
+        plans: What the last few batches of renewals sent, under the mutex.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
@@ -39,7 +40,8 @@ class Store:
         self.channel = channel(options.namespace, os.urandom(8).hex())
         self.unsure: dict[str, None] = {}
         self.copies = address.min_replicas
-        self.plans: dict[object, Plan] = {}
+        self.plans: dict[tuple[str, int], Plan] = {}
+        self.mutex = threading.Lock()
         self._stated: dict[int, Stated] = {}
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")

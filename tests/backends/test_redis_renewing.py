@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from lockkit.errors import OutcomeUnknown
@@ -112,13 +114,37 @@ def test_a_server_that_has_forgotten_the_script_learns_it_once_for_all(monkeypat
 def test_another_batch_is_planned_anew(store, beats):
     store.renew(beats, 5.0)
     (first,) = [plan for plan in store.store.plans.values() if plan.beats == beats]
-    some = [*beats[:3], (beats[3][0], beats[3][1] + 1)]
+    some = [*beats[:99], (beats[99][0], beats[99][1] + 1)]
     for _ in range(2):
-        assert [each.state for each in store.renew(some, 2.0)] == ["HELD", "HELD", "HELD", "LOST"]
-    right = beats[:4]  # begins like it and is as long
-    assert [each.state for each in store.renew(right, 2.0)] == ["HELD"] * 4
+        assert [each.state for each in store.renew(some, 2.0)] == [*["HELD"] * 99, "LOST"]
+    right = beats[:100]  # begins like it and is as long
+    assert [each.state for each in store.renew(right, 2.0)] == ["HELD"] * 100
     store.renew(beats, 5.0)
     assert any(plan is first for plan in store.store.plans.values())
-    for beat in beats[:100]:
-        store.renew([beat], 2.0)
+    for at in range(20):
+        store.renew(beats[at : at + 60], 2.0)
+        store.renew([beats[at]], 2.0)
     assert len(store.store.plans) <= renewing._PLANS
+
+
+def test_claims_with_notes_are_renewed_like_others(store):
+    claims = [Claim(new_token(), Terms(f"noted {at}"), True, {"a": at}) for at in range(60)]
+    beats = [(claim, store.acquire(claim, True, 2.0).fence) for claim in claims]
+    for _ in range(2):
+        assert {each.state for each in store.renew(beats, 2.0)} == {"HELD"}
+
+
+def test_many_threads_renew_at_once(store, beats):
+    wrong = []
+
+    def renew(start):
+        for at in range(start, start + 300, 10):
+            batch = beats[at : at + 60]
+            wrong.extend(each for each in store.renew(batch, 5.0) if each.state != "HELD")
+
+    threads = [threading.Thread(target=renew, args=(start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
