@@ -139,7 +139,7 @@ def _and_index(store: Store, link: Link, name: str, packed: bytes, budget: float
         return answer
     answer, *noted = link.row(packed + index.packed((name,), now), budget, 1 + index.COMMANDS)
     if isinstance(answer, theirs.NoScriptError):
-        answer = link.call(scripts.ACQUIRE.spelled_out(packed), budget)
+        answer = link.call(scripts.ACQUIRE.spelled_out(packed), max(end - time.monotonic(), 0.05))
     elif isinstance(answer, theirs.RedisError):
         raise replied(answer, link.where) from answer
     index.noted((name,), now, noted)
@@ -152,7 +152,8 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     wait = pack("WAIT", store.copies, max(1, int(budget * _COPYING * 1000.0)))
     answers = link.row(packed + wait, budget, 2)
     if isinstance(answers[0], theirs.NoScriptError):
-        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, budget, 2)
+        left = max(end - time.monotonic(), 0.05)
+        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, left, 2)
     answer, copies = answers
     checked((answer,), link.where)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):

@@ -115,7 +115,7 @@ def _rights(wire: Wire, channel: str, budget: float) -> Finding:
         return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
     line = wire.connect(budget)
     try:
-        heard = line.ask(pack("SUBSCRIBE", channel), budget)
+        heard = line.ask(pack("SUBSCRIBE", channel), time.monotonic() + budget)
     except (theirs.RedisError, OSError) as error:
         raise unanswered(error, wire.where) from error
     finally:

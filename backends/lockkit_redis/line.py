@@ -42,14 +42,18 @@ class Line:
 
     Args:
         connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
+
+    Attributes:
+        wire: Whose it is.
     """
 
-    __slots__ = ("_allowed", "_pid", "_reader", "_socket")
+    __slots__ = ("_allowed", "_pid", "_reader", "_socket", "wire")
 
     def __init__(self, connection: Any) -> None:
         self._socket, connection._sock = connection._sock, None  # noqa: SLF001
         self._pid = os.getpid()
         self._allowed = -1.0
+        self.wire: object = None
         self._reader = Reader(
             protocolError=theirs.InvalidResponse,
             replyError=connection._parser.parse_error,  # noqa: SLF001 - which class stands for which code
@@ -57,26 +61,27 @@ class Line:
         )
 
     def __del__(self) -> None:
-        self._socket.close()
+        if hasattr(self, "_socket"):
+            self._socket.close()
 
-    def ask(self, packed: bytes, budget: float) -> Any:
+    # In each of these ``end`` is when ``time.monotonic()`` is too late.
+
+    def ask(self, packed: bytes, end: float) -> Any:
         """Send one command and return its answer.
 
         Raises:
-            OSError, redis.exceptions.RedisError: There is no answer, or none within the budget (TimeoutError).
+            OSError, redis.exceptions.RedisError: There is no answer, or none in time (TimeoutError).
         """
-        end = time.monotonic() + budget
-        self.send(packed, budget)
+        self.send(packed, end)
         return self.hear(end)
 
-    def row(self, packed: bytes, budget: float, count: int) -> list[Any]:
+    def row(self, packed: bytes, end: float, count: int) -> list[Any]:
         """Send ``count`` commands and return their answers.
 
         Raises:
-            OSError, redis.exceptions.RedisError: Not all answers come within the budget (TimeoutError).
+            OSError, redis.exceptions.RedisError: Not all answers come in time (TimeoutError).
         """
-        end = time.monotonic() + budget
-        self.send(packed, budget)
+        self.send(packed, end)
         gets = self._reader.gets
         answers: list[Any] = []
         while len(answers) < count:
@@ -84,25 +89,25 @@ class Line:
             answers.append(self.hear(end) if answer is _MORE else answer)
         return answers
 
-    def send(self, packed: bytes, budget: float) -> None:
+    def send(self, packed: bytes, end: float) -> None:
         """Send commands whose answers are to be heard.
 
         Raises:
-            OSError: They could not be sent within the budget.
+            OSError: They could not be sent in time.
         """
-        self._allow(budget)
+        self._until(end)
         self._socket.sendall(packed)
 
     def hear(self, end: float) -> Any:
-        """The next answer, if it comes before ``time.monotonic()`` is at ``end``.
+        """The next answer.
 
         Raises:
-            OSError, redis.exceptions.RedisError: It does not (TimeoutError), or never will.
+            OSError, redis.exceptions.RedisError: It does not come in time (TimeoutError), or never will.
         """
         reader = self._reader
         answer = reader.gets()
         while answer is _MORE:
-            self._allow(end - time.monotonic())
+            self._until(end)
             block = self._socket.recv(_BLOCK)
             if not block:
                 raise theirs.ConnectionError("the server has closed the connection")
@@ -110,9 +115,12 @@ class Line:
             answer = reader.gets()
         return answer
 
-    def _allow(self, seconds: float) -> None:
-        if abs(seconds - self._allowed) > _SLACK:
-            self._allowed = max(seconds, _LEAST)
+    def _until(self, end: float) -> None:
+        left = end - time.monotonic()
+        if left <= 0.0:
+            raise TimeoutError("timed out")
+        if abs(left - self._allowed) > _SLACK:
+            self._allowed = max(left, _LEAST)
             self._socket.settimeout(self._allowed)
 
     def quiet(self) -> bool:

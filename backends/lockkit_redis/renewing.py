@@ -41,6 +41,8 @@ class Plan(NamedTuple):
     beats: Sequence[Beat]
     names: Sequence[str]
     rows: Sequence[Row]
+    troubles: Sequence[Refused | Unknown]
+    """Why some of the names can be sent nowhere."""
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
@@ -53,7 +55,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
     end = time.monotonic() + budget
     plan = _planned(store, beats)
     answers: list[Renewal | None] = [None] * len(beats)
-    troubles: list[Refused | Unknown] = []
+    troubles = list(plan.troubles)
     links = {row.link: None for row in plan.rows}
     for left, link in zip(range(len(links), 0, -1), links, strict=True):
         until = time.monotonic() + (end - time.monotonic()) / left
@@ -94,10 +96,15 @@ def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
     for at, (claim, _) in enumerate(beats):
         names[claim.terms.name] = (*names.get(claim.terms.name, ()), at)
     runs: dict[Link, list[_Run]] = {}
+    troubles: list[Refused | Unknown] = []
     for places in names.values():
         stated = store.known(beats[places[0]][0].terms)
-        packed = _packed(stated, [beats[at] for at in places])
-        runs.setdefault(store.router.at(stated.keys.queue), []).append((packed, places))
+        try:
+            link = store.router.at(stated.keys.queue)
+        except Refused as trouble:
+            troubles.append(trouble)
+            continue
+        runs.setdefault(link, []).append((_packed(stated, [beats[at] for at in places]), places))
     return Plan(
         beats,
         list(names),
@@ -110,6 +117,7 @@ def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
             for link, some in runs.items()
             for start in range(0, len(some), _ROW)
         ],
+        troubles,
     )
 
 

@@ -66,6 +66,9 @@ class Router(Protocol):
     def connect(self, budget: float) -> Line:
         """A connection to any server: what is published at one is heard at all."""
 
+    def serves(self, line: Line) -> bool:
+        """Whether the server of a connection is still one of them."""
+
     def close(self) -> None: ...
 
 
@@ -79,6 +82,10 @@ class Single:
         self._wire = Wire(address, name, clock)
         self.connect = self._wire.connect
         self.close = self._wire.close
+
+    def serves(self, line: Line) -> bool:  # noqa: ARG002 - there is but one
+        """See :class:`Router`."""
+        return True
 
     def at(self, key: str) -> Link:  # noqa: ARG002 - all keys are there
         """See :class:`Router`."""
@@ -148,6 +155,10 @@ class Cluster:
                 trouble = refusal
         raise trouble or Refused(BackendUnavailable(f"{self.where}: no node can be reached"))
 
+    def serves(self, line: Line) -> bool:
+        """See :class:`Router`."""
+        return line.wire in self.wires()
+
     def close(self) -> None:
         """See :class:`Router`."""
         for wire in list(self._wires.values()):
@@ -156,9 +167,9 @@ class Cluster:
     def _trouble(self, place: tuple[str, int], error: BaseException) -> None:
         """What the wire to a node met: the map may be out of date."""
         if isinstance(error, theirs.MovedError):
-            self._owners[error.slot_id] = self._wire((error.host, error.port))
+            self._owners[error.slot_id] = self._wire((error.host or place[0], error.port))
             self._stale = True
-        elif isinstance(error, (OSError, theirs.ConnectionError, theirs.TimeoutError, theirs.ReadOnlyError)):
+        elif isinstance(error, _AWAY):
             self._troubled[place] = time.monotonic()
             self._stale = True
 
@@ -177,28 +188,39 @@ class Cluster:
             if self._reading or time.monotonic() - self._read_at < _SOONEST:
                 return
             self._reading = True
-        threading.Thread(target=self._reread, name="lockkit-redis-map", daemon=True).start()
+        try:
+            threading.Thread(target=self._reread, name="lockkit-redis-map", daemon=True).start()
+        except RuntimeError:  # there can be no more threads
+            self._reread()
 
     def _reread(self) -> None:
+        self._stale = False
         try:
-            self._stale = False
             self._read()
         except (Refused, Unknown):
             self._stale = True
+        except BaseException:
+            self._stale = True
+            raise
         finally:
             self._read_at = time.monotonic()
             self._reading = False
 
     def _read(self) -> None:
-        """Read the map from the first node that answers; those that were in trouble last are asked last.
+        """Read the map from the first node that has all of it, or else from the one that has most.
+
+        Those that were in trouble last are asked last: a node that was cut off, or taken out, still answers, with what it
+        last knew or nothing.
 
         Raises:
-            Refused, Unknown: None answers.
+            Refused, Unknown: None answers, or none knows of any slot.
         """
         places = list(dict.fromkeys((*self._wires, *self._address.hosts)))
         places.sort(key=lambda place: self._troubled.get(place, 0.0))
         end = time.monotonic() + _PATIENCE
         trouble: Refused | Unknown | None = None
+        best: list[Wire | None] = []
+        most = 0
         for left, place in zip(range(len(places), 0, -1), places, strict=True):
             share = max((end - time.monotonic()) / left, _LEAST)
             try:
@@ -210,9 +232,33 @@ class Cluster:
             for first, last, primary, *_ in ranges:
                 host = (primary[0] or b"").decode() or place[0]
                 owners[first : last + 1] = [self._wire((host, primary[1]))] * (last + 1 - first)
-            self._owners = owners
-            return
-        raise trouble or Refused(BackendUnavailable(f"{self.where}: no node answers"))
+            known = _SLOTS - owners.count(None)
+            if known > most:
+                best, most = owners, known
+            if known == _SLOTS:
+                break
+        if not best:
+            text = f"{self.where}: no node that answers has any slots"
+            raise trouble or Refused(BackendUnavailable(text, hint="see CLUSTER INFO and CLUSTER SLOTS"))
+        self._owners = best
+        self._forget({place for place, wire in self._wires.items() if wire in set(best)})
+
+    def _forget(self, needed: set[tuple[str, int]]) -> None:
+        """Close what leads to nodes that have no slots any more, but for those that the URL names."""
+        with self._mutex:
+            for place in [*self._wires]:
+                if place not in needed and place not in self._address.hosts:
+                    self._wires.pop(place).close()
+                    self._troubled.pop(place, None)
 
 
 _MAP = pack("CLUSTER", "SLOTS")
+_AWAY = (
+    OSError,
+    theirs.ConnectionError,
+    theirs.TimeoutError,
+    theirs.ReadOnlyError,
+    theirs.ClusterDownError,
+    theirs.MasterDownError,
+)
+"""What says that a node is not what the map says it is."""

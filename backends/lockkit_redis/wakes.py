@@ -136,7 +136,7 @@ class Wakes:
         line = self._line = self._router.connect(_PATIENCE)
         if self._closed:  # whoever closed us may have looked before there was a connection
             return
-        line.send(pack("SUBSCRIBE", self._channel), _PATIENCE)
+        line.send(pack("SUBSCRIBE", self._channel), time.monotonic() + _PATIENCE)
         silent = 0
         while not self._closed:
             try:
@@ -145,7 +145,9 @@ class Wakes:
                 silent += 1
                 if silent > 1:  # it did not even answer the last PING: a link that is half open
                     raise
-                line.send(pack("PING"), _PATIENCE)
+                if not self._router.serves(line):
+                    return  # its node is not of the Cluster any more: nothing is published there
+                line.send(pack("PING"), time.monotonic() + _PATIENCE)
                 continue
             silent = 0
             if isinstance(message, theirs.RedisError):

@@ -7,11 +7,11 @@ later caller reads an answer that is not its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,6 +29,8 @@ __all__ = ["Wire"]
 
 _IDLE = 1.0
 """Seconds after which a free connection is looked at before it is used: the server may have closed it."""
+_UNUSED = 30.0
+"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
 _LEAST = 0.005
 _STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
 """Answers after which a connection has to introduce itself again; among redis-py's connection errors."""
@@ -69,9 +71,10 @@ class Wire:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
             redis.exceptions.NoScriptError: The server does not know the script (any more).
         """
+        end = time.monotonic() + budget
         line = self._take(budget)
         try:
-            answer = line.ask(packed, budget)
+            answer = line.ask(packed, end)
         except BaseException as error:
             raise self._ended(line, error) from error
         if isinstance(answer, theirs.RedisError):
@@ -88,9 +91,10 @@ class Wire:
         Raises:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
         """
+        end = time.monotonic() + budget
         line = self._take(budget)
         try:
-            answers = line.row(packed, budget, count)
+            answers = line.row(packed, end, count)
         except BaseException as error:
             raise self._ended(line, error) from error
         self._settle(line, answers, whole=whole)
@@ -119,9 +123,13 @@ class Wire:
             line.close()
 
     def _keep(self, line: Line) -> None:
-        self._free.append((line, time.monotonic()))
+        now = time.monotonic()
+        self._free.append((line, now))
         if self._closed:
             self._empty()
+        elif now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
+            with contextlib.suppress(IndexError):
+                self._free.pop(0)[0].close()
 
     def connect(self, budget: float) -> Line:
         """A new connection, logged in.
@@ -136,6 +144,7 @@ class Wire:
         try:
             place = self._place(budget)
             line = self._connected(place, max(end - time.monotonic(), _LEAST))
+            line.wire = self
             self._log_in(line, end)
         except BaseException as error:
             if line is not None:
@@ -156,7 +165,7 @@ class Wire:
         if address.db:
             login.append(("SELECT", str(address.db)))
         row = [*(pack(*words) for words in login), _TIME, *([_ROLE] if address.service is not None else [])]
-        line.send(b"".join(row), max(end - time.monotonic(), _LEAST))
+        line.send(b"".join(row), end)
         answers = []
         for _ in row:
             answers.append(line.hear(end))
@@ -234,7 +243,7 @@ class Wire:
             line: Line | None = None
             try:
                 line = self._connected({"host": host, "port": port}, share)
-                line.send(b"".join(row), share)
+                line.send(b"".join(row), until)
                 found = [line.hear(until) for _ in row][-1]
             except (theirs.RedisError, OSError) as error:
                 problems.append(f"{host}:{port}: {str(error).partition(chr(10))[0]}")
@@ -296,27 +305,40 @@ def _in_time(make: Callable[[], Line], budget: float) -> Line:
     Raises:
         TimeoutError: It takes longer; should it be made yet, it is closed.
     """
-    made: Future[Line] = Future()
+    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
+    done.acquire()
+    made: list[Line | BaseException] = []
+    waiting = [True]
 
     def run() -> None:
         try:
-            made.set_result(make())
+            made.append(make())
         except BaseException as error:
-            made.set_exception(error)
+            made.append(error)
+        done.release()
+        if not waiting:
+            _close(made)
 
-    threading.Thread(target=run, name="lockkit-redis-connect", daemon=True).start()
     try:
-        return made.result(budget)
-    except BaseException as error:
-        made.add_done_callback(_close)
-        if isinstance(error, TimeoutError) and not made.done():
-            raise TimeoutError(f"no connection within {budget:.1f} s") from None
+        threading.Thread(target=run, name="lockkit-redis-connect", daemon=True).start()
+    except RuntimeError:  # there can be no more threads
+        return make()
+    try:
+        if not done.acquire(timeout=budget):
+            raise TimeoutError(f"no connection within {budget:.1f} s")
+    except BaseException:
+        waiting.clear()
+        _close(made)
         raise
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    return made[0]
 
 
-def _close(made: Future[Line]) -> None:
-    if made.exception() is None:
-        made.result().close()
+def _close(made: Sequence[Line | BaseException]) -> None:
+    for each in made:
+        if isinstance(each, Line):
+            each.close()
 
 
 _TIME, _ROLE = pack("TIME"), pack("ROLE")

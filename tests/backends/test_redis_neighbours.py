@@ -21,6 +21,7 @@ from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
+from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
 
 # -- a Cluster of which a node is away
@@ -240,7 +241,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     thread.start()
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        line.ask(b"PING\r\n", 0.3)
+        line.ask(b"PING\r\n", time.monotonic() + 0.3)
     assert time.monotonic() - began < 2.0
     over.set()
     thread.join()
@@ -256,3 +257,117 @@ def test_wires_reckon_the_clock_of_their_own_server():
     one.heard(1_000_000)
     assert abs(one.reckoned(SYSTEM.now()) - 1_000_000) < 10_000
     assert abs(two.reckoned(SYSTEM.now()) - SYSTEM.wall() * 1000) < 10_000
+
+
+def test_connecting_and_asking_share_one_budget(server, monkeypatch):
+    store = open_store(server.url(), OpenOptions())
+    wire = store.store.router.wires()[0]
+    monkeypatch.setattr(wire, "_take", lambda budget: time.sleep(0.3) or wire.connect(2.0))
+    with pytest.raises(Unknown, match="timed out"):
+        wire.call(pack("PING"), 0.2)
+    monkeypatch.undo()
+    assert wire.call(pack("PING"), 2.0) == b"PONG"
+    store.close()
+
+
+def test_connections_that_a_crowd_needed_are_closed_when_they_are_not_used_any_more(server, monkeypatch):
+    store = open_store(server.url(), OpenOptions())
+    wire = store.store.router.wires()[0]
+    lines = [wire.connect(2.0) for _ in range(5)]
+    now = time.monotonic()
+    wire._empty()
+    wire._free[:] = [(line, now - 60.0) for line in lines]
+    for _ in range(6):
+        wire.call(pack("PING"), 2.0)
+    assert len(wire._free) == 1
+    store.close()
+
+
+def test_a_name_that_cannot_be_resolved_is_told_and_an_interrupt_is_an_interrupt(monkeypatch, server):
+    with pytest.raises(Refused, match="cannot reach"):
+        open_store("redis://no.such.host.invalid", OpenOptions())
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lockkit_redis.wire.redis.Connection.connect", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_store(f"redis://localhost:{server.port}", OpenOptions())
+
+
+# -- what a map of slots may say
+
+
+def mapped(cluster, monkeypatch, **maps):
+    """A Cluster of which some nodes answer CLUSTER SLOTS with something else."""
+    call = Wire.call
+
+    def spied(self, packed, budget):
+        answer = call(self, packed, budget)
+        if b"SLOTS" in packed:
+            answer = maps.get(f"p{self._address.hosts[0][1]}", answer)
+        return answer
+
+    monkeypatch.setattr(Wire, "call", spied)
+
+
+def test_a_node_that_was_taken_out_and_still_answers_is_not_believed(cluster, monkeypatch):
+    with lockkit.connect(cluster.url()) as client:
+        lease = client.lock("a").acquire()
+        router = client.driver().backend.store.router
+        mapped(cluster, monkeypatch, **{f"p{cluster.nodes[0].port}": []})
+        router._stale = True
+        router._read()
+        assert None not in router._owners
+        assert lease.confirm() is None
+        lease.release()
+
+
+def test_a_cluster_of_which_no_node_has_slots_is_told(cluster, monkeypatch):
+    mapped(cluster, monkeypatch, **{f"p{node.port}": [] for node in cluster.nodes})
+    with pytest.raises(Refused, match="no node that answers has any slots"):
+        open_store(cluster.url(), OpenOptions())
+
+
+def test_a_slot_that_nobody_has_costs_its_own_names_only(cluster, places):
+    (there, *_), (elsewhere, *_) = places
+    store = open_store(cluster.url(), OpenOptions())
+    beats = [(each, store.acquire(each, True, 2.0).fence) for each in (claim(there), claim(elsewhere))]
+    owners, slot = (
+        store.store.router._owners,
+        cluster.nodes[0].cli("CLUSTER", "KEYSLOT", Keys.of("default", there).queue),
+    )
+    kept, owners[slot] = owners[slot], None
+    states = [each.state for each in store.renew(beats, 2.0)]
+    assert states == ["UNKNOWN", "HELD"]
+    owners[slot] = kept
+    for each, _ in beats:
+        store.release(each, 2.0)
+    store.close()
+
+
+def test_when_no_more_threads_can_be_started_the_map_is_read_all_the_same(cluster, monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    store = open_store(cluster.url(), OpenOptions())
+    router = store.store.router
+    router._owners = [None] * 16384
+    router._stale, router._read_at = True, 0.0
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert router.at(Keys.of("default", "a").queue)
+    assert not router._reading
+    monkeypatch.undo()
+    store.close()
+
+
+def test_a_node_that_says_that_the_cluster_is_down_makes_others_be_asked(cluster):
+    import redis.exceptions as theirs
+
+    store = open_store(cluster.url(), OpenOptions())
+    router = store.store.router
+    place = (cluster.nodes[0].host, cluster.nodes[0].port)
+    router._trouble(place, theirs.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"))
+    assert router._stale
+    assert place in router._troubled
+    store.close()
