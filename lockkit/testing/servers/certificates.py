@@ -36,6 +36,7 @@ class Certificates:
         ca: What clients must trust, and what signs the others. All are paths of PEM files.
         server: With ``server_key``.
         client: With ``client_key``; its common name is ``lockkit-client``.
+        nameless: With ``nameless_key``; a client's, without a name. The gateway of an etcd with users takes no other.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,12 +48,13 @@ class Certificates:
         self._openssl = find_program("openssl")
         self._folder = folder
         (folder / "openssl.cnf").write_text(_EXTENSIONS)
-        self.ca, self.ca_key = self._make("ca", "lockkit-test-ca")
-        self.server, self.server_key = self._make("server", "localhost")
-        self.client, self.client_key = self._make("client", "lockkit-client")
+        self.ca, self.ca_key = self._make("ca", "/CN=lockkit-test-ca")
+        self.server, self.server_key = self._make("server", "/CN=localhost")
+        self.client, self.client_key = self._make("client", "/CN=lockkit-client")
+        self.nameless, self.nameless_key = self._make("client", "/", file="nameless")
 
-    def _make(self, kind: str, name: str) -> tuple[Path, Path]:
-        certificate, key = self._folder / f"{kind}.crt", self._folder / f"{kind}.key"
+    def _make(self, kind: str, subject: str, file: str = "") -> tuple[Path, Path]:
+        certificate, key = (self._folder / f"{file or kind}.{ending}" for ending in ("crt", "key"))
         signed = [] if kind == "ca" else ["-CA", str(self.ca), "-CAkey", str(self.ca_key)]
         subprocess.run(
             [
@@ -66,7 +68,7 @@ class Certificates:
                     kind,
                 ),
                 *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"),
-                *("-subj", f"/CN={name}", "-keyout", str(key), "-out", str(certificate), *signed),
+                *("-subj", subject, "-keyout", str(key), "-out", str(certificate), *signed),
             ],
             check=True,
             capture_output=True,

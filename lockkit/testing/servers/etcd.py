@@ -1,0 +1,398 @@
+"""A private etcd server."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
+from lockkit.testing.servers.processes import (
+    PATIENCE,
+    ServerFailed,
+    ServerProcess,
+    find_program,
+    free_port,
+    scratch_folder,
+    until,
+)
+
+__all__ = ["EtcdServer", "Place"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a member is: its name and its two loopback ports."""
+
+    name: str
+    port: int
+    peer_port: int
+
+    @classmethod
+    def free(cls, name: str) -> Place:
+        """One where nobody listens at this moment."""
+        return cls(name, free_port(), free_port())
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://127.0.0.1:{self.peer_port}"
+
+
+class EtcdServer:
+    """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
+
+    Starts when made; a context manager that stops it and removes its folder::
+
+        with EtcdServer(quota_backend_bytes=1 << 20, users=[EtcdUser("guest", "secret", {"app/": "READ"})]) as server:
+            server.call("kv/put", {"key": b"app/key", "value": b"value"})
+            connect(server.url(user="guest", password="secret"))
+
+    Attributes:
+        host: 127.0.0.1.
+        place: Its name and ports, which stay the same through every restart.
+        certificates: With ``tls``, what clients need; None without.
+        paused: Whether it stands still.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        *,
+        program: str = "etcd",
+        tls: bool = False,
+        client_certificates: bool = False,
+        users: Sequence[EtcdUser] = (),
+        place: Place | None = None,
+        among: Sequence[Place] = (),
+        **lines: str | int | float,
+    ) -> None:
+        """Start one.
+
+        Args:
+            program: What to run.
+            tls: Clients must speak TLS.
+            client_certificates: With ``tls``: and must show a certificate of its authority.
+            users: Demand a login, and know these and :data:`ROOT`.
+            place: Where it is, as one member of a cluster. Whoever starts that waits until it is ready.
+            among: The places of all members.
+            lines: Further flags, ``-`` written as ``_``: ``quota_backend_bytes=1 << 20``.
+
+        Raises:
+            ServerMissing: A program is not installed.
+            ServerFailed: It did not start.
+        """
+        self.program = find_program(program)
+        self.folder = scratch_folder("etcd")
+        self.users = users
+        self.paused = False
+        self._data = self.folder / "data"
+        self._process = ServerProcess(self.folder)
+        self._client_certificates = client_certificates
+        self._among = among
+        self._lines = lines
+        try:
+            self.certificates = Certificates(self.folder) if tls else None
+            self._context = self._trust()
+            if place is None:
+                self._start_somewhere()
+            else:
+                self.place = place
+                self._launch()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> EtcdServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- where it is
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
+    @property
+    def log(self) -> str:
+        """The end of what it has logged."""
+        return self._process.last_words()
+
+    @property
+    def port(self) -> int:
+        return self.place.port
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def url(self, user: str | None = None, password: str | None = None) -> str:
+        """Its URL; ``etcds:`` with TLS, the files of which the client is told otherwise."""
+        scheme = "etcds" if self.certificates else "etcd"
+        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
+        return f"{scheme}://{login}{self.address}"
+
+    # -- what happens to it
+
+    def stop(self) -> None:
+        """Shut it down (SIGTERM), or kill it if it does not. The folder stays."""
+        self.resume()
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Let it crash."""
+        self.paused = False
+        self._process.kill()
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it again where it was, with its data.
+
+        Args:
+            wait: Until it is ready, which a member of a cluster without a majority never is.
+
+        Raises:
+            ServerFailed: It did not start; somebody may have taken a port.
+        """
+        self._launch()
+        if wait:
+            self.until_ready()
+
+    def restart(self, *, lose_data: bool) -> None:
+        """Start it again on the same port, with its data or empty (but for its users). For a server on its own."""
+        if lose_data:
+            self.kill()
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._begin()
+        else:
+            self.stop()
+            self.start()
+
+    def pause(self) -> None:
+        """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
+        self._process.signal(signal.SIGSTOP)
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.signal(signal.SIGCONT)
+        self.paused = False
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self._process.remove()
+
+    # -- what it knows
+
+    def call(
+        self,
+        path: str,
+        document: Mapping[str, Any] | None = None,
+        *,
+        login: tuple[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> Any:
+        """Ask its JSON gateway, not by way of the store under test, and return the answer as it came.
+
+        Args:
+            path: What follows ``/v3/``, such as ``kv/range``.
+            document: The request; bytes in it are sent in base64.
+            login: Name and password, on a server with users; of :data:`ROOT` if not said.
+            timeout: Seconds.
+
+        Raises:
+            EtcdRefused: It answered with an error.
+            OSError: It did not answer in time, or at all.
+        """
+        return self._gateway.ask(
+            path, document, login=(login or ROOT) if self.users else None, timeout=timeout
+        )
+
+    def status(self) -> Any:
+        """Its own view: who leads, at which revision and raft index, which alarms as ``errors``."""
+        # Without a login, because that needs a majority.
+        return self._gateway.ask("maintenance/status", timeout=1.0)
+
+    @property
+    def revision(self) -> int:
+        """Of the last write, by a linearizable read."""
+        answer = self.call("kv/range", {"key": b"\0", "count_only": True})
+        return int(answer["header"]["revision"])
+
+    def compact(self, revision: int | None = None) -> int:
+        """Make it forget what was before a revision, by default before the last one. Returns that revision."""
+        at = self.revision if revision is None else revision
+        self.call("kv/compaction", {"revision": at, "physical": True})
+        return at
+
+    def alarms(self) -> list[str]:
+        """The alarms that are raised, such as ``NOSPACE``."""
+        answer = self.call("maintenance/alarm", {"action": "GET"})
+        return [each["alarm"] for each in answer.get("alarms", [])]
+
+    def disarm(self) -> None:
+        """Take every alarm back; one that still has its cause comes back with the next write."""
+        # One call for all of them, as memberID 0 once was, does nothing.
+        for each in self.call("maintenance/alarm", {"action": "GET"}).get("alarms", []):
+            self.call("maintenance/alarm", {**each, "action": "DEACTIVATE"})
+
+    def ctl(self, *words: str) -> str:
+        """Run ``etcdctl`` with these words, as :data:`ROOT` where there are users, and return what it printed.
+
+        Raises:
+            ServerMissing: It is not installed.
+            ServerFailed: It says so.
+        """
+        command = [find_program("etcdctl"), f"--endpoints={self.address}", *words]
+        if self.certificates:
+            command.append(f"--cacert={self.certificates.ca}")
+            if self._client_certificates:
+                command += [f"--cert={self.certificates.nameless}", f"--key={self.certificates.nameless_key}"]
+        if self.users:
+            command.append(f"--user={':'.join(ROOT)}")
+        environ = {**os.environ, **_unsaid("ETCDCTL_"), "ETCDCTL_API": "3"}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServerFailed(f"etcdctl {' '.join(words)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def until_ready(self, seconds: float = PATIENCE) -> None:
+        """Wait until it answers a read that needs a majority.
+
+        Raises:
+            ServerFailed: It has ended, or is not ready in time.
+        """
+        try:
+            until(lambda: not self.alive or self.ready(), f"{self.place.name} is ready", seconds)
+        except ServerFailed as error:
+            raise ServerFailed(f"{error}:\n{self.log}") from None
+        self._check_alive()
+
+    def until_serves_peers(self) -> None:
+        """Wait until another new member may start.
+
+        That one asks all others whether it is new, and waits a second for each that listens but does not answer yet.
+
+        Raises:
+            ServerFailed: It has ended, or takes too long.
+        """
+        until(lambda: not self.alive or self._serves_peers(), f"{self.place.name} answers its peers")
+        self._check_alive()
+
+    def ready(self) -> bool:
+        """Whether it answers a read that needs a majority."""
+        try:
+            self._gateway.ask("kv/range", {"key": b"\0"}, timeout=1.0)
+        except EtcdRefused as refused:
+            return refused.code in (3, 7, 16)  # without a login; it would not know that without having read
+        except OSError:
+            return False
+        return True
+
+    def demand_logins(self) -> None:
+        """Make its users known, if there are any, and let nobody else in. Done already, but for a cluster."""
+        if self.users:
+            self._gateway.demand_logins(self.users)
+
+    # -- how it starts
+
+    def _start_somewhere(self) -> None:
+        for _ in range(10):
+            self.place = Place.free("single")
+            try:
+                self._begin()
+                return
+            except ServerFailed:
+                if "address already in use" not in self.log:
+                    raise
+                self._process.log.unlink()
+        raise ServerFailed("no free port in ten attempts")
+
+    def _begin(self) -> None:
+        self._launch()
+        try:
+            self.until_ready()
+            self.demand_logins()
+        except ServerFailed:
+            self._process.kill()
+            raise
+
+    def _launch(self) -> None:
+        self._process.start([self.program, *self._flags()], _unsaid("ETCD_"))
+
+    def _flags(self) -> list[str]:
+        scheme = "https" if self.certificates else "http"
+        client = f"{scheme}://{self.address}"
+        flags: dict[str, object] = {
+            "name": self.place.name,
+            "data-dir": self._data,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": self.place.peer_url,
+            "initial-advertise-peer-urls": self.place.peer_url,
+            "initial-cluster": ",".join(
+                f"{each.name}={each.peer_url}" for each in self._among or [self.place]
+            ),
+            # Milliseconds. Alone it has none to be too slow for; in a cluster half a second is what a busy machine
+            # may take without a change of leaders. Either way the shortest lease stays at one second.
+            "heartbeat-interval": 50 if self._among else 10,
+            "election-timeout": 500 if self._among else 100,
+            "unsafe-no-fsync": "true",
+            "bcrypt-cost": 4,
+            "log-level": "warn",
+        }
+        if self.certificates:
+            flags |= {"cert-file": self.certificates.server, "key-file": self.certificates.server_key}
+            if self._client_certificates:
+                flags |= {"client-cert-auth": "true", "trusted-ca-file": self.certificates.ca}
+        flags |= {key.replace("_", "-"): value for key, value in self._lines.items()}
+        return [f"--{key}={value}" for key, value in flags.items()]
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            self._process.kill()
+            raise ServerFailed(f"{self.program} did not start:\n{self.log}")
+
+    def _serves_peers(self) -> bool:
+        connection = http.client.HTTPConnection(self.host, self.place.peer_port, timeout=1.0)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/members")
+                connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                return False
+        return True
+
+    @property
+    def _gateway(self) -> Gateway:
+        return Gateway(self.host, self.port, self._context)
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if self.certificates is None:
+            return None
+        context = ssl.create_default_context(cafile=self.certificates.ca)
+        if self._client_certificates:
+            context.load_cert_chain(self.certificates.nameless, self.certificates.nameless_key)
+        return context
+
+
+def _unsaid(prefix: str) -> dict[str, str]:
+    """Empty variables instead of those that would configure the program behind a test's back."""
+    return {name: "" for name in os.environ if name.startswith(prefix)}

@@ -1,0 +1,154 @@
+"""A cluster of etcd servers."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Any
+
+from lockkit.testing.servers.etcd import EtcdServer, Place
+from lockkit.testing.servers.etcd_gateway import EtcdRefused
+from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
+
+__all__ = ["EtcdCluster"]
+
+
+class EtcdCluster:
+    """Three members, or another odd number, on loopback ports.
+
+    Attributes:
+        members: In the order of their names. One that was killed is started again by its own ``start()``.
+    """
+
+    members: list[EtcdServer]
+
+    def __init__(self, *, size: int = 3, **options: Any) -> None:
+        """Start it, and wait until every member answers and all agree on a leader.
+
+        Args:
+            size: How many members.
+            options: Of every member, see :class:`~lockkit.testing.servers.etcd.EtcdServer`.
+
+        Raises:
+            ServerMissing: A program is not installed.
+            ServerFailed: They did not start, or did not agree.
+        """
+        self._servers = contextlib.ExitStack()
+        self.members = []
+        try:
+            self._start_somewhere(size, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> EtcdCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them and remove their folders."""
+        self._servers.close()
+
+    @property
+    def running(self) -> list[EtcdServer]:
+        """The members that are neither dead nor paused."""
+        return [each for each in self.members if each.alive and not each.paused]
+
+    def url(self, user: str | None = None, password: str | None = None) -> str:
+        """``etcd://host:port,host:port,host:port``; ``etcds:`` with TLS."""
+        first, *others = self.members
+        return ",".join([first.url(user, password), *(each.address for each in others)])
+
+    # -- who leads
+
+    def leader(self) -> EtcdServer:
+        """The leader, in the latest view that a running member has.
+
+        Raises:
+            ServerFailed: There is none at the moment.
+        """
+        if found := self._latest(self._views()):
+            return found
+        raise ServerFailed("the cluster has no leader")
+
+    def followers(self) -> list[EtcdServer]:
+        """The running members but the leader."""
+        leader = self.leader()
+        return [each for each in self.running if each is not leader]
+
+    def kill_leader(self) -> EtcdServer:
+        """Kill the leader, and wait until the others are healthy with another one. Returns the new leader."""
+        self.leader().kill()
+        return self.until_healthy()
+
+    def until_healthy(self, seconds: float = PATIENCE) -> EtcdServer:
+        """Wait until every running member answers a read that needs a majority, and all see the same leader.
+
+        Returns:
+            The leader.
+
+        Raises:
+            ServerFailed: One of them has ended, or they do not agree in time.
+        """
+        for each in self.running:
+            each.until_ready(seconds)
+        leader = None
+
+        def agreed() -> bool:
+            nonlocal leader
+            leader = self._agreed()
+            return leader is not None
+
+        until(agreed, "all members agree on a leader", seconds)
+        assert leader is not None
+        return leader
+
+    # -- how it starts
+
+    def _start_somewhere(self, size: int, options: dict[str, Any]) -> None:
+        for _ in range(10):
+            try:
+                self._begin([Place.free(f"member{at + 1}") for at in range(size)], options)
+                return
+            except ServerFailed:
+                if not any("address already in use" in each.log for each in self.members):
+                    raise
+                self.close()
+        raise ServerFailed("no free ports in ten attempts")
+
+    def _begin(self, places: list[Place], options: dict[str, Any]) -> None:
+        self.members = []
+        for place in places:
+            member = EtcdServer(place=place, among=places, **options)
+            self.members.append(self._servers.enter_context(member))
+            member.until_serves_peers()
+        for member in self.members:
+            member.until_ready()
+        self.until_healthy()
+        self.members[0].demand_logins()
+
+    def _agreed(self) -> EtcdServer | None:
+        views = self._views()
+        seen = {(view["raftTerm"], view.get("leader")) for _, view in views}
+        return self._latest(views) if len(views) == len(self.running) and len(seen) == 1 else None
+
+    @staticmethod
+    def _latest(views: list[tuple[EtcdServer, Any]]) -> EtcdServer | None:
+        if not views:
+            return None
+        _, latest = max(views, key=lambda view: int(view[1]["raftTerm"]))
+        # Without a leader the field is left out.
+        return next(
+            (each for each, view in views if view["header"]["member_id"] == latest.get("leader")), None
+        )
+
+    def _views(self) -> list[tuple[EtcdServer, Any]]:
+        views = []
+        for each in self.running:
+            with contextlib.suppress(EtcdRefused, OSError):
+                views.append((each, each.status()))
+        return views
