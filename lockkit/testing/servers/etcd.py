@@ -187,7 +187,7 @@ class EtcdServer:
 
     def pause(self) -> None:
         """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
-        self._process.signal(signal.SIGSTOP)
+        self._process.pause()
         self.paused = True
 
     def resume(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import shutil
@@ -141,6 +142,17 @@ class ServerProcess:
         """Send it a signal."""
         if self._running is not None:
             self._running.send_signal(number)
+
+    def pause(self) -> None:
+        """Let it stand still (SIGSTOP). Returns when the last of its threads does."""
+        if self._running is None:
+            return
+        self._running.send_signal(signal.SIGSTOP)
+        # The signal is under way for a moment, enough for an answer. WNOWAIT leaves what became of it to others.
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # the server of the process that this one was forked from
+            os.waitid(os.P_PID, self._running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def remove(self) -> None:
         """End it and remove its folder."""

@@ -162,7 +162,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
-        self._process.signal(signal.SIGSTOP)
+        self._process.pause()
 
     def resume(self) -> None:
         """Let it go on."""
