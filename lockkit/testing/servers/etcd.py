@@ -249,7 +249,7 @@ class EtcdServer:
 
     def disarm(self) -> None:
         """Take every alarm back; one that still has its cause comes back with the next write."""
-        # One call for all of them, as memberID 0 once was, does nothing.
+        # One by one: memberID 0 stands for no member, not for all of them.
         for each in self.call("maintenance/alarm", {"action": "GET"}).get("alarms", []):
             self.call("maintenance/alarm", {**each, "action": "DEACTIVATE"})
 
