@@ -7,7 +7,6 @@ later caller reads an answer that is not its own.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -127,9 +126,12 @@ class Wire:
         self._free.append((line, now))
         if self._closed:
             self._empty()
-        elif now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
-            with contextlib.suppress(IndexError):
+            return
+        try:
+            if now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
                 self._free.pop(0)[0].close()
+        except IndexError:  # others have taken it meanwhile
+            pass
 
     def connect(self, budget: float) -> Line:
         """A new connection, logged in.

@@ -20,6 +20,7 @@ from lockkit.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store
+from lockkit_redis.line import pack
 
 AT_ONCE = 1.0
 
@@ -282,3 +283,24 @@ time.sleep(60)
             time.sleep(max(0.0, answer.ask_again_at - time.clock_gettime(time.CLOCK_BOOTTIME)))
             assert time.monotonic() - killed < 1.0 + 0.2
     assert answer.fence > fence
+
+
+def test_threads_that_take_and_give_back_at_once_never_find_the_pool_torn(server):
+    store = open_store(server.url(), OpenOptions())
+    wire = store.store.router.wires()[0]
+    wrong = []
+
+    def ask():
+        try:
+            for _ in range(400):
+                wire.call(pack("PING"), 5.0)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    store.close()
