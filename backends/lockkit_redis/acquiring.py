@@ -149,11 +149,10 @@ def _and_index(store: Store, link: Link, name: str, packed: bytes, budget: float
 def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
     """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
     end = time.monotonic() + budget
-    wait = pack("WAIT", store.copies, max(1, int(budget * _COPYING * 1000.0)))
-    answers = link.row(packed + wait, budget, 2)
-    if isinstance(answers[0], theirs.NoScriptError):
+    answers = link.row(packed + _wait(store, budget), budget, 2)
+    if isinstance(answers[0], theirs.NoScriptError):  # and WAIT has waited for what others wrote
         left = max(end - time.monotonic(), 0.05)
-        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + wait, left, 2)
+        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, left), left, 2)
     answer, copies = answers
     checked((answer,), link.where)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
@@ -167,6 +166,10 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
     store.index.note((claim.terms.name,), max(end - time.monotonic(), 0.05))
     return answer
+
+
+def _wait(store: Store, budget: float) -> bytes:
+    return pack("WAIT", store.copies, max(1, int(budget * _COPYING * 1000.0)))
 
 
 def _nonsense(link: Link, answer: object) -> Unknown:

@@ -145,9 +145,9 @@ def strangers_endless_script(server):
 @contextlib.contextmanager
 def data_that_are_still_loaded(server):
     """LOADING: as after a start, for as long as we like."""
-    server.cli("MSET", *(word for number in range(2000) for word in (f"stranger:{number}", "x" * 100)))
+    server.cli("DEBUG", "POPULATE", 200_000, "stranger", 100)
     server.cli("CONFIG", "SET", "loading-process-events-interval-bytes", 1024)
-    server.cli("CONFIG", "SET", "key-load-delay", 10_000)  # microseconds
+    server.cli("CONFIG", "SET", "key-load-delay", 50)  # microseconds; it answers every few hundred keys
     with server.connect() as stranger:
         load = Work(lambda: stranger.execute_command("DEBUG", "RELOAD"))
         until(lambda: refuses(server, "loading"), "it loads")
