@@ -27,7 +27,7 @@ from lockkit.spi import (
 )
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked, replied
-from lockkit_redis.line import pack
+from lockkit_redis.line import left, pack
 from lockkit_redis.router import Link
 from lockkit_redis.store import Store
 from lockkit_redis.view import claim_info
@@ -64,7 +64,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     packed = b"".join((stated.head, words, stated.tail, note))
     end = time.monotonic() + budget
     try:
-        answer = _run(store, link, claim, packed, budget)
+        answer = _run(store, link, claim, packed, basis, budget)
     except Refused:
         if create and not replay:  # no copy of it is under way
             store.unsure.pop(token, None)
@@ -72,7 +72,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     except Unknown as halfway:
         if not isinstance(halfway.error, (PermissionDenied, IncompatibleLayout)):
             raise
-        raise _undone(store, link, claim, halfway, max(end - time.monotonic(), 0.05)) from halfway
+        raise _undone(store, link, claim, halfway, left(end)) from halfway
     if create:
         store.unsure.pop(token, None)
     link.heard(int(answer[1]))
@@ -112,13 +112,13 @@ def _undone(store: Store, link: Link, claim: Claim, halfway: Unknown, budget: fl
     return Refused(halfway.error, retry=False)
 
 
-def _run(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
+def _run(store: Store, link: Link, claim: Claim, packed: bytes, now: float, budget: float) -> Any:
     """Run an acquire, and see to it that the index has the name."""
     index, name = store.index, claim.terms.name
     if store.copies:
         return _and_copy(store, link, claim, packed, budget)
-    if not index.has(name, store.clock.now()):
-        return _and_index(store, link, name, packed, budget)
+    if not index.has(name, now):
+        return _and_index(store, link, name, packed, now, budget)
     answer = scripts.ACQUIRE.send(link, budget, packed)
     if len(answer) > _WHOLE_GRANT and answer[0] == b"G":
         index.forget()
@@ -126,20 +126,20 @@ def _run(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -
     return answer
 
 
-def _and_index(store: Store, link: Link, name: str, packed: bytes, budget: float) -> Any:
+def _and_index(store: Store, link: Link, name: str, packed: bytes, now: float, budget: float) -> Any:
     """Run the acquire and, as always the first time for a name, note the name in the index.
 
     In a row where both keys are in one place; in a Cluster the index comes after, and only if there is time.
     """
-    now, end = store.clock.now(), time.monotonic() + budget
+    end = time.monotonic() + budget
     index = store.index
     if not store.router.one:
         answer = scripts.ACQUIRE.send(link, budget, packed)
-        index.note((name,), max(end - time.monotonic(), 0.05))
+        index.note((name,), left(end))
         return answer
     answer, *noted = link.row(packed + index.packed((name,), now), budget, 1 + index.COMMANDS)
     if isinstance(answer, theirs.NoScriptError):
-        answer = link.call(scripts.ACQUIRE.spelled_out(packed), max(end - time.monotonic(), 0.05))
+        answer = link.call(scripts.ACQUIRE.spelled_out(packed), left(end))
     elif isinstance(answer, theirs.RedisError):
         raise replied(answer, link.where) from answer
     index.noted((name,), now, noted)
@@ -151,20 +151,19 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     end = time.monotonic() + budget
     answers = link.row(packed + _wait(store, budget), budget, 2)
     if isinstance(answers[0], theirs.NoScriptError):  # and WAIT has waited for what others wrote
-        left = max(end - time.monotonic(), 0.05)
-        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, left), left, 2)
+        rest = left(end)
+        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, rest), rest, 2)
     answer, copies = answers
     checked((answer,), link.where)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
-        left = max(end - time.monotonic(), 0.05)
         try:
-            release(store, link, claim, left, graceful=_GRANTED_TO_NOBODY, tombstone=True)
+            release(store, link, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True)
         except Refused as refusal:  # so it is still there
             raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
         checked((copies,), link.where)  # WAIT itself may be forbidden
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
-    store.index.note((claim.terms.name,), max(end - time.monotonic(), 0.05))
+    store.index.note((claim.terms.name,), left(end))
     return answer
 
 

@@ -6,7 +6,6 @@ noted is missing until the next heartbeat.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import redis.exceptions as theirs
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys, index, name_in, pattern
-from lockkit_redis.line import pack
+from lockkit_redis.line import TIME, left, millis_of, pack
 from lockkit_redis.router import Link
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Index:
             found = set(self._scan(end))
         else:
             link = self._store.router.at(self._key)
-            found = {name.decode() for name in link.call(pack("ZRANGE", self._key, 0, -1), _left(end))}
+            found = {name.decode() for name in link.call(pack("ZRANGE", self._key, 0, -1), left(end))}
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
     def _scan(self, end: float) -> list[str]:
@@ -102,7 +101,7 @@ class Index:
             cursor = b"0"
             while True:
                 scan = pack("SCAN", cursor, "MATCH", pattern(self._store.namespace), "COUNT", 1000)
-                cursor, keys = wire.call(scan, _left(end))
+                cursor, keys = wire.call(scan, left(end))
                 found += [name_in(key.decode()) for key in keys]
                 if cursor == b"0":
                     break
@@ -121,17 +120,10 @@ class Index:
             for name in names[start : start + _ROW]:
                 together.setdefault(store.router.at(Keys.of(store.namespace, name).queue), []).append(name)
             for link, some in together.items():
-                row = b"".join((_TIME, *(last[name] for name in some)))
-                clock, *claims = checked(link.row(row, _left(end), 1 + len(some)), link.where)
-                now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+                row = b"".join((TIME, *(last[name] for name in some)))
+                clock, *claims = checked(link.row(row, left(end), 1 + len(some)), link.where)
+                now = millis_of(clock)
                 taken.update(
                     name for name, claim in zip(some, claims, strict=True) if claim and float(claim[1]) > now
                 )
         return [name for name in names if name in taken]
-
-
-def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.05)
-
-
-_TIME = pack("TIME")

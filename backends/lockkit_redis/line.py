@@ -11,16 +11,18 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import redis.exceptions as theirs
 from hiredis import Reader
 
-__all__ = ["Line", "pack"]
+__all__ = ["TIME", "Line", "left", "millis_of", "pack"]
 
 _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
 _LEAST = 0.005
+_MOMENT = 0.05
 _SLACK = 0.005
 """Seconds by which a call may be late rather than set the socket's timeout once more."""
 _MORE = object()
@@ -33,6 +35,19 @@ def pack(*words: str | bytes | int) -> bytes:
         raw = word if isinstance(word, bytes) else str(word).encode()
         pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
     return b"".join(pieces)
+
+
+TIME = pack("TIME")
+
+
+def millis_of(clock: Sequence[Any]) -> int:
+    """An answer to TIME, as milliseconds since the epoch."""
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
+def left(end: float) -> float:
+    """Seconds until ``time.monotonic()`` is at ``end``; a moment, if it is already: what has begun may find out."""
+    return max(end - time.monotonic(), _MOMENT)
 
 
 class Line:

@@ -17,7 +17,7 @@ from lockkit.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
+from lockkit_redis.line import left, pack
 from lockkit_redis.store import Store
 from lockkit_redis.view import lock_info, readable, tokens
 
@@ -39,7 +39,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
     shown = next((each for each in lock_info(name, read).claims if each.claim_id == claim_id), None)
     if token is None or shown is None:
         return Evicted("ABSENT")
-    answer = store.run(scripts.EVICT, name, _left(end), token, "1" if at_once else "0")
+    answer = store.run(scripts.EVICT, name, left(end), token, "1" if at_once else "0")
     if answer[0] == b"MARKED":
         until = int(answer[1]) / 1e3
         return Evicted("MARKED", until, shown._replace(evicted=True, deadline=until))
@@ -66,14 +66,14 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
     note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
     for _ in range(_ROUNDS):
-        read = _read(store, name, _left(end))
+        read = _read(store, name, left(end))
         token = tokens(read).get(claim_id)
         if token is None:
             return False
         claims = dict(zip(read[2][::2], read[2][1::2], strict=True))
         before = claims.get(f"{token}:note".encode(), b"")
         after = note_text(merged(json.loads(before) if before else {}, patch), NOTE_LIMIT)
-        done = store.run(scripts.ANNOTATE, name, _left(end), token, before, after)
+        done = store.run(scripts.ANNOTATE, name, left(end), token, before, after)
         if done:
             return bool(done > 0)
     raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
@@ -126,7 +126,3 @@ def _record(name: str, stored: bytes) -> Record:
     value = json.loads(stored)
     readable(value, f"the record of {name!r}")
     return Record(name, value["value"], value["version"], value["written"])
-
-
-def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.05)

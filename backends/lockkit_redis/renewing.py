@@ -12,7 +12,7 @@ import redis.exceptions as theirs
 from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
-from lockkit_redis.line import pack
+from lockkit_redis.line import TIME, left, millis_of
 from lockkit_redis.router import Link
 from lockkit_redis.stated import Stated, millis
 from lockkit_redis.store import Store
@@ -21,7 +21,6 @@ __all__ = ["Plan", "extend", "renew"]
 
 _ROW = 500
 _PLANS, _MANY = 8, 50
-_TIME = pack("TIME")
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 _Run: TypeAlias = tuple[bytes, tuple[int, ...]]
 """The command that renews the claims of one name, and their places in the batch."""
@@ -57,8 +56,8 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
     answers: list[Renewal | None] = [None] * len(beats)
     troubles = list(plan.troubles)
     links = {row.link: None for row in plan.rows}
-    for left, link in zip(range(len(links), 0, -1), links, strict=True):
-        until = time.monotonic() + (end - time.monotonic()) / left
+    for many, link in zip(range(len(links), 0, -1), links, strict=True):
+        until = time.monotonic() + (end - time.monotonic()) / many
         for row in plan.rows:
             if row.link is link:
                 try:
@@ -67,7 +66,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
                     troubles.append(trouble)
     if troubles and not any(answers):
         raise troubles[0]
-    store.index.note(plan.names, _left(end))
+    store.index.note(plan.names, left(end))
     if None in answers:
         unknown = Renewal("UNKNOWN", trouble=str(troubles[0]))
         return [answer or unknown for answer in answers]
@@ -111,7 +110,7 @@ def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
         [
             Row(
                 link,
-                b"".join([*(packed for packed, _ in some[start : start + _ROW]), _TIME]),
+                b"".join([*(packed for packed, _ in some[start : start + _ROW]), TIME]),
                 some[start : start + _ROW],
             )
             for link, some in runs.items()
@@ -141,9 +140,9 @@ def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -
     link, packed, runs = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
-    *replies, clock = link.row(packed, _left(until), len(runs) + 1)
+    *replies, clock = link.row(packed, left(until), len(runs) + 1)
     if isinstance(clock, list):
-        link.heard(int(clock[0]) * 1000 + int(clock[1]) // 1000)
+        link.heard(millis_of(clock))
     if replies.count(b"H") == len(replies):
         for _, (at,) in runs:
             answers[at] = held
@@ -152,7 +151,7 @@ def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -
     if unlearned:  # the first of them makes the server learn it
         first, *others = (runs[at][0] for at in unlearned)
         again = b"".join([scripts.RENEW.spelled_out(first), *others])
-        for at, reply in zip(unlearned, link.row(again, _left(until), len(unlearned)), strict=True):
+        for at, reply in zip(unlearned, link.row(again, left(until), len(unlearned)), strict=True):
             replies[at] = reply
     troubles: list[Refused | Unknown] = []
     for (_, places), reply in zip(runs, replies, strict=True):
@@ -183,7 +182,3 @@ def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
     state, why, note = answer
     reason: Any = why.decode()
     return Renewal(_STATES[state], basis, json.loads(note) if note else None, reason)
-
-
-def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.05)

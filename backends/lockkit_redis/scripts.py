@@ -9,7 +9,7 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit_redis.line import pack
+from lockkit_redis.line import left, pack
 from lockkit_redis.router import Link
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
@@ -53,7 +53,7 @@ class Script:
         try:
             return link.call(packed, budget)
         except theirs.NoScriptError:  # definite: nothing was executed
-            return link.call(self.spelled_out(packed), max(end - time.monotonic(), 0.05))
+            return link.call(self.spelled_out(packed), left(end))
 
     def spelled_out(self, packed: bytes) -> bytes:
         """The same command with the script's text, for a server that does not know it; afterwards it does."""

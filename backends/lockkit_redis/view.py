@@ -10,6 +10,7 @@ from lockkit.errors import IncompatibleLayout
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
 from lockkit.names import claim_id
 from lockkit.spi import Refused
+from lockkit_redis.line import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "readable", "tokens"]
 
@@ -68,7 +69,7 @@ def readable(stored: Mapping[str, Any], what: str) -> None:
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
     """The queue of a name, without what is past its deadline, from the answers of the four commands that read it."""
     queue, deadlines, claims, clock = read
-    now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    now = millis_of(clock)
     until = dict(_pairs(deadlines))
     fields: Mapping[bytes, bytes] = dict(_pairs(claims)) if isinstance(claims, list) else claims
     standing = [

@@ -22,7 +22,7 @@ from redis.retry import Retry
 from lockkit.clock import Clock
 from lockkit_redis.address import Address
 from lockkit_redis.failures import inherited, not_connected, refused_at_login, replied, unanswered
-from lockkit_redis.line import Line, pack
+from lockkit_redis.line import TIME, Line, millis_of, pack
 
 __all__ = ["Wire"]
 
@@ -166,15 +166,14 @@ class Wire:
             login.insert(0, ("AUTH", *filter(None, (address.user,)), address.password))
         if address.db:
             login.append(("SELECT", str(address.db)))
-        row = [*(pack(*words) for words in login), _TIME, *([_ROLE] if address.service is not None else [])]
+        row = [*(pack(*words) for words in login), TIME, *([_ROLE] if address.service is not None else [])]
         line.send(b"".join(row), end)
         answers = []
         for _ in row:
             answers.append(line.hear(end))
             if isinstance(answers[-1], theirs.RedisError):
                 raise answers[-1]
-        seconds, micros = answers[len(login)]
-        self.heard(int(seconds) * 1000 + int(micros) // 1000)
+        self.heard(millis_of(answers[len(login)]))
         if address.service is not None and answers[-1][0] != b"master":
             raise theirs.ReadOnlyError("READONLY not promoted yet")
 
@@ -343,4 +342,4 @@ def _close(made: Sequence[Line | BaseException]) -> None:
             each.close()
 
 
-_TIME, _ROLE = pack("TIME"), pack("ROLE")
+_ROLE = pack("ROLE")
