@@ -17,6 +17,7 @@ from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
 from lockkit.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
+from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store
 
@@ -131,8 +132,7 @@ def test_a_release_that_is_stopped_half_way_is_asked_for_again_and_not_called_lo
         held = client.lock("a").acquire(timeout=0)
         waiter = threading.Thread(target=lambda: other.lock("a").acquire(timeout=10).release())
         waiter.start()
-        while len(client.inspect("a").claims) < 2:
-            pass
+        until(lambda: len(client.inspect("a").claims) == 2, "the waiter stands in line")
         server.cli("ACL", "SETUSER", "locker", "-publish")
         report = held.release()
         waiter.join()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
 from typing import Any
 
 from lockkit.testing.servers.etcd import EtcdServer, Place
 from lockkit.testing.servers.etcd_gateway import EtcdRefused
+from lockkit.testing.servers.group import Group
 from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
 
 __all__ = ["EtcdCluster"]
 
 
-class EtcdCluster:
+class EtcdCluster(Group):
     """Three members, or another odd number, on loopback ports.
 
     Attributes:
@@ -33,25 +33,13 @@ class EtcdCluster:
             ServerMissing: A program is not installed.
             ServerFailed: They did not start, or did not agree.
         """
-        self._servers = contextlib.ExitStack()
+        super().__init__()
         self.members = []
         try:
             self._start_somewhere(size, options)
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> EtcdCluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all of them and remove their folders."""
-        self._servers.close()
 
     @property
     def running(self) -> list[EtcdServer]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from lockkit.testing.servers.clock import ServerClock
+from lockkit.testing.servers.group import Group
 from lockkit.testing.servers.processes import ServerFailed, free_port, until
 from lockkit.testing.servers.redis import RedisServer
 
 __all__ = ["RedisCluster", "RedisSentinels"]
 
-_Self = TypeVar("_Self", bound="_Group")
 SLOTS = 16384
 
 
@@ -21,29 +19,14 @@ NEVER = 1 << 30
 """Seconds or milliseconds that no test waits for: on a clock that is moved, silence says nothing."""
 
 
-class _Group:
-    """Servers that are started together and go together.
+class _Group(Group):
+    """Servers of Redis.
 
     Attributes:
         clock: The clock that those with data share, if it is not the machine's.
     """
 
     clock: ServerClock | None = None
-
-    def __init__(self) -> None:
-        self._servers = contextlib.ExitStack()
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all of them and remove their folders."""
-        self._servers.close()
 
     def _start(self, make: Callable[[], RedisServer]) -> RedisServer:
         server = self._servers.enter_context(make())
