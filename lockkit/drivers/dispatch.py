@@ -41,7 +41,7 @@ _LEVELS = {
 _ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
 """Alerts that no event of their own tells of, and so no log line."""
 _MANY = 10
-"""Lines of one kind within a second; more are counted, not written."""
+"""Lines about failed renewals within a second; more are counted, and told with the next. A loss is told each time."""
 _LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is worth an INFO line."""
@@ -67,7 +67,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._busy = False
         self._closed = False
-        self._written: dict[str, tuple[float, int]] = {}
+        self._failed = (0.0, 0)
         self.listening = deliver is not None
 
     def wants(self, kind: str) -> bool:
@@ -88,16 +88,18 @@ class Dispatcher:
             self._put(what._replace(at=self._clock.wall()))
 
     def _write(self, level: int, event: Event) -> None:
-        """Log it, unless it is one of very many: a store that is away is so for thousands of holds at once."""
-        now = time.monotonic()
-        since, count = self._written.get(event.kind, (now, 0))
-        if now - since > 1.0:
-            if count > _MANY:
-                _log.log(level, "%s: %d more like it", event.kind, count - _MANY)
-            since, count = now, 0
-        self._written[event.kind] = since, count + 1
-        if count < _MANY or level <= logging.DEBUG:
-            _log.log(level, "%s", _sentence(event), extra=_fields(event))
+        """Log it, unless it is one of very many: a store that is away is so for thousands of holds, at every beat."""
+        if event.kind == "renewal_failed":
+            now = time.monotonic()
+            since, count = self._failed
+            if now - since > 1.0:
+                if count > _MANY:
+                    _log.log(level, "renewal failed: %d more like it", count - _MANY)
+                since, count = now, 0
+            self._failed = since, count + 1
+            if count >= _MANY:
+                return
+        _log.log(level, "%s", _sentence(event), extra=_fields(event))
 
     def run(self, callback: Callable[[], None]) -> None:
         """Run a user's callback on the thread; what it raises is logged."""

@@ -23,6 +23,14 @@ def test_a_store_that_is_away_for_thousands_of_holds_is_told_in_a_few_lines(capl
     assert "other" in lines[-1]
 
 
+def test_each_loss_is_told(caplog):
+    dispatcher = Dispatcher(Counters(), SYSTEM, None)
+    with caplog.at_level(logging.DEBUG):
+        for at in range(50):
+            dispatcher.tell(Event("lost", f"n{at}", "id", 1))
+    assert len(caplog.records) == 50
+
+
 def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
     at = [100.0]
     monkeypatch.setattr("lockkit.drivers.dispatch.time.monotonic", lambda: at[0])
