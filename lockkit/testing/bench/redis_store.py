@@ -6,8 +6,6 @@ All on a private server, started for the run and gone with it; whatever store th
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -32,13 +30,6 @@ __all__ = ["redis"]
 _STORE = "lockkit, Redis"
 _UNCONTENDED, _HANDOFF, _REQUESTS, _POSITION, _HEARTBEAT = 1.25, 2.0, 6.0, 0.2, 0.5
 _CROWDS = (2, 10, 100)
-# fmt: off
-_INSIDE = frozenset({
-    "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "time",
-    "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
-})
-# fmt: on
-"""What the scripts call: the server counts it as if a client had asked for it."""
 
 
 def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
@@ -92,13 +83,11 @@ def _requests(folder: Path, server: RedisServer, *, quick: bool) -> list[Figure]
     for waiters in _CROWDS:
         with started("crowd", server.url(), str(folder), str(waiters)) as worker:
             worker.hear()
-            before, first = _calls(server), _answer(worker)
+            before, first = server.requests(), _answer(worker)
             time.sleep(1.0 if quick else 5.0)
-            after, last = _calls(server), _answer(worker)
-        sent = (after - before).total()
-        figure = Figure(
-            "redis", _STORE, f"requests per hand-off, {waiters} waiters", sent / (last - first), "calls"
-        )
+            after, last = server.requests(), _answer(worker)
+        share = (after - before) / (last - first)
+        figure = Figure("redis", _STORE, f"requests per hand-off, {waiters} waiters", share, "calls")
         figures.append(figure.at_most(_REQUESTS))
     return figures
 
@@ -106,25 +95,6 @@ def _requests(folder: Path, server: RedisServer, *, quick: bool) -> list[Figure]
 def _answer(worker: Worker) -> int:
     worker.tell("count")
     return int(worker.hear())
-
-
-def _calls(server: RedisServer) -> Counter[str]:
-    """How often each command was asked for by a client."""
-    return Counter(
-        {
-            name: int(facts["calls"])
-            for name, facts in _commands(server).items()
-            if name not in _INSIDE and name != "info"
-        }
-    )
-
-
-def _commands(server: RedisServer) -> dict[str, Mapping[str, str]]:
-    lines = server.cli("INFO", "commandstats").decode().splitlines()
-    return {
-        name.removeprefix("cmdstat_"): dict(fact.split("=", 1) for fact in facts.split(","))
-        for name, _, facts in (line.partition(":") for line in lines if line.startswith("cmdstat_"))
-    }
 
 
 def _position(folder: Path, server: RedisServer, *, quick: bool) -> Figure:
@@ -137,10 +107,10 @@ def _position(folder: Path, server: RedisServer, *, quick: bool) -> Figure:
             claims = [Claim(new_token(), lock.terms, True) for _ in range(waiters)]
             for claim in claims:
                 backend.acquire(claim, True, 2.0)
-            before = _commands(server)["evalsha"]
+            before = server.commands()["evalsha"]
             for claim in claims:
                 backend.acquire(claim, False, 2.0)
-            after = _commands(server)["evalsha"]
+            after = server.commands()["evalsha"]
     spent = (int(after["usec"]) - int(before["usec"])) / (int(after["calls"]) - int(before["calls"])) / 1e3
     return Figure(
         "redis", _STORE, f"a place among {waiters:,} waiters: time of the server", spent, "ms"
