@@ -220,6 +220,10 @@ class ZooKeeperServer(Server):
         rows = (line.split("\t", 1) for line in self.word("mntr").splitlines())
         return {row[0].removeprefix("zk_"): row[1] for row in rows if len(row) == 2}
 
+    def requests(self) -> int:
+        """How many requests clients have sent so far, by its own count; their pings are among them."""
+        return int(self.mntr()["packets_received"])
+
     @property
     def mode(self) -> str | None:
         """What it is: ``standalone``, ``leader``, ``follower``; None while it serves nobody or is not there."""
