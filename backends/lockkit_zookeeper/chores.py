@@ -156,8 +156,7 @@ class Chores:
         entry.requests = said.get("note") if said.get("asked") else None
         if said.get("resized") and not entry.resized:
             entry.resized = True
-            for wake in list(entry.wakes.values()):
-                wake()
+            entry.wake()
 
     def _look(self, entry: Entry) -> None:
         if entry.ended or entry.path is None:

@@ -7,8 +7,8 @@ claim is ended and its node is removed in the background, until that is definite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from lockkit.spi import Claim, Lapsed
 
@@ -18,6 +18,16 @@ GRACE = 6.0
 """Seconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
 
 Why = Literal["absent", "evicted", "lingering", "resized", "late"]
+
+
+class Watcher(Protocol):
+    """Somebody who waits for this claim."""
+
+    def wake(self) -> None:
+        """Have it ask again."""
+
+    def arm(self) -> None:
+        """Watch what is in its way, on a new connection."""
 
 
 class Entry:
@@ -39,6 +49,7 @@ class Entry:
         version: Of its node's data, as last seen.
         waits: Its node says that it waits.
         requests: What others wrote into its note.
+        watches: Who waits for it.
     """
 
     __slots__ = (
@@ -57,7 +68,7 @@ class Entry:
         "since",
         "version",
         "waits",
-        "wakes",
+        "watches",
         "why",
     )
 
@@ -78,7 +89,12 @@ class Entry:
         self.version = 0
         self.waits = False
         self.requests: Mapping[str, object] | None = None
-        self.wakes: dict[object, Callable[[], None]] = {}
+        self.watches: dict[Watcher, None] = {}
+
+    def wake(self) -> None:
+        """Have its owner ask, if it waits."""
+        for watcher in [*self.watches]:
+            watcher.wake()
 
     @property
     def token(self) -> str:

@@ -152,9 +152,7 @@ class Session:
             if entry.ended:
                 return
             entry.ended, entry.why = True, why
-            wakes = list(entry.wakes.values())
-        for wake in wakes:
-            wake()
+        entry.wake()
 
     def gone(self, entry: Entry) -> None:
         """It is definite that its node is not there and will not come."""
@@ -307,8 +305,7 @@ class Session:
             for entry in [*self.entries.values()]:
                 if not entry.evicted and claim_id(entry.token) in named:
                     entry.evicted = True
-                    for wake in list(entry.wakes.values()):
-                        wake()
+                    entry.wake()
         return True
 
     def _look_at(self, nodes: list[tuple[Entry, Any]]) -> None:
@@ -318,8 +315,9 @@ class Session:
                 self.chores.seen(entry, *answer.value)
             elif isinstance(answer.exception, theirs.NoNodeError):
                 self.end(entry, "absent")
-            for wake in list(entry.wakes.values()):
-                wake()
+            for watcher in [*entry.watches]:
+                watcher.arm()
+                watcher.wake()
 
     def _reap(self, now: float) -> None:
         """End what is past its deadline, and remove it."""

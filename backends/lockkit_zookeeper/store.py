@@ -82,6 +82,12 @@ class Store:
                 return session, entry
         return None
 
+    def entries(self) -> list[tuple[Session, Entry]]:
+        """The claims of this client that are not definitely gone."""
+        with self._mutex:
+            sessions = [*self._sessions.values(), *self._old]
+        return [(session, entry) for session in sessions for entry in [*session.entries.values()]]
+
     def bury(self, token: str, why: Why = "late") -> None:
         """A late copy of this token's create grants nothing."""
         now = self.clock.now()
@@ -162,8 +168,12 @@ class Store:
                     lambda over: self._drop(timeout, over),
                     lambda entry: self.bury(entry.token, entry.why),
                 )
-                session.start()
-                self._sessions[timeout] = session
+                try:
+                    session.start()
+                    self._sessions[timeout] = session
+                except BaseException:
+                    session.close(goodbye=True)
+                    raise
         finally:
             opening.release()
         if not session.wire.up:
@@ -196,6 +206,12 @@ class Store:
             ]
         for timeout, session in idle:
             self._drop(timeout, session)
+
+    def vanish(self) -> None:
+        """Let go of everything without a word, as a process does that is killed. For tests."""
+        self._closed = True
+        for session in [*self._sessions.values(), *self._old]:
+            session.close(goodbye=False).join(1.0)
 
     def close(self) -> None:
         """Let go. A session with claims that stand is left to its timeout, one without is ended."""

@@ -1,7 +1,8 @@
 """Watches: on the nodes that are in a waiter's way, and on its own session.
 
 Read with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left behind on
-the server. kazoo drops all watches when a connection is cut; a session that comes back wakes its waiters.
+the server. kazoo drops all watches when a connection is cut; a session that comes back arms them anew and wakes its waiters.
+That a node is written to matters only if it was a resize.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kazoo.protocol.states import EventType
 
 from lockkit.spi import Claim, Refused
 from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.store import Store
 
 __all__ = ["NodeWatch", "watch"]
@@ -22,23 +24,31 @@ _GLANCE = 0.25
 
 
 class NodeWatch:
-    """One waiter."""
+    """One waiter.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    Args:
+        send: Sends a request on the session that watches.
+        paths: The nodes in its way.
+    """
+
+    def __init__(self, send: Callable[[Any], Any], paths: Sequence[str], wake: Callable[[], None]) -> None:
+        self._send = send
+        self._paths = paths
         self._wake: Callable[[], None] | None = wake
         self._entry: Entry | None = None
+        self._resized: dict[str, object] = {}
 
     def close(self) -> None:
         """Stop. What the server has been asked for is taken for nothing when it comes."""
         self._wake = None
         entry, self._entry = self._entry, None
         if entry is not None:
-            entry.wakes.pop(self, None)
+            entry.watches.pop(self, None)
 
     def stand_by(self, entry: Entry) -> None:
         """Wake for what happens to the claim itself, too."""
         self._entry = entry
-        entry.wakes[self] = self.wake
+        entry.watches[self] = None
 
     def wake(self) -> None:
         """Have it ask again."""
@@ -46,34 +56,53 @@ class NodeWatch:
         if wake is not None:
             wake()
 
-    def changed(self, event: Any) -> None:
-        """Told by kazoo. A cut connection is no news: :mod:`~lockkit_zookeeper.session` wakes when it is back."""
-        if event.type != EventType.NONE:
-            self.wake()
+    def arm(self) -> None:
+        """Watch all of them, for the first time or because the connection is another one."""
+        for path in self._paths:
+            self._look(path)
 
-    def answered(self, read: Any) -> None:
-        """Told by kazoo: the node is there and watched, or was gone before."""
-        if not read.successful():
-            self.wake()
+    def _look(self, path: str) -> None:
+        if self._wake is None:
+            return
+
+        def changed(event: Any) -> None:
+            if event.type == EventType.DELETED:
+                self.wake()
+            elif event.type != EventType.NONE:  # a cut connection is no news: the session arms anew when it is back
+                self._look(path)
+
+        def read(answer: Any) -> None:
+            if not answer.successful():
+                self.wake()
+            elif (resized := _resized(answer.value[0])) != self._resized.setdefault(path, None):
+                self._resized[path] = resized
+                self.wake()
+
+        self._send(GetData(path, changed)).rawlink(read)
+
+
+def _resized(data: bytes) -> object:
+    try:
+        return unpacked(data, "a claim").get("resized")
+    except Refused:
+        return None
 
 
 def watch(
     store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
 ) -> NodeWatch:
     """See :meth:`lockkit.spi.Backend.watch`."""
-    waiter = NodeWatch(wake)
+    parent = store.paths.queue(name)
+    paths = [f"{parent}/{node}" for node in blockers]
     found = store.entry(claim.token)
     try:
-        if found is not None:
-            session, entry = found
-            waiter.stand_by(entry)
-            if entry.ended or entry.evicted:
-                waiter.wake()
-        else:
-            session = store.any(_GLANCE)
+        session = found[0] if found is not None else store.any(_GLANCE)
     except Refused:  # the poll cap covers it
-        return waiter
-    parent = store.paths.queue(name)
-    for node in blockers:
-        session.wire.send(GetData(f"{parent}/{node}", waiter.changed)).rawlink(waiter.answered)
+        return NodeWatch(lambda _: None, (), wake)
+    waiter = NodeWatch(session.wire.send, paths, wake)
+    if found is not None:
+        waiter.stand_by(found[1])
+        if found[1].ended or found[1].evicted:
+            waiter.wake()
+    waiter.arm()
     return waiter

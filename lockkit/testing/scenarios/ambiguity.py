@@ -6,6 +6,7 @@ from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.facts import Owner
 from lockkit.spi import RELEASED, Busy, Claim, Granted, Queued
 from lockkit.testing.faults import Faults, FaultyBackend, drop_reply, drop_request, duplicate, late_copy
+from lockkit.testing.scenarios.validity import extendable
 from lockkit.testing.shapes import Part
 from lockkit.testing.stage import Stage, scenario
 from lockkit.testing.stepping import Pending, Stepper
@@ -222,6 +223,7 @@ def late_renewal(stage: Stage) -> None:
 @scenario("S3-late-renewal-shortens-nothing")
 def late_renewal_shortens_nothing(stage: Stage) -> None:
     """A copy of an older renewal that arrives after a newer one, or after an extension, shortens nothing."""
+    extendable(stage)
     stepper, faults = faulty_stepper(stage)
     pending = acquire(stage, stepper)
     hold = pending.hold
