@@ -154,9 +154,7 @@ class Chores:
             return
         entry.version = stat.version
         entry.requests = said.get("note") if said.get("asked") else None
-        if said.get("resized") and not entry.resized:
-            entry.resized = True
-            entry.wake()
+        entry.resized = entry.resized or "resized" in said
 
     def _look(self, entry: Entry) -> None:
         if entry.ended or entry.path is None:

@@ -151,34 +151,34 @@ class Store:
     def _session(self, timeout: float, end: float) -> Session:
         with self._mutex:
             opening = self._opening.setdefault(timeout, threading.RLock())
-        if not opening.acquire(timeout=left(end)):
-            raise not_connected(self.address.shown)
-        try:
-            session = self._sessions.get(timeout)
+        with opening:  # nothing in here waits
             if self._closed:
                 raise not_connected(self.address.shown, "it was closed")
+            session = self._sessions.get(timeout)
             if session is None or session.ended:
                 self._retire_idle()
-                session = Session(
-                    self.address,
-                    self.paths,
-                    timeout,
-                    self.clock,
-                    self.can,
-                    lambda over: self._drop(timeout, over),
-                    lambda entry: self.bury(entry.token, entry.why),
-                )
-                try:
-                    session.start()
-                    self._sessions[timeout] = session
-                except BaseException:
-                    session.close(goodbye=True)
-                    raise
-        finally:
-            opening.release()
+                session = self._start(timeout)
         if not session.wire.up:
             session.wire.wait(end - time.monotonic())
         session.used = self.clock.now()
+        return session
+
+    def _start(self, timeout: float) -> Session:
+        session = Session(
+            self.address,
+            self.paths,
+            timeout,
+            self.clock,
+            self.can,
+            lambda over: self._drop(timeout, over),
+            lambda entry: self.bury(entry.token, entry.why),
+        )
+        try:
+            session.start()
+            self._sessions[timeout] = session
+        except BaseException:
+            session.close(goodbye=True)
+            raise
         return session
 
     def _drop(self, timeout: float, session: Session) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kazoo.protocol.serialization import GetData
+from kazoo.protocol.serialization import GetChildren, GetData
 from kazoo.protocol.states import EventType
 
 from lockkit.spi import Claim, Refused
 from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.store import Store
 
@@ -28,12 +29,23 @@ class NodeWatch:
 
     Args:
         send: Sends a request on the session that watches.
-        paths: The nodes in its way.
+        parent: The queue.
+        nodes: Those in its way.
+        token: Who waits.
     """
 
-    def __init__(self, send: Callable[[Any], Any], paths: Sequence[str], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Any], Any],
+        parent: str,
+        nodes: Sequence[str],
+        token: str,
+        wake: Callable[[], None],
+    ) -> None:
         self._send = send
-        self._paths = paths
+        self._parent = parent
+        self._nodes = nodes
+        self._token = token
         self._wake: Callable[[], None] | None = wake
         self._entry: Entry | None = None
         self._resized: dict[str, object] = {}
@@ -58,27 +70,50 @@ class NodeWatch:
 
     def arm(self) -> None:
         """Watch all of them, for the first time or because the connection is another one."""
-        for path in self._paths:
-            self._look(path)
+        for node in self._nodes:
+            self._look(node)
 
-    def _look(self, path: str) -> None:
+    def _look(self, node: str) -> None:
         if self._wake is None:
             return
 
         def changed(event: Any) -> None:
             if event.type == EventType.DELETED:
-                self.wake()
+                self._left()
             elif event.type != EventType.NONE:  # a cut connection is no news: the session arms anew when it is back
-                self._look(path)
+                self._look(node)
 
         def read(answer: Any) -> None:
             if not answer.successful():
                 self.wake()
-            elif (resized := _resized(answer.value[0])) != self._resized.setdefault(path, None):
-                self._resized[path] = resized
-                self.wake()
+            elif (resized := _resized(answer.value[0])) != self._resized.get(node):
+                self._resized[node] = resized
+                self._send(GetChildren(self._parent, None)).rawlink(self._listed)
 
-        self._send(GetData(path, changed)).rawlink(read)
+        self._send(GetData(f"{self._parent}/{node}", changed)).rawlink(read)
+
+    def _left(self) -> None:
+        """One of those in its way has gone. As a rule there is room now; after a resize others may be in the way."""
+        if any(self._resized.values()):
+            self._send(GetChildren(self._parent, None)).rawlink(self._listed)
+        else:
+            self.wake()
+
+    def _listed(self, answer: Any) -> None:
+        """After a resize: wake if there is room, else watch what is in its way now."""
+        try:
+            queue = read_queue(answer.get(block=False), self._parent)
+        except Exception:  # the waiter will see for itself
+            self.wake()
+            return
+        place = queue.place(self._token)
+        if place is None or place < queue.grants:
+            self.wake()
+            return
+        for node in queue.blockers(place):
+            if node not in self._nodes:
+                self._nodes = (*self._nodes, node)
+                self._look(node)
 
 
 def _resized(data: bytes) -> object:
@@ -93,13 +128,12 @@ def watch(
 ) -> NodeWatch:
     """See :meth:`lockkit.spi.Backend.watch`."""
     parent = store.paths.queue(name)
-    paths = [f"{parent}/{node}" for node in blockers]
     found = store.entry(claim.token)
     try:
         session = found[0] if found is not None else store.any(_GLANCE)
     except Refused:  # the poll cap covers it
-        return NodeWatch(lambda _: None, (), wake)
-    waiter = NodeWatch(session.wire.send, paths, wake)
+        return NodeWatch(lambda _: None, parent, (), claim.token, wake)
+    waiter = NodeWatch(session.wire.send, parent, blockers, claim.token, wake)
     if found is not None:
         waiter.stand_by(found[1])
         if found[1].ended or found[1].evicted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
 import re
@@ -37,7 +38,7 @@ def _started(kind: type[ZooKeeperHarness]) -> tuple[Any, Any]:
     servers = kind.start()
     stack = ExitStack()
     look = stack.enter_context(kind.one_of(servers).connect())
-    look.lockkit_stack = stack  # it lives as long as the process
+    atexit.register(stack.close)
     return servers, look
 
 
@@ -52,7 +53,7 @@ class ZooKeeperHarness(Harness):
     name = "zookeeper"
     exclusions = EXCLUSIONS.get("zookeeper", {})
     ttl = 16 * TICK
-    short_ttl = 6 * TICK
+    short_ttl = 8 * TICK
     slack = 3 * TICK
     examples = (8, 15)
 
@@ -102,6 +103,7 @@ class ZooKeeperHarness(Harness):
 
     def stored(self, name: str) -> list[StoredClaim]:
         parent = f"{self._root}/q/{encode(name)}"
+        self._look.sync("/")
         nodes = self._children(parent)
         resizes = sorted((int(m[2]), int(m[1])) for m in map(_RESIZE.fullmatch, nodes) if m)
         rows = sorted((int(m[4]), m[1], int(m[2]), int(m[3]), m[0]) for m in map(_CLAIM.fullmatch, nodes) if m)

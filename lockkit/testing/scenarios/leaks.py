@@ -94,7 +94,7 @@ def interrupted_wait(stage: Stage) -> None:
         error = stage.work(wait).error()
         if k == 0:
             assert isinstance(error, CtrlC), f"Ctrl-C was swallowed: {error!r}"
-        stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+        stage.until(lambda: stage.unchanged(before), "L4: the waiting claim stays", _SOON)
         client.close()
     for lease in leases:
         assert lease.valid()
@@ -198,7 +198,7 @@ def timed_out(stage: Stage) -> None:
         assert isinstance(error, TimeoutError)
         assert error.holder is not None
         assert error.holder.claim_id in [lease.claim_id for lease in leases]
-        stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+        stage.until(lambda: stage.unchanged(before), "L4: the waiting claim stays", _SOON)
     assert client.stats()["timeouts"] + client.stats()["busy"] == 2
 
 
@@ -213,7 +213,7 @@ def closed_while_waiting(stage: Stage) -> None:
     with stage.within(2.5, "closing"):
         client.close()
     assert isinstance(waiting.error(), AcquireCancelled)
-    stage.until(lambda: stage.stored() == before, "L4: the waiting claim stays", _SOON)
+    stage.until(lambda: stage.unchanged(before), "L4: the waiting claim stays", _SOON)
     assert stage.stored("kit/other") == []
     assert not other.valid()
     assert all(lease.valid() for lease in leases)

@@ -27,7 +27,9 @@ from lockkit.testing.servers.zookeeper_session import Session, SessionGone, four
 
 __all__ = ["SUPER", "Place", "ZooKeeperServer"]
 
-JARS = (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+# The manifest of the first names the others that it wants, but for those of TLS; without a logger it is silent.
+JARS = [Path("/usr/share/java") / f"{name}.jar" for name in ("zookeeper", "slf4j-simple")]
+TLS_JARS = [Path("/usr/share/java") / f"netty-{name}.jar" for name in ("codec", "resolver")]
 JAVA = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"]
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
@@ -297,7 +299,7 @@ class ZooKeeperServer(Server):
                 find_program("java"),
                 *JAVA,
                 *(f"-D{key}={value}" for key, value in properties.items()),
-                *("-cp", ":".join(str(jar) for jar in JARS), MAIN, str(config)),
+                *("-cp", ":".join(str(jar) for jar in JARS + TLS_JARS), MAIN, str(config)),
             ],
             unsaid("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"),
         )

@@ -12,6 +12,9 @@ from lockkit.testing.servers.zookeeper import Place, ZooKeeperServer
 
 __all__ = ["ZooKeeperEnsemble"]
 
+REQUEST = b"\0\0\0\1"
+"""What begins a packet in which a follower passes on a request (``Leader.REQUEST``)."""
+
 
 class ZooKeeperEnsemble(Group):
     """Three members, or another odd number, on loopback ports.
@@ -103,6 +106,13 @@ class ZooKeeperEnsemble(Group):
         """
         self._wire(follower).hold()
 
+    def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
+        """Let the leader hear one more request of a follower's clients, and nothing behind it; what it says arrives.
+
+        So the leader learns of no more sessions that the follower heard of: that comes with the answers to its pings.
+        """
+        self._wire(follower).hold_behind(lambda piece: piece.startswith(REQUEST))
+
     def lag(self, follower: ZooKeeperServer, seconds: float) -> None:
         """Let a follower hear of everything so much later. Less than ``syncLimit`` ticks, or it is given up."""
         self._wire(follower).delay = seconds
@@ -114,7 +124,10 @@ class ZooKeeperEnsemble(Group):
             wire.heal()
 
     def _wire(self, follower: ZooKeeperServer) -> Wire:
-        return self.wires[follower.place.number, self.leader().place.number]
+        for (number, _), wire in self.wires.items():
+            if number == follower.place.number and wire.links:
+                return wire
+        raise ServerFailed(f"member {follower.place.number} follows nobody, or the ensemble is not wired")
 
     # -- how it starts
 
