@@ -18,7 +18,8 @@ from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import ServerFailed, ServerMissing, until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
-from lockkit.testing.servers.zookeeper_session import SessionGone
+from lockkit.testing.servers.zookeeper_session import Session, SessionGone
+from lockkit.testing.servers.zookeeper_wire import ZooKeeperWire
 
 pytest.importorskip("kazoo")
 
@@ -445,3 +446,86 @@ def test_a_lagging_follower_shows_the_past():
             assert late.exists("/node")
         ensemble.heal()
         assert ensemble.until_healthy() is ensemble.leader()
+
+
+@pytest.fixture
+def wire(server):
+    with ZooKeeperWire((server.host, server.port)) as wire:
+        yield wire
+
+
+def test_a_wire_counts_what_is_asked_through_it(wire):
+    with client_of(wire) as client:
+        client.create("/node")
+        client.create_async("/other", include_data=True).get(5)
+        for _ in range(3):
+            client.sync("/")
+    wanted = {"create": 1, "create2": 1, "sync": 3, "closeSession": 1}
+    assert {kind: wire.asked[kind] for kind in wanted} == wanted
+    assert wire.opened == 1
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_wire_breaks_at_a_request_or_at_its_answer(server, wire, delivered):
+    with client_of(wire) as client:
+        session = client.client_id
+        client.create("/node")
+        broken = wire.break_at("delete", delivered=delivered)
+        with pytest.raises(ConnectionLoss):
+            client.delete("/node")
+        assert broken.is_set()
+        assert children(server) == ([] if delivered else ["node"])
+        until(lambda: client.connected, "it comes back")
+        assert client.client_id == session
+        client.create("/another")
+
+
+def test_a_held_wire_is_silent_and_loses_nothing(server, wire):
+    with client_of(wire) as client:
+        wire.hold(to_server=False)
+        answer = client.create_async("/node")
+        until(lambda: children(server) == ["node"], "the server has it")
+        assert not answer.ready()
+        wire.heal()
+        assert answer.get(5) == "/node"
+
+
+def test_a_cut_wire_lets_nobody_through_until_it_is_whole(wire):
+    with client_of(wire) as client:
+        lost = threading.Event()
+        client.add_listener(lambda state: lost.set() if state == "SUSPENDED" else None)
+        wire.cut()
+        assert lost.wait(5)
+        opened = wire.opened
+        until(lambda: wire.opened > opened, "it tries again")
+        assert not client.connected
+        wire.heal()
+        until(lambda: client.connected, "it comes back")
+
+
+def test_a_wire_to_nobody_refuses(server, wire):
+    server.kill()
+    with pytest.raises(OSError, match=r"reset|closed"):
+        Session((wire.host, wire.port))
+
+
+def test_a_wire_takes_its_time(server):
+    with (
+        ZooKeeperWire((server.host, server.port), delay=0.1) as wire,
+        Session((wire.host, wire.port)) as session,
+    ):
+        sent = time.monotonic()
+        session.ping()
+        assert time.monotonic() - sent >= 0.2
+
+
+def test_nothing_is_left_of_a_wire(server):
+    threads = threading.active_count()
+    with ZooKeeperWire((server.host, server.port)) as wire:
+        session = Session((wire.host, wire.port))
+    with pytest.raises(OSError, match=r"reset|closed"):
+        session.ping()
+    session.hang_up()
+    assert threading.active_count() == threads
+    with pytest.raises(ConnectionRefusedError):
+        Session((wire.host, wire.port))
