@@ -80,7 +80,7 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
     try:
         for _ in range(_ROUNDS):
             entry.sent = True
-            created, listed = send_all(wire, (make, GetChildren(stated.parent, None)))
+            created, listed = send_all(wire, (make, GetChildren(stated.parent, None)), end)
             try:
                 path, stat = wait_for(created, wire, end, doing)
             except theirs.NoNodeError:
@@ -146,7 +146,7 @@ def _refused(store: Store, session: Session, entry: Entry, queue: Queue, head: s
     """It does not fit, and nothing of it is to be left."""
     session.end(entry, "late")
     assert entry.path is not None
-    deleted, looked = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)))
+    deleted, looked = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)), end)
     try:
         wait_for(deleted, session.wire, end, "delete a refused claim")
     except theirs.NoNodeError:
@@ -169,7 +169,7 @@ def _head(store: Store, wire: Wire, name: str, queue: Queue, head: str, end: flo
     if known is not None:
         return known
     try:
-        (answer,) = send_all(wire, (GetData(head, None),))
+        (answer,) = send_all(wire, (GetData(head, None),), end)
         info = _info(store, name, queue, wait_for(answer, wire, end, f"read {head}"))
     except Exception:  # it may have gone, or nobody may read it; this is for people only
         return _unread(name, queue)

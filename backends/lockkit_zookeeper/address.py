@@ -21,6 +21,8 @@ _MOST_TICKS = 20
 _TLS = ("ca_file", "cert_file", "key_file")
 _OPTIONS = ("tick", "margin", "max_ttl", "auth", "observer", "tls", *_TLS)
 _AUTH = ("digest", "sasl")
+_GRACE = 6.0
+"""Seconds that a waiter of a living client may be silent; see :mod:`lockkit_zookeeper.entries`."""
 _USAGE = "write zookeeper://host1:2181,host2:2181/chroot, or zookeepers:// for TLS"
 _LOGIN = "write zookeeper://user:password@host; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 
@@ -59,12 +61,17 @@ class Address(NamedTuple):
         return f"Address({self.shown!r})"
 
 
+def least(tick: float, margin: float) -> float:
+    """The shortest ttl: three ticks until a ``sync`` is confirmed, the margin, and as much again to work in."""
+    return round(3 * tick + 2 * margin, 3)
+
+
 def declared(address: Address) -> Capabilities:
     """What the store can do with servers whose ticks are as the URL says."""
     return CAPABILITIES._replace(
-        min_ttl=2 * address.tick + 2 * address.margin,
+        min_ttl=least(address.tick, address.margin),
         max_ttl=address.max_ttl,
-        waiter_deadline=max(address.max_ttl, CAPABILITIES.min_ttl),
+        waiter_deadline=max(address.max_ttl, _GRACE),
         margin=address.margin,
     )
 
@@ -98,8 +105,8 @@ def parse(url: str) -> Address:
     if margin < tick:
         raise ConfigError(f"{shown}: margin must be at least one tick, {tick:g} s", hint="leave it out")
     max_ttl = _span(options, "max_ttl", _MOST_TICKS * tick, shown)
-    if max_ttl < 2 * (tick + margin):
-        raise ConfigError(f"{shown}: max_ttl must be at least {2 * (tick + margin):g} s")
+    if max_ttl < least(tick, margin):
+        raise ConfigError(f"{shown}: max_ttl must be at least {least(tick, margin):g} s")
     tls = parts.scheme == "zookeepers" or options.get("tls") == "yes"
     return Address(
         shown=shown,

@@ -13,7 +13,7 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 from lockkit.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.entries import Entry
-from lockkit_zookeeper.failures import explained, not_connected
+from lockkit_zookeeper.failures import explained
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.wire import Wire
 
@@ -56,7 +56,7 @@ def wait_for(answer: Any, wire: Wire, end: float, doing: str) -> Any:
 
 def ask(wire: Wire, request: Any, end: float, doing: str) -> Any:
     """Send a request and wait for its answer; see :func:`wait_for`."""
-    (answer,) = send_all(wire, (request,))
+    (answer,) = send_all(wire, (request,), end)
     return wait_for(answer, wire, end, doing)
 
 
@@ -67,7 +67,7 @@ def ask_all(wire: Wire, requests: Sequence[Any], end: float, doing: str) -> list
         Refused, Unknown: For any other error.
     """
     found = []
-    for answer in send_all(wire, requests):
+    for answer in send_all(wire, requests, end):
         try:
             found.append(wait_for(answer, wire, end, doing))
         except theirs.NoNodeError:
@@ -75,14 +75,14 @@ def ask_all(wire: Wire, requests: Sequence[Any], end: float, doing: str) -> list
     return found
 
 
-def send_all(wire: Wire, requests: Sequence[Any]) -> list[Any]:
-    """Send requests in a row.
+def send_all(wire: Wire, requests: Sequence[Any], end: float) -> list[Any]:
+    """Send requests in a row, as soon as there is a connection.
 
     Raises:
-        Refused: There is no connection, so nothing was sent.
+        Refused: There is none in time, so nothing was sent.
     """
     if not wire.up:
-        raise not_connected(wire.where, "the connection is cut")
+        wire.wait(left(end))
     return [wire.send(request) for request in requests]
 
 

@@ -15,6 +15,7 @@ from lockkit.errors import CapabilityError, OutcomeUnknown
 from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_zookeeper.asking import ask, ask_all
 from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import Store
@@ -87,6 +88,8 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
 
 def _listed(store: Store, session: Session, name: str, end: float) -> Queue:
     parent = store.paths.queue(name)
+    if not session.wire.up:  # those who hold must not wait for it
+        raise not_connected(session.wire.where, "the connection is cut")
     (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
     return read_queue(nodes or (), name)
 

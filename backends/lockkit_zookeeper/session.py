@@ -1,11 +1,11 @@
 """One session: which claims it has, and from when on they are valid.
 
 **Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
-passes on whom it heard from only when the leader asks next, which is within a tick. So every ``sync`` confirms the one before
-it: if it was sent on the same connection, at least one tick after the first was answered, then by the time of its answer the
-leader counts from the first one's sending, or later. (Measured on three servers: counting from single answered pings made a
-session valid for three seconds too long.) A connect request of a new session, or of one that comes back, goes to the leader
-itself and counts at once.
+passes on whom it heard from only when the leader asks, which it does once a tick. (Measured on three servers: counting from
+answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
+same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
+between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
+of one that comes back, goes to the leader itself and counts at once.
 
 Behind each ``sync`` goes a read of the notes for this session (see :mod:`lockkit_zookeeper.evicting`). So the basis is never
 later than a read of the notes that did not name the claim. A basis that has run out ends every claim of the session; nothing
@@ -36,8 +36,10 @@ from lockkit_zookeeper.wire import Wire
 __all__ = ["Session"]
 
 _log = logging.getLogger("lockkit.zookeeper")
-_SHARE = 7.0
-"""Of its timeout a session is confirmed after such a share, so its basis is never older than two: less than a third."""
+_SHARE = 10.0
+"""Of its timeout, after which the next ``sync`` is sent. A basis is then up to three such shares old: less than a third."""
+_CONFIRMED = 3
+"""A ``sync`` counts when it is the first of so many in a row."""
 _PATIENCE = 3.0
 """A ``sync`` that is not answered within such a share of the timeout: try another server."""
 
@@ -102,7 +104,7 @@ class Session:
         self._over = over
         self._gone = gone
         self._beat: _Beat | None = None
-        self._confirmed: _Beat | None = None
+        self._row: list[_Beat] = []
         self._next_beat = 0.0
         self._next_lapse = float("inf")
         self._back: float | None = None
@@ -179,14 +181,16 @@ class Session:
                 self.basis = began
             else:
                 self._back = began
-            self._beat = self._confirmed = None
+            self._beat = None
+            self._row.clear()
             self._next_beat = 0.0
             self.moved.notify_all()
         self.poke()
 
     def _suspended(self) -> None:
         with self.mutex:
-            self._beat = self._confirmed = None
+            self._beat = None
+            self._row.clear()
 
     def _lost(self) -> None:
         with self.mutex:
@@ -239,7 +243,7 @@ class Session:
                 self.over("the session was not confirmed in time")
                 return 0.0
             runs_out = self.basis + self.span if self.wire.turn else float("inf")
-        self._take_in(now)
+        self._take_in()
         self._send(now)
         self._reap(now)
         again = self.chores.turn(self.clock.now())
@@ -269,27 +273,31 @@ class Session:
             self._next_beat = sent + self.timeout / _PATIENCE
         (nodes[-1][1] if nodes else notes).rawlink(lambda _: self.poke())
 
-    def _take_in(self, now: float) -> None:
+    def _take_in(self) -> None:
         """Take in an answered ``sync``, and what was read behind it."""
         with self.mutex:
             beat = self._beat
             if beat is None or not beat.ready:
                 return
             self._beat = None
+            now = self.clock.now()  # not before it was answered
             self._next_beat = now + max(self._tick, self.timeout / _SHARE)
             if not beat.sync.successful() or not self._read_notes(beat.notes):
                 return
             beat.answered = now
-            before, self._confirmed = self._confirmed, beat
             if beat.turn != self.wire.turn:
-                self._confirmed = None
                 return
+            row = self._row
+            if row and beat.sent < row[-1].answered + self._tick:
+                return
+            row.append(beat)
             back, self._back = self._back, None
             if back is not None:
                 self._move(back, now)
                 self._look_at(beat.nodes)
-            elif before is not None and beat.sent >= before.answered + self._tick:
-                self._move(before.sent, now)
+            if len(row) >= _CONFIRMED:
+                self._move(row[-_CONFIRMED].sent, now)
+                del row[: 1 - _CONFIRMED]
 
     def _move(self, basis: float, now: float) -> None:
         if not self.run_out(now):

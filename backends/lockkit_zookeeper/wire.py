@@ -113,7 +113,7 @@ class Wire:
         Raises:
             Refused: There is none in time; or never will be, if :attr:`failed`.
         """
-        if not self._ready.wait(max(0.0, budget)):
+        if self._over or not self._ready.wait(max(0.0, budget)):
             raise refused_login(self.where) if self.failed else not_connected(self.where, self.trouble)
 
     @property

@@ -262,19 +262,10 @@ class ZooKeeperServer(Server):
     def _plain(self) -> tuple[str, int]:
         return self.host, self.place.port
 
-    def _start_somewhere(self) -> None:
-        for _ in range(10):
-            self.place = Place.free(1)
-            try:
-                self._launch()
-                self.until_ready()
-                return
-            except ServerFailed:
-                self._process.kill()
-                if "Address already in use" not in self.log:
-                    raise
-                self._process.log.unlink()
-        raise ServerFailed("no free port in ten attempts")
+    def _begin(self) -> None:
+        self.place = Place.free(1)
+        self._launch()
+        self.until_ready()
 
     def _launch(self) -> None:
         self._data.mkdir(mode=0o700, exist_ok=True)

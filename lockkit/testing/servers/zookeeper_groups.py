@@ -7,6 +7,7 @@ from typing import Any
 
 from lockkit.testing.servers.group import Group
 from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
+from lockkit.testing.servers.server import port_taken
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import Place, ZooKeeperServer
 
@@ -137,7 +138,7 @@ class ZooKeeperEnsemble(Group):
                 self._begin([Place.free(at + 1) for at in range(size)], options, wired=wired)
                 return
             except ServerFailed:
-                if not any("Address already in use" in each.log for each in self.members):
+                if not any(port_taken(each.log) for each in self.members):
                     raise
                 self.close()
         raise ServerFailed("no free ports in ten attempts")
