@@ -18,6 +18,7 @@ from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import ServerFailed, ServerMissing, until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit.testing.servers.zookeeper_program import zookeeper_installed
 from lockkit.testing.servers.zookeeper_session import Session, SessionGone
 from lockkit.testing.servers.zookeeper_wire import ZooKeeperWire
 
@@ -28,7 +29,7 @@ from kazoo.exceptions import ConnectionLoss, NoAuthError, SessionClosedRequireSa
 from kazoo.protocol.serialization import Create2
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 
-pytestmark = pytest.mark.skipif(not ZooKeeperServer.installed(), reason="make servers")
+pytestmark = pytest.mark.skipif(not zookeeper_installed(), reason="make servers")
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_paused_one_can_be_stopped_and_started(server):
 
 
 def test_a_missing_program_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr("lockkit.testing.servers.zookeeper.JARS", [Path("/no/such.jar")])
+    monkeypatch.setattr("lockkit.testing.servers.zookeeper_program.JARS", [Path("/no/such.jar")])
     with pytest.raises(ServerMissing, match="ZooKeeper or Java is not installed; run: make servers"):
         ZooKeeperServer()
 
