@@ -211,7 +211,13 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
         session.gone(entry)
         return ABSENT
     assert entry.path is not None
-    there = remove(session.wire, entry.path, end)
+    try:
+        there = remove(session.wire, entry.path, end, entry.version)
+    except (
+        theirs.BadVersionError
+    ):  # somebody wrote to it: perhaps a resize, whose marker goes with the last claim
+        entry.resized = True
+        there = remove(session.wire, entry.path, end)
     session.gone(entry)
     return RELEASED if there else ABSENT
 

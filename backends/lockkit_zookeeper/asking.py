@@ -17,7 +17,18 @@ from lockkit_zookeeper.failures import explained
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.wire import Wire
 
-__all__ = ["CreateContainer", "access", "ask", "ask_all", "find", "left", "make_parents", "remove", "send_all", "wait_for"]
+__all__ = [
+    "CreateContainer",
+    "access",
+    "ask",
+    "ask_all",
+    "find",
+    "left",
+    "make_parents",
+    "remove",
+    "send_all",
+    "wait_for",
+]
 
 _LEAST = 0.005
 _PERSISTENT, _CONTAINER = 0, 4
@@ -113,10 +124,14 @@ def find(session: Session, entry: Entry, budget: float) -> str | None:
     return None
 
 
-def remove(wire: Wire, path: str, end: float) -> bool:
-    """Delete a node; whether it was there."""
+def remove(wire: Wire, path: str, end: float, version: int = -1) -> bool:
+    """Delete a node; whether it was there.
+
+    Raises:
+        BadVersionError: Its data has another version.
+    """
     try:
-        ask(wire, Delete(path, -1), end, f"delete {path.rpartition('/')[0]}/...")
+        ask(wire, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
     except theirs.NoNodeError:
         return False
     return True
@@ -125,10 +140,9 @@ def remove(wire: Wire, path: str, end: float) -> bool:
 def access(address: Address) -> list[ACL]:
     """Who may do what with the nodes that are made here."""
     if address.user is None:
-        acl = list(OPEN_ACL_UNSAFE)
-    else:
-        acl = [ACL(Permissions.ALL, Id("auth", ""))]
-    if address.observer is not None and address.user is not None:
+        return list(OPEN_ACL_UNSAFE)
+    acl = [ACL(Permissions.ALL, Id("auth", ""))]
+    if address.observer is not None:
         acl.append(ACL(Permissions.READ, Id("digest", address.observer)))
     return acl
 

@@ -59,6 +59,7 @@ class Chores:
 
     def remove(self, entry: Entry) -> None:
         """Remove the node of a claim that has ended, until that is definite."""
+        entry.resized = True  # or not: it is not known, and this is rare
         self._removals.setdefault(entry.token, _Removal(entry, self._session.clock.now()))
         self._session.poke()
 
@@ -190,7 +191,12 @@ class Chores:
         said = unpacked(data, "a claim")
         said.pop("waits", None)
         said |= {"waits": True} if wall is None else {"granted": round(wall, 3)}
-        self._session.wire.send(SetData(entry.path, packed(said), entry.version))
+
+        def written(done: Any) -> None:
+            if done.successful():
+                entry.version = done.value.version
+
+        self._session.wire.send(SetData(entry.path, packed(said), entry.version)).rawlink(written)
 
     # -- resizes
 

@@ -27,8 +27,8 @@ from lockkit_zookeeper.failures import explained
 from lockkit_zookeeper.layout import Queue, client_of
 from lockkit_zookeeper.operating import listed, state_of
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.stated import claim_info as fact
+from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire
 

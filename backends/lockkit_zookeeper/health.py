@@ -36,7 +36,9 @@ def _server(wire: Wire, took: float) -> list[Finding]:
     mode = re.search(r"Mode: (\w+)", said)
     found = [
         Finding(
-            "server", "ok", f"ZooKeeper {version[1] if version else '(unknown version)'}, answered in {took * 1000:.1f} ms"
+            "server",
+            "ok",
+            f"ZooKeeper {version[1] if version else '(unknown version)'}, answered in {took * 1000:.1f} ms",
         )
     ]
     if version and tuple(int(part) for part in version[1].split(".")[:3] if part) < (3, 5, 3):

@@ -18,7 +18,9 @@ from lockkit.spi import Refused
 
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
 
-_NODE = re.compile(r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-?[0-9]{10,})|resize-([0-9]+)-([0-9]+|all)-(-?[0-9]{10,})")
+_NODE = re.compile(
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-?[0-9]{10,})|resize-([0-9]+)-([0-9]+|all)-(-?[0-9]{10,})"
+)
 _WRAP = 1 << 31
 _ALL = float("inf")
 
@@ -105,7 +107,9 @@ class Queue:
         """Nodes to watch: while they all stand, the claim at ``place`` cannot hold."""
         found = blockers(self.claims, place)
         if not found:  # it fits, but what a resize left beyond the prefix holds it up
-            found = [at for at in range(self.fits, len(self.claims)) if self.claims[at].may_hold and at != place]
+            found = [
+                at for at in range(self.fits, len(self.claims)) if self.claims[at].may_hold and at != place
+            ]
         return [self.claims[at].node for at in found]
 
     def surely_waits(self, place: int) -> bool:
@@ -154,12 +158,12 @@ def _resized(claims: list[Place], resizes: list[tuple[int, int, float, str]]) ->
     first = claims[0].number if claims else None
     live = [each for each in resizes if first is not None and each[0] > first]
     spent = [node for number, _, _, node in resizes if first is None or number < first]
-    seen = []
-    for claim in claims:
-        behind = [each for each in live if each[0] > claim.number]
-        if behind:
-            capacity = behind[-1][1]
-            held = any(claim.number <= upto for _, _, upto, _ in behind)
-            claim = claim._replace(capacity=capacity, may_hold=held)
-        seen.append(claim)
+    seen = [_at(claim, [each for each in live if each[0] > claim.number]) for claim in claims]
     return Queue(seen, [node for *_, node in live], spent)
+
+
+def _at(claim: Place, behind: list[tuple[int, int, float, str]]) -> Place:
+    if not behind:
+        return claim
+    held = any(claim.number <= upto for _, _, upto, _ in behind)
+    return claim._replace(capacity=behind[-1][1], may_hold=held)

@@ -10,7 +10,7 @@ import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Create2, GetChildren, GetData, SetData, Sync
 
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import ClaimState, LockInfo, Record
+from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import claim_id, decode
 from lockkit.notes import merged, note_text
 from lockkit.spi import NOTE_LIMIT, Conflict, Refused
@@ -63,8 +63,10 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
     at = store.clock.wall()
     owners = {client_of(each[1].ephemeralOwner) for each in read if each}
     notes = [GetChildren(store.paths.notes(owner), None) for owner in owners]
-    named = {note for some in ask_all(wire, notes, end, "read notes") for note in some or ()} if notes else set()
-    claims = []
+    named = (
+        {note for some in ask_all(wire, notes, end, "read notes") for note in some or ()} if notes else set()
+    )
+    claims: list[ClaimInfo] = []
     for place, each in enumerate(read):
         if each is not None:
             data, stat = each

@@ -81,7 +81,9 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
         if not entry.held or entry.fence != fence:
             return Renewal("LOST", why="fence")
         if now >= session.basis + _LATE * session.timeout:
-            raise Unknown(OutcomeUnknown(f"no answer from {session.wire.where}: the session is not confirmed"))
+            raise Unknown(
+                OutcomeUnknown(f"no answer from {session.wire.where}: the session is not confirmed")
+            )
         entry.renew(session.basis, session.span)
         return Renewal("HELD", session.basis, entry.requests)
 
@@ -136,7 +138,9 @@ def extend(store: Store, claim: Claim, fence: int, budget: float) -> Renewal:
     (renewal,) = renew(store, [(claim, fence)], budget)
     if renewal.state == "HELD":
         raise Refused(
-            CapabilityError("a claim on ZooKeeper lives by its session, whose timeout is fixed", name=claim.terms.name),
+            CapabilityError(
+                "a claim on ZooKeeper lives by its session, whose timeout is fixed", name=claim.terms.name
+            ),
             retry=False,
         )
     return renewal

@@ -24,7 +24,6 @@ from kazoo.protocol.serialization import GetChildren, GetData, Sync
 
 from lockkit.clock import Clock
 from lockkit.facts import Capabilities
-from lockkit.lease import span
 from lockkit.names import claim_id
 from lockkit.spi import Claim
 from lockkit_zookeeper.address import Address
@@ -115,7 +114,7 @@ class Session:
     @property
     def span(self) -> float:
         """Seconds from its basis for which its claims are valid."""
-        return span(self.timeout, self._can)
+        return self.timeout * (1.0 - self._can.drift) - self._can.margin
 
     def start(self) -> None:
         """Connect, in the background."""
@@ -239,7 +238,9 @@ class Session:
         now = self.clock.now()
         with self.mutex:
             if self.wire.turn and self.run_out(now):
-                _log.warning("a session with %s was not confirmed in time; its claims are lost", self.wire.where)
+                _log.warning(
+                    "a session with %s was not confirmed in time; its claims are lost", self.wire.where
+                )
                 self.over("the session was not confirmed in time")
                 return 0.0
             runs_out = self.basis + self.span if self.wire.turn else float("inf")

@@ -80,7 +80,9 @@ class NodeWatch:
         def changed(event: Any) -> None:
             if event.type == EventType.DELETED:
                 self._left()
-            elif event.type != EventType.NONE:  # a cut connection is no news: the session arms anew when it is back
+            elif (
+                event.type != EventType.NONE
+            ):  # a cut connection is no news: the session arms anew when it is back
                 self._look(node)
 
         def read(answer: Any) -> None:

@@ -5,6 +5,8 @@ Three things it does not tell are taken where they arise: when the connect reque
 from there), what timeout the server granted, and that a connection is ready, which is after the login.
 """
 
+# ruff: noqa: SLF001 - kazoo has no other door to any of this; the tests of sessions, silence and forks stand guard
+
 from __future__ import annotations
 
 import atexit
@@ -12,6 +14,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 import weakref
@@ -74,7 +77,7 @@ class Wire:
         self._ready = threading.Event()
         self._over = False
         self._disposing = threading.Lock()
-        handler = _Handler(min(_LONGEST_CONNECT, timeout / 3.0))
+        handler = _Handler(address, min(_LONGEST_CONNECT, timeout / 3.0))
         login = f"{address.user}:{address.password}"
         sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
         self._client = KazooClient(
@@ -82,15 +85,9 @@ class Wire:
             timeout=timeout,
             handler=handler,
             auth_data=[("digest", login)] if address.user and address.auth == "digest" else None,
-            connection_retry=_retry(handler, -1),
-            command_retry=_retry(handler, 0),
+            connection_retry=_retry(-1),
+            command_retry=_retry(0),
             logger=_kazoo,
-            use_ssl=address.tls,
-            verify_certs=True,
-            check_hostname=address.tls,
-            ca=address.ca_file,
-            certfile=address.cert_file,
-            keyfile=address.key_file,
         )
         self._client._connection = _Connection(
             self._client,
@@ -113,7 +110,7 @@ class Wire:
         Raises:
             Refused: There is none in time; or never will be, if :attr:`failed`.
         """
-        if self._over or not self._ready.wait(max(0.0, budget)):
+        if not self._ready.wait(max(0.0, budget)) or self._over:
             raise refused_login(self.where) if self.failed else not_connected(self.where, self.trouble)
 
     @property
@@ -156,7 +153,7 @@ class Wire:
             goodbye: End the session, and with it every node that it has. Otherwise it lapses by its timeout.
         """
         self._over = True
-        self._ready.clear()
+        self._ready.set()
         thread = threading.Thread(
             target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
         )
@@ -199,8 +196,8 @@ class Wire:
         elif state == KazooState.LOST:
             self.failed = self._client.client_state == KeeperState.AUTH_FAILED
             self._over = True
-            self._ready.clear()
             self._client._stopped.set()  # or kazoo would go on with a session of which nobody knows
+            self._ready.set()  # whoever waits for it need not
             self._lost()
 
     def forget(self) -> None:
@@ -220,9 +217,11 @@ class Wire:
 class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
     """kazoo's threads, by a name, and no hindrance to an interpreter that ends."""
 
-    def __init__(self, longest: float) -> None:
+    def __init__(self, address: Address, longest: float) -> None:
         super().__init__()
+        self._address = address
         self._longest = longest
+        self._tls: ssl.SSLContext | None = None
 
     def start(self) -> None:
         super().start()
@@ -235,8 +234,23 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
         thread.start()
         return thread
 
-    def create_connection(self, *args: Any, timeout: float = _LONGEST_CONNECT, **kwargs: Any) -> Any:
-        return super().create_connection(*args, timeout=min(timeout, self._longest), **kwargs)
+    def create_connection(
+        self, address: tuple[str, int], hostname: str, timeout: float, **_: object
+    ) -> socket.socket:
+        """Connect for kazoo, which leaves sockets open when a TLS handshake fails."""
+        sock = socket.create_connection(address, min(timeout, self._longest))
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._address.tls:
+                return sock
+            if self._tls is None:
+                self._tls = ssl.create_default_context(cafile=self._address.ca_file)
+                if self._address.cert_file is not None:
+                    self._tls.load_cert_chain(self._address.cert_file, self._address.key_file)
+            return self._tls.wrap_socket(sock, server_hostname=hostname)
+        except BaseException:
+            sock.close()
+            raise
 
 
 class _Connection(ConnectionHandler):  # type: ignore[misc]
@@ -267,7 +281,7 @@ class _Connection(ConnectionHandler):  # type: ignore[misc]
         return read_timeout, connect_timeout
 
 
-def _retry(handler: _Handler, tries: int) -> Any:
+def _retry(tries: int) -> Any:
     return KazooRetry(
         max_tries=tries, delay=0.05, backoff=2, max_jitter=0.4, max_delay=1.0, sleep_func=time.sleep
     )

@@ -16,7 +16,6 @@ from lockkit.client import connect
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.lease import Hold
-from lockkit.names import claim_id
 from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
 from lockkit.testing.servers.processes import until
@@ -282,7 +281,9 @@ def test_a_parent_reaped_between_two_uses(store, server, request):
         fences.append(fence)
         store.release(one, BUDGET)
         until(lambda: not there(server, parent), "the empty parent is reaped")
-    assert fences == sorted(set(fences)), "S4: the fence must not be the number in the queue, which begins anew"
+    assert fences == sorted(set(fences)), (
+        "S4: the fence must not be the number in the queue, which begins anew"
+    )
 
 
 # -- ensembles

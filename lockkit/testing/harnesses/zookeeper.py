@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -94,7 +95,7 @@ class ZooKeeperHarness(Harness):
 
     def crash(self, client: Client) -> None:
         super().crash(client)
-        backend = client.driver().backend
+        backend: Any = client.driver().backend
         store = getattr(backend, "inner", backend).store
         for session, entry in store.entries():
             ends = min(entry.deadline, session.basis + session.span)
@@ -106,37 +107,37 @@ class ZooKeeperHarness(Harness):
         self._look.sync("/")
         nodes = self._children(parent)
         resizes = sorted((int(m[2]), int(m[1])) for m in map(_RESIZE.fullmatch, nodes) if m)
-        rows = sorted((int(m[4]), m[1], int(m[2]), int(m[3]), m[0]) for m in map(_CLAIM.fullmatch, nodes) if m)
+        rows = sorted(
+            (int(m[4]), m[1], int(m[2]), int(m[3]), m[0]) for m in map(_CLAIM.fullmatch, nodes) if m
+        )
         known = self._known()
         queue: list[StoredClaim] = []
+        told: list[str] = []
         for number, token, weight, stated, node in rows:
-            behind = [capacity for marker, capacity in resizes if marker > number]
-            capacity = behind[-1] if behind else stated
             read = self._read(f"{parent}/{node}")
-            if read is not None:
-                data, stat = read
-                deadline, held = known.get(token, (None, None))
-                owner = f"{stat.ephemeralOwner % (1 << 64):016x}"
-                evicted = claim_id(token) in self._children(f"{self._root}/c/{owner}")
-                state: ClaimState = "HELD" if held or b'"granted"' in data else "WAITING"
-                if held is None and state != "HELD" and b'"waits"' not in data:
-                    state = "OFFERED"  # or held, by somebody of whom nothing is known; see below
-                queue.append(StoredClaim(claim_id(token), stat.czxid, state, weight, capacity, deadline, evicted))
-        return self._told_apart(queue, known.keys() >= {row[1] for row in rows})
-
-    def _told_apart(self, queue: list[StoredClaim], all_known: bool) -> list[StoredClaim]:  # noqa: FBT001
-        from dataclasses import replace
-
+            if read is None:
+                continue
+            data, stat = read
+            capacity = next((each for marker, each in reversed(resizes) if marker > number), stated)
+            deadline, held = known.get(token, (None, None))
+            notes = self._children(f"{self._root}/c/{stat.ephemeralOwner % (1 << 64):016x}")
+            queue.append(
+                StoredClaim(
+                    claim_id(token),
+                    stat.czxid,
+                    "WAITING",
+                    weight,
+                    capacity,
+                    deadline,
+                    claim_id(token) in notes,
+                )
+            )
+            told.append(_told(data, held=held))
         fits = prefix(queue)
-        told = []
-        for place, row in enumerate(queue):
-            state = row.state
-            if state == "OFFERED":
-                state = "HELD" if place < fits else "WAITING"
-            elif state == "WAITING" and place < fits:
-                state = "OFFERED"
-            told.append(replace(row, state=state))
-        return told
+        return [
+            replace(row, state=_state(said, fits=place < fits))
+            for place, (row, said) in enumerate(zip(queue, told, strict=True))
+        ]
 
     def _known(self) -> Mapping[str, tuple[float, bool]]:
         """Deadlines, and who holds, as far as they are claims of this process."""
@@ -176,6 +177,21 @@ class ZooKeeperHarness(Harness):
         except NoNodeError:
             return None
         return read
+
+
+def _told(data: bytes, *, held: bool | None) -> str:
+    """What is known of a claim: what its node says comes a moment late, and its client is asked first."""
+    if held is None:
+        return "holds" if b'"granted"' in data else "waits" if b'"waits"' in data else ""
+    return "holds" if held else "waits"
+
+
+def _state(told: str, *, fits: bool) -> ClaimState:
+    if told == "holds":
+        return "HELD"
+    if not fits:
+        return "WAITING"
+    return "OFFERED" if told == "waits" else "HELD"
 
 
 class ZooKeeperEnsembleHarness(ZooKeeperHarness):
