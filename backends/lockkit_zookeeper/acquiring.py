@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, Sync
@@ -23,7 +24,16 @@ from lockkit.spi import (
     ReleaseAnswer,
     Unknown,
 )
-from lockkit_zookeeper.asking import ask_all, find, left, make_parents, remove, send_all, wait_for
+from lockkit_zookeeper.asking import (
+    CreateContainer,
+    ask_all,
+    find,
+    left,
+    make_parents,
+    remove,
+    send_all,
+    wait_for,
+)
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.session import Session
@@ -78,14 +88,17 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
     )
     doing = f"create {stated.parent}/..."
     try:
+        first: tuple[Any, ...] = ()
         for _ in range(_ROUNDS):
             entry.sent = True
-            created, listed = send_all(wire, (make, GetChildren(stated.parent, None)), end)
+            *_, created, listed = send_all(wire, (*first, make, GetChildren(stated.parent, None)), end)
             try:
                 path, stat = wait_for(created, wire, end, doing)
             except theirs.NoNodeError:
                 entry.sent = False
-                make_parents(wire, stated.parent, store.acl, end)
+                if first:  # what should be above it is not there either
+                    make_parents(wire, stated.parent, store.acl, end)
+                first = (CreateContainer(stated.parent, store.acl),)
                 continue
             entry.path, entry.fence = path, stat.czxid
             session.chores.lasting(entry)

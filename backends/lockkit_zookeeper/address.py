@@ -90,8 +90,10 @@ def parse(url: str) -> Address:
     options = _options(parts, shown)
     login, _, places = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
-    if login and not (colon and user):
-        raise ConfigError(f"{shown}: a login is a user and a password", hint=_LOGIN)
+    if (login or "@" in parts.netloc) and not (colon and user):
+        raise ConfigError(
+            "a URL for ZooKeeper has a user and no password, or a password and no user", hint=_LOGIN
+        )
     chroot = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in chroot.split("/")[1:]) or "\0" in chroot:
         raise ConfigError(f"{shown}: not a path of a node: {chroot!r}", hint=_USAGE)

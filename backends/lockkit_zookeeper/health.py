@@ -18,6 +18,8 @@ from lockkit_zookeeper.wire import Wire
 __all__ = ["check"]
 
 _GLANCE = 0.3
+_SHORT, _LONG = 0.5, 2_000_000.0
+"""Seconds of the sessions that are asked for; kazoo waits for the answer no longer than the first."""
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
@@ -27,7 +29,8 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     began = time.monotonic()
     ask(wire, Sync(store.paths.root), end, "sync")
     took = time.monotonic() - began
-    return [*_server(wire, took), *_sessions(store, end), _rights(store, wire, end)]
+    rights = _rights(store, wire, end)
+    return [*_server(wire, took), *_sessions(store, end), rights]
 
 
 def _server(wire: Wire, took: float) -> list[Finding]:
@@ -61,7 +64,7 @@ def _sessions(store: Store, end: float) -> list[Finding]:
     """What timeouts are granted: ask for the shortest and for the longest."""
     can, tick = store.can, store.address.tick
     nothing = lambda *_: None  # noqa: E731
-    probes = [Wire(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (0.001, 2e6)]
+    probes = [Wire(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)]
     try:
         for probe in probes:
             probe.start()
@@ -74,26 +77,19 @@ def _sessions(store: Store, end: float) -> list[Finding]:
         for probe in probes:
             probe.close(goodbye=True)
     found = []
-    if least > 2 * tick + 0.001:
-        found.append(
-            Finding(
-                "tick",
-                "warning",
-                f"the shortest session is {least:g} s, so a tick may be {least / 2:g} s, longer than the {tick:g} s in use; "
-                "then validity may be counted too long",
-                f"see tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}",
-            )
+    if least > max(_SHORT, 2 * tick) + 0.001:
+        text = (
+            f"the shortest session is {least:g} s, so a tick may be {least / 2:g} s, longer than the {tick:g} s in use; "
+            "then validity may be counted too long"
         )
-    if most < can.max_ttl or least > can.min_ttl:
-        found.append(
-            Finding(
-                "sessions",
-                "warning",
-                f"it grants {least:g} to {most:g} s, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here",
-                "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl=",
-            )
-        )
-    return found or [Finding("sessions", "ok", f"it grants {least:g} to {most:g} s")]
+        hint = f"see tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}"
+        found.append(Finding("tick", "warning", text, hint))
+    grants = f"{least:g} to {most:g} s" if least > _SHORT + 0.001 else f"up to {most:g} s"
+    if most < can.max_ttl or least > max(_SHORT, can.min_ttl):
+        text = f"it grants {grants}, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here"
+        hint = "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl="
+        found.append(Finding("sessions", "warning", text, hint))
+    return found or [Finding("sessions", "ok", f"it grants {grants}")]
 
 
 def _rights(store: Store, wire: Wire, end: float) -> Finding:
