@@ -42,6 +42,7 @@ SCHEMES: Mapping[str, Store] = {
     "etcds": _ETCD,
     "etcd+grpc": _ETCD_GRPC,
     "zookeeper": _ZOOKEEPER,
+    "zookeepers": _ZOOKEEPER,
     "zk": _ZOOKEEPER,
 }
 """Every scheme that belongs to lockkit. Nobody else's plugin takes one over."""

@@ -65,6 +65,7 @@ class Harness(ABC):
         ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
             scenario can wait for.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
+        slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
         clock: Handed to every client and store.
@@ -75,6 +76,7 @@ class Harness(ABC):
     virtual: ClassVar[bool] = False
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
+    slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 
     def __init__(self, scratch: Path) -> None:
