@@ -61,6 +61,7 @@ class PostgresBackend:
     def __init__(self, url: str, options: OpenOptions) -> None:
         self._namespace = options.namespace
         self._clock = options.clock
+        self._unsure: set[str] = set()  # tokens of which a creating acquire may be under way
         self._lines = Lines(parse(url, f"lockkit:{options.owner.host}:{options.owner.pid}"), options.clock)
         end = time.monotonic() + _OPENING
         try:
@@ -81,10 +82,18 @@ class PostgresBackend:
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.spi.Backend.acquire`."""
-        not_after = self._ahead + self._clock.now() + _LATE
-        told, sent = self._lines.call(
-            budget, "acquire", self._namespace, asked(claim), create, not_after
-        )
+        again = create and claim.token in self._unsure
+        words = (asked(claim, again=again), create, self._ahead + self._clock.now() + _LATE)
+        if create:
+            self._unsure.add(claim.token)
+        try:
+            told, sent = self._lines.call(budget, "acquire", self._namespace, *words)
+        except Refused:
+            if create and not again:  # no copy of it is under way
+                self._unsure.discard(claim.token)
+            raise
+        if create:  # if there was one before, the store knows it by now
+            self._unsure.discard(claim.token)
         now = self._clock.now()
         self._ahead = float(told["at"]) - now
         if told["answer"] == "GRANTED":
@@ -154,8 +163,10 @@ class PostgresBackend:
     def _end(
         self, claim: Claim, budget: float, *, graceful: bool, doubt: bool = False, fresh: bool = False
     ) -> ReleaseAnswer:
+        doubt = doubt or claim.token in self._unsure
         words = (self._namespace, claim.terms.name, claim.token, graceful, doubt)
         answer: ReleaseAnswer = self._lines.call(budget, "release", *words, fresh=fresh)[0]
+        self._unsure.discard(claim.token)
         return answer
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002

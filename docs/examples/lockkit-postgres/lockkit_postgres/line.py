@@ -128,18 +128,13 @@ class Line:
 
     @property
     def fit(self) -> bool:
-        """Whether it can be used again: no call was cut short, and the server has not closed it meanwhile."""
+        """Whether it can be used again: no call was cut short, and the server has said nothing since (that is a goodbye)."""
         conn = self._conn
         if conn.status != ConnStatus.OK or conn.transaction_status != TransactionStatus.IDLE:
             return False
         poll = select.poll()
         poll.register(conn.socket, select.POLLIN)
-        try:
-            if poll.poll(0):
-                conn.consume_input()
-        except OperationalError:
-            return False
-        return conn.status == ConnStatus.OK
+        return not poll.poll(0)
 
     def reset(self) -> None:
         """Close it, and throw away what still lies in this host's buffers: a request given up should not arrive later."""

@@ -28,7 +28,7 @@ CREATE TABLE claim (
     claim_id text COLLATE "C" NOT NULL,
     state text NOT NULL DEFAULT 'WAITING' CHECK (state IN ('WAITING', 'OFFERED', 'HELD', 'LINGERING')),
     evicted boolean NOT NULL DEFAULT false,
-    replayed boolean NOT NULL DEFAULT false, -- its create came more than once: a third copy may be under way
+    replayed boolean NOT NULL DEFAULT false, -- its create was sent more than once: a copy may be under way
     weight integer NOT NULL,
     capacity integer NOT NULL,
     ttl interval NOT NULL,
@@ -189,7 +189,7 @@ CREATE FUNCTION sweep() RETURNS void LANGUAGE sql AS $$
     ))
 $$;
 
--- Whoever removes a claim that was sent twice, and be it by hand: no third copy of it grants anything.
+-- Whoever removes a claim that was sent twice, and be it by hand: no late copy of it grants anything.
 CREATE FUNCTION bury_replayed() RETURNS trigger LANGUAGE plpgsql SET search_path = :"schema", pg_temp AS $$
 BEGIN
     PERFORM bury(OLD.namespace, OLD.name, OLD.token);
@@ -225,13 +225,13 @@ BEGIN
         UPDATE queue q SET fence = q.fence + 1 WHERE q.namespace = _ns AND q.name = _name
         RETURNING q.fence INTO _mine.fence;
         INSERT INTO claim (namespace, name, fence, token, claim_id, weight, capacity, ttl, max_hold, min_hold, lock_delay,
-            since, renewed, deadline, about, note)
+            since, renewed, deadline, replayed, about, note)
         SELECT _ns, _name, _mine.fence, a.token, a.claim_id, a.weight, a.capacity, make_interval(secs => a.ttl),
             make_interval(secs => a.max_hold), make_interval(secs => a.min_hold), make_interval(secs => a.lock_delay),
-            _at, _at, _at + grace(), a.about, a.note
+            _at, _at, _at + grace(), a.again, a.about, a.note
         FROM jsonb_to_record(_asked) AS a (token text, claim_id text, weight integer, capacity integer,
             ttl double precision, max_hold double precision, min_hold double precision, lock_delay double precision,
-            about text, note text)
+            again boolean, about text, note text)
         RETURNING * INTO _mine;
     ELSE
         IF _create AND NOT _mine.replayed THEN

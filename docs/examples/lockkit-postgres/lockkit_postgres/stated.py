@@ -17,8 +17,12 @@ __all__ = ["asked", "claim_info", "note", "record"]
 _OWNER = frozenset(Owner._fields)
 
 
-def asked(claim: Claim) -> str:
+def asked(claim: Claim, *, again: bool) -> str:
     """The argument of ``acquire``.
+
+    Args:
+        claim: Who asks.
+        again: A copy of this request may be under way.
 
     Raises:
         ConfigError: The note is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
@@ -30,6 +34,7 @@ def asked(claim: Claim) -> str:
             "token": claim.token,
             "claim_id": claim_id(claim.token),
             "wait": claim.wait,
+            "again": again,
             "weight": terms.weight,
             "capacity": terms.capacity,
             "ttl": terms.ttl,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -123,6 +125,16 @@ class PostgresServer:
     def start(self) -> None:
         """Start it again where it was."""
         self._launch()
+
+    @contextlib.contextmanager
+    def paused(self, worker: int) -> Iterator[None]:
+        """Let the worker behind one connection stand still: it answers nothing."""
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            until(lambda: "T (stopped)" in Path(f"/proc/{worker}/status").read_text(), "it stands still")
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove its folder."""

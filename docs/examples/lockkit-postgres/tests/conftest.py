@@ -1,0 +1,57 @@
+"""What the tests share: one private server, and an empty database for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from server import PostgresServer
+
+from lockkit.plugins import PluginManager
+from lockkit.spi import Backend, OpenOptions
+
+# A real store answers when it answers.
+settings.register_profile("real", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("real")
+
+_databases = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> str:
+    """An empty one."""
+    name = f"test_{next(_databases)}"
+    server.sql(f"CREATE DATABASE {name}")
+    return name
+
+
+@pytest.fixture
+def url(server: PostgresServer, database: str) -> str:
+    return server.url(database)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Backend]]:
+    """Open stores that are closed afterwards, without a client before them."""
+    stores: list[Backend] = []
+
+    def open_store(url: str, **options: object) -> Backend:
+        stores.append(PluginManager(()).open(url, OpenOptions(**options)))  # type: ignore[arg-type]
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[..., Backend], url: str) -> Backend:
+    return opened(url)
