@@ -64,7 +64,9 @@ class TemplateBackend:
     def _queue(self, name: str, budget: float) -> Iterator[tuple[Document, float]]:
         """A queue to change, settled, and the time. Belongs to the process that opened it, as connections do."""
         if os.getpid() != self._pid:
-            raise Refused(BackendUnavailable("opened by another process", hint="open it in this one"), retry=False)
+            raise Refused(
+                BackendUnavailable("opened by another process", hint="open it in this one"), retry=False
+            )
         with self._folder.change(name, time.monotonic() + budget) as document:
             now = self._clock.now()
             rules.settle(document, now)
@@ -184,7 +186,9 @@ class TemplateBackend:
         """See :meth:`lockkit.spi.Backend.names`."""
         del deep  # it always looks at all of them
         return sorted(
-            name for name in self._folder.names() if name.startswith(prefix) and self.inspect(name, budget).claims
+            name
+            for name in self._folder.names()
+            if name.startswith(prefix) and self.inspect(name, budget).claims
         )
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:

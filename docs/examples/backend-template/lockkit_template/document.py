@@ -99,7 +99,9 @@ class Folder:
                     break
                 except BlockingIOError:
                     if time.monotonic() >= end:
-                        raise Refused(BackendUnavailable(f"{self._folder} is busy", hint="who has it open?")) from None
+                        raise Refused(
+                            BackendUnavailable(f"{self._folder} is busy", hint="who has it open?")
+                        ) from None
                     time.sleep(_SOON)
             document = self._load(path) or Document(name)
             before = asdict(document)

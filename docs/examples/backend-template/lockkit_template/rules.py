@@ -11,7 +11,19 @@ from lockkit.queue import blockers, grantable
 from lockkit.spi import Claim, Terms
 from lockkit_template.document import Document, Row
 
-__all__ = ["GRACE", "append", "bury", "end", "evict", "find", "in_the_way", "offer", "remove", "renew", "settle"]
+__all__ = [
+    "GRACE",
+    "append",
+    "bury",
+    "end",
+    "evict",
+    "find",
+    "in_the_way",
+    "offer",
+    "remove",
+    "renew",
+    "settle",
+]
 
 GRACE = 6.0
 """Seconds that a waiter may be silent, and that an offer stands: what ``Capabilities.waiter_deadline`` says."""

@@ -50,11 +50,13 @@ def parse(url: str, client: str) -> Address:
 
     shown = redact(url)
     rest = url.partition(":")[2]
-    path, question, query = rest.partition("?")
+    path, _, query = rest.partition("?")
     options = [each for each in query.split("&") if each]
     schemas = [unquote(each[7:]) for each in options if each.startswith("schema=")] or [_SCHEMA]
     if len(schemas) > 1 or not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", schemas[0]):
-        raise ConfigError(f"{shown}: not a schema", hint="once, a-z 0-9 _ and no digit first: ?schema=lockkit")
+        raise ConfigError(
+            f"{shown}: not a schema", hint="once, a-z 0-9 _ and no digit first: ?schema=lockkit"
+        )
     given = [each for each in options if not each.startswith("schema=")]
     names = {each.partition("=")[0] for each in given}
     # A client that fell asleep, or a host that is gone: the server and the client notice by themselves.
@@ -78,6 +80,7 @@ def parse(url: str, client: str) -> Address:
         said = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         what = f"no such option: {said[1]}" if said else "not a URL of a PostgreSQL store"
         raise ConfigError(
-            f"{shown}: {what}", hint="write postgres-lock://user@host/database; in a password / ? # @ : % are escaped"
+            f"{shown}: {what}",
+            hint="write postgres-lock://user@host/database; in a password / ? # @ : % are escaped",
         ) from None
     return Address(shown, conninfo, schemas[0])

@@ -131,7 +131,8 @@ class PostgresBackend:
 
     def _renew(self, beats: Sequence[Beat], budget: float, ttl: float | None = None) -> list[Renewal]:
         asking = [
-            {"name": claim.terms.name, "token": claim.token, "fence": fence, "ttl": ttl} for claim, fence in beats
+            {"name": claim.terms.name, "token": claim.token, "fence": fence, "ttl": ttl}
+            for claim, fence in beats
         ]
         told, sent = self._lines.call(budget, "renew", self._namespace, json.dumps(asking))
         return [
@@ -195,7 +196,9 @@ class PostgresBackend:
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.spi.Backend.resize`."""
         if type(capacity) is not int or not 1 <= capacity < 2**31:
-            raise ConfigError(f"a capacity must be a whole number from 1 to 2147483647, not {capacity!r}", name=name)
+            raise ConfigError(
+                f"a capacity must be a whole number from 1 to 2147483647, not {capacity!r}", name=name
+            )
         return int(self._lines.call(budget, "resize", self._namespace, name, capacity)[0])
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
@@ -246,4 +249,3 @@ class PostgresBackend:
         """Close the connections."""
         self._wakes.close()
         self._lines.close()
-

@@ -11,7 +11,13 @@ A statement is a transaction of its own here, so there are just three moments.
 
 from __future__ import annotations
 
-from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.errors import (
+    BackendUnavailable,
+    IncompatibleLayout,
+    LockkitError,
+    OutcomeUnknown,
+    PermissionDenied,
+)
 from lockkit.spi import Refused, Unknown
 
 __all__ = ["answered", "inherited", "not_connected", "too_new", "unanswered"]
@@ -19,19 +25,40 @@ __all__ = ["answered", "inherited", "not_connected", "too_new", "unanswered"]
 _LOAD = "have its owner load schema.sql of lockkit-postgres"
 _ERRORS: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     # SQLSTATE, or its class: what to raise, whether to ask again, what it means, what to do. PostgreSQL, appendix A.
-    "42501": (PermissionDenied, False, "the user may not do this", "see the rights in the README of lockkit-postgres"),
+    "42501": (
+        PermissionDenied,
+        False,
+        "the user may not do this",
+        "see the rights in the README of lockkit-postgres",
+    ),
     "3F000": (IncompatibleLayout, False, "there is no such schema", _LOAD),
     "42883": (IncompatibleLayout, False, "the schema is not that of lockkit", _LOAD),
     "42P01": (IncompatibleLayout, False, "the schema is not that of lockkit", _LOAD),
     "LK001": (BackendUnavailable, False, "the isolation is not READ COMMITTED", "no proxy may change it"),
-    "25006": (BackendUnavailable, True, "it takes no writes: a standby", "name the primary; in a failover this passes"),
+    "25006": (
+        BackendUnavailable,
+        True,
+        "it takes no writes: a standby",
+        "name the primary; in a failover this passes",
+    ),
     "57014": (BackendUnavailable, True, "it was too slow", "look for long transactions in pg_stat_activity"),
     "55P03": (BackendUnavailable, True, "it was too slow", "look for long transactions in pg_stat_activity"),
     "40001": (BackendUnavailable, True, "another transaction was in the way", "this passes"),
     "40P01": (BackendUnavailable, True, "another transaction was in the way", "this passes"),
-    "53": (BackendUnavailable, True, "it is short of something", "look into its log: disk, memory, connections"),
+    "53": (
+        BackendUnavailable,
+        True,
+        "it is short of something",
+        "look into its log: disk, memory, connections",
+    ),
 }
-_LOGIN = ("password authentication", "no password supplied", "no pg_hba.conf entry", "authentication failed", "role ")
+_LOGIN = (
+    "password authentication",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "authentication failed",
+    "role ",
+)
 
 
 def answered(state: str | None, severity: str | None, message: str, where: str) -> Refused | Unknown:
@@ -56,7 +83,9 @@ def answered(state: str | None, severity: str | None, message: str, where: str) 
 def unanswered(trouble: object, where: str) -> Unknown:
     """The request went out, and no answer came."""
     text = " ".join(str(trouble).split()) or type(trouble).__name__
-    return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint="is the server running, and reachable?"))
+    return Unknown(
+        OutcomeUnknown(f"no answer from {where}: {text}", hint="is the server running, and reachable?")
+    )
 
 
 def not_connected(trouble: object, where: str) -> Refused:
@@ -66,14 +95,18 @@ def not_connected(trouble: object, where: str) -> Refused:
         hint = "check user, password and pg_hba.conf"
         return Refused(PermissionDenied(f"cannot log in at {where}: {text}", hint=hint), retry=False)
     if "does not exist" in text:
-        return Refused(BackendUnavailable(f"cannot use {where}: {text}", hint="createdb makes a database"), retry=False)
+        return Refused(
+            BackendUnavailable(f"cannot use {where}: {text}", hint="createdb makes a database"), retry=False
+        )
     hint = "check host, port and TLS; is it running?"
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
 def inherited(where: str) -> Refused:
     """A forked child has this store from its parent: its connections are the parent's."""
-    return Refused(BackendUnavailable(f"{where} was opened by another process", hint="open it in this one"), retry=False)
+    return Refused(
+        BackendUnavailable(f"{where} was opened by another process", hint="open it in this one"), retry=False
+    )
 
 
 def too_new(where: str, version: int) -> Refused:

@@ -35,7 +35,9 @@ def check(lines: Lines, budget: float) -> Sequence[Finding]:
         else Finding("encoding", "error", f"its encoding is {told['encoding']}", "createdb --encoding=UTF8"),
         Finding("durability", "ok", "a grant survives a crash")
         if told["fsync"] == "on"
-        else Finding("durability", "error", "fsync is off: a crash of its host may forget grants", "set fsync = on"),
+        else Finding(
+            "durability", "error", "fsync is off: a crash of its host may forget grants", "set fsync = on"
+        ),
         _failover(told["standbys"], bool(told["for"]) and told["waits"] != "local"),
         Finding("rights", "ok", "this user may lock")
         if told["may"]

@@ -16,9 +16,8 @@ import time
 from collections.abc import Sequence
 
 from psycopg import OperationalError
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus, abc
 
-from lockkit.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
 
@@ -87,7 +86,9 @@ class Line:
                 value = result.get_value(0, 0)
             elif result.status == ExecStatus.FATAL_ERROR:
                 fields = (DiagnosticField.SQLSTATE, DiagnosticField.SEVERITY_NONLOCALIZED)
-                state, severity = [found.decode() if (found := result.error_field(each)) else None for each in fields]
+                state, severity = [
+                    found.decode() if (found := result.error_field(each)) else None for each in fields
+                ]
                 said = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message
                 trouble = answered(state, severity, said.decode(errors="replace"), self._where)
         if trouble is not None:
@@ -160,13 +161,13 @@ def _word(word: object) -> bytes | None:
     return str(word).encode()
 
 
-def _dial(address: Address, end: float) -> PGconn:
+def _dial(address: Address, end: float) -> abc.PGconn:
     """Connect on a thread of its own: nothing else limits how long a name server may take.
 
     Raises:
         Refused: There is no connection in time. If there is one later, it is closed unused.
     """
-    box: queue.SimpleQueue[PGconn | Exception] = queue.SimpleQueue()
+    box: queue.SimpleQueue[abc.PGconn | Exception] = queue.SimpleQueue()
 
     def connect() -> None:
         try:

@@ -32,7 +32,7 @@ class Lines:
         """Call a function of the schema; its answer, and when (on the clock) the request was sent. See :meth:`ask`."""
         marks = ", ".join(f"${at}" for at in range(1, len(words) + 1))
         # The schema is a checked identifier, the function one of ours.
-        return self.ask(budget, f'SELECT "{self.address.schema}".{function}({marks})', words, fresh=fresh)  # noqa: S608
+        return self.ask(budget, f'SELECT "{self.address.schema}".{function}({marks})', words, fresh=fresh)
 
     def ask(
         self, budget: float, statement: str, words: Sequence[object] = (), *, fresh: bool = False

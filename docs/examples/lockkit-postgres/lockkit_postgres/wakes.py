@@ -132,8 +132,10 @@ class Wakes:
         if not new:
             return
         ids = "{" + ",".join({watch.claim_id for watch in new}) + "}"
-        statement = f'SELECT "{self._lines.address.schema}".waiting($1, $2)'  # noqa: S608 - an identifier
-        waiting = set(json.loads(line.ask(statement, (self._namespace, ids), time.monotonic() + _PATIENCE) or "[]"))
+        statement = f'SELECT "{self._lines.address.schema}".waiting($1, $2)'
+        waiting = set(
+            json.loads(line.ask(statement, (self._namespace, ids), time.monotonic() + _PATIENCE) or "[]")
+        )
         _wake([watch for watch in new if watch.claim_id not in waiting])
 
 

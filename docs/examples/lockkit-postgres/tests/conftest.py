@@ -13,7 +13,9 @@ from lockkit.plugins import PluginManager
 from lockkit.spi import Backend, OpenOptions
 
 # A real store answers when it answers.
-settings.register_profile("real", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "real", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("real")
 
 _databases = itertools.count()

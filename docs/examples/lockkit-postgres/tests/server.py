@@ -77,7 +77,13 @@ class PostgresServer:
     ) -> None:
         self.close()
 
-    def url(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = PASSWORD, **options: str) -> str:
+    def url(
+        self,
+        database: str = "postgres",
+        user: str = SUPERUSER,
+        password: str | None = PASSWORD,
+        **options: str,
+    ) -> str:
         """The URL of a store in a database."""
         login = user if password is None else f"{user}:{password}"
         query = "&".join(f"{key}={quote(value)}" for key, value in options.items())
@@ -139,7 +145,9 @@ class PostgresServer:
     def close(self) -> None:
         """End it and remove its folder."""
         if self.alive:
-            self._process.signal(signal.SIGQUIT)  # its workers end with it, which they would not after SIGKILL
+            self._process.signal(
+                signal.SIGQUIT
+            )  # its workers end with it, which they would not after SIGKILL
             self._process.stop()
         self._process.remove()
 

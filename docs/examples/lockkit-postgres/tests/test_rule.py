@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.pq import PGconn
 
-import pytest
 from lockkit.queue import grantable
 
 
@@ -20,7 +20,12 @@ class Row(NamedTuple):
 
 
 rows = st.lists(
-    st.builds(Row, st.integers(1, 4), st.sampled_from([1, 2, 2, 2, 5]), st.sampled_from(["WAITING", "OFFERED", "HELD", "LINGERING"])),
+    st.builds(
+        Row,
+        st.integers(1, 4),
+        st.sampled_from([1, 2, 2, 2, 5]),
+        st.sampled_from(["WAITING", "OFFERED", "HELD", "LINGERING"]),
+    ),
     max_size=8,
 )
 _FILL = """
@@ -46,8 +51,10 @@ def test_the_rule_in_sql_is_the_rule_of_the_library(look):
         look.exec_(b"BEGIN")
         filled = look.exec_params(_FILL.encode(), [json.dumps([row._asdict() for row in queue]).encode()])
         assert not filled.error_message
-        found = look.exec_(b"SELECT count(*), bool_and(fence <= n) FROM (SELECT fence, count(*) OVER () AS n"
-                           b" FROM lockkit.rule('n', 'a') WHERE fits) f")
+        found = look.exec_(
+            b"SELECT count(*), bool_and(fence <= n) FROM (SELECT fence, count(*) OVER () AS n"
+            b" FROM lockkit.rule('n', 'a') WHERE fits) f"
+        )
         look.exec_(b"ROLLBACK")
         fits = grantable(queue, [row.state in ("HELD", "LINGERING") for row in queue])
         assert int(found.get_value(0, 0)) == fits

@@ -38,13 +38,18 @@ def transaction(server, database):
 
 def waiters(server, database):
     """How many statements of the store wait for a lock."""
-    (row,) = server.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'", database)
+    (row,) = server.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'", database
+    )
     return int(row[0])
 
 
 def lines(server, database):
     """How many connections stores have."""
-    (row,) = server.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE 'lockkit:%'", database)
+    (row,) = server.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE 'lockkit:%'",
+        database,
+    )
     return int(row[0])
 
 
@@ -83,7 +88,10 @@ def test_so_does_one_that_comes_after_its_replay_was_granted_and_lapsed(store, s
     late, release = claim(ttl=0.2), transaction()
     with pytest.raises(Unknown):
         store.acquire(late, True, 0.1)
-    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'", database)
+    server.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'",
+        database,
+    )
     release()
     assert isinstance(store.acquire(late, True, BUDGET), Granted)
 
@@ -99,7 +107,9 @@ def test_an_acquire_that_was_under_way_for_half_a_minute_grants_nothing(store, m
 
     assert store.acquire(claim(), True, BUDGET) == Lapsed("late")
 
-    assert isinstance(store.acquire(claim(), True, BUDGET), Granted), "by then it knows the server's clock again"
+    assert isinstance(store.acquire(claim(), True, BUDGET), Granted), (
+        "by then it knows the server's clock again"
+    )
 
 
 def test_tombstones_go_when_they_have_served(store, server, database):
@@ -154,7 +164,9 @@ def test_another_lock_does_not_notice(store, transaction):
 def test_many_processes_never_meet(url, tmp_path):
     context = multiprocessing.get_context("spawn")
     fences = context.Queue()
-    workers = [context.Process(target=_take_turns, args=(url, str(tmp_path / "inside"), fences)) for _ in range(4)]
+    workers = [
+        context.Process(target=_take_turns, args=(url, str(tmp_path / "inside"), fences)) for _ in range(4)
+    ]
     lockkit.connect(url).close()
     for worker in workers:
         worker.start()
@@ -162,7 +174,7 @@ def test_many_processes_never_meet(url, tmp_path):
     for worker in workers:
         worker.join()
 
-    assert sorted(sum(found, [])) == list(range(1, 101))
+    assert sorted(fence for each in found for fence in each) == list(range(1, 101))
     assert all(each == sorted(each) for each in found)
 
 
@@ -172,8 +184,8 @@ def _take_turns(url, inside, fences):
         for _ in range(25):
             with client.lock("hot").acquire(60.0) as lease:
                 taken.append(lease.fence)
-                with open(inside, "x"):  # fails if somebody else is in here
-                    Path(inside).unlink()
+                Path(inside).touch(exist_ok=False)  # fails if somebody else is in here
+                Path(inside).unlink()
     fences.put(taken)
 
 
@@ -329,7 +341,9 @@ def as_role(server, store, database):
         server.sql(f"DROP ROLE IF EXISTS {role}")
 
 
-def test_the_rights_of_the_readme_are_enough_to_lock_and_the_tables_stay_closed(as_role, opened, server, database):
+def test_the_rights_of_the_readme_are_enough_to_lock_and_the_tables_stay_closed(
+    as_role, opened, server, database
+):
     url = as_role("locker")
     with lockkit.connect(url) as client, lockkit.connect(url) as other:
         lease = client.lock("a").acquire(1.0)
@@ -376,7 +390,7 @@ def test_who_may_not_make_the_schema_is_told_what_to_run(server, database, opene
 
 @both_ways
 def test_a_wrong_password(server, database, way):
-    error = trouble(server.url(database, password="hunter2x"), way)  # noqa: S106
+    error = trouble(server.url(database, password="hunter2x"), way)
 
     assert isinstance(error, PermissionDenied)
 
@@ -390,7 +404,10 @@ def test_a_database_that_does_not_exist(server, way):
 def test_nobody_listens(way):
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
-        assert isinstance(trouble(f"postgres-lock://me:hunter2@127.0.0.1:{port.getsockname()[1]}/x", way), BackendUnavailable)
+        assert isinstance(
+            trouble(f"postgres-lock://me:hunter2@127.0.0.1:{port.getsockname()[1]}/x", way),
+            BackendUnavailable,
+        )
 
 
 @both_ways
@@ -398,7 +415,10 @@ def test_somebody_listens_and_never_answers(way):
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
         port.listen()
-        assert isinstance(trouble(f"postgres-lock://me:hunter2@127.0.0.1:{port.getsockname()[1]}/x", way), BackendUnavailable)
+        assert isinstance(
+            trouble(f"postgres-lock://me:hunter2@127.0.0.1:{port.getsockname()[1]}/x", way),
+            BackendUnavailable,
+        )
 
 
 def test_a_server_that_stops_answering_costs_a_call_its_budget(store, server, database):
