@@ -80,7 +80,17 @@ def test_its_wheel_passes_the_kit_and_its_own_tests(run, installed):
     programs, alone = installed
 
     told = run(
-        programs / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", cwd=alone
+        programs / "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "-p",
+        "no:cacheprovider",
+        cwd=alone,
     )
 
     assert " passed" in told
