@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-STORES = ("lockkit-postgres",)
+STORES = {"backend-template": "S1- or S2- or S7- or S8- or S12- or CAP-", "lockkit-postgres": ""}
+"""Which of their tests are run here; the template is not for use, and its whole kit takes two minutes."""
 
 MAY_IMPORT = {
     f"lockkit.{module}"
@@ -72,34 +75,23 @@ def installed(request, wheel, build, fresh_venv, tmp_path_factory):
     shutil.copytree(source / "tests", alone / "tests")
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(source / name, alone)
-    return programs, alone
+    return request.param, programs, alone
 
 
 @pytest.mark.timeout(600)
 def test_its_wheel_passes_the_kit_and_its_own_tests(run, installed):
-    programs, alone = installed
+    store, programs, alone = installed
+    options = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "-k", STORES[store]]
 
-    told = run(
-        programs / "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
-        "-p",
-        "no:cacheprovider",
-        cwd=alone,
-    )
+    told = run(programs / "python", "-m", "pytest", *options, cwd=alone)
 
-    assert " passed" in told
-    assert " failed" not in told
+    assert int(re.search(r"(\d+) passed", told)[1]) > 100
 
 
 def test_lockkit_lists_it(run, installed):
-    programs, alone = installed
+    store, programs, alone = installed
 
     told = run(programs / "lockkit", "plugins", "--json", cwd=alone)
 
-    assert "postgres" in told or "template" in told
+    name = {"backend-template": "template", "lockkit-postgres": "postgres"}[store]
+    assert (name, None) in [(plugin["name"], plugin["error"]) for plugin in json.loads(told)["plugins"]]
