@@ -49,7 +49,7 @@ class Lines:
             Refused, Unknown: See :mod:`lockkit_postgres.failures`.
         """
         end = time.monotonic() + budget
-        line = Line(self.address, end) if fresh else self.take(end)
+        line = self.take(end, fresh=fresh)
         sent = self._clock.now()
         try:
             answer = line.ask(statement, words, end)
@@ -59,7 +59,7 @@ class Lines:
         self._put_back(line, usable=not fresh)
         return None if answer is None else json.loads(answer), sent
 
-    def take(self, end: float) -> Line:
+    def take(self, end: float, *, fresh: bool = False) -> Line:
         """A connection that nobody else uses.
 
         Raises:
@@ -67,7 +67,7 @@ class Lines:
         """
         if self._pid != os.getpid():
             raise inherited(self.address.shown)
-        while self._idle:
+        while not fresh and self._idle:
             try:
                 line = self._idle.pop()
             except IndexError:  # another thread was faster

@@ -64,10 +64,13 @@ class Wakes:
         with self._mutex:
             self._watches.setdefault(claim_id, []).append(watch)
             self._new.append(watch)
-            if not self._closed.is_set() and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="lockkit-postgres-wakes", daemon=True)
-                self._thread.start()
-        self._ring()
+            if not self._closed.is_set():
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="lockkit-postgres-wakes", daemon=True
+                    )
+                    self._thread.start()
+                self._ring()
         return watch
 
     def forget(self, watch: _Watch) -> None:
@@ -78,20 +81,24 @@ class Wakes:
                 self._watches[watch.claim_id] = left
 
     def close(self) -> None:
-        """End the thread. In a forked child there is none."""
-        if self._pid != os.getpid() or self._closed.is_set():
+        """End the thread, without waiting for it. In a forked child there is none."""
+        if self._pid != os.getpid():
             return
-        self._closed.set()
-        self._ring()
-        thread = self._thread
-        if thread is not None:
-            thread.join(_PATIENCE)
-        os.close(self._bell)
-        os.close(self._button)
+        with self._mutex:
+            if not self._closed.is_set():
+                self._closed.set()
+                self._ring()
+                if self._thread is None:
+                    self._hang_up()
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it rings already
+        with contextlib.suppress(BlockingIOError):  # full: it rings already
             os.write(self._button, b"!")
+
+    def _hang_up(self) -> None:
+        with self._mutex:
+            os.close(self._bell)
+            os.close(self._button)
 
     def _run(self) -> None:
         pause = 0.05
@@ -105,6 +112,7 @@ class Wakes:
                 _log.exception("the listening connection ended")
             self._closed.wait(pause)  # meanwhile waiters ask by themselves, now and then
             pause = min(2 * pause, 1.0)
+        self._hang_up()
 
     def _listen(self) -> None:
         line = self._lines.take(time.monotonic() + _PATIENCE)

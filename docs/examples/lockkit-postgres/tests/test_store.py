@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
+import lockkit_postgres
 import pytest
 from psycopg.pq import PGconn
+from server import programs
 
 import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
@@ -303,6 +306,17 @@ def test_who_opens_first_makes_the_schema_and_the_others_find_it(url, opened):
     assert len(stores) == 6
     take(stores[0])
     assert [states(store) for store in stores] == [["HELD"]] * 6
+
+
+def test_the_owner_can_load_it_with_psql(server, database, opened):
+    schema = Path(lockkit_postgres.__file__).with_name("schema.sql")
+    command = [programs() / "psql", "-qX", "-v", "ON_ERROR_STOP=1", "-v", "schema=mine", "-f", schema]
+
+    subprocess.run([*command, server.conninfo(database).decode()], check=True)
+    assert server.sql("SELECT count(*) FROM mine.claim", database=database) == [["0"]]
+
+    take(opened(server.url(database, schema="mine")))
+    assert server.sql("SELECT count(*) FROM mine.claim", database=database) == [["1"]]
 
 
 def test_a_schema_for_newer_readers_is_left_alone(store, server, url, opened, database):
