@@ -57,10 +57,23 @@ def test_a_store_imports_what_the_page_allows_and_nothing_private(store):
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_its_tests_use_nothing_private_of_lockkit(store):
-    used = {pair for path in (EXAMPLES / store / "tests").glob("*.py") for pair in imports(path)}
+def test_its_tests_use_what_lockkit_has_for_tests_and_nothing_private(store):
+    found = {pair for path in (EXAMPLES / store / "tests").glob("*.py") for pair in imports(path)}
+    used = {pair for pair in found if pair[0].split(".")[0] == "lockkit"}
 
-    assert [each for each in used if each[0].startswith("lockkit") and private(*each)] == []
+    assert {module for module, _ in used if not module.startswith("lockkit.testing.")} <= MAY_IMPORT | {
+        "lockkit"
+    }
+    assert [each for each in used if private(*each)] == []
+
+
+def test_the_page_tells_what_a_store_may_import():
+    page = (EXAMPLES.parent / "howto/write-a-backend.md").read_text()
+    listed = re.search(r"nothing of lockkit but (.*?), and for your tests", page, re.DOTALL)[1]
+
+    assert {
+        f"lockkit.{name.removeprefix('lockkit.')}" for name in re.findall(r"`([\w.]+)`", listed)
+    } == MAY_IMPORT
 
 
 @pytest.fixture(scope="module", params=STORES)

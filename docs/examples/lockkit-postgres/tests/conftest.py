@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from server import PostgresServer
 
-from lockkit.plugins import PluginManager
-from lockkit.spi import Backend, OpenOptions
+from lockkit.spi import Backend
+from lockkit.testing.claims import open_store
 
 # A real store answers when it answers.
 settings.register_profile(
@@ -45,11 +45,11 @@ def opened() -> Iterator[Callable[..., Backend]]:
     """Open stores that are closed afterwards, without a client before them."""
     stores: list[Backend] = []
 
-    def open_store(url: str, **options: object) -> Backend:
-        stores.append(PluginManager(()).open(url, OpenOptions(**options)))  # type: ignore[arg-type]
+    def open_one(url: str, **options: object) -> Backend:
+        stores.append(open_store(url, **options))
         return stores[-1]
 
-    yield open_store
+    yield open_one
     for store in stores:
         store.close()
 
