@@ -100,7 +100,7 @@ class PostgresBackend:
             return Granted(told["fence"], sent)
         if told["answer"] == "LAPSED":
             return Lapsed(told["why"])
-        holder = claim_info(told["holder"])
+        holder = claim_info(told["holder"])  # there is one: whoever is in the way, or the claim itself
         if told["answer"] == "BUSY":
             return Busy(holder.capacity, holder)
         # The caller compares this with the capacity it stated, which a resize may have rewritten since.

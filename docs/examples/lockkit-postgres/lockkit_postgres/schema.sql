@@ -70,7 +70,7 @@ CREATE TABLE kept_record (
 CREATE FUNCTION grace() RETURNS interval LANGUAGE sql IMMUTABLE AS $$ SELECT interval '6 s' $$;
 
 -- Until when a claim granted at _since is kept if it is renewed at _at. (least() takes no notice of a max_hold that is NULL.)
-CREATE FUNCTION kept_until(_claim claim, _since timestamptz, _at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION kept_until(_claim claim, _since timestamptz, _at timestamptz) RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT greatest(
         least(_at + (_claim).ttl, _since + (_claim).max_hold) + (_claim).lock_delay, _since + (_claim).min_hold
     )

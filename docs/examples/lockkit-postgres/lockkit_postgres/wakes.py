@@ -65,11 +65,7 @@ class Wakes:
             self._watches.setdefault(claim_id, []).append(watch)
             self._new.append(watch)
             if not self._closed.is_set():
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="lockkit-postgres-wakes", daemon=True
-                    )
-                    self._thread.start()
+                self._begin()
                 self._ring()
         return watch
 
@@ -90,6 +86,15 @@ class Wakes:
                 self._ring()
                 if self._thread is None:
                     self._hang_up()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="lockkit-postgres-wakes", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads; then they ask by themselves
+                return
+            self._thread = thread
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it rings already
