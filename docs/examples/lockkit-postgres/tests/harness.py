@@ -29,9 +29,8 @@ _made: list[str] = []
 
 @functools.cache
 def _server() -> PostgresServer:
-    # What is being shown is not that a disk keeps what it was given.
     return PostgresServer(
-        clock=PostgresHarness.virtual, auth="trust", fsync="off", autovacuum="off", log_min_messages="fatal"
+        clock=PostgresHarness.virtual, auth="trust", autovacuum="off", log_min_messages="fatal"
     )
 
 
