@@ -40,9 +40,9 @@ WORKER = textwrap.dedent("""
     import sys, threading
     from lockkit.client import connect
 
-    url, name, threads, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), threading.Lock()
+    url, name, threads, ttl, out = *sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4]), threading.Lock()
     client = connect(url)
-    lock = client.lock(name, ttl=30.0)
+    lock = client.lock(name, ttl=ttl)
 
     def say(*words):
         with out:
@@ -62,8 +62,8 @@ WORKER = textwrap.dedent("""
 """)
 
 
-def worker(url, name, threads):
-    words = [sys.executable, "-W", "ignore", "-c", WORKER, url, name, str(threads)]
+def worker(url, name, threads, ttl=TTL):
+    words = [sys.executable, "-W", "ignore", "-c", WORKER, url, name, str(threads), str(ttl)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
@@ -93,7 +93,7 @@ class Told:
 def test_a_hundred_waiters_in_ten_processes_cost_the_server_no_more_than_a_few_requests_each(server, url):
     with connect(url) as client:
         lease = client.lock("a", ttl=30.0).acquire(5.0)
-        workers = [worker(url, "a", 10) for _ in range(10)]
+        workers = [worker(url, "a", 10, 30.0) for _ in range(10)]
         told = Told(workers)
         until(lambda: len(client.inspect("a").claims) == 101, "all of them are queued", 60.0)
         time.sleep(1.0)  # what is written down and watched once a claim lasts is done
@@ -157,7 +157,7 @@ def test_the_waiter_that_was_just_woken_is_killed_and_the_next_gets_in(server, u
         first.stdout.close()
         began = time.monotonic()
         assert got.wait(45.0)
-        assert time.monotonic() - began <= 30.0 + 1.0 + 2 * TICK, "L5: longer than a session's timeout"
+        assert time.monotonic() - began <= TTL + 1.0 + 2 * TICK, "L5: longer than a session's timeout"
         thread.join(5.0)
 
 
@@ -165,9 +165,7 @@ def test_the_waiter_that_was_just_woken_is_killed_and_the_next_gets_in(server, u
 def test_a_middle_waiter_is_killed_and_the_one_behind_goes_on_waiting(server, url):
     with connect(url) as client, connect(url) as patient:
         lease = client.lock("a", ttl=TTL).acquire(5.0)
-        script = WORKER.replace("ttl=30.0", f"ttl={TTL}")
-        words = [sys.executable, "-W", "ignore", "-c", script, url, "a", "1"]
-        middle = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        middle = worker(url, "a", 1)
         queued(client, "a", 2)
         got = threading.Event()
 
