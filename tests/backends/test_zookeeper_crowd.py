@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("kazoo")
 
 from lockkit.client import connect
+from lockkit.errors import AcquireTimeout
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 
@@ -129,6 +130,19 @@ def test_threads_of_one_client_share_a_session_and_never_a_lock(url):
         assert len({session for session, _ in client.driver().backend.store.entries()}) <= 1
     assert total == [24 * 4]
     assert fences == sorted(set(fences))
+
+
+def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
+    with connect(url) as client, connect(url) as impatient:
+        lease = client.lock("a", ttl=TTL).acquire(5.0)
+        for _ in range(20):
+            with pytest.raises(AcquireTimeout):
+                impatient.lock("a", ttl=TTL).acquire(0.02)
+        sessions = impatient.driver().backend.store._sessions.values()
+        watchers = [each for mine in sessions for each in mine.wire._client._data_watchers.values()]
+        assert sum(len(each) for each in watchers) <= 5
+        assert lease.valid()
+        assert int(server.mntr()["watch_count"]) <= 8
 
 
 def queued(client, name, count):
