@@ -1,0 +1,22 @@
+"""Which transport carries an address."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from lockkit.clock import Clock
+from lockkit_etcd.address import Address
+from lockkit_etcd.transport import Transport
+
+__all__ = ["connect"]
+
+
+def connect(address: Address, clock: Clock) -> Transport:
+    """The transport that an address asks for. Its library is imported here, not before.
+
+    Raises:
+        ImportError: python-etcd3 is asked for and cannot be imported; the error says why.
+    """
+    module = import_module("lockkit_etcd.grpc_transport" if address.grpc else "lockkit_etcd.gateway")
+    return cast("Transport", module.connect(address, clock))
