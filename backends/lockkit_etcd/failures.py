@@ -40,7 +40,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
     (3, "invalid user ID or password"): _Line(
         PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
     ),
-    (3, "authentication is not enabled"): _Line(
+    (9, "authentication is not enabled"): _Line(
         PermissionDenied, "a password was given, and it has no users", "leave it out, or: etcdctl auth enable"
     ),
     (3, "too many operations in txn request"): _Line(
