@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockkit.errors import ConfigError
@@ -108,16 +108,37 @@ class Endpoint:
             self.ready(end)
             return self._send(name, request, end)
 
-    def stream(self, name: str, requests: Iterable[Any], end: float, *, timeout: float | None = None) -> Any:
-        """Send requests on a stream, and return the call, to be iterated and in the end cancelled.
+    def talk(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
+        """Send requests on a stream, and return what was answered, and what ended it before its end, if anything did.
 
         Raises:
             Refused: Nothing was sent.
         """
         self.ready(end)
-        return self._through(
-            end, lambda: self._call(name)(requests, timeout=timeout, metadata=self._metadata())
-        )
+        answers: list[Any] = []
+        trouble: Exception | None = None
+
+        def call() -> None:
+            stream = self._call(name)(iter(requests), timeout=left(end), metadata=self._metadata())
+            try:
+                answers.extend(stream)
+            finally:
+                stream.cancel()
+
+        try:
+            self._through(end, call)
+        except Exception as error:
+            trouble = error
+        return answers, trouble
+
+    def listen(self, name: str, requests: Iterator[Any], end: float) -> Any:
+        """Begin a stream without an end, and return it, to be iterated and cancelled.
+
+        Raises:
+            Refused: There is no connection to be had in time.
+        """
+        self.ready(end)
+        return self._through(end, lambda: self._call(name)(requests, metadata=self._metadata()))
 
     def ready(self, end: float) -> None:
         """See to it that there is a connection, and a login if one is needed.
@@ -142,7 +163,7 @@ class Endpoint:
         if not isinstance(error, self._package.grpc.RpcError):
             self._proven = False
             return unanswered(repr(error), self.where)
-        code, text = error.code().value[0], str(error.details())  # type: ignore[attr-defined]
+        code, text = error.code().value[0], str(error.details())
         if code == _UNAVAILABLE and text.startswith(_UNSENT):
             self._proven = False
             return _not_here(text.partition("last error: ")[2] or text, self.where)
@@ -225,14 +246,15 @@ class Endpoint:
         old = self._channel
         now = time.monotonic()
         try:
-            self._probe(end if old is None else now + (end - now) / 2)
-        except Unknown:
-            self._replace(old)
-            try:
+            if old is not None:
+                try:
+                    self._probe(now + (end - now) / 2)
+                except Unknown:
+                    self._replace(old)
+            if not self._proven:
                 self._probe(end)
-            except Unknown as unknown:
-                raise _not_here("no answer", self.where) from unknown
-        self._proven = True
+        except Unknown as unknown:
+            raise _not_here("no answer", self.where) from unknown
 
     def _probe(self, end: float) -> None:
         try:
@@ -241,6 +263,7 @@ class Endpoint:
             raise
         except Refused:  # whatever it has against this, it is there
             pass
+        self._proven = True
 
     def _replace(self, old: Any) -> None:
         with self._mutex:
