@@ -51,6 +51,11 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
             return _ask(store, entry, claim, end)
         except LeaseGone:
             _forget_leases(store, entry)
+        except Refused:
+            if entry.stage == "NEW" and not entry.doubtful and claim.token not in store.spoilt:
+                store.entries.pop(claim.token, None)  # nothing of it is stored, nor ever will be
+                store.leases.give_back(entry.hold)
+            raise
     raise Refused(BackendUnavailable(f"{store.transport.where}: leases end as soon as they are granted"))
 
 

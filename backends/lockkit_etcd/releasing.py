@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from lockkit.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
+from lockkit.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
@@ -46,7 +46,10 @@ def release(
     else:
         note = keys.note(store.namespace, store.client, keys.id_in(entry.key))
         answer = _removed(_do(store, transport, Txn((), (Delete(entry.key), Delete(note))), end))
-    _settle_leases(store, transport, entry, end, abandon=abandon)
+    try:
+        _settle_leases(store, transport, entry, end, abandon=abandon)
+    except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
+        raise Unknown(refusal.error) from refusal
     store.entries.pop(claim.token, None)
     return answer
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lockkit.names import claim_id
-from lockkit.spi import Beat, Renewal
+from lockkit.spi import Beat, Refused, Renewal
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, fitting, place_of, read, rows, unpacked
 from lockkit_etcd.store import Entry, Store
-from lockkit_etcd.transport import Get, Header, Kept, Txn
+from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
 
 __all__ = ["renew"]
@@ -26,6 +26,7 @@ _ROUNDS = 2
 _READS = 64
 """Reads in one transaction; etcd allows 128 by default."""
 _THIRD = 3.0
+_SHARE = 0.6
 _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
 _SILENT = "no answer to the keepalive of its lease"
 _LEADER = "the leader may have changed while it was asked; the next heartbeat will tell"
@@ -84,7 +85,8 @@ def _beat(
         leases = list(_to_keep(store, left_over, () if turn else waiting))
         before = store.leases.witnesses()
         if leases:
-            kept = store.transport.keepalive([lease.id for lease in leases], left(end))
+            share = _SHARE * left(end)  # the look that shows what they are worth needs the rest
+            kept = store.transport.keepalive([lease.id for lease in leases], share)
         header, notes, queues = _look(store, () if turn else waiting, end)
         now = store.clock.now()
         sure = {id_: each for id_, each in kept.items() if store.leases.counts(each, before, header)}
@@ -123,12 +125,12 @@ def _to_keep(
 
 def _look(
     store: Store, waiting: Sequence[tuple[int, Entry]], end: float
-) -> tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row]]]:
+) -> tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]:
     """The notes to this client, and the queues that it waits in; the header is of the first read."""
     wanted = list({entry.stated.keys.queue: Get(*entry.stated.keys) for _, entry in waiting}.values())
     first: Header | None = None
     notes: dict[str, Mapping[str, Any]] = {}
-    queues: dict[bytes, list[Row]] = {}
+    queues: dict[bytes, list[Row] | Refused] = {}
     while first is None or wanted:
         reads = wanted[: _READS - 1]
         wanted = wanted[_READS - 1 :]
@@ -136,10 +138,20 @@ def _look(
         store.leases.heard(answer.header)
         if first is None:
             first = answer.header
-            notes = {kv.key.rpartition(b"/")[2].decode(): unpacked(kv) for kv in answer.found(0)}
+            notes = {kv.key.rpartition(b"/")[2].decode(): _note(kv) for kv in answer.found(0)}
         for at, get in enumerate(reads, 1):
-            queues[get.key] = rows(answer.found(at))
+            try:
+                queues[get.key] = rows(answer.found(at))
+            except Refused as refusal:  # a queue that a stranger has spoiled must not cost the others
+                queues[get.key] = refusal
     return first, notes, queues
+
+
+def _note(kv: Kv) -> Mapping[str, Any]:
+    try:
+        return unpacked(kv)
+    except Refused as refusal:  # who knows what it says: the claim is not renewed
+        return {"strange": str(refusal)}
 
 
 def _held(
@@ -153,6 +165,8 @@ def _held(
     note = notes.get(claim_id(entry.claim.token), {})
     if note.get("why"):
         return Renewal("LOST", why="evicted", requests=note.get("note"))
+    if "strange" in note:
+        return Renewal("UNKNOWN", trouble=note["strange"])
     hold = entry.hold
     assert hold is not None
     if note.get("lease", hold.id) != hold.id:  # somebody else has extended it
@@ -174,12 +188,15 @@ def _held(
 def _tell_waiting(
     watches: Watches,
     waiting: Sequence[tuple[int, Entry]],
-    queues: Mapping[bytes, list[Row]],
+    queues: Mapping[bytes, list[Row] | Refused],
     notes: Mapping[str, Mapping[str, Any]],
     answers: list[Renewal | None],
 ) -> None:
     for at, entry in waiting:
         found = queues[entry.stated.keys.queue]
+        if isinstance(found, Refused):
+            answers[at] = Renewal("UNKNOWN", trouble=str(found))
+            continue
         place = place_of(found, entry.claim.token)
         if place < 0:
             why = notes.get(claim_id(entry.claim.token), {}).get("why")
@@ -188,7 +205,8 @@ def _tell_waiting(
         entry.fits = place < fitting(found)
         answers[at] = _OFFERED if entry.fits or found[place].state == "HELD" else _WAITING
     for queue, found in queues.items():
-        watches.look(queue, {row.id for row in found})
+        if not isinstance(found, Refused):
+            watches.look(queue, {row.id for row in found})
 
 
 def _stranger(store: Store, key: bytes, fence: int | None, end: float) -> Renewal:
