@@ -181,6 +181,15 @@ class Harness(ABC):
         """What must return to its count when all is done: rows, keys, sockets on the server's side. Beside claims."""
         return {}
 
+    def requests(self) -> int | None:
+        """How many requests clients have sent so far, by the servers' own count; None where nobody counts."""
+        return None
+
+    def forget(self, name: str, claim_id: str) -> None:
+        """Have the store lose one claim, without a word to its client: as when its session ends. Nobody else is touched."""
+        with self.client() as operator:
+            operator.evict(name, claim_id, reason="the store forgets it", now=True)
+
     def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Throw the store away. Clients are closed before."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from lockkit.client import Client
 from lockkit.leases import Lease
 from lockkit.locks import Lock
 from lockkit.spi import Backend
+from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.shapes import SHAPES, Part, Shape
@@ -116,6 +118,28 @@ class Stage:
         backend = self.harness.open()
         self._cleanup.callback(backend.close)
         return backend
+
+    def child(self, part: Callable[[Parent], Any]) -> Child:
+        """A process that plays a part on this store; it ends with the scenario.
+
+        Raises:
+            NotApplicable: No other process can reach this store.
+        """
+        if self.harness.capabilities.scope == "process":
+            raise NotApplicable("nothing of this store reaches another process")
+        child = Child(part)
+        self._cleanup.callback(child.close)
+        return child
+
+    def in_child(self, call: Callable[[], Any]) -> Any:
+        """What a call returns in a forked child.
+
+        Raises:
+            NotApplicable: There is no fork here.
+        """
+        if not hasattr(os, "fork"):
+            raise NotApplicable("there is no fork here")
+        return in_child(call)
 
     def holder(self, client: Client, part: int = 0, **options: Any) -> Lock:
         """The lock as one of its holders sees it."""

@@ -31,6 +31,7 @@ BENCHES: Mapping[str, Callable[..., list[Figure]]] = {
     "redis": redis,
 }
 """Every bench by name: ``bench(folder, url, store, quick=...) -> figures``."""
+_PEERS = {"redis": REDIS_PEERS}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -45,7 +46,8 @@ def main(args: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     found: list[Figure] = []
     wanted = options.bench or BENCHES
-    _, missing = peers(PEERS | (REDIS_PEERS if "redis" in wanted else {}))
+    libraries = [PEERS, *(_PEERS[name] for name in wanted if name in _PEERS)]
+    missing = [name for some in libraries for name in peers(some)[1]]
     with tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
         url = options.url or f"sqlite:{folder}/lockkit.db"
         store = f"lockkit, {'SQLite' if url.startswith('sqlite:') else url.partition(':')[0]}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lockkit
-from lockkit.testing.bench import redis_contenders
+from lockkit.testing.bench import etcd_contenders, redis_contenders, zookeeper_contenders
 from lockkit.testing.bench.contender import Contender
 
 __all__ = ["FLOCK", "FLOOR", "MEMORY", "PEERS", "Contender", "opened", "peers"]
@@ -26,6 +26,12 @@ FLOCK = "floor: flock(2), blocking"
 MEMORY = "lockkit, memory"
 PEERS = {"filelock": "filelock", "portalocker": "portalocker", "fasteners": "fasteners"}
 """What pip calls a library, and the module it brings."""
+_MAKERS = {
+    "redis": redis_contenders.MAKERS,
+    "etcd": etcd_contenders.MAKERS,
+    "zookeeper": zookeeper_contenders.MAKERS,
+}
+"""By the scheme of the URL."""
 
 
 def peers(libraries: Mapping[str, str] = PEERS) -> tuple[list[str], list[str]]:
@@ -37,6 +43,7 @@ def peers(libraries: Mapping[str, str] = PEERS) -> tuple[list[str], list[str]]:
 @contextmanager
 def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Contender]]:
     """The contenders of these names, each with its own file in ``folder`` or keys of its own; every other name is lockkit on ``url``."""
+    makers = _MAKERS.get(url.partition(":")[0], {})
     with ExitStack() as stack:
         made: dict[str, Contender] = {}
         for name in names:
@@ -46,8 +53,8 @@ def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Conte
                 made[name] = _flock(stack, folder)
             elif name in PEERS:
                 made[name] = _peer(name, folder)
-            elif name in redis_contenders.MAKERS:
-                made[name] = redis_contenders.MAKERS[name](stack, url)
+            elif name in makers:
+                made[name] = makers[name](stack, url)
             else:
                 made[name] = _lockkit(stack, name, "memory:" if name == MEMORY else url, folder)
         yield made

@@ -99,11 +99,16 @@ def stall(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
     ]
 
 
-def held(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """Ten thousand held locks: what their heartbeat costs, and what they weigh."""
+def held(
+    folder: Path, url: str, store: str, *, quick: bool, requests: Callable[[], int] | None = None
+) -> list[Figure]:
+    """Ten thousand held locks: what their heartbeat costs, and what they weigh; ``requests`` counts for a server."""
     count, ttl, seconds = (1000, 6.0, 6.0) if quick else (10_000, 30.0, 30.0)
     with started("holder", url, str(folder), str(count), str(ttl), str(seconds)) as worker:
+        worker.hear()
+        before = requests() if requests else 0
         cost = worker.hear()
+        sent = requests() - before if requests else 0
     with started("weigher", url, str(folder), str(count // 5)) as worker:
         weight = worker.hear()["bytes"] / 1024
     if cost["valid"] != count:
@@ -111,13 +116,17 @@ def held(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
             f"only {cost['valid']} of {count} held locks are still valid: the figures mean nothing"
         )
     share = cost["cpu"] / cost["wall"] * 100
-    calls = cost["calls"] * count / cost["renewed"] if cost["renewed"] else 0.0
+    beats = cost["renewed"] / count
+    calls = cost["calls"] / beats if beats else 0.0
     what = f"heartbeat of {count:,} held locks, ttl {ttl:g} s"
-    return [
+    figures = [
         Figure("held", store, f"{what}: CPU of one core", share, "%"),
         Figure("held", store, f"{what}: calls to renew them all", calls, "calls"),
         Figure("held", store, "memory of one held lock", weight, "KiB").at_most(_WEIGHT),
     ]
+    if requests and beats:
+        figures.append(Figure("held", store, f"{what}: requests to renew them all", sent / beats, "calls"))
+    return figures
 
 
 def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:

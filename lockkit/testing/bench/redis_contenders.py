@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
@@ -143,7 +143,7 @@ def _pottery(stack: ExitStack, url: str) -> Contender:
     return _locked("pottery", lock)
 
 
-MAKERS: Mapping[str, Callable[[ExitStack, str], Contender]] = {
+MAKERS: dict[str, Callable[[ExitStack, str], Contender]] = {
     FLOOR: _floor,
     RAW: _raw,
     WOKEN: _woken,

@@ -81,7 +81,7 @@ def waiter(name: str, folder: str, url: str) -> None:
 
 
 def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
-    """Hold ``count`` locks for ``seconds``, then answer what that cost."""
+    """Hold ``count`` locks, say so, and after ``seconds`` answer what that cost."""
     with lockkit.connect(url, state_dir=folder) as client:
         backend: Any = client.driver().backend
         renew, calls = backend.renew, [0, 0]
@@ -93,6 +93,7 @@ def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
 
         backend.renew = counted
         leases = [client.lock(f"held/{at}", ttl=float(ttl)).acquire() for at in range(int(count))]
+        _say("held")
         used, began = time.process_time(), time.monotonic()
         time.sleep(float(seconds))
         used, wall = time.process_time() - used, time.monotonic() - began

@@ -126,6 +126,9 @@ class RedisHarness(Harness):
         found = Counter(_kind(key) for look in self._looks.values() for key in _keys(look))
         return {kind: found[kind] for kind in sorted(found) if kind}
 
+    def requests(self) -> int:
+        return sum(node.requests() for node in self.nodes())
+
     def close(self) -> None:
         self.wipe()
         for look in self._looks.values():

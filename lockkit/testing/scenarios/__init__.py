@@ -9,6 +9,8 @@ __all__ = ["load"]
 _MODULES = (
     "ownership",
     "queueing",
+    "deaths",
+    "herd",
     "validity",
     "lifetimes",
     "ambiguity",

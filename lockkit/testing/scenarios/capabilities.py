@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from lockkit.errors import CapabilityError, ConfigError, LockkitError
 from lockkit.facts import ClaimInfo
 from lockkit.lease import span
@@ -101,12 +99,8 @@ def scope(stage: Stage) -> None:
 @scenario("CAP-scope-seen-by-a-child", None)
 def scope_seen(stage: Stage) -> None:
     """``scope``: a store that reaches beyond the process shows a hold to another process, and only such a store."""
-    if not hasattr(os, "fork"):
-        return
     lease = stage.take(stage.holder(stage.client()))
-    from lockkit.testing.scenarios.forking import in_child
-
-    seen = in_child(lambda: [claim.claim_id for claim in _look(stage)])
+    seen = stage.in_child(lambda: [claim.claim_id for claim in _look(stage)])
     expected = [] if stage.harness.capabilities.scope == "process" else [lease.claim_id]
     assert seen == expected
 

@@ -2,43 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import traceback
-import warnings
-from collections.abc import Callable
-from typing import Any
-
 from lockkit.errors import NotHeld
 from lockkit.testing.stage import NotApplicable, Stage, scenario
-
-__all__ = ["in_child"]
-
-
-def in_child(call: Callable[[], Any]) -> Any:
-    """What ``call`` returns in a forked child, by way of JSON; the child ends without any goodbye."""
-    if not hasattr(os, "fork"):
-        raise NotApplicable("there is no fork here")
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
-        child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            try:
-                answer = {"result": call()}
-            except BaseException:
-                answer = {"error": traceback.format_exc()}
-            os.write(writer, json.dumps(answer).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = json.loads(pipe.read() or b"{}")
-    os.waitpid(child, 0)
-    assert "result" in answer, f"in the child: {answer.get('error', 'it died')}"
-    return answer["result"]
 
 
 @scenario("S7-fork-holder")
@@ -62,7 +27,7 @@ def fork_holder(stage: Stage) -> None:
         client.close()
         return answers
 
-    assert in_child(child) == {
+    assert stage.in_child(child) == {
         "valid": False,
         "remaining": 0.0,
         "release": "KEPT",
@@ -89,7 +54,7 @@ def fork_then_work(stage: Stage) -> None:
         fence = other.fence
         return [busy, other.valid(), other.release().outcome, fence > 0]
 
-    assert in_child(child) == [True, True, "RELEASED", True]
+    assert stage.in_child(child) == [True, True, "RELEASED", True]
     for lease in leases:
         lease.confirm()
 
@@ -106,7 +71,7 @@ def fork_child_holds(stage: Stage) -> None:
         lease = stage.holder(client, ttl=stage.harness.ttl).acquire(2.0)
         return lease.claim_id
 
-    left = in_child(child)
+    left = stage.in_child(child)
     assert left not in [lease.claim_id for lease in client.leases()]
     stage.harness.outlast(stage.harness.ttl)
     stage.fill()
@@ -118,7 +83,7 @@ def fork_while_waiting(stage: Stage) -> None:
     """A child forked while its parent waits does not disturb the wait."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
-    assert in_child(lambda: [lease.valid() for lease in leases]) == [False] * len(leases)
+    assert stage.in_child(lambda: [lease.valid() for lease in leases]) == [False] * len(leases)
     assert not waiting.done
     for lease in leases:
         lease.release()

@@ -13,9 +13,9 @@ from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, WRITER, Part
 from lockkit.testing.stage import Stage, Work, scenario
 from lockkit.testing.stepping import Pending, Stepper
 
-__all__ = ["steppers"]
+__all__ = ["HAND_OFF", "queued", "steppers"]
 
-_HAND_OFF = 1.0
+HAND_OFF = 1.0
 """Seconds in which a free lock must have reached a live waiter on a machine that is busy with tests."""
 
 
@@ -51,7 +51,7 @@ def hand_off(stage: Stage) -> None:
     for lease in leases[: stage.shape.leaves - 1]:
         lease.release()
     assert not waiting.done
-    with stage.within(_HAND_OFF, "the hand-off"):
+    with stage.within(HAND_OFF, "the hand-off"):
         leases[stage.shape.leaves - 1].release()
         successor = waiting.result()
     assert successor.fence > max(lease.fence for lease in leases)
@@ -69,7 +69,7 @@ def lost_wake(stage: Stage) -> None:
     second = stage.waiting(stage.newcomer(stage.client()))
     for lease in leases:
         lease.release()
-    with stage.within(POLL_CAP + _HAND_OFF, "the grant without a wake"):
+    with stage.within(POLL_CAP + HAND_OFF, "the grant without a wake"):
         successor = first.result()
     assert successor.claim_id == standing.claim_id, "it lost its place"
     successor.release()
@@ -135,7 +135,7 @@ def readers_together(stage: Stage) -> None:
     """Readers behind a writer all enter when it leaves."""
     (writer,) = stage.fill()
     readers = [stage.waiting(stage.newcomer(stage.client())) for _ in range(4)]
-    with stage.within(_HAND_OFF, "letting the readers in"):
+    with stage.within(HAND_OFF, "letting the readers in"):
         writer.release()
         leases = [reader.result() for reader in readers]
     assert len(stage.held()) == 4
@@ -168,7 +168,7 @@ def any_holder_leaves(stage: Stage) -> None:
         order = [leases[first], *(lease for lease in leases if lease is not leases[first])]
         for lease in order[: stage.shape.leaves]:
             lease.release()
-        with stage.within(_HAND_OFF, f"the hand-off after holder {first} left"):
+        with stage.within(HAND_OFF, f"the hand-off after holder {first} left"):
             waiting.result().release()
         for lease in order[stage.shape.leaves :]:
             lease.release()
@@ -188,7 +188,7 @@ def any_holder_dies(stage: Stage) -> None:
         if stage.shape is READERS:
             leases[1 - dies].release()
         with stage.within(
-            stage.harness.short_ttl + POLL_CAP + _HAND_OFF, f"the grant after holder {dies} died"
+            stage.harness.short_ttl + POLL_CAP + HAND_OFF, f"the grant after holder {dies} died"
         ):
             waiting.result().release()
         assert leases[dies].claim_id not in stage.held()

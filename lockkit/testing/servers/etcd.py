@@ -273,6 +273,10 @@ class EtcdServer:
             raise ServerFailed(f"etcdctl {' '.join(words)}: {done.stderr or done.stdout}")
         return done.stdout
 
+    def requests(self) -> int:
+        """How many messages clients have sent so far, by its own count; the words on a stream are counted one by one."""
+        return self._gateway.counted("grpc_server_msg_received_total")
+
     def until_ready(self, seconds: float = PATIENCE) -> None:
         """Wait until it answers a read that needs a majority.
 

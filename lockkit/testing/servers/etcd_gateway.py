@@ -103,6 +103,13 @@ class Gateway:
             raise EtcdRefused(response.status, said)
         return said
 
+    def counted(self, metric: str) -> int:
+        """The sum of one of its counters."""
+        with contextlib.closing(self._connection(5.0)) as connection:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(f"{metric}{{"))
+
     def demand_logins(self, users: Sequence[EtcdUser]) -> None:
         """Make these users and :data:`ROOT` known, and let nobody else in."""
         for user in users:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,14 @@ from lockkit.testing.servers.processes import (
 )
 
 __all__ = ["RedisServer"]
+
+# fmt: off
+_NOT_BY_CLIENTS = frozenset({
+    "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "time",
+    "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
+})
+# fmt: on
+"""What the scripts call, which the server counts as if a client had asked for it; and how it is asked for its count."""
 
 
 class RedisServer:
@@ -214,6 +222,20 @@ class RedisServer:
         """Its TIME, in seconds since the epoch."""
         seconds, micros = self.cli("TIME")
         return int(seconds) + int(micros) / 1e6
+
+    def commands(self) -> Mapping[str, Mapping[str, str]]:
+        """What it has counted of each command: ``calls``, ``usec``, ... Those that scripts called are among them."""
+        lines = self.cli("INFO", "commandstats").decode().splitlines()
+        return {
+            name.removeprefix("cmdstat_"): dict(fact.split("=", 1) for fact in facts.split(","))
+            for name, _, facts in (line.partition(":") for line in lines if line.startswith("cmdstat_"))
+        }
+
+    def requests(self) -> int:
+        """How many commands clients have sent, as far as that can be told from what scripts called."""
+        return sum(
+            int(facts["calls"]) for name, facts in self.commands().items() if name not in _NOT_BY_CLIENTS
+        )
 
     # -- how it starts
 

@@ -1,0 +1,44 @@
+"""etcd: what lockkit costs on it, beside what no lock there can beat and the libraries that people use for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lockkit.testing.bench.contenders import peers
+from lockkit.testing.bench.etcd_contenders import FLOOR, PEERS, RAW, WAITING, WOKEN
+from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.remote import Remote
+from lockkit.testing.servers.etcd import EtcdServer
+
+__all__ = ["etcd"]
+
+_UNCONTENDED, _HANDOFF, _HEARTBEAT, _BEAT = 1.15, 2.0, 1.0, 25.0
+
+
+def etcd(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
+    """Everything that is measured on etcd.
+
+    Raises:
+        ServerMissing: There is no server to start.
+    """
+    found, _ = peers(PEERS)
+    with EtcdServer() as server:
+        remote = Remote(
+            bench="etcd",
+            store="lockkit, etcd",
+            url=server.url(),
+            requests=server.requests,
+            floor=FLOOR,
+            floors=(RAW,),
+            woken=WOKEN,
+            found=found,
+            waiting=[name for name in found if name in WAITING],
+            folder=folder,
+            quick=quick,
+        )
+        return [
+            *remote.uncontended(_UNCONTENDED),
+            *remote.handoff(_HANDOFF),
+            *remote.crowds(),
+            *remote.held(_HEARTBEAT, _BEAT),
+        ]

@@ -1,0 +1,111 @@
+"""What is measured on every kind of server, beside its floor and the libraries that people use on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from lockkit.testing.bench.calls import paired
+from lockkit.testing.bench.contenders import opened
+from lockkit.testing.bench.figures import Figure, Unit
+from lockkit.testing.bench.processes import handed_over, held
+from lockkit.testing.bench.rounds import interleaved, ratio
+from lockkit.testing.bench.workers import Worker, started
+
+__all__ = ["Remote"]
+
+_REQUESTS = 6.0
+_CROWDS = (2, 10, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A private server, started for the run and gone with it; whatever store the command line names is left alone.
+
+    Attributes:
+        bench: What the bench is called.
+        store: What lockkit is called on it.
+        url: Where the server is.
+        requests: How many requests clients have sent to it so far, by its own count.
+        floor: What no lock there can beat; to it all ratios are made.
+        floors: The same in other ways.
+        woken: What no hand-off there can beat.
+        found: The libraries that are installed.
+        waiting: Those of them that can wait.
+        folder: For files.
+        quick: Fewer rounds.
+    """
+
+    bench: str
+    store: str
+    url: str
+    requests: Callable[[], int]
+    floor: str
+    floors: Sequence[str]
+    woken: str
+    found: Sequence[str]
+    waiting: Sequence[str]
+    folder: Path
+    quick: bool
+
+    def uncontended(self, target: float) -> list[Figure]:
+        """Acquire + release, nobody else there, all taking turns."""
+        names = [self.floor, *self.floors, *self.found, self.store]
+        rounds, count = (7, 60) if self.quick else (41, 200)
+        with opened(names, self.folder, self.url) as made:
+            taken = interleaved({name: paired(made[name].both, count) for name in names}, rounds)
+        what = "acquire + release"
+        figures = [self._figure(name, what, median(taken[name]) * 1e6, "us") for name in names]
+        for name in names[1:]:
+            figure = self._figure(name, f"{what}, to the floor", ratio(taken[name], taken[self.floor]), "x")
+            figures.append(figure.at_most(target) if name == self.store else figure)
+        return figures
+
+    def handoff(self, target: float) -> list[Figure]:
+        """From just before release in one process to acquired in another that waits."""
+        taken = handed_over(
+            self.folder, self.url, self.store, self.woken, list(self.waiting), quick=self.quick
+        )
+        medians = {each.contender: each.value for each in taken if each.what == "median"}
+        figures = [replace(each, bench=self.bench, what=f"hand-off, {each.what}") for each in taken]
+        share = medians[self.store] / medians[self.woken]
+        figures.append(self._figure(self.store, "hand-off, median, to the floor", share, "x").at_most(target))
+        return figures
+
+    def crowds(self) -> list[Figure]:
+        """Everything that waiters, each a client of its own, and holders send, by the hand-offs that came of it."""
+        figures = []
+        for waiters in _CROWDS:
+            with started("crowd", self.url, str(self.folder), str(waiters)) as worker:
+                worker.hear()
+                before, first = self.requests(), _answer(worker)
+                time.sleep(1.0 if self.quick else 5.0)
+                after, last = self.requests(), _answer(worker)
+            share = (after - before) / (last - first)
+            figure = self._figure(self.store, f"requests per hand-off, {waiters} waiters", share, "calls")
+            figures.append(figure.at_most(_REQUESTS))
+        return figures
+
+    def held(self, share: float, requests: float | None = None) -> list[Figure]:
+        """Many held locks: what a beat costs, in percent of a core and in requests."""
+        figures = []
+        taken = held(self.folder, self.url, self.store, quick=self.quick, requests=self.requests)
+        for each in taken:
+            figure = replace(each, bench=self.bench)
+            if each.unit == "%":
+                figure = figure.at_most(share)
+            elif requests is not None and "requests" in each.what:
+                figure = figure.at_most(requests)
+            figures.append(figure)
+        return figures
+
+    def _figure(self, contender: str, what: str, value: float, unit: Unit) -> Figure:
+        return Figure(self.bench, contender, what, value, unit)
+
+
+def _answer(worker: Worker) -> int:
+    worker.tell("count")
+    return int(worker.hear())

@@ -1,0 +1,48 @@
+"""ZooKeeper: what lockkit costs on it, beside what no lock there can beat and the libraries that people use for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lockkit.testing.bench.contenders import peers
+from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.remote import Remote
+from lockkit.testing.bench.zookeeper_contenders import FLOOR, PEERS, SEQUENTIAL, WOKEN
+from lockkit.testing.servers.processes import ServerMissing
+
+__all__ = ["zookeeper"]
+
+_UNCONTENDED, _HANDOFF, _HEARTBEAT, _BEAT = 1.25, 2.0, 1.0, 10.0
+
+
+def zookeeper(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
+    """Everything that is measured on ZooKeeper.
+
+    Raises:
+        ServerMissing: There is no server to start, or no client for it.
+    """
+    found, missing = peers(PEERS)
+    if "kazoo" in missing:
+        raise ServerMissing("kazoo is not installed; run: pip install 'lockkit[zookeeper]'")
+    from lockkit.testing.servers.zookeeper import ZooKeeperServer
+
+    with ZooKeeperServer() as server:
+        remote = Remote(
+            bench="zookeeper",
+            store="lockkit, ZooKeeper",
+            url=server.url(),
+            requests=server.requests,
+            floor=FLOOR,
+            floors=(SEQUENTIAL,),
+            woken=WOKEN,
+            found=found,
+            waiting=found,
+            folder=folder,
+            quick=quick,
+        )
+        return [
+            *remote.uncontended(_UNCONTENDED),
+            *remote.handoff(_HANDOFF),
+            *remote.crowds(),
+            *remote.held(_HEARTBEAT, _BEAT),
+        ]

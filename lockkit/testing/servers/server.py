@@ -1,0 +1,93 @@
+"""What every private server is: a program in a temporary folder, on loopback, ended by whoever leaves the context."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import TracebackType
+from typing import Self
+
+from lockkit.testing.servers.processes import ServerProcess, scratch_folder
+
+__all__ = ["Server", "unsaid"]
+
+
+class Server:
+    """One server on 127.0.0.1; a context manager that ends it and removes its folder.
+
+    Attributes:
+        host: 127.0.0.1.
+        folder: Where its files are.
+        paused: Whether it stands still.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, kind: str) -> None:
+        """Make its folder; nothing runs yet."""
+        self.folder = scratch_folder(kind)
+        self.paused = False
+        self._process = ServerProcess(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- where it is
+
+    @property
+    def port(self) -> int:
+        """Where its clients find it."""
+        raise NotImplementedError
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
+    @property
+    def log(self) -> str:
+        """The end of what it has logged."""
+        return self._process.last_words()
+
+    # -- what happens to it
+
+    def stop(self) -> None:
+        """Shut it down (SIGTERM), or kill it if it does not. The folder stays."""
+        self.resume()
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Let it crash."""
+        self.paused = False
+        self._process.kill()
+
+    def pause(self) -> None:
+        """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
+        self._process.pause()
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.signal(signal.SIGCONT)
+        self.paused = False
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self._process.remove()
+
+
+def unsaid(*prefixes: str) -> dict[str, str]:
+    """Empty variables instead of those that would configure the program behind a test's back."""
+    return {name: "" for name in os.environ if name.startswith(prefixes)}

@@ -1,0 +1,366 @@
+"""A private ZooKeeper server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.processes import (
+    PATIENCE,
+    ServerFailed,
+    ServerMissing,
+    find_program,
+    free_port,
+    installed,
+    until,
+)
+from lockkit.testing.servers.server import Server, unsaid
+from lockkit.testing.servers.zookeeper_session import Session, SessionGone, four_letter_word
+
+__all__ = ["SUPER", "Place", "ZooKeeperServer"]
+
+JARS = (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
+JAVA = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"]
+MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+
+SUPER = "super:kit"
+"""Who may do everything, past every ACL: what ``add_auth("digest", SUPER)`` wants."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a member is: its number and its three loopback ports.
+
+    Attributes:
+        port: For clients that speak no TLS.
+        quorum_port: Where it listens for followers while it leads.
+        election_port: Where it listens for the others' votes.
+    """
+
+    number: int
+    port: int
+    quorum_port: int
+    election_port: int
+
+    @classmethod
+    def free(cls, number: int) -> Place:
+        """One where nobody listens at this moment."""
+        return cls(number, free_port(), free_port(), free_port())
+
+
+class ZooKeeperServer(Server):
+    """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
+
+    Starts when made; a context manager that stops it and removes its folder::
+
+        with ZooKeeperServer(tick=0.1, users={"guest": "secret"}) as server:
+            with server.connect() as client:
+                client.create("/node", b"value")
+            connect(server.url("/chroot", user="guest", password="secret"))
+
+    Attributes:
+        place: Its number and ports, which stay the same through every restart.
+        certificates: With ``tls``, what clients need; None without.
+        tick: Seconds; what the server measures its own time in.
+    """
+
+    def __init__(
+        self,
+        *,
+        tick: float = 0.2,
+        shortest_session: float | None = None,
+        longest_session: float = 60.0,
+        tls: bool = False,
+        client_certificates: bool = False,
+        users: Mapping[str, str] | None = None,
+        place: Place | None = None,
+        among: Sequence[Place] = (),
+        **lines: str | float,
+    ) -> None:
+        """Start one.
+
+        Args:
+            tick: Seconds. Sessions expire up to one later than they should.
+            shortest_session: Seconds; what a session's timeout is at least, two ticks if not said.
+            longest_session: Seconds; what it is at most.
+            tls: Clients that go by the URL must speak TLS.
+            client_certificates: With ``tls``: and must show a certificate of its authority.
+            users: Who may log in by SASL (DIGEST-MD5), with passwords. Whoever does not log in is not turned away:
+                that is for ACLs, or for ``enforce_auth_enabled="true", enforce_auth_schemes="sasl"``. The scheme
+                ``digest`` takes any name and password and needs no word here.
+            place: Where it is, as one member of an ensemble. Whoever starts that waits until it is ready.
+            among: The places of all members, as this one is to see them.
+            lines: Further lines of its configuration, ``.`` written as ``_``: ``jute_maxbuffer=4096``.
+
+        Raises:
+            ServerMissing: A program is not installed.
+            ServerFailed: It did not start.
+        """
+        if not self.installed():
+            raise ServerMissing("ZooKeeper or Java is not installed; run: make servers")
+        super().__init__("zookeeper")
+        self.tick = tick
+        self._sessions = (2 * tick if shortest_session is None else shortest_session, longest_session)
+        self._data = self.folder / "data"
+        self._client_certificates = client_certificates
+        self._users = users
+        self._among = among
+        self._lines = lines
+        self._secure_port = 0
+        try:
+            self.certificates = Certificates(self.folder) if tls else None
+            if place is None:
+                self._start_somewhere()
+            else:
+                self.place = place
+                self._launch()
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def installed() -> bool:
+        """Whether this machine can have one: Debian's ``zookeeper`` and a Java are there."""
+        return installed("java") and all(jar.exists() for jar in JARS)
+
+    # -- where it is
+
+    @property
+    def port(self) -> int:
+        return self._secure_port if self.certificates else self.place.port
+
+    def url(self, chroot: str = "", user: str | None = None, password: str | None = None) -> str:
+        """Its URL; ``zookeepers:`` with TLS, the files of which the client is told otherwise."""
+        scheme = "zookeepers" if self.certificates else "zookeeper"
+        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
+        return f"{scheme}://{login}{self.address}{quote(chroot)}"
+
+    # -- what happens to it
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it again where it was, with its data.
+
+        Args:
+            wait: Until it is ready, which a member of an ensemble without a majority never is.
+
+        Raises:
+            ServerFailed: It did not start; somebody may have taken a port.
+        """
+        self._launch()
+        if wait:
+            self.until_ready()
+
+    def restart(self, *, lose_data: bool) -> None:
+        """Start it again on the same port, with its data or empty."""
+        if lose_data:
+            self.kill()
+            shutil.rmtree(self._data, ignore_errors=True)
+        else:
+            self.stop()
+        self.start()
+
+    def expire(self, client_id: tuple[int, bytes]) -> None:
+        """End a session, as if it had been silent for too long: its nodes vanish, and its client finds it expired.
+
+        Args:
+            client_id: Session and password, as ``KazooClient.client_id`` has them.
+
+        Raises:
+            OSError: The server does not answer.
+        """
+        # The client comes back as soon as it is cut off, and may cut us off in turn.
+        for _ in range(100):
+            try:
+                with Session(self._plain, take_over=client_id) as session:
+                    session.end()
+                return
+            except SessionGone:
+                return
+            except ConnectionResetError:
+                continue
+        raise ServerFailed(f"session {client_id[0]:#x} does not end")
+
+    # -- what it knows
+
+    @contextlib.contextmanager
+    def connect(self, chroot: str = "") -> Iterator[Any]:
+        """A started ``KazooClient`` that may do everything, not the backend under test; it is closed in the end."""
+        from kazoo.client import KazooClient
+
+        client = KazooClient(f"{self.host}:{self.place.port}{chroot}", auth_data=[("digest", SUPER)])
+        try:
+            client.start(PATIENCE)
+            yield client
+        finally:
+            client.stop()
+            client.close()
+
+    def session(self, **options: Any) -> Session:
+        """A session by hand; see :class:`~lockkit.testing.servers.zookeeper_session.Session`."""
+        return Session(self._plain, **options)
+
+    def word(self, word: str) -> str:
+        """The answer to a four-letter word: ``srvr``, ``mntr``, ``cons``, ``dump``, ``wchp`` and so on.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        return four_letter_word(self._plain, word)
+
+    def mntr(self) -> dict[str, str]:
+        """Its figures by name, without ``zk_``; of one that serves nobody there are none."""
+        rows = (line.split("\t", 1) for line in self.word("mntr").splitlines())
+        return {row[0].removeprefix("zk_"): row[1] for row in rows if len(row) == 2}
+
+    def requests(self) -> int:
+        """How many requests clients have sent so far, by its own count; their pings are among them."""
+        return int(self.mntr()["packets_received"])
+
+    @property
+    def mode(self) -> str | None:
+        """What it is: ``standalone``, ``leader``, ``follower``; None while it serves nobody or is not there."""
+        try:
+            answer = self.word("srvr")
+        except OSError:
+            return None
+        return next((line[6:] for line in answer.splitlines() if line.startswith("Mode: ")), None)
+
+    def ready(self) -> bool:
+        """Whether sessions can be opened, which takes a majority."""
+        if self.mode is None:
+            return False
+        try:
+            with Session(self._plain, patience=1.0) as session:
+                session.end()
+        except (OSError, SessionGone):
+            return False
+        return True
+
+    def until_ready(self, seconds: float = PATIENCE) -> None:
+        """Wait until sessions can be opened.
+
+        Raises:
+            ServerFailed: It has ended, or is not ready in time.
+        """
+        try:
+            until(lambda: not self.alive or self.ready(), "it is ready", seconds)
+        except ServerFailed as error:
+            raise ServerFailed(f"{error}:\n{self.log}") from None
+        if not self.alive:
+            self._process.kill()
+            raise ServerFailed(f"ZooKeeper did not start:\n{self.log}")
+
+    # -- how it starts
+
+    @property
+    def _plain(self) -> tuple[str, int]:
+        return self.host, self.place.port
+
+    def _start_somewhere(self) -> None:
+        for _ in range(10):
+            self.place = Place.free(1)
+            try:
+                self._launch()
+                self.until_ready()
+                return
+            except ServerFailed:
+                self._process.kill()
+                if "Address already in use" not in self.log:
+                    raise
+                self._process.log.unlink()
+        raise ServerFailed("no free port in ten attempts")
+
+    def _launch(self) -> None:
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        (self._data / "myid").write_text(f"{self.place.number}\n")
+        if self.certificates and not self._secure_port:
+            self._secure_port = free_port()
+        config = self.folder / "zoo.cfg"
+        config.write_text("".join(f"{key}={value}\n" for key, value in self._configuration().items()))
+        properties = {
+            "znode.container.checkIntervalMs": 100,
+            "zookeeper.DigestAuthenticationProvider.superDigest": _digest(SUPER),
+            "java.net.preferIPv4Stack": "true",
+            "java.io.tmpdir": self.folder,
+            "org.slf4j.simpleLogger.showDateTime": "true",
+            "org.slf4j.simpleLogger.dateTimeFormat": "HH:mm:ss.SSS",
+            "org.slf4j.simpleLogger.defaultLogLevel": "info",
+        }
+        if self._users:
+            properties["java.security.auth.login.config"] = self._logins()
+        self._process.start(
+            [
+                find_program("java"),
+                *JAVA,
+                *(f"-D{key}={value}" for key, value in properties.items()),
+                *("-cp", ":".join(str(jar) for jar in JARS), MAIN, str(config)),
+            ],
+            unsaid("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"),
+        )
+
+    def _configuration(self) -> dict[str, object]:
+        # What ZooKeeper does not know by name it takes for a property of the same name with `zookeeper.` before it.
+        shortest, longest = self._sessions
+        lines: dict[str, object] = {
+            "tickTime": round(self.tick * 1000),
+            "minSessionTimeout": round(shortest * 1000),
+            "maxSessionTimeout": round(longest * 1000),
+            "dataDir": self._data,
+            "clientPort": self.place.port,
+            "clientPortAddress": self.host,
+            "maxClientCnxns": 0,
+            "admin.enableServer": "false",
+            "4lw.commands.whitelist": "*",
+            "forceSync": "no",
+            "preAllocSize": 1024,
+        }
+        if self._among:
+            # In ticks: what a busy machine may take without a change of leaders.
+            lines |= {"initLimit": 50, "syncLimit": 10}
+            lines |= {
+                f"server.{each.number}": f"{self.host}:{each.quorum_port}:{each.election_port}"
+                for each in self._among
+            }
+        if self.certificates:
+            lines |= self._tls()
+        if self._users:
+            lines["authProvider.sasl"] = "org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
+        return lines | {key.replace("_", "."): value for key, value in self._lines.items()}
+
+    def _tls(self) -> dict[str, object]:
+        mine = self.certificates
+        assert mine is not None
+        both = self.folder / "server.pem"
+        both.write_bytes(mine.server.read_bytes() + mine.server_key.read_bytes())
+        return {
+            "secureClientPort": self._secure_port,
+            "secureClientPortAddress": self.host,
+            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+            "ssl.keyStore.location": both,
+            "ssl.keyStore.type": "PEM",
+            "ssl.trustStore.location": mine.ca,
+            "ssl.trustStore.type": "PEM",
+            "ssl.clientAuth": "need" if self._client_certificates else "none",
+        }
+
+    def _logins(self) -> Path:
+        file = self.folder / "jaas.conf"
+        users = "\n".join(f'    user_{name}="{password}"' for name, password in (self._users or {}).items())
+        file.write_text(
+            f"Server {{\n    org.apache.zookeeper.server.auth.DigestLoginModule required\n{users};\n}};\n"
+        )
+        return file
+
+
+def _digest(login: str) -> str:
+    name = login.partition(":")[0]
+    hashed = hashlib.sha1(login.encode(), usedforsecurity=False)  # ZooKeeper's own way
+    return f"{name}:{base64.b64encode(hashed.digest()).decode()}"

@@ -1,0 +1,155 @@
+"""An ensemble of ZooKeeper servers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lockkit.testing.servers.group import Group
+from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
+from lockkit.testing.servers.wire import Wire
+from lockkit.testing.servers.zookeeper import Place, ZooKeeperServer
+
+__all__ = ["ZooKeeperEnsemble"]
+
+
+class ZooKeeperEnsemble(Group):
+    """Three members, or another odd number, on loopback ports.
+
+    Attributes:
+        members: In the order of their numbers. One that was killed is started again by its own ``start()``.
+        wires: With ``wired``, what each follower hears its leader through, by their numbers: ``wires[1, 3]`` is in use
+            while 1 follows 3.
+    """
+
+    members: list[ZooKeeperServer]
+    wires: dict[tuple[int, int], Wire]
+
+    def __init__(self, *, size: int = 3, wired: bool = False, **options: Any) -> None:
+        """Start it, and wait until every member serves.
+
+        Args:
+            size: How many members.
+            wired: Lay a wire between any two members, so that a follower can be cut from its leader, or lag.
+            options: Of every member, see :class:`~lockkit.testing.servers.zookeeper.ZooKeeperServer`.
+
+        Raises:
+            ServerMissing: A program is not installed.
+            ServerFailed: They did not start, or did not agree.
+        """
+        super().__init__()
+        self.members = []
+        self.wires = {}
+        try:
+            self._start_somewhere(size, options, wired=wired)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def running(self) -> list[ZooKeeperServer]:
+        """The members that are neither dead nor paused."""
+        return [each for each in self.members if each.alive and not each.paused]
+
+    def url(self, chroot: str = "", user: str | None = None, password: str | None = None) -> str:
+        """``zookeeper://host:port,host:port,host:port/chroot``; ``zookeepers:`` with TLS."""
+        first, *others = self.members
+        return (
+            ",".join([first.url(user=user, password=password), *(each.address for each in others)]) + chroot
+        )
+
+    # -- who leads
+
+    def leader(self) -> ZooKeeperServer:
+        """The member that leads, which may be one that has not noticed yet that it no longer does.
+
+        Raises:
+            ServerFailed: There is none at the moment.
+        """
+        for each in self.running:
+            if each.mode == "leader":
+                return each
+        raise ServerFailed("the ensemble has no leader")
+
+    def followers(self) -> list[ZooKeeperServer]:
+        """The running members that follow."""
+        return [each for each in self.running if each.mode == "follower"]
+
+    def kill_leader(self) -> ZooKeeperServer:
+        """Kill the leader, and wait until the others serve under another one. Returns the new leader."""
+        self.leader().kill()
+        return self.until_healthy()
+
+    def until_healthy(self, seconds: float = PATIENCE) -> ZooKeeperServer:
+        """Wait until every running member serves, under one leader.
+
+        Returns:
+            The leader.
+
+        Raises:
+            ServerFailed: One of them has ended, or they do not agree in time.
+        """
+        until(self._agreed, "one member leads and all others follow", seconds)
+        for each in self.running:
+            each.until_ready(seconds)
+        return self.leader()
+
+    # -- who hears whom
+
+    def cut_off(self, follower: ZooKeeperServer) -> None:
+        """Let a follower and its leader hear no more of each other; neither is told, and its clients still reach it.
+
+        It serves on until ``syncLimit`` ticks after it last heard its leader, and then nobody.
+        """
+        self._wire(follower).hold()
+
+    def lag(self, follower: ZooKeeperServer, seconds: float) -> None:
+        """Let a follower hear of everything so much later. Less than ``syncLimit`` ticks, or it is given up."""
+        self._wire(follower).delay = seconds
+
+    def heal(self) -> None:
+        """Let everybody hear everybody at once again."""
+        for wire in self.wires.values():
+            wire.delay = 0.0
+            wire.heal()
+
+    def _wire(self, follower: ZooKeeperServer) -> Wire:
+        return self.wires[follower.place.number, self.leader().place.number]
+
+    # -- how it starts
+
+    def _start_somewhere(self, size: int, options: dict[str, Any], *, wired: bool) -> None:
+        for _ in range(10):
+            try:
+                self._begin([Place.free(at + 1) for at in range(size)], options, wired=wired)
+                return
+            except ServerFailed:
+                if not any("Address already in use" in each.log for each in self.members):
+                    raise
+                self.close()
+        raise ServerFailed("no free ports in ten attempts")
+
+    def _begin(self, places: list[Place], options: dict[str, Any], *, wired: bool) -> None:
+        self.members = []
+        self.wires = {}
+        if wired:
+            for one in places:
+                for other in places:
+                    if one is not other:
+                        # A new leader listens a moment after its followers have learned of it.
+                        wire = Wire((Wire.host, other.quorum_port), patience=2.0)
+                        self.wires[one.number, other.number] = self._servers.enter_context(wire)
+        for place in places:
+            among = [self._as_seen(place, other) for other in places]
+            self.members.append(
+                self._servers.enter_context(ZooKeeperServer(place=place, among=among, **options))
+            )
+        self.until_healthy()
+
+    def _as_seen(self, one: Place, other: Place) -> Place:
+        wire = self.wires.get((one.number, other.number))
+        return dataclasses.replace(other, quorum_port=wire.port) if wire else other
+
+    def _agreed(self) -> bool:
+        modes = [each.mode for each in self.running]
+        return modes.count("leader") == 1 and modes.count("follower") == len(modes) - 1
