@@ -1,8 +1,11 @@
 """The conformance kit on etcd by way of python-etcd3."""
 
+import importlib.util
+
 import pytest
 
-pytest.importorskip("etcd3")
+if importlib.util.find_spec("etcd3") is None:
+    pytest.skip("python-etcd3 is not installed", allow_module_level=True)
 
 from lockkit.testing.harnesses.etcd import EtcdHarness
 from lockkit.testing.kit import kit

@@ -16,7 +16,7 @@ import pytest
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.spi import Refused, Unknown
-from lockkit.testing.scenarios.forking import in_child
+from lockkit.testing.children import in_child
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdUser
 from lockkit.testing.servers.etcd_groups import EtcdCluster
@@ -46,7 +46,7 @@ LOCKER = EtcdUser("locker", SECRET, {"locks/": "READWRITE"})
 SCHEMES = ["etcd"]
 if importlib.util.find_spec("etcd3"):
     SCHEMES.append("etcd+grpc")
-_ids = itertools.count(1)
+_ids = itertools.count(1, 10_000)
 
 
 @pytest.fixture(params=SCHEMES)
@@ -102,6 +102,12 @@ def transport(opened, shared):
 
 
 @pytest.fixture
+def lease():
+    """One that nobody else uses."""
+    return 4711_000_000_000_000_000 + next(_ids)
+
+
+@pytest.fixture
 def prefix():
     """One that nobody else uses."""
     return f"locks/{next(_ids)}/".encode()
@@ -149,8 +155,7 @@ def in_time(call):
 # -- leases
 
 
-def test_a_lease_from_its_grant_to_its_end(transport):
-    lease = 4711_000_000_000_000_000
+def test_a_lease_from_its_grant_to_its_end(transport, lease):
     granted = transport.grant(lease, 20, BUDGET)
     assert granted.ttl == 20
     with pytest.raises(LeaseTaken):
@@ -163,40 +168,40 @@ def test_a_lease_from_its_grant_to_its_end(transport):
     assert transport.remaining(lease, BUDGET).ttl == -1
 
 
-def test_a_keepalive_says_when_it_was_sent_and_who_answered_as_of_which_term(transport):
-    transport.grant(1, 20, BUDGET)
+def test_a_keepalive_says_when_it_was_sent_and_who_answered_as_of_which_term(transport, lease):
+    transport.grant(lease, 20, BUDGET)
     before = SYSTEM.now()
-    kept = transport.keepalive([1, 2], BUDGET)
+    kept = transport.keepalive([lease, 2], BUDGET)
     header, _ = transport.range(Get(b"x"), BUDGET)
-    assert (kept[1].member, kept[1].term) == (header.member, header.term)
-    assert before <= kept[1].sent <= SYSTEM.now()
-    assert (kept[1].ttl, kept[2].ttl) == (20, 0)
-    transport.revoke(1, BUDGET)
+    assert (kept[lease].member, kept[lease].term) == (header.member, header.term)
+    assert before <= kept[lease].sent <= SYSTEM.now()
+    assert (kept[lease].ttl, kept[2].ttl) == (20, 0)
+    transport.revoke(lease, BUDGET)
 
 
-def test_a_keepalive_moves_the_end_of_a_lease(transport):
-    transport.grant(3, 20, BUDGET)
-    until(lambda: transport.remaining(3, BUDGET).ttl < 19, "it has grown old")
-    transport.keepalive([3], BUDGET)
-    assert transport.remaining(3, BUDGET).ttl == 19  # and something: it is rounded down
-    transport.revoke(3, BUDGET)
+def test_a_keepalive_moves_the_end_of_a_lease(transport, lease):
+    transport.grant(lease, 20, BUDGET)
+    until(lambda: transport.remaining(lease, BUDGET).ttl < 19, "it has grown old")
+    transport.keepalive([lease], BUDGET)
+    assert transport.remaining(lease, BUDGET).ttl == 19  # and something: it is rounded down
+    transport.revoke(lease, BUDGET)
 
 
-def test_many_leases_are_all_kept_alive(transport):
-    leases = range(1000, 2200)
-    for lease in leases[::100]:
-        transport.grant(lease, 60, BUDGET)
+def test_many_leases_are_all_kept_alive(transport, lease):
+    leases = range(lease, lease + 1200)
+    for each in leases[::100]:
+        transport.grant(each, 60, BUDGET)
     kept = transport.keepalive(leases, 5.0)
     assert kept.keys() == set(leases)
-    assert [lease for lease, each in kept.items() if each.ttl] == list(leases[::100])
-    for lease in leases[::100]:
-        transport.revoke(lease, BUDGET)
+    assert sorted(each for each, answer in kept.items() if answer.ttl) == list(leases[::100])
+    for each in leases[::100]:
+        transport.revoke(each, BUDGET)
 
 
-def test_what_lies_on_a_lease_goes_with_it(transport, prefix):
-    transport.grant(4, 20, BUDGET)
-    put(transport, prefix + b"a", b"", 4)
-    transport.revoke(4, BUDGET)
+def test_what_lies_on_a_lease_goes_with_it(transport, prefix, lease):
+    transport.grant(lease, 20, BUDGET)
+    put(transport, prefix + b"a", b"", lease)
+    transport.revoke(lease, BUDGET)
     assert transport.range(Get(prefix, after(prefix)), BUDGET)[1] == Found([])
 
 
@@ -245,17 +250,17 @@ def test_comparisons_of_one_key_and_of_many(transport, prefix, compare, holds):
     assert transport.txn(Txn((empty,), ()), BUDGET).succeeded
 
 
-def test_a_put_can_leave_the_lease_or_the_value_as_they_are(transport, prefix):
-    transport.grant(5, 20, BUDGET)
+def test_a_put_can_leave_the_lease_or_the_value_as_they_are(transport, prefix, lease):
+    transport.grant(lease, 20, BUDGET)
     key = prefix + b"a"
-    put(transport, key, b"1", 5)
+    put(transport, key, b"1", lease)
     transport.txn(Txn((), (Put(key, b"2", same_lease=True),)), BUDGET)
     (kv,) = transport.range(Get(key), BUDGET)[1].kvs
-    assert (kv.value, kv.lease) == (b"2", 5)
+    assert (kv.value, kv.lease) == (b"2", lease)
     transport.txn(Txn((), (Put(key, same_value=True),)), BUDGET)
     (kv,) = transport.range(Get(key), BUDGET)[1].kvs
     assert (kv.value, kv.lease) == (b"2", 0)
-    transport.revoke(5, BUDGET)
+    transport.revoke(lease, BUDGET)
     for same in ({"same_lease": True, "value": b"3"}, {"same_value": True}):
         with pytest.raises(Refused):
             transport.txn(Txn((), (Put(prefix + b"other"), Put(prefix + b"none", **same))), BUDGET)
@@ -327,7 +332,7 @@ def test_every_member_says_how_it_is(opened, cluster, members):
 
     members[1].kill()
     one, two, three = transport.status(BUDGET)
-    assert isinstance(two, Refused)
+    assert isinstance(two, (Refused, Unknown))
     assert isinstance(one, Status)
     assert isinstance(three, Status)
 
@@ -353,12 +358,12 @@ def test_a_member_that_dies_is_passed_over(opened, cluster, members, prefix):
     assert transport.range(Get(prefix + b"c"), BUDGET)[1].kvs
 
 
-def test_a_member_that_was_never_there_is_passed_over(opened, shared, prefix):
+def test_a_member_that_was_never_there_is_passed_over(opened, shared, prefix, lease):
     transport = opened(f"etcd://127.0.0.1:{free_port()},{shared.address}")
     put(transport, prefix + b"a")
-    transport.grant(6, 20, BUDGET)
-    assert transport.keepalive([6], BUDGET)[6].ttl == 20
-    transport.revoke(6, BUDGET)
+    transport.grant(lease, 20, BUDGET)
+    assert transport.keepalive([lease], BUDGET)[lease].ttl == 20
+    transport.revoke(lease, BUDGET)
 
 
 def test_a_silent_member_does_not_cost_a_read_its_answer(opened, cluster, members):
@@ -387,7 +392,7 @@ def test_a_fresh_one_begins_with_another_member(opened, cluster, members):
     assert len(seen) == 3
 
 
-def test_without_a_leader_it_is_told_at_once(opened, cluster, members):
+def test_without_a_leader_it_is_told_at_once(opened, cluster, members, lease):
     transport = opened(members[0])
     transport.range(Get(b"x"), BUDGET)
     for each in members[1:]:
@@ -405,7 +410,7 @@ def test_without_a_leader_it_is_told_at_once(opened, cluster, members):
     until(refused, "it knows that it has no leader")
     for call in (
         lambda: put(transport, b"x"),
-        lambda: transport.grant(7, 20, BUDGET),
+        lambda: transport.grant(lease, 20, BUDGET),
         lambda: transport.range(Get(b"x"), BUDGET),
     ):
         began = time.monotonic()
@@ -439,9 +444,9 @@ def test_a_server_that_comes_back_is_found(opened, server):
     until(lambda: _works(transport), "it is found again", 5.0)
 
 
-def _works(transport):
+def _works(transport, key=b"c"):
     try:
-        put(transport, b"c")
+        put(transport, key)
     except (Refused, Unknown):
         return False
     return True
@@ -471,16 +476,16 @@ def test_a_server_that_never_answered_was_sent_nothing(opened, server):
 # -- watches
 
 
-def test_a_watch_tells_every_change_in_order(transport, prefix):
+def test_a_watch_tells_every_change_in_order(transport, prefix, lease):
     heard = Heard(transport, prefix)
     assert heard.next().changes == []
-    transport.grant(8, 20, BUDGET)
-    first = put(transport, prefix + b"a", b"1", 8).header.revision
+    transport.grant(lease, 20, BUDGET)
+    first = put(transport, prefix + b"a", b"1", lease).header.revision
     put(transport, prefix[:-1] + b"0", b"another's")
     put(transport, prefix + b"b", b"2")
-    transport.revoke(8, BUDGET)
+    transport.revoke(lease, BUDGET)
     a, b, gone = heard.changes(3)
-    assert (a.kind, a.kv.key, a.kv.value, a.kv.lease) == ("PUT", prefix + b"a", b"1", 8)
+    assert (a.kind, a.kv.key, a.kv.value, a.kv.lease) == ("PUT", prefix + b"a", b"1", lease)
     assert a.kv.created == a.kv.modified == first
     assert (b.kind, b.kv.key, b.kv.lease) == ("PUT", prefix + b"b", 0)
     assert (gone.kind, gone.kv.key, gone.kv.value) == ("DELETE", prefix + b"a", b"")
@@ -560,7 +565,7 @@ def guarded():
         yield server
 
 
-def test_a_user_may_do_what_its_role_says(opened, guarded):
+def test_a_user_may_do_what_its_role_says(opened, guarded, lease):
     transport = opened(guarded, user="locker", password=SECRET)
     put(transport, b"locks/a")
     for call in (
@@ -571,9 +576,9 @@ def test_a_user_may_do_what_its_role_says(opened, guarded):
         assert isinstance(denied, Refused)
         assert isinstance(denied.error, PermissionDenied)
         assert not denied.retry or "right" in str(denied.error.hint)
-    transport.grant(9, 20, BUDGET)
-    assert transport.keepalive([9], BUDGET)[9].ttl == 20
-    transport.revoke(9, BUDGET)
+    transport.grant(lease, 20, BUDGET)
+    assert transport.keepalive([lease], BUDGET)[lease].ttl == 20
+    transport.revoke(lease, BUDGET)
     heard = Heard(transport, b"locks/")
     heard.next()
     assert "permission denied" in Heard(transport, b"other/").until_ended().why
@@ -601,7 +606,7 @@ def test_a_member_that_has_forgotten_the_login_is_told_it_again(opened):
         transport = opened(server, user="locker", password=SECRET)
         put(transport, b"locks/a")
         server.restart(lose_data=False)
-        until(lambda: transport.range(Get(b"locks/a"), BUDGET)[1].kvs, "it answers", 5.0)
+        until(lambda: _works(transport, b"locks/a"), "it answers", 5.0)
         put(transport, b"locks/b")
         heard = Heard(transport, b"locks/")
         heard.next()
@@ -640,7 +645,7 @@ def test_a_server_that_is_not_to_be_trusted_is_sent_nothing(opened, secure):
 # -- processes and ends
 
 
-def test_a_forked_child_is_refused_and_its_parent_unharmed(opened, shared, prefix):
+def test_a_forked_child_is_refused_and_its_parent_unharmed(opened, shared, prefix, lease):
     transport = opened(shared)
     put(transport, prefix + b"a")
     heard = Heard(transport, prefix)
@@ -651,8 +656,8 @@ def test_a_forked_child_is_refused_and_its_parent_unharmed(opened, shared, prefi
         for call in (
             lambda: put(transport, prefix + b"child"),
             lambda: transport.range(Get(b"x"), BUDGET),
-            lambda: transport.keepalive([1], BUDGET),
-            lambda: transport.fresh().grant(1, 20, BUDGET),
+            lambda: transport.keepalive([lease], BUDGET),
+            lambda: transport.fresh().grant(lease, 20, BUDGET),
         ):
             try:
                 call()
