@@ -38,7 +38,7 @@ _EXACT = ("claim_id", "fence", "state", "weight", "capacity", "evicted")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredClaim:
-    """One claim as it lies in the store. Two are equal if, for all that the store tells, nothing of it has changed.
+    """One claim as it lies in the store. Two are equal if nothing of it has changed; deadlines count where they are exact.
 
     Attributes:
         claim_id: See :func:`lockkit.names.claim_id`.
@@ -64,11 +64,8 @@ class StoredClaim:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StoredClaim):
             return NotImplemented
-        if any(getattr(self, name) != getattr(other, name) for name in _EXACT):
-            return False
-        if self.deadline is None or other.deadline is None or self.surely is None or other.surely is None:
-            return self.deadline is other.deadline
-        return self.surely <= other.deadline and other.surely <= self.deadline
+        exact = self.earliest is None and other.earliest is None
+        return all(getattr(self, name) == getattr(other, name) for name in (*_EXACT, *["deadline"] * exact))
 
     def __hash__(self) -> int:
         return hash(self.claim_id)
@@ -86,6 +83,7 @@ class Harness(ABC):
         ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
             scenario can wait for.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
+        grain: Seconds by which the store may lengthen what it is told, because it rounds.
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
         clock: Handed to every client and store.
@@ -96,6 +94,7 @@ class Harness(ABC):
     virtual: ClassVar[bool] = False
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
+    grain: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 
     def __init__(self, scratch: Path) -> None:

@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
     def spoke(self, held: Hold, longer: float = 1.0) -> None:
         """A request for this hold was sent just now: it may last from here."""
         terms = held.claim.terms
-        least = longer * terms.ttl + terms.lock_delay + terms.min_hold
+        least = longer * terms.ttl + terms.lock_delay + terms.min_hold + self.harness.grain
         self.bound[held.claim_id] = max(self.bound.get(held.claim_id, 0.0), self.harness.clock.now() + least)
 
     # -- acquire

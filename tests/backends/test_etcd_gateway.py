@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,7 +118,7 @@ def test_every_lease_of_a_keepalive_is_answered(transport, many):
     for lease in leases[::50]:
         transport.grant(lease, 60, 2.0)
     kept = transport.keepalive(leases, 5.0)
-    assert list(sorted(kept)) == leases
+    assert sorted(kept) == leases
     assert [kept[lease].ttl for lease in leases] == [0 if at % 50 else 60 for at in range(many)]
     for lease in leases[::50]:
         transport.revoke(lease, 2.0)
@@ -160,14 +160,14 @@ def test_a_password_where_there_are_no_users_is_told():
 
 
 def test_a_login_that_the_member_has_forgotten_is_renewed():
-    with EtcdServer(users=[EtcdUser("locker", "secret", {"": "READWRITE"})]) as server:
-        with opened(server.url("locker", "secret")) as transport:
+    users = [EtcdUser("locker", "secret", {"": "READWRITE"})]
+    with EtcdServer(users=users) as server, opened(server.url("locker", "secret")) as transport:
+        put(transport, b"k")
+        server.restart(lose_data=False)
+        with contextlib.suppress(Unknown):  # the old connection
             put(transport, b"k")
-            server.restart(lose_data=False)
-            with contextlib.suppress(Unknown):  # the old connection
-                put(transport, b"k")
-            put(transport, b"k", b"again")
-            assert transport.range(Get(b"k"), 2.0)[1].kvs[0].value == b"again"
+        put(transport, b"k", b"again")
+        assert transport.range(Get(b"k"), 2.0)[1].kvs[0].value == b"again"
 
 
 # -- no answer
@@ -252,9 +252,9 @@ def test_what_is_no_gateway_is_unknown_to_a_write(said):
                     connection.close()
 
         threading.Thread(target=serve, daemon=True).start()
-        with opened(f"etcd://127.0.0.1:{listener.getsockname()[1]}") as transport:
-            with pytest.raises(Unknown):
-                put(transport, b"k")
+        port = listener.getsockname()[1]
+        with opened(f"etcd://127.0.0.1:{port}") as transport, pytest.raises(Unknown):
+            put(transport, b"k")
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -274,7 +274,7 @@ def test_a_forked_child_sends_nothing(transport, server):
 
 def test_closing_it_leaves_no_thread_and_no_descriptor(server):
     def footprint():
-        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
     before = footprint()
     for _ in range(3):
@@ -331,13 +331,13 @@ def test_a_watch_that_is_cut_ends(server):
 
 
 def test_a_watch_that_is_not_allowed_ends(server):
-    with EtcdServer(users=[EtcdUser("guest", "secret", {"app/": "READ"})]) as strict:
-        with opened(strict.url("guest", "secret")) as transport:
-            heard = queue.Queue()
-            transport.watch(b"x", b"y", 0, heard.put)
-            while not isinstance(news := heard.get(timeout=5), WatchEnded):
-                pass
-            assert "denied" in news.why
+    users = [EtcdUser("guest", "secret", {"app/": "READ"})]
+    with EtcdServer(users=users) as strict, opened(strict.url("guest", "secret")) as transport:
+        heard = queue.Queue()
+        transport.watch(b"x", b"y", 0, heard.put)
+        while not isinstance(news := heard.get(timeout=5), WatchEnded):
+            pass
+        assert "denied" in news.why
 
 
 def test_the_operating_system_is_told_to_notice_a_watch_whose_other_end_is_gone(transport, monkeypatch):

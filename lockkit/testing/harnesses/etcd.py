@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from lockkit.names import claim_id
+from lockkit.names import claim_id as identify
 from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.etcd import EtcdServer
@@ -40,6 +40,7 @@ class EtcdHarness(Harness):
     exclusions = EXCLUSIONS.get("etcd", {})
     ttl = 3.0
     short_ttl = 1.0
+    grain = 1.0
     examples = (6, 14)
     scheme: ClassVar[str] = "etcd"
 
@@ -88,10 +89,14 @@ class EtcdHarness(Harness):
         while any(self.left(lease) == 0 for lease in self.leases()) and time.monotonic() < end:
             time.sleep(0.02)
 
-    def stored(self, name: str) -> list[StoredClaim]:
+    def queue(self, name: str) -> dict[str, Any]:
+        """The keys of a name's queue, by token; a guard's ends in ``+``."""
         prefix = f"{_PREFIX}default/q/{quote(name, safe='').replace('.', '%2E')}/"
         kvs = self.call("kv/range", covered(prefix)).get("kvs", [])
-        found = {base64.b64decode(kv["key"]).decode()[len(prefix) :]: kv for kv in kvs}
+        return {base64.b64decode(kv["key"]).decode()[len(prefix) :]: kv for kv in kvs}
+
+    def stored(self, name: str) -> list[StoredClaim]:
+        found = self.queue(name)
         claims = []
         for key, kv in found.items():
             token, guard = key.removesuffix("+"), key.endswith("+")
@@ -104,7 +109,7 @@ class EtcdHarness(Harness):
                 continue
             claims.append(
                 StoredClaim(
-                    claim_id(token),
+                    identify(token),
                     int(kv["create_revision"]),
                     "LINGERING" if guard else value["state"],
                     value["weight"],
@@ -115,6 +120,14 @@ class EtcdHarness(Harness):
                 )
             )
         return sorted(claims, key=lambda claim: claim.fence)
+
+    def requests(self) -> int:
+        return self.server().requests()
+
+    def forget(self, name: str, claim_id: str) -> None:
+        for key, kv in self.queue(name).items():
+            if claim_id == identify(key):
+                self.call("lease/revoke", {"ID": kv["lease"]})
 
     def residue(self) -> dict[str, int]:
         """Keys of every kind."""
@@ -139,3 +152,6 @@ class EtcdClusterHarness(EtcdHarness):
     def server(self) -> EtcdServer:
         members: list[EtcdServer] = self._servers.running
         return members[0]
+
+    def requests(self) -> int:
+        return sum(each.requests() for each in self._servers.running)
