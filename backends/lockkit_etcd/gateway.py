@@ -52,6 +52,10 @@ _FEW, _BODY, _AT_ONCE = 8, 500, 4
 The gateway answers on a connection that is to stay open only what it has read when the first answer is ready: the first 512
 bytes of the body. With ``Connection: close`` every lease of a body is answered."""
 
+_UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+"""Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
+_SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
+
 T = TypeVar("T")
 
 
@@ -368,6 +372,8 @@ def _answer(endpoint: Endpoint, request: bytes, until: float) -> tuple[int, byte
         answer = line.ask(request, until)
     except BaseException as error:
         line.reset()
+        if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
+            raise not_connected(f"{error.reason}; {_SHOW}", endpoint.where) from error
         if isinstance(error, OSError):
             raise unanswered(error, endpoint.where) from error
         raise

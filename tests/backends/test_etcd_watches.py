@@ -160,26 +160,29 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
 
 def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server):
     """The connection lives and nothing comes over it: half-open, as behind a firewall that forgot it."""
-    with Wire((server.host, server.port)) as dead, opened(server.url()) as holders:
-        with opened(f"etcd://{dead.address}") as store:
-            first, _ = take(holders)
-            one, answer = stand_in_line(store)
-            woken, watch = watched(store, one, answer)
-            room = next(iter(store._watches._rooms.values()))
-            until(lambda: dead.opened > 1, "the stream stands")
-            time.sleep(0.2)
-            stream = room._stream
-            dead.hold(to_server=False)
-            with opened(server.url()) as way:
-                store.store.transport, kept = way.store.transport, store.store.transport
-                holders.release(first, BUDGET)
-                assert renew(store, one).state == "OFFERED"
-                until(lambda: renew(store, one) and room._stream is not stream, "it is replaced", 5.0)
-                assert woken.wait(5.0)
-                assert isinstance(store.acquire(one, False, BUDGET), Granted)
-                store.release(one, BUDGET)
-                watch.close()
-                store.store.transport = kept
+    with (
+        Wire((server.host, server.port)) as dead,
+        opened(server.url()) as holders,
+        opened(f"etcd://{dead.address}") as store,
+        opened(server.url()) as way,
+    ):
+        first, _ = take(holders)
+        one, answer = stand_in_line(store)
+        woken, watch = watched(store, one, answer)
+        room = next(iter(store._watches._rooms.values()))
+        until(lambda: dead.opened > 1, "the stream stands")
+        time.sleep(0.2)
+        stream = room._stream
+        dead.hold(to_server=False)
+        store.store.transport, kept = way.store.transport, store.store.transport
+        holders.release(first, BUDGET)
+        assert renew(store, one).state == "OFFERED"
+        until(lambda: renew(store, one) and room._stream is not stream, "it is replaced", 5.0)
+        assert woken.wait(5.0)
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+        store.release(one, BUDGET)
+        watch.close()
+        store.store.transport = kept
 
 
 def test_without_watches_waiters_poll(server, monkeypatch):
