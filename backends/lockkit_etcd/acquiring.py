@@ -235,6 +235,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
         chosen = [each for each in found[fits:] if each.holding]
     else:
         chosen = [found[at] for at in blockers(found, place)]
+    entry.ahead = [each.key for each in chosen]
     entry.alone = entry.stated.exclusive and not any(each.holding for each in found[place + 1 :])
     head = found[0]
     return Queued(

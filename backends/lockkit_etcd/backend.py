@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
-from lockkit.names import check_namespace, claim_id
+from lockkit.names import check_namespace
 from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
 from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
 from lockkit_etcd.address import parse
@@ -100,10 +100,11 @@ class EtcdBackend:
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.spi.Backend.watch`."""
-        entry = self.store.entries.get(claim.token)
-        looked = entry.looked if entry is not None else 0
-        keys = self.store.known(claim.terms).keys
-        return self._watches.watch(keys, claim_id(claim.token), blockers, looked, wake)
+        store = self.store
+        entry = store.entries.get(claim.token)
+        looked, ahead = (entry.looked, entry.ahead) if entry is not None else (0, ())
+        queue = store.known(claim.terms).keys
+        return self._watches.watch(queue, queue.claim(claim.token), ahead, blockers, looked, wake)
 
     # -- operating
 

@@ -49,8 +49,10 @@ _SHARE = 0.6
 _FEW, _BODY, _AT_ONCE = 8, 500, 4
 """Leases that a keepalive may name on a persistent connection, in one body at all; bodies under way at once.
 
-The gateway answers on a connection that is to stay open only what it has read when the first answer is ready: the first 512
-bytes of the body. With ``Connection: close`` every lease of a body is answered."""
+See :data:`_WHOLE`."""
+_WHOLE = b"Connection: close\r\n"
+"""On a connection that is to stay open the gateway reads of a body only what it has when the first answer is ready: some
+512 bytes. With this it reads all of it."""
 
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
 """Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
@@ -214,7 +216,7 @@ class Gateway:
 
     def _keep_alive(self, leases: Sequence[int], budget: float) -> dict[int, Kept]:
         body = b"\n".join([b'{"ID":"%d"}' % lease for lease in leases])
-        more = b"" if len(leases) <= _FEW else b"Connection: close\r\n"
+        more = b"" if len(leases) <= _FEW else _WHOLE
 
         def ask(endpoint: Endpoint, until: float) -> tuple[float, bytes]:
             sent = self._clock.now()
@@ -247,8 +249,10 @@ class Gateway:
                 found.append(trouble)
         return found
 
-    def watch(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> Stream:
-        body = wire.watch_body(key, end, start)
+    def watch(
+        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+    ) -> Stream:
+        body = wire.watch_body(key, end, start, also)
 
         def opened(budget: float) -> Line:
             def ask(endpoint: Endpoint, until: float) -> Line:
@@ -256,7 +260,7 @@ class Gateway:
                 line = endpoint.new(left(until))
                 try:
                     line.watched()
-                    line.send(endpoint.request(b"watch", body), until)
+                    line.send(endpoint.request(b"watch", body, _WHOLE), until)
                 except BaseException as error:
                     line.reset()
                     raise unanswered(error, endpoint.where) from error

@@ -47,9 +47,14 @@ def range_body(request: Get) -> bytes:
     return _get(request).encode()
 
 
-def watch_body(key: bytes, end: bytes, start: int) -> bytes:
-    """A watch."""
-    create = f'"key":"{_b64(key)}","range_end":"{_b64(end)}","start_revision":"{start}"'
+def watch_body(key: bytes, end: bytes, start: int, also: Sequence[bytes] = ()) -> bytes:
+    """A watch, or several on one stream."""
+    ranges = [(key, end), *((each, b"") for each in also)]
+    return b"\n".join([_watch(*each, start) for each in ranges])
+
+
+def _watch(key: bytes, end: bytes, start: int) -> bytes:
+    create = f'"key":"{_b64(key)}"{_end(end)},"start_revision":"{start}"'
     return f'{{"create_request":{{{create}}}}}'.encode()
 
 

@@ -138,10 +138,12 @@ class PythonEtcd3:
                 found.append(trouble)
         return found
 
-    def watch(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> Stream:
+    def watch(
+        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+    ) -> Stream:
         if self._pid != os.getpid():
             return _Nothing()
-        return self._watching.watch(key, end, start, heard)
+        return self._watching.watch(key, end, start, heard, also)
 
     def fresh(self) -> PythonEtcd3:
         other = PythonEtcd3(

@@ -12,12 +12,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 from lockkit.spi import Refused, Unknown
 from lockkit_etcd.grpc_endpoint import Endpoint
+from lockkit_etcd.grpc_forks import gate
 from lockkit_etcd.grpc_messages import Messages
 from lockkit_etcd.transport import News, Watched, WatchEnded
 
@@ -68,6 +69,7 @@ class _Stream:
         self._over = False
         self.pid = os.getpid()
         self._call: Any = None
+        self._cut = ""
         self.thread = threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True)
 
     def add(self, request: Any, heard: Callable[[News], None]) -> _Watch | None:
@@ -90,6 +92,7 @@ class _Stream:
                 del self._running[watch.id]
                 self._requests.put(self._messages.cancel(watch.id))
             last = not self._running and all(each.closed for each in self._asked)
+            self._over = self._over or last  # nobody may come in between
         if last:
             self.end()
 
@@ -99,9 +102,29 @@ class _Stream:
             self._over = True
             for each in (*self._asked, *self._running.values()):
                 each.closed = True
-            call = self._call
             self._requests.put(None)
-        if call is not None:
+        self.cut("closed")
+
+    def cut(self, why: str) -> None:
+        """End it; those who watch are told why."""
+        self._cut = why
+        if self._call is not None:
+            self._call.cancel()
+            self._requests.put(None)
+
+    def join(self) -> None:
+        """Wait for its thread."""
+        if self.thread is not threading.current_thread() and self.thread.is_alive():
+            self.thread.join(_CLOSING)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a call."""
+        return self._call is not None
+
+    def _begun(self, call: Any) -> None:
+        self._call = call
+        if self._cut:
             call.cancel()
 
     def _run(self) -> None:
@@ -122,18 +145,14 @@ class _Stream:
     def _listen(self) -> str:
         """Until it ends: why."""
         endpoint = self._ready(time.monotonic() + _OPENING)
-        call = endpoint.listen("watch", iter(self._requests.get, None), time.monotonic() + _OPENING)
-        with self._mutex:
-            self._call = call
-            over = self._over
-        if over:
-            call.cancel()
+        requests = iter(self._requests.get, None)
+        call = endpoint.listen("watch", requests, time.monotonic() + _OPENING, self._begun)
         try:
             for answer in call:
                 self._take(answer, endpoint)
         except Exception as error:
-            if self._over:
-                return "closed"
+            if self._cut:
+                return self._cut
             return str(endpoint.failed(error))
         return "the server has ended it"
 
@@ -167,6 +186,35 @@ class _Stream:
             watch.tell(Watched(answer.header.revision, self._messages.changes(answer)))
 
 
+class _Several:
+    """Watches that are one to whoever is told: the first that ends ends all."""
+
+    def __init__(self, heard: Callable[[News], None]) -> None:
+        self._heard = heard
+        self._watches: list[_Watch] = []
+        self._over = False
+
+    def add(self, watch: _Watch) -> None:
+        """One more."""
+        self._watches.append(watch)
+        if self._over:
+            watch.close()
+
+    def tell(self, news: News) -> None:
+        """Tell it, unless all are over."""
+        if self._over:
+            return
+        if isinstance(news, WatchEnded):
+            self.close()
+        self._heard(news)
+
+    def close(self) -> None:
+        """See :class:`lockkit_etcd.transport.Stream`."""
+        self._over = True
+        for watch in list(self._watches):
+            watch.close()
+
+
 class Watching:
     """The watches of a transport.
 
@@ -179,9 +227,20 @@ class Watching:
         self._messages = messages
         self._mutex = threading.Lock()
         self._stream: _Stream | None = None
+        gate.connected.add(self)
 
-    def watch(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> _Watch:
+    def watch(
+        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+    ) -> _Watch | _Several:
         """See :class:`lockkit_etcd.transport.Transport`."""
+        if not also:
+            return self._one(key, end, start, heard)
+        several = _Several(heard)
+        for each, until in ((key, end), *((other, b"") for other in also)):
+            several.add(self._one(each, until, start, several.tell))
+        return several
+
+    def _one(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> _Watch:
         request = self._messages.watch(key, end, start)
         with self._mutex:
             watch = self._stream.add(request, heard) if self._stream else None
@@ -201,5 +260,11 @@ class Watching:
             stream, self._stream = self._stream, None
         if stream is not None:
             stream.end()
-            if stream.thread is not threading.current_thread() and stream.thread.is_alive():
-                stream.thread.join(_CLOSING)
+            stream.join()
+
+    def let_go(self) -> None:
+        """End the stream, before a fork; those who watch open another."""
+        stream = self._stream
+        if stream is not None and stream.pid == os.getpid() and stream.begun:
+            stream.cut("this process has forked")
+            stream.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from lockkit.spi import Claim, OpenOptions, Refused, Terms
@@ -37,6 +38,7 @@ class Entry:
     """
 
     __slots__ = (
+        "ahead",
         "alone",
         "claim",
         "fence",
@@ -64,6 +66,7 @@ class Entry:
         self.hold: Lease | None = None
         self.guard: Lease | None = None
         self.looked = 0
+        self.ahead: Sequence[bytes] = ()
 
     @property
     def leases(self) -> list[Lease]:

@@ -299,8 +299,13 @@ class Transport(Protocol):
     def status(self, budget: float) -> Sequence[Status | Exception]:
         """What each endpoint's member says of itself, or the Refused or Unknown that it met, in order. Never raises."""
 
-    def watch(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> Stream:
+    def watch(
+        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+    ) -> Stream:
         """Watch the keys from ``key`` up to ``end``, from revision ``start`` on. Returns at once, never raises.
+
+        Without an ``end`` only that key. ``also``: further single keys, none of them among those; what happens to different
+        keys may be told in any order.
 
         ``heard`` is told the news, in order, on a thread of the transport's; it must not block. After WatchEnded comes
         nothing more: open another. A connection that is dead without saying so is noticed within 15 s where the

@@ -1,4 +1,7 @@
-"""Whom to wake: one watch on the queue of each name that this client waits for, shared by all who wait for it.
+"""Whom to wake: a waiter watches its own key and its blockers'.
+
+Where many of a client wait for one name they share a watch on its queue. So what a hand-off costs the server does not grow
+with the clients that wait, nor what it costs a client with its waiters.
 
 A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
 something may have been missed: at its start, and after the watch was cut, cancelled, or its past compacted away. A
@@ -23,6 +26,10 @@ __all__ = ["Watches"]
 
 _log = logging.getLogger("lockkit.etcd")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FEW = 2
+"""Waiters of a client for one name that watch by themselves."""
+_KEYS = 8
+"""Most keys that one of them watches."""
 _KEPT = 1024
 """Removals that a room remembers, for who comes later and asked earlier."""
 _BEHIND = 1.0
@@ -46,12 +53,14 @@ class _Watch:
 
 
 class _Room:
-    """Those of a client who wait for one name, and their watch."""
+    """Waiters of a client for one name that share a watch: on its whole queue, or of a single one on a few keys."""
 
-    def __init__(self, watches: Watches, get: keys.Keys, start: int) -> None:
+    def __init__(
+        self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], start: int
+    ) -> None:
         self._watches = watches
-        self._get = get
-        self._start = start
+        self._queue = queue
+        self._wanted = wanted
         self._since = start
         self._seen = start - 1
         self._gone: dict[str, int] = {}
@@ -66,9 +75,15 @@ class _Room:
         self._turn += 1
         turn = self._turn
         self._behind = None
+        key, end, also = self._wanted
         self._stream = self._watches.store.transport.watch(
-            *self._get, self._seen + 1, lambda news: self._heard(news, turn)
+            key, end, self._seen + 1, lambda news: self._heard(news, turn), also
         )
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may enter."""
+        return bool(self._wanted[1])
 
     def enter(self, watch: _Watch, looked: int) -> None:
         """One more waits, who looked at the queue at a revision."""
@@ -89,7 +104,7 @@ class _Room:
                 return
             if self.waiters:
                 return
-            self._watches.drop(self._get.queue, self)
+            self._watches.drop(self._queue, self)
         self.close()
 
     def close(self) -> None:
@@ -180,19 +195,29 @@ class Watches:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.mutex = threading.RLock()
-        self._rooms: dict[bytes, _Room] = {}
+        self._rooms: dict[bytes, list[_Room]] = {}
         self._closed = False
 
     def watch(
-        self, queue: keys.Keys, own: str, blockers: Sequence[str], looked: int, wake: Callable[[], None]
+        self,
+        queue: keys.Keys,
+        own: bytes,
+        ahead: Sequence[bytes],
+        blockers: Sequence[str],
+        looked: int,
+        wake: Callable[[], None],
     ) -> _Watch:
-        """Wake a claim that looked at its queue at a revision, and saw these blockers."""
+        """Wake a claim that looked at its queue at a revision, and saw these blockers (their keys: ``ahead``)."""
         with self.mutex:
-            room = self._rooms.get(queue.queue)
+            rooms = self._rooms.setdefault(queue.queue, [])
+            room = next((each for each in rooms if each.shared), None)
             new = room is None
             if room is None:
-                room = self._rooms[queue.queue] = _Room(self, queue, looked + 1)
-            watch = _Watch(room, own, blockers, wake)
+                few = len(rooms) < _FEW and len(ahead) < _KEYS
+                wanted = (own, b"", ahead) if few else (*queue, ())
+                room = _Room(self, queue.queue, wanted, looked + 1)
+                rooms.append(room)
+            watch = _Watch(room, keys.id_in(own), blockers, wake)
             room.enter(watch, looked)
             if new and not self._closed:
                 room.open()
@@ -200,20 +225,22 @@ class Watches:
 
     def look(self, queue: bytes, standing: set[str]) -> None:
         """A heartbeat has seen who stands in a queue."""
-        room = self._rooms.get(queue)
-        if room is not None:
+        for room in list(self._rooms.get(queue, ())):
             room.look(standing)
 
     def drop(self, queue: bytes, room: _Room) -> None:
         """Nobody waits there any more; under the mutex."""
-        if self._rooms.get(queue) is room:
-            del self._rooms[queue]
+        rooms = self._rooms.get(queue, [])
+        if room in rooms:
+            rooms.remove(room)
+        if not rooms:
+            self._rooms.pop(queue, None)
 
     def close(self) -> None:
         """End all of them."""
         self._closed = True
         with self.mutex:
-            rooms = list(self._rooms.values())
+            rooms = [room for some in self._rooms.values() for room in some]
             self._rooms.clear()
         for room in rooms:
             room.close()

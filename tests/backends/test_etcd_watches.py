@@ -52,6 +52,12 @@ def watched(store, one, answer):
     return woken, store.watch(one.terms.name, answer.blockers, woken.set, one)
 
 
+def room_of(store):
+    """The last that was opened."""
+    (rooms,) = store._watches._rooms.values()
+    return rooms[-1]
+
+
 def stand_in_line(store, name="a", **terms):
     one = claim(name, **terms)
     answer = store.acquire(one, True, BUDGET)
@@ -70,33 +76,35 @@ def test_what_happened_before_the_watch_began_is_not_missed(server):
 
 
 def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
+    terms = {"capacity": 2, "kind": "semaphore"}
     with opened(server.url()) as store:
-        holder, _ = take(store, capacity=2, kind="semaphore")
-        other, _ = take(store, capacity=2, kind="semaphore")
-        first, answer = stand_in_line(store, capacity=2, kind="semaphore")
-        later, queued = stand_in_line(store, capacity=2, kind="semaphore")
-        woken, watch = watched(store, first, answer)
-        store.release(holder, BUDGET)
-        store.release(other, BUDGET)
-        assert woken.wait(5.0)
-        until(lambda: len(next(iter(store._watches._rooms.values()))._gone) == 2, "both are told")
-        too, join = watched(store, later, queued)
+        for _ in range(2):
+            take(store, **terms)
+        waits = [stand_in_line(store, **terms) for _ in range(4)]
+        watches = [watched(store, *each) for each in waits[:3]]
+        for one, _ in waits[:2]:
+            store.release(one, BUDGET)
+        assert watches[2][0].wait(5.0), "its blockers are the two before it"
+        until(lambda: len(room_of(store)._gone) == 2, "both are told")
+        too, join = watched(store, *waits[3])
         assert too.wait(1.0)
-        watch.close()
+        for _, watch in watches:
+            watch.close()
         join.close()
+        assert store._watches._rooms == {}
 
 
-def test_those_who_wait_for_one_name_share_a_watch(server, monkeypatch):
+def test_many_who_wait_for_one_name_share_a_watch(server, monkeypatch):
     opened_streams = []
     real = Gateway.watch
     monkeypatch.setattr(
-        Gateway, "watch", lambda self, *words: opened_streams.append(words[0]) or real(self, *words)
+        Gateway, "watch", lambda self, *words: opened_streams.append(words) or real(self, *words)
     )
     with opened(server.url()) as store:
         take(store)
         waits = [stand_in_line(store) for _ in range(20)]
         watches = [watched(store, one, answer)[1] for one, answer in waits]
-        assert len(opened_streams) == 1
+        assert [bool(words[1]) for words in opened_streams] == [False, False, True]
         for watch in watches:
             watch.close()
 
@@ -115,14 +123,15 @@ def test_only_who_comes_next_is_woken(server):
 def test_newcomers_wake_nobody(server):
     with opened(server.url()) as store:
         take(store)
-        one, answer = stand_in_line(store)
-        woken, watch = watched(store, one, answer)
+        waits = [stand_in_line(store) for _ in range(3)]
+        watches = [watched(store, *each) for each in waits]
         for _ in range(3):
             stand_in_line(store)
-        room = next(iter(store._watches._rooms.values()))
-        until(lambda: room._seen >= store.store.entries[one.token].row.modified + 3, "they are seen")
-        assert not woken.is_set()
-        watch.close()
+        room = room_of(store)
+        until(lambda: room._seen >= store.store.entries[waits[2][0].token].row.modified + 3, "they are seen")
+        assert not any(woken.is_set() for woken, _ in watches)
+        for _, watch in watches:
+            watch.close()
 
 
 def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, wire):
@@ -151,7 +160,7 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
         woken, watch = watched(store, one, answer)  # from a revision that is not there any more
         assert woken.wait(5.0)
         woken.clear()
-        room = next(iter(store._watches._rooms.values()))
+        room = room_of(store)
         until(lambda: room._stream is not None and room._seen > answer.position, "it stands again")
         store.release(holder, BUDGET)
         assert woken.wait(5.0)
@@ -169,7 +178,7 @@ def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server
         first, _ = take(holders)
         one, answer = stand_in_line(store)
         woken, watch = watched(store, one, answer)
-        room = next(iter(store._watches._rooms.values()))
+        room = room_of(store)
         until(lambda: dead.opened > 1, "the stream stands")
         time.sleep(0.2)
         stream = room._stream
