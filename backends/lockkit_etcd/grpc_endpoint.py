@@ -8,6 +8,7 @@ own retries are off.
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 import time
@@ -37,11 +38,14 @@ _OPTIONS: list[tuple[str, int | str]] = [
     # one such ping in 5 s (--grpc-keepalive-min-time), and none while there is no call.
     ("grpc.keepalive_time_ms", 8000),
     ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),
+    ("grpc.http2.bdp_probe", 0),  # such a probe without an answer keeps that ping from being sent
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 """What gRPC says when it had no connection to send a request on."""
+_CLOSING = 5.0
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
 
@@ -88,6 +92,8 @@ class Endpoint:
         self._proven = False
         self._closed = False
         self._token = ""
+        self._pid = os.getpid()
+        gate.connected.add(self)
 
     # -- calls; in each, ``end`` is when ``time.monotonic()`` is too late
 
@@ -131,14 +137,23 @@ class Endpoint:
             trouble = error
         return answers, trouble
 
-    def listen(self, name: str, requests: Iterator[Any], end: float) -> Any:
-        """Begin a stream without an end, and return it, to be iterated and cancelled.
+    def listen(
+        self, name: str, requests: Iterator[Any], end: float, begun: Callable[[Any], None]
+    ) -> Iterator[Any]:
+        """Begin a stream without an end, and return it, to be iterated. ``begun`` is given it, to be cancelled.
 
         Raises:
             Refused: There is no connection to be had in time.
         """
+
+        def call() -> Any:
+            stream = self._call(name)(requests, metadata=self._metadata())
+            begun(stream)  # before a fork looks for what there is
+            return stream
+
         self.ready(end)
-        return self._through(end, lambda: self._call(name)(requests, metadata=self._metadata()))
+        stream: Iterator[Any] = self._through(end, call)
+        return stream
 
     def ready(self, end: float) -> None:
         """See to it that there is a connection, and a login if one is needed.
@@ -172,13 +187,19 @@ class Endpoint:
             return unanswered("time out" if code == _DEADLINE else text, self.where)
         return said(code, text, self.where)
 
+    def let_go(self) -> None:
+        """Close the channel, before a fork. The next call makes another."""
+        channel, self._channel = self._channel, None
+        self._proven = False
+        if channel is not None and self._pid == os.getpid():
+            channel.close()
+
     def close(self) -> None:
         """Close the channel; what is under way there ends."""
         with self._mutex:
             self._closed = True
             channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        self._close(channel)
 
     # -- inside
 
@@ -270,8 +291,15 @@ class Endpoint:
             if self._channel is not old:  # another thread was faster
                 return
             self._channel = None
-        if old is not None:
-            old.close()
+        self._close(old)
+
+    @staticmethod
+    def _close(channel: Any) -> None:
+        if channel is not None and gate.enter(_CLOSING):
+            try:
+                channel.close()
+            finally:
+                gate.leave()
 
     def _log_in(self, end: float) -> None:
         request = self._package.rpc.AuthenticateRequest(

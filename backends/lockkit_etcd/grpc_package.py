@@ -53,7 +53,9 @@ def load() -> Package:
     with _mutex:
         if _loaded is None:
             grpc_forks.prepare()
-            _loaded = _load()
+            loaded = _load()
+            grpc_forks.guard(loaded.grpc)
+            _loaded = loaded
         return _loaded
 
 
