@@ -105,8 +105,8 @@ def of_a_large_batch_only_what_was_answered_is_held(server, store, other):
 
 
 def every_lease_of_a_large_batch_is_answered(server, store, other):
-    held = [take(store, f"lock-{at}", ttl=60) for at in range(100)]
-    assert {each.state for each in store.renew(held, 5.0)} == {"HELD"}
+    for _ in range(10):
+        assert len(store.store.transport.keepalive(range(1, 451), 5.0)) == 450
 
 
 def a_waiter_whose_own_claim_is_gone_does_not_hold(server, store, other):
