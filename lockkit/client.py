@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
-from lockkit.errors import AcquireCancelled, ConfigError, LockkitError
+from lockkit.errors import AcquireCancelled, ConfigError
 from lockkit.events import Counters
 from lockkit.facts import (
     Alert,
@@ -77,7 +77,7 @@ class Client(Operations):
         self._driver: Driver | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._refused: tuple[float, LockkitError] | None = None
+        self._refused: tuple[float, Refused | Unknown] | None = None
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
         self._check_scope()
@@ -210,12 +210,24 @@ class Client(Operations):
 
     # -- what locks and leases need
 
-    def driver(self) -> Driver:
-        """The engine of this process; opens the store when there is none."""
+    def driver(self, patience: float = 0.0) -> Driver:
+        """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds."""
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             return driver
-        return self._open()
+        from lockkit.drivers.patience import patiently
+
+        told: list[object] = []
+
+        def tell(trouble: Refused | Unknown) -> None:
+            if not told:
+                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, patience, trouble)
+            told.append(trouble)
+
+        try:
+            return patiently(lambda _: self._open(), self.clock, patience, tell)
+        except (Refused, Unknown) as trouble:
+            raise trouble.error from None
 
     def mine(self, name: str) -> list[Hold]:
         """Holds of a name that this process has through this client."""
@@ -291,8 +303,8 @@ class Client(Operations):
             try:
                 backend = self.plugins.open(config.url, options)
             except (Refused, Unknown) as trouble:
-                self._refused = (self.clock.now(), trouble.error)
-                raise trouble.error from None
+                self._refused = (self.clock.now(), trouble)
+                raise
             self.capabilities = backend.capabilities
             listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations(
                 "lockkit_alert"

@@ -16,7 +16,7 @@ from lockkit.leases import Home, Lease, caller
 from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import NOTE_LIMIT, Terms
+from lockkit.spi import NOTE_LIMIT, REQUEST_TIMEOUT, Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -276,7 +276,8 @@ class Lock:
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         home = self._home
-        driver = home.driver()
+        deadline = None if timeout is None else home.clock.now() + timeout
+        driver = home.driver(REQUEST_TIMEOUT if timeout is None else timeout)
         key = holder_key()
         own = home.mine(self.terms.name)
         if own:
@@ -285,7 +286,6 @@ class Lock:
                 return inner
             if timeout != 0:
                 self._check_deadlock(own, key)
-        deadline = None if timeout is None else driver.clock.now() + timeout
         attempt = Attempt(
             self.terms,
             deadline,

@@ -13,6 +13,7 @@ from lockkit.drivers.cleanup import CleanupHook, CleanupRuns, Overruns
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.orphans import Orphans
+from lockkit.drivers.patience import patiently
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled, AcquireTimeout, LeaseLost, LockkitError
 from lockkit.events import Counters
@@ -220,18 +221,10 @@ class Driver:
         Raises:
             BackendError: It did not pass.
         """
-        end = self.clock.now() + self.request_timeout
-        wait = 0.02
-        while True:
-            left = end - self.clock.now()
-            try:
-                return call(max(left, 0.05))
-            except (Refused, Unknown) as trouble:
-                final = isinstance(trouble, Refused) and not trouble.retry
-                if final or self.clock.now() + wait >= end:
-                    raise _named(trouble.error, name) from None
-            time.sleep(wait)
-            wait = min(2 * wait, 0.5)
+        try:
+            return patiently(call, self.clock, self.request_timeout)
+        except (Refused, Unknown) as trouble:
+            raise _named(trouble.error, name) from None
 
     def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
         """Compare-and-remove a claim that this client does not look after."""

@@ -52,7 +52,7 @@ for turn in range({ROUNDS}):
     part = parts[(turn + os.getpid()) % len(parts)]
     with part.lock(client, NAME, ttl=10).acquire(60) as lease:
         began = boottime()
-        if turn % 20 == 0: time.sleep(0.001)
+        if turn % 4 == 0: time.sleep(0.001)
         lease.ensure_held()
         ended = boottime()
     history.append([began, ended, lease.fence, part.weight, part.capacity])
@@ -74,7 +74,7 @@ def test_s2_s4_processes_that_hammer_one_lock_never_overlap_and_fences_rise(cast
     assert falling(holds) == []
     assert len({hold.fence for hold in holds}) == len(holds)
     changes = sum(one.who != other.who for one, other in zip(sorted(holds), sorted(holds)[1:], strict=False))
-    assert changes > len(holds) / 10, "they hardly met: that proves nothing"
+    assert changes > len(holds) / 10, f"they hardly met ({changes} changes): that proves nothing"
     assert cast.rows() == []
     assert RW_CAPACITY > PROCESSES
 

@@ -1,0 +1,109 @@
+"""Opening a store that is not there yet: an acquire has its whole timeout for that, too."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import lockkit
+from lockkit.errors import AcquireCancelled, BackendUnavailable
+from lockkit.hooks import hookimpl
+from lockkit.spi import BackendSpec, Refused, Unknown
+from lockkit_memory import CAPABILITIES
+from lockkit_memory.backend import open_store
+
+
+class Late:
+    """A store that opens at the n-th try."""
+
+    def __init__(self, trouble, tries):
+        self.trouble = trouble
+        self.left = tries
+        self.tries = 0
+        self.on_try = lambda: None
+
+    @hookimpl
+    def lockkit_backends(self):
+        return [BackendSpec("late", ("late",), self.open, "is late", CAPABILITIES)]
+
+    def open(self, url, options):
+        self.tries += 1
+        self.on_try()
+        self.left -= 1
+        if self.left > 0:
+            raise self.trouble(BackendUnavailable("still loading"))
+        return open_store("memory://late", options)
+
+
+@pytest.fixture
+def late(tmp_path):
+    clients = []
+
+    def make(trouble=Refused, tries=4):
+        plugin = Late(trouble, tries)
+        client = lockkit.connect("late://here", plugins=[plugin], state_dir=str(tmp_path))
+        clients.append(client)
+        return plugin, client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("trouble", [Refused, Unknown])
+@pytest.mark.parametrize("timeout", [30, None])
+def test_an_acquire_that_may_wait_waits_for_its_store_to_open(late, trouble, timeout, caplog):
+    caplog.set_level(logging.WARNING)
+    plugin, client = late(trouble)
+
+    with client.lock("a").acquire(timeout=timeout) as lease:
+        assert lease.valid()
+
+    assert plugin.tries == 4
+    (warning,) = [record for record in caplog.records if "still loading" in record.getMessage()]
+    assert "late://here" in warning.getMessage()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.lock("a").try_acquire(),
+        lambda client: client.lock("a").acquire(timeout=0),
+        lambda client: client.inspect("a"),
+    ],
+    ids=["try_acquire", "acquire", "inspect"],
+)
+def test_who_does_not_wait_is_told_at_once(late, ask):
+    plugin, client = late()
+
+    with pytest.raises(BackendUnavailable, match="still loading"):
+        ask(client)
+
+    assert plugin.tries == 1
+
+
+def test_what_will_not_pass_is_told_at_once(late):
+    plugin, client = late(lambda error: Refused(error, retry=False))
+
+    with pytest.raises(BackendUnavailable):
+        client.lock("a").acquire(timeout=30)
+
+    assert plugin.tries == 1
+
+
+def test_the_timeout_is_the_limit_and_the_reason_is_told(late):
+    plugin, client = late(tries=1000)
+
+    with pytest.raises(BackendUnavailable, match="still loading"):
+        client.lock("a").acquire(timeout=0.1)
+
+    assert 1 < plugin.tries < 20
+
+
+def test_a_client_that_is_closed_meanwhile_opens_nothing(late):
+    plugin, client = late(tries=1000)
+    plugin.on_try = lambda: plugin.tries < 3 or client.close()
+
+    with pytest.raises(AcquireCancelled):
+        client.lock("a").acquire(timeout=30)
