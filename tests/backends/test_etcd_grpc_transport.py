@@ -20,11 +20,13 @@ from lockkit.clock import SYSTEM
 from lockkit.spi import Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.processes import installed, until
 from lockkit_etcd import grpc_package
 from lockkit_etcd.address import parse
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd.transports import connect
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 BUDGET = 2.0
 

@@ -19,7 +19,7 @@ from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
 from lockkit.testing.servers.etcd_groups import EtcdCluster
 
-__all__ = ["EtcdClusterHarness", "EtcdHarness"]
+__all__ = ["EtcdClusterHarness", "EtcdGrpcHarness", "EtcdHarness"]
 
 _PREFIX = "lockkit/"
 _KINDS = {"q": "claims", "c": "notes", "r": "records"}
@@ -138,6 +138,12 @@ class EtcdHarness(Harness):
 
     def close(self) -> None:
         self.wipe()
+
+
+class EtcdGrpcHarness(EtcdHarness):
+    """By way of python-etcd3, which must be installed."""
+
+    scheme = "etcd+grpc"
 
 
 class EtcdClusterHarness(EtcdHarness):
