@@ -224,14 +224,18 @@ class Gateway:
 
         sent, text = self._somewhere(ask, budget, again=True)
         kept: dict[int, Kept] = {}
+        alike: dict[tuple[str, str, str], Kept] = {}
         for each in _documents(text, self.where):
             told = each.get("result")
             if told is None:  # the others are not answered
                 break
             of = told["header"]
-            kept[int(told["ID"])] = Kept(
-                int(told.get("TTL", 0)), int(of["member_id"]), int(of["raft_term"]), sent
-            )
+            facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
+            one = alike.get(facts)
+            if one is None:
+                ttl, member, term = map(int, facts)
+                one = alike[facts] = Kept(ttl, member, term, sent)
+            kept[int(told["ID"])] = one
         if not kept:
             raise unanswered(text.decode(errors="replace")[:200], self.where)
         return kept

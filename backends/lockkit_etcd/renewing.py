@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lockkit.names import claim_id
-from lockkit.spi import Beat, Refused, Renewal
+from lockkit.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, fitting, place_of, read, rows, unpacked
@@ -84,15 +84,27 @@ def _beat(
             return
         leases = list(_to_keep(store, left_over, () if turn else waiting))
         before = store.leases.witnesses()
-        if leases:
-            share = _SHARE * left(end)  # the look that shows what they are worth needs the rest
-            kept = store.transport.keepalive([lease.id for lease in leases], share)
-        header, notes, queues = _look(store, () if turn else waiting, end)
+        try:
+            if leases:
+                share = _SHARE * left(end)  # the look that shows what they are worth needs the rest
+                kept = store.transport.keepalive([lease.id for lease in leases], share)
+            header, notes, queues = _look(store, () if turn else waiting, end)
+        except (Refused, Unknown):
+            if turn:  # must not cost what the first round renewed
+                break
+            raise
         now = store.clock.now()
-        sure = {id_: each for id_, each in kept.items() if store.leases.counts(each, before, header)}
+        sure = _sure(store, kept, before, header)
+        same: dict[float, Renewal] = {}
         for at, entry in left_over:
-            answers[at] = _held(entry, kept, sure, notes, now)
-        if turn == 0:
+            hold = entry.hold
+            each = sure.get(hold.id) if hold is not None else None
+            if notes or hold is None or each is None or each.ttl <= 0 or hold.over(now):
+                answers[at] = _held(entry, kept, sure, notes, now)
+                continue
+            basis = hold.basis = max(hold.basis, each.sent)
+            answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
+        if turn == 0 and waiting:
             for lease in leases:
                 if (each := sure.get(lease.id)) is not None and each.ttl > 0 and not lease.over(now):
                     lease.basis = max(lease.basis, each.sent)
@@ -104,6 +116,21 @@ def _beat(
             answers[at] = Renewal(
                 "UNKNOWN", trouble=_LEADER if entry.hold and entry.hold.id in kept else _SILENT
             )
+
+
+def _sure(
+    store: Store, kept: Mapping[int, Kept], before: Mapping[int, int], after: Header
+) -> dict[int, Kept]:
+    """Of the answers those that count."""
+    verdicts: dict[tuple[int, int], bool] = {}
+    sure: dict[int, Kept] = {}
+    for id_, each in kept.items():
+        who = (each.member, each.term)
+        if who not in verdicts:
+            verdicts[who] = store.leases.counts(each, before, after)
+        if verdicts[who]:
+            sure[id_] = each
+    return sure
 
 
 def _to_keep(
