@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "backends/redis.md").read_text()
 RIGHTS = (DOCS / "ops/redis-acl.md").read_text()
-LAYOUT = (DOCS / "layout.md").read_text().partition("\n## Redis and Valkey\n")[2]
+LAYOUT = (DOCS / "layout.md").read_text().partition("\n## Redis and Valkey\n")[2].partition("\n## ")[0]
 USERS = {
     line.split()[1]: line.removeprefix("user ") for line in re.findall(r"^user .*$", RIGHTS, re.MULTILINE)
 }
