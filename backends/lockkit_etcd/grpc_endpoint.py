@@ -93,7 +93,7 @@ class Endpoint:
         self._closed = False
         self._token = ""
         self._pid = os.getpid()
-        gate.connected.add(self)
+        gate.closes(self)
 
     # -- calls; in each, ``end`` is when ``time.monotonic()`` is too late
 
@@ -275,7 +275,7 @@ class Endpoint:
             if not self._proven:
                 self._probe(end)
         except Unknown as unknown:
-            raise _not_here("no answer", self.where) from unknown
+            raise _not_here(unknown, self.where) from unknown
 
     def _probe(self, end: float) -> None:
         try:

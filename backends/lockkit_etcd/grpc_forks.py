@@ -39,14 +39,18 @@ class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
     Attributes:
-        connected: What a fork has to have closed.
         torn: This process was forked while its parent had a call under way.
     """
 
     def __init__(self) -> None:
-        self.connected: weakref.WeakSet[Connected] = weakref.WeakSet()
+        self._connected: weakref.WeakSet[Connected] = weakref.WeakSet()
         self.torn = False
         self._forget()
+
+    def closes(self, connected: Connected) -> None:
+        """Have this closed before every fork."""
+        with self._change:
+            self._connected.add(connected)
 
     def enter(self, seconds: float) -> bool:
         """Whether it could be passed within so many seconds. Then :meth:`leave` must follow."""
@@ -68,7 +72,8 @@ class Gate:
         with self._change:
             self._forks += 1
             self._change.wait_for(lambda: not self._inside, _PATIENCE)
-        for each in list(self.connected):
+            connected = list(self._connected)
+        for each in connected:
             each.let_go()
         time.sleep(_SETTLING)
         with self._change:
@@ -86,7 +91,7 @@ class Gate:
         self._forget()
 
     def _forget(self) -> None:
-        self._change = threading.Condition(threading.Lock())
+        self._change = threading.Condition()  # re-entrant: a signal handler may fork
         self._inside = self._forks = 0
         self._late = False
 

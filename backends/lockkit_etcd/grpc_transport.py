@@ -54,27 +54,31 @@ def connect(address: Address, clock: Clock) -> PythonEtcd3:
     """
     package = grpc_package.load()
     if trouble := grpc_forks.trouble():
-        hint = "connect before nothing is forked, spawn instead of forking, or write etcd://"
+        hint = "connect in the children only, spawn instead of forking, or write etcd://"
         raise Refused(BackendUnavailable(f"{address.shown}: {trouble}", hint=hint), retry=False)
-    return PythonEtcd3(package, address, clock)
+    return PythonEtcd3(package, address, clock, trusted(address))
 
 
 class PythonEtcd3:
     """The transport by way of python-etcd3. See :class:`lockkit_etcd.transport.Transport`."""
 
-    name = "gRPC (python-etcd3)"
-
-    def __init__(self, package: Package, address: Address, clock: Clock, first: int = 0) -> None:
+    def __init__(
+        self, package: Package, address: Address, clock: Clock, ca_file: str | None, first: int = 0
+    ) -> None:
         self.where = address.shown
         self._package = package
         self._address = address
         self._clock = clock
         self._messages = Messages(package.rpc)
-        ca_file = trusted(address)
+        self._ca_file = ca_file
         self._endpoints = [Endpoint(package, address, ca_file, at) for at in range(len(address.hosts))]
         self._first = first
         self._pid = os.getpid()
         self._watching = Watching(self._ready, self._messages)
+
+    @property
+    def name(self) -> str:
+        return f"gRPC ({grpc_package.in_use()[1]})"
 
     # -- calls
 
@@ -146,9 +150,8 @@ class PythonEtcd3:
         return self._watching.watch(key, end, start, heard, also)
 
     def fresh(self) -> PythonEtcd3:
-        other = PythonEtcd3(
-            self._package, self._address, self._clock, (self._first + 1) % len(self._endpoints)
-        )
+        first = (self._first + 1) % len(self._endpoints)
+        other = PythonEtcd3(self._package, self._address, self._clock, self._ca_file, first)
         other._pid = self._pid  # a forked child gets none that is good for anything
         return other
 

@@ -227,7 +227,7 @@ class Watching:
         self._messages = messages
         self._mutex = threading.Lock()
         self._stream: _Stream | None = None
-        gate.connected.add(self)
+        gate.closes(self)
 
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()

@@ -66,8 +66,9 @@ def threads():
 # -- the library
 
 
-def test_it_says_which_package_is_in_use():
+def test_it_says_which_package_is_in_use(opened, server):
     usable, said = grpc_package.in_use()
+    assert opened(server).name == f"gRPC ({said})"
     assert usable
     assert said.startswith("python-etcd3 0.12.0, grpcio ")
     assert ", protobuf 3." in said
