@@ -22,7 +22,7 @@ from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import Compare, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 from lockkit_etcd.view import claim_info
 
-__all__ = ["WAITING_LENGTH", "acquire", "confirm", "reason"]
+__all__ = ["WAITING_LENGTH", "acquire", "confirm", "drop_guard", "reason"]
 
 WAITING_LENGTH = 6
 """Seconds that a waiter may be silent."""
@@ -85,7 +85,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         would = [*found, _newcomer(entry, claim)]
         if fitting(would) < len(would):
             if not claim.wait:
-                return _busy(store, entry, found)
+                return _busy(store, entry, found, end)
             break
         if claim.wait and tries >= _TRIES:
             break
@@ -120,9 +120,23 @@ def _ready(store: Store, entry: Entry, end: float) -> Lease:
         hold = entry.hold = None
     if hold is None:
         hold = entry.hold = store.leases.take(stated.length, end, new=exact)
-    if stated.guard and (entry.guard is None or now - entry.guard.basis > _YOUNG):
+    guard = entry.guard
+    if stated.guard and (guard is None or (not guard.doubtful and now - guard.basis > _YOUNG)):
+        drop_guard(store, entry, end)
         entry.guard = store.leases.grant(stated.guard, end)
     return hold
+
+
+def drop_guard(store: Store, entry: Entry, end: float) -> None:
+    """It did not get to hold: its guard would be left for as long as min_hold."""
+    guard = entry.guard
+    if guard is None or guard.doubtful:  # then the claim may hold, for all that is known
+        return
+    entry.guard = None
+    try:
+        store.transport.revoke(guard.id, left(end))
+    except (LeaseGone, Refused, Unknown):
+        return
 
 
 def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
@@ -158,8 +172,9 @@ def _granted(store: Store, entry: Entry, fence: int) -> Granted:
     return Granted(fence, entry.hold.basis)
 
 
-def _busy(store: Store, entry: Entry, found: list[Row]) -> Busy:
+def _busy(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
     head = found[0]
+    drop_guard(store, entry, end)
     if not entry.doubtful:
         store.entries.pop(entry.claim.token, None)
         store.leases.give_back(entry.hold)
@@ -201,6 +216,7 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
         entry.stage = "WAITING"
         fits = entry.fits = place < fitting(found)
         if not fits:
+            drop_guard(store, entry, end)
             return _queued(entry, found, place)
         hold = _ready(store, entry, end)
         queue = Get(*entry.stated.keys)

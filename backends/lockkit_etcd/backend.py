@@ -21,6 +21,8 @@ from lockkit_etcd.watching import Watches
 __all__ = ["EtcdBackend", "open_store"]
 
 _OPENING = 2.0
+_GLANCE = 0.5
+"""Seconds for what the members say of themselves; who says nothing is not waited for."""
 
 
 def open_store(url: str, options: OpenOptions) -> EtcdBackend:
@@ -60,7 +62,7 @@ class EtcdBackend:
         transport = self.store.transport
         header, _ = transport.range(self.store.notes, left(end))
         self.store.leases.heard(header)
-        for found in health.known_bad(transport.status(left(end))):
+        for found in health.known_bad(transport.status(min(_GLANCE, left(end)))):
             if options.strict and found.severity == "error":
                 text = f"{found.message}; strict refuses that"
                 raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)

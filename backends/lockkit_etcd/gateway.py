@@ -58,6 +58,9 @@ _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAK
 """Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
 _SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
 
+_MEANINGLESS = (ValueError, KeyError, TypeError, AttributeError)
+"""What it leads to to take for an answer what is none."""
+
 T = TypeVar("T")
 
 
@@ -166,23 +169,21 @@ class Gateway:
 
     def txn(self, request: Txn, budget: float) -> TxnAnswer:
         again = not request.when and all(type(op) is Get for op in request.then)
-        told = self._call(b"kv/txn", wire.txn_body(request), budget, again=again)
-        return TxnAnswer(wire.header(told), bool(told.get("succeeded")), wire.answers(told))
+        return self._call(b"kv/txn", wire.txn_body(request), budget, _txn_answer, again=again)
 
     def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        told = self._call(b"kv/range", wire.range_body(request), budget, again=True)
-        return wire.header(told), wire.found(told)
+        return self._call(b"kv/range", wire.range_body(request), budget, _range_answer, again=True)
 
     def grant(self, lease: int, ttl: int, budget: float) -> Granted:
-        told = self._call(b"lease/grant", b'{"ID":"%d","TTL":"%d"}' % (lease, ttl), budget)
-        return Granted(wire.header(told), int(told["TTL"]))
+        body = b'{"ID":"%d","TTL":"%d"}' % (lease, ttl)
+        return self._call(b"lease/grant", body, budget, _grant_answer)
 
     def revoke(self, lease: int, budget: float) -> None:
-        self._call(b"lease/revoke", b'{"ID":"%d"}' % lease, budget)
+        self._call(b"lease/revoke", b'{"ID":"%d"}' % lease, budget, wire.header)
 
     def remaining(self, lease: int, budget: float) -> Remaining:
-        told = self._call(b"lease/timetolive", b'{"ID":"%d"}' % lease, budget, again=True)
-        return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
+        body = b'{"ID":"%d"}' % lease
+        return self._call(b"lease/timetolive", body, budget, _remaining_answer, again=True)
 
     def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
         end = time.monotonic() + budget
@@ -223,19 +224,10 @@ class Gateway:
             return sent, self._ask(endpoint, b"lease/keepalive", body, until, more)
 
         sent, text = self._somewhere(ask, budget, again=True)
-        kept: dict[int, Kept] = {}
-        alike: dict[tuple[str, str, str], Kept] = {}
-        for each in _documents(text, self.where):
-            told = each.get("result")
-            if told is None:  # the others are not answered
-                break
-            of = told["header"]
-            facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
-            one = alike.get(facts)
-            if one is None:
-                ttl, member, term = map(int, facts)
-                one = alike[facts] = Kept(ttl, member, term, sent)
-            kept[int(told["ID"])] = one
+        try:
+            kept = _kept(_documents(text), sent)
+        except _MEANINGLESS:
+            kept = {}
         if not kept:
             raise unanswered(text.decode(errors="replace")[:200], self.where)
         return kept
@@ -282,10 +274,6 @@ class Gateway:
         other._pid = self._pid  # a forked child gets none that is good for anything
         return other
 
-    def avoid(self) -> None:
-        """Ask another member first from here on."""
-        self._first = (self._first + 1) % len(self._endpoints)
-
     def close(self) -> None:
         for stream in list(self._streams):
             stream.close()
@@ -294,15 +282,17 @@ class Gateway:
 
     # -- asking
 
-    def _call(self, path: bytes, body: bytes, budget: float, *, again: bool = False) -> Any:
-        """Ask a member, or the next one where that cannot hurt, and return the document it answers with."""
+    def _call(
+        self, path: bytes, body: bytes, budget: float, read: Callable[[Any], T], *, again: bool = False
+    ) -> T:
+        """Ask a member, or the next one where that cannot hurt, and return what its answer says."""
         text = self._somewhere(
             lambda endpoint, until: self._ask(endpoint, path, body, until), budget, again=again
         )
         try:
-            return json.loads(text)
-        except ValueError:
-            raise unanswered(f"no JSON: {text[:40]!r}", self.where) from None
+            return read(json.loads(text))
+        except _MEANINGLESS as error:
+            raise unanswered(f"{text[:40]!r} means nothing", self.where) from error
 
     def _somewhere(self, ask: Callable[[Endpoint, float], T], budget: float, *, again: bool) -> T:
         """Ask the members in turn until one has answered; one that has been asked and is silent ends it, unless ``again``.
@@ -367,7 +357,26 @@ class Gateway:
         if status != 200:
             failure = _failed(text, endpoint.where, status)
             raise Elsewhere(failure.error) if isinstance(failure, Unknown) else failure
-        endpoint.token = b"Authorization: %b\r\n" % json.loads(text)["token"].encode()
+        try:
+            endpoint.token = b"Authorization: %b\r\n" % json.loads(text)["token"].encode()
+        except _MEANINGLESS as error:
+            raise not_connected("its answer to a login means nothing", endpoint.where) from error
+
+
+def _txn_answer(told: Any) -> TxnAnswer:
+    return TxnAnswer(wire.header(told), bool(told.get("succeeded")), wire.answers(told))
+
+
+def _range_answer(told: Any) -> tuple[Header, Found]:
+    return wire.header(told), wire.found(told)
+
+
+def _grant_answer(told: Any) -> Granted:
+    return Granted(wire.header(told), int(told["TTL"]))
+
+
+def _remaining_answer(told: Any) -> Remaining:
+    return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
 
 
 def _only_here(refusal: Refused) -> bool:
@@ -402,16 +411,31 @@ def _failed(text: bytes, where: str, status: int) -> Exception:
     return said(int(told.get("code", -1)), str(told.get("message", told)), where)
 
 
-def _documents(text: bytes, where: str) -> list[dict[str, Any]]:
+def _documents(text: bytes) -> list[dict[str, Any]]:
     """One document a line, the last of them perhaps cut."""
-    lines = text.split(b"\n")
-    whole = [line for line in lines if line]
-    for _ in range(2):
-        try:
-            return json.loads(b"[%b]" % b",".join(whole))  # type: ignore[no-any-return]
-        except ValueError:
-            whole = whole[:-1]
-    raise unanswered(f"no JSON: {text[:40]!r}", where)
+    lines = [line for line in text.split(b"\n") if line]
+    try:
+        return json.loads(b"[%b]" % b",".join(lines))  # type: ignore[no-any-return]
+    except ValueError:
+        return json.loads(b"[%b]" % b",".join(lines[:-1]))  # type: ignore[no-any-return]
+
+
+def _kept(documents: Sequence[Mapping[str, Any]], sent: float) -> dict[int, Kept]:
+    """The answers to a body of keepalives; most say the same but for the lease."""
+    kept: dict[int, Kept] = {}
+    alike: dict[tuple[str, str, str], Kept] = {}
+    for each in documents:
+        told = each.get("result")
+        if told is None:  # the others are not answered
+            break
+        of = told["header"]
+        facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
+        one = alike.get(facts)
+        if one is None:
+            ttl, member, term = map(int, facts)
+            one = alike[facts] = Kept(ttl, member, term, sent)
+        kept[int(told["ID"])] = one
+    return kept
 
 
 def _status(where: str, text: bytes) -> Status:

@@ -15,7 +15,7 @@ from lockkit.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.keys import Keys
-from lockkit_etcd.rows import LAYOUT, Row, fitting, packed, rows, unpacked
+from lockkit_etcd.rows import LAYOUT, Row, fitting, packed, rows, strange, unpacked
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 from lockkit_etcd.view import claim_info
@@ -226,7 +226,10 @@ def put_record(store: Store, name: str, value: Mapping[str, object], version: in
 
 def _record(name: str, kv: Kv) -> Record:
     value = unpacked(kv)
-    return Record(name, value["value"], value["version"], value["written"])
+    try:
+        return Record(name, value["value"], value["version"], value["written"])
+    except KeyError:
+        raise strange(kv) from None
 
 
 def _changing(name: str) -> Refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimState
@@ -13,9 +13,10 @@ from lockkit.spi import Refused
 from lockkit_etcd.keys import id_in, token_in
 from lockkit_etcd.transport import Kv
 
-__all__ = ["LAYOUT", "Row", "fitting", "packed", "place_of", "read", "rows", "unpacked"]
+__all__ = ["LAYOUT", "Row", "fitting", "packed", "place_of", "read", "rows", "strange", "unpacked"]
 
 LAYOUT = 1
+_STATES = ("WAITING", "HELD", "LINGERING")
 
 
 class Row(NamedTuple):
@@ -79,13 +80,11 @@ def read(kv: Kv) -> Row:
     """
     value = unpacked(kv)
     token, guard = token_in(kv.key)
-    try:
-        state: ClaimState = "LINGERING" if guard else value["state"]
-        return Row(
-            token, kv.created, state, value["weight"], value["capacity"], kv.modified, kv.lease, guard, kv.key, value
-        )  # fmt: skip
-    except KeyError:
-        raise _strange(kv) from None
+    state, weight, capacity = (value.get(name) for name in ("state", "weight", "capacity"))
+    if state not in _STATES or type(weight) is not int or type(capacity) is not int:
+        raise strange(kv)
+    shown = cast("ClaimState", "LINGERING" if guard else state)
+    return Row(token, kv.created, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
 
 
 def unpacked(kv: Kv) -> Mapping[str, Any]:
@@ -97,9 +96,9 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     try:
         value = json.loads(kv.value)
     except ValueError:
-        raise _strange(kv) from None
+        raise strange(kv) from None
     if not isinstance(value, dict):
-        raise _strange(kv)
+        raise strange(kv)
     least = value.get("min_reader", 0)
     if least > LAYOUT:
         owner = value.get("owner", {})
@@ -114,7 +113,8 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     return value
 
 
-def _strange(kv: Kv) -> Refused:
+def strange(kv: Kv) -> Refused:
+    """The error for what is none of ours."""
     where = kv.key[: kv.key.rindex(b"/") + 1].decode(errors="replace")
     return Refused(
         BackendUnavailable(

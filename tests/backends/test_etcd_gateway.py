@@ -238,6 +238,8 @@ def test_a_name_that_takes_long_to_resolve_is_within_the_budget(monkeypatch):
         b"SSH-2.0-x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
     ],
 )
 def test_what_is_no_gateway_is_unknown_to_a_write(said):

@@ -367,3 +367,18 @@ def test_many_threads_take_turns_with_few_leases(store, server):
     for thread in threads:
         thread.join()
     assert len(leases(server) - before) <= 16
+
+
+def test_a_claim_with_min_hold_that_does_not_get_to_hold_leaves_no_lease_of_that_length(store, server):
+    holder, _ = take(store, "slow")
+    before = leases(server)
+    tried = claim("slow", min_hold=3600, wait=False)
+    store.acquire(tried, True, BUDGET)
+    waiter = queue(store, "slow", min_hold=3600)
+    store.acquire(waiter, False, BUDGET)
+    left = [server.call("lease/timetolive", {"ID": each}) for each in leases(server) - before]
+    assert [each for each in left if int(each.get("TTL", 0)) > 100] == []
+    store.release(holder, BUDGET)
+    assert isinstance(store.acquire(waiter, False, BUDGET), Granted)
+    store.release(waiter, BUDGET)
+    assert states(store, "slow") == ["LINGERING"]
