@@ -26,7 +26,7 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 	fi
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
-	@.ci/system redis etcd
+	@.ci/system redis etcd zookeeper
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
 	@echo "make test: passed"
 

@@ -15,6 +15,7 @@ import lockkit_etcd
 import lockkit_memory
 import lockkit_redis
 import lockkit_sqlite
+import lockkit_zookeeper
 from lockkit import errors, events
 from lockkit.cli import exits
 from lockkit.config import ENVIRONMENT, SETTINGS
@@ -130,10 +131,10 @@ def capabilities() -> str:
             return "yes" if value else "no"
         return f"{value:.12g}" if isinstance(value, float) else str(value)
 
-    stores = (lockkit_memory, lockkit_sqlite, lockkit_redis, lockkit_etcd)
+    stores = (lockkit_memory, lockkit_sqlite, lockkit_redis, lockkit_etcd, lockkit_zookeeper)
     declared = [store.CAPABILITIES._asdict() for store in stores]
     return rows(
-        ("capability", "memory", "SQLite", "Redis", "etcd", "meaning"),
+        ("capability", "memory", "SQLite", "Redis", "etcd", "ZooKeeper", "meaning"),
         ((f"`{name}`", *(shown(each[name]) for each in declared), MEANINGS[name]) for name in declared[0]),
     )
 

@@ -335,6 +335,7 @@ class BackendSpec(NamedTuple):
         extra: The extra that brings the client library: ``pip install "lockkit[redis]"``; None if none is needed.
         summary: One line.
         capabilities: What it declares before it is opened.
+        declared: ``declared(url)``, where that depends on the URL: what it declares for this one, before any I/O.
     """
 
     name: str
@@ -344,3 +345,4 @@ class BackendSpec(NamedTuple):
     capabilities: Capabilities
     extra: str | None = None
     api: int = API
+    declared: Callable[[str], Capabilities] | None = None

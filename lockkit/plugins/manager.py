@@ -144,13 +144,14 @@ class PluginManager:
     # -- stores -----------------------------------------------------------------------------------------------
 
     def backend(self, url: str) -> BackendSpec:
-        """The store that a URL asks for. For one of lockkit's own, no other store is imported.
+        """The store that a URL asks for, with what it declares for it. For one of lockkit's own, no other store is imported.
 
         Raises:
-            ConfigError: No plugin offers the scheme; it says what to install.
+            ConfigError: No plugin offers the scheme; it says what to install. Or the URL is not allowed.
             PluginError: The plugin that should offer it can't be loaded.
         """
-        return self._find(scheme_of(url))[1]
+        spec = self._find(scheme_of(url))[1]
+        return spec if spec.declared is None else spec._replace(capabilities=spec.declared(url))
 
     def backends(self) -> Mapping[str, BackendSpec]:
         """Every scheme on offer, and its store; imports all stores.

@@ -43,6 +43,7 @@ SCHEMES: Mapping[str, Store] = {
     "etcd+grpc": _ETCD_GRPC,
     "etcds+grpc": _ETCD_GRPC,
     "zookeeper": _ZOOKEEPER,
+    "zookeepers": _ZOOKEEPER,
     "zk": _ZOOKEEPER,
 }
 """Every scheme that belongs to lockkit. Nobody else's plugin takes one over."""

@@ -84,6 +84,7 @@ class Harness(ABC):
             scenario can wait for.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
         grain: Seconds by which the store may lengthen what it is told, because it rounds.
+        slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
         clock: Handed to every client and store.
@@ -95,6 +96,7 @@ class Harness(ABC):
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
     grain: ClassVar[float] = 0.0
+    slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 
     def __init__(self, scratch: Path) -> None:

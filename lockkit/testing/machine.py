@@ -335,6 +335,7 @@ class Machine(RuleBasedStateMachine):
         held = leases[pick % len(leases)]
         lease = held.lease
         assert lease is not None
+        extend = extend and not self.harness.capabilities.fixed_ttl
         with self.step("S1-ownership"):
             self.spoke(held.hold, 1.5 if extend else 1.0)
             try:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from lockkit.client import Client
@@ -179,6 +179,17 @@ class Stage:
         now = self.harness.clock.now()
         rows = self.harness.stored(name or self.name)
         return [row for row in rows if row.deadline is None or row.deadline > now]
+
+    def unchanged(self, before: Sequence[StoredClaim]) -> bool:
+        """Whether the queue is as it was; but where time is real, who holds may have been renewed meanwhile."""
+        after = self.stored()
+        if self.harness.virtual or len(after) != len(before):
+            return after == list(before)
+        kept = [
+            replace(new, deadline=old.deadline) if (new.deadline or 0.0) >= (old.deadline or 0.0) else new
+            for new, old in zip(after, before, strict=True)
+        ]
+        return kept == list(before)
 
     def held(self, name: str | None = None) -> list[str]:
         """Claim ids of the holders, as the store has them."""

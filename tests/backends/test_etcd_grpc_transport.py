@@ -142,6 +142,45 @@ def test_a_watch_notices_a_member_that_stands_still(opened):
         assert time.monotonic() - began < 15
 
 
+def test_what_found_no_connection_was_not_sent(opened):
+    """A connection that was lost while nobody used it: that there was none to send on is certain."""
+    with EtcdServer() as server:
+        transport = opened(server)
+        for _ in range(20):
+            until(lambda: works(transport), "it serves", 5.0)
+            server.kill()
+            with pytest.raises((Refused, Unknown)) as caught:
+                put(transport, b"a")
+            if isinstance(caught.value, Refused):  # else gRPC had not yet noticed the loss
+                assert "cannot reach" in str(caught.value)
+                return
+            server.start()
+        raise AssertionError("it was Unknown each time")
+
+
+def works(transport):
+    try:
+        put(transport, b"a")
+    except (Refused, Unknown):
+        return False
+    return True
+
+
+def test_a_watch_that_is_closed_is_closed_at_the_member_too(opened):
+    with EtcdServer() as server:
+        transport = opened(server)
+
+        def watchers():
+            return server._gateway.counted("etcd_debugging_mvcc_watcher_total")
+
+        one, two = (transport.watch(key, b"", 0, lambda _: None) for key in (b"a", b"b"))
+        until(lambda: watchers() == 2, "both are watched")
+        one.close()
+        until(lambda: watchers() == 1, "one is watched")
+        two.close()
+        until(lambda: watchers() == 0, "none is watched")
+
+
 def test_hundreds_of_watches_leave_room_for_calls(opened):
     """Over TLS etcd takes 250 calls at a time on one connection."""
     with EtcdServer(tls=True) as server:

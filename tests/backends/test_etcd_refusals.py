@@ -82,8 +82,7 @@ def full():
 def is_full(server):
     try:
         server.call("kv/put", {"key": b"filler", "value": b"x" * 500_000})
-    except EtcdRefused as refused:
-        assert "space exceeded" in refused.message
+    except EtcdRefused:
         return server.alarms()
     return False
 

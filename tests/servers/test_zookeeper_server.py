@@ -1,18 +1,35 @@
 """The ZooKeeper servers that the tests of the ZooKeeper store run on, themselves."""
 
+import contextlib
 import os
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import ServerFailed, ServerMissing, until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit.testing.servers.zookeeper_program import zookeeper_installed
+from lockkit.testing.servers.zookeeper_session import Session, SessionGone
+from lockkit.testing.servers.zookeeper_wire import ZooKeeperWire
 
 pytest.importorskip("kazoo")
-pytestmark = pytest.mark.skipif(not ZooKeeperServer.installed(), reason="make servers")
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionLoss, NoAuthError, SessionClosedRequireSaslError
+from kazoo.protocol.serialization import Create2
+from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
+
+pytestmark = pytest.mark.skipif(not zookeeper_installed(), reason="make servers")
 
 
 @pytest.fixture
@@ -95,7 +112,7 @@ def test_a_paused_one_can_be_stopped_and_started(server):
 
 
 def test_a_missing_program_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr("lockkit.testing.servers.zookeeper.JARS", [Path("/no/such.jar")])
+    monkeypatch.setattr("lockkit.testing.servers.zookeeper_program.JARS", [Path("/no/such.jar")])
     with pytest.raises(ServerMissing, match="ZooKeeper or Java is not installed; run: make servers"):
         ZooKeeperServer()
 
@@ -111,7 +128,9 @@ with {kind}() as made:
 
 
 @pytest.mark.parametrize("end", ["pass", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
-@pytest.mark.parametrize("module, kind", [("zookeeper", "ZooKeeperServer")])
+@pytest.mark.parametrize(
+    "module, kind", [("zookeeper", "ZooKeeperServer"), ("zookeeper_groups", "ZooKeeperEnsemble")]
+)
 def test_it_goes_with_the_process_that_started_it(module, kind, end):
     child = subprocess.run(
         [sys.executable, "-c", CHILD.format(module=module, kind=kind, end=end)],
@@ -150,3 +169,364 @@ def test_nothing_is_left_of_a_server_that_was_closed(server):
     server.close()
     assert not folder.exists()
     assert not runs(pid)
+
+
+def test_a_session_can_be_expired_under_its_client(server):
+    with server.connect() as client, server.connect() as other:
+        lost = threading.Event()
+        client.add_listener(lambda state: lost.set() if state == "LOST" else None)
+        client.create("/node", ephemeral=True)
+        server.expire(client.client_id)
+        assert other.exists("/node") is None
+        assert lost.wait(5)
+
+
+def test_a_session_by_hand_is_silent_and_expires_by_itself():
+    with ZooKeeperServer(tick=0.1, shortest_session=0.5) as server, server.connect() as client:
+        with server.session(timeout=0.1) as session:
+            assert session.timeout == 0.5
+            session.ping()
+            assert session.sync().error == 0
+            known = (session.id, session.password)
+        until(lambda: f"{known[0]:#x}" not in server.word("dump"), "it has expired")
+        with pytest.raises(SessionGone):
+            server.session(take_over=known)
+        assert client.connected
+
+
+def test_the_longest_session_is_what_it_was_told():
+    with ZooKeeperServer(longest_session=3.0) as server, server.session(timeout=10.0) as session:
+        assert session.timeout == 3.0
+
+
+def test_its_own_figures(server):
+    with server.connect() as client:
+        client.get_children("/")
+        client.create("/node", ephemeral=True)
+        assert server.mntr()["ephemerals_count"] == "1"
+        assert f"{client.client_id[0]:#x}" in server.word("cons")
+
+
+def test_an_empty_container_vanishes(server):
+    with server.connect() as client:
+        container(client, "/queue")
+        client.create("/queue/claim")
+        client.delete("/queue/claim")
+        until(lambda: client.exists("/queue") is None, "it is reaped")
+
+
+def container(client, path):
+    request = type("CreateContainer", (Create2,), {"type": 19})(path, b"", OPEN_ACL_UNSAFE, 4)
+    answer = client.handler.async_result()
+    client._call(request, answer)
+    return answer.get(5)
+
+
+@contextlib.contextmanager
+def client_of(server, **options):
+    client = KazooClient(server.address, timeout=5.0, **options)
+    try:
+        client.start(10)
+        yield client
+    finally:
+        client.stop()
+        client.close()
+
+
+def test_tls_is_for_those_who_know_its_authority(tmp_path):
+    strangers = Certificates(tmp_path)
+    with ZooKeeperServer(tls=True) as server:
+        assert server.url().startswith("zookeepers://")
+        assert greeted(server, ssl.create_default_context(cafile=server.certificates.ca)) == b"imok"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            greeted(server, ssl.create_default_context(cafile=strangers.ca))
+        with client_of(server, use_ssl=True, ca=str(server.certificates.ca)) as client:
+            assert client.get_children("/") == ["zookeeper"]
+
+
+def test_it_may_want_a_certificate_of_its_clients(tmp_path):
+    strangers = Certificates(tmp_path)
+    with ZooKeeperServer(tls=True, client_certificates=True) as server:
+        mine = server.certificates
+        context = ssl.create_default_context(cafile=mine.ca)
+        with pytest.raises(OSError, match=r"certificate required|bad certificate|reset|EOF"):
+            greeted(server, context)
+        context.load_cert_chain(strangers.client, strangers.client_key)
+        with pytest.raises(OSError, match=r"unknown|certificate|reset|EOF"):
+            greeted(server, context)
+        context.load_cert_chain(mine.client, mine.client_key)
+        assert greeted(server, context) == b"imok"
+
+
+def greeted(server, context):
+    with (
+        socket.create_connection((server.host, server.port), 5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(b"ruok")
+        return connection.recv(4)
+
+
+def test_a_digest_user_alone_may_do_what_the_acl_allows(server):
+    mine = [make_digest_acl("locker", "secret", all=True)]
+    with client_of(server, auth_data=[("digest", "locker:secret")]) as client:
+        client.create("/mine", acl=mine)
+        client.create("/mine/node")
+    with client_of(server) as nobody, pytest.raises(NoAuthError):
+        nobody.create("/mine/other")
+    with (
+        client_of(server, auth_data=[("digest", "locker:wrong")]) as other,
+        pytest.raises(NoAuthError),
+    ):
+        other.get_children("/mine")
+    assert children(server, "/mine") == ["node"]
+
+
+def test_users_log_in_by_sasl():
+    pytest.importorskip("puresasl", reason="kazoo[sasl]")
+    login = {"mechanism": "DIGEST-MD5", "username": "locker", "password": "secret"}
+    with ZooKeeperServer(users={"locker": "secret"}) as server:
+        with client_of(server, sasl_options=dict(login)) as client:
+            client.create("/mine", acl=[make_acl("sasl", "locker", all=True)])
+        with client_of(server) as nobody, pytest.raises(NoAuthError):
+            nobody.get_children("/mine")
+        wrong = KazooClient(server.address, sasl_options={**login, "password": "wrong"})
+        lost = threading.Event()
+        wrong.add_listener(lambda state: lost.set() if state == "LOST" else None)
+        wrong.start_async()
+        assert lost.wait(10)
+        wrong.stop()
+        wrong.close()
+
+
+def test_it_may_turn_away_who_has_not_logged_in():
+    users = {"locker": "secret"}
+    with (
+        ZooKeeperServer(users=users, enforce_auth_enabled="true", enforce_auth_schemes="sasl") as server,
+        client_of(server) as nobody,
+        pytest.raises((SessionClosedRequireSaslError, ConnectionLoss)),
+    ):
+        nobody.get_children("/")
+
+
+def test_three_members_elect_another_leader_and_keep_what_they_know():
+    with ZooKeeperEnsemble() as ensemble:
+        assert re.fullmatch(
+            r"zookeeper://127.0.0.1:\d+,127.0.0.1:\d+,127.0.0.1:\d+/chroot", ensemble.url("/chroot")
+        )
+        first = ensemble.leader()
+        assert len(ensemble.members) == 3
+        assert [first in ensemble.followers(), len(ensemble.followers())] == [False, 2]
+        put(ensemble.followers()[0], "/node")
+        second = ensemble.kill_leader()
+        assert second is not first
+        put(second, "/other")
+        first.start()
+        ensemble.until_healthy()
+        assert first in ensemble.running
+        with first.connect() as client:
+            client.sync("/")
+            assert {"node", "other"} <= set(client.get_children("/"))
+
+
+def test_a_paused_leader_is_replaced_and_follows_when_it_goes_on():
+    with ZooKeeperEnsemble() as ensemble:
+        first = ensemble.leader()
+        first.pause()
+        ensemble.until_healthy()
+        assert ensemble.leader() is not first
+        put(ensemble.leader(), "/node")
+        first.resume()
+        ensemble.until_healthy()
+        assert first in ensemble.followers()
+
+
+def test_without_a_majority_there_is_no_leader_and_no_answer():
+    with ZooKeeperEnsemble() as ensemble:
+        last = ensemble.followers()[0]
+        for each in ensemble.members:
+            if each is not last:
+                each.kill()
+        until(lambda: last.mode is None, "the last one misses its leader")
+        with pytest.raises(ServerFailed, match="no leader"):
+            ensemble.leader()
+        assert not last.ready()
+        for each in ensemble.members:
+            if each is not last:
+                each.start(wait=False)
+        ensemble.until_healthy()
+
+
+def test_a_follower_cut_from_its_leader_answers_pings_and_nothing_that_takes_the_leader():
+    with ZooKeeperEnsemble(wired=True, syncLimit=5) as ensemble:
+        follower = ensemble.followers()[0]
+        with follower.session() as session, follower.session(patience=0.3) as other:
+            ensemble.cut_off(follower)
+            session.ping()
+            with pytest.raises(TimeoutError):
+                other.sync()
+            with pytest.raises(TimeoutError):
+                follower.session(patience=0.1)
+            session.ping()
+            until(lambda: follower.mode is None, "it gives up")
+            with pytest.raises(ConnectionResetError):
+                session.ping()
+        put(ensemble.leader(), "/node")
+        ensemble.heal()
+        ensemble.until_healthy()
+        with follower.connect() as client:
+            client.sync("/")
+            assert client.exists("/node")
+
+
+TICK, TIMEOUT = 0.5, 4.0
+
+
+@pytest.fixture
+def wired():
+    with ZooKeeperEnsemble(wired=True, tick=TICK, syncLimit=20) as ensemble:
+        yield ensemble
+
+
+def wait(ensemble):
+    time.sleep(TICK)
+
+
+def freeze(ensemble):
+    """Have the leader stand still for longer than a tick; what comes next is sent to it before it goes on."""
+    leader = ensemble.leader()
+    leader.pause()
+    time.sleep(TICK)
+    threading.Timer(0.1, leader.resume).start()
+
+
+def proven(ensemble, *gaps):
+    """Whether the leader knew of a session when the first of some syncs was sent, these gaps between them.
+
+    Each is answered; of what is behind the last the leader hears nothing. Before the first the client was silent.
+    """
+    ensemble.heal()
+    leader = ensemble.until_healthy()
+    follower = ensemble.followers()[0]
+    with follower.session(timeout=TIMEOUT) as session:
+        time.sleep(TIMEOUT / 2)
+        sent = time.monotonic()
+        for gap in gaps:
+            session.sync()
+            gap(ensemble)
+        ensemble.cut_off_at_request(follower)
+        session.sync()
+        ensemble.cut_off(follower)
+        until(lambda: f"{session.id:#x}" not in leader.word("dump"), "the leader expires the session")
+        lived = time.monotonic() - sent
+        session.ping()  # its follower does not know yet
+    return lived >= TIMEOUT
+
+
+def test_two_answered_syncs_a_tick_apart_prove_what_one_does_not(wired):
+    """What the ZooKeeper store's validity stands on."""
+    assert proven(wired, wait)
+    # By chance the leader may have asked its follower just then.
+    assert not all(proven(wired) for _ in range(5))
+
+
+def test_a_leader_that_freezes_between_two_syncs_takes_a_third(wired):
+    """It answers the second before it asks, belatedly, which sessions the follower has heard of."""
+    assert proven(wired, freeze, wait)
+    assert not all(proven(wired, freeze) for _ in range(5))
+
+
+def test_a_lagging_follower_shows_the_past():
+    with ZooKeeperEnsemble(wired=True) as ensemble:
+        follower = ensemble.followers()[0]
+        with follower.connect() as late, ensemble.leader().connect() as client:
+            ensemble.lag(follower, 0.5)
+            client.create("/node")
+            assert late.exists("/node") is None
+            late.sync("/")
+            assert late.exists("/node")
+        ensemble.heal()
+        assert ensemble.until_healthy() is ensemble.leader()
+
+
+@pytest.fixture
+def wire(server):
+    with ZooKeeperWire((server.host, server.port)) as wire:
+        yield wire
+
+
+def test_a_wire_counts_what_is_asked_through_it(wire):
+    with client_of(wire) as client:
+        client.create("/node")
+        client.create_async("/other", include_data=True).get(5)
+        for _ in range(3):
+            client.sync("/")
+    wanted = {"create": 1, "create2": 1, "sync": 3, "closeSession": 1}
+    assert {kind: wire.asked[kind] for kind in wanted} == wanted
+    assert wire.opened == 1
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_wire_breaks_at_a_request_or_at_its_answer(server, wire, delivered):
+    with client_of(wire) as client:
+        session = client.client_id
+        client.create("/node")
+        broken = wire.break_at("delete", delivered=delivered)
+        with pytest.raises(ConnectionLoss):
+            client.delete("/node")
+        assert broken.is_set()
+        assert children(server) == ([] if delivered else ["node"])
+        until(lambda: client.connected, "it comes back")
+        assert client.client_id == session
+        client.create("/another")
+
+
+def test_a_held_wire_is_silent_and_loses_nothing(server, wire):
+    with client_of(wire) as client:
+        wire.hold(to_server=False)
+        answer = client.create_async("/node")
+        until(lambda: children(server) == ["node"], "the server has it")
+        assert not answer.ready()
+        wire.heal()
+        assert answer.get(5) == "/node"
+
+
+def test_a_cut_wire_lets_nobody_through_until_it_is_whole(wire):
+    with client_of(wire) as client:
+        lost = threading.Event()
+        client.add_listener(lambda state: lost.set() if state == "SUSPENDED" else None)
+        wire.cut()
+        assert lost.wait(5)
+        opened = wire.opened
+        until(lambda: wire.opened > opened, "it tries again")
+        assert not client.connected
+        wire.heal()
+        until(lambda: client.connected, "it comes back")
+
+
+def test_a_wire_to_nobody_refuses(server, wire):
+    server.kill()
+    with pytest.raises(OSError, match=r"reset|closed"):
+        Session((wire.host, wire.port))
+
+
+def test_a_wire_takes_its_time(server):
+    with (
+        ZooKeeperWire((server.host, server.port), delay=0.1) as wire,
+        Session((wire.host, wire.port)) as session,
+    ):
+        sent = time.monotonic()
+        session.ping()
+        assert time.monotonic() - sent >= 0.2
+
+
+def test_nothing_is_left_of_a_wire(server):
+    threads = threading.active_count()
+    with ZooKeeperWire((server.host, server.port)) as wire:
+        session = Session((wire.host, wire.port))
+    with pytest.raises(OSError, match=r"reset|closed"):
+        session.ping()
+    session.hang_up()
+    assert threading.active_count() == threads
+    with pytest.raises(ConnectionRefusedError):
+        Session((wire.host, wire.port))

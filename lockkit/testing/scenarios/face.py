@@ -29,7 +29,7 @@ def deadlock(stage: Stage) -> None:
         else:
             raise AssertionError("L2: it would have waited for itself")
     assert lock.try_acquire() is None
-    assert stage.stored() == before
+    assert stage.unchanged(before)
     waiting = stage.waiting(lock)
     for lease in leases:
         lease.detach()

@@ -233,7 +233,7 @@ def no_blind_delete(stage: Stage) -> None:
     assert report.outcome in ("LOST", "RELEASED", "ABANDONED")
     assert "emergency_release" in faults.log
     stage.until(lambda: len(client.driver().orphans) == 0, "the background has done its work")
-    assert stage.stored() == before, "S1: the successor was touched"
+    assert stage.unchanged(before), "S1: the successor was touched"
     for successor in successors:
         successor.confirm()
 
@@ -294,9 +294,9 @@ def anothers_lock(stage: Stage) -> None:
         assert forged.release().outcome == "LOST"
     assert other.stats()["ownership_violations"] == 1
     assert "released" not in witness.kinds()
-    assert stage.stored() == before
+    assert stage.unchanged(before)
     assert other.evict(stage.name, forged.claim_id, reason="kit").outcome == "ABSENT"
-    assert stage.stored() == before
+    assert stage.unchanged(before)
     for lease in leases:
         lease.confirm()
 

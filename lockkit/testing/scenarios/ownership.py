@@ -23,7 +23,7 @@ def stale_release(stage: Stage) -> None:
     before = stage.stored()
     assert first.release().outcome == "RELEASED", "a second release reports what the first did"
     assert stale.release().outcome == "LOST"
-    assert stage.stored() == before, "S7: the later acquisition was touched"
+    assert stage.unchanged(before), "S7: the later acquisition was touched"
     assert again.valid()
     again.confirm()
     assert again.release().outcome == "RELEASED"
@@ -64,7 +64,7 @@ def wrong_token(stage: Stage) -> None:
     assert backend.emergency_release(stranger, 2.0) == ABSENT
     assert backend.renew([(stranger, fence)], 2.0)[0].state == "LOST"
     assert backend.extend(stranger, fence, stage.harness.ttl * 2, 2.0).state == "LOST"
-    assert stage.stored() == before
+    assert stage.unchanged(before)
     for lease in leases:
         lease.confirm()
         lease.release()
@@ -82,6 +82,6 @@ def wrong_fence(stage: Stage) -> None:
     for fence in (lease.fence - 1, lease.fence + 1):
         assert backend.renew([(claim, fence)], 2.0)[0].state == "LOST"
         assert backend.extend(claim, fence, stage.harness.ttl * 2, 2.0).state == "LOST"
-    assert stage.stored() == before
+    assert stage.unchanged(before)
     assert backend.renew([(claim, lease.fence)], 2.0)[0].state == "HELD"
     lease.release()

@@ -7,25 +7,16 @@ import dataclasses
 import http.client
 import os
 import shutil
-import signal
 import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
 from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
-from lockkit.testing.servers.processes import (
-    PATIENCE,
-    ServerFailed,
-    ServerProcess,
-    find_program,
-    free_port,
-    scratch_folder,
-    until,
-)
+from lockkit.testing.servers.processes import PATIENCE, ServerFailed, find_program, free_port, until
+from lockkit.testing.servers.server import Server, unsaid
 
 __all__ = ["EtcdServer", "Place"]
 
@@ -48,7 +39,7 @@ class Place:
         return f"http://127.0.0.1:{self.peer_port}"
 
 
-class EtcdServer:
+class EtcdServer(Server):
     """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
 
     Starts when made; a context manager that stops it and removes its folder::
@@ -58,13 +49,9 @@ class EtcdServer:
             connect(server.url(user="guest", password="secret"))
 
     Attributes:
-        host: 127.0.0.1.
         place: Its name and ports, which stay the same through every restart.
         certificates: With ``tls``, what clients need; None without.
-        paused: Whether it stands still.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -93,11 +80,9 @@ class EtcdServer:
             ServerFailed: It did not start.
         """
         self.program = find_program(program)
-        self.folder = scratch_folder("etcd")
+        super().__init__("etcd")
         self.users = users
-        self.paused = False
         self._data = self.folder / "data"
-        self._process = ServerProcess(self.folder)
         self._client_certificates = client_certificates
         self._among = among
         self._lines = lines
@@ -113,36 +98,11 @@ class EtcdServer:
             self.close()
             raise
 
-    def __enter__(self) -> EtcdServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # -- where it is
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.alive
-
-    @property
-    def log(self) -> str:
-        """The end of what it has logged."""
-        return self._process.last_words()
 
     @property
     def port(self) -> int:
         return self.place.port
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
 
     def url(self, user: str | None = None, password: str | None = None) -> str:
         """Its URL; ``etcds:`` with TLS, the files of which the client is told otherwise."""
@@ -151,16 +111,6 @@ class EtcdServer:
         return f"{scheme}://{login}{self.address}"
 
     # -- what happens to it
-
-    def stop(self) -> None:
-        """Shut it down (SIGTERM), or kill it if it does not. The folder stays."""
-        self.resume()
-        self._process.stop()
-
-    def kill(self) -> None:
-        """Let it crash."""
-        self.paused = False
-        self._process.kill()
 
     def start(self, *, wait: bool = True) -> None:
         """Start it again where it was, with its data.
@@ -180,24 +130,10 @@ class EtcdServer:
         if lose_data:
             self.kill()
             shutil.rmtree(self._data, ignore_errors=True)
-            self._begin()
+            self._first_launch()
         else:
             self.stop()
             self.start()
-
-    def pause(self) -> None:
-        """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
-        self._process.pause()
-        self.paused = True
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._process.signal(signal.SIGCONT)
-        self.paused = False
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self._process.remove()
 
     # -- what it knows
 
@@ -267,7 +203,7 @@ class EtcdServer:
                 command += [f"--cert={self.certificates.nameless}", f"--key={self.certificates.nameless_key}"]
         if self.users:
             command.append(f"--user={':'.join(ROOT)}")
-        environ = {**os.environ, **_unsaid("ETCDCTL_"), "ETCDCTL_API": "3"}
+        environ = {**os.environ, **unsaid("ETCDCTL_"), "ETCDCTL_API": "3"}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ServerFailed(f"etcdctl {' '.join(words)}: {done.stderr or done.stdout}")
@@ -317,19 +253,11 @@ class EtcdServer:
 
     # -- how it starts
 
-    def _start_somewhere(self) -> None:
-        for _ in range(10):
-            self.place = Place.free("single")
-            try:
-                self._begin()
-                return
-            except ServerFailed:
-                if "address already in use" not in self.log:
-                    raise
-                self._process.log.unlink()
-        raise ServerFailed("no free port in ten attempts")
-
     def _begin(self) -> None:
+        self.place = Place.free("single")
+        self._first_launch()
+
+    def _first_launch(self) -> None:
         self._launch()
         try:
             self.until_ready()
@@ -339,7 +267,7 @@ class EtcdServer:
             raise
 
     def _launch(self) -> None:
-        self._process.start([self.program, *self._flags()], _unsaid("ETCD_"))
+        self._process.start([self.program, *self._flags()], unsaid("ETCD_"))
 
     def _flags(self) -> list[str]:
         scheme = "https" if self.certificates else "http"
@@ -395,8 +323,3 @@ class EtcdServer:
         if self._client_certificates:
             context.load_cert_chain(self.certificates.nameless, self.certificates.nameless_key)
         return context
-
-
-def _unsaid(prefix: str) -> dict[str, str]:
-    """Empty variables instead of those that would configure the program behind a test's back."""
-    return {name: "" for name in os.environ if name.startswith(prefix)}

@@ -9,6 +9,7 @@ from lockkit.testing.servers.etcd import EtcdServer, Place
 from lockkit.testing.servers.etcd_gateway import EtcdRefused
 from lockkit.testing.servers.group import Group
 from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
+from lockkit.testing.servers.server import port_taken
 
 __all__ = ["EtcdCluster"]
 
@@ -103,7 +104,7 @@ class EtcdCluster(Group):
                 self._begin([Place.free(f"member{at + 1}") for at in range(size)], options)
                 return
             except ServerFailed:
-                if not any("address already in use" in each.log for each in self.members):
+                if not any(port_taken(each.log) for each in self.members):
                     raise
                 self.close()
         raise ServerFailed("no free ports in ten attempts")

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
 from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.processes import (
-    ServerFailed,
-    ServerProcess,
-    find_program,
-    free_port,
-    scratch_folder,
-    until,
-)
+from lockkit.testing.servers.processes import ServerFailed, find_program, free_port, until
+from lockkit.testing.servers.server import Server
 
 __all__ = ["RedisServer"]
 
@@ -32,7 +24,7 @@ _NOT_BY_CLIENTS = frozenset({
 """What the scripts call, which the server counts as if a client had asked for it; and how it is asked for its count."""
 
 
-class RedisServer:
+class RedisServer(Server):
     """One server on 127.0.0.1 and on a unix socket, in a temporary folder, without persistence.
 
     Starts when made; a context manager that stops it and removes its folder::
@@ -42,14 +34,10 @@ class RedisServer:
             connect(server.url(db=1, user="guest", password="secret"))
 
     Attributes:
-        host: 127.0.0.1.
-        port: Stays the same through every restart.
         socket: Path of the unix socket.
         certificates: With ``tls``, what clients need; None without.
         clock: The clock it was started on, if it is not the machine's.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -76,10 +64,9 @@ class RedisServer:
             ServerFailed: It did not start.
         """
         self.program = find_program(program) if program else find_program("redis-server", "valkey-server")
-        self.folder = scratch_folder("redis")
+        super().__init__("redis")
         self.socket = self.folder / "socket"
-        self.port = 0
-        self._process = ServerProcess(self.folder)
+        self._port = 0
         self._mode = ["--sentinel"] if as_sentinel else []
         self._login = login
         self._lines = lines
@@ -92,32 +79,11 @@ class RedisServer:
             self.close()
             raise
 
-    def __enter__(self) -> RedisServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # -- where it is
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.alive
-
-    @property
-    def log(self) -> str:
-        """The end of what it has logged."""
-        return self._process.last_words()
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
+    def port(self) -> int:
+        return self._port
 
     def url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
         """Its URL over TCP; ``rediss:`` with TLS, the files of which the client is told otherwise."""
@@ -133,15 +99,12 @@ class RedisServer:
     # -- what happens to it
 
     def stop(self) -> None:
-        """Shut it down (SIGTERM), or kill it if it does not. The folder stays."""
         self._hang_up()
-        self._process.signal(signal.SIGCONT)
-        self._process.stop()
+        super().stop()
 
     def kill(self) -> None:
-        """Let it crash."""
         self._hang_up()
-        self._process.kill()
+        super().kill()
 
     def start(self) -> None:
         """Start it again where it was.
@@ -168,18 +131,9 @@ class RedisServer:
         if "save" not in self._lines:
             (self.folder / "dump.rdb").unlink(missing_ok=True)  # or it would be back after the next crash
 
-    def pause(self) -> None:
-        """Let it stand still: it accepts connections and answers nothing (SIGSTOP)."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._process.signal(signal.SIGCONT)
-
     def close(self) -> None:
-        """End it and remove its folder."""
         self._hang_up()
-        self._process.remove()
+        super().close()
 
     # -- what it knows
 
@@ -239,17 +193,9 @@ class RedisServer:
 
     # -- how it starts
 
-    def _start_somewhere(self) -> None:
-        for _ in range(10):
-            self.port = free_port()
-            try:
-                self._launch()
-                return
-            except ServerFailed:
-                if "Address already in use" not in self.log and "bind" not in self.log:
-                    raise
-                self._process.log.unlink()
-        raise ServerFailed("no free port in ten attempts")
+    def _begin(self) -> None:
+        self._port = free_port()
+        self._launch()
 
     def _launch(self) -> None:
         self.socket.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ import signal
 from types import TracebackType
 from typing import Self
 
-from lockkit.testing.servers.processes import ServerProcess, scratch_folder
+from lockkit.testing.servers.processes import ServerFailed, ServerProcess, scratch_folder
 
-__all__ = ["Server", "unsaid"]
+__all__ = ["Server", "port_taken", "unsaid"]
 
 
 class Server:
@@ -41,7 +41,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where its clients find it."""
+        """Where its clients find it, which stays the same through every restart."""
         raise NotImplementedError
 
     @property
@@ -86,6 +86,29 @@ class Server:
     def close(self) -> None:
         """End it and remove its folder."""
         self._process.remove()
+
+    # -- how it starts
+
+    def _begin(self) -> None:
+        """Start it for the first time, on free ports of its own choice, and wait until it is ready."""
+        raise NotImplementedError
+
+    def _start_somewhere(self) -> None:
+        for _ in range(10):
+            try:
+                self._begin()
+                return
+            except ServerFailed:
+                self._process.kill()
+                if not port_taken(self.log):  # by somebody who came between our look and its start
+                    raise
+                self._process.log.unlink()
+        raise ServerFailed("no free port in ten attempts")
+
+
+def port_taken(log: str) -> bool:
+    """Whether that is what a server complains of."""
+    return "address already in use" in log.lower()
 
 
 def unsaid(*prefixes: str) -> dict[str, str]:

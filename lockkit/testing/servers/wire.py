@@ -41,9 +41,7 @@ class Flow:
 
     def move(self) -> None:
         """Let arrive what is due."""
-        if self.to_server in self._wire.held:
-            return
-        while self._waiting and self.target is not None:
+        while self._waiting and self.target is not None and self.to_server not in self._wire.held:
             due, piece = self._waiting[0]
             if due > self._wire.loop.time() + 0.0005:  # the loop's timers are no finer
                 self._wire.loop.call_at(due, self.move)
@@ -53,6 +51,7 @@ class Flow:
                 self.target.close()
             elif not self.target.is_closing():
                 self.target.write(piece)
+                self._wire.delivered(self, piece)
 
 
 class Link:
@@ -128,6 +127,7 @@ class Wire:
         self._server = server
         self._patience = patience
         self._broken = False
+        self._last: Callable[[bytes], bool] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._listener = socket.create_server((self.host, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -150,6 +150,10 @@ class Wire:
     def hold(self, *, to_server: bool = True, to_client: bool = True) -> None:
         """Deliver nothing more, in these directions, until :meth:`heal`."""
         self._do(lambda: self.held.update([True] * to_server + [False] * to_client))
+
+    def hold_behind(self, last: Callable[[bytes], bool]) -> None:
+        """Deliver one more piece towards the server for which this is true, and nothing behind it until :meth:`heal`."""
+        self._last = last
 
     def cut(self) -> None:
         """Reset every connection, and every one to come until :meth:`heal`; what is under way is lost."""
@@ -175,6 +179,11 @@ class Wire:
         """Called, in the wire's own thread, with whatever enters it."""
         flow.put(data)
 
+    def delivered(self, flow: Flow, piece: bytes) -> None:
+        """Called, in the wire's own thread, with whatever has left it."""
+        if flow.to_server and self._last is not None and self._last(piece):
+            self.held.add(True)
+
     def _do(self, what: Callable[[], _T]) -> _T:
         async def do() -> _T:
             return what()
@@ -186,6 +195,7 @@ class Wire:
             link.reset()
 
     def _let_go(self) -> None:
+        self._last = None
         self.held.clear()
         for link in list(self.links):
             link.to_server.move()

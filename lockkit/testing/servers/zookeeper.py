@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import (
-    PATIENCE,
-    ServerFailed,
-    ServerMissing,
-    find_program,
-    free_port,
-    installed,
-    until,
-)
+from lockkit.testing.servers.processes import PATIENCE, ServerFailed, ServerMissing, free_port, until
 from lockkit.testing.servers.server import Server, unsaid
+from lockkit.testing.servers.zookeeper_program import (
+    SUPER,
+    java_command,
+    login_file,
+    tls_lines,
+    zookeeper_installed,
+)
 from lockkit.testing.servers.zookeeper_session import Session, SessionGone, four_letter_word
 
-__all__ = ["SUPER", "Place", "ZooKeeperServer"]
-
-JARS = (Path("/usr/share/java/zookeeper.jar"), Path("/usr/share/java/slf4j-simple.jar"))
-JAVA = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"]
-MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-
-SUPER = "super:kit"
-"""Who may do everything, past every ACL: what ``add_auth("digest", SUPER)`` wants."""
+__all__ = ["Place", "ZooKeeperServer"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +93,7 @@ class ZooKeeperServer(Server):
             ServerMissing: A program is not installed.
             ServerFailed: It did not start.
         """
-        if not self.installed():
+        if not zookeeper_installed():
             raise ServerMissing("ZooKeeper or Java is not installed; run: make servers")
         super().__init__("zookeeper")
         self.tick = tick
@@ -125,11 +114,6 @@ class ZooKeeperServer(Server):
         except BaseException:
             self.close()
             raise
-
-    @staticmethod
-    def installed() -> bool:
-        """Whether this machine can have one: Debian's ``zookeeper`` and a Java are there."""
-        return installed("java") and all(jar.exists() for jar in JARS)
 
     # -- where it is
 
@@ -264,19 +248,10 @@ class ZooKeeperServer(Server):
     def _plain(self) -> tuple[str, int]:
         return self.host, self.place.port
 
-    def _start_somewhere(self) -> None:
-        for _ in range(10):
-            self.place = Place.free(1)
-            try:
-                self._launch()
-                self.until_ready()
-                return
-            except ServerFailed:
-                self._process.kill()
-                if "Address already in use" not in self.log:
-                    raise
-                self._process.log.unlink()
-        raise ServerFailed("no free port in ten attempts")
+    def _begin(self) -> None:
+        self.place = Place.free(1)
+        self._launch()
+        self.until_ready()
 
     def _launch(self) -> None:
         self._data.mkdir(mode=0o700, exist_ok=True)
@@ -285,24 +260,11 @@ class ZooKeeperServer(Server):
             self._secure_port = free_port()
         config = self.folder / "zoo.cfg"
         config.write_text("".join(f"{key}={value}\n" for key, value in self._configuration().items()))
-        properties = {
-            "znode.container.checkIntervalMs": 100,
-            "zookeeper.DigestAuthenticationProvider.superDigest": _digest(SUPER),
-            "java.net.preferIPv4Stack": "true",
-            "java.io.tmpdir": self.folder,
-            "org.slf4j.simpleLogger.showDateTime": "true",
-            "org.slf4j.simpleLogger.dateTimeFormat": "HH:mm:ss.SSS",
-            "org.slf4j.simpleLogger.defaultLogLevel": "info",
-        }
+        logins: dict[str, object] = {}
         if self._users:
-            properties["java.security.auth.login.config"] = self._logins()
+            logins["java.security.auth.login.config"] = login_file(self.folder, self._users)
         self._process.start(
-            [
-                find_program("java"),
-                *JAVA,
-                *(f"-D{key}={value}" for key, value in properties.items()),
-                *("-cp", ":".join(str(jar) for jar in JARS), MAIN, str(config)),
-            ],
+            java_command(self.folder, config, logins),
             unsaid("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"),
         )
 
@@ -330,37 +292,12 @@ class ZooKeeperServer(Server):
                 for each in self._among
             }
         if self.certificates:
-            lines |= self._tls()
+            lines |= tls_lines(
+                self.folder,
+                self.certificates,
+                port=self._secure_port,
+                client_certificates=self._client_certificates,
+            )
         if self._users:
             lines["authProvider.sasl"] = "org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
         return lines | {key.replace("_", "."): value for key, value in self._lines.items()}
-
-    def _tls(self) -> dict[str, object]:
-        mine = self.certificates
-        assert mine is not None
-        both = self.folder / "server.pem"
-        both.write_bytes(mine.server.read_bytes() + mine.server_key.read_bytes())
-        return {
-            "secureClientPort": self._secure_port,
-            "secureClientPortAddress": self.host,
-            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
-            "ssl.keyStore.location": both,
-            "ssl.keyStore.type": "PEM",
-            "ssl.trustStore.location": mine.ca,
-            "ssl.trustStore.type": "PEM",
-            "ssl.clientAuth": "need" if self._client_certificates else "none",
-        }
-
-    def _logins(self) -> Path:
-        file = self.folder / "jaas.conf"
-        users = "\n".join(f'    user_{name}="{password}"' for name, password in (self._users or {}).items())
-        file.write_text(
-            f"Server {{\n    org.apache.zookeeper.server.auth.DigestLoginModule required\n{users};\n}};\n"
-        )
-        return file
-
-
-def _digest(login: str) -> str:
-    name = login.partition(":")[0]
-    hashed = hashlib.sha1(login.encode(), usedforsecurity=False)  # ZooKeeper's own way
-    return f"{name}:{base64.b64encode(hashed.digest()).decode()}"

@@ -7,10 +7,14 @@ from typing import Any
 
 from lockkit.testing.servers.group import Group
 from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
+from lockkit.testing.servers.server import port_taken
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import Place, ZooKeeperServer
 
 __all__ = ["ZooKeeperEnsemble"]
+
+REQUEST = b"\0\0\0\1"
+"""What begins a packet in which a follower passes on a request (``Leader.REQUEST``)."""
 
 
 class ZooKeeperEnsemble(Group):
@@ -103,6 +107,13 @@ class ZooKeeperEnsemble(Group):
         """
         self._wire(follower).hold()
 
+    def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
+        """Let the leader hear one more request of a follower's clients, and nothing behind it; what it says arrives.
+
+        So the leader learns of no more sessions that the follower heard of: that comes with the answers to its pings.
+        """
+        self._wire(follower).hold_behind(lambda piece: piece.startswith(REQUEST))
+
     def lag(self, follower: ZooKeeperServer, seconds: float) -> None:
         """Let a follower hear of everything so much later. Less than ``syncLimit`` ticks, or it is given up."""
         self._wire(follower).delay = seconds
@@ -114,7 +125,10 @@ class ZooKeeperEnsemble(Group):
             wire.heal()
 
     def _wire(self, follower: ZooKeeperServer) -> Wire:
-        return self.wires[follower.place.number, self.leader().place.number]
+        for (number, _), wire in self.wires.items():
+            if number == follower.place.number and wire.links:
+                return wire
+        raise ServerFailed(f"member {follower.place.number} follows nobody, or the ensemble is not wired")
 
     # -- how it starts
 
@@ -124,7 +138,7 @@ class ZooKeeperEnsemble(Group):
                 self._begin([Place.free(at + 1) for at in range(size)], options, wired=wired)
                 return
             except ServerFailed:
-                if not any("Address already in use" in each.log for each in self.members):
+                if not any(port_taken(each.log) for each in self.members):
                     raise
                 self.close()
         raise ServerFailed("no free ports in ten attempts")

@@ -1,0 +1,50 @@
+"""ZooKeeper: the queue of a name is the children of one node, and a claim lives as long as its session."""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+CAPABILITIES = Capabilities(
+    scope="fleet",
+    fixed_ttl=True,
+    min_hold=False,
+    lock_delay=False,
+    fence="strict",
+    min_ttl=10.0,
+    max_ttl=40.0,
+    waiter_deadline=40.0,
+    margin=2.0,
+)
+"""Of servers as they are by default, with ticks of two seconds; see :func:`lockkit_zookeeper.address.declared`."""
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_zookeeper.backend import open_store
+
+    return open_store(url, options)
+
+
+def _declared(url: str) -> Capabilities:
+    from lockkit_zookeeper.address import declared, parse
+
+    return declared(parse(url))
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``zookeeper://``, ``zookeepers://`` (TLS) and ``zk://``."""
+    return [
+        BackendSpec(
+            name="zookeeper",
+            schemes=("zookeeper", "zookeepers", "zk"),
+            open=_open,
+            extra="zookeeper",
+            summary="A ZooKeeper ensemble for a fleet of hosts.",
+            capabilities=CAPABILITIES,
+            declared=_declared,
+        )
+    ]

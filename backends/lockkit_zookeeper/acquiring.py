@@ -1,0 +1,273 @@
+"""Acquire: create and list, sent in a row, are one round trip. Release: delete the own node."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, Sync
+
+from lockkit.errors import OutcomeUnknown
+from lockkit.facts import ClaimInfo, Owner
+from lockkit.names import claim_id
+from lockkit.spi import (
+    ABSENT,
+    RELEASED,
+    Answer,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    Refused,
+    ReleaseAnswer,
+    Unknown,
+)
+from lockkit_zookeeper.asking import (
+    CreateContainer,
+    ask_all,
+    find,
+    left,
+    make_parents,
+    remove,
+    send_all,
+    wait_for,
+)
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import Queue, read_queue
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.stated import claim_info, unpacked
+from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.wire import Wire
+
+__all__ = ["acquire", "emergency_release", "release"]
+
+_EPHEMERAL_SEQUENTIAL = 3
+_ROUNDS = 8
+"""How often a parent may vanish between its making and the create."""
+
+
+def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+    """See :meth:`lockkit.spi.Backend.acquire`."""
+    end = time.monotonic() + budget
+    found = store.entry(claim.token)
+    if found is None:
+        why = store.buried(claim.token)
+        if why is not None or not create:
+            return Lapsed(why or "absent")
+        session = store.at(claim.terms.ttl, budget)
+        entry = session.join(claim)
+        queue = _created(store, session, entry, end)
+    else:
+        session, entry = found
+        if entry.ended:
+            return entry.lapsed()
+        if entry.path is None and (not entry.sent or find(session, entry, left(end)) is None):
+            queue = _created(store, session, entry, end)
+        else:
+            parent = store.known(claim.terms).parent
+            (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
+            queue = read_queue(nodes or (), claim.terms.name)
+    if entry.ended:
+        return entry.lapsed()
+    return _judged(store, session, entry, queue, claim, end)
+
+
+def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
+    """Make the claim's node; the queue as it was just after.
+
+    Raises:
+        Refused: It is definitely not there.
+        Unknown: It may be, or may yet come.
+    """
+    claim, wire = entry.claim, session.wire
+    stated = store.known(claim.terms)
+    make = Create2(
+        stated.path(claim.token), stated.first(claim, store.clock.wall()), store.acl, _EPHEMERAL_SEQUENTIAL
+    )
+    doing = f"create {stated.parent}/..."
+    try:
+        first: tuple[Any, ...] = ()
+        for _ in range(_ROUNDS):
+            entry.sent = True
+            *_, created, listed = send_all(wire, (*first, make, GetChildren(stated.parent, None)), end)
+            try:
+                path, stat = wait_for(created, wire, end, doing)
+            except theirs.NoNodeError:
+                entry.sent = False
+                if first:  # what should be above it is not there either
+                    make_parents(wire, stated.parent, store.acl, end)
+                first = (CreateContainer(stated.parent, store.acl),)
+                continue
+            entry.path, entry.fence = path, stat.czxid
+            session.chores.lasting(entry)
+            break
+        else:
+            entry.sent = False
+            raise Refused(OutcomeUnknown(f"{wire.where}: {stated.parent} keeps vanishing"))
+    except Refused:
+        session.end(entry, "absent")
+        session.forget(entry)  # as if it had never been: the same token may be sent again
+        raise
+    try:
+        nodes = wait_for(listed, wire, end, f"list {stated.parent}")
+    except theirs.NoNodeError:
+        nodes = ()
+    except Refused as refusal:  # its node is there all the same
+        remove(wire, path, end)
+        session.gone(entry)
+        raise Refused(refusal.error, retry=False) from refusal
+    return read_queue(nodes, claim.terms.name)
+
+
+def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float) -> Answer:
+    """What a listing means for a claim."""
+    now = store.clock.now()
+    parent = store.known(claim.terms).parent
+    place = queue.place(claim.token)
+    if queue.spent:
+        session.chores.tidy(parent)
+    if place is None:
+        too_heavy = queue.claims and queue.claims[0].capacity < claim.terms.weight
+        session.end(entry, "resized" if too_heavy else "absent")
+        session.gone(entry)
+        return entry.lapsed()
+    if entry.evicted or (entry.held and now >= entry.deadline):
+        session.end(entry, "evicted" if entry.evicted else "absent")
+        session.chores.remove(entry)
+        return entry.lapsed()
+    if entry.held or place < queue.grants:
+        waited = not entry.held
+        if not session.grant(entry):
+            session.end(entry, "absent")
+            session.chores.remove(entry)
+            return entry.lapsed()
+        if waited:
+            session.chores.granted(entry, store.clock.wall())
+        return Granted(entry.fence, entry.basis)
+    head = f"{parent}/{queue.claims[0].node}"
+    if not claim.wait:
+        return _refused(store, session, entry, queue, head, end)
+    with session.mutex:
+        entry.heard(now)
+    holder = _head(store, session.wire, claim.terms.name, queue, head, end)
+    return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, holder)
+
+
+def _refused(store: Store, session: Session, entry: Entry, queue: Queue, head: str, end: float) -> Busy:
+    """It does not fit, and nothing of it is to be left."""
+    session.end(entry, "late")
+    assert entry.path is not None
+    deleted, looked = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)), end)
+    try:
+        wait_for(deleted, session.wire, end, "delete a refused claim")
+    except theirs.NoNodeError:
+        pass
+    except (Refused, Unknown):
+        session.chores.remove(entry)
+        raise
+    session.gone(entry)
+    name, capacity = entry.claim.terms.name, queue.claims[0].capacity
+    try:
+        holder = _info(store, name, queue, wait_for(looked, session.wire, end, f"read {head}"))
+    except Exception:
+        holder = _unread(name, queue)
+    return Busy(capacity, holder)
+
+
+def _head(store: Store, wire: Wire, name: str, queue: Queue, head: str, end: float) -> ClaimInfo:
+    """Who is first, from memory if possible."""
+    known = store.heads.get(head)
+    if known is not None:
+        return known
+    try:
+        (answer,) = send_all(wire, (GetData(head, None),), end)
+        info = _info(store, name, queue, wait_for(answer, wire, end, f"read {head}"))
+    except Exception:  # it may have gone, or nobody may read it; this is for people only
+        return _unread(name, queue)
+    store.remember(head, info)
+    return info
+
+
+def _info(store: Store, name: str, queue: Queue, answer: tuple[bytes, object]) -> ClaimInfo:
+    data, stat = answer
+    fence = getattr(stat, "czxid", 0)
+    return claim_info(name, queue.claims[0], 0, "HELD", unpacked(data, "a claim"), fence, store.clock.wall())
+
+
+def _unread(name: str, queue: Queue) -> ClaimInfo:
+    first = queue.claims[0]
+    return ClaimInfo(
+        name, claim_id(first.token), "HELD", Owner(), 0, 0, weight=first.weight, capacity=first.capacity
+    )
+
+
+def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
+    """Remove a claim's node, this client's or another's, by its token.
+
+    Raises:
+        Refused: It is still there.
+        Unknown: It may be, or may yet come.
+    """
+    end = time.monotonic() + budget
+    found = store.entry(claim.token)
+    if found is None:
+        store.bury(claim.token)
+        return _search(store, store.any(budget).wire, claim, end)
+    session, entry = found
+    session.end(entry, "late")
+    if session.lost:
+        session.gone(entry)
+        return ABSENT
+    if entry.path is None and (not entry.sent or find(session, entry, budget) is None):
+        session.gone(entry)
+        return ABSENT
+    assert entry.path is not None
+    try:
+        there = remove(session.wire, entry.path, end, entry.version)
+    except (
+        theirs.BadVersionError
+    ):  # somebody wrote to it: perhaps a resize, whose marker goes with the last claim
+        entry.resized = True
+        there = remove(session.wire, entry.path, end)
+    session.gone(entry)
+    return RELEASED if there else ABSENT
+
+
+def emergency_release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
+    """The same over a connection of its own.
+
+    Raises:
+        Unknown: Nothing was found, but the session's own connection may still bring it.
+    """
+    end = time.monotonic() + budget
+    found = store.entry(claim.token)
+    if found is not None:
+        found[0].end(found[1], "late")
+    else:
+        store.bury(claim.token)
+    nothing = lambda *_: None  # noqa: E731
+    fresh = Wire(store.address, store.can.min_ttl, store.clock, nothing, nothing, nothing)
+    try:
+        fresh.start()
+        fresh.wait(left(end))
+        answer = _search(store, fresh, claim, end)
+    finally:
+        fresh.close(goodbye=True)
+    if found is not None:
+        session, entry = found
+        if answer == ABSENT and entry.path is None and entry.sent and not session.lost:
+            raise Unknown(OutcomeUnknown(f"{fresh.where}: a request for this claim may still be under way"))
+        session.gone(entry)
+    return answer
+
+
+def _search(store: Store, wire: Wire, claim: Claim, end: float) -> ReleaseAnswer:
+    """Remove what a listing shows of a token, after a ``sync``: another session made it."""
+    parent = store.paths.queue(claim.terms.name)
+    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    there = [
+        remove(wire, f"{parent}/{node}", end) for node in nodes or () if node.startswith(f"{claim.token}-")
+    ]
+    return RELEASED if any(there) else ABSENT

@@ -1,0 +1,173 @@
+"""Requests that are waited for, each within a budget, with kazoo's errors told apart by the one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import Create, Create2, Delete, Exists, GetChildren, Sync
+from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
+
+from lockkit.spi import Refused
+from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.failures import explained
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.wire import Wire
+
+__all__ = [
+    "CreateContainer",
+    "access",
+    "ask",
+    "ask_all",
+    "find",
+    "left",
+    "make_parents",
+    "remove",
+    "send_all",
+    "wait_for",
+]
+
+_LEAST = 0.005
+_PERSISTENT, _CONTAINER = 0, 4
+_PATIENCE = 1.0
+
+
+class CreateContainer(Create2):  # type: ignore[misc]
+    """A node that the server removes some time after its last child has gone. kazoo has no call for it."""
+
+    type = 19
+
+    def __new__(cls, path: str, acl: Sequence[ACL]) -> CreateContainer:
+        made: CreateContainer = super().__new__(cls, path, b"", acl, _CONTAINER)
+        return made
+
+
+def left(end: float) -> float:
+    """Seconds up to an end on the monotonic clock; a little at least."""
+    return max(_LEAST, end - time.monotonic())
+
+
+def wait_for(answer: Any, wire: Wire, end: float, doing: str) -> Any:
+    """Wait for an answer.
+
+    Raises:
+        Refused, Unknown: An error, or no answer in time.
+        NoNodeError, NodeExistsError, BadVersionError: What a caller may have an answer to.
+    """
+    try:
+        return answer.get(timeout=left(end))
+    except (theirs.NoNodeError, theirs.NodeExistsError, theirs.BadVersionError, theirs.NotEmptyError):
+        raise
+    except Exception as error:
+        raise explained(error, wire.where, doing) from error
+
+
+def ask(wire: Wire, request: Any, end: float, doing: str) -> Any:
+    """Send a request and wait for its answer; see :func:`wait_for`."""
+    (answer,) = send_all(wire, (request,), end)
+    return wait_for(answer, wire, end, doing)
+
+
+def ask_all(wire: Wire, requests: Sequence[Any], end: float, doing: str) -> list[Any]:
+    """Send requests in a row; their answers in order, None for a node that is not there.
+
+    Raises:
+        Refused, Unknown: For any other error.
+    """
+    found = []
+    for answer in send_all(wire, requests, end):
+        try:
+            found.append(wait_for(answer, wire, end, doing))
+        except theirs.NoNodeError:
+            found.append(None)
+    return found
+
+
+def send_all(wire: Wire, requests: Sequence[Any], end: float) -> list[Any]:
+    """Send requests in a row, as soon as there is a connection.
+
+    Raises:
+        Refused: There is none in time, so nothing was sent.
+    """
+    if not wire.up:
+        wire.wait(left(end))
+    return [wire.send(request) for request in requests]
+
+
+def find(session: Session, entry: Entry, budget: float) -> str | None:
+    """Find out what became of a create that was not answered; the claim's path, or None if it is definitely not there.
+
+    What was sent before on this session has been done by the time of the ``sync``, or never will be: on one connection the
+    server keeps the order, and what is still under way on an earlier one it refuses.
+    """
+    end = time.monotonic() + budget
+    if session.lost:
+        return None
+    wire = session.wire
+    parent = session.paths.queue(entry.claim.terms.name)
+    doing = f"list {parent}"
+    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, doing)
+    for node in nodes or ():
+        if node.startswith(f"{entry.token}-"):
+            path = f"{parent}/{node}"
+            stat = ask(wire, Exists(path, None), end, f"look at {path}")
+            if stat is None:
+                return None
+            if stat.ephemeralOwner != wire.session:  # never adopted: it ends when it likes
+                remove(wire, path, end)
+                return None
+            entry.path, entry.fence = path, stat.czxid
+            return path
+    return None
+
+
+def remove(wire: Wire, path: str, end: float, version: int = -1) -> bool:
+    """Delete a node; whether it was there.
+
+    Raises:
+        BadVersionError: Its data has another version.
+    """
+    try:
+        ask(wire, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
+    except theirs.NoNodeError:
+        return False
+    return True
+
+
+def access(address: Address) -> list[ACL]:
+    """Who may do what with the nodes that are made here."""
+    if address.user is None:
+        return list(OPEN_ACL_UNSAFE)
+    acl = [ACL(Permissions.ALL, Id("auth", ""))]
+    if address.observer is not None:
+        acl.append(ACL(Permissions.READ, Id("digest", address.observer)))
+    return acl
+
+
+def make_parents(wire: Wire, parent: str, acl: Sequence[ACL], end: float) -> None:
+    """Make a container for claims, notes or the like, and whatever is missing above it."""
+    try:
+        _make(wire, CreateContainer(parent, acl), parent, end)
+        return
+    except theirs.NoNodeError:
+        pass
+    steps = parent.split("/")[1:-1]
+    for depth in range(1, len(steps) + 1):
+        path = "/" + "/".join(steps[:depth])
+        try:
+            _make(wire, Create(path, b"", acl, _PERSISTENT), path, end)
+        except Refused:
+            if depth < len(steps) and ask(wire, Exists(path, None), end, f"look at {path}") is not None:
+                continue  # it is there, and nobody may make what is there already
+            raise
+    _make(wire, CreateContainer(parent, acl), parent, end)
+
+
+def _make(wire: Wire, request: Any, path: str, end: float) -> None:
+    try:
+        ask(wire, request, end, f"create {path}")
+    except theirs.NodeExistsError:
+        pass

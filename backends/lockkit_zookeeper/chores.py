@@ -1,0 +1,211 @@
+"""What a session's keeper does behind its claims: nothing here is waited for by anybody.
+
+Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a moment;
+watching the own nodes of claims that last; taking away what a resize left; evictions that are due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData
+from kazoo.protocol.states import EventType
+
+from lockkit.spi import Refused
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.stated import packed, unpacked
+
+if TYPE_CHECKING:
+    from lockkit_zookeeper.session import Session
+
+__all__ = ["Chores"]
+
+_log = logging.getLogger("lockkit.zookeeper")
+MOMENT = 0.05
+"""Seconds that a claim must last for something to be written or watched for it: most are gone before."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
+_AGAIN = 0.5
+_FOREVER = float("inf")
+
+
+class _Removal:
+    """A node that is being removed."""
+
+    __slots__ = ("answer", "entry", "next", "since", "told", "wait")
+
+    def __init__(self, entry: Entry, now: float) -> None:
+        self.entry = entry
+        self.answer: Any = None
+        self.since = self.next = now
+        self.wait = _FIRST_WAIT
+        self.told = False
+
+
+class Chores:
+    """See the module. :meth:`turn` is called by the keeper, the rest by anybody."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._removals: dict[str, _Removal] = {}
+        self._later: deque[tuple[float, Entry]] = deque()
+        self._untidy: dict[str, None] = {}
+        self.due: list[Callable[[float], float]] = []
+        """Evictions: each is called with the time and says when to call it again, or 0 when it is done."""
+
+    def remove(self, entry: Entry) -> None:
+        """Remove the node of a claim that has ended, until that is definite."""
+        entry.resized = True  # or not: it is not known, and this is rare
+        self._removals.setdefault(entry.token, _Removal(entry, self._session.clock.now()))
+        self._session.poke()
+
+    def lasting(self, entry: Entry) -> None:
+        """If it is still there in a moment, watch its node; and if it waits by then, write that down."""
+        self._later.append((self._session.clock.now() + MOMENT, entry))
+        if len(self._later) == 1:
+            self._session.poke()
+
+    def tidy(self, parent: str) -> None:
+        """See whether a resize left something in a queue that nothing depends on any more."""
+        self._untidy[parent] = None
+        self._session.poke()
+
+    def turn(self, now: float) -> float:
+        """Do what is due; when to come again."""
+        if not self._session.wire.up:
+            return now + _AGAIN if self._removals or self._untidy or self.due else _FOREVER
+        for removal in [*self._removals.values()]:
+            self._remove(removal, now)
+        while self._later and self._later[0][0] <= now:
+            self._look(self._later.popleft()[1])
+        while self._untidy:
+            self._tidy(self._untidy.popitem()[0])
+        again = min((removal.next for removal in self._removals.values()), default=_FOREVER)
+        for eviction in [*self.due]:
+            next_ = eviction(now)
+            if next_ == 0:
+                self.due.remove(eviction)
+            else:
+                again = min(again, next_)
+        return min(again, self._later[0][0]) if self._later else again
+
+    # -- removing
+
+    def _remove(self, removal: _Removal, now: float) -> None:
+        entry, session = removal.entry, self._session
+        if removal.answer is not None and removal.answer.ready():
+            trouble = None if removal.answer.successful() else removal.answer.exception
+            removal.answer = None
+            if trouble is None or isinstance(trouble, theirs.NoNodeError):
+                self._removals.pop(entry.token, None)
+                session.gone(entry)
+                return
+            removal.next = now + removal.wait
+            removal.wait = min(removal.wait * 2, _LONGEST_WAIT)
+            if now - removal.since > session.timeout and not removal.told:
+                removal.told = True
+                _log.error(
+                    "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
+                    session.wire.where,
+                    trouble,
+                )
+        if removal.answer is None and now >= removal.next:
+            if entry.path is None:  # its create was never answered
+                self._find(entry)
+            if entry.token not in session.entries:
+                self._removals.pop(entry.token, None)
+            elif entry.path is not None:
+                removal.answer = session.wire.send(Delete(entry.path, -1))
+                removal.answer.rawlink(lambda _: session.poke())
+            removal.next = now + _AGAIN
+
+    def _find(self, entry: Entry) -> None:
+        from lockkit_zookeeper.asking import find  # which itself needs sessions
+
+        try:
+            if find(self._session, entry, _AGAIN) is None:
+                self._session.gone(entry)
+        except Exception as trouble:
+            _log.debug("a claim that was given up is not found yet: %s", trouble)
+
+    # -- own nodes
+
+    def watcher(self, entry: Entry) -> Callable[[Any], None]:
+        """A watch on a claim's own node."""
+
+        def told(event: Any) -> None:
+            if event.type == EventType.DELETED:
+                self._session.end(entry, "absent")
+                self._session.gone(entry)
+            elif event.type == EventType.CHANGED and not entry.ended:
+                self._later.appendleft((0.0, entry))
+                self._session.poke()
+
+        return told
+
+    def seen(self, entry: Entry, data: bytes, stat: Any) -> None:
+        """Take in what a claim's own node says."""
+        try:
+            said = unpacked(data, "a claim")
+        except Refused:
+            return
+        entry.version = stat.version
+        entry.requests = said.get("note") if said.get("asked") else None
+        entry.resized = entry.resized or "resized" in said
+
+    def _look(self, entry: Entry) -> None:
+        if entry.ended or entry.path is None:
+            return
+        answer = self._session.wire.send(GetData(entry.path, self.watcher(entry)))
+
+        def read(done: Any) -> None:
+            if done.successful():
+                self.seen(entry, *done.value)
+                if not entry.held and not entry.waits and not entry.ended:
+                    entry.waits = True
+                    self.write(entry, done.value[0])
+            elif isinstance(done.exception, theirs.NoNodeError):
+                self._session.end(entry, "absent")
+                self._session.gone(entry)
+
+        answer.rawlink(read)
+
+    def granted(self, entry: Entry, wall: float) -> None:
+        """It waited, and holds now: write that down, without waiting for it."""
+        if entry.waits and entry.path is not None:
+            entry.waits = False
+
+            def read(done: Any) -> None:
+                if done.successful() and not entry.ended:
+                    self.seen(entry, *done.value)
+                    self.write(entry, done.value[0], wall)
+
+            self._session.wire.send(GetData(entry.path, self.watcher(entry))).rawlink(read)
+
+    def write(self, entry: Entry, data: bytes, wall: float | None = None) -> None:
+        """Write down that it waits, or since when it holds."""
+        said = unpacked(data, "a claim")
+        said.pop("waits", None)
+        said |= {"waits": True} if wall is None else {"granted": round(wall, 3)}
+
+        def written(done: Any) -> None:
+            if done.successful():
+                entry.version = done.value.version
+
+        self._session.wire.send(SetData(entry.path, packed(said), entry.version)).rawlink(written)
+
+    # -- resizes
+
+    def _tidy(self, parent: str) -> None:
+        wire = self._session.wire
+
+        def read(listed: Any) -> None:
+            if listed.successful():
+                for node in read_queue(listed.value, parent).spent:
+                    wire.send(Delete(f"{parent}/{node}", -1))
+
+        wire.send(GetChildren(parent, None)).rawlink(read)

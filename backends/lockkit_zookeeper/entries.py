@@ -1,0 +1,137 @@
+"""What this client knows of its own claims. ZooKeeper keeps a node for as long as its session lives; so the client counts.
+
+A session lives on for all of its claims, and ZooKeeper knows of no ttl of a single one. So each claim has a deadline here:
+for a held one when its holder's validity ends, for another one :data:`GRACE` after its owner was last heard of. Past it the
+claim is ended and its node is removed in the background, until that is definite (S11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from lockkit.spi import Claim, Lapsed
+
+__all__ = ["GRACE", "Entry", "Why"]
+
+GRACE = 6.0
+"""Seconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
+
+Why = Literal["absent", "evicted", "lingering", "resized", "late"]
+
+
+class Watcher(Protocol):
+    """Somebody who waits for this claim."""
+
+    def wake(self) -> None:
+        """Have it ask again."""
+
+    def arm(self) -> None:
+        """Watch what is in its way, on a new connection."""
+
+
+class Entry:
+    """One claim of this client. Changed under its session's mutex.
+
+    Attributes:
+        path: Its node; None until that is known.
+        fence: The node's czxid.
+        sent: A create was sent. While there is no path, its node may be there, or may yet come.
+        basis: What validity counts from, once held.
+        deadline: CLOCK_BOOTTIME seconds; see the module.
+        fits_since: When it was first seen to fit, while its owner has not asked since.
+        held: Its owner was told that it holds.
+        ended: Nothing is granted or renewed any more; the node may still be there.
+        why: What its owner is told then.
+        evicted: A note names it.
+        since: When it was granted.
+        resized: A resize wrote to its node, so a marker may wait for its end.
+        version: Of its node's data, as last seen.
+        waits: Its node says that it waits.
+        requests: What others wrote into its note.
+        watches: Who waits for it.
+    """
+
+    __slots__ = (
+        "basis",
+        "claim",
+        "deadline",
+        "ended",
+        "evicted",
+        "fence",
+        "fits_since",
+        "held",
+        "path",
+        "requests",
+        "resized",
+        "sent",
+        "since",
+        "version",
+        "waits",
+        "watches",
+        "why",
+    )
+
+    def __init__(self, claim: Claim, now: float) -> None:
+        self.claim = claim
+        self.path: str | None = None
+        self.fence = 0
+        self.sent = False
+        self.basis = 0.0
+        self.deadline = now + GRACE
+        self.fits_since: float | None = None
+        self.held = False
+        self.ended = False
+        self.why: Why = "absent"
+        self.evicted = False
+        self.since = 0.0
+        self.resized = False
+        self.version = 0
+        self.waits = False
+        self.requests: Mapping[str, object] | None = None
+        self.watches: dict[Watcher, None] = {}
+
+    def wake(self) -> None:
+        """Have its owner ask, if it waits."""
+        for watcher in [*self.watches]:
+            watcher.wake()
+
+    @property
+    def token(self) -> str:
+        return self.claim.token
+
+    @property
+    def node(self) -> str:
+        """The last part of its path."""
+        return (self.path or "").rpartition("/")[2]
+
+    def heard(self, now: float) -> None:
+        """Its owner spoke for it while it waits, or it was seen not to fit."""
+        self.fits_since = None
+        self.deadline = max(self.deadline, now + GRACE)
+
+    def offered(self, now: float) -> None:
+        """It was seen to fit; its owner has to ask, and a heartbeat does not count."""
+        if self.fits_since is None:
+            self.fits_since = now
+            self.deadline = now + GRACE
+
+    def hold(self, now: float, basis: float, span: float) -> None:
+        """Its owner is told that it holds."""
+        self.held = True
+        self.since = now
+        self.deadline = 0.0
+        self.renew(basis, span)
+
+    def renew(self, basis: float, span: float) -> None:
+        """Its holder spoke for it; its deadline only grows."""
+        self.basis = max(self.basis, basis)
+        end = basis + span
+        longest = self.claim.terms.max_hold
+        if longest is not None:
+            end = min(end, self.since + longest)
+        self.deadline = max(self.deadline, end)
+
+    def lapsed(self) -> Lapsed:
+        """What its owner is told once it has ended."""
+        return Lapsed(self.why)

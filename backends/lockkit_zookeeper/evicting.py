@@ -1,0 +1,179 @@
+"""Evict: nobody may be granted while the evicted holder can still believe that it holds.
+
+A claim that surely waits is removed at once, in a step that happens only if everything that keeps it from holding still
+stands. One that may hold is named by a **note** below ``c/<its session>``. Its client reads the notes behind every ``sync``, so
+from the note on no basis of it grows: after one timeout of its session it cannot believe in it any more. Its client gives the
+claim up by itself as soon as it has read; if it does not, the evictor removes note and claim in one step, once the time is
+over, and only if it is still the same note.
+
+The note lies on the evictor's own session. If that ends before, so does the eviction, and nobody was harmed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import CheckVersion, Create2, Delete, Exists, GetData, Transaction
+
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import ClaimInfo, Evicted
+from lockkit.names import claim_id
+from lockkit.spi import Refused, Unknown
+from lockkit_zookeeper.asking import ask, make_parents, remove
+from lockkit_zookeeper.failures import explained
+from lockkit_zookeeper.layout import Queue, client_of
+from lockkit_zookeeper.operating import listed, state_of
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.stated import claim_info as fact
+from lockkit_zookeeper.stated import unpacked
+from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.wire import Wire
+
+__all__ = ["commit", "evict"]
+
+_log = logging.getLogger("lockkit.zookeeper")
+_ROUNDS = 16
+_EPHEMERAL = 1
+_MOMENT = 1.0
+"""Seconds that a request of the background may take."""
+_LOOK = 0.5
+"""Seconds between looks at whether the claim has gone, so that its note need not stay."""
+
+
+def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> Evicted:
+    """See :meth:`lockkit.spi.Backend.evict`."""
+    end = time.monotonic() + budget
+    wire, parent = store.any(budget).wire, store.paths.queue(name)
+    for _ in range(_ROUNDS):
+        queue = listed(store, wire, name, end)
+        place = next((at for at, each in enumerate(queue.claims) if claim_id(each.token) == claim), None)
+        if place is None:
+            return Evicted("ABSENT")
+        path = f"{parent}/{queue.claims[place].node}"
+        try:
+            data, stat = ask(wire, GetData(path, None), end, "read a claim")
+        except theirs.NoNodeError:
+            return Evicted("ABSENT")
+        said = unpacked(data, f"the queue of {name!r}")
+        read_at = store.clock.wall()
+        info = fact(name, queue.claims[place], place, state_of(queue, place, said), said, stat.czxid, read_at)
+        if now:
+            _note(store, store.any(budget), stat, claim, end)
+            there = remove(wire, path, end)
+            return Evicted("REMOVED", claim=info) if there else Evicted("ABSENT")
+        if not queue.surely_waits(place):
+            return _marked(store, path, stat, info, end)
+        if _removed(wire, parent, queue, place, end):
+            return Evicted("REMOVED", claim=info)
+    raise Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))
+
+
+def commit(wire: Wire, operations: list[Any], end: float, doing: str) -> bool:
+    """Do all of it in one step, or nothing; False if something is not as it was.
+
+    Raises:
+        Refused, Unknown: For any other reason.
+    """
+    results = ask(wire, Transaction(operations), end, doing)
+    failures = [each for each in results if isinstance(each, Exception)]
+    for each in failures:
+        if isinstance(each, (theirs.NoNodeError, theirs.BadVersionError, theirs.NodeExistsError)):
+            return False
+    for each in failures:
+        if not isinstance(each, (theirs.RolledBackError, theirs.RuntimeInconsistency)):
+            raise explained(each, wire.where, doing)
+    return not failures
+
+
+def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> bool:
+    """Remove a claim that waits, if all that it waits for still stands: so it cannot have been granted."""
+    standing = [CheckVersion(f"{parent}/{node}", -1) for node in queue.blockers(place)]
+    path = f"{parent}/{queue.claims[place].node}"
+    return commit(wire, [*standing, Delete(path, -1)], end, "evict a waiting claim")
+
+
+def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
+    session = store.at(store.can.max_ttl, end - time.monotonic())  # where the note stands longest if we die
+    note = _note(store, session, stat, info.claim_id, end)
+    noted = store.clock.now()
+    eviction = _Eviction(store, session, path, note, stat, info, noted)
+    with session.mutex:
+        session.chores.due.append(eviction)
+    session.poke()
+    return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
+
+
+def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> str:
+    """Name a claim to its session; the note's path. Somebody else's note does as well."""
+    parent = store.paths.notes(client_of(stat.ephemeralOwner))
+    path = f"{parent}/{claim}"
+    make = Create2(path, b"", store.acl, _EPHEMERAL)
+    for _ in range(_ROUNDS):
+        try:
+            ask(session.wire, make, end, f"create {path}")
+        except theirs.NodeExistsError:
+            pass
+        except theirs.NoNodeError:
+            make_parents(session.wire, parent, store.acl, end)
+            continue
+        return path
+    raise Refused(BackendUnavailable(f"{parent} keeps vanishing", hint="try again"))
+
+
+class _Eviction:
+    """One that waits for its time; called by the keeper of the session that has the note."""
+
+    def __init__(
+        self,
+        store: Store,
+        session: Session,
+        path: str,
+        note: str,
+        stat: Any,
+        info: ClaimInfo,
+        noted: float,
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._path = path
+        self._note = note
+        self._stat = stat
+        self._info = info
+        self._czxid = 0
+        self._version = 0
+        self._over = self._time(noted)
+        self._next = 0.0
+
+    def _time(self, noted: float) -> float:
+        """When nobody can believe in the claim any more; our clock may be the faster one."""
+        return noted + self._info.ttl * (1.0 + self._store.can.drift) + self._store.can.margin
+
+    def __call__(self, now: float) -> float:
+        if now < self._next:
+            return self._next
+        self._next = now + _LOOK
+        try:
+            return 0.0 if self._done(now, time.monotonic() + _MOMENT) else self._next
+        except (Refused, Unknown) as trouble:
+            _log.debug("the eviction of %s on %r goes on: %s", self._info.claim_id, self._info.name, trouble)
+            return self._next
+
+    def _done(self, now: float, end: float) -> bool:
+        wire = self._session.wire
+        if ask(wire, Exists(self._path, None), end, "look at a claim") is None:
+            remove(wire, self._note, end)
+            return True
+        note = ask(wire, Exists(self._note, None), end, "look at a note")
+        if note is None or (self._czxid and note.czxid != self._czxid):
+            _note(self._store, self._session, self._stat, self._info.claim_id, end)
+            self._czxid = 0
+            self._over = self._time(self._store.clock.now())
+            return False
+        self._czxid, self._version = note.czxid, note.version
+        if now < self._over:
+            return False
+        both = [CheckVersion(self._note, self._version), Delete(self._path, -1), Delete(self._note, -1)]
+        return commit(wire, both, end, "evict a claim")

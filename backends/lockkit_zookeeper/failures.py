@@ -1,0 +1,130 @@
+"""What the errors of kazoo and of ZooKeeper mean: the one table that maps them onto Refused and Unknown.
+
+An error that the server answers with says that nothing was done. A connection or a session that ended says nothing of
+what was under way. What is not listed is Unknown.
+"""
+
+from __future__ import annotations
+
+import kazoo.exceptions as theirs
+from kazoo.handlers.threading import KazooTimeoutError
+
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.spi import Refused, Unknown
+
+__all__ = ["GONE", "UNANSWERED", "explained", "inherited", "not_connected", "refused_login", "unanswered"]
+
+UNANSWERED = (
+    theirs.ConnectionLoss,
+    theirs.SessionExpiredError,  # ConnectionClosedError too
+    theirs.SessionMovedError,
+    theirs.OperationTimeoutError,
+    theirs.RequestTimeoutError,
+    KazooTimeoutError,
+)
+"""What leaves open whether the request was executed."""
+GONE = (theirs.SessionExpiredError, theirs.AuthFailedError)
+"""What says that the session has ended, or never will be."""
+
+_ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
+    theirs.NoAuthError: (
+        PermissionDenied,
+        False,
+        "the login may not do this",
+        "see the rights that lockkit needs: docs, operating, ZooKeeper ACL",
+    ),
+    theirs.AuthFailedError: (
+        PermissionDenied,
+        False,
+        "the login is refused",
+        "check user and password, and auth=digest or auth=sasl",
+    ),
+    theirs.SessionClosedRequireSaslError: (
+        PermissionDenied,
+        False,
+        "it serves only who logs in by SASL",
+        "write zookeeper://user:password@host?auth=sasl",
+    ),
+    theirs.InvalidACLError: (
+        PermissionDenied,
+        False,
+        "it does not accept the ACL",
+        "log in with a user that the server knows, and check `observer`",
+    ),
+    theirs.NotReadOnlyCallError: (
+        BackendUnavailable,
+        True,
+        "it has no majority and is read-only",
+        "see to the ensemble",
+    ),
+    theirs.ThrottledOpError: (BackendUnavailable, True, "it has too much to do", "this passes"),
+    theirs.QuotaExceededError: (
+        BackendUnavailable,
+        False,
+        "a quota of this path is used up",
+        "see listquota in zkCli, and raise it",
+    ),
+    theirs.UnimplementedError: (
+        BackendUnavailable,
+        False,
+        "it is too old: it has no container nodes",
+        "use ZooKeeper 3.5.3 or later",
+    ),
+    theirs.NoChildrenForEphemeralsError: (
+        BackendUnavailable,
+        False,
+        "a node on the way is ephemeral, so somebody else's",
+        "use a chroot of its own; see docs, layout",
+    ),
+    theirs.NoNodeError: (BackendUnavailable, True, "a node went away meanwhile", "this passes"),
+    theirs.BadVersionError: (BackendUnavailable, True, "a node changed meanwhile", "this passes"),
+    theirs.NodeExistsError: (BackendUnavailable, True, "a node came meanwhile", "this passes"),
+    theirs.NotEmptyError: (BackendUnavailable, True, "a node came meanwhile", "this passes"),
+}
+
+
+def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown:
+    """An error as the protocol wants it.
+
+    Args:
+        error: What kazoo raised.
+        where: The URL, without secrets.
+        doing: What was asked, in words, with the path.
+    """
+    if isinstance(error, (Refused, Unknown)):
+        return error
+    if isinstance(error, UNANSWERED):
+        return unanswered(error, where)
+    for kind, (ours, retry, text, hint) in _ANSWERED.items():
+        if isinstance(error, kind):
+            return Refused(ours(f"{where}: {text} ({doing})", hint=hint), retry=retry)
+    told = f"{where}: {type(error).__name__}: {error} ({doing})"
+    return Unknown(OutcomeUnknown(told, hint="if it lasts, this is worth a bug report"))
+
+
+def unanswered(error: BaseException, where: str) -> Unknown:
+    """It was sent, or may have been, and there is no answer."""
+    why = "the connection was lost" if isinstance(error, theirs.ConnectionLoss) else "time out"
+    if isinstance(error, theirs.SessionExpiredError):
+        why = "the session has ended"
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {why}"))
+
+
+def not_connected(where: str, why: str = "no server answers") -> Refused:
+    """There is no connection, so nothing was sent."""
+    hint = "check hosts, ports and TLS; is a majority of them running?"
+    return Refused(BackendUnavailable(f"cannot reach {where}: {why}", hint=hint))
+
+
+def refused_login(where: str) -> Refused:
+    """The servers refuse the login."""
+    told = PermissionDenied(
+        f"{where}: the login is refused", hint="check user and password, and auth=digest or auth=sasl"
+    )
+    return Refused(told, retry=False)
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its sessions are the parent's."""
+    hint = "a forked child calls lockkit.connect() for itself"
+    return Refused(BackendUnavailable(f"{where} is not open in this process", hint=hint), retry=False)

@@ -1,0 +1,102 @@
+"""``doctor``'s look at the servers: what they are, what sessions they grant, and what may be done there."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+
+from kazoo.protocol.serialization import Delete, Sync
+
+from lockkit.facts import Finding
+from lockkit.spi import Refused, Unknown
+from lockkit_zookeeper.asking import ask, make_parents
+from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.wire import Wire
+
+__all__ = ["check"]
+
+_GLANCE = 0.3
+_SHORT, _LONG = 0.5, 2_000_000.0
+"""Seconds of the sessions that are asked for; kazoo waits for the answer no longer than the first."""
+
+
+def check(store: Store, budget: float) -> Sequence[Finding]:
+    """What there is to say of the servers."""
+    end = time.monotonic() + budget
+    wire = store.any(budget).wire
+    began = time.monotonic()
+    ask(wire, Sync(store.paths.root), end, "sync")
+    took = time.monotonic() - began
+    rights = _rights(store, wire, end)
+    return [*_server(wire, took), *_sessions(store, end), rights]
+
+
+def _server(wire: Wire, took: float) -> list[Finding]:
+    said = wire.word(b"srvr", _GLANCE)
+    version = re.search(r"version: ([0-9.]+)", said)
+    mode = re.search(r"Mode: (\w+)", said)
+    found = [
+        Finding(
+            "server",
+            "ok",
+            f"ZooKeeper {version[1] if version else '(unknown version)'}, answered in {took * 1000:.1f} ms",
+        )
+    ]
+    if version and tuple(int(part) for part in version[1].split(".")[:3] if part) < (3, 5, 3):
+        found.append(Finding("version", "error", "it has no container nodes", "use ZooKeeper 3.5.3 or later"))
+    if mode and mode[1] == "standalone":
+        found.append(
+            Finding(
+                "ensemble",
+                "warning",
+                "it stands alone: while it is down nobody gets a lock, and what is held is lost after its ttl",
+                "run three servers",
+            )
+        )
+    elif mode:
+        found.append(Finding("ensemble", "ok", f"connected to a {mode[1]}"))
+    return found
+
+
+def _sessions(store: Store, end: float) -> list[Finding]:
+    """What timeouts are granted: ask for the shortest and for the longest."""
+    can, tick = store.can, store.address.tick
+    nothing = lambda *_: None  # noqa: E731
+    probes = [Wire(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)]
+    try:
+        for probe in probes:
+            probe.start()
+        for probe in probes:
+            probe.wait(end - time.monotonic())
+        least, most = (probe.granted for probe in probes)
+    except (Refused, Unknown) as trouble:
+        return [Finding("sessions", "warning", f"what timeouts it grants is not known: {trouble}")]
+    finally:
+        for probe in probes:
+            probe.close(goodbye=True)
+    found = []
+    if least > max(_SHORT, 2 * tick) + 0.001:
+        text = (
+            f"the shortest session is {least:g} s, so a tick may be {least / 2:g} s, longer than the {tick:g} s in use; "
+            "then validity may be counted too long"
+        )
+        hint = f"see tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}"
+        found.append(Finding("tick", "warning", text, hint))
+    grants = f"{least:g} to {most:g} s" if least > _SHORT + 0.001 else f"up to {most:g} s"
+    if most < can.max_ttl or least > max(_SHORT, can.min_ttl):
+        text = f"it grants {grants}, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here"
+        hint = "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl="
+        found.append(Finding("sessions", "warning", text, hint))
+    return found or [Finding("sessions", "ok", f"it grants {grants}")]
+
+
+def _rights(store: Store, wire: Wire, end: float) -> Finding:
+    path = f"{store.paths.clients}/check-{os.urandom(6).hex()}"
+    try:
+        make_parents(wire, path, store.acl, end)
+        ask(wire, Delete(path, -1), end, f"delete {path}")
+    except Refused as refusal:
+        return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
+    return Finding("rights", "ok", "nodes can be made and removed")

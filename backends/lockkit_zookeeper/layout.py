@@ -1,0 +1,169 @@
+"""Where things lie, what nodes are called, and what a listing of a queue says.
+
+A claim's node says token, weight and capacity in its name, and the server appends its number in the queue; so a listing
+alone is enough for the rule. The capacity there is what the claim was made with. A resize adds a marker, a node of the
+same numbering: claims with smaller numbers have the marker's capacity from then on, later ones their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lockkit.errors import IncompatibleLayout
+from lockkit.names import encode
+from lockkit.queue import blockers, prefix
+from lockkit.spi import Refused
+
+__all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
+
+_NODE = re.compile(
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-?[0-9]{10,})|resize-([0-9]+)-([0-9]+|all)-(-?[0-9]{10,})"
+)
+_WRAP = 1 << 31
+_ALL = float("inf")
+
+
+class Paths:
+    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``."""
+
+    def __init__(self, chroot: str, namespace: str) -> None:
+        self.root = f"{chroot}/lockkit/{namespace}"
+        self.queues = f"{self.root}/q"
+        self.clients = f"{self.root}/c"
+        self.records = f"{self.root}/r"
+
+    def queue(self, name: str) -> str:
+        """The parent of a name's claims."""
+        return f"{self.queues}/{encode(name)}"
+
+    def notes(self, client: str) -> str:
+        """The parent of what is to be told to a session; see :func:`client_of`."""
+        return f"{self.clients}/{client}"
+
+    def record(self, name: str) -> str:
+        """The node of a name's record."""
+        return f"{self.records}/{encode(name)}"
+
+
+def client_of(session: int) -> str:
+    """What a session is called in paths."""
+    return f"{session % (1 << 64):016x}"
+
+
+class Place(NamedTuple):
+    """One claim of a listing.
+
+    Attributes:
+        node: Its node, without the path.
+        number: What the server gave it.
+        capacity: That in force for it.
+        stated: That in its name.
+        may_hold: Although it may be beyond the prefix: it fitted when a resize shrank the lock.
+    """
+
+    node: str
+    token: str
+    weight: int
+    capacity: int
+    number: int
+    stated: int
+    may_hold: bool = False
+
+
+class Queue:
+    """The claims of one name in order, as one listing showed them.
+
+    Attributes:
+        markers: Nodes of resizes that some claim still goes by.
+        spent: Nodes of resizes that nothing depends on any more.
+        fits: How many claims, from the front, hold or may be told that they do.
+    """
+
+    __slots__ = ("claims", "fits", "markers", "spent")
+
+    def __init__(self, claims: Sequence[Place], markers: Sequence[str], spent: Sequence[str]) -> None:
+        self.claims = claims
+        self.markers = markers
+        self.spent = spent
+        self.fits = prefix(claims)
+
+    @property
+    def grants(self) -> int:
+        """How many claims, from the front, may be granted now: none while one that may hold stands beyond the prefix."""
+        if self.markers and any(claim.may_hold for claim in self.claims[self.fits :]):
+            return 0
+        return self.fits
+
+    def place(self, token: str) -> int | None:
+        """Where a token stands."""
+        for at, claim in enumerate(self.claims):
+            if claim.token == token:
+                return at
+        return None
+
+    def blockers(self, place: int) -> list[str]:
+        """Nodes to watch: while they all stand, the claim at ``place`` cannot hold."""
+        found = blockers(self.claims, place)
+        if not found:  # it fits, but what a resize left beyond the prefix holds it up
+            found = [
+                at for at in range(self.fits, len(self.claims)) if self.claims[at].may_hold and at != place
+            ]
+        return [self.claims[at].node for at in found]
+
+    def surely_waits(self, place: int) -> bool:
+        """Whether the claim at ``place`` cannot hold."""
+        return place >= self.fits and not self.claims[place].may_hold
+
+
+def read_queue(nodes: Iterable[str], name: str) -> Queue:
+    """Read a listing.
+
+    Raises:
+        Refused: With IncompatibleLayout: there is a node that this code does not know.
+    """
+    claims: list[Place] = []
+    resizes: list[tuple[int, int, float, str]] = []
+    for node in nodes:
+        match = _NODE.fullmatch(node)
+        if match is None:
+            raise Refused(
+                IncompatibleLayout(
+                    f"the queue of {name!r} has a node that this lockkit does not know: {node[:6]}...",
+                    hint="upgrade lockkit here, or remove what is not lockkit's; see docs, layout",
+                ),
+                retry=False,
+            )
+        token, weight, stated, number, capacity, upto, marker = match.groups()
+        if token is not None:
+            claims.append(Place(node, token, int(weight), int(stated), int(number), int(stated)))
+        else:
+            resizes.append((int(marker), int(capacity), _ALL if upto == "all" else int(upto), node))
+    if len(claims) > 1:
+        claims.sort(key=_number)
+        if claims[-1].number - claims[0].number > _WRAP:  # the server's counter has gone round: 2**31 nodes
+            claims.sort(key=lambda claim: claim.number % (2 * _WRAP))
+    if not resizes:
+        return Queue(claims, (), ())
+    return _resized(claims, sorted(resizes))
+
+
+def _number(claim: Place) -> int:
+    return claim.number
+
+
+def _resized(claims: list[Place], resizes: list[tuple[int, int, float, str]]) -> Queue:
+    """Each claim goes by the last marker behind it."""
+    first = claims[0].number if claims else None
+    live = [each for each in resizes if first is not None and each[0] > first]
+    spent = [node for number, _, _, node in resizes if first is None or number < first]
+    seen = [_at(claim, [each for each in live if each[0] > claim.number]) for claim in claims]
+    return Queue(seen, [node for *_, node in live], spent)
+
+
+def _at(claim: Place, behind: list[tuple[int, int, float, str]]) -> Place:
+    if not behind:
+        return claim
+    held = any(claim.number <= upto for _, _, upto, _ in behind)
+    return claim._replace(capacity=behind[-1][1], may_hold=held)

@@ -1,0 +1,162 @@
+"""What operators ask for: look at queues, annotate; and the records that outlive claims. Looking takes reading rights only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import Create2, GetChildren, GetData, SetData, Sync
+
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
+from lockkit.names import claim_id, decode
+from lockkit.notes import merged, note_text
+from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit_zookeeper.asking import ask, ask_all, make_parents
+from lockkit_zookeeper.layout import Queue, client_of, read_queue
+from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
+from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.wire import Wire
+
+__all__ = ["annotate", "inspect", "listed", "names", "put_record", "read_claims", "record", "state_of"]
+
+_ROUNDS = 16
+_ROW = 500
+
+
+def listed(store: Store, wire: Wire, name: str, end: float) -> Queue:
+    """The queue of a name as the leader has it."""
+    parent = store.paths.queue(name)
+    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    return read_queue(nodes or (), name)
+
+
+def read_claims(
+    store: Store, wire: Wire, name: str, queue: Queue, end: float
+) -> list[tuple[dict[str, Any], Any] | None]:
+    """What the nodes of a queue have, with their stats; None for one that has gone meanwhile."""
+    parent = store.paths.queue(name)
+    reads = [GetData(f"{parent}/{claim.node}", None) for claim in queue.claims]
+    found: list[Any] = []
+    for start in range(0, len(reads), _ROW):
+        found += ask_all(wire, reads[start : start + _ROW], end, f"read {parent}/...")
+    return [each and (unpacked(each[0], f"the queue of {name!r}"), each[1]) for each in found]
+
+
+def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
+    """How a claim stands. Whoever waited writes down that it holds; who never had to wait has written nothing."""
+    if data.get("granted"):
+        return "HELD"
+    if place >= queue.fits:
+        return "HELD" if queue.claims[place].may_hold and not data.get("waits") else "WAITING"
+    return "OFFERED" if data.get("waits") else "HELD"
+
+
+def inspect(store: Store, name: str, budget: float) -> LockInfo:
+    """See :meth:`lockkit.spi.Backend.inspect`."""
+    end = time.monotonic() + budget
+    wire = store.any(budget).wire
+    queue = listed(store, wire, name, end)
+    read = read_claims(store, wire, name, queue, end)
+    at = store.clock.wall()
+    owners = {client_of(each[1].ephemeralOwner) for each in read if each}
+    notes = [GetChildren(store.paths.notes(owner), None) for owner in owners]
+    named = (
+        {note for some in ask_all(wire, notes, end, "read notes") for note in some or ()} if notes else set()
+    )
+    claims: list[ClaimInfo] = []
+    for place, each in enumerate(read):
+        if each is not None:
+            data, stat = each
+            state = state_of(queue, place, data)
+            info = claim_info(name, queue.claims[place], len(claims), state, data, stat.czxid, at)
+            claims.append(info._replace(evicted=info.claim_id in named))
+    return LockInfo(name, tuple(claims), at)
+
+
+def names(store: Store, prefix: str, budget: float) -> list[str]:
+    """See :meth:`lockkit.spi.Backend.names`. All are children of one node: that is the index."""
+    end = time.monotonic() + budget
+    wire, parent = store.any(budget).wire, store.paths.queues
+    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    found = sorted((name, node) for node in nodes or () if (name := decode(node)).startswith(prefix))
+    taken = []
+    for start in range(0, len(found), _ROW):
+        some = found[start : start + _ROW]
+        lists = [GetChildren(f"{parent}/{node}", None) for _, node in some]
+        for (name, _), claims in zip(some, ask_all(wire, lists, end, f"list {parent}/..."), strict=True):
+            if any(not claim.startswith("resize-") for claim in claims or ()):
+                taken.append(name)
+    return taken
+
+
+def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], budget: float) -> bool:
+    """See :meth:`lockkit.spi.Backend.annotate`.
+
+    Raises:
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    note_text(patch, NOTE_LIMIT)
+    end = time.monotonic() + budget
+    wire, parent = store.any(budget).wire, store.paths.queue(name)
+    for _ in range(_ROUNDS):
+        queue = listed(store, wire, name, end)
+        node = next((each.node for each in queue.claims if claim_id(each.token) == claim), None)
+        if node is None:
+            return False
+        path, doing = f"{parent}/{node}", "annotate a claim"
+        try:
+            data, stat = ask(wire, GetData(path, None), end, doing)
+            said = unpacked(data, f"the queue of {name!r}")
+            note = merged(said.get("note") or {}, patch)
+            note_text(note, NOTE_LIMIT)
+            changed = packed({**said, "note": note, "asked": True})
+            ask(wire, SetData(path, changed, stat.version), end, doing)
+            return True
+        except theirs.NoNodeError:
+            return False
+        except theirs.BadVersionError:
+            continue
+    raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
+
+
+def record(store: Store, name: str, budget: float) -> Record | None:
+    """See :meth:`lockkit.spi.Backend.record`."""
+    end = time.monotonic() + budget
+    wire, path = store.any(budget).wire, store.paths.record(name)
+    _, found = ask_all(wire, (Sync(path), GetData(path, None)), end, f"read {path}")
+    return _record(name, *found) if found else None
+
+
+def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+    """See :meth:`lockkit.spi.Backend.put_record`. The version is the node's, plus one.
+
+    Raises:
+        Conflict: The record has another version.
+        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    note_text(value, NOTE_LIMIT, "record")
+    end = time.monotonic() + budget
+    wire, path = store.any(budget).wire, store.paths.record(name)
+    written = store.clock.wall()
+    data = packed({"v": VERSION, "min_reader": VERSION, "written": written, "value": merged({}, value)})
+    doing = f"write {path}"
+    try:
+        if version == 0:
+            try:
+                ask(wire, Create2(path, data, store.acl, 0), end, doing)
+            except theirs.NoNodeError:
+                make_parents(wire, store.paths.records, store.acl, end)
+                ask(wire, Create2(path, data, store.acl, 0), end, doing)
+        else:
+            ask(wire, SetData(path, data, version - 1), end, doing)
+    except (theirs.NodeExistsError, theirs.BadVersionError, theirs.NoNodeError):
+        raise Conflict(record(store, name, max(0.05, end - time.monotonic()))) from None
+    return Record(name, merged({}, value), version + 1, written)
+
+
+def _record(name: str, data: bytes, stat: Any) -> Record:
+    said = unpacked(data, f"the record of {name!r}")
+    return Record(name, said.get("value", {}), stat.version + 1, float(said.get("written", 0.0)))

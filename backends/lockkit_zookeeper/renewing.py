@@ -1,0 +1,146 @@
+"""Heartbeats. The session's keeper confirms it in the background, so for what is held there is nothing to ask.
+
+Those who wait are the exception: once a beat the queues that they wait in are listed, a request for each name, which makes up
+for a lost wake.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kazoo.protocol.serialization import Exists, GetChildren, Sync
+
+from lockkit.errors import CapabilityError, OutcomeUnknown
+from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit_zookeeper.asking import ask, ask_all
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.failures import not_connected
+from lockkit_zookeeper.layout import Queue, read_queue
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.store import Store
+
+__all__ = ["extend", "renew"]
+
+_LATE = 0.6
+"""Of its timeout: a session that has not been confirmed for so long is told of as trouble."""
+
+
+def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+    """See :meth:`lockkit.spi.Backend.renew`.
+
+    Raises:
+        Refused, Unknown: Nothing can be said of any of them. Otherwise it is UNKNOWN for those that are in trouble.
+    """
+    end = time.monotonic() + budget
+    answers: list[Renewal | None] = [None] * len(beats)
+    troubles: list[Refused | Unknown] = []
+    waiting: dict[tuple[Session, str], list[tuple[int, Entry]]] = {}
+    now = store.clock.now()
+    for at, (claim, fence) in enumerate(beats):
+        found = store.entry(claim.token)
+        try:
+            if found is None:
+                answers[at] = _anothers(store, claim, fence, end)
+            elif found[1].held or found[1].ended or fence is not None:
+                answers[at] = _held(*found, fence, now)
+            else:
+                waiting.setdefault((found[0], claim.terms.name), []).append((at, found[1]))
+        except (Refused, Unknown) as trouble:
+            troubles.append(trouble)
+    for (session, name), some in waiting.items():
+        try:
+            queue = _listed(store, session, name, end)
+        except (Refused, Unknown) as trouble:
+            troubles.append(trouble)
+            continue
+        for at, entry in some:
+            answers[at] = _waiting(session, entry, queue, now)
+    if troubles and not any(answers):
+        raise troubles[0]
+    if None in answers:
+        unknown = Renewal("UNKNOWN", trouble=str(troubles[0]))
+        return [answer or unknown for answer in answers]
+    return answers  # type: ignore[return-value]  # no None is left
+
+
+def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Renewal:
+    """For a claim that holds, or has ended.
+
+    Raises:
+        Unknown: Its session was not confirmed for too long.
+    """
+    with session.mutex:
+        if not entry.ended and (session.run_out(now) or (entry.held and now >= entry.deadline)):
+            session.end(entry, "absent")
+            session.chores.remove(entry)
+        if entry.ended or entry.evicted:
+            return Renewal("LOST", why="evicted" if entry.evicted else "absent")
+        if fence is None:
+            return Renewal("OFFERED", entry.basis)  # its grant was not read, so nobody speaks for it
+        if not entry.held or entry.fence != fence:
+            return Renewal("LOST", why="fence")
+        if now >= session.basis + _LATE * session.timeout:
+            raise Unknown(
+                OutcomeUnknown(f"no answer from {session.wire.where}: the session is not confirmed")
+            )
+        entry.renew(session.basis, session.span)
+        return Renewal("HELD", session.basis, entry.requests)
+
+
+def _listed(store: Store, session: Session, name: str, end: float) -> Queue:
+    parent = store.paths.queue(name)
+    if not session.wire.up:  # those who hold must not wait for it
+        raise not_connected(session.wire.where, "the connection is cut")
+    (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
+    return read_queue(nodes or (), name)
+
+
+def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewal:
+    place = queue.place(entry.token)
+    with session.mutex:
+        if entry.path is None and not entry.ended:
+            return Renewal("WAITING")  # its create is under way; its owner will ask
+        if place is None or entry.ended or entry.evicted:
+            if place is None:
+                session.end(entry, "absent")
+            return Renewal("LOST", why="evicted" if entry.evicted else "absent")
+        if place < queue.grants:
+            entry.offered(now)
+            return Renewal("OFFERED")
+        entry.heard(now)
+        return Renewal("WAITING", requests=entry.requests)
+
+
+def _anothers(store: Store, claim: Claim, fence: int | None, end: float) -> Renewal:
+    """For a claim that another client made: whether it is there. It lives by that client's session, so there is no basis."""
+    parent = store.paths.queue(claim.terms.name)
+    wire = store.any(end - time.monotonic()).wire
+    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    queue = read_queue(nodes or (), claim.terms.name)
+    place = queue.place(claim.token)
+    if place is None:
+        return Renewal("LOST", why="absent")
+    if fence is None:
+        return Renewal("OFFERED" if place < queue.fits else "WAITING")
+    stat = ask(wire, Exists(f"{parent}/{queue.claims[place].node}", None), end, "look at a claim")
+    if stat is None or stat.czxid != fence or place >= queue.fits:
+        return Renewal("LOST", why="fence")
+    return Renewal("HELD")
+
+
+def extend(store: Store, claim: Claim, fence: int, budget: float) -> Renewal:
+    """See :meth:`lockkit.spi.Backend.extend`. A session's timeout never changes: LOST if it is lost.
+
+    Raises:
+        Refused: With CapabilityError, if it is held.
+    """
+    (renewal,) = renew(store, [(claim, fence)], budget)
+    if renewal.state == "HELD":
+        raise Refused(
+            CapabilityError(
+                "a claim on ZooKeeper lives by its session, whose timeout is fixed", name=claim.terms.name
+            ),
+            retry=False,
+        )
+    return renewal

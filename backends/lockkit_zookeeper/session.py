@@ -1,0 +1,343 @@
+"""One session: which claims it has, and from when on they are valid.
+
+**Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
+passes on whom it heard from only when the leader asks, which it does once a tick. (Measured on three servers: counting from
+answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
+same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
+between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
+of one that comes back, goes to the leader itself and counts at once.
+
+Behind each ``sync`` goes a read of the notes for this session (see :mod:`lockkit_zookeeper.evicting`). So the basis is never
+later than a read of the notes that did not name the claim. A basis that has run out ends every claim of the session; nothing
+revives it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import kazoo.exceptions as theirs
+from kazoo.protocol.serialization import GetChildren, GetData, Sync
+
+from lockkit.clock import Clock
+from lockkit.facts import Capabilities
+from lockkit.names import claim_id
+from lockkit.spi import Claim
+from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.chores import Chores
+from lockkit_zookeeper.entries import Entry, Why
+from lockkit_zookeeper.layout import Paths, client_of
+from lockkit_zookeeper.wire import Wire
+
+__all__ = ["Session"]
+
+_log = logging.getLogger("lockkit.zookeeper")
+_SHARE = 10.0
+"""Of its timeout, after which the next ``sync`` is sent. A basis is then up to three such shares old: less than a third."""
+_CONFIRMED = 3
+"""A ``sync`` counts when it is the first of so many in a row."""
+_PATIENCE = 3.0
+"""A ``sync`` that is not answered within such a share of the timeout: try another server."""
+
+
+class _Beat:
+    """One ``sync`` with a read of the notes behind it, and of the session's own nodes after a cut."""
+
+    __slots__ = ("answered", "nodes", "notes", "sent", "sync", "turn")
+
+    def __init__(self, sent: float, turn: int, sync: Any, notes: Any, nodes: list[tuple[Entry, Any]]) -> None:
+        self.sent = sent
+        self.turn = turn
+        self.sync = sync
+        self.notes = notes
+        self.nodes = nodes
+        self.answered = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return all(each.ready() for each in (self.sync, self.notes, *(answer for _, answer in self.nodes)))
+
+
+class Session:
+    """A session and its keeper, a thread that confirms it and does what must not be waited for.
+
+    Args:
+        timeout: Seconds; asked for.
+        over: Told when no claim is to join it any more.
+        gone: Told of a claim that has definitely gone.
+
+    Attributes:
+        basis: CLOCK_BOOTTIME seconds; see the module.
+        entries: Its claims by token, until they are definitely gone.
+        ended: Why it is over; empty while it is not.
+        lost: The servers have ended it, so nothing of it is left.
+        used: When somebody last asked for it.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        paths: Paths,
+        timeout: float,
+        clock: Clock,
+        can: Capabilities,
+        over: Callable[[Session], None],
+        gone: Callable[[Entry], None],
+    ) -> None:
+        self.paths = paths
+        self.clock = clock
+        self.timeout = timeout
+        self.basis = 0.0
+        self.entries: dict[str, Entry] = {}
+        self.ended = ""
+        self.lost = False
+        self.used = clock.now()
+        self.mutex = threading.RLock()
+        self.moved = threading.Condition(self.mutex)
+        self.chores = Chores(self)
+        self._can = can
+        self._tick = address.tick
+        self._over = over
+        self._gone = gone
+        self._beat: _Beat | None = None
+        self._row: list[_Beat] = []
+        self._next_beat = 0.0
+        self._next_lapse = float("inf")
+        self._back: float | None = None
+        self._bell = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self.wire = Wire(address, timeout, clock, self._connected, self._suspended, self._lost)
+
+    @property
+    def span(self) -> float:
+        """Seconds from its basis for which its claims are valid."""
+        return self.timeout * (1.0 - self._can.drift) - self._can.margin
+
+    def start(self) -> None:
+        """Connect, in the background."""
+        self.wire.start()
+        self._keeper = threading.Thread(target=self._run, name="lockkit-zookeeper-keeper", daemon=True)
+        self._keeper.start()
+
+    # -- claims
+
+    def join(self, claim: Claim) -> Entry:
+        """Look after a claim, from before anything is sent for it."""
+        now = self.clock.now()
+        entry = Entry(claim, now)
+        with self.mutex:
+            self.entries[claim.token] = entry
+            self.used = now
+            self._next_lapse = min(self._next_lapse, entry.deadline)
+        return entry
+
+    def grant(self, entry: Entry) -> bool:
+        """Make a claim that fits HELD, unless it or the session has run out."""
+        with self.mutex:
+            now = self.clock.now()
+            if entry.ended or self.run_out(now):
+                return False
+            if not entry.held:
+                entry.hold(now, self.basis, self.span)
+                self._next_lapse = min(self._next_lapse, entry.deadline)
+            else:
+                entry.renew(self.basis, self.span)
+            return True
+
+    def end(self, entry: Entry, why: Why) -> None:
+        """Nothing of it is granted or renewed from here on. Its node is still to be removed."""
+        with self.mutex:
+            if entry.ended:
+                return
+            entry.ended, entry.why = True, why
+        entry.wake()
+
+    def gone(self, entry: Entry) -> None:
+        """It is definite that its node is not there and will not come."""
+        if self.forget(entry):
+            self._gone(entry)
+        if entry.resized and entry.path is not None:
+            self.chores.tidy(entry.path.rpartition("/")[0])
+
+    def forget(self, entry: Entry) -> bool:
+        """Look after it no longer; whether it did."""
+        with self.mutex:
+            return self.entries.pop(entry.token, None) is not None
+
+    def run_out(self, now: float) -> bool:
+        """Whether its claims may have lapsed, for good."""
+        return bool(self.ended) or now >= self.basis + self.span
+
+    # -- the connection; told from kazoo's thread
+
+    def _connected(self, began: float) -> None:
+        with self.mutex:
+            if self.wire.turn == 1:
+                self.timeout = self.wire.granted
+                self.basis = began
+            else:
+                self._back = began
+            self._beat = None
+            self._row.clear()
+            self._next_beat = 0.0
+            self.moved.notify_all()
+        self.poke()
+
+    def _suspended(self) -> None:
+        with self.mutex:
+            self._beat = None
+            self._row.clear()
+
+    def _lost(self) -> None:
+        with self.mutex:
+            self.lost = True
+        self.over("the session has ended")
+
+    def over(self, why: str) -> None:
+        """No claim joins it any more, and those that it has are lost."""
+        with self.mutex:
+            if self.ended:
+                return
+            self.ended = why
+            entries = list(self.entries.values())
+            self.moved.notify_all()
+        for entry in entries:
+            self.end(entry, "absent")
+        self._over(self)
+        self.poke()
+
+    def close(self, *, goodbye: bool) -> threading.Thread:
+        """Stop, in the background. Without a goodbye its nodes stand until its timeout is over."""
+        self.ended = self.ended or "closed"
+        self.poke()
+        return self.wire.close(goodbye=goodbye)
+
+    # -- the keeper
+
+    def poke(self) -> None:
+        """Have the keeper look now."""
+        self._bell.set()
+
+    def _run(self) -> None:
+        while not self.ended:
+            try:
+                wait = self._turn()
+            except Exception:  # whatever it is, others depend on the rest
+                _log.exception("the keeper of a session with %s stumbled", self.wire.where)
+                wait = 0.2
+            self._bell.wait(max(0.0, min(wait, 5.0)))
+            self._bell.clear()
+        if self.ended != "closed":
+            # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
+            self.wire.close(goodbye=not self.lost)
+
+    def _turn(self) -> float:
+        now = self.clock.now()
+        with self.mutex:
+            if self.wire.turn and self.run_out(now):
+                _log.warning(
+                    "a session with %s was not confirmed in time; its claims are lost", self.wire.where
+                )
+                self.over("the session was not confirmed in time")
+                return 0.0
+            runs_out = self.basis + self.span if self.wire.turn else float("inf")
+        self._take_in()
+        self._send(now)
+        self._reap(now)
+        again = self.chores.turn(self.clock.now())
+        return min(again, runs_out, self._next_lapse, self._next_beat) - self.clock.now()
+
+    def _send(self, now: float) -> None:
+        with self.mutex:
+            if self._beat is not None:
+                if now >= self._beat.sent + self.timeout / _PATIENCE:
+                    self._beat = None
+                    self._next_beat = now + self.timeout / _SHARE
+                    self.wire.bounce()
+                return
+            if now < self._next_beat or not self.wire.up:
+                self._next_beat = max(self._next_beat, now + 0.05)
+                return
+            wire, sent = self.wire, self.clock.now()
+            sync = wire.send(Sync(self.paths.root))
+            notes = wire.send(GetChildren(self.paths.notes(client_of(wire.session)), None))
+            nodes = []
+            if self._back is not None:  # watches went with the old connection, too
+                for entry in self.entries.values():
+                    if entry.path is not None and not entry.ended:
+                        watch = self.chores.watcher(entry)
+                        nodes.append((entry, wire.send(GetData(entry.path, watch))))
+            self._beat = _Beat(sent, wire.turn, sync, notes, nodes)
+            self._next_beat = sent + self.timeout / _PATIENCE
+        (nodes[-1][1] if nodes else notes).rawlink(lambda _: self.poke())
+
+    def _take_in(self) -> None:
+        """Take in an answered ``sync``, and what was read behind it."""
+        with self.mutex:
+            beat = self._beat
+            if beat is None or not beat.ready:
+                return
+            self._beat = None
+            now = self.clock.now()  # not before it was answered
+            self._next_beat = now + max(self._tick, self.timeout / _SHARE)
+            if not beat.sync.successful() or not self._read_notes(beat.notes):
+                return
+            beat.answered = now
+            if beat.turn != self.wire.turn:
+                return
+            row = self._row
+            if row and beat.sent < row[-1].answered + self._tick:
+                return
+            row.append(beat)
+            back, self._back = self._back, None
+            if back is not None:
+                self._move(back, now)
+                self._look_at(beat.nodes)
+            if len(row) >= _CONFIRMED:
+                self._move(row[-_CONFIRMED].sent, now)
+                del row[: 1 - _CONFIRMED]
+
+    def _move(self, basis: float, now: float) -> None:
+        if not self.run_out(now):
+            self.basis = max(self.basis, basis)
+            self.moved.notify_all()
+
+    def _read_notes(self, notes: Any) -> bool:
+        """Mark whom the notes name; whether they could be read."""
+        if not notes.successful():
+            return isinstance(notes.exception, theirs.NoNodeError)
+        named = set(notes.value)
+        if named:
+            for entry in [*self.entries.values()]:
+                if not entry.evicted and claim_id(entry.token) in named:
+                    entry.evicted = True
+                    entry.wake()
+        return True
+
+    def _look_at(self, nodes: list[tuple[Entry, Any]]) -> None:
+        """After a cut: which nodes are still there; and those who wait ask again, for their watches are gone."""
+        for entry, answer in nodes:
+            if answer.successful():
+                self.chores.seen(entry, *answer.value)
+            elif isinstance(answer.exception, theirs.NoNodeError):
+                self.end(entry, "absent")
+            for watcher in [*entry.watches]:
+                watcher.arm()
+                watcher.wake()
+
+    def _reap(self, now: float) -> None:
+        """End what is past its deadline, and remove it."""
+        if now < self._next_lapse:
+            return
+        with self.mutex:
+            standing = [entry for entry in self.entries.values() if not entry.ended]
+            over = [entry for entry in standing if entry.deadline <= now]
+            self._next_lapse = min(
+                (entry.deadline for entry in standing if entry.deadline > now), default=float("inf")
+            )
+        for entry in over:
+            self.end(entry, "evicted" if entry.evicted else "absent")
+            self.chores.remove(entry)

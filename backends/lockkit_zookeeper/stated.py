@@ -1,0 +1,110 @@
+"""What a claim's node has as its data: JSON for people and for ``evict``; the queue rule never reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from lockkit.errors import IncompatibleLayout
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner
+from lockkit.names import claim_id
+from lockkit.notes import note_text
+from lockkit.spi import NOTE_LIMIT, Claim, Refused, Terms
+from lockkit_zookeeper.layout import Place
+
+__all__ = ["VERSION", "Stated", "claim_info", "packed", "unpacked"]
+
+VERSION = 1
+"""Of the layout that is written, and the newest ``min_reader`` that this code may touch."""
+_OWNER = frozenset(Owner._fields)
+
+
+class Stated(NamedTuple):
+    """What all claims of one lock say, written down once.
+
+    Attributes:
+        parent: The path of the queue.
+        between: What comes between the token and the server's number.
+        data: The JSON up to the time, which differs, and without its end.
+    """
+
+    terms: Terms
+    parent: str
+    between: str
+    data: str
+
+    @classmethod
+    def of(cls, terms: Terms, parent: str) -> Stated:
+        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
+        said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
+        if terms.max_hold is not None:
+            said["max_hold"] = terms.max_hold
+        said["owner"] = owner
+        return cls(terms, parent, f"-{terms.weight}-{terms.capacity}-", _json(said)[:-1])
+
+    def path(self, token: str) -> str:
+        """What the node is made as; the server appends its number."""
+        return f"{self.parent}/{token}{self.between}"
+
+    def first(self, claim: Claim, wall: float) -> bytes:
+        """The data of a claim that is made now."""
+        note = f',"note":{note_text(claim.note, NOTE_LIMIT)}' if claim.note else ""
+        return f'{self.data},"since":{wall:.3f}{note}}}'.encode()
+
+
+def unpacked(data: bytes | None, what: str) -> dict[str, Any]:
+    """The JSON of a node.
+
+    Raises:
+        Refused: With IncompatibleLayout, if this code must not touch it.
+    """
+    try:
+        value = json.loads(data or b"{}")
+    except ValueError:
+        value = {}
+    if not isinstance(value, dict):
+        value = {}
+    least = value.get("min_reader") or 0
+    if not isinstance(least, int) or least > VERSION:
+        text = f"{what} was written for readers of layout {least}; this one reads layout {VERSION}"
+        hint = "upgrade lockkit here, or let the newer ones finish first"
+        raise Refused(IncompatibleLayout(text, hint=hint), retry=False)
+    return value
+
+
+def packed(value: Mapping[str, Any]) -> bytes:
+    """A node's JSON as bytes."""
+    return _json(value).encode()
+
+
+def claim_info(
+    name: str, place: Place, at: int, state: ClaimState, data: Mapping[str, Any], fence: int, read_at: float
+) -> ClaimInfo:
+    """One claim; ``at`` is its place in the queue.
+
+    A session that stands at ``read_at`` lapses a ttl later if nothing more is heard of it; ZooKeeper tells nobody when
+    it heard of it last.
+    """
+    ttl = float(data.get("ttl", 0.0))
+    return ClaimInfo(
+        name=name,
+        claim_id=claim_id(place.token),
+        state=state,
+        owner=Owner(**{key: value for key, value in data.get("owner", {}).items() if key in _OWNER}),
+        fence=fence,
+        position=at,
+        kind=cast("Kind", data.get("kind", "mutex")),
+        weight=place.weight,
+        capacity=place.capacity,
+        ttl=ttl,
+        since=float(data.get("granted") or data.get("since", 0.0)),
+        renewed=read_at,
+        deadline=read_at + ttl,
+        evidence="its session stands" if read_at else "",
+        note=data.get("note") or NOTHING,
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

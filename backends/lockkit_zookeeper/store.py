@@ -1,0 +1,246 @@
+"""What is shared by everything that is done on one open store: its sessions, its claims, and what it remembers."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+
+from lockkit.errors import ConfigError
+from lockkit.facts import Capabilities, ClaimInfo
+from lockkit.spi import Claim, OpenOptions, Refused, Terms
+from lockkit_zookeeper.address import Address, declared
+from lockkit_zookeeper.asking import access, left
+from lockkit_zookeeper.entries import Entry, Why
+from lockkit_zookeeper.failures import inherited, not_connected
+from lockkit_zookeeper.layout import Paths
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.stated import Stated
+
+__all__ = ["Store"]
+
+_KNOWN = 16_384
+_TOMBSTONE = 60.0
+"""Seconds for which a late copy of a given-up acquire is still recognised."""
+_IDLE = 30.0
+"""Seconds after which a session of a ttl that nobody uses any more is ended."""
+_DEFAULT_TTL = 30.0
+
+
+class Store:
+    """One open store.
+
+    Attributes:
+        can: What it can do.
+        acl: Who may do what with the nodes that are made here.
+        heads: What was last seen of claims that stood in somebody's way, by path.
+    """
+
+    def __init__(self, address: Address, options: OpenOptions) -> None:
+        self.address = address
+        self.clock = options.clock
+        self.can: Capabilities = declared(address)
+        self.paths = Paths(address.chroot, options.namespace)
+        self.acl = access(address)
+        self.heads: dict[str, ClaimInfo] = {}
+        self._pid = os.getpid()
+        self._mutex = threading.RLock()
+        self._opening: dict[float, threading.RLock] = {}
+        self._sessions: dict[float, Session] = {}
+        self._old: list[Session] = []
+        self._first: Session | None = None
+        self._gone: dict[str, tuple[float, Why]] = {}
+        self._stated: dict[int, Stated] = {}
+        self._closed = False
+
+    def mine(self) -> None:
+        """Check that this process opened it.
+
+        Raises:
+            Refused: It is a forked child.
+        """
+        if os.getpid() != self._pid:
+            raise inherited(self.address.shown)
+
+    def known(self, terms: Terms) -> Stated:
+        """What all claims of a lock say."""
+        known = self._stated.get(id(terms))
+        if known is None or known.terms is not terms:
+            if len(self._stated) >= _KNOWN:
+                self._stated.clear()
+            known = self._stated[id(terms)] = Stated.of(terms, self.paths.queue(terms.name))
+        return known
+
+    # -- claims
+
+    def entry(self, token: str) -> tuple[Session, Entry] | None:
+        """A claim of this client, unless it is definitely gone."""
+        for session in (*self._sessions.values(), *self._old):
+            entry = session.entries.get(token)
+            if entry is not None:
+                return session, entry
+        return None
+
+    def entries(self) -> list[tuple[Session, Entry]]:
+        """The claims of this client that are not definitely gone."""
+        with self._mutex:
+            sessions = [*self._sessions.values(), *self._old]
+        return [(session, entry) for session in sessions for entry in [*session.entries.values()]]
+
+    def bury(self, token: str, why: Why = "late") -> None:
+        """A late copy of this token's create grants nothing."""
+        now = self.clock.now()
+        with self._mutex:
+            self._gone[token] = now + _TOMBSTONE, why
+            while len(self._gone) > 64 and next(iter(self._gone.values()))[0] <= now:
+                del self._gone[next(iter(self._gone))]
+
+    def buried(self, token: str) -> Why | None:
+        """Why this token was given up within the last minute; None if it was not."""
+        found = self._gone.get(token)
+        return found[1] if found is not None and found[0] > self.clock.now() else None
+
+    # -- sessions
+
+    def open(self, budget: float) -> None:
+        """Connect, so that a wrong address or login is told at once.
+
+        Raises:
+            Refused: No server can be reached.
+        """
+        ttl = min(max(_DEFAULT_TTL, self.can.min_ttl), self.can.max_ttl)
+        self._first = self._session(ttl, time.monotonic() + budget)
+
+    def at(self, ttl: float, budget: float) -> Session:
+        """A session whose timeout is this ttl, with at least half of it left.
+
+        Raises:
+            Refused: There is none in time; or the servers grant no such timeout, and the error says what they do.
+        """
+        end = time.monotonic() + budget
+        timeout = math.ceil(round(ttl * 1000.0, 3)) / 1000.0
+        session = self._session(timeout, end)
+        if abs(session.timeout - timeout) > 0.001:
+            self._drop(timeout, session)
+            grants = session.timeout
+            much, how = ("at most", "max_ttl") if grants < timeout else ("at least", "min")
+            raise Refused(
+                ConfigError(
+                    f"{self.address.shown}: the server grants sessions of {much} {grants:g} s, not a ttl of {ttl:g}",
+                    hint=f"use ttl={grants:g}, or change {how.replace('_ttl', '')}SessionTimeout on the servers",
+                ),
+                retry=False,
+            )
+        with session.mutex:
+            while not session.ended and self.clock.now() > session.basis + session.timeout / 2:
+                session.poke()
+                if not session.moved.wait(end - time.monotonic()):
+                    raise not_connected(self.address.shown, "the session was not confirmed in time")
+        return session
+
+    def any(self, budget: float) -> Session:
+        """Some session, for what is nobody's claim."""
+        for session in (*self._sessions.values(),):
+            if session.wire.up and not session.ended:
+                return session
+        first = self._first
+        timeout = first.timeout if first is not None else min(_DEFAULT_TTL, self.can.max_ttl)
+        return self._session(timeout, time.monotonic() + budget)
+
+    def _session(self, timeout: float, end: float) -> Session:
+        with self._mutex:
+            opening = self._opening.setdefault(timeout, threading.RLock())
+        with opening:  # nothing in here waits
+            if self._closed:
+                raise not_connected(self.address.shown, "it was closed")
+            session = self._sessions.get(timeout)
+            if session is None or session.ended:
+                self._retire_idle()
+                session = self._start(timeout)
+        if not session.wire.up:
+            session.wire.wait(end - time.monotonic())
+        session.used = self.clock.now()
+        return session
+
+    def _start(self, timeout: float) -> Session:
+        session = Session(
+            self.address,
+            self.paths,
+            timeout,
+            self.clock,
+            self.can,
+            lambda over: self._drop(timeout, over),
+            lambda entry: self.bury(entry.token, entry.why),
+        )
+        try:
+            session.start()
+            self._sessions[timeout] = session
+        except BaseException:
+            session.close(goodbye=True)
+            raise
+        return session
+
+    def _drop(self, timeout: float, session: Session) -> None:
+        """No claim is to join it any more."""
+        with self._mutex:
+            if self._sessions.get(timeout) is session:
+                del self._sessions[timeout]
+                if session.entries:
+                    self._old = [old for old in self._old if old.entries and not old.lost]
+                    self._old.append(session)
+        if not session.entries and not session.ended:
+            session.close(goodbye=True)
+
+    def _retire_idle(self) -> None:
+        """End the sessions of ttls that have gone out of use, so that they do not add up."""
+        now = self.clock.now()
+        with self._mutex:
+            idle = [
+                (timeout, session)
+                for timeout, session in self._sessions.items()
+                if session is not self._first
+                and not session.entries
+                and not session.chores.due
+                and now - session.used > _IDLE
+            ]
+        for timeout, session in idle:
+            self._drop(timeout, session)
+
+    def vanish(self) -> None:
+        """Let go of everything without a word, as a process does that is killed. For tests."""
+        self._closed = True
+        for session in [*self._sessions.values(), *self._old]:
+            session.close(goodbye=False).join(1.0)
+
+    def close(self) -> None:
+        """Let go. A session with claims that stand is left to its timeout, one without is ended."""
+        self._closed = True
+        if os.getpid() != self._pid:
+            return
+        with self._mutex:
+            sessions = [*self._sessions.values(), *self._old]
+            self._sessions.clear()
+            self._old.clear()
+        ends = []
+        for session in sessions:
+            with session.mutex:
+                standing = any(not entry.ended for entry in session.entries.values())
+            ends.append(session.close(goodbye=not standing and not session.chores.due))
+        end = time.monotonic() + 0.5
+        for thread in ends:
+            if thread.is_alive():
+                thread.join(left(end))
+
+    # -- what is remembered of others
+
+    def remember(self, path: str, info: ClaimInfo) -> None:
+        """Keep what was seen of a claim that stands in the way."""
+        if len(self.heads) >= 1024:
+            self.heads.clear()
+        self.heads[path] = info
+
+    def session_of(self, claim: Claim, budget: float) -> Session:
+        """The session of a claim of this client, else some session."""
+        found = self.entry(claim.token)
+        return found[0] if found is not None else self.any(budget)

@@ -1,0 +1,144 @@
+"""Watches: on the nodes that are in a waiter's way, and on its own session.
+
+Read with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left behind on
+the server. kazoo drops all watches when a connection is cut; a session that comes back arms them anew and wakes its waiters.
+That a node is written to matters only if it was a resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kazoo.protocol.serialization import GetChildren, GetData
+from kazoo.protocol.states import EventType
+
+from lockkit.spi import Claim, Refused
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.stated import unpacked
+from lockkit_zookeeper.store import Store
+
+__all__ = ["NodeWatch", "watch"]
+
+_GLANCE = 0.25
+
+
+class NodeWatch:
+    """One waiter.
+
+    Args:
+        send: Sends a request on the session that watches.
+        parent: The queue.
+        nodes: Those in its way.
+        token: Who waits.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Any], Any],
+        parent: str,
+        nodes: Sequence[str],
+        token: str,
+        wake: Callable[[], None],
+    ) -> None:
+        self._send = send
+        self._parent = parent
+        self._nodes = nodes
+        self._token = token
+        self._wake: Callable[[], None] | None = wake
+        self._entry: Entry | None = None
+        self._resized: dict[str, object] = {}
+
+    def close(self) -> None:
+        """Stop. What the server has been asked for is taken for nothing when it comes."""
+        self._wake = None
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.watches.pop(self, None)
+
+    def stand_by(self, entry: Entry) -> None:
+        """Wake for what happens to the claim itself, too."""
+        self._entry = entry
+        entry.watches[self] = None
+
+    def wake(self) -> None:
+        """Have it ask again."""
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def arm(self) -> None:
+        """Watch all of them, for the first time or because the connection is another one."""
+        for node in self._nodes:
+            self._look(node)
+
+    def _look(self, node: str) -> None:
+        if self._wake is None:
+            return
+
+        def changed(event: Any) -> None:
+            if event.type == EventType.DELETED:
+                self._left()
+            elif (
+                event.type != EventType.NONE
+            ):  # a cut connection is no news: the session arms anew when it is back
+                self._look(node)
+
+        def read(answer: Any) -> None:
+            if not answer.successful():
+                self.wake()
+            elif (resized := _resized(answer.value[0])) != self._resized.get(node):
+                self._resized[node] = resized
+                self._send(GetChildren(self._parent, None)).rawlink(self._listed)
+
+        self._send(GetData(f"{self._parent}/{node}", changed)).rawlink(read)
+
+    def _left(self) -> None:
+        """One of those in its way has gone. As a rule there is room now; after a resize others may be in the way."""
+        if any(self._resized.values()):
+            self._send(GetChildren(self._parent, None)).rawlink(self._listed)
+        else:
+            self.wake()
+
+    def _listed(self, answer: Any) -> None:
+        """After a resize: wake if there is room, else watch what is in its way now."""
+        try:
+            queue = read_queue(answer.get(block=False), self._parent)
+        except Exception:  # the waiter will see for itself
+            self.wake()
+            return
+        place = queue.place(self._token)
+        if place is None or place < queue.grants:
+            self.wake()
+            return
+        for node in queue.blockers(place):
+            if node not in self._nodes:
+                self._nodes = (*self._nodes, node)
+                self._look(node)
+
+
+def _resized(data: bytes) -> object:
+    try:
+        return unpacked(data, "a claim").get("resized")
+    except Refused:
+        return None
+
+
+def watch(
+    store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+) -> NodeWatch:
+    """See :meth:`lockkit.spi.Backend.watch`."""
+    parent = store.paths.queue(name)
+    found = store.entry(claim.token)
+    try:
+        session = found[0] if found is not None else store.any(_GLANCE)
+    except Refused:  # the poll cap covers it
+        return NodeWatch(lambda _: None, parent, (), claim.token, wake)
+    waiter = NodeWatch(session.wire.send, parent, blockers, claim.token, wake)
+    if found is not None:
+        waiter.stand_by(found[1])
+        if found[1].ended or found[1].evicted:
+            waiter.wake()
+    waiter.arm()
+    return waiter

@@ -1,0 +1,298 @@
+"""One session's connection, on kazoo: requests out, answers in, each waited for no longer than told.
+
+kazoo connects, logs in, pings and comes back after a cut; its retries, recipes and its own ways of waiting are not used.
+Three things it does not tell are taken where they arise: when the connect request was sent at the earliest (validity counts
+from there), what timeout the server granted, and that a connection is ready, which is after the login.
+"""
+
+# ruff: noqa: SLF001 - kazoo has no other door to any of this; the tests of sessions, silence and forks stand guard
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.states import KazooState, KeeperState
+from kazoo.retry import KazooRetry
+
+from lockkit.clock import Clock
+from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.failures import not_connected, refused_login
+
+__all__ = ["Wire"]
+
+_kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
+_kazoo.setLevel(logging.ERROR)  # below that it writes of every cut, and of passwords
+_LONGEST_CONNECT = 2.0
+"""Seconds after which another host is tried."""
+
+
+class Wire:
+    """A session with the servers, and the connection that it has at the moment.
+
+    Args:
+        timeout: Seconds; asked for. What is granted is in :attr:`granted`.
+        connected: Told, from kazoo's thread, of every connection that is ready: CLOCK_BOOTTIME seconds of just before its
+            connect request was sent.
+        suspended: Told that the connection is cut; the session may go on.
+        lost: Told that the session is over.
+
+    Attributes:
+        granted: Seconds; the session's timeout. 0 before there is one.
+        turn: How many connections there have been.
+        failed: The login was refused.
+        trouble: Why the last attempt to connect came to nothing.
+    """
+
+    trouble = "no server answers"
+
+    def __init__(
+        self,
+        address: Address,
+        timeout: float,
+        clock: Clock,
+        connected: Callable[[float], None],
+        suspended: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.where = address.shown
+        self.granted = 0.0
+        self.turn = 0
+        self.failed = False
+        self._connected = connected
+        self._suspended = suspended
+        self._lost = lost
+        self._ready = threading.Event()
+        self._over = False
+        self._disposing = threading.Lock()
+        handler = _Handler(address, min(_LONGEST_CONNECT, timeout / 3.0))
+        login = f"{address.user}:{address.password}"
+        sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
+        self._client = KazooClient(
+            hosts=address.hosts,
+            timeout=timeout,
+            handler=handler,
+            auth_data=[("digest", login)] if address.user and address.auth == "digest" else None,
+            connection_retry=_retry(-1),
+            command_retry=_retry(0),
+            logger=_kazoo,
+        )
+        self._client._connection = _Connection(
+            self._client,
+            self._client._conn_retry.copy(),
+            _kazoo,
+            sasl if address.user and address.auth == "sasl" else None,
+            clock,
+            self,
+        )
+        self._client.add_listener(self._changed)
+        _wires.add(self)
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        self._client.start_async()
+
+    def wait(self, budget: float) -> None:
+        """Wait until there is a connection.
+
+        Raises:
+            Refused: There is none in time; or never will be, if :attr:`failed`.
+        """
+        if not self._ready.wait(max(0.0, budget)) or self._over:
+            raise refused_login(self.where) if self.failed else not_connected(self.where, self.trouble)
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection that is ready."""
+        return self._ready.is_set() and not self._over
+
+    @property
+    def session(self) -> int:
+        """The session's id."""
+        return int(self._client._session_id or 0)
+
+    def send(self, request: Any) -> Any:
+        """Send a request; its answer is waited for with ``get(timeout=...)``. What is sent in order is done in order."""
+        answer = self._client.handler.async_result()
+        self._client._call(request, answer)
+        return answer
+
+    def bounce(self) -> None:
+        """Cut the connection; kazoo makes another, to another host if it can."""
+        self._cut()
+
+    def word(self, word: bytes, budget: float) -> str:
+        """The connected server's answer to a four-letter word; empty if it does not give one."""
+        with contextlib.suppress(Exception):
+            peer = self._client._connection._socket.getpeername()[:2]
+            with socket.create_connection(peer, budget) as sock:
+                sock.settimeout(budget)
+                sock.sendall(word)
+                said = b""
+                while chunk := sock.recv(8192):
+                    said += chunk
+                return said.decode(errors="replace")
+        return ""
+
+    def close(self, *, goodbye: bool) -> threading.Thread:
+        """Let go, in the background; never raises.
+
+        Args:
+            goodbye: End the session, and with it every node that it has. Otherwise it lapses by its timeout.
+        """
+        self._over = True
+        self._ready.set()
+        thread = threading.Thread(
+            target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
+        )
+        with contextlib.suppress(RuntimeError):  # at the end of the interpreter there are no more threads
+            thread.start()
+        return thread
+
+    def _dispose(self, goodbye: bool) -> None:  # noqa: FBT001
+        client = self._client
+        with self._disposing, contextlib.suppress(Exception):
+            if client._stopped.is_set() and client._connection._connection_routine is None:
+                return
+            if goodbye and client.connected:
+                client.stop()
+            else:
+                client._stopped.set()
+                self._cut()
+                client._safe_close()
+            client.close()
+
+    def _cut(self) -> None:
+        # Whoever closes it is kazoo's own thread: shut down here, a descriptor is never used by two.
+        sock = self._client._connection._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def is_ready(self, began: float, granted: float) -> None:
+        """Told by the connection."""
+        self.granted = granted
+        self.turn += 1
+        self._connected(began)
+        self._ready.set()
+
+    def _changed(self, state: str) -> None:
+        """Told by kazoo, from its thread."""
+        if state == KazooState.SUSPENDED:
+            self._ready.clear()
+            self._suspended()
+        elif state == KazooState.LOST:
+            self.failed = self._client.client_state == KeeperState.AUTH_FAILED
+            self._over = True
+            self._client._stopped.set()  # or kazoo would go on with a session of which nobody knows
+            self._ready.set()  # whoever waits for it need not
+            self._lost()
+
+    def forget(self) -> None:
+        """In a forked child: close what it has from its parent without a word on the connection."""
+        client = self._client
+        self._over = True
+        self._ready = threading.Event()
+        client._stopped.set()
+        client.handler._running = False
+        connection = client._connection
+        for sock in (connection._socket, connection._read_sock, connection._write_sock):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.close(sock)
+
+
+class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's threads, by a name, and no hindrance to an interpreter that ends."""
+
+    def __init__(self, address: Address, longest: float) -> None:
+        super().__init__()
+        self._address = address
+        self._longest = longest
+        self._tls: ssl.SSLContext | None = None
+
+    def start(self) -> None:
+        super().start()
+        atexit.unregister(self.stop)
+
+    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
+        thread = threading.Thread(
+            target=func, args=args, kwargs=kwargs, name="lockkit-zookeeper-kazoo", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def create_connection(
+        self, address: tuple[str, int], hostname: str, timeout: float, **_: object
+    ) -> socket.socket:
+        """Connect for kazoo, which leaves sockets open when a TLS handshake fails."""
+        sock = socket.create_connection(address, min(timeout, self._longest))
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._address.tls:
+                return sock
+            if self._tls is None:
+                self._tls = ssl.create_default_context(cafile=self._address.ca_file)
+                if self._address.cert_file is not None:
+                    self._tls.load_cert_chain(self._address.cert_file, self._address.key_file)
+            return self._tls.wrap_socket(sock, server_hostname=hostname)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _Connection(ConnectionHandler):  # type: ignore[misc]
+    """kazoo's connection, which says when it began and what it got."""
+
+    def __init__(
+        self,
+        client: Any,
+        retry: Any,
+        logger: logging.Logger,
+        sasl: dict[str, Any] | None,
+        clock: Clock,
+        wire: Wire,
+    ) -> None:
+        super().__init__(client, retry, logger=logger, sasl_options=sasl)
+        self._clock = clock
+        self._wire = weakref.proxy(wire)
+
+    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
+        began = self._clock.now()
+        try:
+            read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        except Exception as error:
+            self._wire.trouble = f"{hostip}:{port}: {error}"
+            raise
+        # Two thirds of what was granted is what kazoo reads for.
+        self._wire.is_ready(began, read_timeout * 1.5 / 1000.0)
+        return read_timeout, connect_timeout
+
+
+def _retry(tries: int) -> Any:
+    return KazooRetry(
+        max_tries=tries, delay=0.05, backoff=2, max_jitter=0.4, max_delay=1.0, sleep_func=time.sleep
+    )
+
+
+_wires: weakref.WeakSet[Wire] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for wire in list(_wires):
+        wire.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

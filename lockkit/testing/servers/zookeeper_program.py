@@ -1,0 +1,83 @@
+"""What a ZooKeeper server is started with: Java, its jars, and the files for TLS and for logins."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.processes import find_program, installed
+
+__all__ = ["SUPER", "java_command", "login_file", "tls_lines", "zookeeper_installed"]
+
+# The manifest of the first names the others that it wants, but for those of TLS; without a logger it is silent.
+JARS = [Path("/usr/share/java") / f"{name}.jar" for name in ("zookeeper", "slf4j-simple")]
+TLS_JARS = [Path("/usr/share/java") / f"netty-{name}.jar" for name in ("codec", "resolver")]
+# It is to start fast and stay small; how fast it gets after minutes is of no use to a test.
+JAVA = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"]
+MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+
+SUPER = "super:kit"
+"""Who may do everything, past every ACL: what ``add_auth("digest", SUPER)`` wants."""
+
+
+def zookeeper_installed() -> bool:
+    """Whether Debian's ``zookeeper`` and a Java are there."""
+    return installed("java") and all(jar.exists() for jar in JARS)
+
+
+def java_command(folder: Path, config: Path, properties: Mapping[str, object]) -> list[str]:
+    """What starts a server with a configuration file; it keeps its own files in the folder.
+
+    Raises:
+        ServerMissing: There is no Java.
+    """
+    properties = {
+        "znode.container.checkIntervalMs": 100,
+        "zookeeper.DigestAuthenticationProvider.superDigest": _digest(SUPER),
+        "java.net.preferIPv4Stack": "true",
+        "java.io.tmpdir": folder,
+        "org.slf4j.simpleLogger.showDateTime": "true",
+        "org.slf4j.simpleLogger.dateTimeFormat": "HH:mm:ss.SSS",
+        **properties,
+    }
+    return [
+        find_program("java"),
+        *JAVA,
+        *(f"-D{key}={value}" for key, value in properties.items()),
+        *("-cp", ":".join(str(jar) for jar in JARS + TLS_JARS), MAIN, str(config)),
+    ]
+
+
+def tls_lines(folder: Path, mine: Certificates, *, port: int, client_certificates: bool) -> dict[str, object]:
+    """What the configuration says of TLS; the server's certificate and key go into one file, as Java wants them."""
+    both = folder / "server.pem"
+    both.write_bytes(mine.server.read_bytes() + mine.server_key.read_bytes())
+    return {
+        "secureClientPort": port,
+        "secureClientPortAddress": "127.0.0.1",
+        "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+        "ssl.keyStore.location": both,
+        "ssl.keyStore.type": "PEM",
+        "ssl.trustStore.location": mine.ca,
+        "ssl.trustStore.type": "PEM",
+        "ssl.clientAuth": "need" if client_certificates else "none",
+    }
+
+
+def login_file(folder: Path, users: Mapping[str, str]) -> Path:
+    """Names and passwords for SASL, in the language of JAAS."""
+    file = folder / "jaas.conf"
+    entries = "\n".join(f'    user_{name}="{password}"' for name, password in users.items())
+    file.write_text(
+        f"Server {{\n    org.apache.zookeeper.server.auth.DigestLoginModule required\n{entries};\n}};\n"
+    )
+    return file
+
+
+def _digest(login: str) -> str:
+    name = login.partition(":")[0]
+    hashed = hashlib.sha1(login.encode(), usedforsecurity=False)  # ZooKeeper's own way
+    return f"{name}:{base64.b64encode(hashed.digest()).decode()}"

@@ -1,0 +1,265 @@
+"""Deliberate mistakes in the ZooKeeper store: each must be noticed by what is meant to notice it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from kazoo.protocol.serialization import Create2, Sync
+
+from lockkit.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.harnesses.zookeeper import TICK, ZooKeeperHarness
+from lockkit.testing.mutants.onstores import fails, scenarios
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit.testing.shapes import MUTEX, SEMAPHORE
+from lockkit_zookeeper import acquiring, entries, session, watching
+from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import Queue
+from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.store import Store
+
+TTL = 2.4
+
+
+class CountsInTheQueue(Create2):
+    """The fence is the number in the queue."""
+
+    @classmethod
+    def deserialize(cls, data, offset):
+        path, stat = super().deserialize(data, offset)
+        return path, stat._replace(czxid=int(path[-10:]))
+
+
+def for_ever(hold):
+    def broken(self, now, basis, span):
+        hold(self, now, basis, span)
+        self.deadline = float("inf")
+
+    return broken
+
+
+KIT = {
+    "the fence is the number in the queue": (
+        "S4-fence-rises",
+        acquiring,
+        "Create2",
+        lambda _: CountsInTheQueue,
+    ),
+    "notes are not read": ("S6-evicted", Session, "_read_notes", lambda _: lambda self, notes: True),
+    "what nobody speaks for lasts as long as its session": (
+        "S2-grant-without-lease",
+        Entry,
+        "hold",
+        for_ever,
+    ),
+    "an offer lasts as long as its session": ("S2-slow-offer", entries, "GRACE", lambda _: 1e9),
+    "a waiter lasts as long as its session": ("L5-dead-waiter", entries, "GRACE", lambda _: 1e9),
+    "nothing is watched": ("L3-hand-off", watching.NodeWatch, "arm", lambda _: lambda self: None),
+    "a token may be used again": ("S12-late-after-success", Store, "bury", lambda _: lambda *_: None),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # a scenario that fails half-way leaves its leases to the collector
+@pytest.mark.parametrize("mutant", KIT)
+def test_the_kit_kills_it_by_the_expected_scenario(mutant, tmp_path, monkeypatch):
+    name, owner, attribute, broken = KIT[mutant]
+    monkeypatch.setattr(owner, attribute, broken(getattr(owner, attribute)))
+    played = [each for each in scenarios(name) if each.shape in (MUTEX, SEMAPHORE)]
+    assert any(fails(each, ZooKeeperHarness, folder(tmp_path, at)) for at, each in enumerate(played)), mutant
+
+
+def folder(scratch, at):
+    made = scratch / str(at)
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+@pytest.fixture
+def store(server, request):
+    with contextlib.closing(
+        open_store(f"{server.url('/' + request.node.name)}?tick={TICK}&max_ttl=9", OpenOptions())
+    ) as store:
+        yield store
+
+
+# -- the basis
+
+
+def confirmed_too_early(store, monkeypatch):
+    """Whether a session ever counts from a ``sync`` that two more answered ones do not stand behind."""
+    one, _ = take(store, ttl=TTL)
+    mine = store.store.entry(one.token)[0]
+    sent = [mine.basis]
+    send = mine.wire.send
+
+    def noted(request):
+        if isinstance(request, Sync):
+            sent.append(mine.clock.now())
+        return send(request)
+
+    monkeypatch.setattr(mine.wire, "send", noted)
+    before, patched = mine.basis, mine.clock.now()
+    end = time.monotonic() + 1.5 * TTL
+    while time.monotonic() < end:
+        basis, later = mine.basis, [at for at in sent if at >= mine.basis]
+        if basis > patched and len(later) < 3:
+            return True
+        store.renew([(one, store.store.entry(one.token)[1].fence)], BUDGET)
+        time.sleep(0.005)
+    assert mine.basis > before, "it was never confirmed"
+    return False
+
+
+def test_a_basis_from_fewer_syncs_is_noticed(store, monkeypatch):
+    assert not confirmed_too_early(store, monkeypatch)
+
+
+@pytest.mark.parametrize("syncs", [1, 2])
+def test_a_basis_from_fewer_syncs_is_a_mistake(store, monkeypatch, syncs):
+    monkeypatch.setattr(session, "_CONFIRMED", syncs)
+    if syncs == 1:
+        monkeypatch.setattr(Session, "_take_in", counts_at_once)
+    assert confirmed_too_early(store, monkeypatch)
+
+
+def counts_at_once(self):
+    with self.mutex:
+        beat = self._beat
+        if beat is None or not beat.ready:
+            return
+        self._beat = None
+        self._next_beat = self.clock.now() + max(self._tick, self.timeout / 10)
+        self._move(beat.sent, self.clock.now())
+
+
+def age_when_joined(store, monkeypatch):
+    """How old the basis of a claim is that joins a session which was confirmed long ago, less how old that is."""
+    first, _ = take(store, "first", ttl=TTL)
+    mine = store.store.entry(first.token)[0]
+    monkeypatch.setattr(mine, "_send", lambda _: None)  # it is not confirmed any more
+    time.sleep(0.4 * TTL)
+    one = claim(ttl=TTL)
+    answer = store.acquire(one, True, BUDGET)
+    assert isinstance(answer, Granted)
+    return answer.basis - mine.basis
+
+
+def test_who_joins_a_session_has_its_basis(store, monkeypatch):
+    assert age_when_joined(store, monkeypatch) == 0.0
+
+
+def test_validity_from_now_on_an_old_session_is_noticed(store, monkeypatch):
+    real = Session.grant
+
+    def from_now(self, entry):
+        granted = real(self, entry)
+        entry.basis = self.clock.now()
+        return granted
+
+    monkeypatch.setattr(Session, "grant", from_now)
+    assert age_when_joined(store, monkeypatch) > 0.3 * TTL
+
+
+def test_a_session_that_is_nearly_over_is_not_joined(store, monkeypatch):
+    first, _ = take(store, "first", ttl=TTL)
+    mine = store.store.entry(first.token)[0]
+    monkeypatch.setattr(mine, "_send", lambda _: None)
+    time.sleep(0.6 * TTL)
+    with pytest.raises(Refused):
+        store.acquire(claim(ttl=TTL), True, 0.1)
+
+
+# -- resizes
+
+
+def granted_beyond(store):
+    """Whether the middle one of three that fitted is let in beside the two that hold a lock that is for two by now."""
+    terms = {"ttl": TTL, "capacity": 3, "kind": "semaphore"}
+    heavy, _ = take(store, weight=3, **terms)
+    first, middle, last = (queue(store, **terms) for _ in range(3))
+    store.release(heavy, BUDGET)
+    for one in (first, last):
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+    store.resize("a", 2, BUDGET)
+    return not isinstance(store.acquire(middle, False, BUDGET), Queued)
+
+
+def test_a_marker_that_forgets_who_held_is_noticed(store, monkeypatch):
+    assert not granted_beyond(store)
+    for info in store.inspect("a", BUDGET).claims:
+        store.evict("a", info.claim_id, BUDGET, now=True)
+    monkeypatch.setattr(Queue, "grants", property(lambda self: self.fits))
+    assert granted_beyond(store)
+
+
+# -- what a member that lags behind shows
+
+
+def found_by_a_late_one():
+    """What becomes of a claim that is released, by its token, by way of a member that lags behind."""
+    with ZooKeeperEnsemble(tick=TICK, wired=True, syncLimit=40) as ensemble:
+        leader, follower = ensemble.leader(), ensemble.followers()[0]
+        options = f"/app?tick={TICK}&max_ttl=12"
+        with (
+            contextlib.closing(open_store(leader.url() + options, OpenOptions())) as store,
+            contextlib.closing(open_store(follower.url() + options, OpenOptions())) as late,
+        ):
+            store.release(take(store, ttl=9.0)[0], BUDGET)
+            ensemble.lag(follower, 0.4)
+            one, _ = take(store, ttl=9.0)
+            answer = late.release(one, BUDGET)
+            ensemble.heal()
+            return answer
+
+
+def test_a_sync_before_the_scan_finds_what_is_new():
+    assert found_by_a_late_one() == RELEASED
+
+
+def test_a_scan_without_a_sync_is_noticed(monkeypatch):
+    real = acquiring.ask_all
+    monkeypatch.setattr(
+        acquiring,
+        "ask_all",
+        lambda wire, requests, end, doing: [None, *real(wire, requests[1:], end, doing)],
+    )
+    assert found_by_a_late_one() == ABSENT
+
+
+# -- sessions are shared
+
+
+def held_beside_a_release(store):
+    one, _ = take(store, ttl=TTL)
+    other, fence = take(store, "b", ttl=TTL)
+    store.release(one, BUDGET)
+    return renew(store, other, fence).state == "HELD" and states(store, "b") == ["HELD"]
+
+
+def test_a_release_ends_nobody_elses_claim(store):
+    assert held_beside_a_release(store)
+
+
+def test_a_release_that_ends_its_session_is_noticed(store, monkeypatch):
+    real = acquiring.remove
+
+    def broken(wire, *args):
+        answer = real(wire, *args)
+        wire.close(goodbye=True).join(5.0)
+        return answer
+
+    monkeypatch.setattr(acquiring, "remove", broken)
+    assert not held_beside_a_release(store)

@@ -1,0 +1,329 @@
+"""What lies in ZooKeeper: listings and what they mean, resizes and their markers, evictions and their notes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from hypothesis import given
+from hypothesis import strategies as st
+from kazoo.exceptions import NoNodeError
+
+from lockkit.clock import SYSTEM
+from lockkit.errors import IncompatibleLayout
+from lockkit.lease import Hold
+from lockkit.names import claim_id
+from lockkit.queue import prefix
+from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.layout import client_of, read_queue
+from lockkit_zookeeper.operating import listed, read_claims
+
+TICK = 0.15
+TTL = 2.4
+TOKENS = [f"{at:x}" * 32 for at in range(10)]
+
+
+def node(at, number, weight=1, capacity=1):
+    return f"{TOKENS[at]}-{weight}-{capacity}-{number:010d}"
+
+
+def marker(number, capacity, upto):
+    return f"resize-{capacity}-{upto}-{number:010d}"
+
+
+# -- listings
+
+
+def test_the_order_is_the_servers_numbering():
+    listed = read_queue([node(0, 12), node(1, 3), node(2, 100)], "a")
+    assert [claim.token for claim in listed.claims] == [TOKENS[1], TOKENS[0], TOKENS[2]]
+    assert listed.fits == 1
+    assert listed.blockers(2) == [node(0, 12)]
+
+
+def test_a_counter_that_has_gone_round_keeps_the_order():
+    last, wrapped = 2**31 - 1, -(2**31)
+    listed = read_queue([f"{TOKENS[1]}-1-1-{wrapped}", node(0, last)], "a")
+    assert [claim.token for claim in listed.claims] == [TOKENS[0], TOKENS[1]]
+
+
+def test_a_node_that_is_not_known_is_not_guessed_at():
+    with pytest.raises(Refused) as caught:
+        read_queue([node(0, 1), "lock-0000000002"], "a")
+    assert isinstance(caught.value.error, IncompatibleLayout)
+    assert not caught.value.retry
+
+
+def test_a_marker_is_for_those_before_it():
+    nodes = [node(0, 1, capacity=2), node(1, 2, capacity=2), marker(3, 1, 2), node(2, 4, capacity=2)]
+    listed = read_queue(nodes, "a")
+    assert [claim.capacity for claim in listed.claims] == [1, 1, 2]
+    assert listed.fits == 1
+    assert listed.grants == 0, "S2: the second may hold"
+    assert listed.surely_waits(2)
+    assert not listed.surely_waits(1)
+    assert listed.markers == [marker(3, 1, 2)]
+    left = read_queue(nodes[1:], "a")
+    assert (left.fits, left.grants) == (1, 1)
+    assert read_queue(nodes[2:], "a").spent == [marker(3, 1, 2)]
+
+
+def test_the_last_marker_behind_a_claim_counts():
+    nodes = [node(0, 1, capacity=2), marker(2, 1, "all"), node(1, 3, capacity=1), marker(4, 5, 1)]
+    assert [claim.capacity for claim in read_queue(nodes, "a").claims] == [5, 5]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=9), st.randoms())
+def test_without_a_resize_it_is_the_queue_rule(parts, random):
+    nodes = [node(at, at, *part) for at, part in enumerate(parts)]
+    shuffled = nodes[:]
+    random.shuffle(shuffled)
+    listed = read_queue(shuffled, "a")
+    assert [claim.node for claim in listed.claims] == nodes
+    assert listed.fits == listed.grants == prefix(listed.claims)
+    assert all(listed.surely_waits(place) == (place >= listed.fits) for place in range(len(nodes)))
+
+
+def test_a_session_has_one_name_whatever_its_sign():
+    assert client_of(0x1000) == "0000000000001000"
+    assert client_of(-1) == "f" * 16
+
+
+# -- resizes
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server, request):
+    with contextlib.ExitStack() as stack:
+
+        def another(**options):
+            url = f"{server.url('/' + request.node.name)}?tick={TICK}&max_ttl=9"
+            store = open_store(url, OpenOptions(**options))
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+@pytest.fixture
+def look(server):
+    with server.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def parent(request):
+    return f"/{request.node.name}/lockkit/default/q/a"
+
+
+def nodes(look, path):
+    try:
+        return sorted(look.get_children(path))
+    except NoNodeError:
+        return []
+
+
+def of(capacity, weight=1):
+    return {"ttl": TTL, "capacity": capacity, "weight": weight, "kind": "semaphore"}
+
+
+def test_a_marker_goes_with_the_last_claim_that_goes_by_it(store, look, parent):
+    one, _ = take(store, **of(2))
+    two, _ = take(store, **of(2))
+    assert store.resize("a", 3, BUDGET) == 2
+    assert [name for name in nodes(look, parent) if name.startswith("resize")]
+    assert store.release(one, BUDGET) == RELEASED
+    assert [name for name in nodes(look, parent) if name.startswith("resize")]
+    assert store.release(two, BUDGET) == RELEASED
+    until(lambda: nodes(look, parent) == [], "the marker is taken away")
+
+
+def test_a_resize_of_nothing_leaves_nothing(store, look, parent):
+    assert store.resize("a", 3, BUDGET) == 0
+    assert nodes(look, parent) == []
+
+
+def test_resizes_in_a_row_leave_one_marker(store, look, parent):
+    one, fence = take(store, **of(2))
+    for capacity in (3, 1, 5, 2):
+        store.resize("a", capacity, BUDGET)
+    assert len(nodes(look, parent)) == 2
+    assert renew(store, one, fence).state == "HELD"
+    two, _ = take(store, **of(2))
+    store.release(one, BUDGET)
+    store.release(two, BUDGET)
+
+
+def test_what_was_offered_is_not_granted_beside_what_a_shrunk_lock_still_holds(opened):
+    """Three fit, the first and the last of them answered; then there is room for two: the middle one must wait."""
+    store, other = opened(), opened()
+    heavy, _ = take(store, **of(3, 3))
+    first, middle, last = (queue(store, **of(3)) for _ in range(3))
+    store.release(heavy, BUDGET)
+    assert isinstance(store.acquire(first, False, BUDGET), Granted)
+    assert isinstance(store.acquire(last, False, BUDGET), Granted)
+    assert other.resize("a", 2, BUDGET) == 3
+    answer = store.acquire(middle, False, BUDGET)
+    assert isinstance(answer, Queued), "S2: three hold a lock that is for two"
+    store.release(last, BUDGET)
+    assert isinstance(store.acquire(middle, False, BUDGET), Granted)
+
+
+def test_a_claim_that_comes_while_a_lock_shrinks_is_counted_on_one_side_of_it(store, look, parent):
+    one, _ = take(store, **of(2))
+    store.resize("a", 1, BUDGET)
+    late = queue(store, **of(2))
+    assert states(store)[0] == "HELD"
+    answer = store.acquire(late, False, BUDGET)
+    assert isinstance(answer, Queued)
+    assert answer.capacity == 1
+    store.release(one, BUDGET)
+
+
+def test_what_somebody_else_put_into_a_queue_stops_the_lock(store, look, parent):
+    one, _ = take(store, ttl=TTL)
+    look.create(f"{parent}/lock-", sequence=True)
+    with pytest.raises(Refused) as caught:
+        store.acquire(claim(ttl=TTL), True, BUDGET)
+    assert isinstance(caught.value.error, IncompatibleLayout)
+    assert store.release(one, BUDGET) == RELEASED
+
+
+def test_data_for_newer_readers_is_not_rewritten(store, look, parent):
+    one, _ = take(store, ttl=TTL)
+    (name,) = nodes(look, parent)
+    look.set(f"{parent}/{name}", json.dumps({"v": 9, "min_reader": 9}).encode())
+    for call in (
+        lambda: store.annotate("a", claim_id(one.token), {"x": 1}, BUDGET),
+        lambda: store.resize("a", 2, BUDGET),
+        lambda: store.inspect("a", BUDGET),
+        lambda: store.evict("a", claim_id(one.token), BUDGET),
+    ):
+        with pytest.raises(Refused) as caught:
+            call()
+        assert isinstance(caught.value.error, IncompatibleLayout)
+
+
+def test_whoever_waited_writes_down_how_it_stands(opened):
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    until(lambda: b'"waits"' in data(store, two), "it is written down that it waits")
+    assert states(store) == ["HELD", "WAITING"]
+    store.release(one, BUDGET)
+    assert states(store) == ["OFFERED"]
+    assert isinstance(other.acquire(two, False, BUDGET), Granted)
+    until(lambda: states(store) == ["HELD"], "it is written down that it holds")
+
+
+def data(store, one):
+    wire = store.store.any(BUDGET).wire
+    found = listed(store.store, wire, "a", time.monotonic() + BUDGET)
+    place = found.place(one.token)
+    read = read_claims(store.store, wire, "a", found, time.monotonic() + BUDGET)
+    return json.dumps(read[place][0], separators=(",", ":")).encode()
+
+
+# -- evictions
+
+
+def notes(look, parent, store, one):
+    session = store.store.entry(one.token)
+    client = client_of(session[0].wire.session) if session else ""
+    return nodes(look, f"{parent.rpartition('/q/')[0]}/c/{client}")
+
+
+def test_a_holder_that_reads_its_note_lets_go(opened, look, parent):
+    store, other = opened(), opened()
+    one, fence = take(store, ttl=TTL)
+    answer = other.evict("a", claim_id(one.token), BUDGET)
+    assert answer.outcome == "MARKED"
+    assert notes(look, parent, store, one) == [claim_id(one.token)]
+    until(lambda: renew(store, one, fence).state == "LOST", "it reads the note")
+    assert renew(store, one, fence).why == "evicted"
+    assert isinstance(store.acquire(one, False, BUDGET), Lapsed)
+    until(lambda: nodes(look, parent) == [], "the claim goes")
+    until(lambda: look.get_children(parent.rpartition("/q/")[0] + "/c") == [], "the note goes")
+
+
+def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any_more(opened, look, parent):
+    """Its pings go on and its session lives: only the evictor can end it."""
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    session, entry = store.store.entry(one.token)
+    session.ended = "its keeper hangs"  # so nothing is read, confirmed or reaped; kazoo pings
+    session.wire.close = lambda **_: None
+    session.poke()
+    end = session.basis + session.span
+    noted = SYSTEM.now()
+    assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
+    until(lambda: nodes(look, parent) == [], "the evictor removes it", 2 * TTL + 2.0)
+    assert SYSTEM.now() >= noted + TTL, "S3: removed while its holder could still believe in it"
+    assert SYSTEM.now() >= end
+    assert entry is not None
+    del session.wire.close
+    session.wire.close(goodbye=True).join(2.0)
+
+
+def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    session, _ = store.store.entry(one.token)
+    session._read_notes = lambda _: True  # it does not look
+    assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
+    for each in [*other.store._sessions.values()]:
+        each.close(goodbye=True).join(2.0)  # with its session goes its note
+    other.store._sessions.clear()
+    assert notes(look, parent, store, one) == []
+    time.sleep(TTL / 2)
+    assert len(nodes(look, parent)) == 1
+
+
+def test_a_waiter_is_evicted_only_while_what_it_waits_for_stands(opened, look, parent):
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(store, ttl=TTL)
+    assert other.evict("a", claim_id(two.token), BUDGET).outcome == "REMOVED"
+    assert isinstance(store.acquire(two, False, BUDGET), Lapsed)
+    three = queue(store, ttl=TTL)
+    store.release(one, BUDGET)
+    assert other.evict("a", claim_id(three.token), BUDGET).outcome == "MARKED", "it may be granted by now"
+    assert other.evict("a", "0" * 12, BUDGET).outcome == "ABSENT"
+
+
+def test_the_next_is_granted_no_earlier_than_the_evicted_stops_to_believe(opened):
+    store, other = opened(), opened()
+    for _ in range(3):
+        one, fence = take(store, ttl=TTL)
+        hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+        waiter = queue(other, ttl=TTL)
+        other.evict("a", claim_id(one.token), BUDGET)
+        while not isinstance(other.acquire(waiter, False, BUDGET), Granted):
+            renewal = renew(store, one, fence)
+            if renewal.state == "HELD":
+                hold.renewed(renewal.basis, SYSTEM.now())
+            else:
+                hold.lose("evicted")
+            time.sleep(0.01)
+        assert not hold.valid(SYSTEM.now())
+        other.release(waiter, BUDGET)

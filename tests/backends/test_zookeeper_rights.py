@@ -1,0 +1,187 @@
+"""Logins on ZooKeeper: digest, SASL, TLS; what may be done with which rights, and what who lacks them is told."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from kazoo.exceptions import NoNodeError
+from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
+
+from lockkit.client import connect
+from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
+from lockkit.spi import BackendSpec
+from lockkit.testing.claims import BUDGET
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.troubles import SECRET, both_ways, trouble
+
+TICK = 0.15
+LOCKER, OBSERVER = ("locker", SECRET), ("watcher", "binoculars")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+@pytest.fixture
+def fenced(server, request):
+    """A chroot as docs/ops/zookeeper-acl.md makes it: the locker may make nodes there, the observer may look."""
+    chroot = f"/{request.node.name}"
+    with server.connect() as client:
+        acl = [make_digest_acl(*LOCKER, create=True), make_digest_acl(*OBSERVER, read=True)]
+        client.create(chroot, acl=acl)
+    return chroot
+
+
+def url(server, chroot, user=None, password=None, **options):
+    hashed = make_digest_acl_credential(*OBSERVER).replace("+", "%2B")
+    words = {"tick": TICK, "max_ttl": 30, **options}
+    if user == LOCKER[0]:
+        words["observer"] = hashed
+    query = "&".join(f"{key}={value}" for key, value in words.items())
+    return f"{server.url(chroot, user=user, password=password)}?{query}"
+
+
+def acls(client, path):
+    found = {path: client.get_acls(path)[0]}
+    for child in client.get_children(path):
+        with contextlib.suppress(NoNodeError):
+            found |= acls(client, f"{path}/{child}")
+    return found
+
+
+def test_everything_works_with_the_least_rights(server, fenced):
+    with connect(url(server, fenced, *LOCKER)) as client, connect(url(server, fenced, *LOCKER)) as other:
+        lease = client.semaphore("a", 2, ttl=2.4).acquire(2.0)
+        waiting = other.semaphore("a", 2, ttl=2.4).acquire(2.0)
+        assert other.semaphore("a", 2, ttl=2.4).try_acquire() is None
+        assert client.annotate("a", lease.claim_id, {"x": 1})
+        assert client.put_record("a", {"y": 2}, 0).version == 1
+        assert client.resize("a", 3) == 2
+        assert other.evict("a", lease.claim_id, reason="test").outcome == "MARKED"
+        assert lease.lost.wait(2.4)
+        waiting.release()
+        assert {found.severity for found in client.check()} <= {"ok", "warning"}
+        with client.lock("b", ttl=2.4), server.connect() as look:
+            for path, acl in acls(look, f"{fenced}/lockkit").items():
+                who = {(each.id.scheme, each.id.id.partition(":")[0], each.perms) for each in acl}
+                assert who == {("digest", "locker", 31), ("digest", "watcher", 1)}, path
+
+
+def test_an_observer_may_look_and_nothing_else(server, fenced):
+    with connect(url(server, fenced, *LOCKER)) as client, connect(url(server, fenced, *OBSERVER)) as observer:
+        lease = client.lock("a", ttl=2.4).acquire(2.0)
+        client.put_record("a", {"y": 2}, 0)
+        assert [claim.claim_id for claim in observer.inspect("a").holders] == [lease.claim_id]
+        assert observer.names() == ["a"]
+        assert observer.record("a").value == {"y": 2}
+        for what in (
+            observer.lock("a", ttl=2.4).try_acquire,
+            lambda: observer.lock("new", ttl=2.4).acquire(2.0),
+            lambda: observer.evict("a", lease.claim_id, reason="test", now=True),
+            lambda: observer.resize("a", 2),
+            lambda: observer.annotate("a", lease.claim_id, {"x": 1}),
+            lambda: observer.put_record("b", {}, 0),
+        ):
+            with pytest.raises(PermissionDenied, match=r"may not do this"):
+                what()
+        (rights,) = [found for found in observer.check() if found.check == "rights"]
+        assert rights.severity == "error"
+        assert lease.valid()
+        lease.confirm()
+
+
+@both_ways
+def test_who_has_no_rights_is_told_at_once(server, fenced, way):
+    error = trouble(url(server, fenced, "stranger", SECRET), way)
+
+    assert isinstance(error, PermissionDenied)
+
+
+def test_no_password_is_shown_anywhere(server, fenced, caplog):
+    caplog.set_level("DEBUG")
+    with connect(url(server, fenced, *LOCKER)) as client:
+        client.lock("a", ttl=2.4).acquire(2.0).release()
+        shown = (
+            f"{client!r} {client.driver().backend!r} {client.driver().backend.store.address!r} {client.url}"
+        )
+    assert SECRET not in shown
+    assert SECRET not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def sasl():
+    pytest.importorskip("puresasl")
+    with ZooKeeperServer(tick=TICK, users=dict([LOCKER])) as server:
+        with server.connect() as client:
+            client.create("/app", acl=[make_acl("sasl", "locker", create=True)])
+        yield server
+
+
+def test_a_login_by_sasl(sasl):
+    with connect(url(sasl, "/app", *LOCKER, auth="sasl")) as client:
+        client.lock("a", ttl=2.4).acquire(2.0).release()
+    assert isinstance(trouble(url(sasl, "/app")), PermissionDenied)
+
+
+@both_ways
+def test_a_wrong_password_is_told_at_once(sasl, way):
+    error = trouble(url(sasl, "/app", "locker", SECRET + "2", auth="sasl"), way)
+
+    assert isinstance(error, PermissionDenied)
+    assert "login is refused" in str(error)
+
+
+@pytest.fixture(scope="module")
+def tls():
+    with ZooKeeperServer(tick=TICK, tls=True, client_certificates=True) as server:
+        yield server
+
+
+def test_tls_with_a_private_authority_and_a_certificate_of_ones_own(tls):
+    mine = tls.certificates
+    files = {"ca_file": mine.ca, "cert_file": mine.client, "key_file": mine.client_key}
+    with connect(url(tls, "/app", **files)) as client:
+        with client.lock("a", ttl=2.4).acquire(2.0) as lease:
+            assert lease.valid()
+        assert {found.severity for found in client.check()} <= {"ok", "warning"}
+
+
+@both_ways
+def test_who_does_not_know_the_authority_is_told(tls, way):
+    error = trouble(url(tls, "/app"), way)
+
+    assert isinstance(error, BackendUnavailable)
+    assert "certificate" in str(error).lower()
+
+
+def test_files_without_tls_and_files_that_are_not_there_are_told(tls):
+    with pytest.raises(ConfigError, match="needs TLS"):
+        connect(f"zookeeper://localhost/app?ca_file={tls.certificates.ca}")
+    with pytest.raises(ConfigError, match="cannot read"):
+        connect("zookeepers://localhost/app?ca_file=/nowhere")
+
+
+def test_a_user_that_may_not_create_the_chroot_is_told_which(server, request):
+    with server.connect() as client:
+        client.create(f"/{request.node.name}", acl=[make_digest_acl("else", "where", all=True)])
+
+    error = trouble(url(server, f"/{request.node.name}", *LOCKER))
+
+    assert isinstance(error, PermissionDenied)
+    assert f"/{request.node.name}" in str(error)
+
+
+def test_it_is_declared_as_it_is():
+    from lockkit_zookeeper import lockkit_backends
+
+    (spec,) = lockkit_backends()
+    assert isinstance(spec, BackendSpec)
+    assert spec.declared is not None
+    assert spec.declared("zookeeper://localhost") == spec.capabilities
+    assert BUDGET > 0

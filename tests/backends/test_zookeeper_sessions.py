@@ -1,0 +1,362 @@
+"""What a session of ZooKeeper may suffer: that it expires, is cut off, moves, or that those it talks to are cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from kazoo.exceptions import NoNodeError
+
+from lockkit.client import connect
+from lockkit.clock import SYSTEM
+from lockkit.errors import AcquireTimeout
+from lockkit.lease import Hold
+from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, take
+from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.wire import Wire
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit_zookeeper.backend import open_store
+
+TICK = 0.15
+TTL = 2.4
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server, request):
+    with contextlib.ExitStack() as stack:
+
+        def another(url=None):
+            url = url or server.url(f"/{request.node.name}")
+            store = open_store(f"{url}?tick={TICK}&max_ttl=9", OpenOptions())
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+def mine(**terms):
+    return claim(ttl=TTL, **terms)
+
+
+def session(store, one):
+    return store.store.entry(one.token)[0]
+
+
+def client_id(session):
+    return session.wire._client._session_id, session.wire._client._session_passwd
+
+
+def there(server, path):
+    with server.connect() as client:
+        return client.exists(path) is not None
+
+
+@pytest.fixture
+def wired(server, request):
+    with Wire((server.host, server.port)) as wire:
+        wire.url = f"zookeeper://{wire.address}/{request.node.name}"
+        yield wire
+
+
+# -- expiry
+
+
+def test_an_expired_session_loses_its_claims_and_the_next_has_a_new_one(store, server):
+    one, fence = take(store, ttl=TTL)
+    other, _ = take(store, "b", ttl=TTL)
+
+    server.expire(client_id(session(store, one)))
+
+    until(lambda: renew(store, one, fence).state == "LOST", "the loss is noticed")
+    assert renew(store, other, 1).state == "LOST"
+    assert isinstance(store.acquire(one, False, BUDGET), Lapsed)
+    assert isinstance(store.acquire(one, True, BUDGET), Lapsed), "S5: brought back under its old token"
+    _, later = take(store, ttl=TTL)
+    assert later > fence
+
+
+def test_a_waiter_whose_session_expires_queues_again_and_is_served(server, request):
+    url = f"{server.url('/' + request.node.name)}?tick={TICK}"
+    with connect(url) as holder, connect(url) as client:
+        lease = holder.lock("a", ttl=TTL).acquire(2.0)
+        standing, got = threading.Event(), []
+        lock = client.lock("a", ttl=TTL)
+
+        def wait():
+            with lock.acquire(20.0, on_wait=lambda _: standing.set()) as mine:
+                got.append(mine.fence)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert standing.wait(5.0)
+        store = client.driver().backend.store
+        (waiting,) = [session for session, _ in store.entries()]
+        server.expire(client_id(waiting))
+        until(lambda: any(s is not waiting for s, e in store.entries() if not e.ended), "it queues again")
+        assert not got, "told that it holds, on a session that had died"
+        lease.release()
+        thread.join(10.0)
+        assert got
+        assert got[0] > lease.fence
+
+
+def test_what_the_servers_end_is_told_as_lost_once(server, request):
+    told = []
+    with connect(f"{server.url('/' + request.node.name)}?tick={TICK}") as client:
+        lease = client.lock("a", ttl=TTL, on_lost=lambda: told.append(1)).acquire(2.0)
+        (mine,) = [session for session, _ in client.driver().backend.store.entries()]
+        server.expire(client_id(mine))
+        assert lease.lost.wait(TTL)
+        until(lambda: told, "it is told")
+        assert not lease.valid()
+        assert lease.release().outcome == "LOST"
+        assert told == [1]
+
+
+# -- cut connections
+
+
+def create(piece):
+    return b"\x00\x00\x00\x0f" in piece[:16] and b"/lockkit/" in piece
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, wait):
+    store = opened(wired.url)
+    warm, _ = take(store, ttl=TTL)
+    store.release(warm, BUDGET)
+    wired.hold(to_server=False)  # what it answers is lost
+    one = mine(wait=wait)
+    work = threading.Thread(target=lambda: outcomes.append(asked(store, one)))
+    outcomes = []
+    work.start()
+    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
+    with server.connect() as look:
+        until(lambda: there_by_id(server, wired, one), "the create is committed")
+        wired.drop()
+        work.join(5.0)
+        assert isinstance(outcomes[0], Unknown)
+        wired.heal()
+        answer = again(lambda: store.acquire(one, True, BUDGET))
+        (node,) = look.get_children(parent)
+        stat = look.exists(f"{parent}/{node}")
+    assert isinstance(answer, Granted), "busy with itself"
+    assert answer.fence == stat.czxid
+    assert store.release(one, BUDGET) == RELEASED
+
+
+def asked(store, one, budget=BUDGET):
+    try:
+        return store.acquire(one, True, budget)
+    except (Refused, Unknown) as trouble:
+        return trouble
+
+
+def again(call, seconds=5.0):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except (Refused, Unknown):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, wired, server):
+    store = opened(wired.url)
+    warm, _ = take(store, ttl=TTL)
+    store.release(warm, BUDGET)
+    wired.hold()
+    one = mine()
+    assert isinstance(asked(store, one, 0.3), Unknown)
+    with pytest.raises((Refused, Unknown)):
+        store.abandon(one, 0.3)
+    assert isinstance(asked(store, one, 0.3), Lapsed), "it was given up"
+
+    wired.heal()  # and the create arrives after all
+
+    again(lambda: store.abandon(one, BUDGET))
+    assert not there_by_id(server, wired, one)
+    assert isinstance(store.acquire(one, True, BUDGET), Lapsed)
+
+
+def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, server):
+    url = f"{wired.url}?tick={TICK}"
+    with connect(url) as client, connect(url.replace(wired.address, server.address)) as other:
+        lease = client.lock("a", ttl=TTL).acquire(2.0)
+        blocked = other.lock("b", ttl=TTL).acquire(2.0)
+        standing, got = threading.Event(), threading.Event()
+
+        def wait():
+            with client.lock("b", ttl=TTL).acquire(20.0, on_wait=lambda _: standing.set()):
+                got.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert standing.wait(5.0)
+        for _ in range(3):
+            opened_before = wired.opened
+            wired.drop()
+            until(lambda before=opened_before: wired.opened > before, "it comes back")
+        time.sleep(TTL)
+        assert lease.valid()
+        assert not lease.lost.is_set()
+        lease.confirm()
+        began = time.monotonic()
+        blocked.release()
+        assert got.wait(5.0)
+        assert time.monotonic() - began < 1.0, "only the poll noticed: the watch was not armed anew"
+        thread.join(5.0)
+
+
+def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, wired, server):
+    store = opened(wired.url)
+    one, fence = take(store, ttl=TTL)
+    wired.hold()
+    lost_at = None
+    end = time.monotonic() + 2 * TTL
+    hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+    while time.monotonic() < end and lost_at is None:
+        with contextlib.suppress(Unknown, Refused):
+            renewal = store.renew([(one, fence)], 0.1)[0]
+            now = SYSTEM.now()
+            if renewal.state == "LOST" or not hold.renewed(renewal.basis, now):
+                lost_at = now
+        if hold.valid(SYSTEM.now()):
+            assert there_by_id(server, wired, one), "S3: valid and not in the store"
+        time.sleep(0.02)
+    assert lost_at is not None
+    assert not hold.valid(SYSTEM.now())
+    wired.heal()
+    until(lambda: not there_by_id(server, wired, one), "S11: the lost claim goes", TTL + 1.0)
+    assert isinstance(again(lambda: store.acquire(one, False, BUDGET)), Lapsed)
+
+
+def there_by_id(server, wired, one):
+    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
+    with server.connect() as look, contextlib.suppress(NoNodeError):
+        return any(node.startswith(one.token) for node in look.get_children(parent))
+    return False
+
+
+def test_a_dead_client_blocks_no_longer_than_its_ttl_and_a_tick_or_two(opened, server):
+    store, other = opened(), opened()
+    one, fence = take(store, ttl=TTL)
+    hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+    waiter = queue(other, ttl=TTL)
+    store.store.vanish()
+    died = time.monotonic()
+    while not isinstance(other.acquire(waiter, False, BUDGET), Granted):
+        assert not (time.monotonic() - died > TTL + 5 * TICK), "L1: it blocks on"
+        time.sleep(0.01)
+    assert not hold.valid(SYSTEM.now()), "S3: valid while another holds"
+
+
+# -- parents
+
+
+def test_a_parent_reaped_between_two_uses(store, server, request):
+    parent = f"/{request.node.name}/lockkit/default/q/a"
+    fences = []
+    for _ in range(3):
+        one, fence = take(store, ttl=TTL)
+        fences.append(fence)
+        store.release(one, BUDGET)
+        until(lambda: not there(server, parent), "the empty parent is reaped")
+    assert fences == sorted(set(fences)), (
+        "S4: the fence must not be the number in the queue, which begins anew"
+    )
+
+
+# -- ensembles
+
+
+@pytest.fixture
+def ensemble():
+    with ZooKeeperEnsemble(tick=TICK, wired=True, syncLimit=40) as ensemble:
+        yield ensemble
+
+
+def test_the_leader_is_killed_while_locks_are_held_and_awaited(ensemble):
+    url = f"{ensemble.url('/app')}?tick={TICK}&max_ttl=12"
+    with connect(url) as client, connect(url) as other:
+        lease = client.lock("a", ttl=9.0).acquire(5.0)
+        standing, got = threading.Event(), []
+
+        def wait():
+            with other.lock("a", ttl=9.0).acquire(30.0, on_wait=lambda _: standing.set()) as mine:
+                got.append(mine.fence)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert standing.wait(5.0)
+
+        ensemble.kill_leader()
+
+        assert lease.valid()
+        lease.confirm()
+        assert not got
+        assert lease.release().outcome == "RELEASED"
+        thread.join(15.0)
+        assert got
+        assert got[0] > lease.fence, "S4: fences rise across leaders"
+
+
+def test_a_follower_cut_from_its_leader_answers_pings_but_validity_ends_in_time(ensemble):
+    follower = ensemble.followers()[0]
+    leader = ensemble.leader()
+    with connect(f"{follower.url('/app')}?tick={TICK}&max_ttl=9") as client:
+        lease = client.lock("a", ttl=TTL).acquire(5.0)
+        time.sleep(TTL)
+        assert lease.valid()
+        with connect(f"{leader.url('/app')}?tick={TICK}&max_ttl=9") as other:
+            successor = []
+
+            def take_over():
+                with other.lock("a", ttl=TTL).acquire(30.0):
+                    successor.append(lease.valid())
+
+            thread = threading.Thread(target=take_over)
+            thread.start()
+            ensemble.cut_off(follower)
+            thread.join(20.0)
+            assert successor == [False], "S3: valid while another holds"
+            assert lease.lost.wait(1.0)
+            ensemble.heal()
+
+
+def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
+    follower, leader = ensemble.followers()[0], ensemble.leader()
+    with (
+        connect(f"{follower.url('/app')}?tick={TICK}&max_ttl=12") as late,
+        connect(f"{leader.url('/app')}?tick={TICK}&max_ttl=12") as client,
+    ):
+        late.lock("a", ttl=9.0).acquire(5.0).release()
+        ensemble.lag(follower, 0.15)
+        for _ in range(3):
+            with client.lock("a", ttl=9.0).acquire(5.0) as lease:
+                assert late.lock("a", ttl=9.0).try_acquire() is None, "S2: it did not see who was before it"
+                with pytest.raises(AcquireTimeout):
+                    late.lock("a", ttl=9.0).acquire(0.1)
+                assert lease.valid()
+            with late.lock("a", ttl=9.0).acquire(5.0) as mine:
+                assert mine.fence > lease.fence
+        ensemble.heal()

@@ -1,0 +1,236 @@
+"""ZooKeeper servers that are away or silent: each call is told in time, and nothing is left; and what a fork inherits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from lockkit.client import connect
+from lockkit.errors import BackendUnavailable
+from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
+from lockkit.testing.claims import BUDGET, claim, take
+from lockkit.testing.scenarios.forking import in_child
+from lockkit.testing.servers.processes import free_port, until
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.troubles import both_ways, trouble
+from lockkit_zookeeper.backend import open_store
+
+TICK = 0.15
+TTL = 2.4
+
+
+@pytest.fixture
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+def url(server):
+    return f"{server.url('/app')}?tick={TICK}&max_ttl=30"
+
+
+@both_ways
+def test_a_closed_port_is_told(way):
+    error = trouble(f"zookeeper://127.0.0.1:{free_port()}/app", way)
+
+    assert isinstance(error, BackendUnavailable)
+    assert "refused" in str(error)
+
+
+@both_ways
+def test_a_server_that_answers_nothing_is_told(way, server):
+    server.pause()  # it still accepts connections
+
+    error = trouble(url(server), way)
+
+    assert "cannot reach" in str(error)
+    server.resume()
+
+
+CALLS = {
+    "acquire": lambda store, one: store.acquire(claim("new", ttl=TTL), True, 0.3),
+    "acquire with another ttl": lambda store, one: store.acquire(claim("new", ttl=3.0), True, 0.3),
+    "ask again": lambda store, one: store.acquire(one, False, 0.3),
+    "release": lambda store, one: store.release(one, 0.3),
+    "abandon": lambda store, one: store.abandon(one, 0.3),
+    "emergency_release": lambda store, one: store.emergency_release(one, 0.3),
+    "inspect": lambda store, one: store.inspect("a", 0.3),
+    "names": lambda store, one: store.names("", 0.3),
+    "evict": lambda store, one: store.evict("a", "0" * 12, 0.3),
+    "resize": lambda store, one: store.resize("a", 2, 0.3),
+    "annotate": lambda store, one: store.annotate("a", "0" * 12, {}, 0.3),
+    "record": lambda store, one: store.record("a", 0.3),
+    "put_record": lambda store, one: store.put_record("a", {}, 0, 0.3),
+    "check": lambda store, one: store.check(0.3),
+    "renew another's": lambda store, one: store.renew([(claim(ttl=TTL), 1)], 0.3),
+}
+
+
+def test_every_call_obeys_its_budget_against_a_server_that_stopped_answering(server):
+    with contextlib.closing(open_store(url(server), OpenOptions())) as store:
+        for what, call in CALLS.items():
+            one, _ = take(store, what, ttl=TTL)
+            server.pause()
+            began = time.monotonic()
+            with pytest.raises((Refused, Unknown)):
+                call(store, one)
+            assert time.monotonic() - began < 0.3 + 0.3, what
+            began = time.monotonic()
+            store.watch("a", ["x"], lambda: None, one).close()
+            assert time.monotonic() - began < 0.3, f"watch, after {what}"
+            server.resume()
+            until(lambda: quiet(store), "it answers again")
+
+
+def quiet(store):
+    try:
+        store.names("", BUDGET)
+    except (Refused, Unknown):
+        return False
+    return True
+
+
+def test_closing_does_not_wait_for_a_server_that_stopped_answering(server):
+    client = connect(url(server))
+    lease = client.lock("a", ttl=TTL).acquire(2.0)
+    server.pause()
+    began = time.monotonic()
+    client.close()
+    assert time.monotonic() - began < 2.5 + 0.5
+    assert not lease.valid()
+    server.resume()
+
+
+def test_the_end_of_the_interpreter_does_not_wait_for_a_server_that_stopped_answering(server):
+    program = textwrap.dedent(f"""
+        import os, signal, sys, time
+        from lockkit.client import connect
+        client = connect({url(server)!r})
+        lease = client.lock("a", ttl={TTL}).acquire(2.0)
+        print("held", flush=True)
+        sys.stdin.readline()
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"held\n"
+    server.pause()
+    began = time.monotonic()
+    process.communicate(b"\n", timeout=30)
+    assert time.monotonic() - began < 4.0
+    assert process.returncode == 0
+    server.resume()
+
+
+def test_a_silent_server_is_left_for_another(server):
+    with ZooKeeperServer(tick=TICK) as deaf:
+        deaf.pause()
+        hosts = f"{deaf.address},{server.address}"
+        for _ in range(4):  # kazoo shuffles
+            with contextlib.closing(
+                open_store(f"zookeeper://{hosts}/app?tick={TICK}&max_ttl=3", OpenOptions())
+            ) as store:
+                take(store, ttl=TTL)
+                store.release(*take(store, "b", ttl=TTL)[:1], BUDGET)
+            with server.connect() as look:
+                for node in look.get_children("/app/lockkit/default/q/a"):
+                    look.delete(f"/app/lockkit/default/q/a/{node}")
+        deaf.resume()
+
+
+# -- forks
+
+
+def descriptors():
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(str(fd.readlink()))
+    return found
+
+
+def test_a_child_has_none_of_its_parents_connections(server):
+    with contextlib.closing(open_store(url(server), OpenOptions())) as store:
+        one, fence = take(store, ttl=TTL)
+        ours = {each for each in descriptors() if each.startswith("socket:")}
+
+        def child():
+            store.close()
+            left = [each for each in descriptors() if each in kazoos]
+            try:
+                store.inspect("a", BUDGET)
+            except Refused as refusal:
+                return [left, str(refusal)]
+            return [left, "answered"]
+
+        connection = session(store, one).wire._client._connection
+        kazoos = {
+            str(Path(f"/proc/self/fd/{sock.fileno()}").readlink())
+            for sock in (connection._socket, connection._read_sock, connection._write_sock)
+        }
+        assert kazoos <= ours
+        left, told = in_child(child)
+        assert left == []
+        assert "not open in this process" in told
+        for _ in range(10):
+            time.sleep(TTL / 5)
+            assert store.renew([(one, fence)], BUDGET)[0].state == "HELD", (
+                "the child ended its parent's session"
+            )
+
+
+def session(store, one):
+    return store.store.entry(one.token)[0]
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):
+    program = textwrap.dedent(f"""
+        import os, signal, time
+        from lockkit.client import connect
+        client = connect({url(server)!r})
+        lease = client.lock("a", ttl={TTL}).acquire(2.0)
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE)
+    child = int(process.stdout.readline())
+    try:
+        process.wait(10)
+        with connect(url(server)) as client:
+            began = time.monotonic()
+            client.lock("a", ttl=TTL).acquire(10.0).release()
+            assert time.monotonic() - began < TTL + 5 * TICK
+        os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, 9)
+        process.stdout.close()
+
+
+def test_threads_and_sockets_are_gone_after_closing(server):
+    def lockkits():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("lockkit-zookeeper")]
+
+    store = open_store(url(server), OpenOptions())
+    for ttl in (TTL, 3.0, 4.5):
+        one = Claim(os.urandom(16).hex(), Terms("a", ttl=ttl))
+        assert isinstance(store.acquire(one, True, BUDGET), Granted)
+        store.release(one, BUDGET)
+    assert lockkits()
+    store.close()
+    until(lambda: not lockkits(), "its threads end")
+    with server.session():
+        until(lambda: int(server.mntr()["num_alive_connections"]) <= 2, "its connections are closed")
