@@ -6,10 +6,12 @@ import contextlib
 import importlib.util
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -171,7 +173,10 @@ def test_a_watch_that_is_closed_is_closed_at_the_member_too(opened):
         transport = opened(server)
 
         def watchers():
-            return server._gateway.counted("etcd_debugging_mvcc_watcher_total")
+            with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as page:
+                return float(
+                    re.search(rb"^etcd_debugging_mvcc_watcher_total (.*)$", page.read(), re.MULTILINE)[1]
+                )
 
         one, two = (transport.watch(key, b"", 0, lambda _: None) for key in (b"a", b"b"))
         until(lambda: watchers() == 2, "both are watched")
