@@ -2,7 +2,7 @@
 
 - Nobody there: one transaction, "if the queue is empty, I hold".
 - It fits behind those who hold (a permit, a reader): one look, then "if nobody came since, I hold".
-- Otherwise it waits, on a lease of the length of a waiter's deadline; when it fits, "if my claim is as I saw it, I hold", on
+- Otherwise, or where this client has just waited, it waits, on a lease of the length of a waiter's deadline; when it fits, "if my claim is as I saw it, I hold", on
   the lease that lasts as long as a hold does. Those before it can only go, and a resize changes every claim, so that is
   enough. A mutex that is first does without the look: "if nobody who came before is there any more".
 """
@@ -73,7 +73,8 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     hold = _ready(store, entry, end)
     stated, queue = entry.stated, Get(*entry.stated.keys)
     when = Compare(queue.key, "VERSION", "EQUAL", 0, queue.end)
-    for tries in range(1_000):
+    most = 0 if claim.wait and store.likely_in_line(queue.key) else 1_000
+    for tries in range(most):
         held = _held(store, entry, claim)
         answer = store.txn(Txn((when,), held, (queue,)), end, hold, entry.guard)
         if answer.succeeded:
@@ -94,7 +95,10 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
             raise Refused(BackendUnavailable(text, hint="try again"))
         when = Compare(queue.key, "MOD", "LESS", answer.header.revision + 1, queue.end)
     if entry.wait is None or entry.wait.over(store.clock.now()):
-        entry.wait = store.leases.take(WAITING_LENGTH, end)
+        lease = store.leases.take(WAITING_LENGTH, end)
+        if entry.wait is not None and entry.wait.doubtful:
+            store.spoilt.setdefault(claim.token, []).append(entry.wait)
+        entry.wait = lease
     value = stated.value(claim, "WAITING", store.clock.wall())
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
@@ -217,6 +221,7 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
         fits = entry.fits = place < fitting(found)
         if not fits:
             drop_guard(store, entry, end)
+            store.in_line(entry.stated.keys.queue)
             return _queued(entry, found, place)
         hold = _ready(store, entry, end)
         queue = Get(*entry.stated.keys)

@@ -18,6 +18,8 @@ __all__ = ["Entry", "Store"]
 
 _KNOWN = 16_384
 """How many locks' packed words are kept."""
+_MOMENT = 1.0
+"""Seconds for which a line is believed to be still there."""
 _REMEMBERED, _LATE = 4096, 60.0
 """Tokens of which it is remembered that they are over; at least for so many seconds."""
 
@@ -86,6 +88,7 @@ class Store:
         client: What this client is called in the keys of the notes to it.
         notes: The range of those.
         entries: This client's claims, by token.
+        lines: When somebody of this client was last seen to stand in line, by queue: who comes soon after joins at once.
         spoilt: Leases that an entry had and that must be revoked with it, by token.
     """
 
@@ -98,6 +101,7 @@ class Store:
         self.notes = Get(prefix, after(prefix))
         self.leases = Leases(transport, options.clock)
         self.entries: dict[str, Entry] = {}
+        self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
         self._gone: dict[str, float] = {}
         self._stated: dict[int, Stated] = {}
@@ -117,6 +121,16 @@ class Store:
         if entry is None:
             entry = self.entries[claim.token] = Entry(claim, self.known(claim.terms))
         return entry
+
+    def in_line(self, queue: bytes) -> None:
+        """Somebody of this client stands in line there."""
+        if len(self.lines) >= _KNOWN:
+            self.lines.clear()
+        self.lines[queue] = self.clock.now()
+
+    def likely_in_line(self, queue: bytes) -> bool:
+        """Whether that was so a moment ago."""
+        return self.clock.now() - self.lines.get(queue, 0.0) < _MOMENT
 
     # -- tokens that are over
 

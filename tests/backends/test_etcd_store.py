@@ -328,3 +328,21 @@ def test_the_doctor_of_the_command_line_names_the_transport(server, tmp_path):
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"JSON gateway to {server.url()}" in done.stdout
+
+
+def test_who_joins_a_line_that_its_client_has_just_seen_joins_at_once(store, monkeypatch):
+    asked = []
+    real = Gateway.txn
+    monkeypatch.setattr(
+        Gateway, "txn", lambda self, request, budget: asked.append(request) or real(self, request, budget)
+    )
+    holder, _ = take(store)
+    first = queue(store)
+    asked.clear()
+    second = queue(store)
+    assert len(asked) == 1
+    store.release(holder, BUDGET)
+    for one in (first, second):
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+        store.release(one, BUDGET)
+    assert len(asked) == 6
