@@ -5,6 +5,7 @@ Keys and values are in base64, 64-bit numbers are strings, and a field that is z
 
 from __future__ import annotations
 
+import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,16 +18,39 @@ from lockkit_etcd.transport import (
     Done,
     Found,
     Get,
+    Granted,
     Header,
+    Kept,
     Kv,
     Op,
     Put,
+    Remaining,
+    Status,
     Txn,
+    TxnAnswer,
 )
 
-__all__ = ["answers", "changes", "found", "header", "range_body", "txn_body", "watch_body"]
+__all__ = [
+    "MEANINGLESS",
+    "answers",
+    "changes",
+    "documents",
+    "found",
+    "grant_answer",
+    "header",
+    "kept_answers",
+    "range_answer",
+    "range_body",
+    "remaining_answer",
+    "status_answer",
+    "txn_answer",
+    "txn_body",
+    "watch_body",
+]
 
 _COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
+MEANINGLESS = (ValueError, KeyError, TypeError, AttributeError)
+"""What it leads to to take for an answer what is none."""
 _DONE = Done()
 
 
@@ -125,4 +149,67 @@ def _kv(of: Mapping[str, Any]) -> Kv:
         int(get("create_revision", 0)),
         int(get("mod_revision", 0)),
         int(get("lease", 0)),
+    )
+
+
+def txn_answer(told: Any) -> TxnAnswer:
+    """What a transaction did."""
+    return TxnAnswer(header(told), bool(told.get("succeeded")), answers(told))
+
+
+def range_answer(told: Any) -> tuple[Header, Found]:
+    """What a read found, and who answered."""
+    return header(told), found(told)
+
+
+def grant_answer(told: Any) -> Granted:
+    """A new lease."""
+    return Granted(header(told), int(told["TTL"]))
+
+
+def remaining_answer(told: Any) -> Remaining:
+    """How long a lease has."""
+    return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
+
+
+def documents(text: bytes) -> list[dict[str, Any]]:
+    """One document a line, the last of them perhaps cut."""
+    lines = [line for line in text.split(b"\n") if line]
+    try:
+        return json.loads(b"[%b]" % b",".join(lines))  # type: ignore[no-any-return]
+    except ValueError:
+        return json.loads(b"[%b]" % b",".join(lines[:-1]))  # type: ignore[no-any-return]
+
+
+def kept_answers(documents: Sequence[Mapping[str, Any]], sent: float) -> dict[int, Kept]:
+    """The answers to a body of keepalives; most say the same but for the lease."""
+    kept: dict[int, Kept] = {}
+    alike: dict[tuple[str, str, str], Kept] = {}
+    for each in documents:
+        told = each.get("result")
+        if told is None:  # the others are not answered
+            break
+        of = told["header"]
+        facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
+        one = alike.get(facts)
+        if one is None:
+            ttl, member, term = map(int, facts)
+            one = alike[facts] = Kept(ttl, member, term, sent)
+        kept[int(told["ID"])] = one
+    return kept
+
+
+def status_answer(where: str, text: bytes) -> Status:
+    """What a member says of itself."""
+    told = json.loads(text)
+    return Status(
+        where,
+        told.get("version", "unknown"),
+        int(told["header"]["member_id"]),
+        int(told.get("leader", 0)),
+        int(told.get("raftTerm", 0)),
+        int(told.get("dbSize", 0)),
+        int(told.get("dbSizeInUse", 0)),
+        tuple(told.get("errors", ())),
+        bool(told.get("isLearner")),
     )
