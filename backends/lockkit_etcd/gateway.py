@@ -59,7 +59,7 @@ def connect(address: Address, clock: Clock) -> Gateway:
     Raises:
         ConfigError: A certificate or key cannot be used.
     """
-    return Gateway(address, clock)
+    return Gateway(address, clock, _context(address) if address.tls else None)
 
 
 class Gateway:
@@ -67,13 +67,15 @@ class Gateway:
 
     name = "JSON gateway"
 
-    def __init__(self, address: Address, clock: Clock, first: int = 0) -> None:
+    def __init__(
+        self, address: Address, clock: Clock, tls: ssl.SSLContext | None = None, first: int = 0
+    ) -> None:
         self.where = address.shown
         self._address = address
         self._clock = clock
-        self._tls = _context(address) if address.tls else None
+        self._tls = tls
         login = None if address.user is None else (address.user, address.password or "")
-        self._endpoints = [Endpoint(host, port, self._tls, login) for host, port in address.hosts]
+        self._endpoints = [Endpoint(host, port, tls, login) for host, port in address.hosts]
         self._first = first
         self._pid = os.getpid()
         self._streams: set[GatewayStream] = set()
@@ -119,10 +121,15 @@ class Gateway:
             threading.Thread(target=work, name="lockkit-etcd-keepalive", daemon=True)
             for _ in range(min(len(bodies), _AT_ONCE) - 1)
         ]
+        started: list[threading.Thread] = []
         for thread in others:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads
+                break
+            started.append(thread)
         work()
-        for thread in others:
+        for thread in started:
             thread.join(left(end))
         if troubles and not kept:
             raise troubles[0]
@@ -183,7 +190,8 @@ class Gateway:
         return stream
 
     def fresh(self) -> Gateway:
-        other = Gateway(self._address, self._clock, (self._first + 1) % len(self._endpoints))
+        first = (self._first + 1) % len(self._endpoints)
+        other = Gateway(self._address, self._clock, self._tls, first)
         other._pid = self._pid  # a forked child gets none that is good for anything
         return other
 
