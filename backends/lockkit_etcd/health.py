@@ -86,7 +86,7 @@ def _cluster(here: Sequence[Status], named: int) -> Finding:
             "cluster", "warning", "the members name different leaders", "during an election this passes"
         )
     size = max(status.size for status in here)
-    text = f"{len(here)} of {named} members answered; the database has {size / 1e6:.1f} MB"
+    text = f"{len(here)} of {named} members answered; the database has {max(size / 1e6, 0.1):.1f} MB"
     if named == 1:
         hint = "name all members in the URL, so that locks outlive this one"
         return Finding("cluster", "ok", text, hint)
