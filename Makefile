@@ -26,11 +26,11 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 	fi
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
-	@.ci/system redis etcd zookeeper
+	@.ci/system redis etcd zookeeper postgresql
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
 	@echo "make test: passed"
 
-servers: ## install what is missing of Redis, Valkey, etcd and ZooKeeper; starts no service
+servers: ## install what is missing of Redis, Valkey, etcd, ZooKeeper and PostgreSQL; starts no service
 	@.ci/system servers
 
 fmt: $(VENV)/.tox ## format the code and mend what a tool can mend

@@ -10,13 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from lockkit.names import new_token
-from lockkit.spi import Backend, Claim, Granted, Queued, Renewal, Terms, Unknown
+from lockkit.plugins import PluginManager
+from lockkit.spi import Backend, Claim, Granted, OpenOptions, Queued, Renewal, Terms, Unknown
 
-__all__ = ["BUDGET", "claim", "queue", "renew", "settled", "states", "take"]
+__all__ = ["BUDGET", "claim", "open_store", "queue", "renew", "settled", "states", "take"]
 
 T = TypeVar("T")
 BUDGET = 2.0
 """Seconds for each call."""
+
+
+def open_store(url: str, **options: Any) -> Backend:
+    """Open a store as a client does; ``options`` are those of :class:`lockkit.spi.OpenOptions`. Close it."""
+    return PluginManager(()).open(url, OpenOptions(**options))
 
 
 def claim(

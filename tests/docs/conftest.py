@@ -27,7 +27,7 @@ def pages():
     return {
         str(path.relative_to(ROOT)): path.read_text()
         for path in found
-        if "_build" not in path.parts and "schema" not in path.parts
+        if not {"_build", "schema", ".pytest_cache"} & set(path.parts)
     }
 
 

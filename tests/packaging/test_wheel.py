@@ -1,13 +1,7 @@
-"""What users install is the wheel, so the wheel is examined: what it holds, what it says, how it works.
-
-`LOCKKIT_WHEEL` names the wheel, or a folder that holds just one; without it a wheel is built from this tree.
-"""
+"""What users install is the wheel, so the wheel is examined: what it holds, what it says, how it works."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tomllib
 from configparser import ConfigParser
 from email import message_from_bytes
@@ -16,47 +10,11 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
-from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BACKENDS = sorted(path.parent.name for path in ROOT.glob("backends/lockkit_*/__init__.py"))
 PACKAGES = ["lockkit", *BACKENDS]
-
-# Neither this project's settings nor its source tree may leak into what the wheel does by itself.
-CLEAN_ENV = {k: v for k, v in os.environ.items() if not k.startswith(("LOCKKIT_", "PYTHON"))}
-
-
-def run(*command):
-    """Return what a command printed; show all of it if the command fails."""
-    done = subprocess.run(
-        [str(part) for part in command], env=CLEAN_ENV, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
-    return done.stdout.strip()
-
-
-def uv(*arguments):
-    return run(find_uv_bin(), "--no-config", *arguments)
-
-
-def fresh_venv(folder, *install):
-    """Return the folder of programs of a new environment that holds only what `install` names."""
-    uv("venv", "--python", sys.executable, folder)
-    uv("pip", "install", "--python", folder, *install)
-    return folder / "bin"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    given = os.environ.get("LOCKKIT_WHEEL")
-    if given is None:
-        given = tmp_path_factory.mktemp("dist")
-        uv("build", "--wheel", "--out-dir", given, ROOT)
-    if Path(given).is_file():
-        return Path(given)
-    (only,) = Path(given).glob("*.whl")
-    return only
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +34,7 @@ def metadata(contents):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel, fresh_venv, tmp_path_factory):
     return fresh_venv(tmp_path_factory.mktemp("installed") / "venv", wheel)
 
 
@@ -160,21 +118,21 @@ def test_all_means_every_extra_of_a_deployment_that_can_coexist():
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_package_imports_once_installed(installed, package):
+def test_each_package_imports_once_installed(run, installed, package):
     run(installed / "python", "-c", f"import {package}")
 
 
-def test_importing_lockkit_loads_no_backend_and_nothing_of_the_command_line(installed):
+def test_importing_lockkit_loads_no_backend_and_nothing_of_the_command_line(run, installed):
     loaded = run(installed / "python", "-c", "import lockkit, sys; print(*sys.modules)").split()
 
     assert not {*BACKENDS, "click", "psutil", "rich"} & set(loaded)
 
 
-def test_the_command_tells_the_version_of_the_wheel(installed, metadata):
+def test_the_command_tells_the_version_of_the_wheel(run, installed, metadata):
     assert metadata["Version"] in run(installed / "lockkit", "--version")
 
 
-def test_an_editable_install_finds_the_core_and_every_backend_in_the_tree(tmp_path):
+def test_an_editable_install_finds_the_core_and_every_backend_in_the_tree(run, fresh_venv, tmp_path):
     python = fresh_venv(tmp_path / "venv", "--editable", ROOT) / "python"
 
     for package in PACKAGES:

@@ -1,0 +1,25 @@
+"""What a plugin offers. Loaded with every program that has it installed: import nothing heavy here."""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+# TODO: what your store can do. The kit tries it, and less is as wrong as more.
+CAPABILITIES = Capabilities(scope="host")
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_template.backend import TemplateBackend  # your client library is imported from here on
+
+    return TemplateBackend(url, options)
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``template:/some/folder``."""
+    # TODO: a name and a scheme that nobody else has.
+    return [BackendSpec("template", ("template",), _open, "One JSON file for each lock.", CAPABILITIES)]

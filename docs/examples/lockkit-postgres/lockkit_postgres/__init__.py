@@ -1,0 +1,38 @@
+"""lockkit's locks on PostgreSQL: fair queues, leases and fences in a schema of your database.
+
+Loaded with every program that has it installed, so nothing heavy is imported here; psycopg is when a store is opened.
+"""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+CAPABILITIES = Capabilities(
+    scope="fleet",
+    fence="strict",  # it is a counter in a row, as durable as any commit
+    failover_safe=False,  # a standby that copies later may be promoted without the last grants
+)
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_postgres.backend import open_store
+
+    return open_store(url, options)
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``postgres-lock://user@host/database``."""
+    return [
+        BackendSpec(
+            name="postgres",
+            schemes=("postgres-lock",),
+            open=_open,
+            summary="A PostgreSQL server, for a fleet: queues in a schema of a database.",
+            capabilities=CAPABILITIES,
+        )
+    ]

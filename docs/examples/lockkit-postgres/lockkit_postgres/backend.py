@@ -1,0 +1,251 @@
+"""The calls of lockkit's interface: each is one function of the schema, one statement, one round trip."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.names import check_namespace, claim_id
+from lockkit.notes import merged, note_text
+from lockkit.spi import (
+    NOTE_LIMIT,
+    Answer,
+    Beat,
+    Busy,
+    Claim,
+    Conflict,
+    Granted,
+    Lapsed,
+    OpenOptions,
+    Queued,
+    Refused,
+    ReleaseAnswer,
+    Renewal,
+    Unknown,
+    Watch,
+)
+from lockkit_postgres import CAPABILITIES, health, layout
+from lockkit_postgres.address import parse
+from lockkit_postgres.lines import Lines
+from lockkit_postgres.stated import asked, claim_info, note, record
+from lockkit_postgres.wakes import Wakes
+
+__all__ = ["PostgresBackend", "open_store"]
+
+_OPENING = 2.0
+_LATE = 30.0
+"""Seconds that an acquire may be under way. A tombstone lasts for twice as long, so one of the two stops every copy."""
+_CHUNK = 100
+"""Claims renewed in one statement: the last of their queues is locked no longer than it takes to renew so many."""
+
+
+def open_store(url: str, options: OpenOptions) -> PostgresBackend:
+    """Open a store. Connects, and makes the schema where there is none.
+
+    Raises:
+        ConfigError: The URL or the namespace is not allowed.
+        Refused, Unknown: The server cannot be reached or used.
+    """
+    check_namespace(options.namespace)
+    return PostgresBackend(url, options)
+
+
+class PostgresBackend:
+    """One open store. Thread-safe; of no use in a forked child."""
+
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(self, url: str, options: OpenOptions) -> None:
+        self._namespace = options.namespace
+        self._clock = options.clock
+        self._unsure: set[str] = set()  # tokens of which a creating acquire may be under way
+        self._lines = Lines(parse(url, f"lockkit:{options.owner.host}:{options.owner.pid}"), options.clock)
+        end = time.monotonic() + _OPENING
+        try:
+            hello = layout.prepare(self._lines, self._namespace, end)
+            for found in health.check(self._lines, max(end - time.monotonic(), 0.1)):
+                if found.severity == "error" and options.strict:
+                    text = f"{self._lines.address.shown}: {found.message}; strict refuses that"
+                    raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
+                if found.severity == "error":
+                    options.warn(f"{self._lines.address.shown}: {found.message} ({found.hint})")
+        except BaseException:
+            self._lines.close()
+            raise
+        self._ahead = float(hello["at"]) - self._clock.now()
+        self._wakes = Wakes(self._lines, self._namespace, hello["channel"])
+
+    # -- claims
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+        """See :meth:`lockkit.spi.Backend.acquire`."""
+        again = create and claim.token in self._unsure
+        words = (asked(claim, again=again), create, self._ahead + self._clock.now() + _LATE)
+        if create:
+            self._unsure.add(claim.token)
+        try:
+            told, sent = self._lines.call(budget, "acquire", self._namespace, *words)
+        except Refused:
+            if create and not again:  # no copy of it is under way
+                self._unsure.discard(claim.token)
+            raise
+        if create:  # if there was one before, the store knows it by now
+            self._unsure.discard(claim.token)
+        now = self._clock.now()
+        self._ahead = float(told["at"]) - now
+        if told["answer"] == "GRANTED":
+            return Granted(told["fence"], sent)
+        if told["answer"] == "LAPSED":
+            return Lapsed(told["why"])
+        holder = claim_info(told["holder"])  # there is one: whoever is in the way, or the claim itself
+        if told["answer"] == "BUSY":
+            return Busy(holder.capacity, holder)
+        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
+        agreed = told["capacity"] == holder.capacity
+        return Queued(
+            position=told["position"],
+            ask_again_at=None if told["ask_in"] is None else now + float(told["ask_in"]),
+            blockers=(str(told["fence"]),),  # who is woken is the claim itself, when its turn has come
+            capacity=claim.terms.capacity if agreed else holder.capacity,
+            holder=holder,
+        )
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+        """See :meth:`lockkit.spi.Backend.renew`. In chunks; one that gets no answer leaves those of the others."""
+        end = time.monotonic() + budget
+        answers: list[Renewal] = []
+        troubles: list[Refused | Unknown] = []
+        for at in range(0, len(beats), _CHUNK):
+            chunk = beats[at : at + _CHUNK]
+            try:
+                answers += self._renew(chunk, max(end - time.monotonic(), 0.0))
+            except (Refused, Unknown) as error:
+                troubles.append(error)
+                answers += [Renewal("UNKNOWN", trouble=str(error))] * len(chunk)
+        if troubles and all(each.state == "UNKNOWN" for each in answers):
+            raise troubles[0]
+        return answers
+
+    def _renew(self, beats: Sequence[Beat], budget: float, ttl: float | None = None) -> list[Renewal]:
+        asking = [
+            {"name": claim.terms.name, "token": claim.token, "fence": fence, "ttl": ttl}
+            for claim, fence in beats
+        ]
+        told, sent = self._lines.call(budget, "renew", self._namespace, json.dumps(asking))
+        return [
+            Renewal(
+                each["state"],
+                basis=sent if each["state"] == "HELD" else 0.0,
+                requests=note(each["note"]) if "note" in each else None,
+                why=each.get("why", ""),
+            )
+            for each in told
+        ]
+
+    def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+        """See :meth:`lockkit.spi.Backend.extend`."""
+        return self._renew([(claim, fence)], budget, ttl)[0]
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.release`."""
+        return self._end(claim, budget, graceful=graceful)
+
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
+        return self._end(claim, budget, graceful=graceful, doubt=True)
+
+    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.emergency_release`."""
+        return self._end(claim, budget, graceful=graceful, doubt=True, fresh=True)
+
+    def _end(
+        self, claim: Claim, budget: float, *, graceful: bool, doubt: bool = False, fresh: bool = False
+    ) -> ReleaseAnswer:
+        doubt = doubt or claim.token in self._unsure
+        words = (self._namespace, claim.terms.name, claim.token, graceful, doubt)
+        answer: ReleaseAnswer = self._lines.call(budget, "release", *words, fresh=fresh)[0]
+        self._unsure.discard(claim.token)
+        return answer
+
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
+        """See :meth:`lockkit.spi.Backend.watch`. What is watched for is the claim's own turn."""
+        return self._wakes.watch(claim_id(claim.token), wake)
+
+    # -- operating
+
+    def inspect(self, name: str, budget: float) -> LockInfo:
+        """See :meth:`lockkit.spi.Backend.inspect`."""
+        told, _ = self._lines.call(budget, "inspect", self._namespace, name)
+        return LockInfo(name, tuple(map(claim_info, told)), self._clock.wall())
+
+    def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
+        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        return sorted(self._lines.call(budget, "names", self._namespace, prefix)[0])
+
+    def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
+        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        told, _ = self._lines.call(budget, "evict", self._namespace, name, claim_id, now)
+        if told["outcome"] == "ABSENT":
+            return Evicted("ABSENT")
+        info = claim_info(told["claim"])
+        return Evicted(told["outcome"], info.deadline if told["outcome"] == "MARKED" else None, info)
+
+    def resize(self, name: str, capacity: int, budget: float) -> int:
+        """See :meth:`lockkit.spi.Backend.resize`."""
+        if type(capacity) is not int or not 1 <= capacity < 2**31:
+            raise ConfigError(
+                f"a capacity must be a whole number from 1 to 2147483647, not {capacity!r}", name=name
+            )
+        return int(self._lines.call(budget, "resize", self._namespace, name, capacity)[0])
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+        """See :meth:`lockkit.spi.Backend.annotate`. Read, merged here, and written if nobody was faster.
+
+        Raises:
+            ConfigError: The patch, or the note it would make, is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+        """
+        note_text(patch, NOTE_LIMIT)
+        end = time.monotonic() + budget
+        while True:
+            told, _ = self._lines.call(max(end - time.monotonic(), 0.0), "inspect", self._namespace, name)
+            found = [each for each in told if each["claim_id"] == claim_id]
+            if not found:
+                return False
+            seen = found[0]["note"]
+            words = (self._namespace, name, claim_id, seen, note_text(merged(note(seen), patch), NOTE_LIMIT))
+            if self._lines.call(max(end - time.monotonic(), 0.0), "annotate", *words)[0]:
+                return True
+
+    def record(self, name: str, budget: float) -> Record | None:
+        """See :meth:`lockkit.spi.Backend.record`."""
+        return record(name, self._lines.call(budget, "get_record", self._namespace, name)[0])
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+        """See :meth:`lockkit.spi.Backend.put_record`.
+
+        Raises:
+            Conflict: The record has another version.
+            ConfigError: The value is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+        """
+        text = note_text(value, NOTE_LIMIT, "record")
+        told, _ = self._lines.call(budget, "put_record", self._namespace, name, text, version)
+        written = record(name, told["record"])
+        if not told["written"] or written is None:
+            raise Conflict(written)
+        return written
+
+    def check(self, budget: float) -> Sequence[Finding]:
+        """See :meth:`lockkit.spi.Backend.check`."""
+        return health.check(self._lines, budget)
+
+    def pulse(self) -> Sequence[int]:
+        """None: claims live by their ttl."""
+        return ()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._wakes.close()
+        self._lines.close()

@@ -1,0 +1,115 @@
+"""What may go wrong, and what that says about the request: the one table of this store.
+
+A statement is a transaction of its own here, so there are just three moments.
+
+- There was no connection yet: nothing was sent. Refused.
+- The server answered with an ERROR instead of ReadyForQuery: the transaction is rolled back. Refused, if the table says
+  what to tell; what it does not list is Unknown, as everywhere in lockkit.
+- Anything else: no answer in time, a connection that broke, a FATAL error (the server ended the session, perhaps between
+  the commit and its answer). Unknown.
+"""
+
+from __future__ import annotations
+
+from lockkit.errors import (
+    BackendUnavailable,
+    IncompatibleLayout,
+    LockkitError,
+    OutcomeUnknown,
+    PermissionDenied,
+)
+from lockkit.spi import Refused, Unknown
+
+__all__ = ["answered", "inherited", "not_connected", "too_new", "unanswered"]
+
+_LOAD = "have its owner load schema.sql of lockkit-postgres"
+_ERRORS: dict[str, tuple[type[LockkitError], bool, str, str]] = {
+    # SQLSTATE, or its class: what to raise, whether to ask again, what it means, what to do. PostgreSQL, appendix A.
+    "42501": (
+        PermissionDenied,
+        False,
+        "the user may not do this",
+        "see the rights in the README of lockkit-postgres",
+    ),
+    "3F000": (IncompatibleLayout, False, "there is no such schema", _LOAD),
+    "42883": (IncompatibleLayout, False, "the schema is not that of lockkit", _LOAD),
+    "42P01": (IncompatibleLayout, False, "the schema is not that of lockkit", _LOAD),
+    "LK001": (BackendUnavailable, False, "the isolation is not READ COMMITTED", "no proxy may change it"),
+    "25006": (
+        BackendUnavailable,
+        True,
+        "it takes no writes: a standby",
+        "name the primary; in a failover this passes",
+    ),
+    "57014": (BackendUnavailable, True, "it was too slow", "look for long transactions in pg_stat_activity"),
+    "55P03": (BackendUnavailable, True, "it was too slow", "look for long transactions in pg_stat_activity"),
+    "40001": (BackendUnavailable, True, "another transaction was in the way", "this passes"),
+    "40P01": (BackendUnavailable, True, "another transaction was in the way", "this passes"),
+    "53": (
+        BackendUnavailable,
+        True,
+        "it is short of something",
+        "look into its log: disk, memory, connections",
+    ),
+}
+_LOGIN = (
+    "password authentication",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "authentication failed",
+    "role ",
+)
+
+
+def answered(state: str | None, severity: str | None, message: str, where: str) -> Refused | Unknown:
+    """An error that came in place of a result.
+
+    Args:
+        state: SQLSTATE; None for one of libpq's own, such as a connection that broke.
+        severity: Not localised: ``ERROR``, ``FATAL``, ``PANIC``.
+        message: The server's words.
+        where: The URL without secrets.
+    """
+    if state is None or severity != "ERROR":
+        return unanswered(message, where)
+    found = _ERRORS.get(state) or _ERRORS.get(state[:2])
+    if found is None:
+        hint = "if it lasts, this is worth a bug report"
+        return Unknown(OutcomeUnknown(f"{where}: {state} {message}", hint=hint))
+    kind, retry, meaning, hint = found
+    return Refused(kind(f"{where}: {meaning} ({message})", hint=hint), retry=retry)
+
+
+def unanswered(trouble: object, where: str) -> Unknown:
+    """The request went out, and no answer came."""
+    text = " ".join(str(trouble).split()) or type(trouble).__name__
+    return Unknown(
+        OutcomeUnknown(f"no answer from {where}: {text}", hint="is the server running, and reachable?")
+    )
+
+
+def not_connected(trouble: object, where: str) -> Refused:
+    """There is no connection, so nothing was sent. libpq gives no SQLSTATE here, only words."""
+    text = " ".join(str(trouble).split())
+    if any(word in text for word in _LOGIN):
+        hint = "check user, password and pg_hba.conf"
+        return Refused(PermissionDenied(f"cannot log in at {where}: {text}", hint=hint), retry=False)
+    if "does not exist" in text:
+        return Refused(
+            BackendUnavailable(f"cannot use {where}: {text}", hint="createdb makes a database"), retry=False
+        )
+    hint = "check host, port and TLS; is it running?"
+    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its connections are the parent's."""
+    return Refused(
+        BackendUnavailable(f"{where} was opened by another process", hint="open it in this one"), retry=False
+    )
+
+
+def too_new(where: str, version: int) -> Refused:
+    """A newer lockkit-postgres made the schema, and says that this one must not touch it."""
+    text = f"{where}: its schema is of layout {version}, which this version does not know"
+    return Refused(IncompatibleLayout(text, hint="upgrade lockkit-postgres here"), retry=False)

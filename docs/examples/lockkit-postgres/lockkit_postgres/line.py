@@ -1,0 +1,187 @@
+"""One connection: a statement out, its answer in, before an end.
+
+libpq does the talking (``psycopg.pq``), the waiting is done here: psycopg's own has no limit, and a server that has
+become a black hole must not cost a caller more than its budget.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+
+from psycopg import OperationalError
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus, abc
+
+from lockkit_postgres.address import Address
+from lockkit_postgres.failures import answered, not_connected, unanswered
+
+__all__ = ["Line"]
+
+_RESET = struct.pack("ii", 1, 0)
+_SETTINGS = """
+SELECT set_config('default_transaction_isolation', 'read committed', false),
+    set_config('statement_timeout', '2s', false),
+    set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
+        false)
+"""
+"""For the session: how functions read, how long the server goes on with what its client has given up, and that a grant
+survives a crash of the server."""
+
+
+class Line:
+    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything."""
+
+    def __init__(self, address: Address, end: float) -> None:
+        """Connect, before ``time.monotonic()`` is at ``end``.
+
+        Raises:
+            Refused: No connection. Nothing was asked of the store.
+        """
+        self._where = address.shown
+        self._pid = os.getpid()
+        self._conn = _dial(address, end)
+        self._conn.nonblocking = 1
+        try:
+            self.ask(_SETTINGS, (), end)
+        except Exception as error:
+            self.reset()
+            raise not_connected(error, self._where) from error
+
+    def ask(self, statement: str, words: Sequence[object], end: float) -> str | None:
+        """Send one statement, which is one transaction, and return its first value; None if it gives nothing.
+
+        Raises:
+            Refused: The server says no; it has rolled the transaction back.
+            Unknown: No answer in time, or none that says for sure what has become of it.
+        """
+        try:
+            if words:
+                self._conn.send_query_params(statement.encode(), [_word(word) for word in words])
+            else:  # the one way to send several statements
+                self._conn.send_query(statement.encode())
+            while self._conn.flush():
+                self._wait(select.POLLIN | select.POLLOUT, end)
+            return self._answer(end)
+        except (OperationalError, OSError) as error:
+            raise unanswered(error, self._where) from error
+
+    def _answer(self, end: float) -> str | None:
+        value: bytes | None = None
+        trouble = None
+        # To the very last: the server sends its result before it commits, and an error of the commit comes behind it.
+        while True:
+            while self._conn.is_busy():
+                self._wait(select.POLLIN, end)
+            result = self._conn.get_result()
+            if result is None:
+                break
+            if result.status == ExecStatus.TUPLES_OK:
+                value = result.get_value(0, 0)
+            elif result.status == ExecStatus.FATAL_ERROR:
+                fields = (DiagnosticField.SQLSTATE, DiagnosticField.SEVERITY_NONLOCALIZED)
+                state, severity = [
+                    found.decode() if (found := result.error_field(each)) else None for each in fields
+                ]
+                said = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+                trouble = answered(state, severity, said.decode(errors="replace"), self._where)
+        if trouble is not None:
+            raise trouble
+        return None if value is None else value.decode()
+
+    def notified(self) -> list[str]:
+        """What was told on the channels that it listens to."""
+        told = []
+        while (notice := self._conn.notifies()) is not None:
+            told.append(notice.extra.decode())
+        return told
+
+    def listen(self, beside: int, end: float) -> bool:
+        """Wait until the server says something, or something can be read ``beside``; False if neither happens.
+
+        Raises:
+            Unknown: The connection broke.
+        """
+        poll = select.poll()
+        poll.register(self._conn.socket, select.POLLIN)
+        poll.register(beside, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(max(end - time.monotonic(), 0.0) * 1000)]
+        if self._conn.socket in ready:
+            try:
+                self._conn.consume_input()
+            except OperationalError as error:
+                raise unanswered(error, self._where) from error
+        return bool(ready)
+
+    def _wait(self, events: int, end: float) -> None:
+        poll = select.poll()
+        poll.register(self._conn.socket, events)
+        left = end - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError("timed out")
+        self._conn.consume_input()
+
+    @property
+    def fit(self) -> bool:
+        """Whether it can be used again: no call was cut short, and the server has said nothing since (that is a goodbye)."""
+        conn = self._conn
+        if conn.status != ConnStatus.OK or conn.transaction_status != TransactionStatus.IDLE:
+            return False
+        poll = select.poll()
+        poll.register(conn.socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def reset(self) -> None:
+        """Close it, and throw away what still lies in this host's buffers: a request given up should not arrive later."""
+        if self._pid == os.getpid() and self._conn.status == ConnStatus.OK:
+            try:
+                with socket.socket(fileno=os.dup(self._conn.socket)) as copy:
+                    copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except (OSError, OperationalError):
+                pass  # a Unix socket has no such buffers
+        self.close()
+
+    def close(self) -> None:
+        """Close it, unless it is the parent's: a goodbye on a socket that a child has inherited would end the parent's."""
+        if self._pid == os.getpid():
+            self._conn.finish()
+
+
+def _word(word: object) -> bytes | None:
+    if word is None:
+        return None
+    if isinstance(word, bool):
+        return b"true" if word else b"false"
+    return str(word).encode()
+
+
+def _dial(address: Address, end: float) -> abc.PGconn:
+    """Connect on a thread of its own: nothing else limits how long a name server may take.
+
+    Raises:
+        Refused: There is no connection in time. If there is one later, it is closed unused.
+    """
+    box: queue.SimpleQueue[abc.PGconn | Exception] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            box.put(PGconn.connect(address.conninfo.encode()))
+        except Exception as error:
+            box.put(error)
+
+    try:
+        threading.Thread(target=connect, name="lockkit-postgres-dial", daemon=True).start()
+        made = box.get(timeout=max(end - time.monotonic(), 0.0))
+    except (queue.Empty, RuntimeError) as error:
+        raise not_connected(str(error) or "timed out", address.shown) from None
+    if isinstance(made, Exception):
+        raise not_connected(made, address.shown) from made
+    if made.status != ConnStatus.OK:
+        raise not_connected(made.error_message.decode(errors="replace"), address.shown)
+    return made

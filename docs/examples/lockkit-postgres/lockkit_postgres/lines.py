@@ -1,0 +1,93 @@
+"""The connections of one store: each call takes one that is idle, or makes one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from lockkit.clock import Clock
+from lockkit.spi import Refused
+from lockkit_postgres.address import Address
+from lockkit_postgres.failures import inherited
+from lockkit_postgres.line import Line
+
+__all__ = ["Lines"]
+
+
+class Lines:
+    """As many connections as calls run at the same time; they stay open. Belongs to the process that made it."""
+
+    def __init__(self, address: Address, clock: Clock) -> None:
+        self.address = address
+        self._clock = clock
+        self._pid = os.getpid()
+        self._idle: deque[Line] = deque()
+        self._closed = False
+
+    def call(self, budget: float, function: str, *words: object, fresh: bool = False) -> tuple[Any, float]:
+        """Call a function of the schema; its answer, and when (on the clock) the request was sent. See :meth:`ask`."""
+        marks = ", ".join(f"${at}" for at in range(1, len(words) + 1))
+        # The schema is a checked identifier, the function one of ours.
+        return self.ask(budget, f'SELECT "{self.address.schema}".{function}({marks})', words, fresh=fresh)
+
+    def ask(
+        self, budget: float, statement: str, words: Sequence[object] = (), *, fresh: bool = False
+    ) -> tuple[Any, float]:
+        """The JSON that a statement gives, and when it was sent.
+
+        Args:
+            budget: Seconds, for a new connection too if one is needed.
+            statement: One, which is one transaction.
+            words: For its ``$1``, ``$2``.
+            fresh: Over a connection of its own, which is closed afterwards.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_postgres.failures`.
+        """
+        end = time.monotonic() + budget
+        line = self.take(end, fresh=fresh)
+        sent = self._clock.now()
+        try:
+            answer = line.ask(statement, words, end)
+        except BaseException as error:
+            self._put_back(line, usable=isinstance(error, Refused) and not fresh)
+            raise
+        self._put_back(line, usable=not fresh)
+        return None if answer is None else json.loads(answer), sent
+
+    def take(self, end: float, *, fresh: bool = False) -> Line:
+        """A connection that nobody else uses.
+
+        Raises:
+            Refused: There is none, or this is a forked child and they are its parent's.
+        """
+        if self._pid != os.getpid():
+            raise inherited(self.address.shown)
+        while not fresh and self._idle:
+            try:
+                line = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if line.fit:
+                return line
+            line.close()
+        return Line(self.address, end)
+
+    def _put_back(self, line: Line, *, usable: bool) -> None:
+        if usable and not self._closed and line.fit:
+            self._idle.append(line)
+        else:
+            line.reset()
+
+    def close(self) -> None:
+        """Close those that are idle, and the others when their call is over."""
+        self._closed = True
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                break

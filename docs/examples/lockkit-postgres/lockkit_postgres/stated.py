@@ -1,0 +1,87 @@
+"""What a claim says of itself, as it is stored; and what is stored, as facts for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner, Record
+from lockkit.names import claim_id
+from lockkit.notes import note_text
+from lockkit.spi import NOTE_LIMIT, Claim, Terms
+
+__all__ = ["asked", "claim_info", "note", "record"]
+
+_OWNER = frozenset(Owner._fields)
+
+
+def asked(claim: Claim, *, again: bool) -> str:
+    """The argument of ``acquire``.
+
+    Args:
+        claim: Who asks.
+        again: A copy of this request may be under way.
+
+    Raises:
+        ConfigError: The note is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    terms = claim.terms
+    return json.dumps(
+        {
+            "name": terms.name,
+            "token": claim.token,
+            "claim_id": claim_id(claim.token),
+            "wait": claim.wait,
+            "again": again,
+            "weight": terms.weight,
+            "capacity": terms.capacity,
+            "ttl": terms.ttl,
+            "max_hold": terms.max_hold,
+            "min_hold": terms.min_hold,
+            "lock_delay": terms.lock_delay,
+            "about": _about(terms),
+            "note": note_text(claim.note, NOTE_LIMIT) if claim.note else None,
+        }
+    )
+
+
+@lru_cache(maxsize=512)  # the same for every claim of a lock
+def _about(terms: Terms) -> str:
+    owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
+    return json.dumps({"v": 1, "kind": terms.kind, "owner": owner}, separators=(",", ":"))
+
+
+def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
+    """What the function ``shown`` of the schema gives, as a fact. Fields that a newer version added are left out."""
+    about = json.loads(shown["about"])
+    return ClaimInfo(
+        name=shown["name"],
+        claim_id=shown["claim_id"],
+        state=cast("ClaimState", shown["state"]),
+        owner=Owner(**{key: value for key, value in about.get("owner", {}).items() if key in _OWNER}),
+        fence=shown["fence"],
+        position=shown["position"],
+        kind=cast("Kind", about.get("kind", "mutex")),
+        weight=shown["weight"],
+        capacity=shown["capacity"],
+        ttl=float(shown["ttl"]),
+        since=float(shown["since"]),
+        renewed=float(shown["renewed"]),
+        deadline=float(shown["deadline"]),
+        evicted=shown["evicted"],
+        note=note(shown["note"]),
+    )
+
+
+def note(text: str | None) -> Mapping[str, object]:
+    """A stored note."""
+    return cast("Mapping[str, object]", json.loads(text)) if text else {}
+
+
+def record(name: str, stored: Mapping[str, Any] | None) -> Record | None:
+    """A stored record."""
+    if stored is None:
+        return None
+    return Record(name, json.loads(stored["value"]), stored["version"], float(stored["written"]))

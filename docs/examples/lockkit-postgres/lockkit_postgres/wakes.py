@@ -1,0 +1,161 @@
+"""One connection that listens for all waiters of a client: it is told the claim id of whoever should ask again.
+
+A wake is only advice. What may have been missed is made up for by a look at the claim, always *after* the subscription
+stands and always by the one thread that listens: when a waiter comes, and for all of them when the connection is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from lockkit.spi import Refused, Unknown
+from lockkit_postgres.line import Line
+from lockkit_postgres.lines import Lines
+
+__all__ = ["Wakes"]
+
+_log = logging.getLogger("lockkit.postgres")
+_PATIENCE = 2.0
+_SILENCE = 10.0
+"""Seconds after which a connection that says nothing is asked whether it lives."""
+
+
+class _Watch:
+    """One waiter."""
+
+    __slots__ = ("_wakes", "claim_id", "wake")
+
+    def __init__(self, wakes: Wakes, claim_id: str, wake: Callable[[], None]) -> None:
+        self._wakes = wakes
+        self.claim_id = claim_id
+        self.wake = wake
+
+    def close(self) -> None:
+        """Stop."""
+        self._wakes.forget(self)
+
+
+class Wakes:
+    """The listening thread, started with the first waiter."""
+
+    def __init__(self, lines: Lines, namespace: str, channel: str) -> None:
+        self._lines = lines
+        self._namespace = namespace
+        self._channel = channel
+        self._pid = os.getpid()
+        self._mutex = threading.RLock()
+        self._watches: dict[str, list[_Watch]] = {}
+        self._new: list[_Watch] = []
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._bell, self._button = os.pipe()
+        os.set_blocking(self._bell, False)
+        os.set_blocking(self._button, False)
+
+    def watch(self, claim_id: str, wake: Callable[[], None]) -> _Watch:
+        """Call ``wake`` when this claim is told to ask again, or when that was missed."""
+        watch = _Watch(self, claim_id, wake)
+        with self._mutex:
+            self._watches.setdefault(claim_id, []).append(watch)
+            self._new.append(watch)
+            if not self._closed.is_set():
+                self._begin()
+                self._ring()
+        return watch
+
+    def forget(self, watch: _Watch) -> None:
+        """Its waiter has gone."""
+        with self._mutex:
+            left = [each for each in self._watches.pop(watch.claim_id, []) if each is not watch]
+            if left:
+                self._watches[watch.claim_id] = left
+
+    def close(self) -> None:
+        """End the thread, without waiting for it. In a forked child there is none."""
+        if self._pid != os.getpid():
+            return
+        with self._mutex:
+            if not self._closed.is_set():
+                self._closed.set()
+                self._ring()
+                if self._thread is None:
+                    self._hang_up()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="lockkit-postgres-wakes", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads; then they ask by themselves
+                return
+            self._thread = thread
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it rings already
+            os.write(self._button, b"!")
+
+    def _hang_up(self) -> None:
+        with self._mutex:
+            os.close(self._bell)
+            os.close(self._button)
+
+    def _run(self) -> None:
+        pause = 0.05
+        while not self._closed.is_set():
+            try:
+                self._listen()
+                pause = 0.05
+            except (Refused, Unknown) as error:
+                _log.debug("the listening connection ended: %s", error)
+            except Exception:
+                _log.exception("the listening connection ended")
+            self._closed.wait(pause)  # meanwhile waiters ask by themselves, now and then
+            pause = min(2 * pause, 1.0)
+        self._hang_up()
+
+    def _listen(self) -> None:
+        line = self._lines.take(time.monotonic() + _PATIENCE)
+        try:
+            line.ask(f'LISTEN "{self._channel}"', (), time.monotonic() + _PATIENCE)
+            with self._mutex:
+                self._new = [watch for watches in self._watches.values() for watch in watches]
+            while not self._closed.is_set():
+                self._look(line)
+                for claim_id in line.notified():
+                    with self._mutex:
+                        told = list(self._watches.get(claim_id, ()))
+                    _wake(told)
+                if not line.listen(self._bell, time.monotonic() + _SILENCE):
+                    line.ask("SELECT 1", (), time.monotonic() + _PATIENCE)
+        finally:
+            line.reset()
+
+    def _look(self, line: Line) -> None:
+        """Wake those new ones who have something better to do than wait."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell, 4096)
+        with self._mutex:
+            new, self._new = self._new, []
+        if not new:
+            return
+        ids = "{" + ",".join({watch.claim_id for watch in new}) + "}"
+        statement = f'SELECT "{self._lines.address.schema}".waiting($1, $2)'
+        waiting = set(
+            json.loads(line.ask(statement, (self._namespace, ids), time.monotonic() + _PATIENCE) or "[]")
+        )
+        _wake([watch for watch in new if watch.claim_id not in waiting])
+
+
+def _wake(watches: list[_Watch]) -> None:
+    for watch in watches:
+        try:
+            watch.wake()
+        except Exception:
+            # One waiter's trouble must not keep the next from being woken.
+            _log.exception("a wake-up callback failed")

@@ -1,0 +1,151 @@
+"""docs/howto/write-a-backend.md: its levels are the whole kit, and each mistake it warns of is caught by the scenario it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lockkit.testing.machines import MACHINES
+from lockkit.testing.stage import registered
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/howto/write-a-backend.md").read_text()
+LEVELS = re.findall(r"^\| .* \| `-k \"?([^`\"]+)\"?` \|$", PAGE, re.MULTILINE)
+MISTAKES = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| `(\w+-[\w-]+)` \|$", PAGE, re.MULTILINE))
+
+MADE = {
+    "only the head of the queue is looked at for deadlines": (
+        "rules.py",
+        "for row in document.rows if row.deadline <= now",
+        "for row in document.rows[:1] if row.deadline <= now",
+    ),
+    "the holder that is released is the first, not the one with the token": (
+        "backend.py",
+        "            row = rules.find(document, claim.token)\n            if row is None:\n                return ABSENT",
+        "            row = document.rows[0] if document.rows else None\n            if row is None:\n                return ABSENT",
+    ),
+    "a renewal does not compare the fence": (
+        "backend.py",
+        'row.state != "HELD" or row.fence != fence',
+        'row.state != "HELD"',
+    ),
+    "a heartbeat extends an offer": (
+        "backend.py",
+        'if fence is None and row.state == "WAITING"',
+        'if fence is None and row.state != "HELD"',
+    ),
+    "a renewal without a fence extends a hold": (
+        "backend.py",
+        "            if fence is None:\n",
+        "            if fence is None:\n                rules.renew(row, now)\n",
+    ),
+    "a refused try leaves its claim": (
+        "backend.py",
+        "            rules.remove(document, row, now)\n            rules.offer(document, now)\n            return Busy",
+        "            return Busy",
+    ),
+    "an absent claim is made again whatever `create` says": (
+        "backend.py",
+        "if not create:",
+        "if not claim.token:",
+    ),
+    "the fence is computed from the queue": (
+        "rules.py",
+        "document.fence += 1",
+        "document.fence = max((row.fence for row in document.rows), default=0) + 1",
+    ),
+    "names become part of a path or a key as they are": (
+        "document.py",
+        "from lockkit.names import digest\n",
+        'def digest(name: str) -> str:\n    return name.replace("/", "_")[:200]\n\n\n',
+    ),
+    "evict removes a holder at once": (
+        "backend.py",
+        'if now or row.state in ("WAITING", "OFFERED")',
+        "if row.token",
+    ),
+    "min_hold ends with the release": (
+        "rules.py",
+        'until = row.since + row.min_hold if row.state == "HELD" else now',
+        "until = now",
+    ),
+    "abandon is just a release": ("backend.py", "graceful=graceful, doubt=True", "graceful=graceful"),
+    "nobody is woken": ("watching.py", "if watch.worthwhile()", "if not watch"),
+}
+"""Each mistake, made in the template: in which file, what, and what it becomes."""
+
+
+def test_the_levels_are_the_whole_kit():
+    assert len(LEVELS) == 7
+    ids = [*(scenario.id for scenario in registered()), *MACHINES]
+    chosen = [
+        {each for each in ids if any(word.lower() in each.lower() for word in level.split(" or "))}
+        for level in LEVELS
+    ]
+
+    assert set().union(*chosen) == set(ids)
+    assert all(chosen)
+
+
+@pytest.fixture(scope="session")
+def template(installed):
+    return installed("backend-template")
+
+
+@pytest.fixture
+def play(template, tmp_path):
+    """Run a scenario of the kit on the template, with a part of it replaced."""
+
+    def run(scenario, file=None, old="", new=""):
+        package = tmp_path / "lockkit_template"
+        for source in [
+            *(template / "lockkit_template").glob("*.py"),
+            ROOT / "docs/examples/backend-template/tests/harness.py",
+        ]:
+            target = tmp_path / source.name if source.name == "harness.py" else package / source.name
+            target.parent.mkdir(exist_ok=True)
+            text = source.read_text()
+            if source.name == file:
+                assert text.count(old) == 1, "the template has changed"
+                text = text.replace(old, new)
+            target.write_text(text)
+        (metadata,) = template.glob("*.dist-info")
+        (tmp_path / metadata.name).mkdir()
+        for name in ("METADATA", "entry_points.txt"):
+            (tmp_path / metadata.name / name).write_text((metadata / name).read_text())
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--lockkit-kit", "harness:TemplateHarness", "-k", scenario],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_each_mistake_of_the_page_is_made_here():
+    assert MISTAKES.keys() == MADE.keys()
+
+
+@pytest.mark.parametrize("mistake", MADE)
+def test_a_mistake_is_caught_by_the_scenario_that_the_page_names(play, mistake):
+    done = play(f"{MISTAKES[mistake]} and not readers and not writer", *MADE[mistake])
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert f"::{MISTAKES[mistake]}" in done.stdout
+
+
+def test_without_a_mistake_they_all_pass(play):
+    names = sorted(set(MISTAKES.values()))
+
+    done = play(f"({' or '.join(names)}) and not readers and not writer")
+
+    assert done.returncode == pytest.ExitCode.OK, done.stdout

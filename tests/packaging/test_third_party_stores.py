@@ -1,0 +1,110 @@
+"""The two stores of *Write your own backend* are what third parties could publish: wheels beside lockkit's, public names only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+STORES = {"backend-template": "S1- or S2- or S7- or S8- or S12- or CAP-", "lockkit-postgres": ""}
+"""Which of their tests are run here; the template is not for use, and its whole kit takes two minutes."""
+
+MAY_IMPORT = {
+    f"lockkit.{module}"
+    for module in (
+        "clock",
+        "durations",
+        "errors",
+        "facts",
+        "hooks",
+        "names",
+        "notes",
+        "places",
+        "queue",
+        "settings",
+        "spi",
+    )
+}
+"""What a store may import of lockkit, as docs/howto/write-a-backend.md says."""
+
+
+def imports(path):
+    """The modules that a file imports, and the names that it takes from them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports name their module"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def private(module, name):
+    return any(part.startswith("_") for part in (*module.split("."), name) if part != "__future__")
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_imports_what_the_page_allows_and_nothing_private(store):
+    package = next(path.parent for path in (EXAMPLES / store).glob("*/__init__.py"))
+    used = {(module, name) for path in package.glob("*.py") for module, name in imports(path)}
+
+    assert {module for module, _ in used if module.split(".")[0] == "lockkit"} <= MAY_IMPORT
+    assert [each for each in used if private(*each)] == []
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_its_tests_use_what_lockkit_has_for_tests_and_nothing_private(store):
+    found = {pair for path in (EXAMPLES / store / "tests").glob("*.py") for pair in imports(path)}
+    used = {pair for pair in found if pair[0].split(".")[0] == "lockkit"}
+
+    assert {module for module, _ in used if not module.startswith("lockkit.testing.")} <= MAY_IMPORT | {
+        "lockkit"
+    }
+    assert [each for each in used if private(*each)] == []
+
+
+def test_the_page_tells_what_a_store_may_import():
+    page = (EXAMPLES.parent / "howto/write-a-backend.md").read_text()
+    listed = re.search(r"nothing of lockkit but (.*?), and for your tests", page, re.DOTALL)[1]
+
+    assert {
+        f"lockkit.{name.removeprefix('lockkit.')}" for name in re.findall(r"`([\w.]+)`", listed)
+    } == MAY_IMPORT
+
+
+@pytest.fixture(scope="module", params=STORES)
+def installed(request, wheel, build, fresh_venv, tmp_path_factory):
+    """A store's wheel, installed beside lockkit's, and a folder that holds its tests and nothing else of it."""
+    work = tmp_path_factory.mktemp(request.param)
+    source = work / "source"
+    shutil.copytree(EXAMPLES / request.param, source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    own = build(source, work / "dist")
+    programs = fresh_venv(work / "venv", wheel, f"{own}[test]")
+    alone = work / "alone"
+    shutil.copytree(source / "tests", alone / "tests")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(source / name, alone)
+    return request.param, programs, alone
+
+
+@pytest.mark.timeout(600)
+def test_its_wheel_passes_the_kit_and_its_own_tests(run, installed):
+    store, programs, alone = installed
+    options = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "-k", STORES[store]]
+
+    told = run(programs / "python", "-m", "pytest", *options, cwd=alone)
+
+    assert int(re.search(r"(\d+) passed", told)[1]) > 100
+
+
+def test_lockkit_lists_it(run, installed):
+    store, programs, alone = installed
+
+    told = run(programs / "lockkit", "plugins", "--json", cwd=alone)
+
+    name = {"backend-template": "template", "lockkit-postgres": "postgres"}[store]
+    assert (name, None) in [(plugin["name"], plugin["error"]) for plugin in json.loads(told)["plugins"]]
