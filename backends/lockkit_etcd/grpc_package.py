@@ -50,6 +50,8 @@ def load() -> Package:
         ConfigError: It is, and cannot be imported; the error says why.
     """
     global _loaded  # noqa: PLW0603
+    if _loaded is not None:  # a fork may have left the mutex locked
+        return _loaded
     with _mutex:
         if _loaded is None:
             grpc_forks.prepare()

@@ -25,6 +25,7 @@ from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.processes import installed, until
 from lockkit_etcd import grpc_package
 from lockkit_etcd.address import parse
+from lockkit_etcd.grpc_forks import gate
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd.transports import connect
 
@@ -270,6 +271,38 @@ def test_forks_among_calls_and_watches(opened, server):
     last = len(heard)
     put(transport, b"busy")
     until(lambda: len(heard) > last, "the watch has been opened again")
+
+
+def test_a_fork_waits_a_moment_for_calls_and_then_cuts_them(opened, server):
+    """A call to a member that stands still would hold it up, and the child could not use gRPC."""
+    with EtcdServer() as silent:
+        transport = opened(silent)
+        put(transport, b"a")
+        silent.pause()
+        troubles = []
+
+        def call():
+            try:
+                transport.txn(Txn((), (Put(b"b"),)), 10.0)
+            except BaseException as error:
+                troubles.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        until(lambda: gate._inside, "the call is under way")
+        began = time.monotonic()
+
+        def child():
+            mine = connect(parse(url(server)), SYSTEM)
+            put(mine, b"child")
+            return "done"
+
+        assert in_child(child) == "done"
+        thread.join()
+        assert time.monotonic() - began < 4.0
+        assert isinstance(troubles[0], Unknown)
+        silent.resume()
+        put(transport, b"c")
 
 
 def test_a_child_of_a_process_that_used_grpc_before_is_refused_by_name(server):
