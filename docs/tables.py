@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import lockkit_etcd
 import lockkit_memory
 import lockkit_redis
 import lockkit_sqlite
@@ -130,10 +131,10 @@ def capabilities() -> str:
             return "yes" if value else "no"
         return f"{value:.12g}" if isinstance(value, float) else str(value)
 
-    stores = (lockkit_memory, lockkit_sqlite, lockkit_redis, lockkit_zookeeper)
+    stores = (lockkit_memory, lockkit_sqlite, lockkit_redis, lockkit_etcd, lockkit_zookeeper)
     declared = [store.CAPABILITIES._asdict() for store in stores]
     return rows(
-        ("capability", "memory", "SQLite", "Redis", "ZooKeeper", "meaning"),
+        ("capability", "memory", "SQLite", "Redis", "etcd", "ZooKeeper", "meaning"),
         ((f"`{name}`", *(shown(each[name]) for each in declared), MEANINGS[name]) for name in declared[0]),
     )
 

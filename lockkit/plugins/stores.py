@@ -41,6 +41,7 @@ SCHEMES: Mapping[str, Store] = {
     "etcd": _ETCD,
     "etcds": _ETCD,
     "etcd+grpc": _ETCD_GRPC,
+    "etcds+grpc": _ETCD_GRPC,
     "zookeeper": _ZOOKEEPER,
     "zookeepers": _ZOOKEEPER,
     "zk": _ZOOKEEPER,

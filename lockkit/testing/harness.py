@@ -33,15 +33,18 @@ from lockkit.spi import Backend, OpenOptions
 
 __all__ = ["Harness", "StoredClaim"]
 
+_EXACT = ("claim_id", "fence", "state", "weight", "capacity", "evicted")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StoredClaim:
-    """One claim as it lies in the store.
+    """One claim as it lies in the store. Two are equal if nothing of it has changed; deadlines count where they are exact.
 
     Attributes:
         claim_id: See :func:`lockkit.names.claim_id`.
         state: OFFERED where the store records offers; WAITING otherwise.
-        deadline: On the harness's clock; None if it has none.
+        deadline: On the harness's clock; None if it has none. Where the store tells it only coarsely, the latest it may be.
+        earliest: Then, the earliest it may be; None if ``deadline`` is exact.
     """
 
     claim_id: str
@@ -51,6 +54,21 @@ class StoredClaim:
     capacity: int
     deadline: float | None
     evicted: bool = False
+    earliest: float | None = None
+
+    @property
+    def surely(self) -> float | None:
+        """Until when it surely stands."""
+        return self.deadline if self.earliest is None else self.earliest
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StoredClaim):
+            return NotImplemented
+        exact = self.earliest is None and other.earliest is None
+        return all(getattr(self, name) == getattr(other, name) for name in (*_EXACT, *["deadline"] * exact))
+
+    def __hash__(self) -> int:
+        return hash(self.claim_id)
 
 
 class Harness(ABC):
@@ -65,6 +83,7 @@ class Harness(ABC):
         ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
             scenario can wait for.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
+        grain: Seconds by which the store may lengthen what it is told, because it rounds.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
@@ -76,6 +95,7 @@ class Harness(ABC):
     virtual: ClassVar[bool] = False
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
+    grain: ClassVar[float] = 0.0
     slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 
@@ -136,6 +156,13 @@ class Harness(ABC):
         end = self.clock.now() + seconds
         while (left := end - self.clock.now()) > 0:
             time.sleep(left)
+
+    def outlast(self, seconds: float) -> None:
+        """Let time pass until what was to last so many seconds, and was not renewed, is gone from the store.
+
+        A store that notices late what has lapsed waits for that here.
+        """
+        self.advance(seconds * 1.01)
 
     def freeze(self) -> None:  # noqa: B027 - real time cannot
         """Let no time pass but by :meth:`advance`, where that is possible: then a run of the state machine replays."""

@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         if old.state == "HELD" and new.state != "HELD":
             assert id_ in may_go, f"{guarantee}: {what} was a holder and was not to go"
         if new.state == old.state == "HELD" and id_ not in may_shorten:
-            assert _deadline(new) >= _deadline(old), f"S1-shortened: {what} lapses earlier than before"
+            assert _deadline(new) >= _surely(old), f"S1-shortened: {what} lapses earlier than before"
             assert new.evicted == old.evicted, f"{guarantee}: {what} was marked by nobody"
 
     def compare_order(self, name: str, rows: list[StoredClaim], before: dict[str, StoredClaim]) -> None:
@@ -226,14 +226,14 @@ class Machine(RuleBasedStateMachine):
             for id_, row in rows.items():
                 limit = self.bound.get(id_)
                 if limit is not None and row.state == "HELD" and row.deadline is not None:
-                    assert row.deadline <= limit + 1e-3, (
+                    assert _surely(row) <= limit + 1e-3, (
                         f"S11-no-zombie: {_show(row)} on {name!r} outlives its ttl"
                     )
 
     def spoke(self, held: Hold, longer: float = 1.0) -> None:
         """A request for this hold was sent just now: it may last from here."""
         terms = held.claim.terms
-        least = longer * terms.ttl + terms.lock_delay + terms.min_hold
+        least = longer * terms.ttl + terms.lock_delay + terms.min_hold + self.harness.grain
         self.bound[held.claim_id] = max(self.bound.get(held.claim_id, 0.0), self.harness.clock.now() + least)
 
     # -- acquire
@@ -483,7 +483,12 @@ class Machine(RuleBasedStateMachine):
 
 
 def _lapsed(row: StoredClaim, now: float) -> bool:
-    return row.deadline is not None and row.deadline <= now
+    """Whether it may have."""
+    return _surely(row) <= now
+
+
+def _surely(row: StoredClaim) -> float:
+    return float("inf") if row.surely is None else row.surely
 
 
 def _deadline(row: StoredClaim) -> float:

@@ -187,15 +187,3 @@ def test_every_link_between_pages_leads_somewhere(pages):
     ]
 
     assert dead == []
-
-
-def test_nothing_that_is_not_there_yet_is_promised_as_if_it_were(pages):
-    """Stores that are planned are named in one breath with the word."""
-    for name, text in pages.items():
-        if name.startswith(
-            ("docs/reference/config", "docs/changelog", "docs/performance", "docs/reference/cli")
-        ):
-            continue
-        for paragraph in text.split("\n\n"):
-            if re.search(r"\betcd\b", paragraph):
-                assert "planned" in paragraph, (name, paragraph)

@@ -30,6 +30,7 @@ def mutated(base: type[Harness], mutant: Mutant) -> type[Harness]:
         virtual = base.virtual
         ttl = base.ttl
         short_ttl = base.short_ttl
+        grain = base.grain
         examples = base.examples
 
         def __init__(self, scratch: Path) -> None:
@@ -63,6 +64,9 @@ def mutated(base: type[Harness], mutant: Mutant) -> type[Harness]:
 
         def advance(self, seconds: float) -> None:
             self._inner.advance(seconds)
+
+        def outlast(self, seconds: float) -> None:
+            self._inner.outlast(seconds)
 
         def crash(self, client: Client) -> None:
             self._inner.crash(client)

@@ -87,7 +87,7 @@ def reentrant_lost(stage: Stage) -> None:
     """A lost hold is not entered again: LeaseLost, or (once the loss was noticed) a hold of its own, by a larger fence."""
     lock = stage.client().lock(stage.name, ttl=stage.harness.ttl, reentrant=True, auto_renew=False)
     outer = stage.kept(lock.acquire(1.0))
-    stage.harness.advance(stage.harness.ttl * 1.01)
+    stage.harness.outlast(stage.harness.ttl)
     try:
         inner = stage.kept(lock.acquire(1.0))
     except LeaseLost:
@@ -112,13 +112,13 @@ def short_form(stage: Stage) -> None:
 
     def lost() -> None:
         with lock:
-            stage.harness.advance(stage.harness.ttl * 1.01)
+            stage.harness.outlast(stage.harness.ttl)
 
     assert isinstance(stage.work(lost).error(), LeaseLost)
 
     def lost_and_failed() -> None:
         with lock:
-            stage.harness.advance(stage.harness.ttl * 1.01)
+            stage.harness.outlast(stage.harness.ttl)
             raise KeyError("mine")
 
     assert isinstance(stage.work(lost_and_failed).error(), KeyError), "the body's exception wins"

@@ -224,7 +224,7 @@ def no_blind_delete(stage: Stage) -> None:
     """A holder that lapsed releases through a store in trouble: whatever layer runs, its successor is untouched."""
     client, faults = stage.faulty(request_timeout=0.4)
     lease = stage.take(stage.holder(client, auto_renew=False))
-    stage.harness.advance(stage.harness.ttl * 1.01)
+    stage.harness.outlast(stage.harness.ttl)
     successors = stage.fill()
     before = stage.stored()
     faults.always(drop_reply, "release", "abandon")

@@ -35,7 +35,7 @@ def process_bound_evicted(stage: Stage) -> None:
     result = stage.client().evict(stage.name, lease.claim_id, reason="kit")
     assert result.outcome == "MARKED"
     assert lease.claim_id in stage.held(), "its holder may still believe in it"
-    stage.harness.advance(stage.harness.ttl * 1.01)
+    stage.harness.outlast(stage.harness.ttl)
     assert stage.stored() == []
     stage.fill()
     assert isinstance(stage.work(lease.confirm).error(), LeaseLost)
@@ -84,7 +84,7 @@ def min_hold(stage: Stage) -> None:
     assert {row.state for row in stage.stored()} == {"LINGERING"}
     for lease in leases:
         assert not lease.valid()
-    stage.harness.advance(span * 1.01)
+    stage.harness.outlast(span)
     again = stage.take(stage.newcomer(stage.client()))
     assert again.fence > max(lease.fence for lease in leases)
 
@@ -99,7 +99,7 @@ def min_hold_of_the_dead(stage: Stage) -> None:
     stage.harness.advance(stage.harness.ttl * 1.1)
     rest = [stage.holder(stage.client(), at).try_acquire() for at in range(1, len(stage.shape.holders))]
     assert stage.newcomer(stage.client()).try_acquire() is None, "the death of its owner ended min_hold"
-    stage.harness.advance(span - stage.harness.ttl)
+    stage.harness.outlast(span - stage.harness.ttl)
     for lease in rest:
         assert lease is not None
         lease.release()
@@ -121,7 +121,7 @@ def lock_delay(stage: Stage) -> None:
     rest = [stage.take(stage.holder(stage.client(), at, ttl=longer)) for at in others]
     stage.harness.advance(stage.harness.ttl * 1.1)
     assert stage.newcomer(stage.client()).try_acquire() is None, "the quiet time is missing"
-    stage.harness.advance(delay)
+    stage.harness.outlast(delay)
     for lease in rest:
         lease.release()
     stage.take(stage.newcomer(stage.client()))
@@ -136,7 +136,7 @@ def lock_delay_evict(stage: Stage) -> None:
         stage.client().evict(stage.name, lease.claim_id, reason="kit")
         lease.release()
     assert stage.newcomer(stage.client()).try_acquire() is None, "the quiet time is missing"
-    stage.harness.advance(delay * 1.05)
+    stage.harness.outlast(delay)
     stage.take(stage.newcomer(stage.client()))
 
 
@@ -150,7 +150,7 @@ def fence(stage: Stage) -> None:
         assert lease is not None, f"before {end}"
         seen.append(lease.fence)
         if end == "expire":
-            stage.harness.advance(stage.harness.ttl * 1.01)
+            stage.harness.outlast(stage.harness.ttl)
         elif end == "evict":
             client.evict(stage.name, lease.claim_id, reason="kit", now=True)
         lease.release()

@@ -1,0 +1,40 @@
+"""etcd: the queue of a name under a prefix of keys, each claim bound to a lease of its own."""
+
+from __future__ import annotations
+
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
+from lockkit.spi import Backend, BackendSpec, OpenOptions
+
+__all__ = ["CAPABILITIES", "lockkit_backends"]
+
+CAPABILITIES = Capabilities(scope="fleet", min_ttl=1.0, waiter_deadline=6.0)
+
+
+def _open(url: str, options: OpenOptions) -> Backend:
+    from lockkit_etcd.backend import open_store
+
+    return open_store(url, options)
+
+
+@hookimpl
+def lockkit_backends() -> list[BackendSpec]:
+    """Offer ``etcd://`` and ``etcds://``; the same with ``+grpc`` by way of python-etcd3."""
+    return [
+        BackendSpec(
+            name="etcd",
+            schemes=("etcd", "etcds"),
+            open=_open,
+            extra="etcd",
+            summary="An etcd cluster for a fleet of hosts.",
+            capabilities=CAPABILITIES,
+        ),
+        BackendSpec(
+            name="etcd-grpc",
+            schemes=("etcd+grpc", "etcds+grpc"),
+            open=_open,
+            extra="python-etcd3",
+            summary="The same, by way of the library python-etcd3.",
+            capabilities=CAPABILITIES,
+        ),
+    ]

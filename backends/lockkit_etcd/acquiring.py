@@ -1,0 +1,334 @@
+"""Acquire: queue up, and hold once it fits. What decides is compared in the transaction that writes.
+
+- Nobody there: one transaction, "if the queue is empty, I hold".
+- It fits behind those who hold (a permit, a reader): one look, then "if nobody came since, I hold".
+- Otherwise, or where this client has just waited, it waits, on a lease of the length of a waiter's deadline; when it fits, "if my claim is as I saw it, I hold", on
+  the lease that lasts as long as a hold does. Those before it can only go, and a resize changes every claim, so that is
+  enough. A mutex that is first does without the look: "if nobody who came before is there any more".
+"""
+
+from __future__ import annotations
+
+import time
+
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.queue import blockers, prefix
+from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.leases import Lease
+from lockkit_etcd.rows import Row, fitting, packed, place_of, read, rows, unpacked
+from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.transport import Compare, Get, LeaseGone, Op, Put, Txn, TxnAnswer
+from lockkit_etcd.view import claim_info
+
+__all__ = ["WAITING_LENGTH", "acquire", "confirm", "drop_guard", "reason"]
+
+WAITING_LENGTH = 6
+"""Seconds that a waiter may be silent."""
+_TRIES = 3
+"""Of entering behind those who hold, before it queues up like others."""
+_YOUNG = 0.1
+"""Of a lease for a claim whose time counts from its basis, in seconds."""
+
+
+def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+    """See :meth:`lockkit.spi.Backend.acquire`."""
+    end = time.monotonic() + budget
+    if store.buried(claim.token):
+        return Lapsed("late")
+    entry = store.entries.get(claim.token)
+    if entry is None:
+        if not create:
+            return _strangers(store, claim, end)
+        entry = store.entry(claim)
+    if entry.stage == "ENDING":
+        return Lapsed("late")
+    if entry.stage == "HELD":
+        return confirm(store, entry, end)
+    for _ in range(_TRIES):
+        try:
+            return _ask(store, entry, claim, end)
+        except LeaseGone:
+            _forget_leases(store, entry)
+        except Refused:
+            if entry.stage == "NEW" and not entry.doubtful and claim.token not in store.spoilt:
+                store.entries.pop(claim.token, None)  # nothing of it is stored, nor ever will be
+                store.leases.give_back(entry.hold)
+            raise
+    raise Refused(BackendUnavailable(f"{store.transport.where}: leases end as soon as they are granted"))
+
+
+def _forget_leases(store: Store, entry: Entry) -> None:
+    """One of them is gone: take others. What may be under way on them is remembered."""
+    doubtful = [lease for lease in (entry.hold, entry.guard) if lease is not None and lease.doubtful]
+    if doubtful:
+        store.spoilt.setdefault(entry.claim.token, []).extend(doubtful)
+    entry.hold = entry.guard = None
+
+
+def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
+    if entry.stage == "WAITING":
+        return _turn(store, entry, end)
+    hold = _ready(store, entry, end)
+    stated, queue = entry.stated, Get(*entry.stated.keys)
+    when = Compare(queue.key, "VERSION", "EQUAL", 0, queue.end)
+    most = 0 if claim.wait and store.likely_in_line(queue.key) else 1_000
+    for tries in range(most):
+        held = _held(store, entry, claim)
+        answer = store.txn(Txn((when,), held, (queue,)), end, hold, entry.guard)
+        if answer.succeeded:
+            return _granted(store, entry, answer.header.revision)
+        found = rows(answer.found())
+        place = place_of(found, claim.token)
+        if place >= 0:  # an earlier sending of this has arrived
+            return _settle(store, entry, answer.header.revision, found, end)
+        would = [*found, _newcomer(entry, claim)]
+        if fitting(would) < len(would):
+            if not claim.wait:
+                return _busy(store, entry, found, end)
+            break
+        if claim.wait and tries >= _TRIES:
+            break
+        if time.monotonic() >= end:
+            text = f"{store.transport.where}: the queue of {claim.terms.name!r} keeps changing"
+            raise Refused(BackendUnavailable(text, hint="try again"))
+        when = Compare(queue.key, "MOD", "LESS", answer.header.revision + 1, queue.end)
+    if entry.wait is None or entry.wait.over(store.clock.now()):
+        lease = store.leases.take(WAITING_LENGTH, end)
+        if entry.wait is not None and entry.wait.doubtful:
+            store.spoilt.setdefault(claim.token, []).append(entry.wait)
+        entry.wait = lease
+    value = stated.value(claim, "WAITING", store.clock.wall())
+    put = Put(entry.key, value, entry.wait.id)
+    absent = Compare(entry.key, "VERSION", "EQUAL", 0)
+    try:
+        answer = store.txn(Txn((absent,), (put, queue), (queue,)), end, entry.wait)
+    except LeaseGone:
+        entry.wait = None
+        raise
+    return _settle(store, entry, answer.header.revision, rows(answer.found()), end)
+
+
+def _ready(store: Store, entry: Entry, end: float) -> Lease:
+    """The lease that the claim is to hold on, with enough of it left; and its guard, if it needs one."""
+    terms, stated = entry.claim.terms, entry.stated
+    now = store.clock.now()
+    exact = terms.max_hold is not None or bool(terms.min_hold)  # they count from the basis
+    hold = entry.hold
+    if (
+        hold is not None
+        and not hold.doubtful
+        and (not hold.young(now) or (exact and now - hold.basis > _YOUNG))
+    ):
+        hold = entry.hold = None
+    if hold is None:
+        hold = entry.hold = store.leases.take(stated.length, end, new=exact)
+    guard = entry.guard
+    if stated.guard and (guard is None or (not guard.doubtful and now - guard.basis > _YOUNG)):
+        drop_guard(store, entry, end)
+        entry.guard = store.leases.grant(stated.guard, end)
+    return hold
+
+
+def drop_guard(store: Store, entry: Entry, end: float) -> None:
+    """It did not get to hold: its guard would be left for as long as min_hold."""
+    guard = entry.guard
+    if guard is None or guard.doubtful:  # then the claim may hold, for all that is known
+        return
+    entry.guard = None
+    try:
+        store.transport.revoke(guard.id, left(end))
+    except (LeaseGone, Refused, Unknown):
+        return
+
+
+def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
+    """Write the claim as one that holds."""
+    assert entry.hold is not None
+    row, wall = entry.row, store.clock.wall()
+    if row is None:
+        value = entry.stated.value(claim, "HELD", wall)
+    else:
+        value = packed({**row.value, "state": "HELD", "since": wall})
+    ops: tuple[Op, ...] = (Put(entry.key, value, entry.hold.id),)
+    if entry.guard is not None:
+        ops += (Put(keys.guard_of(entry.key), value, entry.guard.id),)
+    if row is not None and row.value.get("asked"):
+        key = keys.note(store.namespace, store.client, row.id)
+        ops += (Put(key, packed({"note": row.value.get("note", {})}), entry.hold.id),)
+    return ops
+
+
+def _newcomer(entry: Entry, claim: Claim) -> Row:
+    terms = claim.terms
+    return Row(claim.token, 1 << 63, "WAITING", terms.weight, terms.capacity, 0, 0, False, entry.key, {})
+
+
+def _granted(store: Store, entry: Entry, fence: int) -> Granted:
+    assert entry.hold is not None
+    entry.fence = fence
+    entry.stage = "HELD"
+    entry.row = None
+    if entry.wait is not None and not entry.wait.doubtful:
+        store.leases.give_back(entry.wait)
+        entry.wait = None
+    return Granted(fence, entry.hold.basis)
+
+
+def _busy(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
+    head = found[0]
+    drop_guard(store, entry, end)
+    if not entry.doubtful:
+        store.entries.pop(entry.claim.token, None)
+        store.leases.give_back(entry.hold)
+    return Busy(head.capacity, claim_info(entry.claim.terms.name, head, 0))
+
+
+# -- waiting
+
+
+def _turn(store: Store, entry: Entry, end: float) -> Answer:
+    """The claim waits: does it hold now?"""
+    queue, row = Get(*entry.stated.keys), entry.row
+    if entry.alone and row is not None:
+        hold = _ready(store, entry, end)
+        unchanged = Compare(entry.key, "MOD", "EQUAL", row.modified)
+        first = Compare(queue.key, "CREATE", "GREATER", entry.fence - 1, queue.end)
+        request = Txn((unchanged, first), _held(store, entry, entry.claim), (queue,))
+        answer = store.txn(request, end, hold, entry.guard)
+        if answer.succeeded:
+            return _granted(store, entry, entry.fence)
+        return _settle(store, entry, answer.header.revision, rows(answer.found()), end)
+    header, found = store.queue(queue, end)
+    return _settle(store, entry, header.revision, found, end)
+
+
+def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: float) -> Answer:
+    """The claim has been sent, and this is the queue: hold, wait, or begin anew."""
+    token = entry.claim.token
+    while True:
+        place = place_of(found, token)
+        if place < 0:
+            return _absent(store, entry, end)
+        row = found[place]
+        entry.fence, entry.row, entry.looked = row.fence, row, revision
+        if row.state == "LINGERING":
+            return Lapsed("lingering")
+        if row.state == "HELD":
+            return _replayed(store, entry, row, end)
+        entry.stage = "WAITING"
+        fits = entry.fits = place < fitting(found)
+        if not fits:
+            drop_guard(store, entry, end)
+            store.in_line(entry.stated.keys.queue)
+            return _queued(entry, found, place)
+        hold = _ready(store, entry, end)
+        queue = Get(*entry.stated.keys)
+        unchanged = Compare(entry.key, "MOD", "EQUAL", row.modified)
+        request = Txn((unchanged,), _held(store, entry, entry.claim), (queue,))
+        answer: TxnAnswer = store.txn(request, end, hold, entry.guard)
+        if answer.succeeded:
+            return _granted(store, entry, row.fence)
+        revision, found = answer.header.revision, rows(answer.found())
+
+
+def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
+    """It holds, as an earlier sending has made it: on one of the leases that this client knows."""
+    if row.evicted:
+        return Lapsed("evicted")
+    spoilt = store.spoilt.get(entry.claim.token, [])
+    known = next((lease for lease in [*entry.leases, *spoilt] if lease.id == row.lease), None)
+    if known is None:
+        raise Unknown(OutcomeUnknown("the claim holds on a lease that this client does not know"))
+    if known is not entry.hold and entry.hold is not None and entry.hold.doubtful:
+        store.spoilt.setdefault(entry.claim.token, []).append(entry.hold)
+    entry.hold = known
+    if known.young(store.clock.now()):
+        return _granted(store, entry, row.fence)
+    _granted(store, entry, row.fence)
+    return confirm(store, entry, end)
+
+
+def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
+    row, fits = found[place], prefix(found)
+    if place < fits:  # crowded out by those that hold beyond the prefix, until they go
+        chosen = [each for each in found[fits:] if each.holding]
+    else:
+        chosen = [found[at] for at in blockers(found, place)]
+    entry.ahead = [each.key for each in chosen]
+    entry.alone = entry.stated.exclusive and not any(each.holding for each in found[place + 1 :])
+    head = found[0]
+    return Queued(
+        position=place,
+        blockers=tuple(each.id for each in chosen),
+        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
+        capacity=entry.claim.terms.capacity if row.capacity == head.capacity else head.capacity,
+        holder=claim_info(entry.claim.terms.name, head, 0),
+    )
+
+
+def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
+    why = reason(store, entry, end)
+    if not entry.doubtful and entry.claim.token not in store.spoilt:
+        store.entries.pop(entry.claim.token, None)
+        store.leases.give_back(entry.hold)  # the other one may carry a note
+        store.bury(entry.claim.token)
+    return why
+
+
+def reason(store: Store, entry: Entry, end: float) -> Lapsed:
+    """Why a claim is gone, as a note to its owner says."""
+    key = keys.note(store.namespace, store.client, keys.id_in(entry.key))
+    header, found = store.transport.range(Get(key), left(end))
+    store.leases.heard(header)
+    why = unpacked(found.kvs[0]).get("why") if found.kvs else None
+    return Lapsed(why if why in ("evicted", "resized") else "absent")
+
+
+# -- confirming
+
+
+def confirm(store: Store, entry: Entry, end: float) -> Answer:
+    """The claim holds, for all this client knows: is it so, and from now on for a whole ttl?"""
+    for _ in range(2):
+        hold = entry.hold
+        assert hold is not None
+        before = store.leases.witnesses()
+        kept = store.transport.keepalive((hold.id,), left(end)).get(hold.id)
+        header, found = store.transport.range(Get(entry.key), left(end))
+        store.leases.heard(header)
+        if not found.kvs:
+            return Lapsed("absent")
+        row = read(found.kvs[0])
+        if row.evicted:
+            return Lapsed("evicted")
+        if row.state != "HELD" or row.fence != entry.fence:
+            return Lapsed("lingering" if row.state == "LINGERING" else "absent")
+        if row.lease != hold.id:  # somebody else has extended it
+            entry.hold = Lease(row.lease, hold.length, hold.basis, borrowed=True)
+            continue
+        if kept is None or kept.ttl <= 0 or hold.over(store.clock.now()):
+            return Lapsed("absent")
+        if store.leases.counts(kept, before, header):
+            hold.basis = max(hold.basis, kept.sent)
+            return Granted(entry.fence, hold.basis)
+    raise Unknown(
+        OutcomeUnknown(f"{store.transport.where}: its leader has changed meanwhile", hint="this passes")
+    )
+
+
+def _strangers(store: Store, claim: Claim, end: float) -> Answer:
+    """A claim that another client object made: confirm it for whoever has its token."""
+    stated = store.known(claim.terms)
+    header, found = store.queue(Get(*stated.keys), end)
+    place = place_of(found, claim.token)
+    if place < 0:
+        return Lapsed("absent")
+    row = found[place]
+    entry = Entry(claim, stated)
+    entry.fence, entry.row, entry.looked = row.fence, row, header.revision
+    if row.state == "WAITING":
+        return _queued(entry, found, place)
+    entry.hold = Lease(row.lease, stated.length, store.clock.now(), borrowed=True)
+    return confirm(store, entry, end)

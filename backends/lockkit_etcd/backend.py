@@ -1,0 +1,154 @@
+"""One etcd cluster as a store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.names import check_namespace
+from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
+from lockkit_etcd.address import parse
+from lockkit_etcd.budget import left
+from lockkit_etcd.store import Store
+from lockkit_etcd.transport import Transport
+from lockkit_etcd.transports import connect
+from lockkit_etcd.watching import Watches
+
+__all__ = ["EtcdBackend", "open_store"]
+
+_OPENING = 2.0
+_GLANCE = 0.5
+"""Seconds for what the members say of themselves; who says nothing is not waited for."""
+
+
+def open_store(url: str, options: OpenOptions) -> EtcdBackend:
+    """Open a cluster. Connects, so that a wrong address or password is told at once.
+
+    Raises:
+        ConfigError: The URL or the namespace is not allowed.
+        Refused, Unknown: The cluster cannot be reached or used.
+        ImportError: The transport's library cannot be imported.
+    """
+    check_namespace(options.namespace)
+    return EtcdBackend(connect(parse(url), options.clock), options)
+
+
+class EtcdBackend:
+    """One open cluster. Thread-safe; of no use in a forked child."""
+
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(self, transport: Transport, options: OpenOptions) -> None:
+        end = time.monotonic() + _OPENING
+        self.store = Store(transport, options)
+        self._watches = Watches(self.store)
+        self._pid = os.getpid()
+        try:
+            self._look_round(options, end)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_round(self, options: OpenOptions, end: float) -> None:
+        """Tell what is wrong with the cluster: here, where somebody reads it.
+
+        Raises:
+            Refused, Unknown: It cannot be used; or, if ``strict``, it is no place for locks.
+        """
+        transport = self.store.transport
+        header, _ = transport.range(self.store.notes, left(end))
+        self.store.leases.heard(header)
+        for found in health.known_bad(transport.status(min(_GLANCE, left(end)))):
+            if options.strict and found.severity == "error":
+                text = f"{found.message}; strict refuses that"
+                raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
+            options.warn(f"{found.message} ({found.hint})")
+
+    # -- claims
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+        """See :meth:`lockkit.spi.Backend.acquire`."""
+        return acquiring.acquire(self.store, claim, create, budget)
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+        """See :meth:`lockkit.spi.Backend.renew`."""
+        return renewing.renew(self.store, self._watches, beats, budget)
+
+    def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+        """See :meth:`lockkit.spi.Backend.extend`."""
+        return extending.extend(self.store, claim, fence, ttl, budget)
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.release`."""
+        store = self.store
+        return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=False)
+
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.abandon`. Revokes the claim's leases, so that every late copy is refused."""
+        store = self.store
+        return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=True)
+
+    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+        """See :meth:`lockkit.spi.Backend.emergency_release`."""
+        fresh = self.store.transport.fresh()
+        try:
+            return releasing.release(self.store, fresh, claim, budget, graceful=graceful, abandon=True)
+        finally:
+            fresh.close()
+
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
+        """See :meth:`lockkit.spi.Backend.watch`."""
+        store = self.store
+        entry = store.entries.get(claim.token)
+        looked, ahead = (entry.looked, entry.ahead) if entry is not None else (0, ())
+        queue = store.known(claim.terms).keys
+        return self._watches.watch(queue, queue.claim(claim.token), ahead, blockers, looked, wake)
+
+    # -- operating
+
+    def inspect(self, name: str, budget: float) -> LockInfo:
+        """See :meth:`lockkit.spi.Backend.inspect`."""
+        return operating.inspect(self.store, name, budget)
+
+    def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
+        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        return operating.names(self.store, prefix, budget)
+
+    def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
+        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        return operating.evict(self.store, name, claim_id, budget, at_once=now)
+
+    def resize(self, name: str, capacity: int, budget: float) -> int:
+        """See :meth:`lockkit.spi.Backend.resize`."""
+        return operating.resize(self.store, name, capacity, budget)
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+        """See :meth:`lockkit.spi.Backend.annotate`."""
+        return operating.annotate(self.store, name, claim_id, patch, budget)
+
+    def record(self, name: str, budget: float) -> Record | None:
+        """See :meth:`lockkit.spi.Backend.record`."""
+        return operating.record(self.store, name, budget)
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+        """See :meth:`lockkit.spi.Backend.put_record`."""
+        return operating.put_record(self.store, name, value, version, budget)
+
+    def check(self, budget: float) -> Sequence[Finding]:
+        """See :meth:`lockkit.spi.Backend.check`."""
+        return health.check(self.store, budget)
+
+    def pulse(self) -> Sequence[int]:
+        """None: claims live by their leases."""
+        return ()
+
+    def close(self) -> None:
+        """Close the connections, and give the free leases back where that takes no time."""
+        if self._pid == os.getpid():
+            self._watches.close()
+            self.store.leases.close()
+        self.store.transport.close()

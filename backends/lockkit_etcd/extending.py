@@ -1,0 +1,79 @@
+"""Extend: the claim moves to a lease that is long enough, for a lease itself cannot be made longer."""
+
+from __future__ import annotations
+
+import time
+
+from lockkit.spi import Claim, Renewal
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.leases import Lease
+from lockkit_etcd.rows import Row, packed, read
+from lockkit_etcd.stated import seconds
+from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.transport import Compare, Get, Put, Txn
+
+__all__ = ["extend"]
+
+_GRACE = 1.0
+
+
+def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+    """See :meth:`lockkit.spi.Backend.extend`."""
+    end = time.monotonic() + budget
+    entry = store.entries.get(claim.token)
+    if entry is None and store.buried(claim.token):
+        return Renewal("LOST", why="absent")
+    get = Get(store.known(claim.terms).keys.claim(claim.token))
+    header, found = store.transport.range(get, left(end))
+    store.leases.heard(header)
+    lease: Lease | None = None
+    while True:
+        row = read(found.kvs[0]) if found.kvs else None
+        if row is None or (entry is not None and entry.stage == "ENDING"):
+            return Renewal("LOST", why="absent")
+        if row.evicted:
+            return Renewal("LOST", why="evicted")
+        if row.state != "HELD" or row.fence != fence:
+            return Renewal("LOST", why="fence")
+        if entry is not None and entry.hold is not None and entry.hold.over(store.clock.now()):
+            return Renewal("LOST", why="lapsed")
+        if lease is None:
+            longest = row.value.get("max_hold")
+            length = ttl if longest is None else min(ttl, longest)
+            # Its holder, if it is another client, goes on renewing the old lease until it reads the note.
+            more = 0.0 if entry is not None else budget + _GRACE
+            lease = store.leases.grant(seconds(length + row.value.get("lock_delay", 0.0) + more), end)
+            store.spoilt.setdefault(claim.token, []).append(lease)  # until it is known to be the one
+        answer = store.txn(_move(store, row, lease, ttl, get), end, lease)
+        if answer.succeeded:
+            _moved(store, claim, entry, lease)
+            return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
+        found = found._replace(kvs=answer.found())
+
+
+def _move(store: Store, row: Row, lease: Lease, ttl: float, get: Get) -> Txn:
+    unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
+    put = Put(row.key, packed({**row.value, "ttl": ttl}), lease.id)
+    client = str(row.value.get("client", ""))
+    note: dict[str, object] = {} if client == store.client else {"lease": lease.id}
+    if row.value.get("asked"):
+        note["note"] = row.value.get("note", {})
+    if not note:
+        return Txn((unchanged,), (put,), (get,))
+    key = keys.note(store.namespace, client, row.id)
+    return Txn((unchanged,), (put, Put(key, packed(note), lease.id)), (get,))
+
+
+def _moved(store: Store, claim: Claim, entry: Entry | None, lease: Lease) -> None:
+    """The claim is on its new lease; what else it may be on stays remembered only where something is under way."""
+    spoilt = [each for each in store.spoilt.pop(claim.token, []) if each is not lease and each.doubtful]
+    if entry is None:
+        return
+    old, entry.hold = entry.hold, lease
+    if old is not None and old.doubtful:
+        spoilt.append(old)
+    else:
+        store.leases.give_back(old)
+    if spoilt:
+        store.spoilt[claim.token] = spoilt

@@ -1,0 +1,124 @@
+"""What goes wrong with etcd, and what is known then: one table, by the code of gRPC and etcd's own words.
+
+Both transports carry the same errors. A line here says "definitely not done"; what is not listed may have been done.
+Codes alone decide nothing: 8 is "database space exceeded" as well as "message too large", 5 a lease as well as a path,
+and 14 "no leader", which is definite, as well as "request timed out", which is not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.spi import Refused, Unknown
+from lockkit_etcd.transport import LeaseGone, LeaseTaken
+
+__all__ = ["Elsewhere", "TokenExpired", "inherited", "not_connected", "said", "unanswered"]
+
+
+class Elsewhere(Refused):
+    """Refused by this member only: another may do it."""
+
+
+class TokenExpired(Refused):
+    """The login is not known (any more): log in again and repeat it."""
+
+
+class _Line(NamedTuple):
+    """What is told of an error."""
+
+    error: type[LockkitError]
+    text: str
+    hint: str
+    retry: bool = False
+    kind: type[Refused] = Refused
+
+
+_LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
+_TABLE: dict[tuple[int, str], _Line] = {
+    (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),
+    (3, "invalid user ID or password"): _Line(
+        PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
+    ),
+    (9, "authentication is not enabled"): _Line(
+        PermissionDenied, "a password was given, and it has no users", "leave it out, or: etcdctl auth enable"
+    ),
+    (3, "too many operations in txn request"): _Line(
+        BackendUnavailable, "it takes fewer operations in a transaction than lockkit needs",
+        "start etcd with --max-txn-ops of at least 128, its default",
+    ),
+    (3, "request is too large"): _Line(
+        BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
+    ),
+    (7, "permission denied"): _Line(
+        PermissionDenied, "the user's role does not allow this", "see the rights that lockkit needs: docs, operating, etcd"
+    ),
+    (8, "database space exceeded"): _Line(
+        BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
+        "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
+    ),
+    (8, "too many requests"): _Line(BackendUnavailable, "it has too many requests", "this passes", retry=True),
+    (8, "larger than max"): _Line(
+        BackendUnavailable, "the message is too large for it", "see etcd's --max-request-bytes"
+    ),
+    (12, "not supported for learner"): _Line(
+        BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
+    ),
+    (14, "not supported for learner"): _Line(
+        BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
+    ),
+    (14, "no leader"): _Line(
+        BackendUnavailable, "it has no leader", "this passes, if a majority of the members is up", retry=True,
+        kind=Elsewhere,
+    ),
+    (16, "invalid auth token"): _Line(
+        PermissionDenied, "the login has expired", "this passes", retry=True, kind=TokenExpired
+    ),
+    (3, "revision of auth store is old"): _Line(
+        PermissionDenied, "users or roles have changed", "this passes", retry=True, kind=TokenExpired
+    ),
+}  # fmt: skip
+_LEASES: dict[tuple[int, str], type[LeaseGone | LeaseTaken]] = {
+    (5, "requested lease not found"): LeaseGone,
+    (9, "lease already exists"): LeaseTaken,
+}
+_KEY = (3, "key not found")
+"""A Put that leaves lease or value as they are, of a key that is not there: others changed it meanwhile."""
+
+
+def said(code: int, message: str, where: str) -> Exception:
+    """What to raise for an error that etcd answered with."""
+    for (theirs, words), kind in _LEASES.items():
+        if code == theirs and words in message:
+            return kind(message)
+    for (theirs, words), line in _TABLE.items():
+        if code == theirs and words in message:
+            told = line.error(f"{where}: {line.text}", hint=line.hint)
+            return line.kind(told, retry=line.retry)
+    if (code, _KEY[1]) == _KEY and _KEY[1] in message:
+        return Refused(BackendUnavailable(f"{where}: the queue changed meanwhile", hint="try again"))
+    return Unknown(OutcomeUnknown(f"{where}: {message}", hint="if it lasts, look at etcd's log"))
+
+
+def not_connected(error: BaseException | str, where: str) -> Refused:
+    """There is no connection, so nothing was sent."""
+    text = str(error).partition("\n")[0].rstrip(".")
+    hint = "check hosts, ports and TLS; is it running?"
+    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its connections are the parent's."""
+    return Refused(
+        BackendUnavailable(
+            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
+        ),
+        retry=False,
+    )
+
+
+def unanswered(error: BaseException | str, where: str) -> Unknown:
+    """It was sent, or may have been, and there is no answer."""
+    return Unknown(
+        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
+    )

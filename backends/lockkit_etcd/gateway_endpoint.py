@@ -1,0 +1,177 @@
+"""The connections to one member over its gateway, and the login there."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+
+from lockkit.spi import Unknown
+from lockkit_etcd.budget import left
+from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
+from lockkit_etcd.gateway_json import MEANINGLESS
+from lockkit_etcd.gateway_line import Line
+from lockkit_etcd.gateway_line import connect as connected
+
+__all__ = ["Endpoint"]
+
+_OK = 200
+_IDLE = 1.0
+"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
+_UNUSED = 30.0
+"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
+_UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+"""Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
+_SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
+
+
+class Endpoint:
+    """The connections to one member, and the login there.
+
+    Attributes:
+        where: ``host:port``.
+        token: The login, once there is one. A member that restarts forgets it.
+    """
+
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, login: tuple[str, str] | None
+    ) -> None:
+        self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.token = b""
+        self._host, self._port, self._tls, self._login = host, port, tls, login
+        self._free: list[Line] = []
+        self._closed = False
+        self._said = b" HTTP/1.1\r\nHost: %b\r\nGrpc-Metadata-hasleader: true\r\n" % self.where.encode()
+
+    def request(self, path: bytes, body: bytes, more: bytes = b"") -> bytes:
+        """A request, packed."""
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        return b"".join((b"POST /v3/", path, self._said, self.token, more, length, body))
+
+    def new(self, budget: float) -> Line:
+        """A new connection.
+
+        Raises:
+            Refused: There is none to be had.
+        """
+        try:
+            return connected(self._host, self._port, self._tls, budget)
+        except OSError as error:
+            raise not_connected(error, self.where) from error
+
+    def take(self, budget: float) -> Line:
+        """A connection that owes nothing.
+
+        Raises:
+            Refused: There is none to be had.
+        """
+        while not self._closed:
+            try:
+                line = self._free.pop()
+            except IndexError:
+                return self.new(budget)
+            if time.monotonic() - line.since < _IDLE or line.quiet():
+                return line
+            line.reset()
+        raise not_connected("this store is closed", self.where)
+
+    def keep(self, line: Line) -> None:
+        """Give back a connection whose request was answered."""
+        if not line.kept:
+            line.close()
+            return
+        line.since = now = time.monotonic()
+        self._free.append(line)
+        try:
+            if now - self._free[0].since > _UNUSED:  # the last that was given back is the first to be taken
+                self._free.pop(0).close()
+        except IndexError:  # others have taken it meanwhile
+            pass
+        if self._closed:
+            self.empty()
+
+    def close(self) -> None:
+        """Close the free connections; those in use follow when their call ends."""
+        self._closed = True
+        self.empty()
+
+    def empty(self) -> None:
+        """Close the free connections."""
+        while self._free:
+            try:
+                self._free.pop().close()
+            except IndexError:
+                return
+
+    # -- asking
+
+    def ask(self, path: bytes, body: bytes, until: float, more: bytes = b"") -> bytes:
+        """Ask the member; where the login has expired, twice. ``until`` is by ``time.monotonic()``.
+
+        Raises:
+            Refused, Unknown, LeaseGone, LeaseTaken: See :mod:`lockkit_etcd.failures`.
+        """
+        self.log_in(until)
+        token = self.token
+        status, text = self._answer(self.request(path, body, more), until)
+        if status == _OK:
+            return text
+        failure = _failed(text, self.where, status)
+        if isinstance(failure, TokenExpired) and token:
+            if self.token == token:
+                self.token = b""
+            self.log_in(until)
+            status, text = self._answer(self.request(path, body, more), until)
+            if status == _OK:
+                return text
+            failure = _failed(text, self.where, status)
+        raise failure
+
+    def log_in(self, until: float) -> None:
+        """Log in, if that is needed and not done yet.
+
+        Raises:
+            Refused: It failed.
+        """
+        if self._login is None or self.token:
+            return
+        user, password = self._login
+        body = json.dumps({"name": user, "password": password}).encode()
+        try:
+            status, text = self._answer(self.request(b"auth/authenticate", body), until)
+        except Unknown as unknown:  # what it was for was not sent
+            raise Elsewhere(unknown.error) from unknown
+        if status != _OK:
+            failure = _failed(text, self.where, status)
+            raise Elsewhere(failure.error) if isinstance(failure, Unknown) else failure
+        try:
+            self.token = b"Authorization: %b\r\n" % json.loads(text)["token"].encode()
+        except MEANINGLESS as error:
+            raise not_connected("its answer to a login means nothing", self.where) from error
+
+    def _answer(self, request: bytes, until: float) -> tuple[int, bytes]:
+        line = self.take(left(until))
+        try:
+            answer = line.ask(request, until)
+        except BaseException as error:
+            line.reset()
+            if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
+                raise not_connected(f"{error.reason}; {_SHOW}", self.where) from error
+            if isinstance(error, OSError):
+                raise unanswered(error, self.where) from error
+            raise
+        self.keep(line)
+        return answer
+
+
+def _failed(text: bytes, where: str, status: int) -> Exception:
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return unanswered(f"HTTP {status}: {text[:100].decode(errors='replace')}", where)
+    told = told.get("error", told)
+    if not isinstance(told, dict):
+        return unanswered(f"HTTP {status}: {told}", where)
+    return said(int(told.get("code", -1)), str(told.get("message", told)), where)

@@ -1,0 +1,215 @@
+"""Requests and answers as the JSON gateway writes them.
+
+Keys and values are in base64, 64-bit numbers are strings, and a field that is zero, false or empty is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lockkit_etcd.transport import (
+    Change,
+    Compare,
+    Delete,
+    Deleted,
+    Done,
+    Found,
+    Get,
+    Granted,
+    Header,
+    Kept,
+    Kv,
+    Op,
+    Put,
+    Remaining,
+    Status,
+    Txn,
+    TxnAnswer,
+)
+
+__all__ = [
+    "MEANINGLESS",
+    "answers",
+    "changes",
+    "documents",
+    "found",
+    "grant_answer",
+    "header",
+    "kept_answers",
+    "range_answer",
+    "range_body",
+    "remaining_answer",
+    "status_answer",
+    "txn_answer",
+    "txn_body",
+    "watch_body",
+]
+
+_COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
+MEANINGLESS = (ValueError, KeyError, TypeError, AttributeError)
+"""What it leads to to take for an answer what is none."""
+_DONE = Done()
+
+
+def _b64(raw: bytes) -> str:
+    return b2a_base64(raw, newline=False).decode()
+
+
+def txn_body(request: Txn) -> bytes:
+    """A transaction."""
+    when = ",".join([_compare(each) for each in request.when])
+    then = ",".join([_op(each) for each in request.then])
+    otherwise = ",".join([_op(each) for each in request.otherwise])
+    return f'{{"compare":[{when}],"success":[{then}],"failure":[{otherwise}]}}'.encode()
+
+
+def range_body(request: Get) -> bytes:
+    """A read."""
+    return _get(request).encode()
+
+
+def watch_body(key: bytes, end: bytes, start: int, also: Sequence[bytes] = ()) -> bytes:
+    """A watch, or several on one stream."""
+    ranges = [(key, end), *((each, b"") for each in also)]
+    return b"\n".join([_watch(*each, start) for each in ranges])
+
+
+def _watch(key: bytes, end: bytes, start: int) -> bytes:
+    create = f'"key":"{_b64(key)}"{_end(end)},"start_revision":"{start}"'
+    return f'{{"create_request":{{{create}}}}}'.encode()
+
+
+def _compare(each: Compare) -> str:
+    end = f'"range_end":"{_b64(each.end)}",' if each.end else ""
+    value = f'"{_COMPARED[each.what]}":"{each.to}"'
+    return f'{{"key":"{_b64(each.key)}",{end}"target":"{each.what}","result":"{each.how}",{value}}}'
+
+
+def _op(op: Op) -> str:
+    if type(op) is Put:
+        bound = ',"ignore_lease":true' if op.same_lease else f',"lease":"{op.lease}"'
+        value = ',"ignore_value":true' if op.same_value else f',"value":"{_b64(op.value)}"'
+        return f'{{"request_put":{{"key":"{_b64(op.key)}"{bound}{value}}}}}'
+    if type(op) is Get:
+        return f'{{"request_range":{_get(op)}}}'
+    assert type(op) is Delete
+    return f'{{"request_delete_range":{{"key":"{_b64(op.key)}"{_end(op.end)}}}}}'
+
+
+def _get(op: Get) -> str:
+    only = ',"keys_only":true' if op.keys_only else ""
+    limit = f',"limit":"{op.limit}"' if op.limit else ""
+    return f'{{"key":"{_b64(op.key)}"{_end(op.end)}{only}{limit}}}'
+
+
+def _end(end: bytes) -> str:
+    return f',"range_end":"{_b64(end)}"' if end else ""
+
+
+# -- answers
+
+
+def header(said: Mapping[str, Any]) -> Header:
+    """Who answered."""
+    of = said["header"]
+    return Header(int(of["member_id"]), int(of["raft_term"]), int(of.get("revision", 0)))
+
+
+def answers(said: Mapping[str, Any]) -> list[Found | Done | Deleted]:
+    """What the ops of a transaction answered."""
+    return [_answer(each) for each in said.get("responses", ())]
+
+
+def _answer(each: Mapping[str, Any]) -> Found | Done | Deleted:
+    if "response_range" in each:
+        return found(each["response_range"])
+    if "response_delete_range" in each:
+        return Deleted(int(each["response_delete_range"].get("deleted", 0)))
+    return _DONE
+
+
+def found(said: Mapping[str, Any]) -> Found:
+    """What a read found."""
+    return Found([_kv(each) for each in said.get("kvs", ())], bool(said.get("more")))
+
+
+def changes(events: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """What happened, as a watch tells it."""
+    return [Change("DELETE" if each.get("type") == "DELETE" else "PUT", _kv(each["kv"])) for each in events]
+
+
+def _kv(of: Mapping[str, Any]) -> Kv:
+    get = of.get
+    return Kv(
+        a2b_base64(of["key"]),
+        a2b_base64(get("value", "")),
+        int(get("create_revision", 0)),
+        int(get("mod_revision", 0)),
+        int(get("lease", 0)),
+    )
+
+
+def txn_answer(told: Any) -> TxnAnswer:
+    """What a transaction did."""
+    return TxnAnswer(header(told), bool(told.get("succeeded")), answers(told))
+
+
+def range_answer(told: Any) -> tuple[Header, Found]:
+    """What a read found, and who answered."""
+    return header(told), found(told)
+
+
+def grant_answer(told: Any) -> Granted:
+    """A new lease."""
+    return Granted(header(told), int(told["TTL"]))
+
+
+def remaining_answer(told: Any) -> Remaining:
+    """How long a lease has."""
+    return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
+
+
+def documents(text: bytes) -> list[dict[str, Any]]:
+    """One document a line, the last of them perhaps cut."""
+    lines = [line for line in text.split(b"\n") if line]
+    try:
+        return json.loads(b"[%b]" % b",".join(lines))  # type: ignore[no-any-return]
+    except ValueError:
+        return json.loads(b"[%b]" % b",".join(lines[:-1]))  # type: ignore[no-any-return]
+
+
+def kept_answers(documents: Sequence[Mapping[str, Any]], sent: float) -> dict[int, Kept]:
+    """The answers to a body of keepalives; most say the same but for the lease."""
+    kept: dict[int, Kept] = {}
+    alike: dict[tuple[str, str, str], Kept] = {}
+    for each in documents:
+        told = each.get("result")
+        if told is None:  # the others are not answered
+            break
+        of = told["header"]
+        facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
+        one = alike.get(facts)
+        if one is None:
+            ttl, member, term = map(int, facts)
+            one = alike[facts] = Kept(ttl, member, term, sent)
+        kept[int(told["ID"])] = one
+    return kept
+
+
+def status_answer(where: str, text: bytes) -> Status:
+    """What a member says of itself."""
+    told = json.loads(text)
+    return Status(
+        where,
+        told.get("version", "unknown"),
+        int(told["header"]["member_id"]),
+        int(told.get("leader", 0)),
+        int(told.get("raftTerm", 0)),
+        int(told.get("dbSize", 0)),
+        int(told.get("dbSizeInUse", 0)),
+        tuple(told.get("errors", ())),
+        bool(told.get("isLearner")),
+    )

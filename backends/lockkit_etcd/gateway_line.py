@@ -1,0 +1,268 @@
+"""One HTTP/1.1 connection to a member: a request out, its answer in, each before an end.
+
+``http.client`` takes longer for headers that nobody reads than etcd takes to answer. What the gateway sends is little:
+a status, a length or chunks, and JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
+
+__all__ = ["Garbled", "Line", "connect"]
+
+_RESET = struct.pack("ii", 1, 0)
+_BLOCK = 65_536
+_LEAST = 0.005
+_SLACK = 0.005
+"""Seconds by which a call may be late rather than set the socket's timeout once more."""
+_LONGEST_HEAD = 65_536
+_DEAD = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 14_000))
+"""Of a connection on which nothing is said for long: 14 s, then it counts as cut."""
+
+
+class Garbled(OSError):
+    """What came is no answer of HTTP/1.1."""
+
+
+class Line:
+    """A connection, used by one call at a time. One call that raises leaves it unusable.
+
+    Attributes:
+        kept: Whether the server keeps it open after the last answer.
+        since: When it was last used, by ``time.monotonic()``.
+    """
+
+    __slots__ = ("_allowed", "_buffer", "_pid", "_socket", "kept", "since")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._pid = os.getpid()
+        self._allowed = -1.0
+        self._buffer = b""
+        self.kept = True
+        self.since = 0.0
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    # In each of these ``end`` is when ``time.monotonic()`` is too late.
+
+    def ask(self, request: bytes, end: float) -> tuple[int, bytes]:
+        """Send a request and return the status and the body of its answer.
+
+        Raises:
+            OSError: There is no whole answer, or none in time (TimeoutError).
+        """
+        self.send(request, end)
+        status, head = self.head(end)
+        return status, b"".join(self.body(head, end))
+
+    def send(self, request: bytes, end: float) -> None:
+        """Send a request whose answer is to be heard.
+
+        Raises:
+            OSError: It could not be sent in time.
+        """
+        self._until(end)
+        self._socket.sendall(request)
+
+    def head(self, end: float) -> tuple[int, bytes]:
+        """The status and the headers of an answer, in lower case.
+
+        Raises:
+            OSError: They do not come in time, or never will.
+        """
+        buffer = self._buffer
+        while (at := buffer.find(b"\r\n\r\n")) < 0:
+            if len(buffer) > _LONGEST_HEAD:
+                raise Garbled("headers without an end")
+            buffer += self._recv(end)
+        self._buffer = buffer[at + 4 :]
+        head = buffer[: at + 2].lower()
+        if not head.startswith(b"http/1.") or not head[9:12].isdigit():
+            raise Garbled(f"no answer of HTTP: {buffer[:40]!r}")
+        self.kept = b"\r\nconnection: close\r\n" not in head
+        return int(head[9:12]), head
+
+    def body(self, head: bytes, end: float) -> Iterator[bytes]:
+        """The body, piece by piece as it comes.
+
+        Raises:
+            OSError: It does not come in time, or never will.
+        """
+        _, found, rest = head.partition(b"\r\ncontent-length: ")
+        if found:
+            yield self._take(int(rest[: rest.index(b"\r")]), end)
+            return
+        if b"\r\ntransfer-encoding: chunked\r\n" not in head:
+            raise Garbled("an answer without a length")
+        while True:
+            size = self._chunk_size(end)
+            piece = self._take(size + 2, end)
+            if not size:
+                return
+            yield piece[:-2]
+
+    def _chunk_size(self, end: float) -> int:
+        while (at := self._buffer.find(b"\r\n")) < 0:
+            self._buffer += self._recv(end)
+        text, self._buffer = self._buffer[:at], self._buffer[at + 2 :]
+        try:
+            return int(text.partition(b";")[0], 16)
+        except ValueError:
+            raise Garbled(f"no chunk of HTTP: {text[:40]!r}") from None
+
+    def _take(self, count: int, end: float) -> bytes:
+        buffer = self._buffer
+        if len(buffer) < count:
+            pieces, have = [buffer], len(buffer)
+            while have < count:
+                pieces.append(self._recv(end))
+                have += len(pieces[-1])
+            buffer = b"".join(pieces)
+        self._buffer = buffer[count:]
+        return buffer[:count]
+
+    def _recv(self, end: float) -> bytes:
+        self._until(end)
+        block = self._socket.recv(_BLOCK)
+        if not block:
+            raise ConnectionError("the server has closed the connection")
+        return block
+
+    def _until(self, end: float) -> None:
+        if end == float("inf"):
+            if self._allowed != end:
+                self._allowed = end
+                self._socket.settimeout(None)
+            return
+        rest = end - time.monotonic()
+        if rest <= 0.0:
+            raise TimeoutError("timed out")
+        if abs(rest - self._allowed) > _SLACK:
+            self._allowed = max(rest, _LEAST)
+            self._socket.settimeout(self._allowed)
+
+    def watched(self) -> None:
+        """Have the operating system find out if the other side is dead although nothing is said for long."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _DEAD:
+            if hasattr(socket, name):
+                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def quiet(self) -> bool:
+        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
+        self._allowed = -1.0
+        try:
+            self._socket.setblocking(False)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def interrupt(self) -> None:
+        """End the call that another thread is in."""
+        if self._pid == os.getpid():  # else it is the parent's
+            try:
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def reset(self) -> None:
+        """Close it, and throw away what still lies in this host's buffers."""
+        try:
+            if self._pid == os.getpid():
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Close it, when nothing is under way."""
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+
+
+def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Line:
+    """A new connection.
+
+    Raises:
+        OSError: There is none to be had in time.
+    """
+
+    def connected() -> Line:
+        end = time.monotonic() + budget
+        plain = socket.create_connection((host, port), timeout=max(budget, _LEAST))
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is None:
+                return Line(plain)
+            plain.settimeout(max(end - time.monotonic(), _LEAST))
+            return Line(tls.wrap_socket(plain, server_hostname=host))
+        except BaseException:
+            plain.close()
+            raise
+
+    return connected() if _is_address(host) else _in_time(connected, budget)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_time(make: Callable[[], Line], budget: float) -> Line:
+    """Make a connection on another thread: resolving a name takes what it takes, and each of its addresses gets the budget.
+
+    Raises:
+        TimeoutError: It takes longer; should it be made yet, it is closed.
+    """
+    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
+    done.acquire()
+    made: list[Line | BaseException] = []
+    waiting = [True]
+
+    def run() -> None:
+        try:
+            made.append(make())
+        except BaseException as error:
+            made.append(error)
+        done.release()
+        if not waiting:
+            _close(made)
+
+    try:
+        threading.Thread(target=run, name="lockkit-etcd-connect", daemon=True).start()
+    except RuntimeError:  # there can be no more threads
+        return make()
+    try:
+        if not done.acquire(timeout=budget):
+            raise TimeoutError(f"no connection within {budget:.1f} s")
+    except BaseException:
+        waiting.clear()
+        _close(made)
+        raise
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    return made[0]
+
+
+def _close(made: Sequence[Line | BaseException]) -> None:
+    for each in made:
+        if isinstance(each, Line):
+            each.close()

@@ -1,0 +1,119 @@
+"""``doctor``'s look at a cluster: what is known to be unsafe for locks, and what could not be found out."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+
+from lockkit.facts import Finding
+from lockkit.spi import Refused, Unknown
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.store import Store
+from lockkit_etcd.transport import Get, LeaseGone, Put, Status, Txn
+
+__all__ = ["check", "known_bad"]
+
+_BROKEN = ((3, 5, 0), (3, 5, 2))
+"""Versions that may lose data when they crash (etcd's own announcement, issue 13766)."""
+_SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
+"""From when on a deposed leader stops to answer keepalives at once; lockkit does not rely on it."""
+_FULL = 0.8
+
+
+def check(store: Store, budget: float) -> Sequence[Finding]:
+    """What there is to say of the cluster."""
+    end = time.monotonic() + budget
+    said = store.transport.status(budget / 2)
+    here = [each for each in said if isinstance(each, Status)]
+    found = [Finding("transport", "ok", f"{store.transport.name} to {store.transport.where}")]
+    found += [
+        Finding("member", "warning", str(each), "the others serve; mend it, or take it out of the URL")
+        for each in said
+        if not isinstance(each, Status)
+    ]
+    found += [each for status in here for each in _member(status)]
+    found.append(_cluster(here, len(said)))
+    found.append(_rights(store, end))
+    return found
+
+
+def known_bad(said: Sequence[Status | Exception]) -> list[Finding]:
+    """What makes the cluster no place for locks (errors), or not at this moment (warnings)."""
+    here = [each for each in said if isinstance(each, Status)]
+    return [each for status in here for each in _member(status) if each.severity != "ok"]
+
+
+def _member(status: Status) -> list[Finding]:
+    found = [_version(status)]
+    if status.learner:
+        found.append(
+            Finding("member", "warning", f"{status.endpoint} is a learner", "name the voting members")
+        )
+    found += [
+        Finding(
+            "alarm",
+            "error" if "NOSPACE" in each or "CORRUPT" in each else "warning",
+            f"{status.endpoint}: {each}",
+            "etcdctl alarm list; for NOSPACE compact, defrag, then alarm disarm",
+        )
+        for each in status.errors
+    ]
+    return found
+
+
+def _version(status: Status) -> Finding:
+    numbers = tuple(int(each) for each in re.findall(r"\d+", status.version)[:3])
+    text = f"{status.endpoint}: etcd {status.version}"
+    if len(numbers) == 3 and _BROKEN[0] <= numbers <= _BROKEN[1]:
+        return Finding("version", "error", f"{text} may lose what it has said is stored", "upgrade etcd")
+    if numbers < (3, 4):
+        return Finding("version", "error", f"{text} is too old", "upgrade etcd to 3.4 or later")
+    if numbers[2:] < (_SINCE.get(numbers[:2], 0),):
+        hint = "lockkit checks each keepalive itself; upgrade etcd all the same"
+        return Finding("version", "warning", f"{text} lets a deposed leader answer keepalives", hint)
+    return Finding("version", "ok", text)
+
+
+def _cluster(here: Sequence[Status], named: int) -> Finding:
+    leaders = {status.leader for status in here}
+    if not here or 0 in leaders:
+        return Finding("cluster", "error", "there is no leader", "see etcdctl endpoint status --cluster")
+    if len(leaders) > 1:
+        return Finding(
+            "cluster", "warning", "the members name different leaders", "during an election this passes"
+        )
+    size = max(status.size for status in here)
+    text = f"{len(here)} of {named} members answered; the database has {max(size / 1e6, 0.1):.1f} MB"
+    if named == 1:
+        hint = "name all members in the URL, so that locks outlive this one"
+        return Finding("cluster", "ok", text, hint)
+    return Finding("cluster", "ok", text)
+
+
+def _rights(store: Store, end: float) -> Finding:
+    """Whether this user may lock: by writing under a lease what is gone a moment later."""
+    try:
+        began = time.monotonic()
+        store.transport.range(Get(*keys.Keys.of(store.namespace, "doctor")), left(end))
+        took = time.monotonic() - began
+    except (Refused, Unknown) as trouble:
+        return Finding(
+            "rights", "error", str(trouble), "see the rights that lockkit needs: docs, operating, etcd"
+        )
+    lease = None
+    try:
+        lease = store.leases.grant(5, end)
+        key = keys.note(store.namespace, store.client, f"doctor-{secrets.token_hex(4)}")
+        store.transport.txn(Txn((), (Put(key, b"{}", lease.id),)), left(end))
+    except (Refused, Unknown, LeaseGone) as trouble:
+        return Finding("rights", "error", str(trouble), "observers may look but not lock")
+    finally:
+        if lease is not None:
+            try:
+                store.transport.revoke(lease.id, left(end))
+            except (Refused, Unknown, LeaseGone):
+                pass
+    return Finding("rights", "ok", f"it reads and writes; a read took {took * 1000:.1f} ms")

@@ -1,0 +1,236 @@
+"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
+from lockkit.names import claim_id as claim_id_of
+from lockkit.names import encode
+from lockkit.notes import merged, note_text
+from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.keys import Keys
+from lockkit_etcd.rows import LAYOUT, Row, fitting, packed, rows, strange, unpacked
+from lockkit_etcd.store import Store
+from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
+from lockkit_etcd.view import claim_info
+
+__all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
+
+_ROUNDS = 16
+_ASKED = 16
+"""Leases whose remaining time ``inspect`` asks for; of others it shows when they end at the latest."""
+_PAGE = 5000
+_AT_ONCE = 60
+"""Claims that a resize rewrites in one transaction: two operations each, and etcd allows 128 by default."""
+
+
+def inspect(store: Store, name: str, budget: float) -> LockInfo:
+    """See :meth:`lockkit.spi.Backend.inspect`."""
+    end = time.monotonic() + budget
+    _, found = store.queue(Get(*Keys.of(store.namespace, name)), end)
+    fits = fitting(found)
+    infos: list[ClaimInfo] = []
+    for place, row in enumerate(found):
+        state = "OFFERED" if row.state == "WAITING" and place < fits else row.state
+        wall = store.clock.wall()
+        length = int(row.value.get("ttl", 0)) + 1
+        remaining = Remaining(length, length)
+        if place < _ASKED and row.lease:
+            remaining = store.transport.remaining(row.lease, left(end))
+        infos.append(claim_info(name, row, place, state=state, remaining=remaining, wall=wall))
+    return LockInfo(name, tuple(infos), store.clock.wall())
+
+
+def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
+    """See :meth:`lockkit.spi.Backend.names`. Always exact: etcd lists the keys of a namespace, and no others'."""
+    end = time.monotonic() + budget
+    start = keys.queues(store.namespace)
+    stop = after(start)
+    start += encode(prefix).encode()
+    found: dict[str, None] = {}
+    while True:
+        header, page = store.transport.range(Get(start, stop, keys_only=True, limit=_PAGE), left(end))
+        store.leases.heard(header)
+        for kv in page.kvs:
+            found[keys.name_in(kv.key)] = None
+        if not page.more:
+            return sorted(name for name in found if name.startswith(prefix))
+        start = page.kvs[-1].key + b"\0"
+
+
+def _find(found: Sequence[Row], claim: str) -> tuple[Row, int] | None:
+    return next(((row, place) for place, row in enumerate(found) if claim_id_of(row.token) == claim), None)
+
+
+def _unchanged(row: Row) -> Compare:
+    return Compare(row.key, "MOD", "EQUAL", row.modified)
+
+
+def _note(store: Store, row: Row, said: Mapping[str, Any]) -> Put:
+    """Tell the client of a claim something, for as long as that claim's lease lasts."""
+    key = keys.note(store.namespace, str(row.value.get("client", "")), claim_id_of(row.token))
+    return Put(key, packed(said), row.lease)
+
+
+def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
+    """See :meth:`lockkit.spi.Backend.evict`.
+
+    A claim that holds is marked, and its client is left a note that its heartbeats read: it stops to believe in the claim, and
+    removes it once its validity has run out. Should it be dead, the claim's lease ends in the same time.
+    """
+    end = time.monotonic() + budget
+    queue = Get(*Keys.of(store.namespace, name))
+    _, found = store.queue(queue, end)
+    for _ in range(_ROUNDS):
+        at = _find(found, claim_id)
+        if at is None:
+            return Evicted("ABSENT")
+        row, place = at
+        if row.guard and not at_once:
+            return Evicted("MARKED", None, claim_info(name, row, place))
+        said: dict[str, Any] = {"why": "evicted"}
+        if "note" in row.value:
+            said["note"] = row.value["note"]
+        ops: tuple[Op, ...]
+        if at_once or row.state == "WAITING":
+            # The note outlives the claim: its lease is its client's, which reads it with the next heartbeat.
+            ops = (Delete(row.key), Delete(keys.guard_of(row.key)), _note(store, row, said))
+            if row.guard or row.state == "LINGERING":
+                ops = ops[:2]
+        elif row.state == "HELD":
+            marked = packed({**row.value, "evicted": True})
+            ops = (Put(row.key, marked, same_lease=True), _note(store, row, said))
+        else:
+            return Evicted("MARKED", _deadline(store, row, end), claim_info(name, row, place))
+        answer = store.txn(Txn((_unchanged(row),), ops, (queue,)), end)
+        if answer.succeeded:
+            if at_once or row.state == "WAITING":
+                return Evicted("REMOVED", claim=claim_info(name, row, place))
+            until = _deadline(store, row, end)
+            info = claim_info(name, row, place)
+            return Evicted("MARKED", until, info._replace(evicted=True, deadline=until))
+        found = rows(answer.found())
+    raise _changing(name)
+
+
+def _deadline(store: Store, row: Row, end: float) -> float:
+    """When a claim's lease ends at the latest, if nobody keeps it alive any more."""
+    wall = store.clock.wall()
+    return wall + max(store.transport.remaining(row.lease, left(end)).ttl, 0) + 1.0
+
+
+def resize(store: Store, name: str, capacity: int, budget: float) -> int:
+    """See :meth:`lockkit.spi.Backend.resize`.
+
+    In one step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is granted that
+    would not be granted after.
+
+    Raises:
+        ConfigError: Not a whole number of at least 1.
+    """
+    if type(capacity) is not int or capacity < 1:
+        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    end = time.monotonic() + budget
+    queue = Get(*Keys.of(store.namespace, name))
+    for _ in range(_ROUNDS):
+        header, page = store.transport.range(queue, left(end))
+        store.leases.heard(header)
+        found = sorted(page.kvs, key=lambda kv: kv.created)
+        count = len(rows(found))
+        todo = [kv for kv in found if unpacked(kv)["capacity"] != capacity]
+        if not todo:
+            return count
+        some, more = todo[:_AT_ONCE], len(todo) > _AT_ONCE
+        nobody_came = Compare(queue.key, "MOD", "LESS", header.revision + 1, queue.end)
+        stand = tuple(Compare(kv.key, "CREATE", "EQUAL", kv.created) for kv in some)
+        ops = tuple(op for kv in some for op in _resized(store, kv, capacity))
+        answer = store.txn(Txn((nobody_came, *stand), ops), end)
+        if answer.succeeded and not more:
+            return count
+    raise _changing(name)
+
+
+def _resized(store: Store, kv: Kv, capacity: int) -> tuple[Op, ...]:
+    row = rows([kv])[0]
+    if row.state == "WAITING" and row.weight > capacity:
+        return Delete(kv.key), _note(store, row, {"why": "resized"})
+    return (Put(kv.key, packed({**row.value, "capacity": capacity}), same_lease=True),)
+
+
+def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+    """See :meth:`lockkit.spi.Backend.annotate`.
+
+    Raises:
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    note_text(patch, NOTE_LIMIT)
+    end = time.monotonic() + budget
+    queue = Get(*Keys.of(store.namespace, name))
+    _, found = store.queue(queue, end)
+    for _ in range(_ROUNDS):
+        at = _find(found, claim_id)
+        if at is None or at[0].guard:
+            return False
+        row, _ = at
+        note = merged(row.value.get("note", {}), patch)
+        note_text(note, NOTE_LIMIT)
+        value = packed({**row.value, "note": note, "asked": True})
+        said: dict[str, Any] = {"note": note}
+        if row.evicted:
+            said["why"] = "evicted"
+        ops = (Put(row.key, value, same_lease=True), _note(store, row, said))
+        answer = store.txn(Txn((_unchanged(row),), ops, (queue,)), end)
+        if answer.succeeded:
+            return True
+        found = rows(answer.found())
+    raise _changing(name)
+
+
+def record(store: Store, name: str, budget: float) -> Record | None:
+    """See :meth:`lockkit.spi.Backend.record`."""
+    header, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
+    store.leases.heard(header)
+    return _record(name, found.kvs[0]) if found.kvs else None
+
+
+def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+    """See :meth:`lockkit.spi.Backend.put_record`.
+
+    Raises:
+        Conflict: The record has another version.
+        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+    """
+    note_text(value, NOTE_LIMIT, "record")
+    end = time.monotonic() + budget
+    get = Get(keys.record(store.namespace, name))
+    header, found = store.transport.range(get, left(end))
+    store.leases.heard(header)
+    current = _record(name, found.kvs[0]) if found.kvs else None
+    if (current.version if current else 0) != version:
+        raise Conflict(current)
+    written = store.clock.wall()
+    stored = {"v": LAYOUT, "version": version + 1, "written": written, "value": dict(value)}
+    unchanged = Compare(get.key, "MOD", "EQUAL", found.kvs[0].modified if found.kvs else 0)
+    answer = store.txn(Txn((unchanged,), (Put(get.key, packed(stored)),), (get,)), end)
+    if answer.succeeded:
+        return Record(name, merged({}, value), version + 1, written)
+    kvs = answer.found()
+    raise Conflict(_record(name, kvs[0]) if kvs else None)
+
+
+def _record(name: str, kv: Kv) -> Record:
+    value = unpacked(kv)
+    try:
+        return Record(name, value["value"], value["version"], value["written"])
+    except KeyError:
+        raise strange(kv) from None
+
+
+def _changing(name: str) -> Refused:
+    return Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))

@@ -1,0 +1,121 @@
+"""Release: take the claim's key away; revoke its leases where a request of it may still be under way.
+
+A key is named by its claim's token, so to delete it is to compare. Only the client that was granted a lease revokes it, and
+only while it belongs to that claim: whoever has a copy of the token deletes the key and no more.
+"""
+
+from __future__ import annotations
+
+import time
+
+from lockkit.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.leases import Lease
+from lockkit_etcd.rows import Row, packed, read
+from lockkit_etcd.stated import seconds
+from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.transport import (
+    Compare,
+    Delete,
+    Deleted,
+    Get,
+    LeaseGone,
+    Put,
+    Transport,
+    Txn,
+    TxnAnswer,
+    after,
+)
+
+__all__ = ["release"]
+
+
+def release(
+    store: Store, transport: Transport, claim: Claim, budget: float, *, graceful: bool, abandon: bool
+) -> ReleaseAnswer:
+    """Release over a transport; ``abandon`` if some acquire of it was UNKNOWN: so that no late copy grants anything."""
+    end = time.monotonic() + budget
+    entry = store.entries.get(claim.token)
+    store.bury(claim.token)
+    if entry is None:
+        return _by_look(store, transport, claim, end, graceful=graceful)
+    entry.stage = "ENDING"  # from here on nothing keeps it alive
+    if claim.terms.lock_delay or entry.claim.terms.lock_delay:
+        answer = _by_look(store, transport, claim, end, graceful=graceful)
+    else:
+        note = keys.note(store.namespace, store.client, keys.id_in(entry.key))
+        answer = _removed(_do(store, transport, Txn((), (Delete(entry.key), Delete(note))), end))
+    try:
+        _settle_leases(store, transport, entry, end, abandon=abandon)
+    except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
+        raise Unknown(refusal.error) from refusal
+    store.entries.pop(claim.token, None)
+    return answer
+
+
+def _do(store: Store, transport: Transport, request: Txn, end: float) -> TxnAnswer:
+    answer = transport.txn(request, left(end))
+    store.leases.heard(answer.header)
+    return answer
+
+
+def _removed(answer: TxnAnswer) -> ReleaseAnswer:
+    first = answer.answers[0]
+    return RELEASED if isinstance(first, Deleted) and first.keys else ABSENT
+
+
+def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float, *, abandon: bool) -> None:
+    """Revoke what may still get a key, until definite; the rest may serve another claim.
+
+    Raises:
+        Refused, Unknown: It is not definite yet. Asking again goes on from here.
+    """
+    spoilt = store.spoilt.get(entry.claim.token, [])
+    for lease in [*spoilt, *entry.leases]:
+        if (abandon or lease.doubtful) and not lease.borrowed:
+            _revoke(transport, lease, end)
+            lease.doubtful = True  # never used again
+    store.spoilt.pop(entry.claim.token, None)
+    for lease in entry.leases:
+        store.leases.give_back(lease)
+
+
+def _revoke(transport: Transport, lease: Lease, end: float) -> None:
+    try:
+        transport.revoke(lease.id, left(end))
+    except LeaseGone:
+        return
+
+
+def _by_look(
+    store: Store, transport: Transport, claim: Claim, end: float, *, graceful: bool
+) -> ReleaseAnswer:
+    """Look what is stored, then remove it, or have it go on blocking: for claims that may linger, and other clients'."""
+    key = store.known(claim.terms).keys.claim(claim.token)
+    both = Get(key, after(keys.guard_of(key)))
+    header, found = transport.range(both, left(end))
+    store.leases.heard(header)
+    while True:
+        row = next((read(kv) for kv in found.kvs if kv.key == key), None)
+        if row is None:
+            return RELEASED if found.kvs else ABSENT  # its guard goes on blocking
+        if row.state == "LINGERING":
+            return RELEASED
+        answer = _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful), (both,)), end)
+        if answer.succeeded:
+            return RELEASED
+        found = found._replace(kvs=answer.found())
+
+
+def _removal(
+    store: Store, row: Row, end: float, *, graceful: bool
+) -> tuple[tuple[Compare, ...], tuple[Delete | Put, ...]]:
+    unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
+    note = Delete(keys.note(store.namespace, str(row.value.get("client", "")), row.id))
+    delay = row.value.get("lock_delay", 0.0)
+    if row.state == "HELD" and delay and (row.evicted or not graceful):
+        rest = store.leases.grant(seconds(delay), end)  # its own, so that nobody needs to live to end it
+        value = packed({**row.value, "state": "LINGERING"})
+        return (unchanged,), (Put(row.key, value, rest.id), note)
+    return (unchanged,), (Delete(row.key), note)

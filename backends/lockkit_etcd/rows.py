@@ -1,0 +1,143 @@
+"""A queue as stored: claims as JSON, in the order in which etcd created their keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from lockkit.errors import BackendUnavailable, IncompatibleLayout
+from lockkit.facts import ClaimState
+from lockkit.queue import grantable
+from lockkit.spi import Refused
+from lockkit_etcd.keys import id_in, token_in
+from lockkit_etcd.transport import Kv
+
+__all__ = ["LAYOUT", "Row", "fitting", "packed", "place_of", "read", "rows", "strange", "unpacked"]
+
+LAYOUT = 1
+_STATES = ("WAITING", "HELD", "LINGERING")
+
+
+class Row(NamedTuple):
+    """One claim.
+
+    Attributes:
+        fence: The revision that created it: its place in the order of arrival.
+        state: WAITING, HELD or LINGERING. OFFERED is worked out: WAITING and it fits.
+        modified: The revision that last changed it.
+        lease: What it lasts as long as.
+        guard: It only goes on blocking for a claim that is gone, until since + min_hold.
+        value: All that is stored.
+    """
+
+    token: str
+    fence: int
+    state: ClaimState
+    weight: int
+    capacity: int
+    modified: int
+    lease: int
+    guard: bool
+    key: bytes
+    value: Mapping[str, Any]
+
+    @property
+    def holding(self) -> bool:
+        """Whether it takes room."""
+        return self.state != "WAITING"
+
+    @property
+    def evicted(self) -> bool:
+        """Whether its holder is to be told that it is lost."""
+        return bool(self.value.get("evicted"))
+
+    @property
+    def id(self) -> str:
+        """What it is called where tokens must not be seen."""
+        return id_in(self.key)
+
+
+def rows(kvs: Sequence[Kv]) -> list[Row]:
+    """The queue, in its order. A guard counts once its claim is gone, in the same place.
+
+    Raises:
+        Refused: Something in it is not to be understood, or not to be touched by this version.
+    """
+    found = [read(kv) for kv in kvs]
+    if any(row.guard for row in found):
+        standing = {row.token for row in found if not row.guard}
+        found = [row for row in found if not (row.guard and row.token in standing)]
+    found.sort(key=lambda row: row.fence)
+    return found
+
+
+def read(kv: Kv) -> Row:
+    """One claim, or its guard.
+
+    Raises:
+        Refused: It is not to be understood, or not to be touched by this version.
+    """
+    value = unpacked(kv)
+    token, guard = token_in(kv.key)
+    state, weight, capacity = (value.get(name) for name in ("state", "weight", "capacity"))
+    if state not in _STATES or type(weight) is not int or type(capacity) is not int:
+        raise strange(kv)
+    shown = cast("ClaimState", "LINGERING" if guard else state)
+    return Row(token, kv.created, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
+
+
+def unpacked(kv: Kv) -> Mapping[str, Any]:
+    """A value.
+
+    Raises:
+        Refused: It is none of ours, or not to be touched by this version.
+    """
+    try:
+        value = json.loads(kv.value)
+    except ValueError:
+        raise strange(kv) from None
+    if not isinstance(value, dict):
+        raise strange(kv)
+    least = value.get("min_reader", 0)
+    if least > LAYOUT:
+        owner = value.get("owner", {})
+        raise Refused(
+            IncompatibleLayout(
+                f"it was written by a newer lockkit ({owner.get('version', 'unknown')} on "
+                f"{owner.get('host', 'unknown')}; layout {least}, this one knows {LAYOUT})",
+                hint="upgrade lockkit here, or let the newer ones finish first",
+            ),
+            retry=False,
+        )
+    return value
+
+
+def strange(kv: Kv) -> Refused:
+    """The error for what is none of ours."""
+    where = kv.key[: kv.key.rindex(b"/") + 1].decode(errors="replace")
+    return Refused(
+        BackendUnavailable(
+            f"a key under {where} is not lockkit's: somebody else has written to it",
+            hint="see etcdctl get --prefix --keys-only; docs, layout",
+        ),
+        retry=False,
+    )
+
+
+def packed(value: Mapping[str, Any]) -> bytes:
+    """A value as it is stored."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fitting(queue: Sequence[Row]) -> int:
+    """How many claims, from the front, may be granted."""
+    return grantable(queue, [row.holding for row in queue])
+
+
+def place_of(queue: Sequence[Row], token: str) -> int:
+    """Where a claim stands; -1 if it does not. Its guard is not it."""
+    for place, row in enumerate(queue):
+        if row.token == token:
+            return -1 if row.guard else place
+    return -1

@@ -1,0 +1,75 @@
+"""What a lock says of itself, packed once: the part of each claim's value that never changes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from lockkit.notes import note_text
+from lockkit.spi import NOTE_LIMIT, Claim, Terms
+from lockkit_etcd.keys import Keys
+from lockkit_etcd.rows import LAYOUT
+
+__all__ = ["Stated", "seconds"]
+
+
+def seconds(length: float) -> int:
+    """A length of time in etcd's whole seconds, rounded up."""
+    return max(1, math.ceil(length - 1e-6))
+
+
+class Stated(NamedTuple):
+    """Terms in the units of the store.
+
+    Attributes:
+        length: Of the lease of a claim that holds, in seconds.
+        guard: Of the lease that blocks on after it, up to min_hold; 0 for none.
+        exclusive: Whoever holds it holds it alone.
+    """
+
+    terms: Terms
+    keys: Keys
+    length: int
+    guard: int
+    exclusive: bool
+    tail: str
+
+    @classmethod
+    def of(cls, namespace: str, terms: Terms, client: str) -> Stated:
+        """These terms, of a client."""
+        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
+        said: dict[str, object] = {
+            "kind": terms.kind,
+            "weight": terms.weight,
+            "capacity": terms.capacity,
+            "ttl": terms.ttl,
+            "client": client,
+            "owner": owner,
+        }
+        for name in ("min_hold", "lock_delay", "max_hold"):
+            if getattr(terms, name):
+                said[name] = getattr(terms, name)
+        longest = terms.ttl if terms.max_hold is None else min(terms.ttl, terms.max_hold)
+        return cls(
+            terms,
+            Keys.of(namespace, terms.name),
+            seconds(longest + terms.lock_delay),
+            seconds(terms.min_hold) if terms.min_hold else 0,
+            terms.weight == terms.capacity,
+            json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:],
+        )
+
+    def value(self, claim: Claim, state: str, since: float) -> bytes:
+        """The value of a claim.
+
+        Raises:
+            ConfigError: Its note is no JSON, or too long.
+        """
+        note = f'"note":{_note(claim.note)},' if claim.note else ""
+        return f'{{"v":{LAYOUT},"state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
+
+
+def _note(note: Mapping[str, object]) -> str:
+    return note_text(note, NOTE_LIMIT)

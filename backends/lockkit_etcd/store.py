@@ -1,0 +1,179 @@
+"""What is shared by everything that is done on one open store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+from lockkit.spi import Claim, OpenOptions, Refused, Terms
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.leases import Lease, Leases
+from lockkit_etcd.rows import Row, rows
+from lockkit_etcd.stated import Stated
+from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
+
+__all__ = ["Entry", "Store"]
+
+_KNOWN = 16_384
+"""How many locks' packed words are kept."""
+_MOMENT = 1.0
+"""Seconds for which a line is believed to be still there."""
+_REMEMBERED, _LATE = 4096, 60.0
+"""Tokens of which it is remembered that they are over; at least for so many seconds."""
+
+
+class Entry:
+    """What this client knows of one of its claims.
+
+    Attributes:
+        stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
+        fence: Its place, once it has one.
+        row: As it was last seen while it waited.
+        alone: It may hold as soon as it is the first: nobody who holds stands behind it.
+        fits: It was seen to fit: its offer is not kept alive.
+        wait: What it lasts as long as while it waits.
+        hold: What it lasts as long as when it holds.
+        guard: What blocks on for it until since + min_hold.
+        looked: The revision at which the queue was last looked at for it.
+    """
+
+    __slots__ = (
+        "ahead",
+        "alone",
+        "claim",
+        "fence",
+        "fits",
+        "guard",
+        "hold",
+        "key",
+        "looked",
+        "row",
+        "stage",
+        "stated",
+        "wait",
+    )
+
+    def __init__(self, claim: Claim, stated: Stated) -> None:
+        self.claim = claim
+        self.stated = stated
+        self.key = stated.keys.claim(claim.token)
+        self.stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
+        self.fence = 0
+        self.row: Row | None = None
+        self.alone = False
+        self.fits = False
+        self.wait: Lease | None = None
+        self.hold: Lease | None = None
+        self.guard: Lease | None = None
+        self.looked = 0
+        self.ahead: Sequence[bytes] = ()
+
+    @property
+    def leases(self) -> list[Lease]:
+        """All that a key of it may be on, but for the guard."""
+        return [lease for lease in (self.wait, self.hold) if lease is not None]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a request of it may still be under way."""
+        return any(lease.doubtful for lease in self.leases)
+
+
+class Store:
+    """One open store.
+
+    Attributes:
+        client: What this client is called in the keys of the notes to it.
+        notes: The range of those.
+        entries: This client's claims, by token.
+        lines: When somebody of this client was last seen to stand in line, by queue: who comes soon after joins at once.
+        spoilt: Leases that an entry had and that must be revoked with it, by token.
+    """
+
+    def __init__(self, transport: Transport, options: OpenOptions) -> None:
+        self.transport = transport
+        self.clock = options.clock
+        self.namespace = options.namespace
+        self.client = os.urandom(8).hex()
+        prefix = keys.notes(options.namespace, self.client)
+        self.notes = Get(prefix, after(prefix))
+        self.leases = Leases(transport, options.clock)
+        self.entries: dict[str, Entry] = {}
+        self.lines: dict[bytes, float] = {}
+        self.spoilt: dict[str, list[Lease]] = {}
+        self._gone: dict[str, float] = {}
+        self._stated: dict[int, Stated] = {}
+
+    def known(self, terms: Terms) -> Stated:
+        """The packed words of a lock."""
+        known = self._stated.get(id(terms))
+        if known is None or known.terms is not terms:
+            if len(self._stated) >= _KNOWN:
+                self._stated.clear()
+            known = self._stated[id(terms)] = Stated.of(self.namespace, terms, self.client)
+        return known
+
+    def entry(self, claim: Claim) -> Entry:
+        """What is known of a claim; nothing, the first time."""
+        entry = self.entries.get(claim.token)
+        if entry is None:
+            entry = self.entries[claim.token] = Entry(claim, self.known(claim.terms))
+        return entry
+
+    def in_line(self, queue: bytes) -> None:
+        """Somebody of this client stands in line there."""
+        if len(self.lines) >= _KNOWN:
+            self.lines.clear()
+        self.lines[queue] = self.clock.now()
+
+    def likely_in_line(self, queue: bytes) -> bool:
+        """Whether that was so a moment ago."""
+        return self.clock.now() - self.lines.get(queue, 0.0) < _MOMENT
+
+    # -- tokens that are over
+
+    def bury(self, token: str) -> None:
+        """This client gave the claim up: a late call for it grants nothing. Late copies of requests die with their lease."""
+        now = self.clock.now()
+        self._gone[token] = now
+        if len(self._gone) > _REMEMBERED and now - next(iter(self._gone.values())) > _LATE:
+            self._gone = {token: at for token, at in list(self._gone.items()) if now - at < _LATE}
+
+    def buried(self, token: str) -> bool:
+        """Whether it gave the claim up."""
+        return token in self._gone
+
+    # -- asking
+
+    def txn(self, request: Txn, end: float, *leases: Lease | None) -> TxnAnswer:
+        """Do a transaction that puts keys on leases of this client's.
+
+        Raises:
+            Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`. Cut short in whatever way, but for a refusal,
+                it leaves the leases doubtful.
+        """
+        doubts = [lease for lease in leases if lease is not None and not lease.doubtful]
+        for lease in doubts:
+            lease.doubtful = True
+        try:
+            answer = self.transport.txn(request, left(end))
+        except (Refused, LeaseGone):
+            for lease in doubts:
+                lease.doubtful = False
+            raise
+        for lease in doubts:
+            lease.doubtful = False
+        self.leases.heard(answer.header)
+        return answer
+
+    def queue(self, request: Get, end: float) -> tuple[Header, list[Row]]:
+        """Look at a queue.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_etcd.failures`.
+        """
+        header, found = self.transport.range(request, left(end))
+        self.leases.heard(header)
+        return header, rows(found.kvs)

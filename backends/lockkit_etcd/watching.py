@@ -1,0 +1,246 @@
+"""Whom to wake: a waiter watches its own key and its blockers'.
+
+Where many of a client wait for one name they share a watch on its queue. So what a hand-off costs the server does not grow
+with the clients that wait, nor what it costs a client with its waiters.
+
+A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
+something may have been missed: at its start, and after the watch was cut, cancelled, or its past compacted away. A
+watch that is dead without anybody having said so is found out by the heartbeats, which look at the queue themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from lockkit_etcd import keys
+from lockkit_etcd.transport import News, Stream, Watched
+
+if TYPE_CHECKING:
+    from lockkit_etcd.store import Store
+
+__all__ = ["Watches"]
+
+_log = logging.getLogger("lockkit.etcd")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FEW = 2
+"""Waiters of a client for one name that watch by themselves."""
+_KEYS = 8
+"""Most keys that one of them watches."""
+_KEPT = 1024
+"""Removals that a room remembers, for who comes later and asked earlier."""
+_BEHIND = 1.0
+"""Seconds after which a watch that has not told what a look at the queue showed counts as dead."""
+
+
+class _Watch:
+    """One waiter."""
+
+    __slots__ = ("_room", "blockers", "own", "wake")
+
+    def __init__(self, room: _Room, own: str, blockers: Iterable[str], wake: Callable[[], None]) -> None:
+        self._room = room
+        self.own = own
+        self.blockers = frozenset(blockers)
+        self.wake = wake
+
+    def close(self) -> None:
+        """Stop."""
+        self._room.leave(self)
+
+
+class _Room:
+    """Waiters of a client for one name that share a watch: on its whole queue, or of a single one on a few keys."""
+
+    def __init__(
+        self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], start: int
+    ) -> None:
+        self._watches = watches
+        self._queue = queue
+        self._wanted = wanted
+        self._since = start
+        self._seen = start - 1
+        self._gone: dict[str, int] = {}
+        self._stream: Stream | None = None
+        self._pause = _FIRST_PAUSE
+        self._behind: float | None = None
+        self._turn = 0
+        self.waiters: list[_Watch] = []
+
+    def open(self) -> None:
+        """Begin to watch, from the first revision that nobody has told of."""
+        self._turn += 1
+        turn = self._turn
+        self._behind = None
+        key, end, also = self._wanted
+        self._stream = self._watches.store.transport.watch(
+            key, end, self._seen + 1, lambda news: self._heard(news, turn), also
+        )
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may enter."""
+        return bool(self._wanted[1])
+
+    def enter(self, watch: _Watch, looked: int) -> None:
+        """One more waits, who looked at the queue at a revision."""
+        self.waiters.append(watch)
+        gone = self._gone
+        missed = looked + 1 < self._since or any(
+            gone.get(each, 0) > looked for each in (watch.own, *watch.blockers)
+        )
+        if missed:
+            watch.wake()
+
+    def leave(self, watch: _Watch) -> None:
+        """One has its turn, or gives up."""
+        with self._watches.mutex:
+            try:
+                self.waiters.remove(watch)
+            except ValueError:
+                return
+            if self.waiters:
+                return
+            self._watches.drop(self._queue, self)
+        self.close()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._turn += 1
+        stream = self._stream
+        if stream is not None:
+            stream.close()
+
+    def _heard(self, news: News, turn: int) -> None:
+        if turn != self._turn:
+            return
+        if not isinstance(news, Watched):
+            _log.debug("a watch ended: %s", news.why)
+            if news.compacted > self._seen:
+                self._seen = news.compacted - 1
+                self._since = news.compacted
+            self._again()
+            return
+        if not news.changes:
+            if self._pause > _FIRST_PAUSE:  # it stands again: who knows what happened meanwhile
+                self._wake(list(self.waiters))
+            self._pause = _FIRST_PAUSE
+            return
+        woken: dict[_Watch, None] = {}
+        for kind, kv in news.changes:
+            self._seen = max(self._seen, kv.modified)
+            id_ = keys.id_in(kv.key)
+            if kind == "DELETE":
+                self._note(id_, kv.modified)
+            elif kv.created == kv.modified:  # a newcomer is in nobody's way
+                continue
+            for watch in list(self.waiters):
+                if watch.own == id_ or (kind == "DELETE" and id_ in watch.blockers):
+                    woken[watch] = None
+        self._wake(woken)
+
+    def _note(self, id_: str, revision: int) -> None:
+        self._gone[id_] = revision
+        while len(self._gone) > _KEPT:
+            oldest = next(iter(self._gone))
+            self._since = max(self._since, self._gone.pop(oldest) + 1)
+
+    def _wake(self, watches: Iterable[_Watch]) -> None:
+        for watch in watches:
+            watch.wake()
+
+    def _again(self) -> None:
+        """The watch is over: wake everybody, for something may be missed, and open another in a moment."""
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        turn = self._turn
+
+        def later() -> None:
+            time.sleep(pause)
+            with self._watches.mutex:
+                if turn == self._turn and self.waiters:
+                    self.open()
+
+        try:
+            threading.Thread(target=later, name="lockkit-etcd-rewatch", daemon=True).start()
+        except RuntimeError:  # there can be no more threads: waiters poll
+            pass
+        self._wake(list(self.waiters))
+
+    def look(self, standing: set[str]) -> None:
+        """These claims stand in the queue: has the watch told of all that do not?"""
+        untold = any(
+            each not in standing and each not in self._gone
+            for watch in list(self.waiters)
+            for each in (watch.own, *watch.blockers)
+        )
+        now = time.monotonic()
+        if not untold:
+            self._behind = None
+        elif self._behind is None:
+            self._behind = now
+        elif now - self._behind > _BEHIND:
+            stream, self._stream = self._stream, None
+            with self._watches.mutex:
+                self.open()
+            if stream is not None:
+                stream.close()
+
+
+class Watches:
+    """The watches of a client."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.mutex = threading.RLock()
+        self._rooms: dict[bytes, list[_Room]] = {}
+        self._closed = False
+
+    def watch(
+        self,
+        queue: keys.Keys,
+        own: bytes,
+        ahead: Sequence[bytes],
+        blockers: Sequence[str],
+        looked: int,
+        wake: Callable[[], None],
+    ) -> _Watch:
+        """Wake a claim that looked at its queue at a revision, and saw these blockers (their keys: ``ahead``)."""
+        with self.mutex:
+            rooms = self._rooms.setdefault(queue.queue, [])
+            room = next((each for each in rooms if each.shared), None)
+            new = room is None
+            if room is None:
+                few = len(rooms) < _FEW and len(ahead) < _KEYS
+                wanted = (own, b"", ahead) if few else (*queue, ())
+                room = _Room(self, queue.queue, wanted, looked + 1)
+                rooms.append(room)
+            watch = _Watch(room, keys.id_in(own), blockers, wake)
+            room.enter(watch, looked)
+            if new and not self._closed:
+                room.open()
+        return watch
+
+    def look(self, queue: bytes, standing: set[str]) -> None:
+        """A heartbeat has seen who stands in a queue."""
+        for room in list(self._rooms.get(queue, ())):
+            room.look(standing)
+
+    def drop(self, queue: bytes, room: _Room) -> None:
+        """Nobody waits there any more; under the mutex."""
+        rooms = self._rooms.get(queue, [])
+        if room in rooms:
+            rooms.remove(room)
+        if not rooms:
+            self._rooms.pop(queue, None)
+
+    def close(self) -> None:
+        """End all of them."""
+        self._closed = True
+        with self.mutex:
+            rooms = [room for some in self._rooms.values() for room in some]
+            self._rooms.clear()
+        for room in rooms:
+            room.close()

@@ -1,0 +1,64 @@
+"""What a URL for etcd may say, and what is told of one that may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.errors import ConfigError
+from lockkit.testing.troubles import SECRET
+from lockkit_etcd.address import parse
+
+
+@pytest.mark.parametrize(
+    "url,hosts",
+    [
+        ("etcd://", [("localhost", 2379)]),
+        ("etcd://one", [("one", 2379)]),
+        ("etcd://one:1,two:2,three", [("one", 1), ("two", 2), ("three", 2379)]),
+        ("etcd://[::1]:4,127.0.0.1", [("::1", 4), ("127.0.0.1", 2379)]),
+        ("etcds://user:pass@one,two/", [("one", 2379), ("two", 2379)]),
+    ],
+)
+def test_the_members_are_named_one_by_one(url, hosts):
+    assert list(parse(url).hosts) == hosts
+
+
+def test_the_scheme_says_transport_and_tls():
+    told = {
+        scheme: (parse(f"{scheme}://one").grpc, parse(f"{scheme}://one").tls)
+        for scheme in ("etcd", "etcds", "etcd+grpc", "etcds+grpc")
+    }
+    assert told == {
+        "etcd": (False, False),
+        "etcds": (False, True),
+        "etcd+grpc": (True, False),
+        "etcds+grpc": (True, True),
+    }
+
+
+def test_a_password_is_decoded_and_never_shown():
+    address = parse(f"etcd://us%40er:{SECRET}%2F@one")
+    assert (address.user, address.password) == ("us@er", f"{SECRET}/")
+    assert SECRET not in repr(address)
+    assert SECRET not in address.shown
+
+
+def test_files_are_for_tls_and_must_be_readable(tmp_path):
+    there = tmp_path / "ca.pem"
+    there.write_text("")
+    assert parse(f"etcds://one?ca_file={there}").ca_file == str(there)
+    for url, why in (
+        (f"etcd://one?ca_file={there}", "needs TLS"),
+        (f"etcds://one?ca_file={tmp_path}/missing", "cannot read"),
+        (f"etcds://one?cert_file={there}", "its key"),
+        ("etcds://one?colour=blue", "the options"),
+        ("etcd://one/2", "no databases"),
+        ("etcd://one:99999", "host and port"),
+        ("etcd://one,two:x", "host and port"),
+        ("etcd://user@one", "a password"),
+        (f"etcd://user:{SECRET}", "host and port"),
+        (f"etcd://user:{SECRET}/x@one", "no databases|host and port"),
+    ):
+        with pytest.raises(ConfigError, match=why) as told:
+            parse(url)
+        assert SECRET not in str(told.value)

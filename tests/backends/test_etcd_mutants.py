@@ -1,0 +1,294 @@
+"""Deliberate mistakes in the etcd store: each must be noticed by the check that is meant for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from lockkit.names import claim_id
+from lockkit.spi import Granted, OpenOptions, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
+from lockkit.testing.servers.processes import installed
+from lockkit_etcd import acquiring, gateway, operating
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.gateway import Gateway
+from lockkit_etcd.leases import Leases
+from lockkit_etcd.store import Store
+from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def place(server):
+    server.call("kv/deleterange", covered("lockkit/"))
+    for each in server.call("lease/leases").get("leases", []):
+        with contextlib.suppress(EtcdRefused):
+            server.call("lease/revoke", {"ID": each["ID"]})
+    with (
+        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
+        contextlib.closing(open_store(server.url(), OpenOptions())) as other,
+    ):
+        yield server, store, other
+
+
+def lease_of(store, one):
+    return store.store.entries[one.token].hold
+
+
+# -- what must hold
+
+
+def a_grant_on_an_old_lease_counts_from_its_basis(server, store, other):
+    first, _ = take(store, ttl=30)
+    basis = lease_of(store, first).basis
+    store.release(first, BUDGET)
+    time.sleep(0.05)
+    second = claim(ttl=30)
+    assert store.acquire(second, True, BUDGET).basis == basis
+
+
+def a_copy_of_a_create_without_an_answer_is_refused_after_the_release(server, store, other):
+    sent = []
+    real = store.store.transport.txn
+
+    def lost(request, budget):
+        real(request, budget)
+        sent.append(request)
+        store.store.transport.txn = real
+        raise Unknown(EtcdRefused(0, {}))
+
+    one = claim()
+    store.store.transport.txn = lost
+    with pytest.raises(Unknown):
+        store.acquire(one, True, BUDGET)
+    assert isinstance(store.acquire(one, True, BUDGET), Granted)
+    store.release(one, BUDGET)
+    with contextlib.suppress(Exception):
+        real(sent[0], BUDGET)
+    assert states(other) == []
+
+
+def an_eviction_leaves_the_lease_to_its_client(server, store, other):
+    one, _ = take(store)
+    lease = lease_of(store, one).id
+    other.evict("a", claim_id(one.token), BUDGET, now=True)
+    store.release(one, BUDGET)
+    next_, fence = take(store, "b")
+    assert lease_of(store, next_).id == lease
+    assert renew(store, next_, fence).state == "HELD"
+
+
+def an_evicted_holder_whose_watches_are_dead_is_told_by_its_heartbeat(server, store, other):
+    one, fence = take(store)
+    other.evict("a", claim_id(one.token), BUDGET)
+    assert renew(store, one, fence).state == "LOST"
+
+
+def of_a_large_batch_only_what_was_answered_is_held(server, store, other):
+    held = [take(store, f"lock-{at}", ttl=60) for at in range(100)]
+    gone = lease_of(store, held[-1][0]).id
+    server.call("lease/revoke", {"ID": gone})
+    answers = store.renew(held, 5.0)
+    assert answers[-1].state != "HELD"
+
+
+def every_lease_of_a_large_batch_is_answered(server, store, other):
+    for _ in range(10):
+        assert len(store.store.transport.keepalive(range(1, 451), 5.0)) == 450
+
+
+def a_waiter_whose_own_claim_is_gone_does_not_hold(server, store, other):
+    holder, _ = take(other)
+    one = queue(store)
+    server.call("lease/revoke", {"ID": store.store.entries[one.token].wait.id})
+    other.release(holder, BUDGET)
+    assert not isinstance(store.acquire(one, False, BUDGET), Granted)
+    assert states(other) == []
+
+
+def whoever_came_meanwhile_keeps_a_permit_from_being_given_twice(server, store, other):
+    take(other, kind="semaphore", capacity=2)
+    real = store.store.transport.txn
+    came = []
+
+    def late(request, budget):
+        if any(each.what == "MOD" for each in request.when) and not came:
+            came.append(take(other, kind="semaphore", capacity=2))
+        return real(request, budget)
+
+    store.store.transport.txn = late
+    assert not isinstance(store.acquire(claim(kind="semaphore", capacity=2), True, BUDGET), Granted)
+    assert came
+    store.store.transport.txn = real
+
+
+def an_offer_is_not_kept_alive_by_a_heartbeat(server, store, other):
+    holder, _ = take(other)
+    one = queue(store)
+    lease = store.store.entries[one.token].wait.id
+    other.release(holder, BUDGET)
+    renew(store, one)
+    kept = []
+    real = store.store.transport.keepalive
+    store.store.transport.keepalive = lambda ids, budget: kept.extend(ids) or real(ids, budget)
+    renew(store, one)
+    assert lease not in kept
+
+
+def who_waits_hears_of_a_release_after_the_watch_was_cut(server, store, other):
+    holder, _ = take(other)
+    one = claim()
+    answer = store.acquire(one, True, BUDGET)
+    woken = threading.Event()
+    watch = store.watch("a", answer.blockers, woken.set, one)
+    (room,) = (each for some in store._watches._rooms.values() for each in some)
+    room._stream.close()
+    other.release(holder, BUDGET)
+    room._heard(WatchEnded("cut"), room._turn)
+    assert woken.wait(3.0)
+    watch.close()
+
+
+# -- the mistakes
+
+
+def validity_from_now(patch):
+    real = acquiring._granted
+    patch.setattr(
+        acquiring,
+        "_granted",
+        lambda store, *rest: real(store, *rest)._replace(basis=store.clock.now()),
+    )
+
+
+def recycled_after_an_unknown(patch):
+    real = Store.txn
+
+    def txn(self, request, end, *leases):
+        try:
+            return real(self, request, end, *leases)
+        finally:
+            for lease in leases:
+                if lease is not None:
+                    lease.doubtful = False
+
+    patch.setattr(Store, "txn", txn)
+
+
+def evict_by_revoke(patch):
+    real = operating.evict
+
+    def evict(store, name, claim_id, budget, *, at_once):
+        _, found = store.queue(
+            operating.Get(*operating.Keys.of(store.namespace, name)), time.monotonic() + budget
+        )
+        row = next(each for each in found if operating.claim_id_of(each.token) == claim_id)
+        answer = real(store, name, claim_id, budget, at_once=at_once)
+        store.transport.revoke(row.lease, budget)
+        return answer
+
+    patch.setattr(operating, "evict", evict)
+
+
+def evict_by_watch_alone(patch):
+    patch.setattr(operating, "_note", lambda store, row, said: Delete(b"lockkit/default/none"))
+
+
+def silence_taken_for_an_answer(patch):
+    real = Gateway.keepalive
+
+    def keepalive(self, leases, budget):
+        kept = real(self, leases[:57], budget)  # as many as are answered where the connection is to stay
+        one = next(iter(kept.values()))
+        return {lease: kept.get(lease) or Kept(60, one.member, one.term, one.sent) for lease in leases}
+
+    patch.setattr(Gateway, "keepalive", keepalive)
+
+
+def batches_on_a_persistent_connection(patch):
+    patch.setattr(gateway, "_WHOLE", b"")
+
+
+def no_recheck_of_the_own_claim(patch):
+    real = Store.txn
+
+    def txn(self, request, end, *leases):
+        if any(each.what == "CREATE" for each in request.when):
+            request = request._replace(when=())
+        return real(self, request, end, *leases)
+
+    patch.setattr(Store, "txn", txn)
+
+
+def look_and_then_enter(patch):
+    real = Store.txn
+
+    def txn(self, request, end, *leases):
+        if request.when and request.when[0].what == "MOD" and request.when[0].end:
+            request = Txn((), request.then, request.otherwise)
+        return real(self, request, end, *leases)
+
+    patch.setattr(Store, "txn", txn)
+
+
+def offers_kept_alive(patch):
+    from lockkit_etcd import renewing
+
+    def to_keep(store, holding, waiting):
+        return [entry.wait for _, entry in waiting] + [entry.hold for _, entry in holding]
+
+    patch.setattr(renewing, "_to_keep", to_keep)
+
+
+def no_look_after_a_cut(patch):
+    from lockkit_etcd.watching import _Room
+
+    patch.setattr(_Room, "_wake", lambda self, watches: None)
+
+
+MUTANTS = {
+    validity_from_now: a_grant_on_an_old_lease_counts_from_its_basis,
+    recycled_after_an_unknown: a_copy_of_a_create_without_an_answer_is_refused_after_the_release,
+    evict_by_revoke: an_eviction_leaves_the_lease_to_its_client,
+    evict_by_watch_alone: an_evicted_holder_whose_watches_are_dead_is_told_by_its_heartbeat,
+    silence_taken_for_an_answer: of_a_large_batch_only_what_was_answered_is_held,
+    batches_on_a_persistent_connection: every_lease_of_a_large_batch_is_answered,
+    no_recheck_of_the_own_claim: a_waiter_whose_own_claim_is_gone_does_not_hold,
+    look_and_then_enter: whoever_came_meanwhile_keeps_a_permit_from_being_given_twice,
+    offers_kept_alive: an_offer_is_not_kept_alive_by_a_heartbeat,
+    no_look_after_a_cut: who_waits_hears_of_a_release_after_the_watch_was_cut,
+}
+
+
+@pytest.mark.parametrize("check", MUTANTS.values(), ids=lambda check: check.__name__)
+def test_without_the_mistake_it_holds(check, place):
+    check(*place)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_mistake_is_noticed(mutant, place, monkeypatch):
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        MUTANTS[mutant](*place)
+
+
+def test_every_keepalive_is_weighed(place, monkeypatch):
+    """Whatever is answered: if it does not count, nothing is held by it."""
+    _, store, _ = place
+    one, fence = take(store)
+    monkeypatch.setattr(Leases, "counts", staticmethod(lambda *_: False))
+    assert renew(store, one, fence).state == "UNKNOWN"
+    with pytest.raises(Unknown):
+        store.acquire(one, False, BUDGET)

@@ -1,0 +1,234 @@
+"""What etcd will not do: each refusal is told with its reason and what to do next, and holds nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+import lockkit
+from lockkit.errors import BackendUnavailable, IncompatibleLayout, PermissionDenied
+from lockkit.facts import Finding
+from lockkit.spi import RELEASED, OpenOptions, Refused
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser
+from lockkit.testing.servers.processes import free_port, installed, until
+from lockkit.testing.troubles import SECRET, both_ways, trouble
+from lockkit_etcd import failures, health
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.transport import Status
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def store(server):
+    with contextlib.closing(open_store(server.url(), OpenOptions())) as store:
+        yield store
+    server.call("kv/deleterange", {"key": b"\0", "range_end": b"\0"})
+
+
+@both_ways
+def test_nobody_there_is_told(way):
+    error = trouble(f"etcd://127.0.0.1:{free_port()}", way)
+    assert isinstance(error, BackendUnavailable)
+    assert "is it running?" in str(error)
+
+
+@both_ways
+def test_a_wrong_password_is_told(way):
+    with EtcdServer(users=[EtcdUser("locker", "right", {"": "READWRITE"})]) as server:
+        error = trouble(server.url("locker", SECRET), way)
+        assert isinstance(error, PermissionDenied)
+        assert "user name or password is wrong" in str(error)
+        error = trouble(server.url(), way)
+        assert isinstance(error, PermissionDenied)
+        assert "etcd://user:password@host" in str(error)
+
+
+@both_ways
+def test_a_server_that_stands_still_is_told_in_time(server, way):
+    server.pause()
+    try:
+        trouble(server.url(), way)
+    finally:
+        server.resume()
+
+
+# -- a full database
+
+
+@pytest.fixture(scope="module")
+def full():
+    """A server whose database is full, with a store that held a lock before."""
+    with (
+        EtcdServer(quota_backend_bytes=1 << 20) as server,
+        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
+    ):
+        held = [take(store, f"held-{at}", ttl=60) for at in range(2)]
+        waiter = queue(store, "held-0")
+        until(lambda: is_full(server), "it is full", 30.0)
+        yield server, store, held, waiter
+
+
+def is_full(server):
+    try:
+        server.call("kv/put", {"key": b"filler", "value": b"x" * 500_000})
+    except EtcdRefused:
+        return server.alarms()
+    return False
+
+
+@both_ways
+def test_a_full_database_is_told(full, way):
+    server, *_ = full
+    error = trouble(server.url(), way)
+    assert isinstance(error, BackendUnavailable)
+    assert "NOSPACE" in str(error)
+    assert "alarm disarm" in str(error)
+
+
+def test_in_a_full_database_holds_are_renewed_and_can_be_released(full):
+    _, store, held, waiter = full
+    answers = store.renew([*held, (waiter, None)], BUDGET)
+    assert [each.state for each in answers] == ["HELD", "HELD", "WAITING"]
+    assert store.release(held[0][0], BUDGET) == RELEASED
+    with pytest.raises(Refused):
+        store.acquire(waiter, False, BUDGET)
+    assert store.abandon(waiter, BUDGET) == RELEASED
+    assert states(store, "held-0") == []
+
+
+def test_in_a_full_database_a_refused_acquire_leaves_nothing_and_is_not_doubtful(full):
+    _, store, *_ = full
+    known = len(store.store.entries)
+    with pytest.raises(Refused) as told:
+        store.acquire(claim("b"), True, BUDGET)
+    assert not told.value.retry
+    assert states(store, "b") == []
+    assert len(store.store.entries) == known
+
+
+def test_the_doctor_names_the_alarm(full):
+    server, store, *_ = full
+    found = {each.check: each for each in store.check(BUDGET)}
+    assert found["alarm"].severity == "error"
+    assert "NOSPACE" in found["alarm"].message
+    warned = []
+    open_store(server.url(), OpenOptions(warn=warned.append)).close()
+    assert any("NOSPACE" in each for each in warned)
+    with pytest.raises(Refused, match="strict"):
+        open_store(server.url(), OpenOptions(strict=True))
+
+
+# -- what others wrote
+
+
+def test_a_strangers_key_in_a_queue_is_told_and_costs_only_that_queue(store, server):
+    good, fence = take(store, "good")
+    bad, other = take(store, "bad")
+    waiter = queue(store, "bad")
+    server.call("kv/put", {"key": b"lockkit/default/q/bad/stranger", "value": b"hello"})
+    with pytest.raises(Refused, match="not lockkit's") as told:
+        store.inspect("bad", BUDGET)
+    assert not told.value.retry
+    answers = store.renew([(good, fence), (bad, other), (waiter, None)], BUDGET)
+    assert [each.state for each in answers] == ["HELD", "HELD", "UNKNOWN"]
+    assert store.release(bad, BUDGET) == RELEASED
+    assert store.abandon(waiter, BUDGET) == RELEASED
+
+
+def test_what_a_newer_version_wrote_is_left_alone(store, server):
+    value = {
+        "v": 9,
+        "min_reader": 9,
+        "state": "HELD",
+        "weight": 1,
+        "capacity": 1,
+        "owner": {"host": "new-host", "version": "9.1"},
+    }
+    server.call("kv/put", {"key": b"lockkit/default/q/a/" + b"0" * 32, "value": json.dumps(value).encode()})
+    with pytest.raises(Refused) as told:
+        store.acquire(claim(), True, BUDGET)
+    assert isinstance(told.value.error, IncompatibleLayout)
+    assert "new-host" in str(told.value)
+    assert "9.1" in str(told.value)
+
+
+def test_unknown_fields_are_kept(store, server):
+    one, fence = take(store, note={"a": 1})
+    (key,) = (f"lockkit/default/q/a/{one.token}".encode(),)
+    kv = server.call("kv/range", {"key": key})["kvs"][0]
+    import base64
+
+    value = json.loads(base64.b64decode(kv["value"])) | {"later": [1]}
+    server.call("kv/put", {"key": key, "value": json.dumps(value).encode(), "ignore_lease": True})
+    store.resize("a", 2, BUDGET)
+    kv = server.call("kv/range", {"key": key})["kvs"][0]
+    assert json.loads(base64.b64decode(kv["value"]))["later"] == [1]
+    assert renew(store, one, fence).state == "HELD"
+
+
+# -- the table
+
+
+@pytest.mark.parametrize(
+    "code,message,kind",
+    [
+        (8, "etcdserver: mvcc: database space exceeded", Refused),
+        (8, "etcdserver: too many requests", Refused),
+        (14, "etcdserver: no leader", failures.Elsewhere),
+        (16, "etcdserver: invalid auth token", failures.TokenExpired),
+        (7, "etcdserver: permission denied", Refused),
+    ],
+)
+def test_what_is_listed_was_not_done(code, message, kind):
+    assert type(failures.said(code, message, "here")) is kind
+
+
+@pytest.mark.parametrize(
+    "code,message",
+    [
+        (14, "etcdserver: request timed out"),
+        (14, "etcdserver: request timed out, possibly due to previous leader failure"),
+        (14, "etcdserver: leader changed"),
+        (14, "etcdserver: server stopped"),
+        (4, "context deadline exceeded"),
+        (13, "internal"),
+        (7, "something new"),
+        (-1, ""),
+    ],
+)
+def test_what_is_not_listed_may_have_been_done(code, message):
+    assert isinstance(failures.said(code, message, "here"), lockkit.spi.Unknown)
+
+
+@pytest.mark.parametrize(
+    "version,severity",
+    [
+        ("3.5.16", "ok"),
+        ("3.6.1", "ok"),
+        ("3.5.12", "warning"),
+        ("3.5.1", "error"),
+        ("3.4.31", "ok"),
+        ("3.4.30", "warning"),
+        ("3.3.27", "error"),
+    ],
+)
+def test_the_doctor_knows_versions(version, severity):
+    status = Status("here", version, 1, 1, 1, 0, 0)
+    found = [each for each in health.known_bad([status]) if each.check == "version"]
+    assert [each.severity for each in found] == ([] if severity == "ok" else [severity])
+
+
+def test_the_doctor_says_which_transport_is_in_use(store, server):
+    found = store.check(BUDGET)
+    assert found[0] == Finding("transport", "ok", f"JSON gateway to {server.url()}")

@@ -1,0 +1,122 @@
+"""etcd over TLS, with an authority made for the test: whom it trusts, and what is told of what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+import lockkit
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.spi import OpenOptions
+from lockkit.testing.claims import BUDGET, queue, take
+from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import EtcdUser
+from lockkit.testing.servers.processes import installed
+from lockkit.testing.stage import Work
+from lockkit.testing.troubles import both_ways, trouble
+from lockkit_etcd.backend import open_store
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer(tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def strict():
+    users = [EtcdUser("locker", "secret", {"lockkit/default/": "READWRITE"})]
+    with EtcdServer(tls=True, client_certificates=True, users=users) as server:
+        yield server
+
+
+def test_a_private_authority_is_trusted_by_its_file(server):
+    url = f"{server.url()}?ca_file={server.certificates.ca}"
+    with lockkit.connect(url) as client, lockkit.connect(url) as other:
+        lease = client.lock("a", ttl=20).acquire()
+        lease.confirm()
+        work = Work(lambda: other.lock("a").acquire(10.0))
+        lease.release()
+        work.result().release()
+        assert client.names() == []
+
+
+def test_watches_go_over_tls_and_their_threads_end(server):
+    url = f"{server.url()}?ca_file={server.certificates.ca}"
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        holder, _ = take(store)
+        waiter = queue(store)
+        bell = Work(lambda: None)
+        watch = store.watch("a", (), lambda: None, waiter)
+        watch.close()
+        bell.result()
+        store.release(holder, BUDGET)
+        store.abandon(waiter, BUDGET)
+
+
+def test_a_batch_of_keepalives_goes_over_tls(server):
+    url = f"{server.url()}?ca_file={server.certificates.ca}"
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        held = [take(store, f"lock-{at}") for at in range(40)]
+        assert {each.state for each in store.renew(held, 5.0)} == {"HELD"}
+        for one, _ in held:
+            store.release(one, BUDGET)
+
+
+@both_ways
+def test_an_unknown_authority_is_told(server, way):
+    error = trouble(server.url(), way)
+    assert isinstance(error, BackendUnavailable)
+    assert "certificate verify failed" in str(error)
+
+
+@both_ways
+def test_another_name_than_the_certificates_is_told(server, way):
+    url = f"etcds://127.0.0.2:{server.port}?ca_file={server.certificates.ca}"
+    assert isinstance(trouble(url, way), BackendUnavailable)
+
+
+@both_ways
+def test_plain_text_to_a_server_with_tls_is_told(server, way):
+    assert isinstance(trouble(f"etcd://{server.address}", way), (BackendUnavailable, lockkit.OutcomeUnknown))
+
+
+@both_ways
+def test_tls_to_a_server_without_is_told(way):
+    with EtcdServer() as plain:
+        assert isinstance(trouble(f"etcds://{plain.address}", way), BackendUnavailable)
+
+
+def test_a_clients_certificate_and_a_password_together(strict):
+    files = strict.certificates
+    url = (
+        f"{strict.url('locker', 'secret')}?ca_file={files.ca}"
+        f"&cert_file={files.nameless}&key_file={files.nameless_key}"
+    )
+    with lockkit.connect(url) as client:
+        with client.lock("a", ttl=20).acquire() as lease:
+            lease.confirm()
+        assert "secret" not in repr(client)
+
+
+@both_ways
+def test_a_missing_client_certificate_is_told(strict, way):
+    error = trouble(f"{strict.url('locker', 'secret')}?ca_file={strict.certificates.ca}", way)
+    assert isinstance(error, BackendUnavailable)
+
+
+def test_a_file_that_is_no_certificate_is_told(server, tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match="PEM"):
+        open_store(f"{server.url()}?ca_file={tmp_path}/ca.pem", OpenOptions())
+
+
+def test_an_authority_of_another_server_is_not_trusted(server, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Certificates(tmp_path / "other")
+    error = trouble(f"{server.url()}?ca_file={other.ca}")
+    assert "certificate verify failed" in str(error)

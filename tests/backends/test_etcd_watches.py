@@ -1,0 +1,230 @@
+"""Who is woken on etcd, and that a watch that is cut, compacted or dead costs nobody the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+import lockkit
+from lockkit.spi import Granted, OpenOptions, Queued
+from lockkit.testing.claims import BUDGET, claim, queue, renew, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import EtcdRefused
+from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.servers.wire import Wire
+from lockkit.testing.stage import Work
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.gateway import Gateway
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def empty(server):
+    for each in server.call("lease/leases").get("leases", []):
+        with contextlib.suppress(EtcdRefused):
+            server.call("lease/revoke", {"ID": each["ID"]})
+
+
+@pytest.fixture
+def wire(server):
+    with Wire((server.host, server.port)) as wire:
+        yield wire
+
+
+@contextlib.contextmanager
+def opened(url):
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        yield store
+
+
+def watched(store, one, answer):
+    woken = threading.Event()
+    return woken, store.watch(one.terms.name, answer.blockers, woken.set, one)
+
+
+def room_of(store):
+    """The last that was opened."""
+    (rooms,) = store._watches._rooms.values()
+    return rooms[-1]
+
+
+def stand_in_line(store, name="a", **terms):
+    one = claim(name, **terms)
+    answer = store.acquire(one, True, BUDGET)
+    assert isinstance(answer, Queued)
+    return one, answer
+
+
+def test_what_happened_before_the_watch_began_is_not_missed(server):
+    with opened(server.url()) as store:
+        holder, _ = take(store)
+        one, answer = stand_in_line(store)
+        store.release(holder, BUDGET)
+        woken, watch = watched(store, one, answer)
+        assert woken.wait(5.0)
+        watch.close()
+
+
+def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
+    terms = {"capacity": 2, "kind": "semaphore"}
+    with opened(server.url()) as store:
+        for _ in range(2):
+            take(store, **terms)
+        waits = [stand_in_line(store, **terms) for _ in range(4)]
+        watches = [watched(store, *each) for each in waits[:3]]
+        for one, _ in waits[:2]:
+            store.release(one, BUDGET)
+        assert watches[2][0].wait(5.0), "its blockers are the two before it"
+        until(lambda: len(room_of(store)._gone) == 2, "both are told")
+        too, join = watched(store, *waits[3])
+        assert too.wait(1.0)
+        for _, watch in watches:
+            watch.close()
+        join.close()
+        assert store._watches._rooms == {}
+
+
+def test_many_who_wait_for_one_name_share_a_watch(server, monkeypatch):
+    opened_streams = []
+    real = Gateway.watch
+    monkeypatch.setattr(
+        Gateway, "watch", lambda self, *words: opened_streams.append(words) or real(self, *words)
+    )
+    with opened(server.url()) as store:
+        take(store)
+        waits = [stand_in_line(store) for _ in range(20)]
+        watches = [watched(store, one, answer)[1] for one, answer in waits]
+        assert [bool(words[1]) for words in opened_streams] == [False, False, True]
+        for watch in watches:
+            watch.close()
+
+
+def test_only_who_comes_next_is_woken(server):
+    with opened(server.url()) as store:
+        holder, _ = take(store)
+        waits = [stand_in_line(store) for _ in range(5)]
+        events = [watched(store, one, answer)[0] for one, answer in waits]
+        store.release(holder, BUDGET)
+        assert events[0].wait(5.0)
+        time.sleep(0.1)
+        assert [each.is_set() for each in events] == [True, False, False, False, False]
+
+
+def test_newcomers_wake_nobody(server):
+    with opened(server.url()) as store:
+        take(store)
+        waits = [stand_in_line(store) for _ in range(3)]
+        watches = [watched(store, *each) for each in waits]
+        for _ in range(3):
+            stand_in_line(store)
+        room = room_of(store)
+        until(lambda: room._seen >= store.store.entries[waits[2][0].token].row.modified + 3, "they are seen")
+        assert not any(woken.is_set() for woken, _ in watches)
+        for _, watch in watches:
+            watch.close()
+
+
+def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, wire):
+    """What the watch missed is compacted away when it comes back: it looks at the queue again."""
+    with lockkit.connect(server.url()) as client, lockkit.connect(f"etcd://{wire.address}") as other:
+        lease = client.lock("a", ttl=60).acquire()
+        standing = threading.Event()
+        work = Work(lambda: other.lock("a", ttl=60).acquire(30.0, on_wait=lambda _: standing.set()))
+        assert standing.wait(5.0)
+        wire.cut()
+        lease.release()
+        for _ in range(3):
+            client.lock("b").acquire().release()
+        server.compact()
+        wire.heal()
+        work.result(8.0).release()
+
+
+def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
+    with opened(server.url()) as store:
+        holder, _ = take(store)
+        one, answer = stand_in_line(store)
+        for _ in range(3):
+            server.call("kv/put", {"key": b"x", "value": b"y"})
+        server.compact()
+        woken, watch = watched(store, one, answer)  # from a revision that is not there any more
+        assert woken.wait(5.0)
+        woken.clear()
+        room = room_of(store)
+        until(lambda: room._stream is not None and room._seen > answer.position, "it stands again")
+        store.release(holder, BUDGET)
+        assert woken.wait(5.0)
+        watch.close()
+
+
+def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server):
+    """The connection lives and nothing comes over it: half-open, as behind a firewall that forgot it."""
+    with (
+        Wire((server.host, server.port)) as dead,
+        opened(server.url()) as holders,
+        opened(f"etcd://{dead.address}") as store,
+        opened(server.url()) as way,
+    ):
+        first, _ = take(holders)
+        one, answer = stand_in_line(store)
+        woken, watch = watched(store, one, answer)
+        room = room_of(store)
+        until(lambda: dead.opened > 1, "the stream stands")
+        time.sleep(0.2)
+        stream = room._stream
+        dead.hold(to_server=False)
+        store.store.transport, kept = way.store.transport, store.store.transport
+        holders.release(first, BUDGET)
+        assert renew(store, one).state == "OFFERED"
+        until(lambda: renew(store, one) and room._stream is not stream, "it is replaced", 5.0)
+        assert woken.wait(5.0)
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+        store.release(one, BUDGET)
+        watch.close()
+        store.store.transport = kept
+
+
+def test_without_watches_waiters_poll(server, monkeypatch):
+    class Deaf:
+        def close(self):
+            pass
+
+    monkeypatch.setattr(Gateway, "watch", lambda self, *_: Deaf())
+    with lockkit.connect(server.url()) as client, lockkit.connect(server.url()) as other:
+        lease = client.lock("a", ttl=60).acquire()
+        standing = threading.Event()
+        work = Work(lambda: other.lock("a", ttl=60).acquire(30.0, on_wait=lambda _: standing.set()))
+        assert standing.wait(5.0)
+        lease.release()
+        work.result(4.0).release()
+
+
+def test_a_resize_wakes_who_fits_now(server):
+    with opened(server.url()) as store:
+        take(store, kind="semaphore")
+        one, answer = stand_in_line(store, kind="semaphore")
+        woken, watch = watched(store, one, answer)
+        assert store.resize("a", 2, BUDGET) == 2
+        assert woken.wait(5.0)
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+        watch.close()
+
+
+def test_a_long_queue_is_resized_too(server):
+    with opened(server.url()) as store:
+        take(store, kind="semaphore")
+        waits = [queue(store, kind="semaphore") for _ in range(150)]
+        assert store.resize("a", 5, BUDGET) == 151
+        assert {each.capacity for each in store.inspect("a", 5.0).claims} == {5}
+        granted = [isinstance(store.acquire(one, False, BUDGET), Granted) for one in waits[:6]]
+        assert granted == [True, True, True, True, False, False]

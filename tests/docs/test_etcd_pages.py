@@ -1,0 +1,147 @@
+"""docs/backends/etcd.md and the etcd part of docs/layout.md: what they claim, tried on a real server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+import lockkit
+import lockkit_etcd
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.processes import until
+from lockkit_etcd import address, health
+
+pytestmark = pytest.mark.skipif(not (shutil.which("etcd") and shutil.which("etcdctl")), reason="make servers")
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "backends/etcd.md").read_text()
+LAYOUT = (DOCS / "layout.md").read_text().partition("\n## etcd\n")[2].partition("\n## ")[0]
+ONE_LINERS = re.findall(r"^\$ (etcdctl .*)$", LAYOUT, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with lockkit.connect(server.url()) as client:
+        yield client
+
+
+def section(text, title):
+    level = title.partition(" ")[0]
+    return text.partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
+
+
+def table(text):
+    """The first cells of a section's tables, each with the rest of its row."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [row for row in rows if not row[0].startswith("---")]
+
+
+def run(server, line):
+    """A line of the page, against the test's server."""
+    line = line.replace("etcdctl ", f"etcdctl --endpoints={server.address} ", 1)
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def test_every_url_of_the_page_is_one_and_no_scheme_is_missing():
+    urls = re.findall(r"`([a-z+]+://[^`]*)`", section(PAGE, "## URLs"))
+
+    for url in urls:
+        address.parse(url)
+
+    offered = {scheme for spec in lockkit_etcd.lockkit_backends() for scheme in spec.schemes}
+    assert {url.partition(":")[0] for url in urls} == offered
+
+
+def test_every_option_has_a_row_and_no_other():
+    rows = table(section(PAGE, "## URLs"))
+    named = {name for row in rows for name in re.findall(r"^`(\w+)`$|`(\w+)`(?=,|$)", row[0])}
+
+    assert {one or two for one, two in named} == set(address._FILES)
+
+
+def test_every_finding_of_the_doctor_has_a_row_and_no_other():
+    source = Path(health.__file__).read_text()
+    found = set(re.findall(r'Finding\(\s*"(\w+)",\s*"(\w+)"', source))
+    found |= {("alarm", "error"), ("alarm", "warning")}  # by one expression
+
+    rows = {(row[0].strip("`"), row[1]) for row in table(section(PAGE, "## What doctor says"))[1:]}
+
+    assert rows == found
+
+
+def test_the_lines_of_the_layout_show_what_they_say_and_no_token(server, client):
+    holder, waiter = client.lock("backup", ttl=60), lockkit.connect(server.url())
+    standing = threading.Event()
+    lease = holder.acquire(note={"why": "docs"})
+    other = threading.Thread(
+        target=lambda: waiter.lock("backup").acquire(20.0, on_wait=lambda _: standing.set()).release()
+    )
+    other.start()
+    assert standing.wait(5.0)
+    client.put_record("backup", {"last": "docs"}, 0)
+    try:
+        said = {line: run(server, line) for line in ONE_LINERS}
+    finally:
+        lease.release()
+        other.join()
+        waiter.close()
+    names, count, queue, leases, record, members = said.values()
+    assert names.split() == ["backup", "backup"]
+    assert '"Count" : 2' in count
+    states = [json.loads(line)["state"] for line in queue.splitlines() if line]
+    assert states == ["HELD", "WAITING"]
+    assert "found" in leases
+    assert json.loads(record)["value"] == {"last": "docs"}
+    assert server.address in members
+    assert all(lease.token not in text for text in said.values())
+
+
+def test_every_key_and_field_that_is_stored_has_a_row(server, client):
+    with client.lock("full", ttl=60, min_hold=1, lock_delay=1, max_hold=30).acquire(note={"a": 1}) as lease:
+        client.annotate("full", lease.claim_id, {"b": 2})
+        client.evict("full", lease.claim_id, reason="docs")
+        client.put_record("full", {}, 0)
+        kvs = server.call("kv/range", {"key": b"lockkit/", "range_end": b"lockkit0"})["kvs"]
+    documented = {name for row in table(LAYOUT) for name in re.findall(r"`(\w+)`", row[0])}
+    shapes = {row[0].strip("`").split("/")[2] for row in table(LAYOUT) if row[0].startswith("`lockkit/")}
+    keys = [base64.b64decode(kv["key"]).decode() for kv in kvs]
+    claims = [
+        json.loads(base64.b64decode(kv["value"])) for kv, key in zip(kvs, keys, strict=True) if "/q/" in key
+    ]
+
+    assert {key.split("/")[2] for key in keys} == shapes
+    assert any(key.endswith("+") for key in keys)
+    assert {field for value in claims for field in value} == documented - {"lease"}
+
+
+def test_nothing_is_left_of_a_name_but_its_record(server, client):
+    client.lock("gone", ttl=60).acquire().release()
+
+    def left():
+        kvs = server.call("kv/range", {"key": b"lockkit/", "range_end": b"lockkit0"}).get("kvs", [])
+        keys = [base64.b64decode(kv["key"]).decode() for kv in kvs]
+        return [key for key in keys if "gone" in key]
+
+    until(lambda: left() == [], "it is gone")
+
+
+def test_an_uncontended_lock_takes_two_requests(server, client):
+    lock = client.lock("counted", ttl=60)
+    lock.acquire().release()
+    before = server.requests()
+    for _ in range(20):
+        lock.acquire().release()
+    assert server.requests() - before <= 2 * 20 + 2
