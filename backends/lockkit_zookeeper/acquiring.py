@@ -66,8 +66,9 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         if entry.path is None and (not entry.sent or find(session, entry, left(end)) is None):
             queue = _created(store, session, entry, end)
         else:
+            # With a `sync`, or a member that lags would confirm what is gone, and keep waiting who could hold.
             parent = store.known(claim.terms).parent
-            (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
+            _, nodes = ask_all(session.wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
             queue = read_queue(nodes or (), claim.terms.name)
     if entry.ended:
         return entry.lapsed()
