@@ -210,9 +210,9 @@ class Endpoint:
 
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
         """Do something with gRPC while nobody forks."""
-        if not gate.enter(left(end)):
-            raise _not_here("this process is being forked", self.where)
         try:
+            if not gate.enter(left(end)):
+                raise _not_here("this process is being forked", self.where)
             return call()
         except Exception as error:
             if isinstance(error, Refused):
@@ -295,8 +295,9 @@ class Endpoint:
 
     @staticmethod
     def _close(channel: Any) -> None:
-        if channel is not None and gate.enter(_CLOSING):
+        if channel is not None:
             try:
+                gate.enter(_CLOSING)
                 channel.close()
             finally:
                 gate.leave()
