@@ -97,29 +97,29 @@ def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> b
 
 def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
     session = store.at(store.can.max_ttl, end - time.monotonic())  # where the note stands longest if we die
-    note = _note(store, session, stat, info.claim_id, end)
-    noted = store.clock.now()
-    eviction = _Eviction(store, session, path, note, stat, info, noted)
+    note, made = _note(store, session, stat, info.claim_id, end)
+    eviction = _Eviction(store, session, path, note, made, stat, info)
     with session.mutex:
         session.chores.due.append(eviction)
     session.poke()
     return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
 
 
-def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> str:
-    """Name a claim to its session; the note's path. Somebody else's note does as well."""
+def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> tuple[str, int]:
+    """Name a claim to its session; the note's path and its czxid. Somebody else's note does as well."""
     parent = store.paths.notes(client_of(stat.ephemeralOwner))
     path = f"{parent}/{claim}"
     make = Create2(path, b"", store.acl, _EPHEMERAL)
     for _ in range(_ROUNDS):
         try:
-            ask(session.wire, make, end, f"create {path}")
+            _, note = ask(session.wire, make, end, f"create {path}")
         except theirs.NodeExistsError:
-            pass
+            note = ask(session.wire, Exists(path, None), end, f"look at {path}")
         except theirs.NoNodeError:
             make_parents(session.wire, parent, store.acl, end)
             continue
-        return path
+        if note is not None:
+            return path, int(note.czxid)
     raise Refused(BackendUnavailable(f"{parent} keeps vanishing", hint="try again"))
 
 
@@ -132,9 +132,9 @@ class _Eviction:
         session: Session,
         path: str,
         note: str,
+        made: int,
         stat: Any,
         info: ClaimInfo,
-        noted: float,
     ) -> None:
         self._store = store
         self._session = session
@@ -142,14 +142,15 @@ class _Eviction:
         self._note = note
         self._stat = stat
         self._info = info
-        self._czxid = 0
-        self._version = 0
-        self._over = self._time(noted)
+        self._made = made
+        self._over = self._time()
         self._next = 0.0
 
-    def _time(self, noted: float) -> float:
-        """When nobody can believe in the claim any more; our clock may be the faster one."""
-        return noted + self._info.ttl * (1.0 + self._store.can.drift) + self._store.can.margin
+    def _time(self) -> float:
+        """When nobody can believe in the claim any more if the note was there all the time; our clock may be the faster one."""
+        return (
+            self._store.clock.now() + self._info.ttl * (1.0 + self._store.can.drift) + self._store.can.margin
+        )
 
     def __call__(self, now: float) -> float:
         if now < self._next:
@@ -167,13 +168,11 @@ class _Eviction:
             remove(wire, self._note, end)
             return True
         note = ask(wire, Exists(self._note, None), end, "look at a note")
-        if note is None or (self._czxid and note.czxid != self._czxid):
-            _note(self._store, self._session, self._stat, self._info.claim_id, end)
-            self._czxid = 0
-            self._over = self._time(self._store.clock.now())
+        if note is None or note.czxid != self._made:
+            _, self._made = _note(self._store, self._session, self._stat, self._info.claim_id, end)
+            self._over = self._time()
             return False
-        self._czxid, self._version = note.czxid, note.version
         if now < self._over:
             return False
-        both = [CheckVersion(self._note, self._version), Delete(self._path, -1), Delete(self._note, -1)]
+        both = [CheckVersion(self._note, note.version), Delete(self._path, -1), Delete(self._note, -1)]
         return commit(wire, both, end, "evict a claim")

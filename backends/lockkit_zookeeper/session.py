@@ -258,8 +258,10 @@ class Session:
                     self._next_beat = now + self.timeout / _SHARE
                     self.wire.bounce()
                 return
-            if now < self._next_beat or not self.wire.up:
-                self._next_beat = max(self._next_beat, now + 0.05)
+            if not self.wire.up:
+                self._next_beat = now + 0.05
+                return
+            if now < self._next_beat:
                 return
             wire, sent = self.wire, self.clock.now()
             sync = wire.send(Sync(self.paths.root))

@@ -18,6 +18,7 @@ from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.wire import Wire
 
 __all__ = ["NodeWatch", "watch"]
 
@@ -28,7 +29,7 @@ class NodeWatch:
     """One waiter.
 
     Args:
-        send: Sends a request on the session that watches.
+        wire: Of the session that watches; None to watch nothing.
         parent: The queue.
         nodes: Those in its way.
         token: Who waits.
@@ -36,13 +37,14 @@ class NodeWatch:
 
     def __init__(
         self,
-        send: Callable[[Any], Any],
+        wire: Wire | None,
         parent: str,
         nodes: Sequence[str],
         token: str,
         wake: Callable[[], None],
     ) -> None:
-        self._send = send
+        self._wire = wire
+        self._watched: list[tuple[str, Callable[[Any], None]]] = []
         self._parent = parent
         self._nodes = nodes
         self._token = token
@@ -53,6 +55,10 @@ class NodeWatch:
     def close(self) -> None:
         """Stop. What the server has been asked for is taken for nothing when it comes."""
         self._wake = None
+        while self._watched:
+            path, watcher = self._watched.pop()
+            if self._wire is not None:
+                self._wire.unwatch(path, watcher)
         entry, self._entry = self._entry, None
         if entry is not None:
             entry.watches.pop(self, None)
@@ -74,8 +80,9 @@ class NodeWatch:
             self._look(node)
 
     def _look(self, node: str) -> None:
-        if self._wake is None:
+        if self._wake is None or self._wire is None:
             return
+        wire, path = self._wire, f"{self._parent}/{node}"
 
         def changed(event: Any) -> None:
             if event.type == EventType.DELETED:
@@ -90,14 +97,15 @@ class NodeWatch:
                 self.wake()
             elif (resized := _resized(answer.value[0])) != self._resized.get(node):
                 self._resized[node] = resized
-                self._send(GetChildren(self._parent, None)).rawlink(self._listed)
+                wire.send(GetChildren(self._parent, None)).rawlink(self._listed)
 
-        self._send(GetData(f"{self._parent}/{node}", changed)).rawlink(read)
+        self._watched.append((path, changed))
+        wire.send(GetData(path, changed)).rawlink(read)
 
     def _left(self) -> None:
         """One of those in its way has gone. As a rule there is room now; after a resize others may be in the way."""
-        if any(self._resized.values()):
-            self._send(GetChildren(self._parent, None)).rawlink(self._listed)
+        if self._wire is not None and any(self._resized.values()):
+            self._wire.send(GetChildren(self._parent, None)).rawlink(self._listed)
         else:
             self.wake()
 
@@ -134,8 +142,8 @@ def watch(
     try:
         session = found[0] if found is not None else store.any(_GLANCE)
     except Refused:  # the poll cap covers it
-        return NodeWatch(lambda _: None, parent, (), claim.token, wake)
-    waiter = NodeWatch(session.wire.send, parent, blockers, claim.token, wake)
+        return NodeWatch(None, parent, (), claim.token, wake)
+    waiter = NodeWatch(session.wire, parent, blockers, claim.token, wake)
     if found is not None:
         waiter.stand_by(found[1])
         if found[1].ended or found[1].evicted:

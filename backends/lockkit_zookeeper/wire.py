@@ -129,6 +129,12 @@ class Wire:
         self._client._call(request, answer)
         return answer
 
+    def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
+        """Forget a watcher of a node's data; kazoo would keep it until the node changes, which may be never."""
+        watchers = self._client._data_watchers.get(path)
+        if watchers is not None:
+            watchers.discard(watcher)
+
     def bounce(self) -> None:
         """Cut the connection; kazoo makes another, to another host if it can."""
         self._cut()

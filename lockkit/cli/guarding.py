@@ -165,7 +165,8 @@ class _Run:
     def _lock(self, client: Client) -> Lock:
         request, config = self._request, client.config
         options: Options = {
-            "ttl": request.ttl or (config.ttl if config.stated("ttl") else TTL),
+            "ttl": request.ttl
+            or (config.ttl if config.stated("ttl") else min(TTL, client.capabilities.max_ttl)),
             "timeout": config.timeout if request.timeout is None else request.timeout,
             "max_hold": config.max_hold if request.max_hold is None else request.max_hold,
             "process_bound": client.capabilities.process_bound,

@@ -285,6 +285,16 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     session.wire.close(goodbye=True).join(2.0)
 
 
+def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, parent):
+    """As `lockkit evict` does: its session is left to its timeout, and so is the note."""
+    store, other = opened(), opened()
+    one, fence = take(store, ttl=TTL)
+    assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
+    other.close()
+    until(lambda: renew(store, one, fence).state == "LOST", "it reads the note")
+    until(lambda: nodes(look, parent) == [], "the claim goes")
+
+
 def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)

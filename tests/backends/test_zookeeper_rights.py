@@ -15,6 +15,7 @@ from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.spi import BackendSpec
 from lockkit.testing.claims import BUDGET
+from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 
@@ -101,6 +102,21 @@ def test_who_has_no_rights_is_told_at_once(server, fenced, way):
     error = trouble(url(server, fenced, "stranger", SECRET), way)
 
     assert isinstance(error, PermissionDenied)
+
+
+def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced, caplog):
+    """S11 has this one exception: somebody takes the right away while the session lives."""
+    parent = f"{fenced}/lockkit/default/q/a"
+    with connect(url(server, fenced, *LOCKER)) as client, server.connect() as admin:
+        lease = client.lock("a", ttl=2.4, auto_renew=False).acquire(2.0)
+        acl, _ = admin.get_acls(parent)
+        admin.set_acls(parent, [make_digest_acl(*LOCKER, read=True, create=True)])
+        until(lambda: "cannot be removed" in caplog.text, "it is told of", 10.0)
+        assert not lease.valid()
+        assert len(admin.get_children(parent)) == 1
+        assert lease.token not in caplog.text
+        admin.set_acls(parent, acl)
+        until(lambda: not admin.exists(parent) or not admin.get_children(parent), "it is removed", 5.0)
 
 
 def test_no_password_is_shown_anywhere(server, fenced, caplog):

@@ -22,6 +22,7 @@ from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 
 TICK = 0.15
@@ -129,6 +130,21 @@ def test_what_the_servers_end_is_told_as_lost_once(server, request):
         assert not lease.valid()
         assert lease.release().outcome == "LOST"
         assert told == [1]
+
+
+def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_none(store, monkeypatch):
+    one, two = take(store, "a", ttl=TTL)[0], take(store, "b", ttl=TTL)[0]
+    three = take(store, "c", ttl=TTL + 1)[0]
+    shared, other = session(store, one), session(store, three)
+    assert session(store, two) is shared
+    assert other is not shared
+    assert shared.wire.session != other.wire.session
+    store.release(three, BUDGET)
+    monkeypatch.setattr(module, "_IDLE", 0.0)
+    take(store, "d", ttl=TTL + 2)
+    assert other.ended
+    assert not shared.ended, "S10: a session that claims depend on was ended"
+    assert renew(store, one, store.store.entry(one.token)[1].fence).state == "HELD"
 
 
 # -- cut connections

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,16 @@ needs_redis = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs_redis) if name == "redis" else name for name in BENCHES]
-)
+SERVERS = {
+    "redis": needs_redis,
+    "etcd": pytest.mark.skipif(not shutil.which("etcd"), reason="make servers"),
+    "zookeeper": pytest.mark.skipif(
+        not Path("/usr/share/java/zookeeper.jar").exists() or not find_spec("kazoo"), reason="make servers"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SERVERS.get(name, ())) for name in BENCHES])
 def test_every_bench_writes_a_document_that_keeps_to_its_schema(capsys, name):
     jsonschema = pytest.importorskip("jsonschema")
 

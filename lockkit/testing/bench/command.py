@@ -13,10 +13,14 @@ from typing import NoReturn
 
 from lockkit.testing.bench.calls import pipeline, uncontended
 from lockkit.testing.bench.contenders import PEERS, peers
+from lockkit.testing.bench.etcd_contenders import PEERS as ETCD_PEERS
+from lockkit.testing.bench.etcd_store import etcd
 from lockkit.testing.bench.figures import Figure, document, progress, sentence, table
 from lockkit.testing.bench.processes import handoff, held, stall, startup
 from lockkit.testing.bench.redis_contenders import PEERS as REDIS_PEERS
 from lockkit.testing.bench.redis_store import redis
+from lockkit.testing.bench.zookeeper_contenders import PEERS as ZOOKEEPER_PEERS
+from lockkit.testing.bench.zookeeper_store import zookeeper
 from lockkit.testing.servers.processes import ServerMissing
 
 __all__ = ["BENCHES", "main"]
@@ -29,9 +33,11 @@ BENCHES: Mapping[str, Callable[..., list[Figure]]] = {
     "held": held,
     "start-up": startup,
     "redis": redis,
+    "etcd": etcd,
+    "zookeeper": zookeeper,
 }
 """Every bench by name: ``bench(folder, url, store, quick=...) -> figures``."""
-_PEERS = {"redis": REDIS_PEERS}
+_PEERS = {"redis": REDIS_PEERS, "etcd": ETCD_PEERS, "zookeeper": ZOOKEEPER_PEERS}
 
 
 def main(args: Sequence[str] | None = None) -> int:

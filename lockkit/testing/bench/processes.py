@@ -103,7 +103,7 @@ def held(
     folder: Path, url: str, store: str, *, quick: bool, requests: Callable[[], int] | None = None
 ) -> list[Figure]:
     """Ten thousand held locks: what their heartbeat costs, and what they weigh; ``requests`` counts for a server."""
-    count, ttl, seconds = (1000, 6.0, 6.0) if quick else (10_000, 30.0, 30.0)
+    count, ttl, seconds = (1000, 12.0, 10.0) if quick else (10_000, 30.0, 30.0)
     with started("holder", url, str(folder), str(count), str(ttl), str(seconds)) as worker:
         worker.hear()
         before = requests() if requests else 0

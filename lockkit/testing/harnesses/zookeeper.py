@@ -158,7 +158,7 @@ class ZooKeeperHarness(Harness):
         for kind in ("q", "c", "r"):
             for child in self._children(f"{self._root}/{kind}"):
                 found[kind] += 1 if kind == "r" else len(self._children(f"{self._root}/{kind}/{child}"))
-        return dict(found)
+        return {kind: count for kind, count in found.items() if count}
 
     def _children(self, path: str) -> list[str]:
         from kazoo.exceptions import NoNodeError

@@ -210,8 +210,8 @@ class EtcdServer(Server):
         return done.stdout
 
     def requests(self) -> int:
-        """How many messages clients have sent so far, by its own count; the words on a stream are counted one by one."""
-        return self._gateway.counted("grpc_server_msg_received_total")
+        """How many requests clients have sent so far, by its own count; a stream is one, whatever is said on it."""
+        return self._gateway.counted("grpc_server_started_total")
 
     def until_ready(self, seconds: float = PATIENCE) -> None:
         """Wait until it answers a read that needs a majority.

@@ -1,0 +1,201 @@
+"""Many at once on ZooKeeper: threads, processes, waiters that are killed; and what a hand-off costs the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from lockkit.client import connect
+from lockkit.errors import AcquireTimeout
+from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.zookeeper import ZooKeeperServer
+
+TICK = 0.2
+TTL = 4.0
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ZooKeeperServer(tick=TICK) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server, request):
+    return f"{server.url('/' + request.node.name)}?tick={TICK}&max_ttl=60"
+
+
+def packets(server):
+    return int(server.mntr()["packets_received"])
+
+
+WORKER = textwrap.dedent("""
+    import sys, threading
+    from lockkit.client import connect
+
+    url, name, threads, ttl, out = *sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4]), threading.Lock()
+    client = connect(url)
+    lock = client.lock(name, ttl=ttl)
+
+    def say(*words):
+        with out:
+            print(*words, flush=True)
+
+    def work():
+        with lock.acquire(120.0, on_wait=lambda _: say("waits")) as lease:
+            say("holds", lease.fence)
+        say("left", lease.fence)
+
+    crowd = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    client.close()
+""")
+
+
+def worker(url, name, threads, ttl=TTL):
+    words = [sys.executable, "-W", "ignore", "-c", WORKER, url, name, str(threads), str(ttl)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+class Told:
+    """What the workers say, in the order in which it is read."""
+
+    def __init__(self, workers):
+        self.lines = []
+        self._threads = [threading.Thread(target=self._read, args=(each,)) for each in workers]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, process):
+        with process.stdout as said:
+            for line in said:
+                self.lines.append(line.split())
+
+    def of(self, word):
+        return [words for words in self.lines if words[0] == word]
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(60)
+
+
+@pytest.mark.timeout(120)
+def test_a_hundred_waiters_in_ten_processes_cost_the_server_no_more_than_a_few_requests_each(server, url):
+    with connect(url) as client:
+        lease = client.lock("a", ttl=30.0).acquire(5.0)
+        workers = [worker(url, "a", 10, 30.0) for _ in range(10)]
+        told = Told(workers)
+        until(lambda: len(client.inspect("a").claims) == 101, "all of them are queued", 60.0)
+        time.sleep(1.0)  # what is written down and watched once a claim lasts is done
+        before = packets(server)
+        lease.release()
+        until(lambda: len(told.of("left")) == 100, "all of them had their turn", 60.0)
+        cost = (packets(server) - before) / 100
+        for each in workers:
+            assert each.wait(20) == 0
+        told.join()
+    fences = [int(words[1]) for words in told.of("holds")]
+    assert len(set(fences)) == 100
+    assert cost <= 6, f"{cost} requests per hand-off"
+
+
+def test_threads_of_one_client_share_a_session_and_never_a_lock(url):
+    fences, total = [], [0]
+
+    def work(client):
+        for _ in range(4):
+            with client.lock("a", ttl=TTL).acquire(60.0) as lease:
+                seen = total[0]
+                fences.append(lease.fence)
+                time.sleep(0)
+                total[0] = seen + 1
+
+    with connect(url) as client:
+        threads = [threading.Thread(target=work, args=(client,)) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len({session for session, _ in client.driver().backend.store.entries()}) <= 1
+    assert total == [24 * 4]
+    assert fences == sorted(set(fences))
+
+
+def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
+    with connect(url) as client, connect(url) as impatient:
+        lease = client.lock("a", ttl=TTL).acquire(5.0)
+        for _ in range(20):
+            with pytest.raises(AcquireTimeout):
+                impatient.lock("a", ttl=TTL).acquire(0.02)
+        sessions = impatient.driver().backend.store._sessions.values()
+        watchers = [each for mine in sessions for each in mine.wire._client._data_watchers.values()]
+        assert sum(len(each) for each in watchers) <= 5
+        assert lease.valid()
+        assert int(server.mntr()["watch_count"]) <= 8
+
+
+def queued(client, name, count):
+    until(lambda: len(client.inspect(name).claims) == count, f"{count} are queued", 20.0)
+
+
+@pytest.mark.timeout(90)
+def test_the_waiter_that_was_just_woken_is_killed_and_the_next_gets_in(server, url):
+    with connect(url) as client, connect(url) as patient:
+        lease = client.lock("a", ttl=TTL).acquire(5.0)
+        first = worker(url, "a", 1)
+        queued(client, "a", 2)
+        got = threading.Event()
+
+        def wait():
+            with patient.lock("a", ttl=TTL).acquire(60.0):
+                got.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        queued(client, "a", 3)
+        os.kill(first.pid, 19)  # it is woken, and never runs again
+        lease.release()
+        os.kill(first.pid, 9)
+        first.wait()
+        first.stdout.close()
+        began = time.monotonic()
+        assert got.wait(45.0)
+        assert time.monotonic() - began <= TTL + 1.0 + 2 * TICK, "L5: longer than a session's timeout"
+        thread.join(5.0)
+
+
+@pytest.mark.timeout(90)
+def test_a_middle_waiter_is_killed_and_the_one_behind_goes_on_waiting(server, url):
+    with connect(url) as client, connect(url) as patient:
+        lease = client.lock("a", ttl=TTL).acquire(5.0)
+        middle = worker(url, "a", 1)
+        queued(client, "a", 2)
+        got = threading.Event()
+
+        def wait():
+            with patient.lock("a", ttl=TTL).acquire(60.0):
+                got.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        queued(client, "a", 3)
+        middle.kill()
+        middle.wait()
+        middle.stdout.close()
+        queued(client, "a", 2)
+        assert not got.is_set(), "S2: let in although the holder stands"
+        assert lease.valid()
+        lease.release()
+        assert got.wait(1.0), "it watches what is not in its way any more"
+        thread.join(5.0)
