@@ -2,9 +2,10 @@
 
 - Nobody there: one transaction, "if the queue is empty, I hold".
 - It fits behind those who hold (a permit, a reader): one look, then "if nobody came since, I hold".
-- Otherwise, or where this client has just waited, it waits, on a lease of the length of a waiter's deadline; when it fits, "if my claim is as I saw it, I hold", on
-  the lease that lasts as long as a hold does. Those before it can only go, and a resize changes every claim, so that is
-  enough. A mutex that is first does without the look: "if nobody who came before is there any more".
+- Otherwise, or where this client has just waited, it waits, on a lease of the length of a waiter's deadline; when it fits,
+  "if my claim is as I saw it, I hold", on the lease that lasts as long as a hold does. Those before it can only go, and a
+  resize changes every claim, so that is enough. A mutex that is first does without the look: "if nobody who came before is
+  there any more".
 """
 
 from __future__ import annotations
@@ -244,10 +245,8 @@ def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
     if known is not entry.hold and entry.hold is not None and entry.hold.doubtful:
         store.spoilt.setdefault(entry.claim.token, []).append(entry.hold)
     entry.hold = known
-    if known.young(store.clock.now()):
-        return _granted(store, entry, row.fence)
-    _granted(store, entry, row.fence)
-    return confirm(store, entry, end)
+    granted = _granted(store, entry, row.fence)
+    return granted if known.young(store.clock.now()) else confirm(store, entry, end)
 
 
 def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
@@ -308,11 +307,14 @@ def confirm(store: Store, entry: Entry, end: float) -> Answer:
         if row.lease != hold.id:  # somebody else has extended it
             entry.hold = Lease(row.lease, hold.length, hold.basis, borrowed=True)
             continue
-        if kept is None or kept.ttl <= 0 or hold.over(store.clock.now()):
+        if hold.over(store.clock.now()):
             return Lapsed("absent")
-        if store.leases.counts(kept, before, header):
-            hold.basis = max(hold.basis, kept.sent)
-            return Granted(entry.fence, hold.basis)
+        if kept is None or not store.leases.counts(kept, before, header):
+            continue
+        if kept.ttl <= 0:
+            return Lapsed("absent")
+        hold.basis = max(hold.basis, kept.sent)
+        return Granted(entry.fence, hold.basis)
     raise Unknown(
         OutcomeUnknown(f"{store.transport.where}: its leader has changed meanwhile", hint="this passes")
     )

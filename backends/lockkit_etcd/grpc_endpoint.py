@@ -9,6 +9,7 @@ own retries are off.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import threading
 import time
@@ -45,6 +46,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
 ]
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 """What gRPC says when it had no connection to send a request on."""
+_PLACE = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
+"""What it says before that, of what is told anyway."""
 _CLOSING = 5.0
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
@@ -181,7 +184,7 @@ class Endpoint:
         code, text = error.code().value[0], str(error.details())
         if code == _UNAVAILABLE and text.startswith(_UNSENT):
             self._proven = False
-            return _not_here(text.partition("last error: ")[2] or text, self.where)
+            return _not_here(_PLACE.sub("", text), self.where)
         if code in (_CANCELLED, _DEADLINE, _UNAVAILABLE) and not text.startswith("etcdserver:"):
             self._proven = False
             return unanswered("time out" if code == _DEADLINE else text, self.where)
@@ -210,9 +213,9 @@ class Endpoint:
 
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
         """Do something with gRPC while nobody forks."""
-        if not gate.enter(left(end)):
-            raise _not_here("this process is being forked", self.where)
         try:
+            if not gate.enter(left(end)):
+                raise _not_here("this process is being forked", self.where)
             return call()
         except Exception as error:
             if isinstance(error, Refused):
@@ -295,8 +298,9 @@ class Endpoint:
 
     @staticmethod
     def _close(channel: Any) -> None:
-        if channel is not None and gate.enter(_CLOSING):
+        if channel is not None:
             try:
+                gate.enter(_CLOSING)
                 channel.close()
             finally:
                 gate.leave()

@@ -23,6 +23,7 @@ __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
 _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
 _PATIENCE = 1.0
 """Seconds for which a fork waits for calls under way, before it cuts them, and again for what was cut."""
+_MOMENT = 0.001
 _SETTLING = 0.05
 """Seconds that gRPC's own threads have to be done with what was closed. Without, one child in forty hung in its first
 channel while three threads made calls without a pause; with it none of 500."""
@@ -38,61 +39,73 @@ class Connected(Protocol):
 class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
+    It has no locks, which Ctrl-C could leave locked: who enters says so, then looks whether somebody forks; who forks says
+    so, then looks whether somebody is inside.
+
     Attributes:
         torn: This process was forked while its parent had a call under way.
     """
 
     def __init__(self) -> None:
-        self._connected: weakref.WeakSet[Connected] = weakref.WeakSet()
         self.torn = False
+        self._connected: dict[int, weakref.ref[Connected]] = {}
         self._forget()
 
     def closes(self, connected: Connected) -> None:
         """Have this closed before every fork."""
-        with self._change:
-            self._connected.add(connected)
+        key = id(connected)
+        self._connected[key] = weakref.ref(connected, lambda _: self._connected.pop(key, None))
 
     def enter(self, seconds: float) -> bool:
-        """Whether it could be passed within so many seconds. Then :meth:`leave` must follow."""
-        with self._change:
-            if self._forks and not self._change.wait_for(lambda: not self._forks, seconds):
+        """Whether it could be passed within so many seconds. :meth:`leave` must follow in any case, and may twice."""
+        me, end = threading.get_ident(), time.monotonic() + seconds
+        while True:
+            self._inside[me] = True
+            if not self._forking:
+                return True
+            self._inside.pop(me, None)
+            if time.monotonic() > end:
                 return False
-            self._inside += 1
-            return True
+            time.sleep(_MOMENT)
 
     def leave(self) -> None:
         """Out again."""
-        with self._change:
-            self._inside -= 1
-            if self._forks:
-                self._change.notify_all()
+        self._inside.pop(threading.get_ident(), None)
 
     def before_fork(self) -> None:
         """Let nobody in, wait until nobody is in, and have everything closed."""
-        with self._change:
-            self._forks += 1
-            self._change.wait_for(lambda: not self._inside, _PATIENCE)
-            connected = list(self._connected)
-        for each in connected:
-            each.let_go()
+        self._late = True
+        self._forking[threading.get_ident()] = True
+        self._empty()
+        for each in list(self._connected.values()):
+            connected = each()
+            if connected is not None:
+                connected.let_go()
+        self._late = not self._empty()
         time.sleep(_SETTLING)
-        with self._change:
-            self._late = not self._change.wait_for(lambda: not self._inside, _PATIENCE)
 
     def after_in_parent(self) -> None:
         """Go on."""
-        with self._change:
-            self._forks -= 1
-            self._change.notify_all()
+        self._forking.pop(threading.get_ident(), None)
 
     def after_in_child(self) -> None:
         """Nobody is in: they were the parent's."""
         self.torn = self.torn or self._late
         self._forget()
 
+    def _empty(self) -> bool:
+        """Whether nobody is inside, or soon is not."""
+        me, end = threading.get_ident(), time.monotonic() + _PATIENCE
+        # Who was cut short by Ctrl-C on its way out is not inside when it forks, or when its thread has ended.
+        while any(each != me for each in self._inside.keys() & sys._current_frames().keys()):  # noqa: SLF001
+            if time.monotonic() > end:
+                return False
+            time.sleep(_MOMENT)
+        return True
+
     def _forget(self) -> None:
-        self._change = threading.Condition()  # re-entrant: a signal handler may fork
-        self._inside = self._forks = 0
+        self._inside: dict[int, bool] = {}
+        self._forking: dict[int, bool] = {}
         self._late = False
 
 

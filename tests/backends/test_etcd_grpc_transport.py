@@ -155,7 +155,7 @@ def test_what_found_no_connection_was_not_sent(opened):
             with pytest.raises((Refused, Unknown)) as caught:
                 put(transport, b"a")
             if isinstance(caught.value, Refused):  # else gRPC had not yet noticed the loss
-                assert "cannot reach" in str(caught.value)
+                assert str(caught.value).startswith(f"cannot reach {server.address}: Failed to connect")
                 return
             server.start()
         raise AssertionError("it was Unknown each time")
@@ -303,6 +303,25 @@ def test_a_fork_waits_a_moment_for_calls_and_then_cuts_them(opened, server):
         assert isinstance(troubles[0], Unknown)
         silent.resume()
         put(transport, b"c")
+
+
+def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server):
+    """Ctrl-C comes anywhere. Here it came to this thread, and to another that has ended since."""
+    put(opened(server), b"a")
+    other = threading.Thread(target=gate.enter, args=(1.0,))
+    other.start()
+    other.join()
+    gate.enter(1.0)
+    began = time.monotonic()
+
+    def child():
+        mine = connect(parse(url(server)), SYSTEM)
+        put(mine, b"child")
+        return "done"
+
+    assert in_child(child) == "done"
+    assert time.monotonic() - began < 1.0
+    gate.leave()
 
 
 def test_a_child_of_a_process_that_used_grpc_before_is_refused_by_name(server):
