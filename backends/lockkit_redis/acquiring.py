@@ -95,8 +95,9 @@ def release(
     store: Store, link: Link, claim: Claim, budget: float, *, graceful: int, tombstone: bool
 ) -> ReleaseAnswer:
     """Release over a link. A tombstone is for a creating acquire of which a copy may still be under way."""
+    stated = store.known(claim.terms)
     words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
-    found = scripts.RELEASE.send(link, budget, store.known(claim.terms).release + words)
+    found = scripts.RELEASE.send(link, budget, b"".join((stated.release, words, stated.ends)))
     if found not in (0, 1):
         raise _nonsense(link, found)
     store.unsure.pop(claim.token, None)

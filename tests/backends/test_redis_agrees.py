@@ -222,6 +222,11 @@ def follows_the_rule(claims):
     ]
 )
 def test_the_redis_store_agrees_with_the_memory_store_and_with_the_rule(both, steps):
+    agree(both, steps)
+
+
+def agree(both, steps, *, lapsed=False):
+    """Do the same to both. With ``lapsed``, what has lapsed is left to the next step that meets it."""
     clock, redis_store = both
     name = f"history {next(numbers)}"
     memory = Run(MemoryBackend(Store(clock), OpenOptions(clock=clock)), clock, name)
@@ -231,12 +236,80 @@ def test_the_redis_store_agrees_with_the_memory_store_and_with_the_rule(both, st
         note(f"{number}: {step}")
         if step[0] == "pass":
             clock.advance(step[1])
+            if lapsed:
+                continue
         assert memory.step(number, *step) == redis.step(number, *step), (number, step)
         left, right = memory.queue(), redis.queue()
         assert [look(info) for info in left] == [look(info) for info in right], (number, step)
         assert times(left) == pytest.approx(times(right), abs=NEAR, rel=0), (number, step)
         assert [r.renew([(settler, None)], 2.0)[0].why for r in (memory.store, redis_store)] == ["absent"] * 2
         follows_the_rule(redis.queue())
+
+
+FEW = st.integers(0, 2)
+
+
+def handed(kinds):
+    """Histories in which a lock mostly goes from one to the next."""
+    step = st.one_of(
+        *4
+        * [
+            st.tuples(
+                st.just("acquire"),
+                FEW,
+                st.sampled_from(kinds),
+                st.just(True),
+                st.one_of(*3 * [st.just({})], ENDS),
+            )
+        ],
+        *3 * [st.tuples(st.just("ask"), FEW)],
+        *4 * [st.tuples(st.just("release"), FEW, st.sampled_from([True, True, True, False]))],
+        st.tuples(st.just("renew"), FEW),
+        st.tuples(st.just("renew all")),
+        st.tuples(st.just("extend"), FEW, st.sampled_from([5, 40]), st.just(True)),
+        st.tuples(st.just("resize"), st.integers(1, 3)),
+        *2 * [st.tuples(st.just("pass"), st.sampled_from([0.001, 3, 7, 12]))],
+    )
+    return st.lists(step, min_size=20, max_size=60)
+
+
+@example(
+    [
+        ("acquire", 0, "two of three", True, {}),
+        ("resize", 1),
+        ("pass", 12),
+        ("acquire", 0, "mutex", True, {}),
+    ]
+)
+@example([("acquire", 0, "mutex", True, {}), ("pass", 12), ("release", 0, True)])
+@example(
+    [
+        ("acquire", 0, "mutex", True, {}),
+        ("acquire", 1, "mutex", True, {}),
+        ("release", 0, True),
+        ("pass", 7),
+        ("ask", 1),
+    ]
+)
+@example(
+    [
+        ("acquire", 0, "writer", True, {}),
+        ("acquire", 1, "reader", True, {}),
+        ("acquire", 2, "reader", True, {}),
+        ("release", 0, True),
+        ("ask", 2),
+        ("ask", 1),
+    ]
+)
+@settings(max_examples=150)
+@given(
+    st.sampled_from(
+        [["mutex"], ["one of three", "two of three"], ["reader", "writer"], ["mutex", "one of two"]]
+    ).flatmap(handed)
+)
+def test_they_agree_where_a_lock_goes_from_hand_to_hand(both, steps):
+    """What is done in few commands because it is done most often: see ``release_first.lua`` and ``acquire_first.lua``."""
+    agree(both, steps, lapsed=True)
 
 
 @settings(max_examples=40)

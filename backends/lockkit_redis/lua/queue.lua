@@ -101,7 +101,7 @@ local function offer()
   dirty = false
   if call('EXISTS', q) == 0 then
     call('DEL', c)
-    seen = nil
+    seen, crowd = nil, false
     return
   end
   local fits = prefix()
