@@ -101,7 +101,7 @@ class Line:
         self.send(packed, end)
         gets = self._reader.gets
         answers: list[Any] = []
-        while len(answers) < count:
+        for _ in range(count):
             answer = gets()
             answers.append(self.hear(end) if answer is _MORE else answer)
         return answers
