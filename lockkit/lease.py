@@ -201,9 +201,10 @@ class Hold:
         with self._mutex:
             if self.ended or self.lost_why:
                 return not self.lost_why
-            if self._over(now):
+            if (now >= self.basis + self._span or now >= self._latest) and self._over(now):
                 return False
-            self.basis = max(self.basis, basis)
+            if basis > self.basis:  # noqa: PLR1730 (each beat does this for thousands of holds)
+                self.basis = basis
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
