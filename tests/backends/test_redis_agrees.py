@@ -232,7 +232,7 @@ def agree(both, steps, *, lapsed=False):
     memory = Run(MemoryBackend(Store(clock), OpenOptions(clock=clock)), clock, name)
     redis = Run(redis_store, clock, name)
     settler = Claim(new_token(), Terms(name))
-    for number, step in enumerate(steps):
+    for number, step in enumerate(in_turn(steps) if lapsed else steps):
         note(f"{number}: {step}")
         if step[0] == "pass":
             clock.advance(step[1])
@@ -246,25 +246,37 @@ def agree(both, steps, *, lapsed=False):
         follows_the_rule(redis.queue())
 
 
+def in_turn(steps):
+    """Those steps, but who stands in line already asks, instead of acquiring once more."""
+    busy = set()
+    for step in steps:
+        if step[0] == "acquire" and step[1] in busy:
+            yield "ask", step[1]
+            continue
+        if step[0] == "acquire":
+            busy.add(step[1])
+        elif step[0] == "release":
+            busy.discard(step[1])
+        yield step
+
+
 def handed(kinds):
     """Histories in which a lock mostly goes from one to the next. Drawn from a list, which may say a thing more than once."""
     few = range(3)
     steps = [
         *(("acquire", who, kind, True, {}) for who in few for kind in kinds * (4 // len(kinds))),
-        *(
-            ("acquire", who, kinds[0], True, ends)
-            for who in few
-            for ends in ({"min_hold": 2.0}, {"max_hold": 4.0})
-        ),
+        *(("acquire", who, kinds[0], True, {"min_hold": 2.0}) for who in few),
         *3 * [("ask", who) for who in few],
-        *3 * [("release", who, True) for who in few],
-        *(("release", who, False) for who in few),
+        *4 * [("release", who, True) for who in few],
+        *4 * [("pass", 3)],
+        *(("pass", seconds) for seconds in (0.001, 0.001, 7, 12)),
         *(("renew", who) for who in few),
-        *(("extend", who, 40, True) for who in few),
-        *(("pass", seconds) for seconds in (0.001, 0.001, 3, 3, 7, 12)),
+        ("acquire", 0, kinds[0], True, {"max_hold": 4.0}),
+        ("release", 0, False),
+        ("extend", 0, 40, True),
         ("renew all",),
-        ("resize", 1),
         ("resize", 3),
+        ("resize", 1),
     ]
     return st.lists(st.sampled_from(steps), min_size=20, max_size=60)
 
@@ -285,6 +297,18 @@ def handed(kinds):
         ("release", 0, True),
         ("pass", 7),
         ("ask", 1),
+    ]
+)
+@example(
+    [
+        ("acquire", 0, "mutex", True, {}),
+        ("acquire", 1, "mutex", True, {}),
+        ("acquire", 2, "mutex", True, {}),
+        ("pass", 3),
+        ("release", 0, True),
+        ("pass", 0.001),
+        ("ask", 1),
+        ("release", 1, True),
     ]
 )
 @example(
