@@ -18,7 +18,7 @@ end
 
 local function load(token)
   local stored = call('HGET', c, token)
-  return stored and read(stored)
+  return stored and read(stored), stored
 end
 
 local function save(token, claim, deadline)
