@@ -92,11 +92,13 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
 
 
 def release(
-    store: Store, link: Link, claim: Claim, budget: float, *, graceful: int, tombstone: bool
+    store: Store, claim: Claim, budget: float, *, graceful: int, tombstone: bool, link: Link | None = None
 ) -> ReleaseAnswer:
-    """Release over a link. A tombstone is for a creating acquire of which a copy may still be under way."""
+    """Release, over a link if one is given. A tombstone is for a creating acquire of which a copy may be under way."""
+    stated = store.known(claim.terms)
+    link = link or store.router.at(stated.keys.queue)
     words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
-    found = scripts.RELEASE.send(link, budget, store.known(claim.terms).release + words)
+    found = scripts.RELEASE.send(link, budget, b"".join((stated.release, words, stated.ends)))
     if found not in (0, 1):
         raise _nonsense(link, found)
     store.unsure.pop(claim.token, None)
@@ -106,7 +108,7 @@ def release(
 def _undone(store: Store, link: Link, claim: Claim, halfway: Unknown, budget: float) -> Refused | Unknown:
     """What to raise when the script was stopped half-way: its error, as definite as removing the claim was."""
     try:
-        release(store, link, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True)
+        release(store, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
     except (Refused, Unknown):
         return halfway
     return Refused(halfway.error, retry=False)
@@ -157,7 +159,7 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     checked((answer,), link.where)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
         try:
-            release(store, link, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True)
+            release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
         except Refused as refusal:  # so it is still there
             raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
         checked((copies,), link.where)  # WAIT itself may be forbidden

@@ -92,18 +92,17 @@ class RedisBackend:
         """See :meth:`lockkit.spi.Backend.release`."""
         store = self.store
         doubt = claim.token in store.unsure
-        return acquiring.release(store, store.link(claim), claim, budget, graceful=graceful, tombstone=doubt)
+        return acquiring.release(store, claim, budget, graceful=graceful, tombstone=doubt)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        store = self.store
-        return acquiring.release(store, store.link(claim), claim, budget, graceful=graceful, tombstone=True)
+        return acquiring.release(self.store, claim, budget, graceful=graceful, tombstone=True)
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.emergency_release`."""
         fresh = self.store.link(claim).another()
         try:
-            return acquiring.release(self.store, fresh, claim, budget, graceful=graceful, tombstone=True)
+            return acquiring.release(self.store, claim, budget, graceful=graceful, tombstone=True, link=fresh)
         finally:
             fresh.close()
 

@@ -42,6 +42,7 @@ class Index:
         self._key = index(store.namespace)
         self._noted: dict[str, float] = {}
         self._not_before = 0.0
+        self._seen: tuple[Sequence[str], float] = ((), 0.0)
 
     def has(self, name: str, now: float) -> bool:
         """Whether the name was noted within the last hour."""
@@ -50,7 +51,12 @@ class Index:
     def note(self, names: Sequence[str], budget: float) -> None:
         """Note those names that are due, in a moment. No trouble is told, and for some seconds none is asked for again."""
         now = self._store.clock.now()
+        seen, until = self._seen
+        if names is seen and now < until:
+            return
         due = [name for name in names if self._noted.get(name, 0.0) <= now]
+        if not due:
+            self._seen = names, min([self._noted.get(name, now) for name in names], default=now)
         if not due or now < self._not_before:
             return
         try:
@@ -65,6 +71,7 @@ class Index:
     def forget(self) -> None:
         """The server has forgotten: note every name again."""
         self._noted.clear()
+        self._seen = (), 0.0
 
     def packed(self, names: Sequence[str], now: float) -> bytes:
         """The commands that note names and forget those that nobody has noted for two hours."""

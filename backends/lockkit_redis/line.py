@@ -25,6 +25,8 @@ _LEAST = 0.005
 _MOMENT = 0.05
 _SLACK = 0.005
 """Seconds by which a call may be late rather than set the socket's timeout once more."""
+_PART = 4.0
+"""The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
 _MORE = object()
 
 
@@ -99,7 +101,7 @@ class Line:
         self.send(packed, end)
         gets = self._reader.gets
         answers: list[Any] = []
-        while len(answers) < count:
+        for _ in range(count):
             answer = gets()
             answers.append(self.hear(end) if answer is _MORE else answer)
         return answers
@@ -110,6 +112,8 @@ class Line:
         Raises:
             OSError: They could not be sent in time.
         """
+        if len(packed) > _BLOCK:  # which may take its time, and cannot go on after a timeout
+            self._allowed = -1.0
         self._until(end)
         self._socket.sendall(packed)
 
@@ -123,7 +127,10 @@ class Line:
         answer = reader.gets()
         while answer is _MORE:
             self._until(end)
-            block = self._socket.recv(_BLOCK)
+            try:
+                block = self._socket.recv(_BLOCK)
+            except TimeoutError:  # which may have come before the end
+                continue
             if not block:
                 raise theirs.ConnectionError("the server has closed the connection")
             reader.feed(block)
@@ -134,7 +141,7 @@ class Line:
         left = end - time.monotonic()
         if left <= 0.0:
             raise TimeoutError("timed out")
-        if abs(left - self._allowed) > _SLACK:
+        if not left / _PART <= self._allowed <= left + _SLACK:
             self._allowed = max(left, _LEAST)
             self._socket.settimeout(self._allowed)
 

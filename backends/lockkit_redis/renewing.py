@@ -32,6 +32,16 @@ class Row(NamedTuple):
     link: Link
     packed: bytes
     runs: Sequence[_Run]
+    plain: slice | None
+    """Where in the batch they stand, if each is for one claim and they stand there in this order, as most often."""
+
+    @classmethod
+    def of(cls, link: Link, runs: Sequence[_Run]) -> Row:
+        """One for some names."""
+        start = runs[0][1][0]
+        plain = all(places == (start + at,) for at, (_, places) in enumerate(runs))
+        packed = b"".join([*(packed for packed, _ in runs), TIME])
+        return cls(link, packed, runs, slice(start, start + len(runs)) if plain else None)
 
 
 class Plan(NamedTuple):
@@ -108,11 +118,7 @@ def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
         beats,
         list(names),
         [
-            Row(
-                link,
-                b"".join([*(packed for packed, _ in some[start : start + _ROW]), TIME]),
-                some[start : start + _ROW],
-            )
+            Row.of(link, some[start : start + _ROW])
             for link, some in runs.items()
             for start in range(0, len(some), _ROW)
         ],
@@ -137,15 +143,14 @@ def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -
     Raises:
         Refused, Unknown: It does not answer in time.
     """
-    link, packed, runs = row
+    link, packed, runs, plain = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
     *replies, clock = link.row(packed, left(until), len(runs) + 1)
     if isinstance(clock, list):
         link.heard(millis_of(clock))
-    if replies.count(b"H") == len(replies):
-        for _, (at,) in runs:
-            answers[at] = held
+    if plain is not None and replies.count(b"H") == len(replies):
+        answers[plain] = [held] * len(replies)
         return []
     unlearned = [at for at, reply in enumerate(replies) if isinstance(reply, theirs.NoScriptError)]
     if unlearned:  # the first of them makes the server learn it

@@ -23,7 +23,7 @@ class Stated(NamedTuple):
 
     Attributes:
         head, tail: What stands before and after the changing words of an acquire without a note.
-        release: What stands before those of a release.
+        release, ends: What stands before and after those of a release.
         renew: What stands before those of a renewal of one claim.
     """
 
@@ -32,6 +32,7 @@ class Stated(NamedTuple):
     head: bytes
     tail: bytes
     release: bytes
+    ends: bytes
     renew: bytes
 
     @classmethod
@@ -54,13 +55,15 @@ class Stated(NamedTuple):
         owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
         keys = Keys.of(namespace, terms.name)
         # The time from the grant to the first deadline; the state without its opening brace and what changes.
-        words = (terms.weight, terms.capacity, max(ends + delay, least), _json(state)[1:], _json(owner))
+        said = _json(state)[1:]
+        words = (terms.weight, terms.capacity, max(ends + delay, least), said, _json(owner))
         return cls(
             terms,
             keys,
             ACQUIRE.head(keys[:5], 9),
             pack(*words).partition(b"\r\n")[2],
-            RELEASE.head(keys[:5], 3),
+            RELEASE.head(keys[:5], 5),
+            pack(least, said).partition(b"\r\n")[2],
             RENEW.head(keys[:5], 2),
         )
 

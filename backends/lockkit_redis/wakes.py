@@ -177,17 +177,20 @@ class Wakes:
 
     def _heard(self, message: list[Any]) -> None:
         kind = message[0]
-        if kind == b"subscribe":
+        if kind == b"message":
+            fence = message[2]
+            with self._mutex:
+                found = self._watches.get(fence)
+                if not found:
+                    self._early[fence] = None
+                    while len(self._early) > _KEPT:
+                        del self._early[next(iter(self._early))]
+                    return
+                found = [*found]
+            for watch in found:
+                watch.wake()
+        elif kind == b"subscribe":
             with self._mutex:
                 everybody = [watch for watches in self._watches.values() for watch in watches]
                 self._standing, self._stood_at = True, time.monotonic()
             self._make_up(everybody)
-        elif kind == b"message":
-            with self._mutex:
-                found = list(self._watches.get(message[2], ()))
-                if not found:
-                    self._early[message[2]] = None
-                    while len(self._early) > _KEPT:
-                        del self._early[next(iter(self._early))]
-            for watch in found:
-                watch.wake()

@@ -110,7 +110,8 @@ class Wire:
     def _settle(self, line: Line, answers: Sequence[Any], *, whole: bool = False) -> None:
         """Keep a connection that owes nothing, unless an answer says that it, or the server, is not what it was."""
         good = True
-        for answer in answers:
+        kinds = set(map(type, answers))  # of thousands of answers hardly ever one is an error
+        for answer in answers if any(issubclass(kind, theirs.RedisError) for kind in kinds) else ():
             if isinstance(answer, theirs.RedisError):
                 self._trouble(answer)
                 if isinstance(answer, theirs.ReadOnlyError):

@@ -13,7 +13,7 @@ from lockkit.drivers.ticker import Bell, Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
-from lockkit.spi import Claim
+from lockkit.spi import Beat, Claim
 
 __all__ = ["Heartbeat", "Holding", "Waiter"]
 
@@ -32,17 +32,14 @@ class Performer(Protocol):
 class Holding:
     """A hold in the heartbeat. ``next`` is when to renew it: never if it is not to be renewed (any more)."""
 
-    __slots__ = ("hold", "next", "slack")
+    __slots__ = ("beat", "hold", "next", "slack", "ttl")
 
     def __init__(self, hold: Hold) -> None:
         self.hold: Hold | None = hold
-        self.slack = _COALESCE * hold.claim.terms.ttl / 3.0
-        self.next = due(hold, random.random()) if hold.auto_renew else math.inf
-
-    @property
-    def claim(self) -> Claim:
-        assert self.hold is not None
-        return self.hold.claim
+        self.beat: Beat = (hold.claim, hold.fence)
+        self.ttl = hold.claim.terms.ttl
+        self.slack = _COALESCE * self.ttl / 3.0
+        self.next = due(hold.basis, self.ttl, random.random()) if hold.auto_renew else math.inf
 
     def wake(self) -> None:
         """Nobody waits for a hold."""
@@ -51,11 +48,13 @@ class Holding:
 class Waiter:
     """A waiting claim in the heartbeat, and the bell that its thread waits for."""
 
-    __slots__ = ("bell", "claim", "hold", "next", "slack")
+    __slots__ = ("beat", "bell", "claim", "hold", "next", "slack", "ttl")
 
     def __init__(self, claim: Claim, interval: float, now: float) -> None:
         self.claim = claim
+        self.beat: Beat = (claim, None)
         self.hold: Hold | None = None
+        self.ttl = 0.0
         self.bell = Bell()
         self.slack = _COALESCE * interval
         self.next = now + interval
@@ -153,6 +152,9 @@ class Heartbeat:
         self._beats.join(timeout)
         self._deadlines.join(timeout)
 
+    # Of ten thousand holds hardly anything is in a cache when they are due, so each object that is looked at costs. What is
+    # looked at here of each is its member and a few fields of its hold.
+
     def _beat(self) -> float:
         """Renew what is due, and what is nearly due with it."""
         now = self._clock.now()
@@ -160,7 +162,8 @@ class Heartbeat:
             soon = [member for member in self._members.values() if member.next <= now + member.slack]
         members = []
         for member in soon:
-            if _idle(member):
+            hold = member.hold
+            if hold is not None and (hold.ended or hold.lost_why or hold.dropped):
                 member.next = math.inf
             else:
                 members.append(member)
@@ -175,53 +178,60 @@ class Heartbeat:
 
     def _budget(self, members: list[Holding | Waiter], now: float) -> float:
         """Up to the request timeout, but short enough to send once more before the first of them runs out."""
-        left = min(
-            (member.hold.expires() - now for member in members if member.hold), default=self._request_timeout
-        )
+        ends = [member.hold.expires() for member in members if member.hold is not None]
+        left = min(ends) - now if ends else self._request_timeout
         return max(0.05, min(self._request_timeout, left / 2)) if left > 0 else self._request_timeout
 
     def _reschedule(self, members: list[Holding | Waiter], *, answered: bool) -> None:
         now = self._clock.now()
+        jitter = random.random()  # one for all: what is near together is renewed together anyhow
+        basis = ttl = after = 0.0
         for member in members:
+            hold = member.hold
             if not answered:
                 interval = member.slack / _COALESCE
                 member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
-            elif member.hold is not None:
-                member.next = due(member.hold, random.random())
-                if member.next <= now:  # answered, but not moved
-                    member.next = now + min(_RETRY, member.slack)
-            else:
+            elif hold is None:
                 member.next = now + self._interval
+            else:
+                if hold.basis != basis or member.ttl != ttl:
+                    basis, ttl = hold.basis, member.ttl
+                    after = due(basis, ttl, jitter)
+                member.next = (
+                    after if after > now else now + min(_RETRY, member.slack)
+                )  # answered, but not moved
 
     def _overdue(self) -> float:
         """Declare lost what has run out, whatever the heartbeat is doing."""
         now = self._clock.now()
         again = math.inf
         for hold in self.holds():
+            if hold.standing and not hold.process_bound:
+                ends = hold.expires()
+                if now < ends:
+                    again = min(again, ends)
+                    continue
+            if hold.collected:
+                hold.dropped = True  # if its finalizer was cut short: it is not renewed any more
             if hold.ended or hold.lost_why:
-                if hold.collected:
+                if hold.dropped:
                     self.withdraw(hold.claim.token)
                 continue
             why = hold.overdue(now)
-            if hold.collected and (hold.given_up or now >= hold.expires()):
+            if hold.dropped and (hold.given_up or now >= hold.expires()):
                 why = "collected"
             if why:
                 self._perform(losing(hold, why))
-                if hold.collected:
+                if hold.dropped:
                     self.withdraw(hold.claim.token)
             else:
                 again = min(again, _next_deadline(hold, now))
         return again
 
 
-def _idle(member: Holding | Waiter) -> bool:
-    hold = member.hold
-    return hold is not None and bool(hold.ended or hold.lost_why or hold.collected)
-
-
 def _next_deadline(hold: Hold, now: float) -> float:
     """When to look at a hold again; a process-bound one that is silent is not lost, only not valid."""
-    if hold.claim.terms.process_bound and not hold.collected:
+    if hold.process_bound and not hold.dropped:
         longest = hold.claim.terms.max_hold
         return math.inf if longest is None else hold.since + longest
     return max(hold.expires(), now + 0.001)

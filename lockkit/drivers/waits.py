@@ -50,7 +50,7 @@ class Waits:
         if effect.blockers != self._blockers:
             self._unwatch()
             self._watch = driver.backend.watch(
-                effect.claim.terms.name, effect.blockers, waiter.wake, effect.claim
+                effect.claim.terms.name, effect.blockers, waiter.bell.ring, effect.claim
             )
             self._blockers = effect.blockers
         if self._on_wait is not None:

@@ -47,7 +47,7 @@ _NORMAL_SHARE = 0.65
 _PAUSE = 0.05
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Release:
     """One release under way.
 

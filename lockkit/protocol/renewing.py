@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from lockkit.facts import Event, Reason
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
-from lockkit.spi import POLL_CAP, Claim, Refused, Unknown
+from lockkit.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
 __all__ = ["Member", "due", "losing", "renewing", "waiter_interval"]
 
@@ -24,7 +24,8 @@ class Member(Protocol):
     """One claim in the heartbeat: a hold, or a claim that waits."""
 
     @property
-    def claim(self) -> Claim: ...
+    def beat(self) -> Beat:
+        """Its claim, with the fence of its hold."""
 
     @property
     def hold(self) -> Hold | None:
@@ -34,9 +35,9 @@ class Member(Protocol):
         """Tell the waiting side to ask again."""
 
 
-def due(hold: Hold, jitter: float) -> float:
+def due(basis: float, ttl: float, jitter: float) -> float:
     """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1)."""
-    return hold.basis + hold.claim.terms.ttl / _SHARE * (1.0 - 0.1 * jitter)
+    return basis + ttl / _SHARE * (1.0 - 0.1 * jitter)
 
 
 def waiter_interval(waiter_deadline: float) -> float:
@@ -55,7 +56,7 @@ def renewing(
         budget: Seconds the call may take.
         renewed: Told how many holds were renewed.
     """
-    beats = [(member.claim, member.hold.fence if member.hold else None) for member in members]
+    beats = [member.beat for member in members]
     try:
         renewals = yield Call("renew", (beats,), budget)
     except (Refused, Unknown) as trouble:
@@ -65,22 +66,26 @@ def renewing(
         return False
     at = now()
     count = 0
+    state, basis, requests, why, unknown = last = Renewal("UNKNOWN")
     for member, renewal in zip(members, renewals, strict=True):
+        if renewal is not last:  # most often one answer is that of many
+            last = renewal
+            state, basis, requests, why, unknown = renewal
         hold = member.hold
-        if renewal.state == "UNKNOWN":
+        if state == "UNKNOWN":
             if hold is not None and not hold.ended:
-                yield Notify(_failed(hold, renewal.trouble))
+                yield Notify(_failed(hold, unknown))
         elif hold is None:
-            if renewal.state != "WAITING":
+            if state != "WAITING":
                 member.wake()
-        elif renewal.state == "HELD":
-            hold.requests = renewal.requests
-            if hold.renewed(renewal.basis, at):
+        elif state == "HELD":
+            hold.requests = requests
+            if hold.renewed(basis, at):
                 count += 1
             else:
                 yield from losing(hold, hold.overdue(at) or "lost")
         else:
-            yield from losing(hold, renewal.why or "lost")
+            yield from losing(hold, why or "lost")
     renewed(count)
     return True
 

@@ -25,7 +25,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import Release, releasing
 from lockkit.protocol.renewing import losing, renewing
-from lockkit.spi import REQUEST_TIMEOUT, Backend, Claim, Refused, Terms, Unknown, Watch
+from lockkit.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
 
 __all__ = ["Pending", "State", "Stepper"]
 
@@ -156,6 +156,11 @@ class Pending:
     def claim(self) -> Claim:
         assert self.attempt.claim is not None
         return self.attempt.claim
+
+    @property
+    def beat(self) -> Beat:
+        """See :class:`lockkit.protocol.renewing.Member`."""
+        return self.claim, None if self.hold is None else self.hold.fence
 
     @property
     def claim_id(self) -> str:

@@ -57,6 +57,38 @@ def test_when_the_clock_steps_back_a_holder_goes_on_renewing(server, clock, stor
     assert states(store) == []
 
 
+@pytest.mark.parametrize("what", ["release", "ask"])
+def test_whoever_comes_first_after_a_step_back_sees_to_those_who_wait(clock, store, what):
+    one, _ = take(store, ttl=30)
+    clock.both(5)
+    two, _ = queue(store), queue(store)
+    if what == "ask":
+        store.release(one, 2.0)
+        clock.server.step(-4)
+        assert isinstance(store.acquire(two, False, 2.0), Granted)
+    else:
+        clock.server.step(-4)
+        assert store.release(one, 2.0) == RELEASED
+    info = store.inspect("a", 2.0)
+    assert info.claims[-1].deadline - info.read_at <= 6.01
+
+
+@pytest.mark.parametrize("what", ["release", "ask"])
+def test_a_step_back_after_a_hand_off_is_seen(clock, store, what):
+    one, _ = take(store)
+    two = queue(store, ttl=10)
+    clock.both(3)
+    store.release(one, 2.0)
+    if what == "ask":
+        clock.both(3)
+        store.acquire(two, False, 2.0)
+    clock.server.step(-2.0)
+    queue(store)
+    info = store.inspect("a", 2.0)
+    assert info.claims[0].claim_id == claim_id(two.token)
+    assert info.claims[0].deadline - info.read_at <= (6.01 if what == "release" else 10.01)
+
+
 @pytest.mark.parametrize("ends", [{"min_hold": 20.0}, {"lock_delay": 8.0}], ids=str)
 def test_when_the_clock_steps_back_a_lingering_claim_blocks_no_longer_than_was_asked_for(clock, store, ends):
     one, _ = take(store, ttl=30, **ends)

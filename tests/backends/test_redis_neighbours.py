@@ -114,6 +114,18 @@ def test_a_claim_for_newer_readers_is_not_touched(store, server):
     assert json.loads(server.cli("HGET", key, one.token)) == newer
 
 
+def test_a_release_does_not_touch_a_waiter_for_newer_readers(store, server):
+    held, _ = take(store)
+    waits = queue(store)
+    key = Keys.of("default", "a").claims
+    stored = server.cli("HGET", key, waits.token)
+    server.cli("HSET", key, waits.token, stored[:-1] + b',"min_reader":9}')
+    with pytest.raises((Refused, Unknown)) as told:
+        store.release(held, 2.0)
+    assert isinstance(told.value.error, IncompatibleLayout)
+    assert b"WAITING" in server.cli("HGET", key, waits.token)
+
+
 def test_a_record_for_newer_readers_is_not_touched(store, server):
     key = Keys.of("default", "a").record
     newer = b'{"v":9,"min_reader":9,"version":1,"written":1.0,"value":{}}'

@@ -25,7 +25,7 @@ WRITER = (
     "user locker on >secret resetkeys ~lockkit:default:* resetchannels &lockkit:default:wake:* -@all"
     " +ping +time +client|setname +evalsha +eval +subscribe +publish +multi +exec"
     " +get +set +del +exists +pexpire +pexpireat +hget +hmget +hset +hdel +hgetall"
-    " +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore"
+    " +zadd +zrem +zscore +zrank +zrange +zrangebyscore +zremrangebyscore"
 )
 """Add ``+info`` for ``lockkit doctor``, ``+scan`` for ``names(deep=True)``, ``+wait`` for ``min_replicas``, ``+select`` for
 a database other than 0, ``+role`` behind Sentinel."""

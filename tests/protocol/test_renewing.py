@@ -22,6 +22,10 @@ class Member:
     hold: Hold | None = None
     woken: int = 0
 
+    @property
+    def beat(self):
+        return self.claim, self.hold.fence if self.hold else None
+
     def wake(self):
         self.woken += 1
 
@@ -146,8 +150,8 @@ def test_losing_a_hold_that_is_lost_or_ended_does_nothing(hold, driven):
 
 def test_a_hold_is_due_at_a_third_of_its_own_ttl(hold, clock):
     held = hold()
-    assert due(held, 0.0) == clock.now() + 2.0
-    assert clock.now() + 1.8 <= due(held, 1.0) < clock.now() + 2.0
+    assert due(held.basis, 6.0, 0.0) == clock.now() + 2.0
+    assert clock.now() + 1.8 <= due(held.basis, 6.0, 1.0) < clock.now() + 2.0
 
 
 @pytest.mark.parametrize("deadline, interval", [(6.0, 2.0), (3.0, 1.0), (60.0, POLL_CAP), (0.0, POLL_CAP)])

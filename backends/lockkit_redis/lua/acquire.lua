@@ -54,7 +54,7 @@ elseif claim.state == 'OFFERED' then
   claim.state, claim.since, claim.renewed = 'HELD', now, now
   save(token, claim, held_until(claim))
 elseif wait then
-  save(token, claim, now + GRACE)
+  call('ZADD', d, whole(now + GRACE), token)
   keep()
   local fits, head_capacity = prefix()
   return queued(fits, head_capacity, claim.capacity)

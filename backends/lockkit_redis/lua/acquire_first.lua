@@ -1,4 +1,5 @@
--- What stands in front of everything else in `acquire`: nobody is there, so it is granted, in as few commands as can be.
+-- What stands in front of everything else in `acquire`, in as few commands as can be: nobody is there, so it is granted; or it
+-- was offered its place, and takes it.
 --
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
 --       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
@@ -35,3 +36,24 @@ if create and now <= not_after
   and (call('EXISTS', c, g) == 0 or (call('EXISTS', c) == 0 and not call('ZSCORE', g, token))) then
   return { 'G', now, put('HELD', now + first, 0) }
 end
+
+-- Take the place that was offered, if the state is as it was written, but for the offer.
+local function taken()
+  local known = call('HMGET', c, token, '@')
+  local terms = match(known[1] or '', '^{"v":1,"state":"OFFERED","since":%d+,"renewed":%d+,(.*)$')
+  if terms ~= ARGV[7] or not known[2] or tonumber(known[2]) > now then return end
+  local nearest, last = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2], call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
+  if not nearest or tonumber(nearest) <= now then return end
+  local at, deadline = format('%.0f', now), now + first
+  local till = format('%.0f', math.max(deadline, tonumber(last)) + SLACK)
+  call('PEXPIREAT', q, till) -- these first: a script that has begun to write may go on when memory is full
+  call('PEXPIREAT', d, till)
+  call('PEXPIREAT', c, till)
+  call('HSET', c, '@', at, token, '{"v":1,"state":"HELD","since":' .. at .. ',"renewed":' .. at .. ',' .. terms)
+  call('ZADD', d, format('%.0f', deadline), token)
+  local front = call('ZRANGE', q, 0, 0, 'WITHSCORES')
+  return front[1] == token and front[2] or call('ZSCORE', q, token)
+end
+
+local place = not create and taken()
+if place then return { 'G', now, place } end

@@ -18,7 +18,7 @@ end
 
 local function load(token)
   local stored = call('HGET', c, token)
-  return stored and read(stored)
+  return stored and read(stored), stored
 end
 
 local function save(token, claim, deadline)
@@ -101,7 +101,7 @@ local function offer()
   dirty = false
   if call('EXISTS', q) == 0 then
     call('DEL', c)
-    seen = nil
+    seen, crowd = nil, false
     return
   end
   local fits = prefix()

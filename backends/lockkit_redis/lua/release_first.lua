@@ -1,19 +1,33 @@
--- What stands in front of everything else in `release`: nobody else is there, nothing goes on blocking and nothing may still
--- be under way.
+-- What stands in front of everything else in `release`: the claim is the first, nothing of it goes on blocking, nothing may
+-- still be under way, and nobody else is there, or behind it one who then holds alone. That one is offered the place. States
+-- are as they were written (see `put`); with anything more or else in them they are not for here.
 --
--- ARGV: token, graceful ('1', '0', or '2': it was granted to nobody, so nothing of it blocks), tombstone ('1' or '0').
--- Answers: 1 if the claim was there, else 0.
+-- ARGV: token, graceful ('1', '0', or '2': it was granted to nobody, so nothing of it blocks), tombstone ('1' or '0'),
+--       min_hold (ms), terms (as `acquire` has them). Answers: 1 if the claim was there, else 0.
 
 local token, graceful, tombstone, granted = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[2] ~= '2'
 
-if graceful and not tombstone and call('ZCARD', q) == 1 then
-  local stored, deadline = call('HGET', c, token), call('ZSCORE', d, token)
-  if stored and tonumber(deadline) > now then
-    local claim = decode(stored)
-    if claim.state == 'HELD' and not claim.replayed and not claim.evicted and not claim.min_reader
-      and claim.since + claim.min_hold <= now then
-      call('DEL', q, d, c)
-      return 1
-    end
-  end
+local function released()
+  local front = call('ZRANGE', q, 0, 1, 'WITHSCORES')
+  if front[1] ~= token then return end
+  local nearest = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2]
+  if not nearest or tonumber(nearest) <= now then return end
+  local after = front[3]
+  local known = call('HMGET', c, token, '@', '@crowd', after or '')
+  local since, terms = match(known[1] or '', '^{"v":1,"state":"HELD","since":(%d+),"renewed":%d+,(.*)$')
+  if terms ~= ARGV[5] or since + ARGV[4] > now then return end
+  if not after then return call('DEL', q, d, c) end
+  local rest, weight, capacity, channel = match(known[4] or '',
+    '^{"v":1,"state":"WAITING"(,"since":%d+,"renewed":%d+,"kind":"%l+","weight":(%d+),"capacity":(%d+),"ttl":%d+,"min_hold":%d+,"lock_delay":%d+,"wake":"([^"\\]+)".*)$')
+  if weight ~= capacity or not rest or string.find(rest, 'min_reader', 1, true) then return end
+  if known[3] or not known[2] or tonumber(known[2]) > now then return end
+  call('ZREM', q, token)
+  call('ZREM', d, token)
+  call('HDEL', c, token, token .. ':owner', token .. ':note')
+  call('HSET', c, '@', format('%.0f', now), after, '{"v":1,"state":"OFFERED"' .. rest)
+  call('ZADD', d, format('%.0f', now + GRACE), after) -- the keys live longer: some deadline, yet to come, was there
+  call('PUBLISH', channel, front[4])
+  return 1
 end
+
+if graceful and not tombstone and released() then return 1 end

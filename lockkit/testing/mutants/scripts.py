@@ -46,6 +46,7 @@ LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
     "settle-only-at-the-start": (
         "L3-hand-off",
         (
+            (("RELEASE",), "if weight ~= capacity", "if true"),
             (
                 ("RELEASE",),
                 "remove(token, claim)\noffer()\nkeep()\nreturn 1",
@@ -89,8 +90,8 @@ LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
         (
             (
                 ("RELEASE",),
-                "if graceful and not tombstone and call('ZCARD', q) == 1 then\n",
-                "token = call('ZRANGE', q, 0, 0)[1]\nif graceful and not tombstone and call('ZCARD', q) == 1 then\n",
+                "local function released()\n",
+                "token = call('ZRANGE', q, 0, 0)[1]\nlocal function released()\n",
             ),
         ),
     ),

@@ -18,7 +18,7 @@ __all__ = ["RedisServer"]
 # fmt: off
 _NOT_BY_CLIENTS = frozenset({
     "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "time",
-    "zadd", "zcard", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
+    "zadd", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
 })
 # fmt: on
 """What the scripts call, which the server counts as if a client had asked for it; and how it is asked for its count."""

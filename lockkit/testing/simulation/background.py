@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Call, Orphan
 from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
-from lockkit.spi import REQUEST_TIMEOUT, Claim, Refused, Unknown
+from lockkit.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown
 from lockkit.testing.simulation.actors import Actor
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Member:
     missed: bool = False
     """A wake of it was lost; only the poll cap helps."""
     deaf: Callable[[], bool] = lambda: False
+
+    @property
+    def beat(self) -> Beat:
+        """See :class:`lockkit.protocol.renewing.Member`."""
+        return self.claim, None if self.hold is None else self.hold.fence
 
     def wake(self) -> None:
         if self.hold is None:
@@ -65,7 +70,10 @@ class Heartbeat(Actor):
 
     def _holding(self, hold: Hold) -> Member:
         slack = _COALESCE * hold.claim.terms.ttl / 3.0
-        return Member(hold.claim, hold, due(hold, self.client.world.jitter), slack)
+        return Member(hold.claim, hold, self._due(hold), slack)
+
+    def _due(self, hold: Hold) -> float:
+        return due(hold.basis, hold.claim.terms.ttl, self.client.world.jitter)
 
     def waiter(self, claim: Claim) -> Member:
         now = self.client.world.clock.now()
@@ -130,7 +138,7 @@ class Heartbeat(Actor):
                 interval = member.slack / _COALESCE
                 member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
             elif member.hold is not None:
-                member.next = max(due(member.hold, self.client.world.jitter), now + 0.01)
+                member.next = max(self._due(member.hold), now + 0.01)
             else:
                 member.next = now + self._interval
 
