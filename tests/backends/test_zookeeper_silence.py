@@ -18,8 +18,8 @@ pytest.importorskip("kazoo")
 from lockkit.client import connect
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
+from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, take
-from lockkit.testing.scenarios.forking import in_child
 from lockkit.testing.servers.processes import free_port, until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.troubles import both_ways, trouble
