@@ -50,6 +50,9 @@ _WHOLE = b"Connection: close\r\n"
 """On a connection that is to stay open the gateway reads of a body only what it has when the first answer is ready: some
 512 bytes. With this it reads all of it."""
 
+_PAUSE = 0.002
+"""Seconds between two looks at the answers to a body of keepalives, which come one by one."""
+
 T = TypeVar("T")
 
 
@@ -137,15 +140,15 @@ class Gateway:
 
     def _keep_alive(self, leases: Sequence[int], budget: float) -> dict[int, Kept]:
         body = b"\n".join([b'{"ID":"%d"}' % lease for lease in leases])
-        more = b"" if len(leases) <= _FEW else _WHOLE
+        more, pause = (b"", 0.0) if len(leases) <= _FEW else (_WHOLE, _PAUSE)
 
         def ask(endpoint: Endpoint, until: float) -> tuple[float, bytes]:
             sent = self._clock.now()
-            return sent, endpoint.ask(b"lease/keepalive", body, until, more)
+            return sent, endpoint.ask(b"lease/keepalive", body, until, more, pause)
 
         sent, text = self._somewhere(ask, budget, again=True)
         try:
-            kept = wire.kept_answers(wire.documents(text), sent)
+            kept = wire.kept_answers(text, sent)
         except wire.MEANINGLESS:
             kept = {}
         if not kept:

@@ -105,7 +105,7 @@ class Endpoint:
 
     # -- asking
 
-    def ask(self, path: bytes, body: bytes, until: float, more: bytes = b"") -> bytes:
+    def ask(self, path: bytes, body: bytes, until: float, more: bytes = b"", pause: float = 0.0) -> bytes:
         """Ask the member; where the login has expired, twice. ``until`` is by ``time.monotonic()``.
 
         Raises:
@@ -113,7 +113,7 @@ class Endpoint:
         """
         self.log_in(until)
         token = self.token
-        status, text = self._answer(self.request(path, body, more), until)
+        status, text = self._answer(self.request(path, body, more), until, pause)
         if status == _OK:
             return text
         failure = _failed(text, self.where, status)
@@ -121,7 +121,7 @@ class Endpoint:
             if self.token == token:
                 self.token = b""
             self.log_in(until)
-            status, text = self._answer(self.request(path, body, more), until)
+            status, text = self._answer(self.request(path, body, more), until, pause)
             if status == _OK:
                 return text
             failure = _failed(text, self.where, status)
@@ -149,10 +149,10 @@ class Endpoint:
         except MEANINGLESS as error:
             raise not_connected("its answer to a login means nothing", self.where) from error
 
-    def _answer(self, request: bytes, until: float) -> tuple[int, bytes]:
+    def _answer(self, request: bytes, until: float, pause: float = 0.0) -> tuple[int, bytes]:
         line = self.take(left(until))
         try:
-            answer = line.ask(request, until)
+            answer = line.ask(request, until, pause)
         except BaseException as error:
             line.reset()
             if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):

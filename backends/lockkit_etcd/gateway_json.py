@@ -6,6 +6,7 @@ Keys and values are in base64, 64-bit numbers are strings, and a field that is z
 from __future__ import annotations
 
 import json
+import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +35,6 @@ __all__ = [
     "MEANINGLESS",
     "answers",
     "changes",
-    "documents",
     "found",
     "grant_answer",
     "header",
@@ -51,6 +51,7 @@ __all__ = [
 _COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
 MEANINGLESS = (ValueError, KeyError, TypeError, AttributeError)
 """What it leads to to take for an answer what is none."""
+_KEPT = re.compile(rb'\{"result":\{"header":(\{[^{}]*\}),"ID":"(\d+)"(?:,"TTL":"(\d+)")?\}\}')
 _DONE = Done()
 
 
@@ -172,31 +173,39 @@ def remaining_answer(told: Any) -> Remaining:
     return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
 
 
-def documents(text: bytes) -> list[dict[str, Any]]:
-    """One document a line, the last of them perhaps cut."""
-    lines = [line for line in text.split(b"\n") if line]
-    try:
-        return json.loads(b"[%b]" % b",".join(lines))  # type: ignore[no-any-return]
-    except ValueError:
-        return json.loads(b"[%b]" % b",".join(lines[:-1]))  # type: ignore[no-any-return]
+def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
+    """The answers to a body of keepalives, one a line; most say the same but for the lease.
 
-
-def kept_answers(documents: Sequence[Mapping[str, Any]], sent: float) -> dict[int, Kept]:
-    """The answers to a body of keepalives; most say the same but for the lease."""
+    Read line by line, for thousands of documents at once would have the garbage collector look through the whole program.
+    """
     kept: dict[int, Kept] = {}
-    alike: dict[tuple[str, str, str], Kept] = {}
-    for each in documents:
-        told = each.get("result")
-        if told is None:  # the others are not answered
-            break
-        of = told["header"]
-        facts = (told.get("TTL", "0"), of["member_id"], of["raft_term"])
+    alike: dict[bytes, Kept] = {}
+    for line in text.split(b"\n"):
+        match = _KEPT.fullmatch(line)
+        if match is None:
+            if line and not _keep_another(kept, line, sent):
+                break
+            continue
+        who, lease, ttl = match.group(1, 2, 3)
+        facts = b"%b %b" % (who, ttl or b"0")
         one = alike.get(facts)
         if one is None:
-            ttl, member, term = map(int, facts)
-            one = alike[facts] = Kept(ttl, member, term, sent)
-        kept[int(told["ID"])] = one
+            of = json.loads(who)
+            one = alike[facts] = Kept(int(ttl or 0), int(of["member_id"]), int(of["raft_term"]), sent)
+        kept[int(lease)] = one
     return kept
+
+
+def _keep_another(kept: dict[int, Kept], line: bytes, sent: float) -> bool:
+    """An answer that is written in another way; False if it is none, or cut: then the others are not answered."""
+    try:
+        told = json.loads(line)["result"]
+        of = told["header"]
+        lease, ttl = int(told["ID"]), int(told.get("TTL", 0))
+        kept[lease] = Kept(ttl, int(of["member_id"]), int(of["raft_term"]), sent)
+    except MEANINGLESS:
+        return False
+    return True
 
 
 def status_answer(where: str, text: bytes) -> Status:

@@ -23,6 +23,7 @@ _LEAST = 0.005
 _SLACK = 0.005
 """Seconds by which a call may be late rather than set the socket's timeout once more."""
 _LONGEST_HEAD = 65_536
+_LAST_CHUNK = b"0\r\n\r\n"
 _DEAD = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 14_000))
 """Of a connection on which nothing is said for long: 14 s, then it counts as cut."""
 
@@ -55,15 +56,27 @@ class Line:
 
     # In each of these ``end`` is when ``time.monotonic()`` is too late.
 
-    def ask(self, request: bytes, end: float) -> tuple[int, bytes]:
+    def ask(self, request: bytes, end: float, pause: float = 0.0) -> tuple[int, bytes]:
         """Send a request and return the status and the body of its answer.
+
+        Args:
+            request: Whole, with its body.
+            end: See above.
+            pause: Seconds to wait between two looks, for an answer of many small pieces: each look costs more than a piece.
 
         Raises:
             OSError: There is no whole answer, or none in time (TimeoutError).
         """
         self.send(request, end)
         status, head = self.head(end)
-        return status, b"".join(self.body(head, end))
+        if b"\r\ntransfer-encoding: chunked\r\n" not in head:
+            return status, b"".join(self.body(head, end))
+        raw, self._buffer = bytearray(self._buffer), b""
+        while not raw.endswith(_LAST_CHUNK) or (whole := _unchunked(bytes(raw))) is None:
+            if pause:
+                time.sleep(pause)
+            raw += self._recv(end)
+        return status, whole
 
     def send(self, request: bytes, end: float) -> None:
         """Send a request whose answer is to be heard.
@@ -193,6 +206,24 @@ class Line:
             self._socket.close()
         except OSError:
             pass
+
+
+def _unchunked(raw: bytes) -> bytes | None:
+    """A body that came in chunks; None if there is more to come."""
+    pieces: list[bytes] = []
+    at = 0
+    while (line := raw.find(b"\r\n", at)) >= 0:
+        try:
+            size = int(raw[at:line].partition(b";")[0], 16)
+        except ValueError:
+            size = -1
+        if size < 0:
+            raise Garbled(f"no chunk of HTTP: {raw[at : at + 40]!r}")
+        at = line + 2 + size + 2
+        if not size:
+            return b"".join(pieces)
+        pieces.append(raw[line + 2 : at - 2])
+    return None
 
 
 def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Line:

@@ -8,7 +8,7 @@ is told what no watch may have told: that its turn has come, or that its claim i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lockkit.names import claim_id
@@ -40,7 +40,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
     """
     end = time.monotonic() + budget
     answers: list[Renewal | None] = [None] * len(beats)
-    holding: list[tuple[int, Entry]] = []
+    holding: dict[int, Entry] = {}
     waiting: list[tuple[int, Entry]] = []
     strangers: list[int] = []
     for at, (claim, fence) in enumerate(beats):
@@ -52,7 +52,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
                 strangers.append(at)
         elif entry.stage == "HELD" and fence is not None:
             if fence == entry.fence:
-                holding.append((at, entry))
+                holding[at] = entry
             else:
                 answers[at] = Renewal("LOST", why="fence")
         elif entry.stage == "WAITING" and fence is None:
@@ -72,17 +72,17 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
 def _beat(
     store: Store,
     watches: Watches,
-    holding: Sequence[tuple[int, Entry]],
+    holding: Mapping[int, Entry],
     waiting: Sequence[tuple[int, Entry]],
     answers: list[Renewal | None],
     end: float,
 ) -> None:
     kept: Mapping[int, Kept] = {}
     for turn in range(_ROUNDS):
-        left_over = [(at, entry) for at, entry in holding if answers[at] is None]
+        left_over = holding if not turn else {at: holding[at] for at in holding if answers[at] is None}
         if turn and not left_over:
             return
-        leases = list(_to_keep(store, left_over, () if turn else waiting))
+        leases = list(_to_keep(store, left_over.values(), () if turn else waiting))
         before = store.leases.witnesses()
         try:
             if leases:
@@ -96,7 +96,7 @@ def _beat(
         now = store.clock.now()
         sure = _sure(store, kept, before, header)
         same: dict[float, Renewal] = {}
-        for at, entry in left_over:
+        for at, entry in left_over.items():
             hold = entry.hold
             each = sure.get(hold.id) if hold is not None else None
             if notes or hold is None or each is None or each.ttl <= 0 or hold.over(now):
@@ -111,7 +111,7 @@ def _beat(
             _tell_waiting(watches, waiting, queues, notes, answers)
         if time.monotonic() >= end:
             break
-    for at, entry in holding:
+    for at, entry in holding.items():
         if answers[at] is None:
             answers[at] = Renewal(
                 "UNKNOWN", trouble=_LEADER if entry.hold and entry.hold.id in kept else _SILENT
@@ -133,11 +133,9 @@ def _sure(
     return sure
 
 
-def _to_keep(
-    store: Store, holding: Sequence[tuple[int, Entry]], waiting: Sequence[tuple[int, Entry]]
-) -> Iterator[Lease]:
+def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]]) -> Iterator[Lease]:
     now = store.clock.now()
-    for _, entry in holding:
+    for entry in holding:
         if entry.hold is not None:
             yield entry.hold
     for _, entry in waiting:

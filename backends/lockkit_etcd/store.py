@@ -20,8 +20,8 @@ _KNOWN = 16_384
 """How many locks' packed words are kept."""
 _MOMENT = 1.0
 """Seconds for which a line is believed to be still there."""
-_REMEMBERED, _LATE = 4096, 60.0
-"""Tokens of which it is remembered that they are over; at least for so many seconds."""
+_REMEMBERED = 4096
+"""Tokens of which it is remembered that they are over: the last so many."""
 
 
 class Entry:
@@ -103,7 +103,7 @@ class Store:
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
-        self._gone: dict[str, float] = {}
+        self._gone: dict[str, None] = {}
         self._stated: dict[int, Stated] = {}
 
     def known(self, terms: Terms) -> Stated:
@@ -136,10 +136,12 @@ class Store:
 
     def bury(self, token: str) -> None:
         """This client gave the claim up: a late call for it grants nothing. Late copies of requests die with their lease."""
-        now = self.clock.now()
-        self._gone[token] = now
-        if len(self._gone) > _REMEMBERED and now - next(iter(self._gone.values())) > _LATE:
-            self._gone = {token: at for token, at in list(self._gone.items()) if now - at < _LATE}
+        self._gone[token] = None
+        if len(self._gone) > _REMEMBERED:
+            try:
+                del self._gone[next(iter(self._gone))]
+            except (KeyError, RuntimeError):  # another thread is at it
+                return
 
     def buried(self, token: str) -> bool:
         """Whether it gave the claim up."""

@@ -384,3 +384,10 @@ def test_a_claim_with_min_hold_that_does_not_get_to_hold_leaves_no_lease_of_that
     assert isinstance(store.acquire(waiter, False, BUDGET), Granted)
     store.release(waiter, BUDGET)
     assert states(store, "slow") == ["LINGERING"]
+
+
+def test_what_is_remembered_of_claims_that_are_over_does_not_grow(store):
+    for at in range(6000):
+        store.store.bury(f"{at:032x}")
+    assert len(store.store._gone) == 4096
+    assert store.store.buried(f"{5999:032x}")
