@@ -299,6 +299,7 @@ class Client(Operations):
                 strict=config.strict,
                 warn=_log.warning,
                 settings=config.plugins.get(self.plugins.distribution(config.url), {}),
+                suspect=self._suspect,
             )
             try:
                 backend = self.plugins.open(config.url, options)
@@ -321,6 +322,12 @@ class Client(Operations):
             )
             at_exit(self)
             return self._driver
+
+    def _suspect(self, token: str) -> None:
+        """The store believes that a claim is gone."""
+        driver = self._driver
+        if driver is not None and self._pid == os.getpid():
+            driver.heartbeat.suspect(token)
 
     def _check_scope(self) -> None:
         """Refuse a store that excludes less than the configuration demands."""

@@ -313,6 +313,8 @@ class OpenOptions(NamedTuple):
         strict: Refuse what is known to be unsafe instead of warning.
         warn: Called with one sentence for each thing the user should know.
         settings: The plugin's own table from the config, ``[plugins.<dist>]``.
+        suspect: To be called, from any thread, with the token of a claim that the store believes to be gone: it is renewed, and
+            so found lost, at once. Advisory; a store that hears nothing of its claims need not.
     """
 
     namespace: str = "default"
@@ -322,6 +324,7 @@ class OpenOptions(NamedTuple):
     strict: bool = False
     warn: Callable[[str], None] = lambda _message: None
     settings: Mapping[str, Any] = NOTHING
+    suspect: Callable[[str], None] = lambda _token: None
 
 
 class BackendSpec(NamedTuple):

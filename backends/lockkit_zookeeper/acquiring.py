@@ -119,7 +119,12 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
         remove(wire, path, end)
         session.gone(entry)
         raise Refused(refusal.error, retry=False) from refusal
-    return read_queue(nodes, claim.terms.name)
+    try:
+        return read_queue(nodes, claim.terms.name)
+    except Refused:  # a queue that this code must not judge: nothing of this claim is to be left in it
+        session.end(entry, "absent")
+        session.chores.remove(entry)
+        raise
 
 
 def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float) -> Answer:

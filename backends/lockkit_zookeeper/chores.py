@@ -188,7 +188,10 @@ class Chores:
 
     def write(self, entry: Entry, data: bytes, wall: float | None = None) -> None:
         """Write down that it waits, or since when it holds."""
-        said = unpacked(data, "a claim")
+        try:
+            said = unpacked(data, "a claim")
+        except Refused:  # for people only
+            return
         said.pop("waits", None)
         said |= {"waits": True} if wall is None else {"granted": round(wall, 3)}
 
@@ -204,8 +207,13 @@ class Chores:
         wire = self._session.wire
 
         def read(listed: Any) -> None:
-            if listed.successful():
-                for node in read_queue(listed.value, parent).spent:
-                    wire.send(Delete(f"{parent}/{node}", -1))
+            if not listed.successful():
+                return
+            try:
+                spent = read_queue(listed.value, parent).spent
+            except Refused:  # a stranger is in it: whoever asks is told
+                return
+            for node in spent:
+                wire.send(Delete(f"{parent}/{node}", -1))
 
         wire.send(GetChildren(parent, None)).rawlink(read)

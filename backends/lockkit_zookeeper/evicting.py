@@ -18,7 +18,7 @@ from typing import Any
 import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import CheckVersion, Create2, Delete, Exists, GetData, Transaction
 
-from lockkit.errors import BackendUnavailable
+from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
 from lockkit.spi import Refused, Unknown
@@ -61,8 +61,12 @@ def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> E
         read_at = store.clock.wall()
         info = fact(name, queue.claims[place], place, state_of(queue, place, said), said, stat.czxid, read_at)
         if now:
-            _note(store, store.any(budget), stat, claim, end)
+            session = store.any(budget)
+            note, made = _note(store, session, stat, claim, end)
             there = remove(wire, path, end)
+            _later(
+                session, _Eviction(store, session, path, note, made, stat, info, store.clock.now() + info.ttl)
+            )
             return Evicted("REMOVED", claim=info) if there else Evicted("ABSENT")
         if not queue.surely_waits(place):
             return _marked(store, path, stat, info, end)
@@ -96,13 +100,27 @@ def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> b
 
 
 def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
-    session = store.at(store.can.max_ttl, end - time.monotonic())  # where the note stands longest if we die
+    session = _longest(store, end)
     note, made = _note(store, session, stat, info.claim_id, end)
-    eviction = _Eviction(store, session, path, note, made, stat, info)
+    _later(session, _Eviction(store, session, path, note, made, stat, info, 0.0))
+    return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
+
+
+def _longest(store: Store, end: float) -> Session:
+    """The session on which a note stands longest if we die: of the longest timeout, if the servers grant that."""
+    try:
+        return store.at(store.can.max_ttl, end - time.monotonic())
+    except Refused as refusal:
+        if not isinstance(refusal.error, ConfigError):
+            raise
+        return store.any(end - time.monotonic())
+
+
+def _later(session: Session, eviction: _Eviction) -> None:
+    """Have the keeper see to it."""
     with session.mutex:
         session.chores.due.append(eviction)
     session.poke()
-    return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
 
 
 def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> tuple[str, int]:
@@ -124,7 +142,12 @@ def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> 
 
 
 class _Eviction:
-    """One that waits for its time; called by the keeper of the session that has the note."""
+    """One that waits for its time; called by the keeper of the session that has the note.
+
+    Args:
+        first: When to look first (CLOCK_BOOTTIME seconds): a claim that was removed at once needs its note for as long as its
+            client may take to read it.
+    """
 
     def __init__(
         self,
@@ -135,6 +158,7 @@ class _Eviction:
         made: int,
         stat: Any,
         info: ClaimInfo,
+        first: float,
     ) -> None:
         self._store = store
         self._session = session
@@ -144,7 +168,7 @@ class _Eviction:
         self._info = info
         self._made = made
         self._over = self._time()
-        self._next = 0.0
+        self._next = first
 
     def _time(self) -> float:
         """When nobody can believe in the claim any more if the note was there all the time; our clock may be the faster one."""

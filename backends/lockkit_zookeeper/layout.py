@@ -19,7 +19,7 @@ from lockkit.spi import Refused
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
 
 _NODE = re.compile(
-    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-?[0-9]{10,})|resize-([0-9]+)-([0-9]+|all)-(-?[0-9]{10,})"
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
 )
 _WRAP = 1 << 31
 _ALL = float("inf")

@@ -53,6 +53,10 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             queue = _listed(store, session, name, end)
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
+            with session.mutex:  # its owner speaks for it, and it is no fault of his that nobody answers
+                for _, entry in some:
+                    if entry.fits_since is None and not entry.ended:
+                        entry.heard(now)
             continue
         for at, entry in some:
             answers[at] = _waiting(session, entry, queue, now)

@@ -68,6 +68,7 @@ class Session:
         timeout: Seconds; asked for.
         over: Told when no claim is to join it any more.
         gone: Told of a claim that has definitely gone.
+        suspect: Told the token of a held one that has ended without its holder's doing.
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; see the module.
@@ -86,6 +87,7 @@ class Session:
         can: Capabilities,
         over: Callable[[Session], None],
         gone: Callable[[Entry], None],
+        suspect: Callable[[str], None],
     ) -> None:
         self.paths = paths
         self.clock = clock
@@ -102,11 +104,13 @@ class Session:
         self._tick = address.tick
         self._over = over
         self._gone = gone
+        self._suspect = suspect
         self._beat: _Beat | None = None
         self._row: list[_Beat] = []
         self._next_beat = 0.0
         self._next_lapse = float("inf")
         self._back: float | None = None
+        self._silent = False
         self._bell = threading.Event()
         self._keeper: threading.Thread | None = None
         self.wire = Wire(address, timeout, clock, self._connected, self._suspended, self._lost)
@@ -153,7 +157,13 @@ class Session:
             if entry.ended:
                 return
             entry.ended, entry.why = True, why
+        self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        """Have its owner ask, or learn that it holds no more."""
         entry.wake()
+        if entry.held and entry.why != "late":
+            self._suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:
         """It is definite that its node is not there and will not come."""
@@ -174,6 +184,11 @@ class Session:
     # -- the connection; told from kazoo's thread
 
     def _connected(self, began: float) -> None:
+        if self.wire.turn > 1 and self.wire.granted < self.timeout - 0.001:
+            # Without a goodbye: whoever holds is told now, and has what the servers still grant to find out.
+            self._silent = True
+            self.over(f"the session goes on with {self.wire.granted:g} s in place of {self.timeout:g}")
+            return
         with self.mutex:
             if self.wire.turn == 1:
                 self.timeout = self.wire.granted
@@ -232,7 +247,7 @@ class Session:
             self._bell.clear()
         if self.ended != "closed":
             # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
-            self.wire.close(goodbye=not self.lost)
+            self.wire.close(goodbye=not (self.lost or self._silent))
 
     def _turn(self) -> float:
         now = self.clock.now()
@@ -316,7 +331,7 @@ class Session:
             for entry in [*self.entries.values()]:
                 if not entry.evicted and claim_id(entry.token) in named:
                     entry.evicted = True
-                    entry.wake()
+                    self._tell(entry)
         return True
 
     def _look_at(self, nodes: list[tuple[Entry, Any]]) -> None:

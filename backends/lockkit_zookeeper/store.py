@@ -40,6 +40,7 @@ class Store:
     def __init__(self, address: Address, options: OpenOptions) -> None:
         self.address = address
         self.clock = options.clock
+        self._suspect = options.suspect
         self.can: Capabilities = declared(address)
         self.paths = Paths(address.chroot, options.namespace)
         self.acl = access(address)
@@ -172,6 +173,7 @@ class Store:
             self.can,
             lambda over: self._drop(timeout, over),
             lambda entry: self.bury(entry.token, entry.why),
+            self._suspect,
         )
         try:
             session.start()

@@ -133,6 +133,16 @@ class Heartbeat:
                 self._beats.poke(member.next)
         self._deadlines.poke(hold.expires())
 
+    def suspect(self, token: str) -> None:
+        """The store believes that a claim is gone: renew it now, and so find out. From any thread."""
+        now = self._clock.now()
+        with self._mutex:
+            member = self._members.get(token)
+            if member is None or member.hold is None:
+                return
+            member.next = min(member.next, now)
+        self._beats.poke(now)
+
     def waiting(self) -> list[Waiter]:
         """The claims that wait."""
         with self._mutex:
