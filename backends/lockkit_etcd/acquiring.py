@@ -154,6 +154,8 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
         value = packed({**row.value, "state": "HELD", "since": wall})
     ops: tuple[Op, ...] = (Put(entry.key, value, entry.hold.id),)
     if entry.guard is not None:
+        if row is not None:  # it is made later than the claim, and stands in its place
+            value = packed({**row.value, "state": "HELD", "since": wall, "place": row.fence})
         ops += (Put(keys.guard_of(entry.key), value, entry.guard.id),)
     if row is not None and row.value.get("asked"):
         key = keys.note(store.namespace, store.client, row.id)
@@ -171,9 +173,10 @@ def _granted(store: Store, entry: Entry, fence: int) -> Granted:
     entry.fence = fence
     entry.stage = "HELD"
     entry.row = None
-    if entry.wait is not None and not entry.wait.doubtful:
-        store.leases.give_back(entry.wait)
-        entry.wait = None
+    wait = entry.wait
+    if wait is not None and not wait.doubtful:
+        entry.wait = None  # first, or who repeats this after Ctrl-C would give it back twice
+        store.leases.give_back(wait)
     return Granted(fence, entry.hold.basis)
 
 
@@ -256,7 +259,12 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     else:
         chosen = [found[at] for at in blockers(found, place)]
     entry.ahead = [each.key for each in chosen]
-    entry.alone = entry.stated.exclusive and not any(each.holding for each in found[place + 1 :])
+    entry.alone = (
+        entry.stated.exclusive
+        and not any(each.holding for each in found[place + 1 :])
+        # What blocks on for one of these will have been created after this claim.
+        and not any(each.value.get("min_hold") for each in found[:place])
+    )
     head = found[0]
     return Queued(
         position=place,

@@ -55,13 +55,11 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
 def _move(store: Store, row: Row, lease: Lease, ttl: float, get: Get) -> Txn:
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
     put = Put(row.key, packed({**row.value, "ttl": ttl}), lease.id)
-    client = str(row.value.get("client", ""))
-    note: dict[str, object] = {} if client == store.client else {"lease": lease.id}
+    # For this client too: an older note may name an older lease, and this answer may get lost.
+    note: dict[str, object] = {"lease": lease.id}
     if row.value.get("asked"):
         note["note"] = row.value.get("note", {})
-    if not note:
-        return Txn((unchanged,), (put,), (get,))
-    key = keys.note(store.namespace, client, row.id)
+    key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
     return Txn((unchanged,), (put, Put(key, packed(note), lease.id)), (get,))
 
 

@@ -39,7 +39,8 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
     for place, row in enumerate(found):
         state = "OFFERED" if row.state == "WAITING" and place < fits else row.state
         wall = store.clock.wall()
-        length = int(row.value.get("ttl", 0)) + 1
+        ttl = row.value.get("ttl", 0)
+        length = (int(ttl) if type(ttl) in (int, float) else 0) + 1
         remaining = Remaining(length, length)
         if place < _ASKED and row.lease:
             remaining = store.transport.remaining(row.lease, left(end))
@@ -58,7 +59,10 @@ def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
         header, page = store.transport.range(Get(start, stop, keys_only=True, limit=_PAGE), left(end))
         store.leases.heard(header)
         for kv in page.kvs:
-            found[keys.name_in(kv.key)] = None
+            try:
+                found[keys.name_in(kv.key)] = None
+            except ValueError:  # a stranger's
+                continue
         if not page.more:
             return sorted(name for name in found if name.startswith(prefix))
         start = page.kvs[-1].key + b"\0"
@@ -181,7 +185,7 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
         note = merged(row.value.get("note", {}), patch)
         note_text(note, NOTE_LIMIT)
         value = packed({**row.value, "note": note, "asked": True})
-        said: dict[str, Any] = {"note": note}
+        said: dict[str, Any] = {"note": note, "lease": row.lease}
         if row.evicted:
             said["why"] = "evicted"
         ops = (Put(row.key, value, same_lease=True), _note(store, row, said))

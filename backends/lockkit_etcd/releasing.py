@@ -50,7 +50,11 @@ def release(
         _settle_leases(store, transport, entry, end, abandon=abandon)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error) from refusal
-    store.entries.pop(claim.token, None)
+    # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
+    # be given back, or revoked, once more by whoever repeats this, when they serve another claim.
+    if store.entries.pop(claim.token, None) is not None:
+        for lease in entry.leases:
+            store.leases.give_back(lease)
     return answer
 
 
@@ -77,8 +81,6 @@ def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float,
             _revoke(transport, lease, end)
             lease.doubtful = True  # never used again
     store.spoilt.pop(entry.claim.token, None)
-    for lease in entry.leases:
-        store.leases.give_back(lease)
 
 
 def _revoke(transport: Transport, lease: Lease, end: float) -> None:
@@ -112,7 +114,11 @@ def _removal(
     store: Store, row: Row, end: float, *, graceful: bool
 ) -> tuple[tuple[Compare, ...], tuple[Delete | Put, ...]]:
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
-    note = Delete(keys.note(store.namespace, str(row.value.get("client", "")), row.id))
+    client = str(row.value.get("client", ""))
+    key = keys.note(store.namespace, client, row.id)
+    # A keepalive says nothing of the claim: whoever may still renew it is told so by a note.
+    theirs = client != store.client and row.state == "HELD" and not row.evicted
+    note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
     delay = row.value.get("lock_delay", 0.0)
     if row.state == "HELD" and delay and (row.evicted or not graceful):
         rest = store.leases.grant(seconds(delay), end)  # its own, so that nobody needs to live to end it

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lockkit.names import claim_id
 from lockkit.spi import Beat, Refused, Renewal, Unknown
@@ -99,10 +99,14 @@ def _beat(
         for at, entry in left_over.items():
             hold = entry.hold
             each = sure.get(hold.id) if hold is not None else None
+            moving = _moving(store, entry)
+            if moving and not all(one.id in sure and sure[one.id].ttl > 0 for one in moving):
+                kept = {id_: one for id_, one in kept.items() if hold is None or id_ != hold.id}
+                each = None  # the claim may be on a lease that is not known to be kept alive
             if notes or hold is None or each is None or each.ttl <= 0 or hold.over(now):
                 answers[at] = _held(entry, kept, sure, notes, now)
                 continue
-            basis = hold.basis = max(hold.basis, each.sent)
+            basis = hold.basis = max(hold.basis, min([each.sent, *(sure[one.id].sent for one in moving)]))
             answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
         if turn == 0 and waiting:
             for lease in leases:
@@ -138,6 +142,7 @@ def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int
     for entry in holding:
         if entry.hold is not None:
             yield entry.hold
+            yield from _moving(store, entry)
     for _, entry in waiting:
         if entry.fits:  # an offer is not extended
             continue
@@ -146,6 +151,12 @@ def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int
         hold = entry.hold
         if hold is not None and now - hold.basis > hold.length / _THIRD and not hold.over(now):
             yield hold  # for the moment when its turn comes
+
+
+def _moving(store: Store, entry: Entry) -> list[Lease]:
+    """Leases that the claim may be on, or get on yet, because an extend had no answer."""
+    spoilt = store.spoilt.get(entry.claim.token)
+    return [lease for lease in spoilt if lease.doubtful and lease is not entry.hold] if spoilt else []
 
 
 def _look(
@@ -189,7 +200,8 @@ def _held(
     """What became of a claim that holds; None if nothing is known."""
     note = notes.get(claim_id(entry.claim.token), {})
     if note.get("why"):
-        return Renewal("LOST", why="evicted", requests=note.get("note"))
+        why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
+        return Renewal("LOST", why=why, requests=note.get("note"))
     if "strange" in note:
         return Renewal("UNKNOWN", trouble=note["strange"])
     hold = entry.hold

@@ -84,7 +84,10 @@ def read(kv: Kv) -> Row:
     if state not in _STATES or type(weight) is not int or type(capacity) is not int:
         raise strange(kv)
     shown = cast("ClaimState", "LINGERING" if guard else state)
-    return Row(token, kv.created, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
+    place = value.get("place", kv.created) if guard else kv.created
+    if type(place) is not int:
+        raise strange(kv)
+    return Row(token, place, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
 
 
 def unpacked(kv: Kv) -> Mapping[str, Any]:
@@ -95,13 +98,16 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     """
     try:
         value = json.loads(kv.value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise strange(kv) from None
     if not isinstance(value, dict):
         raise strange(kv)
     least = value.get("min_reader", 0)
+    if type(least) is not int:
+        raise strange(kv)
     if least > LAYOUT:
-        owner = value.get("owner", {})
+        owner = value.get("owner")
+        owner = owner if isinstance(owner, dict) else {}
         raise Refused(
             IncompatibleLayout(
                 f"it was written by a newer lockkit ({owner.get('version', 'unknown')} on "

@@ -182,8 +182,10 @@ class _Room:
         elif self._behind is None:
             self._behind = now
         elif now - self._behind > _BEHIND:
-            stream, self._stream = self._stream, None
             with self._watches.mutex:
+                if not self.waiters:  # the last has left meanwhile, and nobody would close it
+                    return
+                stream = self._stream
                 self.open()
             if stream is not None:
                 stream.close()

@@ -13,7 +13,7 @@ from lockkit.errors import IncompatibleLayout
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit_zookeeper import entries
+from lockkit_zookeeper.entries import GRACE
 from lockkit_zookeeper.layout import read_queue
 
 TICK = 0.15
@@ -30,9 +30,9 @@ def server():
 def client(server, request, tmp_path):
     clients = []
 
-    def make(url=None):
+    def make(url=None, longest=TTL):
         made = connect(
-            f"{url or server.url(f'/{request.node.name}')}?tick={TICK}&max_ttl={TTL:g}",
+            f"{url or server.url(f'/{request.node.name}')}?tick={TICK}&max_ttl={longest:g}",
             state_dir=str(tmp_path),
         )
         clients.append(made)
@@ -93,16 +93,15 @@ def test_a_session_that_comes_back_with_a_shorter_timeout_is_given_up(client, tm
 def test_a_waiter_keeps_its_place_through_an_outage_that_its_session_survives(
     server, client, request, monkeypatch
 ):
-    monkeypatch.setattr(entries, "GRACE", 1.0)
     path = f"/{request.node.name}"
     with Wire((server.host, server.port)) as wire:
-        lease, order = held(client()), []
+        lease, order = client(longest=2 * TTL).lock("a", ttl=2 * TTL).acquire(timeout=5), []
 
         def wait(mine, who):
             standing = threading.Event()
 
             def take():
-                with mine.lock("a", ttl=TTL).acquire(30, on_wait=lambda _: standing.set()):
+                with mine.lock("a", ttl=2 * TTL).acquire(30, on_wait=lambda _: standing.set()):
                     order.append(who)
 
             thread = threading.Thread(target=take)
@@ -110,12 +109,12 @@ def test_a_waiter_keeps_its_place_through_an_outage_that_its_session_survives(
             assert standing.wait(5.0)
             return thread
 
-        first = wait(client(f"zookeeper://{wire.address}{path}"), "first")
-        second = wait(client(), "second")
+        first = wait(client(f"zookeeper://{wire.address}{path}", 2 * TTL), "first")
+        second = wait(client(longest=2 * TTL), "second")
         queue = f"{path}/lockkit/default/q/a"
         assert len(children(server, queue)) == 3
         wire.hold()
-        threading.Event().wait(3.0)  # three times what a silent waiter has
+        threading.Event().wait(GRACE + 1.5)
         wire.heal()
         lease.release()
         first.join(20)
