@@ -1,0 +1,209 @@
+"""Claims of the etcd store that move to another lease, are ended by somebody else, or go on blocking in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from lockkit.client import connect
+from lockkit.errors import OutcomeUnknown
+from lockkit.names import claim_id
+from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import covered
+from lockkit.testing.servers.processes import installed, until
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.transport import Put
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+SHORT, LONG = 2.0, 3.0
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server):
+    server.call("kv/deleterange", covered("lockkit/"))
+    with contextlib.ExitStack() as stack:
+
+        def another():
+            store = open_store(server.url(), OpenOptions())
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+def answer_lost(store, monkeypatch):
+    """Have the next transaction that writes a held claim be done, and its answer be lost."""
+    transport, lost = store.store.transport, []
+    real = transport.txn
+
+    def txn(request, budget):
+        answer = real(request, budget)
+        if not lost and any(type(op) is Put and b'"HELD"' in op.value for op in request.then):
+            lost.append(True)
+            raise Unknown(OutcomeUnknown("the answer is lost"))
+        return answer
+
+    monkeypatch.setattr(transport, "txn", txn)
+    return lost
+
+
+def kept_up(store, one, fence, seconds):
+    """Renew for a while: as long as it is answered HELD, the store must have it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = renew(store, one, fence).state
+        if answer == "HELD":
+            assert states(store) == ["HELD"], "S2: held, as its holder is told, but the store has it no more"
+        else:
+            assert answer == "UNKNOWN"
+        threading.Event().wait(0.3)
+    return answer
+
+
+def test_a_claim_whose_extend_had_no_answer_is_kept_wherever_it_is(opened, monkeypatch):
+    store = opened()
+    one, fence = take(store, ttl=SHORT)
+    lost = answer_lost(store, monkeypatch)
+
+    with pytest.raises(Unknown):
+        store.extend(one, fence, LONG, BUDGET)
+
+    assert lost
+    assert kept_up(store, one, fence, 2.5 * LONG) == "HELD"
+    assert store.release(one, BUDGET) == RELEASED
+    assert states(store) == []
+
+
+def test_a_holder_that_extends_after_another_has_stays_on_the_lease_it_is_on(opened):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=SHORT)
+    assert other.extend(one, fence, SHORT, BUDGET).state == "HELD"
+    assert renew(mine, one, fence).state == "HELD"
+
+    assert mine.extend(one, fence, LONG, BUDGET).state == "HELD"
+
+    assert kept_up(mine, one, fence, 2.5 * LONG) == "HELD"
+
+
+def test_an_annotation_does_not_hide_where_another_has_moved_a_claim(opened):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=SHORT)
+    assert other.extend(one, fence, LONG, BUDGET).state == "HELD"
+
+    assert other.annotate("a", claim_id(one.token), {"said": 1}, BUDGET)
+
+    assert kept_up(mine, one, fence, 2.5 * LONG) == "HELD"
+
+
+def test_a_holder_learns_that_a_copy_of_its_lease_was_released(server, opened, tmp_path):
+    with (
+        connect(server.url(), state_dir=str(tmp_path)) as mine,
+        connect(server.url(), state_dir=str(tmp_path)) as other,
+    ):
+        lease = mine.lock("copied", ttl=SHORT).acquire(timeout=5)
+
+        assert other.adopt(lease.handle()).release().outcome == "RELEASED"
+
+        with other.lock("copied", ttl=SHORT).acquire(timeout=5) as next_:
+            assert lease.lost.wait(2 * SHORT)
+            assert not lease.valid()
+            assert next_.valid()
+
+
+def guarded(opened, **terms):
+    """A claim that had queued, was granted, and is released before its min_hold is over."""
+    stores = [opened() for _ in range(3)]
+    holders = [take(stores[0], ttl=30, **terms)[0] for _ in range(terms.get("capacity", 1))]
+    blocking = queue(stores[1], ttl=30, min_hold=20.0, **terms)
+    behind = [queue(stores[2], ttl=30, **terms) for _ in range(2)]
+    stores[0].release(holders[0], BUDGET)
+    assert isinstance(stores[1].acquire(blocking, False, BUDGET), Granted)
+    assert stores[1].release(blocking, BUDGET) == RELEASED
+    return stores, holders, behind
+
+
+def test_min_hold_is_kept_for_a_claim_that_had_queued(opened):
+    stores, _, (behind, _) = guarded(opened)
+
+    assert isinstance(stores[2].acquire(behind, False, BUDGET), Queued)
+
+
+def test_what_goes_on_blocking_takes_the_place_of_its_claim_and_no_other(opened):
+    stores, holders, (behind, last) = guarded(opened, capacity=2, kind="semaphore")
+
+    stores[0].release(holders[1], BUDGET)
+
+    assert isinstance(stores[2].acquire(behind, False, BUDGET), Granted)
+    assert isinstance(stores[2].acquire(last, False, BUDGET), Queued)
+
+
+STRANGE = {
+    "a reader that is no number": b'{"min_reader":"2"}',
+    "an owner that is none": b'{"min_reader":9,"owner":"x"}',
+    "too deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE.keys())
+def test_what_a_stranger_wrote_into_one_queue_costs_no_other(server, opened, value):
+    store = opened()
+    held, fence = take(store, "good", ttl=30)
+    take(store, "bad", ttl=30)
+    waiting = queue(store, "bad", ttl=30)
+    server.call("kv/put", {"key": b"lockkit/default/q/bad/zzz", "value": value})
+
+    renewals = store.renew([(held, fence), (waiting, None)], BUDGET)
+
+    assert [each.state for each in renewals] == ["HELD", "UNKNOWN"]
+    with pytest.raises(Refused):
+        store.acquire(claim("bad"), True, BUDGET)
+
+
+def test_names_that_a_stranger_wrote_are_passed_over(server, opened):
+    store = opened()
+    take(store, "good", ttl=30)
+    server.call("kv/put", {"key": b"lockkit/default/q/\xff/x", "value": b"{}"})
+
+    assert store.names("", BUDGET) == ["good"]
+
+
+def test_a_release_that_is_repeated_after_an_interruption_gives_no_lease_back_twice(opened, monkeypatch):
+    store = opened()
+    one, _ = take(store, ttl=30)
+    leases, real = store.store.leases, store.store.leases.give_back
+
+    def interrupted(lease):
+        real(lease)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "give_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.release(one, BUDGET)
+    second, _ = take(store, "second", ttl=30)
+    store.release(one, BUDGET)
+    third, _ = take(store, "third", ttl=30)
+
+    entries = store.store.entries
+    assert entries[second.token].hold.id != entries[third.token].hold.id
+
+
+def test_a_moved_claim_leaves_nothing_behind(server, opened):
+    store = opened()
+    one, fence = take(store, ttl=SHORT)
+    assert store.extend(one, fence, LONG, BUDGET).state == "HELD"
+
+    store.release(one, BUDGET)
+
+    until(lambda: not server.call("kv/range", covered("lockkit/default/")).get("kvs"), "no key is left")
