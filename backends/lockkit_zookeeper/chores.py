@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData
@@ -46,6 +46,17 @@ class _Removal:
         self.told = False
 
 
+class Due(Protocol):
+    """Something to be done in its time."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether it is a loss if it is never done."""
+
+    def __call__(self, now: float, /) -> float:
+        """Do it, if it is time; when to come again, 0 for never."""
+
+
 class Chores:
     """See the module. :meth:`turn` is called by the keeper, the rest by anybody."""
 
@@ -54,7 +65,7 @@ class Chores:
         self._removals: dict[str, _Removal] = {}
         self._later: deque[tuple[float, Entry]] = deque()
         self._untidy: dict[str, None] = {}
-        self.due: list[Callable[[float], float]] = []
+        self.due: list[Due] = []
         """Evictions: each is called with the time and says when to call it again, or 0 when it is done."""
 
     def remove(self, entry: Entry) -> None:
@@ -68,6 +79,11 @@ class Chores:
         self._later.append((self._session.clock.now() + MOMENT, entry))
         if len(self._later) == 1:
             self._session.poke()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is under way that ends with the session, and then was in vain."""
+        return any(each.needed for each in self.due)
 
     def tidy(self, parent: str) -> None:
         """See whether a resize left something in a queue that nothing depends on any more."""

@@ -169,6 +169,7 @@ class _Eviction:
         self._made = made
         self._over = self._time()
         self._next = first
+        self.needed = not first  # a note that has served may go with its session
 
     def _time(self) -> float:
         """When nobody can believe in the claim any more if the note was there all the time; our clock may be the faster one."""

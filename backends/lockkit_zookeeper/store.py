@@ -159,6 +159,9 @@ class Store:
             if session is None or session.ended:
                 self._retire_idle()
                 session = self._start(timeout)
+                if self._closed:  # meanwhile, and whoever closed it may have looked before
+                    session.close(goodbye=True)
+                    raise not_connected(self.address.shown, "it was closed")
         if not session.wire.up:
             session.wire.wait(end - time.monotonic())
         session.used = self.clock.now()
@@ -203,7 +206,7 @@ class Store:
                 for timeout, session in self._sessions.items()
                 if session is not self._first
                 and not session.entries
-                and not session.chores.due
+                and not session.chores.pending
                 and now - session.used > _IDLE
             ]
         for timeout, session in idle:
@@ -228,7 +231,7 @@ class Store:
         for session in sessions:
             with session.mutex:
                 standing = any(not entry.ended for entry in session.entries.values())
-            ends.append(session.close(goodbye=not standing and not session.chores.due))
+            ends.append(session.close(goodbye=not standing and not session.chores.pending))
         end = time.monotonic() + 0.5
         for thread in ends:
             if thread.is_alive():

@@ -80,8 +80,8 @@ def test_a_holder_is_told_at_once_that_somebody_has_deleted_its_node(server, cli
 
 
 def test_a_session_that_comes_back_with_a_shorter_timeout_is_given_up(client, tmp_path):
-    with ZooKeeperServer(tick=TICK) as other:
-        lease = held(client(other.url()))
+    with ZooKeeperServer(tick=TICK) as other, client(other.url()) as mine:
+        lease = held(mine)
         other.stop()
         other._sessions = (other._sessions[0], 2.0)
         other.start()
@@ -124,8 +124,7 @@ def test_a_waiter_keeps_its_place_through_an_outage_that_its_session_survives(
 
 
 def test_evict_works_where_the_servers_grant_less_than_the_longest_ttl(client):
-    with ZooKeeperServer(tick=TICK, longest_session=3.0) as other:
-        mine = client(other.url())
+    with ZooKeeperServer(tick=TICK, longest_session=3.0) as other, client(other.url()) as mine:
         lease = mine.lock("a", ttl=2.4).acquire(timeout=5)
 
         assert mine.evict("a", lease.claim_id, reason="test").outcome == "MARKED"
