@@ -159,9 +159,6 @@ class Store:
             if session is None or session.ended:
                 self._retire_idle()
                 session = self._start(timeout)
-                if self._closed:  # meanwhile, and whoever closed it may have looked before
-                    session.close(goodbye=True)
-                    raise not_connected(self.address.shown, "it was closed")
         if not session.wire.up:
             session.wire.wait(end - time.monotonic())
         session.used = self.clock.now()
@@ -181,6 +178,8 @@ class Store:
         try:
             session.start()
             self._sessions[timeout] = session
+            if self._closed:  # meanwhile, and whoever closed it may have looked before
+                raise not_connected(self.address.shown, "it was closed")
         except BaseException:
             session.close(goodbye=True)
             raise
