@@ -85,7 +85,8 @@ def renewing(
             else:
                 yield from losing(hold, hold.overdue(at) or "lost")
         else:
-            yield from losing(hold, why or "lost")
+            # A store that counts for itself may be the first to say that its time is up.
+            yield from losing(hold, why if why == "evicted" else hold.overdue(at) or why or "lost")
     renewed(count)
     return True
 
