@@ -232,9 +232,11 @@ class _Pace:
 
     def met(self, trouble: Refused | Unknown, budget: float) -> None:
         """Note the trouble; a request that the timeout cut short says less than the refusal before it."""
+        whole = budget >= self._request
         if isinstance(trouble, Refused):
-            self.refusal = trouble.error
-        elif budget >= self._request:
+            if whole or not trouble.retry or self.refusal is None:
+                self.refusal = trouble.error
+        elif whole:
             self.refusal = None
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:

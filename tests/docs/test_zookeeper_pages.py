@@ -228,4 +228,5 @@ def said(line, server):
         check=True,
         env={**os.environ, "JVMFLAGS": "-Xmx64m"},
     )
-    return done.stdout
+    # Its thread for events writes whenever it likes, also into the middle of a line.
+    return re.sub(r"\n?WATCHER::\n\n.*\n", "", done.stdout)

@@ -218,6 +218,22 @@ def test_a_last_request_that_the_timeout_cut_short_says_less_than_the_refusal_be
     assert run.raised is (REFUSED if cut_short else UNKNOWN).error
 
 
+@pytest.mark.parametrize("last", [REFUSED, DENIED], ids=["passing", "final"])
+def test_a_refusal_in_the_time_that_is_left_says_less_than_the_one_before_unless_it_is_final(
+    start, clock, last
+):
+    """As where a server that loads its data does not even answer in the end."""
+    loading = Refused(BackendUnavailable("it is still loading"))
+    _, run = start(timeout=10.0)
+    run.fail(loading)
+    clock.forward(9.99)
+    run.answer()
+    assert run.effect.budget < 2.0
+    clock.forward(run.effect.budget)
+    run.fail(last)
+    assert run.raised is (loading if last is REFUSED else DENIED).error
+
+
 def test_what_a_store_will_never_do_is_not_tried_again(start):
     attempt, run = start()
     run.fail(DENIED)

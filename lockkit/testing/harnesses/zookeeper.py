@@ -54,7 +54,7 @@ class ZooKeeperHarness(Harness):
     name = "zookeeper"
     exclusions = EXCLUSIONS.get("zookeeper", {})
     ttl = 16 * TICK
-    short_ttl = 8 * TICK
+    short_ttl = 12 * TICK
     slack = 3 * TICK
     examples = (8, 15)
 
