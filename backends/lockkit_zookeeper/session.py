@@ -162,7 +162,7 @@ class Session:
     def _tell(self, entry: Entry) -> None:
         """Have its owner ask, or learn that it holds no more."""
         entry.wake()
-        if entry.held and entry.why != "late":
+        if entry.held and entry.why != "late" and self.clock.now() < entry.deadline:  # else it counts for itself
             self._suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("kazoo")
 
 from lockkit.client import connect
+from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.errors import IncompatibleLayout
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
@@ -77,6 +78,20 @@ def test_a_holder_is_told_at_once_that_somebody_has_deleted_its_node(server, cli
         admin.delete(f"{queue}/{node}")
 
     assert lease.lost.wait(5.0)
+
+
+def test_a_claim_whose_time_is_up_goes_and_its_holder_who_counts_too_is_asked_for_nothing(
+    server, client, request, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(Heartbeat, "suspect", lambda _, token: told.append(token))
+    queue = f"/{request.node.name}/lockkit/default/q/a"
+
+    lease = client().lock("a", ttl=1.8, auto_renew=False).acquire(timeout=5)
+
+    assert lease.lost.wait(5.0)
+    until(lambda: children(server, queue) == [], "its node is removed", 5.0)
+    assert told == []
 
 
 def test_a_session_that_comes_back_with_a_shorter_timeout_is_given_up(client, tmp_path):
