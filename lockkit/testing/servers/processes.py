@@ -32,6 +32,10 @@ __all__ = [
 
 PATIENCE = 15.0
 """Seconds for a server to start, stop or agree with others."""
+_PORTS = range(10_000, 32_000)
+_OWN = 200
+"""So many of them are a process's own, unless another has a pid that differs by a multiple of 110."""
+_turn = itertools.count()
 
 
 class ServerMissing(RuntimeError):
@@ -66,10 +70,19 @@ def installed(name: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment. Somebody may in the next: be ready to try another."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on at this moment. Somebody may in the next: be ready to try another.
+
+    Each process has ports of its own to choose from, and takes a port again only after all others. They are below those that
+    systems give to connections, so a server that is down for a while finds its port still free.
+    """
+    first = _PORTS.start + os.getpid() * _OWN % len(_PORTS)
+    for _ in range(_OWN):
+        port = first + next(_turn) % _OWN
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerFailed(f"none of the ports {first} to {first + _OWN - 1} is free")
 
 
 def scratch_folder(kind: str) -> Path:
