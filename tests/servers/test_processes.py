@@ -1,5 +1,7 @@
 """The ports of servers under test."""
 
+from pathlib import Path
+
 from lockkit.testing.servers.processes import free_port
 
 
@@ -10,7 +12,6 @@ def test_a_port_that_was_given_out_is_not_given_again_while_its_server_may_be_do
 
 
 def test_no_port_is_one_that_a_connection_may_be_given():
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
-        lowest = int(file.read().split()[0])
+    lowest, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
 
-    assert free_port() < lowest
+    assert free_port() < int(lowest)
