@@ -162,7 +162,8 @@ class Session:
     def _tell(self, entry: Entry) -> None:
         """Have its owner ask, or learn that it holds no more."""
         entry.wake()
-        if entry.held and entry.why != "late" and self.clock.now() < entry.deadline:  # else it counts for itself
+        believed = entry.held and entry.why != "late"
+        if believed and self.clock.now() < entry.deadline:  # past it, its holder knows by his own clock
             self._suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:
