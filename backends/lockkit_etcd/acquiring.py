@@ -13,12 +13,13 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.names import claim_id
 from lockkit.queue import blockers, prefix
 from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.rows import Row, fitting, packed, place_of, read, rows, unpacked
+from lockkit_etcd.rows import Row, changing, fitting, mark_of, packed, place_of, read, rows, unpacked
 from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import Compare, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 from lockkit_etcd.view import claim_info
@@ -54,8 +55,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
             _forget_leases(store, entry)
         except Refused:
             if entry.stage == "NEW" and not entry.doubtful and claim.token not in store.spoilt:
-                store.entries.pop(claim.token, None)  # nothing of it is stored, nor ever will be
-                store.leases.give_back(entry.hold)
+                store.over(entry, entry.hold)
             raise
     raise Refused(BackendUnavailable(f"{store.transport.where}: leases end as soon as they are granted"))
 
@@ -81,7 +81,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         if answer.succeeded:
             return _granted(store, entry, answer.header.revision)
         found = rows(answer.found())
-        place = place_of(found, claim.token)
+        place = place_of(found, entry.mark)
         if place >= 0:  # an earlier sending of this has arrived
             return _settle(store, entry, answer.header.revision, found, end)
         would = [*found, _newcomer(entry, claim)]
@@ -92,15 +92,14 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         if claim.wait and tries >= _TRIES:
             break
         if time.monotonic() >= end:
-            text = f"{store.transport.where}: the queue of {claim.terms.name!r} keeps changing"
-            raise Refused(BackendUnavailable(text, hint="try again"))
+            raise changing(claim.terms.name)
         when = Compare(queue.key, "MOD", "LESS", answer.header.revision + 1, queue.end)
     if entry.wait is None or entry.wait.over(store.clock.now()):
         lease = store.leases.take(WAITING_LENGTH, end)
         if entry.wait is not None and entry.wait.doubtful:
             store.spoilt.setdefault(claim.token, []).append(entry.wait)
         entry.wait = lease
-    value = stated.value(claim, "WAITING", store.clock.wall())
+    value = stated.value(claim, entry.mark, "WAITING", store.clock.wall())
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
     try:
@@ -149,7 +148,7 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
     assert entry.hold is not None
     row, wall = entry.row, store.clock.wall()
     if row is None:
-        value = entry.stated.value(claim, "HELD", wall)
+        value = entry.stated.value(claim, entry.mark, "HELD", wall)
     else:
         value = packed({**row.value, "state": "HELD", "since": wall})
     ops: tuple[Op, ...] = (Put(entry.key, value, entry.hold.id),)
@@ -165,7 +164,7 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
 
 def _newcomer(entry: Entry, claim: Claim) -> Row:
     terms = claim.terms
-    return Row(claim.token, 1 << 63, "WAITING", terms.weight, terms.capacity, 0, 0, False, entry.key, {})
+    return Row(entry.mark, 1 << 63, "WAITING", terms.weight, terms.capacity, 0, 0, False, entry.key, {})
 
 
 def _granted(store: Store, entry: Entry, fence: int) -> Granted:
@@ -184,8 +183,7 @@ def _busy(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
     head = found[0]
     drop_guard(store, entry, end)
     if not entry.doubtful:
-        store.entries.pop(entry.claim.token, None)
-        store.leases.give_back(entry.hold)
+        store.over(entry, entry.hold)
     return Busy(head.capacity, claim_info(entry.claim.terms.name, head, 0))
 
 
@@ -210,9 +208,8 @@ def _turn(store: Store, entry: Entry, end: float) -> Answer:
 
 def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: float) -> Answer:
     """The claim has been sent, and this is the queue: hold, wait, or begin anew."""
-    token = entry.claim.token
     while True:
-        place = place_of(found, token)
+        place = place_of(found, entry.mark)
         if place < 0:
             return _absent(store, entry, end)
         row = found[place]
@@ -258,7 +255,6 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
         chosen = [each for each in found[fits:] if each.holding]
     else:
         chosen = [found[at] for at in blockers(found, place)]
-    entry.ahead = [each.key for each in chosen]
     entry.alone = (
         entry.stated.exclusive
         and not any(each.holding for each in found[place + 1 :])
@@ -268,7 +264,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     head = found[0]
     return Queued(
         position=place,
-        blockers=tuple(each.id for each in chosen),
+        blockers=tuple(each.where for each in chosen),
         # The caller compares this with the capacity it stated, which a resize may have rewritten since.
         capacity=entry.claim.terms.capacity if row.capacity == head.capacity else head.capacity,
         holder=claim_info(entry.claim.terms.name, head, 0),
@@ -278,15 +274,14 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
 def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
     why = reason(store, entry, end)
     if not entry.doubtful and entry.claim.token not in store.spoilt:
-        store.entries.pop(entry.claim.token, None)
-        store.leases.give_back(entry.hold)  # the other one may carry a note
+        store.over(entry, entry.hold)  # the other lease may carry a note
         store.bury(entry.claim.token)
     return why
 
 
 def reason(store: Store, entry: Entry, end: float) -> Lapsed:
     """Why a claim is gone, as a note to its owner says."""
-    key = keys.note(store.namespace, store.client, keys.id_in(entry.key))
+    key = keys.note(store.namespace, store.client, claim_id(entry.claim.token))
     header, found = store.transport.range(Get(key), left(end))
     store.leases.heard(header)
     why = unpacked(found.kvs[0]).get("why") if found.kvs else None
@@ -332,11 +327,11 @@ def _strangers(store: Store, claim: Claim, end: float) -> Answer:
     """A claim that another client object made: confirm it for whoever has its token."""
     stated = store.known(claim.terms)
     header, found = store.queue(Get(*stated.keys), end)
-    place = place_of(found, claim.token)
+    place = place_of(found, mark_of(claim.token))
     if place < 0:
         return Lapsed("absent")
     row = found[place]
-    entry = Entry(claim, stated)
+    entry = Entry(claim, stated, row.key)
     entry.fence, entry.row, entry.looked = row.fence, row, header.revision
     if row.state == "WAITING":
         return _queued(entry, found, place)

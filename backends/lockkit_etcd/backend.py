@@ -21,6 +21,7 @@ from lockkit_etcd.watching import Watches
 __all__ = ["EtcdBackend", "open_store"]
 
 _OPENING = 2.0
+_UNKNOWN = (b"", 0)
 _GLANCE = 0.5
 """Seconds for what the members say of themselves; who says nothing is not waited for."""
 
@@ -104,9 +105,9 @@ class EtcdBackend:
         """See :meth:`lockkit.spi.Backend.watch`."""
         store = self.store
         entry = store.entries.get(claim.token)
-        looked, ahead = (entry.looked, entry.ahead) if entry is not None else (0, ())
+        own, looked = ((entry.key, entry.fence), entry.looked) if entry is not None else (_UNKNOWN, 0)
         queue = store.known(claim.terms).keys
-        return self._watches.watch(queue, queue.claim(claim.token), ahead, blockers, looked, wake)
+        return self._watches.watch(queue, own, blockers, looked, wake)
 
     # -- operating
 

@@ -6,12 +6,11 @@ import time
 
 from lockkit.spi import Claim, Renewal
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.rows import Row, packed, read
+from lockkit_etcd.rows import Row, changing, packed
 from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Entry, Store
-from lockkit_etcd.transport import Compare, Get, Put, Txn
+from lockkit_etcd.transport import Compare, Put, Txn
 
 __all__ = ["extend"]
 
@@ -19,17 +18,18 @@ _GRACE = 1.0
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-    """See :meth:`lockkit.spi.Backend.extend`."""
+    """See :meth:`lockkit.spi.Backend.extend`.
+
+    Raises:
+        Refused, Unknown: It has not moved, or nobody says whether it has.
+    """
     end = time.monotonic() + budget
     entry = store.entries.get(claim.token)
     if entry is None and store.buried(claim.token):
         return Renewal("LOST", why="absent")
-    get = Get(store.known(claim.terms).keys.claim(claim.token))
-    header, found = store.transport.range(get, left(end))
-    store.leases.heard(header)
     lease: Lease | None = None
     while True:
-        row = read(found.kvs[0]) if found.kvs else None
+        _, row = store.find(claim, end)
         if row is None or (entry is not None and entry.stage == "ENDING"):
             return Renewal("LOST", why="absent")
         if row.evicted:
@@ -45,14 +45,15 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
             more = 0.0 if entry is not None else budget + _GRACE
             lease = store.leases.grant(seconds(length + row.value.get("lock_delay", 0.0) + more), end)
             store.spoilt.setdefault(claim.token, []).append(lease)  # until it is known to be the one
-        answer = store.txn(_move(store, row, lease, ttl, get), end, lease)
+        answer = store.txn(_move(store, row, lease, ttl), end, lease)
         if answer.succeeded:
             _moved(store, claim, entry, lease)
             return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
-        found = found._replace(kvs=answer.found())
+        if time.monotonic() >= end:
+            raise changing(claim.terms.name)
 
 
-def _move(store: Store, row: Row, lease: Lease, ttl: float, get: Get) -> Txn:
+def _move(store: Store, row: Row, lease: Lease, ttl: float) -> Txn:
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
     put = Put(row.key, packed({**row.value, "ttl": ttl}), lease.id)
     # For this client too: an older note may name an older lease, and this answer may get lost.
@@ -60,7 +61,7 @@ def _move(store: Store, row: Row, lease: Lease, ttl: float, get: Get) -> Txn:
     if row.value.get("asked"):
         note["note"] = row.value.get("note", {})
     key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
-    return Txn((unchanged,), (put, Put(key, packed(note), lease.id)), (get,))
+    return Txn((unchanged,), (put, Put(key, packed(note), lease.id)))
 
 
 def _moved(store: Store, claim: Claim, entry: Entry | None, lease: Lease) -> None:

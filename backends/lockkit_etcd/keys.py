@@ -2,23 +2,27 @@
 
 Queues, notes and records lie under prefixes of their own, and a name is percent-encoded, so no lock name can meet another
 or a bookkeeping key.
+
+The key of a claim is its client's and a number, and serves that client's next claim on the name: etcd walks the keys that a
+range once had until it compacts, so a key for each claim would make a name slower with every use. Which claim it is, is in
+the value.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockkit.names import claim_id, decode, encode
+from lockkit.names import decode, encode
 from lockkit_etcd.transport import after
 
-__all__ = ["Keys", "guard_of", "id_in", "name_in", "note", "notes", "queues", "record", "token_in"]
+__all__ = ["Keys", "guard_of", "is_guard", "name_in", "note", "notes", "queues", "record"]
 
 _GUARD = b"+"
-"""After a token: what blocks on when its claim is gone, until since + min_hold."""
+"""After a claim's key: what blocks on when its claim is gone, until since + min_hold."""
 
 
 class Keys(NamedTuple):
-    """The range of keys of one queue: each is this and a token."""
+    """The range of keys of one queue: each is this, a client, and a number."""
 
     queue: bytes
     end: bytes
@@ -28,10 +32,6 @@ class Keys(NamedTuple):
         """That of a name."""
         queue = queues(namespace) + encode(name).encode() + b"/"
         return cls(queue, after(queue))
-
-    def claim(self, token: str) -> bytes:
-        """The key of a claim."""
-        return self.queue + token.encode()
 
 
 def queues(namespace: str) -> bytes:
@@ -49,17 +49,9 @@ def name_in(key: bytes) -> str:
     return decode(key.split(b"/")[3].decode())
 
 
-def token_in(key: bytes) -> tuple[str, bool]:
-    """The token of a claim's key, and whether it is its guard's."""
-    last = key[key.rindex(b"/") + 1 :]
-    guard = last.endswith(_GUARD)
-    return (last[:-1] if guard else last).decode(errors="replace"), guard
-
-
-def id_in(key: bytes) -> str:
-    """What a claim's key is called where tokens must not be seen; a guard's ends in ``+``."""
-    token, guard = token_in(key)
-    return claim_id(token) + ("+" if guard else "")
+def is_guard(key: bytes) -> bool:
+    """Whether it is the key of what blocks on."""
+    return key.endswith(_GUARD)
 
 
 def notes(namespace: str, client: str) -> bytes:

@@ -6,16 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
-from lockkit.names import claim_id as claim_id_of
 from lockkit.names import encode
 from lockkit.notes import merged, note_text
-from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit.spi import NOTE_LIMIT, Conflict
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.keys import Keys
-from lockkit_etcd.rows import LAYOUT, Row, fitting, packed, rows, strange, unpacked
+from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 from lockkit_etcd.view import claim_info
@@ -69,7 +68,7 @@ def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
 
 
 def _find(found: Sequence[Row], claim: str) -> tuple[Row, int] | None:
-    return next(((row, place) for place, row in enumerate(found) if claim_id_of(row.token) == claim), None)
+    return next(((row, place) for place, row in enumerate(found) if row.id == claim), None)
 
 
 def _unchanged(row: Row) -> Compare:
@@ -78,7 +77,7 @@ def _unchanged(row: Row) -> Compare:
 
 def _note(store: Store, row: Row, said: Mapping[str, Any]) -> Put:
     """Tell the client of a claim something, for as long as that claim's lease lasts."""
-    key = keys.note(store.namespace, str(row.value.get("client", "")), claim_id_of(row.token))
+    key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
     return Put(key, packed(said), row.lease)
 
 
@@ -120,7 +119,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
             info = claim_info(name, row, place)
             return Evicted("MARKED", until, info._replace(evicted=True, deadline=until))
         found = rows(answer.found())
-    raise _changing(name)
+    raise changing(name)
 
 
 def _deadline(store: Store, row: Row, end: float) -> float:
@@ -157,7 +156,7 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         answer = store.txn(Txn((nobody_came, *stand), ops), end)
         if answer.succeeded and not more:
             return count
-    raise _changing(name)
+    raise changing(name)
 
 
 def _resized(store: Store, kv: Kv, capacity: int) -> tuple[Op, ...]:
@@ -193,7 +192,7 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
         if answer.succeeded:
             return True
         found = rows(answer.found())
-    raise _changing(name)
+    raise changing(name)
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:
@@ -234,7 +233,3 @@ def _record(name: str, kv: Kv) -> Record:
         return Record(name, value["value"], value["version"], value["written"])
     except KeyError:
         raise strange(kv) from None
-
-
-def _changing(name: str) -> Refused:
-    return Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))

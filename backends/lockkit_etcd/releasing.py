@@ -1,24 +1,24 @@
 """Release: take the claim's key away; revoke its leases where a request of it may still be under way.
 
-A key is named by its claim's token, so to delete it is to compare. Only the client that was granted a lease revokes it, and
-only while it belongs to that claim: whoever has a copy of the token deletes the key and no more.
+A key serves many claims, so what is deleted is what one revision created, and no other. Only the client that was granted a
+lease revokes it, and only while it belongs to that claim: whoever has a copy of the token deletes the key and no more.
 """
 
 from __future__ import annotations
 
 import time
 
+from lockkit.names import claim_id
 from lockkit.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.rows import Row, packed, read
+from lockkit_etcd.rows import Row, changing, mark_of, packed, rows
 from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import (
     Compare,
     Delete,
-    Deleted,
     Get,
     LeaseGone,
     Put,
@@ -41,20 +41,18 @@ def release(
     if entry is None:
         return _by_look(store, transport, claim, end, graceful=graceful)
     entry.stage = "ENDING"  # from here on nothing keeps it alive
-    if claim.terms.lock_delay or entry.claim.terms.lock_delay:
+    if claim.terms.lock_delay or entry.claim.terms.lock_delay or not entry.fence:
         answer = _by_look(store, transport, claim, end, graceful=graceful)
     else:
-        note = keys.note(store.namespace, store.client, keys.id_in(entry.key))
-        answer = _removed(_do(store, transport, Txn((), (Delete(entry.key), Delete(note))), end))
+        mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
+        note = keys.note(store.namespace, store.client, claim_id(claim.token))
+        request = Txn((mine,), (Delete(entry.key), Delete(note)), (Delete(note),))
+        answer = RELEASED if _do(store, transport, request, end).succeeded else ABSENT
     try:
         _settle_leases(store, transport, entry, end, abandon=abandon)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error) from refusal
-    # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
-    # be given back, or revoked, once more by whoever repeats this, when they serve another claim.
-    if store.entries.pop(claim.token, None) is not None:
-        for lease in entry.leases:
-            store.leases.give_back(lease)
+    store.over(entry, *entry.leases)
     return answer
 
 
@@ -62,11 +60,6 @@ def _do(store: Store, transport: Transport, request: Txn, end: float) -> TxnAnsw
     answer = transport.txn(request, left(end))
     store.leases.heard(answer.header)
     return answer
-
-
-def _removed(answer: TxnAnswer) -> ReleaseAnswer:
-    first = answer.answers[0]
-    return RELEASED if isinstance(first, Deleted) and first.keys else ABSENT
 
 
 def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float, *, abandon: bool) -> None:
@@ -94,20 +87,25 @@ def _by_look(
     store: Store, transport: Transport, claim: Claim, end: float, *, graceful: bool
 ) -> ReleaseAnswer:
     """Look what is stored, then remove it, or have it go on blocking: for claims that may linger, and other clients'."""
-    key = store.known(claim.terms).keys.claim(claim.token)
-    both = Get(key, after(keys.guard_of(key)))
-    header, found = transport.range(both, left(end))
-    store.leases.heard(header)
+    entry, mark = store.entries.get(claim.token), mark_of(claim.token)
+    where = Get(*store.known(claim.terms).keys)
+    if entry is not None:
+        where = Get(entry.key, after(keys.guard_of(entry.key)))
     while True:
-        row = next((read(kv) for kv in found.kvs if kv.key == key), None)
+        header, found = transport.range(where, left(end))
+        store.leases.heard(header)
+        row = next((row for row in rows(found.kvs) if row.mark == mark), None)
         if row is None:
-            return RELEASED if found.kvs else ABSENT  # its guard goes on blocking
-        if row.state == "LINGERING":
+            if entry is not None:  # evicted at once, perhaps: what its note says is of no use any more
+                note = keys.note(store.namespace, store.client, claim_id(claim.token))
+                _do(store, transport, Txn((), (Delete(note),)), end)
+            return ABSENT
+        if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
-        answer = _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful), (both,)), end)
-        if answer.succeeded:
+        if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
             return RELEASED
-        found = found._replace(kvs=answer.found())
+        if time.monotonic() >= end:
+            raise changing(claim.terms.name)
 
 
 def _removal(

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from lockkit.names import claim_id
-from lockkit.spi import Beat, Refused, Renewal, Unknown
+from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.rows import Row, fitting, place_of, read, rows, unpacked
+from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
 from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
@@ -65,7 +65,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
         _beat(store, watches, holding, waiting, answers, end)
     for at in strangers:
         claim, fence = beats[at]
-        answers[at] = _stranger(store, store.known(claim.terms).keys.claim(claim.token), fence, end)
+        answers[at] = _stranger(store, claim, fence, end)
     return [answer or Renewal("UNKNOWN", trouble=_LEADER) for answer in answers]
 
 
@@ -234,7 +234,7 @@ def _tell_waiting(
         if isinstance(found, Refused):
             answers[at] = Renewal("UNKNOWN", trouble=str(found))
             continue
-        place = place_of(found, entry.claim.token)
+        place = place_of(found, entry.mark)
         if place < 0:
             why = notes.get(claim_id(entry.claim.token), {}).get("why")
             answers[at] = Renewal("LOST", why="evicted" if why == "evicted" else "absent")
@@ -243,15 +243,13 @@ def _tell_waiting(
         answers[at] = _OFFERED if entry.fits or found[place].state == "HELD" else _WAITING
     for queue, found in queues.items():
         if not isinstance(found, Refused):
-            watches.look(queue, {row.id for row in found})
+            watches.look(queue, {(row.key, row.fence) for row in found})
 
 
-def _stranger(store: Store, key: bytes, fence: int | None, end: float) -> Renewal:
+def _stranger(store: Store, claim: Claim, fence: int | None, end: float) -> Renewal:
     """A claim that another client object made, renewed for whoever has its token."""
-    header, found = store.transport.range(Get(key), left(end))
-    store.leases.heard(header)
+    _, row = store.find(claim, end)
     for _ in range(_ROUNDS):
-        row = read(found.kvs[0]) if found.kvs else None
         if row is None:
             return Renewal("LOST", why="absent")
         if row.evicted:
@@ -262,11 +260,11 @@ def _stranger(store: Store, key: bytes, fence: int | None, end: float) -> Renewa
             return _OFFERED
         if fence is not None and (row.state != "HELD" or row.fence != fence):
             return Renewal("LOST", why="fence")
+        seen = (row.fence, row.lease)
         before = store.leases.witnesses()
         kept = store.transport.keepalive((row.lease,), left(end)).get(row.lease)
-        header, found = store.transport.range(Get(key), left(end))
-        store.leases.heard(header)
-        same = found.kvs and (found.kvs[0].created, found.kvs[0].lease) == (row.fence, row.lease)
+        header, row = store.find(claim, end)
+        same = row is not None and (row.fence, row.lease) == seen
         if same and kept is not None and kept.ttl > 0 and store.leases.counts(kept, before, header):
             return _WAITING if fence is None else Renewal("HELD", kept.sent)
     return Renewal("UNKNOWN", trouble=_LEADER)

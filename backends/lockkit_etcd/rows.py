@@ -8,21 +8,37 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimState
+from lockkit.names import digest
 from lockkit.queue import grantable
 from lockkit.spi import Refused
-from lockkit_etcd.keys import id_in, token_in
+from lockkit_etcd.keys import is_guard
 from lockkit_etcd.transport import Kv
 
-__all__ = ["LAYOUT", "Row", "fitting", "packed", "place_of", "read", "rows", "strange", "unpacked"]
+__all__ = [
+    "LAYOUT",
+    "Row",
+    "changing",
+    "fitting",
+    "mark_of",
+    "packed",
+    "place_of",
+    "read",
+    "rows",
+    "strange",
+    "unpacked",
+]
 
 LAYOUT = 1
 _STATES = ("WAITING", "HELD", "LINGERING")
+_ID, _MARK = 12, 32
+"""Hex digits of a claim id, and of what tells claims apart for certain."""
 
 
 class Row(NamedTuple):
     """One claim.
 
     Attributes:
+        mark: Whose it is; see :func:`mark_of`.
         fence: The revision that created it: its place in the order of arrival.
         state: WAITING, HELD or LINGERING. OFFERED is worked out: WAITING and it fits.
         modified: The revision that last changed it.
@@ -31,7 +47,7 @@ class Row(NamedTuple):
         value: All that is stored.
     """
 
-    token: str
+    mark: str
     fence: int
     state: ClaimState
     weight: int
@@ -53,9 +69,14 @@ class Row(NamedTuple):
         return bool(self.value.get("evicted"))
 
     @property
+    def where(self) -> str:
+        """Which of the claims that a key of the queue has had: its last part, and the revision that created it."""
+        return f"{self.key.rpartition(b'/')[2].decode(errors='replace')}@{self.fence}"
+
+    @property
     def id(self) -> str:
         """What it is called where tokens must not be seen."""
-        return id_in(self.key)
+        return self.mark[:_ID]
 
 
 def rows(kvs: Sequence[Kv]) -> list[Row]:
@@ -66,8 +87,8 @@ def rows(kvs: Sequence[Kv]) -> list[Row]:
     """
     found = [read(kv) for kv in kvs]
     if any(row.guard for row in found):
-        standing = {row.token for row in found if not row.guard}
-        found = [row for row in found if not (row.guard and row.token in standing)]
+        standing = {row.mark for row in found if not row.guard}
+        found = [row for row in found if not (row.guard and row.mark in standing)]
     found.sort(key=lambda row: row.fence)
     return found
 
@@ -79,15 +100,15 @@ def read(kv: Kv) -> Row:
         Refused: It is not to be understood, or not to be touched by this version.
     """
     value = unpacked(kv)
-    token, guard = token_in(kv.key)
-    state, weight, capacity = (value.get(name) for name in ("state", "weight", "capacity"))
-    if state not in _STATES or type(weight) is not int or type(capacity) is not int:
+    guard = is_guard(kv.key)
+    mark, state, weight, capacity = (value.get(name) for name in ("claim", "state", "weight", "capacity"))
+    if state not in _STATES or type(mark) is not str or type(weight) is not int or type(capacity) is not int:
         raise strange(kv)
     shown = cast("ClaimState", "LINGERING" if guard else state)
     place = value.get("place", kv.created) if guard else kv.created
     if type(place) is not int:
         raise strange(kv)
-    return Row(token, place, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
+    return Row(mark, place, shown, weight, capacity, kv.modified, kv.lease, guard, kv.key, value)
 
 
 def unpacked(kv: Kv) -> Mapping[str, Any]:
@@ -131,6 +152,11 @@ def strange(kv: Kv) -> Refused:
     )
 
 
+def changing(name: str) -> Refused:
+    """The error for a queue of which every look is overtaken."""
+    return Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))
+
+
 def packed(value: Mapping[str, Any]) -> bytes:
     """A value as it is stored."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
@@ -141,9 +167,14 @@ def fitting(queue: Sequence[Row]) -> int:
     return grantable(queue, [row.holding for row in queue])
 
 
-def place_of(queue: Sequence[Row], token: str) -> int:
+def mark_of(token: str) -> str:
+    """What a claim's values know it by. Its token cannot be found from it; it begins with the claim id."""
+    return digest(token)[:_MARK]
+
+
+def place_of(queue: Sequence[Row], mark: str) -> int:
     """Where a claim stands; -1 if it does not. Its guard is not it."""
     for place, row in enumerate(queue):
-        if row.token == token:
+        if row.mark == mark:
             return -1 if row.guard else place
     return -1

@@ -61,14 +61,14 @@ class Stated(NamedTuple):
             json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:],
         )
 
-    def value(self, claim: Claim, state: str, since: float) -> bytes:
+    def value(self, claim: Claim, mark: str, state: str, since: float) -> bytes:
         """The value of a claim.
 
         Raises:
             ConfigError: Its note is no JSON, or too long.
         """
         note = f'"note":{_note(claim.note)},' if claim.note else ""
-        return f'{{"v":{LAYOUT},"state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
+        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
 
 
 def _note(note: Mapping[str, object]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Literal
 
 from lockkit.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease, Leases
-from lockkit_etcd.rows import Row, rows
+from lockkit_etcd.rows import Row, mark_of, place_of, rows
+from lockkit_etcd.slots import Slots
 from lockkit_etcd.stated import Stated
 from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
 
@@ -28,6 +28,8 @@ class Entry:
     """What this client knows of one of its claims.
 
     Attributes:
+        key: Where it is, or will be, stored.
+        mark: What its values know it by.
         stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
         fence: Its place, once it has one.
         row: As it was last seen while it waited.
@@ -40,7 +42,6 @@ class Entry:
     """
 
     __slots__ = (
-        "ahead",
         "alone",
         "claim",
         "fence",
@@ -49,16 +50,18 @@ class Entry:
         "hold",
         "key",
         "looked",
+        "mark",
         "row",
         "stage",
         "stated",
         "wait",
     )
 
-    def __init__(self, claim: Claim, stated: Stated) -> None:
+    def __init__(self, claim: Claim, stated: Stated, key: bytes) -> None:
         self.claim = claim
         self.stated = stated
-        self.key = stated.keys.claim(claim.token)
+        self.key = key
+        self.mark = mark_of(claim.token)
         self.stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
         self.fence = 0
         self.row: Row | None = None
@@ -68,7 +71,6 @@ class Entry:
         self.hold: Lease | None = None
         self.guard: Lease | None = None
         self.looked = 0
-        self.ahead: Sequence[bytes] = ()
 
     @property
     def leases(self) -> list[Lease]:
@@ -87,6 +89,7 @@ class Store:
     Attributes:
         client: What this client is called in the keys of the notes to it.
         notes: The range of those.
+        slots: The keys of its claims.
         entries: This client's claims, by token.
         lines: When somebody of this client was last seen to stand in line, by queue: who comes soon after joins at once.
         spoilt: Leases that an entry had and that must be revoked with it, by token.
@@ -100,6 +103,7 @@ class Store:
         prefix = keys.notes(options.namespace, self.client)
         self.notes = Get(prefix, after(prefix))
         self.leases = Leases(transport, options.clock)
+        self.slots = Slots(self.client)
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
@@ -119,8 +123,23 @@ class Store:
         """What is known of a claim; nothing, the first time."""
         entry = self.entries.get(claim.token)
         if entry is None:
-            entry = self.entries[claim.token] = Entry(claim, self.known(claim.terms))
+            stated = self.known(claim.terms)
+            key = self.slots.take(stated.keys.queue)
+            entry = self.entries[claim.token] = Entry(claim, stated, key)
         return entry
+
+    def over(self, entry: Entry, *leases: Lease | None) -> None:
+        """Nothing of a claim is stored, for certain, and nothing that is under way will be: what it had may serve another."""
+        # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
+        # be given back once more by whoever repeats this, when they serve another claim.
+        if self.entries.pop(entry.claim.token, None) is None:
+            return
+        for lease in leases:
+            self.leases.give_back(lease)
+        if not (
+            entry.stated.guard or entry.stated.terms.lock_delay
+        ):  # else something may block on under its key
+            self.slots.give_back(entry.stated.keys.queue, entry.key)
 
     def in_line(self, queue: bytes) -> None:
         """Somebody of this client stands in line there."""
@@ -169,6 +188,18 @@ class Store:
             lease.doubtful = False
         self.leases.heard(answer.header)
         return answer
+
+    def find(self, claim: Claim, end: float) -> tuple[Header, Row | None]:
+        """Look for a claim, of which this client may know no more than the token; not for its guard.
+
+        Raises:
+            Refused, Unknown: See :mod:`lockkit_etcd.failures`.
+        """
+        entry = self.entries.get(claim.token)
+        where = Get(entry.key) if entry is not None else Get(*self.known(claim.terms).keys)
+        header, found = self.queue(where, end)
+        place = place_of(found, mark_of(claim.token))
+        return header, found[place] if place >= 0 else None
 
     def queue(self, request: Get, end: float) -> tuple[Header, list[Row]]:
         """Look at a queue.

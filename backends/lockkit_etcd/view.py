@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 from lockkit.facts import ClaimInfo, ClaimState, Owner
-from lockkit.names import claim_id
 from lockkit_etcd.rows import Row
 from lockkit_etcd.transport import Remaining
 
@@ -37,7 +36,7 @@ def claim_info(
     note = value.get("note")
     return ClaimInfo(
         name=name,
-        claim_id=claim_id(row.token),
+        claim_id=row.id,
         state=state or row.state,
         owner=_owner(value.get("owner")),
         fence=row.fence,

@@ -3,6 +3,9 @@
 Where many of a client wait for one name they share a watch on its queue. So what a hand-off costs the server does not grow
 with the clients that wait, nor what it costs a client with its waiters.
 
+A key serves many claims, one after the other. Which of them is meant says the revision that created it; whoever is in
+somebody's way is older than the look that showed it, so a removal after that is its own.
+
 A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
 something may have been missed: at its start, and after the watch was cut, cancelled, or its past compacted away. A
 watch that is dead without anybody having said so is found out by the heartbeats, which look at the queue themselves.
@@ -13,10 +16,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit_etcd import keys
+from lockkit_etcd.keys import Keys
 from lockkit_etcd.transport import News, Stream, Watched
 
 if TYPE_CHECKING:
@@ -41,11 +44,18 @@ class _Watch:
 
     __slots__ = ("_room", "blockers", "own", "wake")
 
-    def __init__(self, room: _Room, own: str, blockers: Iterable[str], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, room: _Room, own: tuple[bytes, int], blockers: Mapping[bytes, int], wake: Callable[[], None]
+    ) -> None:
         self._room = room
         self.own = own
-        self.blockers = frozenset(blockers)
+        self.blockers = blockers
         self.wake = wake
+
+    @property
+    def needed(self) -> Iterable[tuple[bytes, int]]:
+        """The claims that it wants to hear of, each by its key and the revision that created it."""
+        return (self.own, *self.blockers.items())
 
     def close(self) -> None:
         """Stop."""
@@ -63,7 +73,7 @@ class _Room:
         self._wanted = wanted
         self._since = start
         self._seen = start - 1
-        self._gone: dict[str, int] = {}
+        self._gone: dict[bytes, int] = {}
         self._stream: Stream | None = None
         self._pause = _FIRST_PAUSE
         self._behind: float | None = None
@@ -89,9 +99,7 @@ class _Room:
         """One more waits, who looked at the queue at a revision."""
         self.waiters.append(watch)
         gone = self._gone
-        missed = looked + 1 < self._since or any(
-            gone.get(each, 0) > looked for each in (watch.own, *watch.blockers)
-        )
+        missed = looked + 1 < self._since or any(gone.get(key, 0) > looked for key, _ in watch.needed)
         if missed:
             watch.wake()
 
@@ -132,18 +140,19 @@ class _Room:
         woken: dict[_Watch, None] = {}
         for kind, kv in news.changes:
             self._seen = max(self._seen, kv.modified)
-            id_ = keys.id_in(kv.key)
+            key = kv.key
             if kind == "DELETE":
-                self._note(id_, kv.modified)
+                self._note(key, kv.modified)
             elif kv.created == kv.modified:  # a newcomer is in nobody's way
                 continue
             for watch in list(self.waiters):
-                if watch.own == id_ or (kind == "DELETE" and id_ in watch.blockers):
+                if watch.own[0] == key or (kind == "DELETE" and key in watch.blockers):
                     woken[watch] = None
         self._wake(woken)
 
-    def _note(self, id_: str, revision: int) -> None:
-        self._gone[id_] = revision
+    def _note(self, key: bytes, revision: int) -> None:
+        self._gone.pop(key, None)  # to its end: the oldest goes first
+        self._gone[key] = revision
         while len(self._gone) > _KEPT:
             oldest = next(iter(self._gone))
             self._since = max(self._since, self._gone.pop(oldest) + 1)
@@ -169,12 +178,12 @@ class _Room:
             pass
         self._wake(list(self.waiters))
 
-    def look(self, standing: set[str]) -> None:
+    def look(self, standing: set[tuple[bytes, int]]) -> None:
         """These claims stand in the queue: has the watch told of all that do not?"""
         untold = any(
-            each not in standing and each not in self._gone
+            each not in standing and self._gone.get(each[0], 0) < each[1]
             for watch in list(self.waiters)
-            for each in (watch.own, *watch.blockers)
+            for each in watch.needed
         )
         now = time.monotonic()
         if not untold:
@@ -202,30 +211,33 @@ class Watches:
 
     def watch(
         self,
-        queue: keys.Keys,
-        own: bytes,
-        ahead: Sequence[bytes],
+        queue: Keys,
+        own: tuple[bytes, int],
         blockers: Sequence[str],
         looked: int,
         wake: Callable[[], None],
     ) -> _Watch:
-        """Wake a claim that looked at its queue at a revision, and saw these blockers (their keys: ``ahead``)."""
+        """Wake a claim that looked at its queue at a revision, and saw these blockers (each :attr:`Row.where`)."""
+        ahead: dict[bytes, int] = {}
+        for each in blockers:
+            last, _, fence = each.rpartition("@")
+            ahead[queue.queue + last.encode()] = int(fence)
         with self.mutex:
             rooms = self._rooms.setdefault(queue.queue, [])
             room = next((each for each in rooms if each.shared), None)
             new = room is None
             if room is None:
-                few = len(rooms) < _FEW and len(ahead) < _KEYS
-                wanted = (own, b"", ahead) if few else (*queue, ())
+                few = own[0] != b"" and len(rooms) < _FEW and len(ahead) < _KEYS
+                wanted = (own[0], b"", tuple(ahead)) if few else (*queue, ())
                 room = _Room(self, queue.queue, wanted, looked + 1)
                 rooms.append(room)
-            watch = _Watch(room, keys.id_in(own), blockers, wake)
+            watch = _Watch(room, own, ahead, wake)
             room.enter(watch, looked)
             if new and not self._closed:
                 room.open()
         return watch
 
-    def look(self, queue: bytes, standing: set[str]) -> None:
+    def look(self, queue: bytes, standing: set[tuple[bytes, int]]) -> None:
         """A heartbeat has seen who stands in a queue."""
         for room in list(self._rooms.get(queue, ())):
             room.look(standing)

@@ -194,7 +194,7 @@ def evict_by_revoke(patch):
         _, found = store.queue(
             operating.Get(*operating.Keys.of(store.namespace, name)), time.monotonic() + budget
         )
-        row = next(each for each in found if operating.claim_id_of(each.token) == claim_id)
+        row = next(each for each in found if each.id == claim_id)
         answer = real(store, name, claim_id, budget, at_once=at_once)
         store.transport.revoke(row.lease, budget)
         return answer

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from lockkit.names import claim_id as identify
 from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.etcd import EtcdServer
@@ -90,7 +89,7 @@ class EtcdHarness(Harness):
             time.sleep(0.02)
 
     def queue(self, name: str) -> dict[str, Any]:
-        """The keys of a name's queue, by token; a guard's ends in ``+``."""
+        """The keys of a name's queue, by their last part; a guard's ends in ``+``."""
         prefix = f"{_PREFIX}default/q/{quote(name, safe='').replace('.', '%2E')}/"
         kvs = self.call("kv/range", covered(prefix)).get("kvs", [])
         return {base64.b64decode(kv["key"]).decode()[len(prefix) :]: kv for kv in kvs}
@@ -98,18 +97,19 @@ class EtcdHarness(Harness):
     def stored(self, name: str) -> list[StoredClaim]:
         found = self.queue(name)
         claims = []
+        values = {key: json.loads(base64.b64decode(kv["value"])) for key, kv in found.items()}
+        standing = {value["claim"] for key, value in values.items() if not key.endswith("+")}
         for key, kv in found.items():
-            token, guard = key.removesuffix("+"), key.endswith("+")
-            if guard and token in found:
+            value, guard = values[key], key.endswith("+")
+            if guard and value["claim"] in standing:
                 continue
-            value = json.loads(base64.b64decode(kv["value"]))
             before = self.clock.now()
             left = self.left(kv["lease"])
             if left < 0:
                 continue
             claims.append(
                 StoredClaim(
-                    identify(token),
+                    value["claim"][:12],
                     int(kv["create_revision"]),
                     "LINGERING" if guard else value["state"],
                     value["weight"],
@@ -125,8 +125,8 @@ class EtcdHarness(Harness):
         return self.server().requests()
 
     def forget(self, name: str, claim_id: str) -> None:
-        for key, kv in self.queue(name).items():
-            if claim_id == identify(key):
+        for kv in self.queue(name).values():
+            if json.loads(base64.b64decode(kv["value"]))["claim"].startswith(claim_id):
                 self.call("lease/revoke", {"ID": kv["lease"]})
 
     def residue(self) -> dict[str, int]:
