@@ -1,4 +1,4 @@
-"""Clocks: CLOCK_BOOTTIME for everything that decides, the wall clock for what people read.
+"""Clocks: CLOCK_BOOTTIME for everything that decides, the wall clock for what people read. And the jitter of what is timed.
 
 CLOCK_MONOTONIC stands still while a machine sleeps; a lease does not. So deadlines are reckoned on CLOCK_BOOTTIME
 (``clock_gettime(2)``), which counts suspended time and is never set.
@@ -7,10 +7,11 @@ CLOCK_MONOTONIC stands still while a machine sleeps; a lease does not. So deadli
 from __future__ import annotations
 
 import functools
+import os
 import time
 from typing import Protocol
 
-__all__ = ["SYSTEM", "Clock", "SystemClock"]
+__all__ = ["SYSTEM", "Clock", "SystemClock", "jitter"]
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -33,3 +34,8 @@ class SystemClock:
 
 
 SYSTEM = SystemClock()
+
+
+def jitter() -> float:
+    """A number from 0 up to 1, not from :mod:`random`: that is the program's, which may have seeded it for a reason."""
+    return int.from_bytes(os.urandom(4)) / 2**32

@@ -11,7 +11,6 @@ is off, and this one tries again at once, then after fractions of a millisecond.
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -19,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lockkit.clock import Clock
+from lockkit.clock import Clock, jitter
 from lockkit_sqlite.failures import busy, inherited, is_busy, mapped
 
 __all__ = ["Link", "Params", "after_fork_in_child", "after_fork_in_parent", "before_fork"]
@@ -136,7 +135,7 @@ class Link:
             os.sched_yield()
         else:
             longest = min(_LONGEST, _SHORTEST * 2.0 ** (tries - _YIELDS))
-            time.sleep(min(left, longest * (0.5 + 0.5 * random.random())))
+            time.sleep(min(left, longest * (0.5 + 0.5 * jitter())))
         return tries + 1
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
-from lockkit.clock import Clock
+from lockkit.clock import Clock, jitter
 from lockkit.drivers.ticker import Bell, Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
@@ -39,7 +38,7 @@ class Holding:
         self.beat: Beat = (hold.claim, hold.fence)
         self.ttl = hold.claim.terms.ttl
         self.slack = _COALESCE * self.ttl / 3.0
-        self.next = due(hold.basis, self.ttl, random.random()) if hold.auto_renew else math.inf
+        self.next = due(hold.basis, self.ttl, jitter()) if hold.auto_renew else math.inf
 
     def wake(self) -> None:
         """Nobody waits for a hold."""
@@ -194,7 +193,7 @@ class Heartbeat:
 
     def _reschedule(self, members: list[Holding | Waiter], *, answered: bool) -> None:
         now = self._clock.now()
-        jitter = random.random()  # one for all: what is near together is renewed together anyhow
+        chance = jitter()  # one for all: what is near together is renewed together anyhow
         basis = ttl = after = 0.0
         for member in members:
             hold = member.hold
@@ -206,7 +205,7 @@ class Heartbeat:
             else:
                 if hold.basis != basis or member.ttl != ttl:
                     basis, ttl = hold.basis, member.ttl
-                    after = due(basis, ttl, jitter)
+                    after = due(basis, ttl, chance)
                 member.next = (
                     after if after > now else now + min(_RETRY, member.slack)
                 )  # answered, but not moved

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from lockkit.clock import Clock
+from lockkit.clock import Clock, jitter
 from lockkit.drivers.cleanup import CleanupHook, CleanupRuns, Overruns
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.heartbeat import Heartbeat
@@ -112,9 +111,7 @@ class Driver:
         waits = Waits(self, on_wait, clock.now())
         hold: Hold | None
         try:
-            hold = self._drive(
-                acquiring(attempt, self._capabilities, clock.now, clock.wall, random.random), waits
-            )
+            hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter), waits)
             if hold is not None:
                 attempt.hold = hold
                 self.heartbeat.hold(hold)

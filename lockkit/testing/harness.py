@@ -84,6 +84,8 @@ class Harness(ABC):
             scenario can wait for.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
         grain: Seconds by which the store may lengthen what it is told, because it rounds.
+        request_timeout: Seconds, of clients whose store is made to fail: a call that is answered takes less, on a busy
+            machine too.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
@@ -96,6 +98,7 @@ class Harness(ABC):
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
     grain: ClassVar[float] = 0.0
+    request_timeout: ClassVar[float] = 0.4
     slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 

@@ -40,6 +40,7 @@ class EtcdHarness(Harness):
     ttl = 3.0
     short_ttl = 1.0
     grain = 1.0
+    request_timeout = 0.6
     examples = (6, 14)
     scheme: ClassVar[str] = "etcd"
 

@@ -55,6 +55,7 @@ class ZooKeeperHarness(Harness):
     exclusions = EXCLUSIONS.get("zookeeper", {})
     ttl = 16 * TICK
     short_ttl = 12 * TICK
+    request_timeout = 1.0
     slack = 3 * TICK
     examples = (8, 15)
 

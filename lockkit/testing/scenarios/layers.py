@@ -157,7 +157,7 @@ def hook_hangs(stage: Stage) -> None:
 def emergency(stage: Stage) -> None:
     """The normal layer fails while the claim is still ours: emergency once, counted once, one alert, nothing else touched."""
     witness = Witness()
-    client, faults = stage.faulty(plugins=[witness], request_timeout=0.4)
+    client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
     lease = stage.take(stage.holder(client))
     faults.always(refuse, "release", "abandon")
@@ -181,7 +181,7 @@ def emergency(stage: Stage) -> None:
 def all_layers_fail(stage: Stage) -> None:
     """No layer gets an answer: ABANDONED, one critical record, one P0 alert, nothing raised unless asked for."""
     witness = Witness()
-    client, faults = stage.faulty(plugins=[witness], request_timeout=0.3)
+    client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client))
     faults.always(black_hole, "release", "abandon", "emergency_release")
     with flushed(client):
@@ -210,7 +210,7 @@ def all_layers_fail(stage: Stage) -> None:
 @scenario("S10-journal-full", (MUTEX,))
 def journal_full(stage: Stage) -> None:
     """A record that cannot be written (a full disk) is survived."""
-    client, faults = stage.faulty(request_timeout=0.2)
+    client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client))
     (stage.harness.scratch / journal.FILE).mkdir()  # nobody can append to that
     faults.always(black_hole, "release", "abandon", "emergency_release")
@@ -222,7 +222,7 @@ def journal_full(stage: Stage) -> None:
 @scenario("S10-no-blind-delete")
 def no_blind_delete(stage: Stage) -> None:
     """A holder that lapsed releases through a store in trouble: whatever layer runs, its successor is untouched."""
-    client, faults = stage.faulty(request_timeout=0.4)
+    client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client, auto_renew=False))
     stage.harness.outlast(stage.harness.ttl)
     successors = stage.fill()

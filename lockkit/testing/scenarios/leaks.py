@@ -89,7 +89,7 @@ def interrupted_wait(stage: Stage) -> None:
 
         def wait(k: int = k, faults: Faults = faults, lock: Any = lock) -> None:
             faults.add("acquire", interrupt_here(threading.current_thread(), after=True), skip=k)
-            lock.acquire(0.3).release()
+            lock.acquire(stage.harness.request_timeout).release()
 
         error = stage.work(wait).error()
         if k == 0:
@@ -278,7 +278,7 @@ def collected(stage: Stage) -> None:
 def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
     lock = stage.holder(client, ttl=stage.harness.ttl)
     return {
-        "acquire": lambda: lock.acquire(0.3),
+        "acquire": lambda: lock.acquire(stage.harness.request_timeout),
         "acquire without timeout": lambda: lock.acquire(None),
         "try_acquire": lock.try_acquire,
         "inspect": lambda: client.inspect(stage.name),
@@ -293,11 +293,12 @@ def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
 @scenario("L2-deadlines-black-hole", (MUTEX,))
 def deadlines(stage: Stage) -> None:
     """Against a store that swallows everything each call comes back in time, with an error that says so."""
-    client, faults = stage.faulty(request_timeout=0.2)
+    patience = stage.harness.request_timeout
+    client, faults = stage.faulty(request_timeout=patience)
     client.driver()
     faults.always(black_hole)
     for what, call in _late(client, stage).items():
-        with stage.within(0.3 + 0.5, what):
+        with stage.within(2 * patience + 0.4, what):
             error = stage.work(call).error()
         assert isinstance(error, BackendError | AcquireTimeout), f"{what}: {error!r}"
     faults.heal()
@@ -307,17 +308,18 @@ def deadlines(stage: Stage) -> None:
 @scenario("L2-deadlines-held", (MUTEX, READERS))
 def deadlines_held(stage: Stage) -> None:
     """So do confirm, extend, release and close; the release is ABANDONED, on the record, and made good later."""
-    client, faults = stage.faulty(request_timeout=0.25)
+    patience = stage.harness.request_timeout
+    client, faults = stage.faulty(request_timeout=patience)
     lease = stage.take(stage.holder(client))
     faults.always(black_hole)
     calls: list[tuple[str, Callable[[], object]]] = [("confirm", lease.confirm)]
     if not stage.harness.capabilities.fixed_ttl:
         calls.append(("extend", lambda: lease.extend(2 * stage.harness.ttl)))
     for what, call in calls:
-        with stage.within(0.25 + 0.5, what):
+        with stage.within(patience + 0.5, what):
             assert isinstance(stage.work(call).error(), BackendError), what
     assert lease.valid(), "no answer is not loss"
-    with stage.within(0.25 + 0.5, "release"):
+    with stage.within(patience + 0.5, "release"):
         report = lease.release()
     assert report.outcome == "ABANDONED"
     assert report.expires_by is not None
