@@ -2,6 +2,9 @@
 
 redis-py makes it (addresses, TLS, certificates). What it would then do for each command costs as much as the command
 itself, so from there on the talking is done here, with the parser that redis-py uses too.
+
+A lone call stays awake for a moment. A server on this host answers in less time than it takes to put a thread to sleep and
+to wake it, which is half of what a lock costs then. Where answers take longer that is soon found out, and hardly tried again.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import os
 import socket
 import ssl
 import struct
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +33,12 @@ _SLACK = 0.005
 _PART = 4.0
 """The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
 _MORE = object()
+_AWAKE = 0.0001
+"""Seconds for which a lone call reads without going to sleep."""
+_DROWSY = 255
+"""Most calls that go to sleep at once after one that stayed awake in vain."""
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_one_awake = threading.Lock()  # in a process: others would only take the interpreter from each other
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -64,12 +75,15 @@ class Line:
         wire: Whose it is.
     """
 
-    __slots__ = ("_allowed", "_pid", "_reader", "_socket", "wire")
+    __slots__ = ("_allowed", "_asleep", "_in_vain", "_pid", "_reader", "_socket", "wire")
 
     def __init__(self, connection: Any) -> None:
         self._socket, connection._sock = connection._sock, None  # noqa: SLF001
         self._pid = os.getpid()
         self._allowed = -1.0
+        alone = _PROCESSORS < 2 or isinstance(self._socket, ssl.SSLSocket)
+        self._asleep = sys.maxsize if alone else 0
+        self._in_vain = 0
         self.wire: object = None
         self._reader = Reader(
             protocolError=theirs.InvalidResponse,
@@ -90,7 +104,26 @@ class Line:
             OSError, redis.exceptions.RedisError: There is no answer, or none in time (TimeoutError).
         """
         self.send(packed, end)
+        if self._asleep > 0:
+            self._asleep -= 1
+        elif _one_awake.acquire(blocking=False):
+            try:
+                self._stay_awake()
+            finally:
+                _one_awake.release()
         return self.hear(end)
+
+    def _stay_awake(self) -> None:
+        """Read until something comes, or a moment is over."""
+        until = time.monotonic() + _AWAKE
+        while time.monotonic() < until:
+            try:
+                self._feed(os.read(self._socket.fileno(), _BLOCK))
+            except BlockingIOError:
+                continue
+            self._in_vain = 0
+            return
+        self._asleep = self._in_vain = min(2 * self._in_vain + 1, _DROWSY)
 
     def row(self, packed: bytes, end: float, count: int) -> list[Any]:
         """Send ``count`` commands and return their answers.
@@ -131,11 +164,14 @@ class Line:
                 block = self._socket.recv(_BLOCK)
             except TimeoutError:  # which may have come before the end
                 continue
-            if not block:
-                raise theirs.ConnectionError("the server has closed the connection")
-            reader.feed(block)
+            self._feed(block)
             answer = reader.gets()
         return answer
+
+    def _feed(self, block: bytes) -> None:
+        if not block:
+            raise theirs.ConnectionError("the server has closed the connection")
+        self._reader.feed(block)
 
     def _until(self, end: float) -> None:
         left = end - time.monotonic()

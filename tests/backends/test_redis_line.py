@@ -1,0 +1,132 @@
+"""A connection to Redis: who calls alone stays awake for a moment, and only where that is worth it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("redis")
+
+import redis.exceptions as theirs
+
+from lockkit_redis import line as lines
+from lockkit_redis.line import Line, pack
+
+PING = pack("PING")
+
+
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch):
+    monkeypatch.setattr(lines, "_PROCESSORS", 2)
+    monkeypatch.setattr(lines, "_AWAKE", 5.0)
+
+
+@pytest.fixture
+def in_vain(monkeypatch):
+    """No answer comes while anybody is awake for it."""
+    monkeypatch.setattr(lines, "_AWAKE", 0.0)
+
+
+@pytest.fixture
+def pair():
+    with contextlib.ExitStack() as stack:
+        ours, theirs_ = (stack.enter_context(each) for each in socket.socketpair())
+        yield line_on(ours), theirs_
+
+
+def line_on(sock):
+    return Line(SimpleNamespace(_sock=sock, _parser=SimpleNamespace(parse_error=Exception)))
+
+
+def soon():
+    return time.monotonic() + 5.0
+
+
+def answered_after(seconds, line, server):
+    timer = threading.Timer(seconds, server.sendall, (b"+PONG\r\n",))
+    timer.start()
+    try:
+        return line.ask(PING, soon())
+    finally:
+        timer.join()
+
+
+def test_a_quick_answer_is_there_before_anybody_sleeps(pair, monkeypatch):
+    line, server = pair
+    monkeypatch.setattr(
+        Line, "_until", lambda self, end: self._socket.setblocking(False)
+    )  # so to sleep would fail
+
+    assert answered_after(0.02, line, server) == b"PONG"
+    assert line._asleep == 0
+
+
+def test_an_answer_in_pieces_is_read_to_its_end(pair):
+    line, server = pair
+    server.sendall(b"$4\r\nPO")
+    timer = threading.Timer(0.05, server.sendall, (b"NG\r\n",))
+    timer.start()
+
+    assert line.ask(PING, soon()) == b"PONG"
+
+
+def test_where_answers_take_longer_it_is_hardly_tried(pair, in_vain):
+    line, server = pair
+    skipped = []
+    for _ in range(4):
+        line._asleep = 0
+        assert answered_after(0.0, line, server) == b"PONG"
+        skipped.append(line._asleep)
+    line._in_vain, line._asleep = 1_000, 0
+    assert answered_after(0.0, line, server) == b"PONG"
+
+    assert skipped == [1, 3, 7, 15]
+    assert line._asleep == 255
+
+
+def test_a_quick_answer_after_slow_ones_counts_again(pair):
+    line, server = pair
+    line._in_vain = 7
+    server.sendall(b"+PONG\r\n")
+    line.ask(PING, soon())
+
+    assert (line._asleep, line._in_vain) == (0, 0)
+
+
+def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
+    line, server = pair
+    with lines._one_awake:
+        assert answered_after(0.02, line, server) == b"PONG"
+
+    assert line._asleep == 0, "it has not tried"
+
+
+def test_the_end_of_the_connection_is_told(pair):
+    line, server = pair
+    server.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(theirs.ConnectionError):
+        line.ask(PING, soon())
+    assert lines._one_awake.acquire(blocking=False)
+    lines._one_awake.release()
+
+
+def test_nobody_stays_awake_on_one_processor(monkeypatch):
+    monkeypatch.setattr(lines, "_PROCESSORS", 1)
+    ours, server = socket.socketpair()
+    with ours, server:
+        assert line_on(ours)._asleep > 1e9
+
+
+def test_nor_on_an_encrypted_connection():
+    ours, server = socket.socketpair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    with context.wrap_socket(ours, do_handshake_on_connect=False) as wrapped, server:
+        assert line_on(wrapped)._asleep > 1e9
