@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-AT_ONCE = 1.0
-"""Seconds that a hand-off may take where deaths are seen at once, on a machine that is busy with tests."""
+AT_ONCE = 10.0
+"""Seconds that a hand-off may take where deaths are seen at once: far less than the ttl of 60, on a busy machine too."""
 
 
 def leave(cast, holders, how):
@@ -119,9 +119,9 @@ def test_s3_the_first_answer_after_a_stop_past_the_ttl_is_no(cast):
     others = [cast.actor() for _ in cast.shape.holders[1:]]
     for at, other in enumerate(others, 1):
         other.run(f"lease = shape.holders[{at}].lock(client, NAME, ttl=60).acquire(5)")
+    waiter = cast.waiter()
     holder.stop()
     stopped = time.monotonic()
-    waiter = cast.waiter()
     for other in others[: cast.shape.leaves - 1]:
         other.run("lease.release()")
     assert timed(waiter, 0.6 + AT_ONCE) > fence
