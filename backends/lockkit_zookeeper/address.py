@@ -62,8 +62,11 @@ class Address(NamedTuple):
 
 
 def least(tick: float, margin: float) -> float:
-    """The shortest ttl: three ticks until a ``sync`` is confirmed, the margin, and as much again to work in."""
-    return round(3 * tick + 2 * margin, 3)
+    """The shortest ttl at which a healthy session never has less than half of its timeout left, which an acquire waits for.
+
+    A basis is up to three ticks old; a margin more is for a server that stands still for a while, as for a collection.
+    """
+    return round(2 * (3 * tick + margin), 3)
 
 
 def declared(address: Address) -> Capabilities:

@@ -23,6 +23,7 @@ from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
 from lockkit_zookeeper import store as module
+from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 
 TICK = 0.15
@@ -145,6 +146,22 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
     assert other.ended
     assert not shared.ended, "S10: a session that claims depend on was ended"
     assert renew(store, one, store.store.entry(one.token)[1].fence).state == "HELD"
+
+
+def test_at_the_least_ttl_a_healthy_session_never_has_less_than_half_of_it_left(request):
+    """Or an acquire would have to wait until the session is confirmed."""
+    tick = 0.4
+    least = declared(parse(f"zookeeper://h?tick={tick}")).min_ttl
+    with ZooKeeperServer(tick=tick) as slow:
+        url = f"{slow.url('/' + request.node.name)}?tick={tick}"
+        with contextlib.closing(open_store(url, OpenOptions())) as store:
+            mine = store.store.at(least, BUDGET)
+            oldest, end = 0.0, SYSTEM.now() + 2.5 * least
+            while SYSTEM.now() < end:
+                oldest = max(oldest, SYSTEM.now() - mine.basis)
+                time.sleep(0.01)
+            assert not mine.ended
+            assert oldest < least / 2
 
 
 # -- cut connections
