@@ -124,15 +124,7 @@ class Store:
         session = self._session(timeout, end)
         if abs(session.timeout - timeout) > 0.001:
             self._drop(timeout, session)
-            grants = session.timeout
-            much, how = ("at most", "max_ttl") if grants < timeout else ("at least", "min")
-            raise Refused(
-                ConfigError(
-                    f"{self.address.shown}: the server grants sessions of {much} {grants:g} s, not a ttl of {ttl:g}",
-                    hint=f"use ttl={grants:g}, or change {how.replace('_ttl', '')}SessionTimeout on the servers",
-                ),
-                retry=False,
-            )
+            raise Refused(self._ungranted(ttl, session.timeout), retry=False)
         with session.mutex:
             while not session.ended and self.clock.now() > session.basis + session.timeout / 2:
                 session.poke()
@@ -140,10 +132,22 @@ class Store:
                     raise not_connected(self.address.shown, "the session was not confirmed in time")
         return session
 
+    def _ungranted(self, ttl: float, granted: float) -> ConfigError:
+        """The servers grant another timeout than was asked for: what they do grant, and what can be changed."""
+        short = granted < ttl
+        text = f"the server grants sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g}"
+        hint = f"{'raise max' if short else 'lower min'}SessionTimeout in zoo.cfg on the servers"
+        if self.can.min_ttl <= granted <= self.can.max_ttl:
+            hint = f"say --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
+        elif not short:
+            hint = f"write ?max_ttl={granted:g} in the URL and use that ttl, or {hint}"
+        return ConfigError(f"{self.address.shown}: {text}", hint=hint)
+
     def any(self, budget: float) -> Session:
         """Some session, for what is nobody's claim."""
         for session in (*self._sessions.values(),):
             if session.wire.up and not session.ended:
+                session.used = self.clock.now()
                 return session
         first = self._first
         timeout = first.timeout if first is not None else min(_DEFAULT_TTL, self.can.max_ttl)
