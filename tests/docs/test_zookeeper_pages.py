@@ -238,7 +238,7 @@ def test_the_lines_of_the_page_show_what_they_say_they_show(server):
 
 
 def waits(client, standing):
-    client.lock("backup").acquire(10, on_wait=lambda _: standing.set()).release()
+    client.lock("backup").acquire(60, on_wait=lambda _: standing.set()).release()
 
 
 def said(line, server):
