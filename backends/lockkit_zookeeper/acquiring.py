@@ -140,13 +140,13 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         session.gone(entry)
         return entry.lapsed()
     if entry.evicted or (entry.held and now >= entry.deadline):
-        session.end(entry, "evicted" if entry.evicted else "absent")
+        session.end(entry, entry.over)
         session.chores.remove(entry)
         return entry.lapsed()
     if entry.held or place < queue.grants:
         waited = not entry.held
         if not session.grant(entry):
-            session.end(entry, "absent")
+            session.end(entry, entry.over)
             session.chores.remove(entry)
             return entry.lapsed()
         if waited:

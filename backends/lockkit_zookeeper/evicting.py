@@ -23,7 +23,7 @@ from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
 from lockkit.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents, remove
-from lockkit_zookeeper.failures import explained
+from lockkit_zookeeper.failures import explained, not_connected
 from lockkit_zookeeper.layout import Queue, client_of
 from lockkit_zookeeper.operating import listed, state_of
 from lockkit_zookeeper.session import Session
@@ -117,8 +117,14 @@ def _longest(store: Store, end: float) -> Session:
 
 
 def _later(session: Session, eviction: _Eviction) -> None:
-    """Have the keeper see to it."""
+    """Have the keeper see to it.
+
+    Raises:
+        Refused: The session has ended meanwhile, and with it the note.
+    """
     with session.mutex:
+        if session.ended:
+            raise not_connected(session.wire.where, f"a session was left: {session.ended}")
         session.chores.due.append(eviction)
     session.poke()
 

@@ -191,14 +191,13 @@ class Store:
 
     def _drop(self, timeout: float, session: Session) -> None:
         """No claim is to join it any more."""
+        session.retire()
         with self._mutex:
             if self._sessions.get(timeout) is session:
                 del self._sessions[timeout]
                 if session.entries:
                     self._old = [old for old in self._old if old.entries and not old.lost]
                     self._old.append(session)
-        if not session.entries and not session.ended:
-            session.close(goodbye=True)
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""
@@ -207,13 +206,11 @@ class Store:
             idle = [
                 (timeout, session)
                 for timeout, session in self._sessions.items()
-                if session is not self._first
-                and not session.entries
-                and not session.chores.pending
-                and now - session.used > _IDLE
+                if session is not self._first and now - session.used > _IDLE
             ]
         for timeout, session in idle:
-            self._drop(timeout, session)
+            if session.retire():  # else somebody has come meanwhile
+                self._drop(timeout, session)
 
     def vanish(self) -> None:
         """Let go of everything without a word, as a process does that is killed. For tests."""
@@ -230,11 +227,7 @@ class Store:
             sessions = [*self._sessions.values(), *self._old]
             self._sessions.clear()
             self._old.clear()
-        ends = []
-        for session in sessions:
-            with session.mutex:
-                standing = any(not entry.ended for entry in session.entries.values())
-            ends.append(session.close(goodbye=not standing and not session.chores.pending))
+        ends = [session.close() for session in sessions]
         end = time.monotonic() + 0.5
         for thread in ends:
             if thread.is_alive():

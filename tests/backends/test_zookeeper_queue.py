@@ -26,6 +26,7 @@ from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.operating import listed, read_claims
+from lockkit_zookeeper.session import Session
 
 TICK = 0.15
 TTL = 2.4
@@ -264,6 +265,22 @@ def test_a_holder_that_reads_its_note_lets_go(opened, look, parent):
     assert isinstance(store.acquire(one, False, BUDGET), Lapsed)
     until(lambda: nodes(look, parent) == [], "the claim goes")
     until(lambda: look.get_children(parent.rpartition("/q/")[0] + "/c") == [], "the note goes")
+
+
+def test_a_note_that_is_read_between_the_listing_and_the_grant_counts(opened, monkeypatch):
+    store, other = opened(), opened()
+    grant = Session.grant
+
+    def late(self, entry):
+        assert other.evict("a", claim_id(entry.token), BUDGET).outcome == "MARKED"
+        until(lambda: entry.evicted, "its client reads the note")
+        return grant(self, entry)
+
+    monkeypatch.setattr(Session, "grant", late)
+    one = claim(ttl=TTL)
+    assert store.acquire(one, True, BUDGET) == Lapsed("evicted")
+    assert store.acquire(one, False, BUDGET) == Lapsed("evicted")
+    until(lambda: states(other) == [], "it goes")
 
 
 def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any_more(opened, look, parent):

@@ -25,6 +25,7 @@ from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.session import Session
 
 TICK = 0.15
 TTL = 2.4
@@ -146,6 +147,47 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
     assert other.ended
     assert not shared.ended, "S10: a session that claims depend on was ended"
     assert renew(store, one, store.store.entry(one.token)[1].fence).state == "HELD"
+
+
+def test_a_claim_does_not_join_a_session_that_was_left_while_it_came(store, monkeypatch):
+    """It would be lost at once; and asked for again it could stand there twice."""
+    longer = claim(ttl=TTL + 1)
+    store.release(take(store, "b", ttl=TTL + 1)[0], BUDGET)
+    monkeypatch.setattr(module, "_IDLE", 0.0)
+    join, met = Session.join, []
+
+    def late(self, one):
+        if one is longer and not met:
+            met.append(self)
+            store.release(take(store, "c", ttl=TTL + 2)[0], BUDGET)  # which ends what is idle
+            until(lambda: self.ended, "the session is left")
+        return join(self, one)
+
+    monkeypatch.setattr(Session, "join", late)
+    assert isinstance(asked(store, longer), Refused)
+    assert not met[0].entries
+    answer = store.acquire(longer, True, BUDGET)
+    assert isinstance(answer, Granted)
+    assert [info.fence for info in store.inspect("a", BUDGET).claims] == [answer.fence]
+    assert renew(store, longer, answer.fence).state == "HELD"
+
+
+def test_a_session_that_somebody_joins_while_it_is_to_be_left_stays(store, monkeypatch):
+    store.release(take(store, "b", ttl=TTL + 1)[0], BUDGET)
+    monkeypatch.setattr(module, "_IDLE", 0.0)
+    retire, joined = Session.retire, []
+
+    def slow(self):
+        if self.timeout == TTL + 1 and not joined:
+            joined.append(take(store, ttl=TTL + 1))
+        return retire(self)
+
+    monkeypatch.setattr(Session, "retire", slow)
+    take(store, "c", ttl=TTL + 2)
+    ((one, fence),) = joined
+    assert renew(store, one, fence).state == "HELD"
+    take(store, "d", ttl=TTL + 1)
+    assert session(store, one) is store.store.at(TTL + 1, BUDGET), "it has two sessions of one ttl"
 
 
 def test_at_the_least_ttl_a_healthy_session_never_has_less_than_half_of_it_left(request):
