@@ -6,7 +6,9 @@ from the note on no basis of it grows: after one timeout of its session it canno
 claim up by itself as soon as it has read; if it does not, the evictor removes note and claim in one step, once the time is
 over, and only if it is still the same note.
 
-The note lies on the evictor's own session. If that ends before, so does the eviction, and nobody was harmed.
+The note lies on the evictor's own session, of a timeout that is not shorter than that of the claim's. So if the evictor dies
+right away the note still stands until nobody can believe in the claim who has not read it. What nobody does then is to remove
+the node of a claim whose client does not look while its session lives.
 """
 
 from __future__ import annotations
@@ -100,20 +102,23 @@ def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> b
 
 
 def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
-    session = _longest(store, end)
+    session = _lasting(store, info.ttl, end)
     note, made = _note(store, session, stat, info.claim_id, end)
     _later(session, _Eviction(store, session, path, note, made, stat, info, 0.0))
     return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
 
 
-def _longest(store: Store, end: float) -> Session:
-    """The session on which a note stands longest if we die: of the longest timeout, if the servers grant that."""
+def _lasting(store: Store, ttl: float, end: float) -> Session:
+    """A session on which a note stands for at least a ttl if we die: of the longest timeout, if the servers grant that.
+
+    They do grant that ttl, for there is a claim that has it.
+    """
     try:
-        return store.at(store.can.max_ttl, end - time.monotonic())
+        return store.at(max(ttl, store.can.max_ttl), end - time.monotonic())
     except Refused as refusal:
         if not isinstance(refusal.error, ConfigError):
             raise
-        return store.any(end - time.monotonic())
+        return store.at(ttl, end - time.monotonic())
 
 
 def _later(session: Session, eviction: _Eviction) -> None:

@@ -19,10 +19,12 @@ from lockkit.errors import IncompatibleLayout
 from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.queue import prefix
-from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
+from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.operating import listed, read_claims
@@ -310,6 +312,36 @@ def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, pare
     other.close()
     until(lambda: renew(store, one, fence).state == "LOST", "it reads the note")
     until(lambda: nodes(look, parent) == [], "the claim goes")
+
+
+@pytest.mark.parametrize("grants", [60.0, 8.5])
+def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(request, grants, monkeypatch):
+    """A connection that comes back counts from when it does, so the note must stand longer than a holder can be away."""
+    monkeypatch.setattr(module, "_DEFAULT_TTL", 2.4)  # of a session that is there for nothing in particular
+    with ZooKeeperServer(tick=TICK, longest_session=grants) as server, Wire((server.host, server.port)) as wire:
+        options = f"/{request.node.name}?tick={TICK}&max_ttl=9"
+        with (
+            contextlib.closing(open_store(f"zookeeper://{wire.address}{options}", OpenOptions())) as store,
+            contextlib.closing(
+                open_store(f"zookeeper://{server.address}{options}", OpenOptions())
+            ) as other,
+        ):
+            one, _ = take(store, ttl=8.0)
+            wire.hold()
+            answer = other.evict("a", claim_id(one.token), BUDGET)
+            assert answer.outcome == "MARKED"
+            other.store.vanish()
+            time.sleep(5.0)  # well over half of its ttl
+            wire.heal()
+            until(lambda: asked(store, one) == Lapsed("evicted"), "it reads the note")
+            assert SYSTEM.wall() <= answer.blocks_until
+
+
+def asked(store, one):
+    try:
+        return store.acquire(one, False, BUDGET)
+    except (Refused, Unknown) as trouble:
+        return trouble
 
 
 def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
