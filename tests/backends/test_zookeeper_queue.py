@@ -161,6 +161,28 @@ def test_a_marker_goes_with_the_last_claim_that_goes_by_it(store, look, parent):
     until(lambda: nodes(look, parent) == [], "the marker is taken away")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.names("", BUDGET),
+        lambda store: store.inspect("a", BUDGET),
+        lambda store: store.resize("a", 2, BUDGET),
+        lambda store: store.evict("a", "0" * 12, BUDGET),
+    ],
+    ids=["names", "inspect", "resize", "evict"],
+)
+def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server, look, parent, call):
+    store, other = opened(), opened()
+    one, _ = take(store, **of(2))
+    assert other.resize("a", 3, BUDGET) == 1
+    wire = store.store.entry(one.token)[0].wire
+    server.expire((wire._client._session_id, wire._client._session_passwd))
+    until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
+    assert nodes(look, parent)[0].startswith("resize-")
+    call(other)
+    until(lambda: nodes(look, parent) == [], "the marker is taken away")
+
+
 def test_a_resize_of_nothing_leaves_nothing(store, look, parent):
     assert store.resize("a", 3, BUDGET) == 0
     assert nodes(look, parent) == []
