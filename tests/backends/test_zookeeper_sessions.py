@@ -17,7 +17,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.lease import Hold
 from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
-from lockkit.testing.claims import BUDGET, claim, queue, renew, take
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
@@ -271,6 +271,27 @@ def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, wired, 
     again(lambda: store.abandon(one, BUDGET))
     assert not there_by_id(server, wired, one)
     assert isinstance(store.acquire(one, True, BUDGET), Lapsed)
+
+
+def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(opened, wired, server):
+    """Behind a server that is slow: what became of each is asked for, and nothing waits for an answer."""
+    store = opened(wired.url)
+    kept, fence = take(store, "kept", ttl=9.0)
+    mine = session(store, kept)
+    wired.hold()
+    given_up = [claim(ttl=9.0) for _ in range(40)]
+    for one in given_up:
+        assert isinstance(asked(store, one, 0.01), Unknown)
+        mine.end(mine.entries[one.token], "absent")
+    wired.delay = 0.3
+    wired.heal()
+    for one in given_up:
+        mine.chores.remove(mine.entries[one.token])
+    before = mine.basis
+    until(lambda: list(mine.entries) == [kept.token], "it is definite that they are gone", 6.0)
+    until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
+    assert renew(store, kept, fence).state == "HELD"
+    assert states(store) == []
 
 
 def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, server):
