@@ -1,12 +1,13 @@
-"""What a session's keeper does behind its claims: nothing here is waited for by anybody.
+"""What is done behind a session's claims by its keeper, which waits for no answer; and evictions, by a thread of their own.
 
 Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a moment;
-watching the own nodes of claims that last; taking away what a resize left; evictions that are due.
+watching the own nodes of claims that last; taking away what a resize left.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,6 +72,8 @@ class Chores:
         self._removals: dict[str, _Removal] = {}
         self._later: deque[tuple[float, Entry]] = deque()
         self._untidy: dict[str, None] = {}
+        self._evictor: threading.Thread | None = None
+        self._stopped = threading.Event()
         self.due: list[Due] = []
         """Evictions: each is called with the time and says when to call it again, or 0 when it is done."""
 
@@ -107,13 +110,27 @@ class Chores:
         while self._untidy:
             self._tidy(self._untidy.popitem()[0])
         again = min((removal.next for removal in self._removals.values()), default=_FOREVER)
-        for eviction in [*self.due]:
-            next_ = eviction(now)
-            if next_ == 0:
-                self.due.remove(eviction)
-            else:
-                again = min(again, next_)
+        if self.due and (self._evictor is None or not self._evictor.is_alive()):
+            self._evictor = threading.Thread(target=self._evict, name="lockkit-zookeeper-evict", daemon=True)
+            self._evictor.start()
         return min(again, self._later[0][0]) if self._later else again
+
+    def stop(self) -> None:
+        """The session has ended, so nothing is due any more."""
+        self._stopped.set()
+
+    def _evict(self) -> None:
+        """Evictions ask and wait for answers, which a keeper must not."""
+        while self.due and not self._stopped.is_set():
+            now = self._session.clock.now()
+            again = now + _AGAIN
+            for eviction in [*self.due]:
+                next_ = eviction(now)
+                if next_ == 0:
+                    self.due.remove(eviction)
+                else:
+                    again = min(again, next_)
+            self._stopped.wait(max(0.0, again - self._session.clock.now()))
 
     # -- removing
 

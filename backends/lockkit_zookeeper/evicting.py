@@ -153,7 +153,7 @@ def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> 
 
 
 class _Eviction:
-    """One that waits for its time; called by the keeper of the session that has the note.
+    """One that waits for its time; called by a thread of the session that has the note.
 
     Args:
         first: When to look first (CLOCK_BOOTTIME seconds): a claim that was removed at once needs its note for as long as its

@@ -271,6 +271,7 @@ class Session:
                 wait = 0.2
             self._bell.wait(max(0.0, min(wait, 5.0)))
             self._bell.clear()
+        self.chores.stop()
         if self.ended != "closed":
             # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
             self.wire.close(goodbye=not (self.lost or self._silent))

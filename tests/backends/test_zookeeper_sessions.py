@@ -16,6 +16,7 @@ from lockkit.client import connect
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.lease import Hold
+from lockkit.names import claim_id
 from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
@@ -292,6 +293,25 @@ def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(open
     until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
     assert renew(store, kept, fence).state == "HELD"
     assert states(store) == []
+
+
+def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
+    """Behind a server that is slow, with many that are looked after."""
+    store, other = opened(), opened(wired.url)
+    kept, fence = take(other, "kept", ttl=9.0)
+    mine = session(other, kept)
+    for at in range(12):
+        one, _ = take(store, f"evicted {at}", ttl=9.0)
+        session(store, one)._read_notes = lambda _: True  # it does not look
+        assert other.evict(f"evicted {at}", claim_id(one.token), BUDGET).outcome == "MARKED"
+    assert session(other, kept) is mine
+    assert len(mine.chores.due) == 12
+    wired.delay = 0.3
+    time.sleep(1.0)
+    before = mine.clock.now()
+    until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
+    assert renew(other, kept, fence).state == "HELD"
+    wired.delay = 0.0
 
 
 def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, server):
