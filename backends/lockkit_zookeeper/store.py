@@ -75,9 +75,13 @@ class Store:
 
     # -- claims
 
+    def sessions(self) -> tuple[Session, ...]:
+        """Those that may have claims."""
+        return (*self._sessions.values(), *self._old)
+
     def entry(self, token: str) -> tuple[Session, Entry] | None:
         """A claim of this client, unless it is definitely gone."""
-        for session in (*self._sessions.values(), *self._old):
+        for session in self.sessions():
             entry = session.entries.get(token)
             if entry is not None:
                 return session, entry
