@@ -20,7 +20,17 @@ from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire
 
-__all__ = ["annotate", "inspect", "listed", "names", "put_record", "read_claims", "record", "state_of", "tidy"]
+__all__ = [
+    "annotate",
+    "inspect",
+    "listed",
+    "names",
+    "put_record",
+    "read_claims",
+    "record",
+    "state_of",
+    "tidy",
+]
 
 _ROUNDS = 16
 _ROW = 500

@@ -340,13 +340,14 @@ def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, pare
 def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(request, grants, monkeypatch):
     """A connection that comes back counts from when it does, so the note must stand longer than a holder can be away."""
     monkeypatch.setattr(module, "_DEFAULT_TTL", 2.4)  # of a session that is there for nothing in particular
-    with ZooKeeperServer(tick=TICK, longest_session=grants) as server, Wire((server.host, server.port)) as wire:
+    with (
+        ZooKeeperServer(tick=TICK, longest_session=grants) as server,
+        Wire((server.host, server.port)) as wire,
+    ):
         options = f"/{request.node.name}?tick={TICK}&max_ttl=9"
         with (
             contextlib.closing(open_store(f"zookeeper://{wire.address}{options}", OpenOptions())) as store,
-            contextlib.closing(
-                open_store(f"zookeeper://{server.address}{options}", OpenOptions())
-            ) as other,
+            contextlib.closing(open_store(f"zookeeper://{server.address}{options}", OpenOptions())) as other,
         ):
             one, _ = take(store, ttl=8.0)
             wire.hold()
