@@ -117,6 +117,7 @@ MEANINGS = {
     "fence": "`strict`: rises as long as the store's data lives; `clock`: also beyond that, by the wall clock",
     "min_ttl": "the shortest ttl, in seconds",
     "max_ttl": "the longest ttl, in seconds",
+    "ttl_limits": "what sets the two, where it can be changed",
     "waiter_deadline": "seconds that a dead waiter can cost those behind it",
     "drift": "by how much the store's clock may run faster than ours",
     "margin": "seconds by which validity ends before the store's deadline",

@@ -167,6 +167,8 @@ class Capabilities(NamedTuple):
     """"clock": also rises across lost data, unless the clock went back further than the outage."""
     min_ttl: float = 0.1
     max_ttl: float = 315_360_000.0
+    ttl_limits: str = ""
+    """What sets the two, where somebody can change it; told to whoever asks for a ttl beyond them."""
     waiter_deadline: float = 6.0
     """Seconds that a dead waiter can cost those behind it; 0 where its death is seen at once."""
     drift: float = 0.002

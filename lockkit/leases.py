@@ -198,7 +198,8 @@ class Lease:
         if capabilities.fixed_ttl:
             raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
         if ttl > capabilities.max_ttl:
-            raise ConfigError(f"ttl must be at most {capabilities.max_ttl:g} s on this store")
+            text = f"ttl must be at most {capabilities.max_ttl:g} s on this store, not {ttl:g}"
+            raise ConfigError(text, hint=capabilities.ttl_limits or None)
         self._require_own()
         claim = self._hold.claim._replace(terms=terms._replace(ttl=ttl))
         self._driver.extend(self._hold, claim)

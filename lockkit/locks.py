@@ -141,9 +141,10 @@ def _terms(
     check_name(name)
     ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
     if not can.min_ttl <= ttl <= can.max_ttl:
-        raise ConfigError(
-            f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}", name=name
-        )
+        text = f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}"
+        source = "" if "ttl" in options else f"it is from: {config.source('ttl')}; "
+        hint = f"{source}say another with --ttl on the command line, ttl= in code"
+        raise ConfigError(text, name=name, hint=f"{hint}; {can.ttl_limits}" if can.ttl_limits else hint)
     max_hold = options.get("max_hold", config.max_hold)
     if max_hold is not None:
         max_hold = durations.seconds(max_hold, what="max_hold")

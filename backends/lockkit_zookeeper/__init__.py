@@ -14,8 +14,9 @@ CAPABILITIES = Capabilities(
     min_hold=False,
     lock_delay=False,
     fence="strict",
-    min_ttl=10.0,
+    min_ttl=16.0,
     max_ttl=40.0,
+    ttl_limits="here ?tick= and ?max_ttl= in the URL set these limits, on the servers tickTime, minSessionTimeout and maxSessionTimeout",
     waiter_deadline=40.0,
     margin=2.0,
 )

@@ -33,6 +33,7 @@ from lockkit_zookeeper.asking import (
     remove,
     send_all,
     wait_for,
+    wait_for_last,
 )
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
@@ -92,7 +93,10 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
         first: tuple[Any, ...] = ()
         for _ in range(_ROUNDS):
             entry.sent = True
-            *_, created, listed = send_all(wire, (*first, make, GetChildren(stated.parent, None)), end)
+            *_, created, listed = answers = send_all(
+                wire, (*first, make, GetChildren(stated.parent, None)), end
+            )
+            wait_for_last(answers, end)
             try:
                 path, stat = wait_for(created, wire, end, doing)
             except theirs.NoNodeError:
@@ -140,13 +144,13 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         session.gone(entry)
         return entry.lapsed()
     if entry.evicted or (entry.held and now >= entry.deadline):
-        session.end(entry, "evicted" if entry.evicted else "absent")
+        session.end(entry, entry.over)
         session.chores.remove(entry)
         return entry.lapsed()
     if entry.held or place < queue.grants:
         waited = not entry.held
         if not session.grant(entry):
-            session.end(entry, "absent")
+            session.end(entry, entry.over)
             session.chores.remove(entry)
             return entry.lapsed()
         if waited:
@@ -165,7 +169,8 @@ def _refused(store: Store, session: Session, entry: Entry, queue: Queue, head: s
     """It does not fit, and nothing of it is to be left."""
     session.end(entry, "late")
     assert entry.path is not None
-    deleted, looked = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)), end)
+    deleted, looked = answers = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)), end)
+    wait_for_last(answers, end)
     try:
         wait_for(deleted, session.wire, end, "delete a refused claim")
     except theirs.NoNodeError:

@@ -62,8 +62,11 @@ class Address(NamedTuple):
 
 
 def least(tick: float, margin: float) -> float:
-    """The shortest ttl: three ticks until a ``sync`` is confirmed, the margin, and as much again to work in."""
-    return round(3 * tick + 2 * margin, 3)
+    """The shortest ttl at which a healthy session never has less than half of its timeout left, which an acquire waits for.
+
+    A basis is up to three ticks old; a margin more is for a server that stands still for a while, as for a collection.
+    """
+    return round(2 * (3 * tick + margin), 3)
 
 
 def declared(address: Address) -> Capabilities:
@@ -105,10 +108,16 @@ def parse(url: str) -> Address:
     tick = _span(options, "tick", CAPABILITIES.margin, shown)
     margin = _span(options, "margin", tick, shown)
     if margin < tick:
-        raise ConfigError(f"{shown}: margin must be at least one tick, {tick:g} s", hint="leave it out")
+        raise ConfigError(
+            f"{shown}: margin must be at least one tick, {tick:g} s",
+            hint="leave it out, or write the servers' tickTime as ?tick=",
+        )
     max_ttl = _span(options, "max_ttl", _MOST_TICKS * tick, shown)
     if max_ttl < least(tick, margin):
-        raise ConfigError(f"{shown}: max_ttl must be at least {least(tick, margin):g} s")
+        raise ConfigError(
+            f"{shown}: max_ttl must be at least {least(tick, margin):g} s, the shortest ttl with ticks of {tick:g} s",
+            hint="leave it out; for shorter ttls lower tickTime on the servers and write the same as ?tick=",
+        )
     tls = parts.scheme == "zookeepers" or options.get("tls") == "yes"
     return Address(
         shown=shown,

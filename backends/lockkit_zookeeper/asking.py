@@ -28,6 +28,7 @@ __all__ = [
     "remove",
     "send_all",
     "wait_for",
+    "wait_for_last",
 ]
 
 _LEAST = 0.005
@@ -65,6 +66,11 @@ def wait_for(answer: Any, wire: Wire, end: float, doing: str) -> Any:
         raise explained(error, wire.where, doing) from error
 
 
+def wait_for_last(answers: Sequence[Any], end: float) -> None:
+    """Sleep until what was sent in a row is answered, instead of once for each: answers come in order."""
+    answers[-1].wait(timeout=left(end))
+
+
 def ask(wire: Wire, request: Any, end: float, doing: str) -> Any:
     """Send a request and wait for its answer; see :func:`wait_for`."""
     (answer,) = send_all(wire, (request,), end)
@@ -78,7 +84,9 @@ def ask_all(wire: Wire, requests: Sequence[Any], end: float, doing: str) -> list
         Refused, Unknown: For any other error.
     """
     found = []
-    for answer in send_all(wire, requests, end):
+    answers = send_all(wire, requests, end)
+    wait_for_last(answers, end)
+    for answer in answers:
         try:
             found.append(wait_for(answer, wire, end, doing))
         except theirs.NoNodeError:

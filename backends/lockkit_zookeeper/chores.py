@@ -1,18 +1,19 @@
-"""What a session's keeper does behind its claims: nothing here is waited for by anybody.
+"""What is done behind a session's claims by its keeper, which waits for no answer; and evictions, by a thread of their own.
 
 Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a moment;
-watching the own nodes of claims that last; taking away what a resize left; evictions that are due.
+watching the own nodes of claims that last; taking away what a resize left.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData
+from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData, Sync
 from kazoo.protocol.states import EventType
 
 from lockkit.spi import Refused
@@ -34,13 +35,19 @@ _FOREVER = float("inf")
 
 
 class _Removal:
-    """A node that is being removed."""
+    """A node that is being removed.
 
-    __slots__ = ("answer", "entry", "next", "since", "told", "wait")
+    Attributes:
+        sync: Of what was sent before the listing by which the node is to be found; None once it is deleted.
+        answer: Of the delete, or of that listing.
+    """
+
+    __slots__ = ("answer", "entry", "next", "since", "sync", "told", "wait")
 
     def __init__(self, entry: Entry, now: float) -> None:
         self.entry = entry
         self.answer: Any = None
+        self.sync: Any = None
         self.since = self.next = now
         self.wait = _FIRST_WAIT
         self.told = False
@@ -65,6 +72,8 @@ class Chores:
         self._removals: dict[str, _Removal] = {}
         self._later: deque[tuple[float, Entry]] = deque()
         self._untidy: dict[str, None] = {}
+        self._evictor: threading.Thread | None = None
+        self._stopped = threading.Event()
         self.due: list[Due] = []
         """Evictions: each is called with the time and says when to call it again, or 0 when it is done."""
 
@@ -101,52 +110,81 @@ class Chores:
         while self._untidy:
             self._tidy(self._untidy.popitem()[0])
         again = min((removal.next for removal in self._removals.values()), default=_FOREVER)
-        for eviction in [*self.due]:
-            next_ = eviction(now)
-            if next_ == 0:
-                self.due.remove(eviction)
-            else:
-                again = min(again, next_)
+        if self.due and (self._evictor is None or not self._evictor.is_alive()):
+            self._evictor = threading.Thread(target=self._evict, name="lockkit-zookeeper-evict", daemon=True)
+            self._evictor.start()
         return min(again, self._later[0][0]) if self._later else again
+
+    def stop(self) -> None:
+        """The session has ended, so nothing is due any more."""
+        self._stopped.set()
+
+    def _evict(self) -> None:
+        """Evictions ask and wait for answers, which a keeper must not."""
+        while self.due and not self._stopped.is_set():
+            now = self._session.clock.now()
+            again = now + _AGAIN
+            for eviction in [*self.due]:
+                next_ = eviction(now)
+                if next_ == 0:
+                    self.due.remove(eviction)
+                else:
+                    again = min(again, next_)
+            self._stopped.wait(max(0.0, again - self._session.clock.now()))
 
     # -- removing
 
     def _remove(self, removal: _Removal, now: float) -> None:
         entry, session = removal.entry, self._session
         if removal.answer is not None and removal.answer.ready():
-            trouble = None if removal.answer.successful() else removal.answer.exception
-            removal.answer = None
-            if trouble is None or isinstance(trouble, theirs.NoNodeError):
+            if self._settled(removal, now):
                 self._removals.pop(entry.token, None)
                 session.gone(entry)
                 return
-            removal.next = now + removal.wait
-            removal.wait = min(removal.wait * 2, _LONGEST_WAIT)
-            if now - removal.since > session.timeout and not removal.told:
-                removal.told = True
-                _log.error(
-                    "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
-                    session.wire.where,
-                    trouble,
-                )
-        if removal.answer is None and now >= removal.next:
-            if entry.path is None:  # its create was never answered
-                self._find(entry)
-            if entry.token not in session.entries:
-                self._removals.pop(entry.token, None)
-            elif entry.path is not None:
-                removal.answer = session.wire.send(Delete(entry.path, -1))
-                removal.answer.rawlink(lambda _: session.poke())
-            removal.next = now + _AGAIN
+            removal.answer = removal.sync = None
+        if removal.answer is not None or now < removal.next:
+            return
+        if entry.token not in session.entries:
+            self._removals.pop(entry.token, None)
+            return
+        if entry.path is not None:
+            removal.answer = session.wire.send(Delete(entry.path, -1))
+        else:  # its create was never answered: behind a `sync` the listing tells what became of it
+            parent = session.paths.queue(entry.claim.terms.name)
+            removal.sync = session.wire.send(Sync(parent))
+            removal.answer = session.wire.send(GetChildren(parent, None))
+        removal.answer.rawlink(lambda _: session.poke())
+        removal.next = now + _AGAIN
 
-    def _find(self, entry: Entry) -> None:
-        from lockkit_zookeeper.asking import find  # which itself needs sessions
+    def _settled(self, removal: _Removal, now: float) -> bool:
+        """Whether an answer says that the node is not there and will not come. If not, when to ask again."""
+        entry, sync, done = removal.entry, removal.sync, removal.answer
+        for answer in (sync, done):
+            if answer is not None and not answer.successful():
+                if answer is done and isinstance(done.exception, theirs.NoNodeError):
+                    return True
+                self._later_again(removal, answer.exception, now)
+                return False
+        if sync is None:
+            return True
+        node = next((node for node in done.value if node.startswith(f"{entry.token}-")), None)
+        if node is None:
+            return True
+        entry.path = f"{self._session.paths.queue(entry.claim.terms.name)}/{node}"
+        removal.next = now
+        return False
 
-        try:
-            if find(self._session, entry, _AGAIN) is None:
-                self._session.gone(entry)
-        except Exception as trouble:
-            _log.debug("a claim that was given up is not found yet: %s", trouble)
+    def _later_again(self, removal: _Removal, trouble: object, now: float) -> None:
+        session = self._session
+        removal.next = now + removal.wait
+        removal.wait = min(removal.wait * 2, _LONGEST_WAIT)
+        if now - removal.since > session.timeout and not removal.told:
+            removal.told = True
+            _log.error(
+                "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
+                session.wire.where,
+                trouble,
+            )
 
     # -- own nodes
 

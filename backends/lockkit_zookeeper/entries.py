@@ -132,6 +132,11 @@ class Entry:
             end = min(end, self.since + longest)
         self.deadline = max(self.deadline, end)
 
+    @property
+    def over(self) -> Why:
+        """Why it ends, if nothing else is known."""
+        return "evicted" if self.evicted else "absent"
+
     def lapsed(self) -> Lapsed:
         """What its owner is told once it has ended."""
         return Lapsed(self.why)

@@ -6,7 +6,9 @@ from the note on no basis of it grows: after one timeout of its session it canno
 claim up by itself as soon as it has read; if it does not, the evictor removes note and claim in one step, once the time is
 over, and only if it is still the same note.
 
-The note lies on the evictor's own session. If that ends before, so does the eviction, and nobody was harmed.
+The note lies on the evictor's own session, of a timeout that is not shorter than that of the claim's. So if the evictor dies
+right away the note still stands until nobody can believe in the claim who has not read it. What nobody does then is to remove
+the node of a claim whose client does not look while its session lives.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
 from lockkit.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents, remove
-from lockkit_zookeeper.failures import explained
+from lockkit_zookeeper.failures import explained, not_connected
 from lockkit_zookeeper.layout import Queue, client_of
 from lockkit_zookeeper.operating import listed, state_of
 from lockkit_zookeeper.session import Session
@@ -100,25 +102,34 @@ def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> b
 
 
 def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
-    session = _longest(store, end)
+    session = _lasting(store, info.ttl, end)
     note, made = _note(store, session, stat, info.claim_id, end)
     _later(session, _Eviction(store, session, path, note, made, stat, info, 0.0))
     return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
 
 
-def _longest(store: Store, end: float) -> Session:
-    """The session on which a note stands longest if we die: of the longest timeout, if the servers grant that."""
+def _lasting(store: Store, ttl: float, end: float) -> Session:
+    """A session on which a note stands for at least a ttl if we die: of the longest timeout, if the servers grant that.
+
+    They do grant that ttl, for there is a claim that has it.
+    """
     try:
-        return store.at(store.can.max_ttl, end - time.monotonic())
+        return store.at(max(ttl, store.can.max_ttl), end - time.monotonic())
     except Refused as refusal:
         if not isinstance(refusal.error, ConfigError):
             raise
-        return store.any(end - time.monotonic())
+        return store.at(ttl, end - time.monotonic())
 
 
 def _later(session: Session, eviction: _Eviction) -> None:
-    """Have the keeper see to it."""
+    """Have the keeper see to it.
+
+    Raises:
+        Refused: The session has ended meanwhile, and with it the note.
+    """
     with session.mutex:
+        if session.ended:
+            raise not_connected(session.wire.where, f"a session was left: {session.ended}")
         session.chores.due.append(eviction)
     session.poke()
 
@@ -142,7 +153,7 @@ def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> 
 
 
 class _Eviction:
-    """One that waits for its time; called by the keeper of the session that has the note.
+    """One that waits for its time; called by a thread of the session that has the note.
 
     Args:
         first: When to look first (CLOCK_BOOTTIME seconds): a claim that was removed at once needs its note for as long as its

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Create2, GetChildren, GetData, SetData, Sync
+from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, SetData, Sync
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
@@ -20,7 +20,17 @@ from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire
 
-__all__ = ["annotate", "inspect", "listed", "names", "put_record", "read_claims", "record", "state_of"]
+__all__ = [
+    "annotate",
+    "inspect",
+    "listed",
+    "names",
+    "put_record",
+    "read_claims",
+    "record",
+    "state_of",
+    "tidy",
+]
 
 _ROUNDS = 16
 _ROW = 500
@@ -30,7 +40,20 @@ def listed(store: Store, wire: Wire, name: str, end: float) -> Queue:
     """The queue of a name as the leader has it."""
     parent = store.paths.queue(name)
     _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    return read_queue(nodes or (), name)
+    queue = read_queue(nodes or (), name)
+    if not queue.claims:
+        tidy(wire, parent, queue.spent)
+    return queue
+
+
+def tidy(wire: Wire, parent: str, spent: Iterable[str]) -> None:
+    """Take away what resizes have left that nothing goes by any more, without waiting; who may only look cannot.
+
+    A number is given once in the life of a parent, so nothing new can have such a name: a delete that comes so late that even
+    the parent is another is of a session that has ended by then.
+    """
+    for node in spent:
+        wire.send(Delete(f"{parent}/{node}", -1))
 
 
 def read_claims(
@@ -89,6 +112,8 @@ def names(store: Store, prefix: str, budget: float) -> list[str]:
         for (name, _), claims in zip(some, ask_all(wire, lists, end, f"list {parent}/..."), strict=True):
             if any(not claim.startswith("resize-") for claim in claims or ()):
                 taken.append(name)
+            else:
+                tidy(wire, store.paths.queue(name), claims or ())
     return taken
 
 

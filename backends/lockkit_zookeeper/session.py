@@ -29,6 +29,7 @@ from lockkit.spi import Claim
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.chores import Chores
 from lockkit_zookeeper.entries import Entry, Why
+from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths, client_of
 from lockkit_zookeeper.wire import Wire
 
@@ -129,20 +130,26 @@ class Session:
     # -- claims
 
     def join(self, claim: Claim) -> Entry:
-        """Look after a claim, from before anything is sent for it."""
+        """Look after a claim, from before anything is sent for it.
+
+        Raises:
+            Refused: The session has ended meanwhile; there is another one to be had.
+        """
         now = self.clock.now()
         entry = Entry(claim, now)
         with self.mutex:
+            if self.ended:
+                raise not_connected(self.wire.where, f"a session was left: {self.ended}")
             self.entries[claim.token] = entry
             self.used = now
             self._next_lapse = min(self._next_lapse, entry.deadline)
         return entry
 
     def grant(self, entry: Entry) -> bool:
-        """Make a claim that fits HELD, unless it or the session has run out."""
+        """Make a claim that fits HELD, unless it or the session has run out, or a note has been read that names it."""
         with self.mutex:
             now = self.clock.now()
-            if entry.ended or self.run_out(now):
+            if entry.ended or entry.evicted or self.run_out(now):
                 return False
             if not entry.held:
                 entry.hold(now, self.basis, self.span)
@@ -225,11 +232,29 @@ class Session:
         self._over(self)
         self.poke()
 
-    def close(self, *, goodbye: bool) -> threading.Thread:
-        """Stop, in the background. Without a goodbye its nodes stand until its timeout is over."""
-        self.ended = self.ended or "closed"
+    def close(self, *, goodbye: bool | None = None) -> threading.Thread:
+        """Stop, in the background; no claim joins it any more.
+
+        Args:
+            goodbye: End it on the servers, and with it every node that it has. Without, those stand until its timeout is
+                over. If not said: only if nothing of it stands or is under way.
+        """
+        with self.mutex:  # in one with the look at its claims, or one could join between
+            self.ended = self.ended or "closed"
+            if goodbye is None:
+                goodbye = not self.chores.pending and all(entry.ended for entry in self.entries.values())
         self.poke()
         return self.wire.close(goodbye=goodbye)
+
+    def retire(self) -> bool:
+        """End it if nobody uses it; whether it has ended."""
+        with self.mutex:
+            if self.ended:
+                return True
+            if self.entries or self.chores.pending:
+                return False
+            self.close(goodbye=True)
+            return True
 
     # -- the keeper
 
@@ -246,6 +271,7 @@ class Session:
                 wait = 0.2
             self._bell.wait(max(0.0, min(wait, 5.0)))
             self._bell.clear()
+        self.chores.stop()
         if self.ended != "closed":
             # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
             self.wire.close(goodbye=not (self.lost or self._silent))
@@ -357,5 +383,5 @@ class Session:
                 (entry.deadline for entry in standing if entry.deadline > now), default=float("inf")
             )
         for entry in over:
-            self.end(entry, "evicted" if entry.evicted else "absent")
+            self.end(entry, entry.over)
             self.chores.remove(entry)

@@ -75,9 +75,13 @@ class Store:
 
     # -- claims
 
+    def sessions(self) -> tuple[Session, ...]:
+        """Those that may have claims."""
+        return (*self._sessions.values(), *self._old)
+
     def entry(self, token: str) -> tuple[Session, Entry] | None:
         """A claim of this client, unless it is definitely gone."""
-        for session in (*self._sessions.values(), *self._old):
+        for session in self.sessions():
             entry = session.entries.get(token)
             if entry is not None:
                 return session, entry
@@ -124,15 +128,7 @@ class Store:
         session = self._session(timeout, end)
         if abs(session.timeout - timeout) > 0.001:
             self._drop(timeout, session)
-            grants = session.timeout
-            much, how = ("at most", "max_ttl") if grants < timeout else ("at least", "min")
-            raise Refused(
-                ConfigError(
-                    f"{self.address.shown}: the server grants sessions of {much} {grants:g} s, not a ttl of {ttl:g}",
-                    hint=f"use ttl={grants:g}, or change {how.replace('_ttl', '')}SessionTimeout on the servers",
-                ),
-                retry=False,
-            )
+            raise Refused(self._ungranted(ttl, session.timeout), retry=False)
         with session.mutex:
             while not session.ended and self.clock.now() > session.basis + session.timeout / 2:
                 session.poke()
@@ -140,10 +136,22 @@ class Store:
                     raise not_connected(self.address.shown, "the session was not confirmed in time")
         return session
 
+    def _ungranted(self, ttl: float, granted: float) -> ConfigError:
+        """The servers grant another timeout than was asked for: what they do grant, and what can be changed."""
+        short = granted < ttl
+        text = f"the server grants sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g}"
+        hint = f"{'raise max' if short else 'lower min'}SessionTimeout in zoo.cfg on the servers"
+        if self.can.min_ttl <= granted <= self.can.max_ttl:
+            hint = f"say --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
+        elif not short:
+            hint = f"write ?max_ttl={granted:g} in the URL and use that ttl, or {hint}"
+        return ConfigError(f"{self.address.shown}: {text}", hint=hint)
+
     def any(self, budget: float) -> Session:
         """Some session, for what is nobody's claim."""
         for session in (*self._sessions.values(),):
             if session.wire.up and not session.ended:
+                session.used = self.clock.now()
                 return session
         first = self._first
         timeout = first.timeout if first is not None else min(_DEFAULT_TTL, self.can.max_ttl)
@@ -187,14 +195,13 @@ class Store:
 
     def _drop(self, timeout: float, session: Session) -> None:
         """No claim is to join it any more."""
+        session.retire()
         with self._mutex:
             if self._sessions.get(timeout) is session:
                 del self._sessions[timeout]
                 if session.entries:
                     self._old = [old for old in self._old if old.entries and not old.lost]
                     self._old.append(session)
-        if not session.entries and not session.ended:
-            session.close(goodbye=True)
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""
@@ -203,13 +210,11 @@ class Store:
             idle = [
                 (timeout, session)
                 for timeout, session in self._sessions.items()
-                if session is not self._first
-                and not session.entries
-                and not session.chores.pending
-                and now - session.used > _IDLE
+                if session is not self._first and now - session.used > _IDLE
             ]
         for timeout, session in idle:
-            self._drop(timeout, session)
+            if session.retire():  # else somebody has come meanwhile
+                self._drop(timeout, session)
 
     def vanish(self) -> None:
         """Let go of everything without a word, as a process does that is killed. For tests."""
@@ -226,11 +231,7 @@ class Store:
             sessions = [*self._sessions.values(), *self._old]
             self._sessions.clear()
             self._old.clear()
-        ends = []
-        for session in sessions:
-            with session.mutex:
-                standing = any(not entry.ended for entry in session.entries.values())
-            ends.append(session.close(goodbye=not standing and not session.chores.pending))
+        ends = [session.close() for session in sessions]
         end = time.monotonic() + 0.5
         for thread in ends:
             if thread.is_alive():

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import logging
+import math
 import os
+import select
 import socket
 import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -239,6 +242,31 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
         )
         thread.start()
         return thread
+
+    def select(
+        self, read: Sequence[Any], write: Sequence[Any], _: Sequence[Any], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """Wait until some can be read or written.
+
+        kazoo asks several times for each request, and makes an epoll object each time: which was a third of what an acquire and its release took of the CPU.
+
+        Raises:
+            OSError: One is closed.
+        """
+        poll = select.poll()
+        for each in read:
+            poll.register(each, select.POLLIN)
+        for each in write:
+            poll.register(each, select.POLLOUT)
+        ready = dict(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
+        if any(events & select.POLLNVAL for events in ready.values()):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        # An error or a hang-up is for both: who reads or writes will be told.
+        return (
+            [each for each in read if ready.get(each.fileno(), 0) & ~select.POLLOUT],
+            [each for each in write if ready.get(each.fileno(), 0) & ~select.POLLIN],
+            [],
+        )
 
     def create_connection(
         self, address: tuple[str, int], hostname: str, timeout: float, **_: object

@@ -149,14 +149,9 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
         output.write_json(document, stream=sys.stderr)
         return code
     hint = _hint(error)
-    lines = _message(error).splitlines() or [type(error).__name__]
-    if hint:
-        lines = (
-            [f"hint: {hint}", *lines]
-            if len(hint) > 60 or "\n" in hint
-            else [*lines[:-1], f"{lines[-1]} ({hint})"]
-        )
-    *before, last = lines
+    *before, last = _message(error).splitlines() or [type(error).__name__]
+    if hint:  # on the same line, however long: the reason comes first, and it is on the last line
+        last = f"{last} ({' '.join(hint.split())})"
     for line in before:
         print(line, file=sys.stderr)
     print(f"lockkit: {last}", file=sys.stderr)

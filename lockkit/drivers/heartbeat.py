@@ -33,12 +33,12 @@ class Holding:
 
     __slots__ = ("beat", "hold", "next", "slack", "ttl")
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: Hold, now: float) -> None:
         self.hold: Hold | None = hold
         self.beat: Beat = (hold.claim, hold.fence)
         self.ttl = hold.claim.terms.ttl
         self.slack = _COALESCE * self.ttl / 3.0
-        self.next = due(hold.basis, self.ttl, jitter()) if hold.auto_renew else math.inf
+        self.next = due(hold.basis, self.ttl, jitter(), now) if hold.auto_renew else math.inf
 
     def wake(self) -> None:
         """Nobody waits for a hold."""
@@ -94,7 +94,7 @@ class Heartbeat:
 
     def hold(self, hold: Hold) -> None:
         """Look after a granted claim; takes the place of its waiter."""
-        member = Holding(hold)
+        member = Holding(hold, self._clock.now())
         with self._mutex:
             self._members[hold.claim.token] = member
         self._beats.poke(member.next)
@@ -128,7 +128,7 @@ class Heartbeat:
         """The hold's basis or ttl has changed outside the heartbeat."""
         with self._mutex:
             if hold.claim.token in self._members:
-                member = self._members[hold.claim.token] = Holding(hold)
+                member = self._members[hold.claim.token] = Holding(hold, self._clock.now())
                 self._beats.poke(member.next)
         self._deadlines.poke(hold.expires())
 
@@ -177,11 +177,12 @@ class Heartbeat:
             else:
                 members.append(member)
         if members:
+            before = [0.0 if member.hold is None else member.hold.basis for member in members]
             answered = self._perform(
                 renewing(members, self._clock.now, self._budget(members, now), self._renewed)
             )
             self._failures = 0 if answered else self._failures + 1
-            self._reschedule(members, answered=answered)
+            self._reschedule(members, before, answered=answered)
         with self._mutex:
             return min([member.next for member in self._members.values()], default=math.inf)
 
@@ -191,24 +192,24 @@ class Heartbeat:
         left = min(ends) - now if ends else self._request_timeout
         return max(0.05, min(self._request_timeout, left / 2)) if left > 0 else self._request_timeout
 
-    def _reschedule(self, members: list[Holding | Waiter], *, answered: bool) -> None:
+    def _reschedule(self, members: list[Holding | Waiter], before: list[float], *, answered: bool) -> None:
         now = self._clock.now()
         chance = jitter()  # one for all: what is near together is renewed together anyhow
         basis = ttl = after = 0.0
-        for member in members:
+        for member, moved_from in zip(members, before, strict=True):
             hold = member.hold
             if not answered:
                 interval = member.slack / _COALESCE
                 member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
             elif hold is None:
                 member.next = now + self._interval
+            elif hold.basis == moved_from:
+                member.next = now + min(_RETRY, member.slack)
             else:
                 if hold.basis != basis or member.ttl != ttl:
                     basis, ttl = hold.basis, member.ttl
-                    after = due(basis, ttl, chance)
-                member.next = (
-                    after if after > now else now + min(_RETRY, member.slack)
-                )  # answered, but not moved
+                    after = due(basis, ttl, chance, now)
+                member.next = after
 
     def _overdue(self) -> float:
         """Declare lost what has run out, whatever the heartbeat is doing."""

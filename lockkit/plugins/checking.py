@@ -65,7 +65,8 @@ def _store(loaded: Config, discover: Callable[[], Sequence[Installed]]) -> Itera
     can = spec.capabilities
     if not can.min_ttl <= loaded.ttl <= can.max_ttl:
         told = f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on {spec.name}, not {loaded.ttl:g}"
-        yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}")
+        limits = f"; {can.ttl_limits}" if can.ttl_limits else ""
+        yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{limits}")
 
 
 def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:

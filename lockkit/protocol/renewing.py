@@ -18,6 +18,8 @@ __all__ = ["Member", "due", "losing", "renewing", "waiter_interval"]
 
 _SHARE = 3.0
 """A claim is renewed at a third of its own deadline."""
+_REST = 4.0
+"""Or when such a share of what is left of it is over."""
 
 
 class Member(Protocol):
@@ -35,9 +37,14 @@ class Member(Protocol):
         """Tell the waiting side to ask again."""
 
 
-def due(basis: float, ttl: float, jitter: float) -> float:
-    """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1)."""
-    return basis + ttl / _SHARE * (1.0 - 0.1 * jitter)
+def due(basis: float, ttl: float, jitter: float, now: float) -> float:
+    """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1).
+
+    But not before a quarter of what is left at ``now`` is over: a store may count from what it has long known, and then to
+    ask again at once would tell the same.
+    """
+    share = 1.0 - 0.1 * jitter
+    return max(basis + ttl / _SHARE * share, now + (basis + ttl - now) / _REST * share)
 
 
 def waiter_interval(waiter_deadline: float) -> float:

@@ -145,6 +145,19 @@ def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
         assert int(server.mntr()["watch_count"]) <= 8
 
 
+def test_holds_are_not_renewed_more_often_than_there_is_news_of_their_session(server, request):
+    ttl = 8 * TICK
+    with connect(f"{server.url('/' + request.node.name)}?tick={TICK}") as client:
+        backend = client.driver().backend
+        renew, named = backend.renew, []
+        backend.renew = lambda beats, budget: named.append(len(beats)) or renew(beats, budget)
+        leases = [client.lock(f"{at}", ttl=ttl).acquire(5.0) for at in range(50)]
+        named.clear()
+        time.sleep(5 * ttl)
+        assert all(lease.valid() for lease in leases)
+        assert 5 * 50 < sum(named) <= 5 * 50 * 8, "a claim eight times in a ttl is enough"
+
+
 def queued(client, name, count):
     until(lambda: len(client.inspect(name).claims) == count, f"{count} are queued", 20.0)
 

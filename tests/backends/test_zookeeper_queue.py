@@ -19,13 +19,16 @@ from lockkit.errors import IncompatibleLayout
 from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.queue import prefix
-from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
+from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.operating import listed, read_claims
+from lockkit_zookeeper.session import Session
 
 TICK = 0.15
 TTL = 2.4
@@ -158,6 +161,28 @@ def test_a_marker_goes_with_the_last_claim_that_goes_by_it(store, look, parent):
     until(lambda: nodes(look, parent) == [], "the marker is taken away")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.names("", BUDGET),
+        lambda store: store.inspect("a", BUDGET),
+        lambda store: store.resize("a", 2, BUDGET),
+        lambda store: store.evict("a", "0" * 12, BUDGET),
+    ],
+    ids=["names", "inspect", "resize", "evict"],
+)
+def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server, look, parent, call):
+    store, other = opened(), opened()
+    one, _ = take(store, **of(2))
+    assert other.resize("a", 3, BUDGET) == 1
+    wire = store.store.entry(one.token)[0].wire
+    server.expire((wire._client._session_id, wire._client._session_passwd))
+    until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
+    assert nodes(look, parent)[0].startswith("resize-")
+    call(other)
+    until(lambda: nodes(look, parent) == [], "the marker is taken away")
+
+
 def test_a_resize_of_nothing_leaves_nothing(store, look, parent):
     assert store.resize("a", 3, BUDGET) == 0
     assert nodes(look, parent) == []
@@ -266,6 +291,22 @@ def test_a_holder_that_reads_its_note_lets_go(opened, look, parent):
     until(lambda: look.get_children(parent.rpartition("/q/")[0] + "/c") == [], "the note goes")
 
 
+def test_a_note_that_is_read_between_the_listing_and_the_grant_counts(opened, monkeypatch):
+    store, other = opened(), opened()
+    grant = Session.grant
+
+    def late(self, entry):
+        assert other.evict("a", claim_id(entry.token), BUDGET).outcome == "MARKED"
+        until(lambda: entry.evicted, "its client reads the note")
+        return grant(self, entry)
+
+    monkeypatch.setattr(Session, "grant", late)
+    one = claim(ttl=TTL)
+    assert store.acquire(one, True, BUDGET) == Lapsed("evicted")
+    assert store.acquire(one, False, BUDGET) == Lapsed("evicted")
+    until(lambda: states(other) == [], "it goes")
+
+
 def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any_more(opened, look, parent):
     """Its pings go on and its session lives: only the evictor can end it."""
     store, other = opened(), opened()
@@ -293,6 +334,37 @@ def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, pare
     other.close()
     until(lambda: renew(store, one, fence).state == "LOST", "it reads the note")
     until(lambda: nodes(look, parent) == [], "the claim goes")
+
+
+@pytest.mark.parametrize("grants", [60.0, 8.5])
+def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(request, grants, monkeypatch):
+    """A connection that comes back counts from when it does, so the note must stand longer than a holder can be away."""
+    monkeypatch.setattr(module, "_DEFAULT_TTL", 2.4)  # of a session that is there for nothing in particular
+    with (
+        ZooKeeperServer(tick=TICK, longest_session=grants) as server,
+        Wire((server.host, server.port)) as wire,
+    ):
+        options = f"/{request.node.name}?tick={TICK}&max_ttl=9"
+        with (
+            contextlib.closing(open_store(f"zookeeper://{wire.address}{options}", OpenOptions())) as store,
+            contextlib.closing(open_store(f"zookeeper://{server.address}{options}", OpenOptions())) as other,
+        ):
+            one, _ = take(store, ttl=8.0)
+            wire.hold()
+            answer = other.evict("a", claim_id(one.token), BUDGET)
+            assert answer.outcome == "MARKED"
+            other.store.vanish()
+            time.sleep(5.0)  # well over half of its ttl
+            wire.heal()
+            until(lambda: asked(store, one) == Lapsed("evicted"), "it reads the note")
+            assert SYSTEM.wall() <= answer.blocks_until
+
+
+def asked(store, one):
+    try:
+        return store.acquire(one, False, BUDGET)
+    except (Refused, Unknown) as trouble:
+        return trouble
 
 
 def test_an_evictor_that_dies_changes_nothing(opened, look, parent):

@@ -16,14 +16,17 @@ from lockkit.client import connect
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.lease import Hold
+from lockkit.names import claim_id
 from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
-from lockkit.testing.claims import BUDGET, claim, queue, renew, take
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
 from lockkit_zookeeper import store as module
+from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.session import Session
 
 TICK = 0.15
 TTL = 2.4
@@ -147,6 +150,63 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
     assert renew(store, one, store.store.entry(one.token)[1].fence).state == "HELD"
 
 
+def test_a_claim_does_not_join_a_session_that_was_left_while_it_came(store, monkeypatch):
+    """It would be lost at once; and asked for again it could stand there twice."""
+    longer = claim(ttl=TTL + 1)
+    store.release(take(store, "b", ttl=TTL + 1)[0], BUDGET)
+    monkeypatch.setattr(module, "_IDLE", 0.0)
+    join, met = Session.join, []
+
+    def late(self, one):
+        if one is longer and not met:
+            met.append(self)
+            store.release(take(store, "c", ttl=TTL + 2)[0], BUDGET)  # which ends what is idle
+            until(lambda: self.ended, "the session is left")
+        return join(self, one)
+
+    monkeypatch.setattr(Session, "join", late)
+    assert isinstance(asked(store, longer), Refused)
+    assert not met[0].entries
+    answer = store.acquire(longer, True, BUDGET)
+    assert isinstance(answer, Granted)
+    assert [info.fence for info in store.inspect("a", BUDGET).claims] == [answer.fence]
+    assert renew(store, longer, answer.fence).state == "HELD"
+
+
+def test_a_session_that_somebody_joins_while_it_is_to_be_left_stays(store, monkeypatch):
+    store.release(take(store, "b", ttl=TTL + 1)[0], BUDGET)
+    monkeypatch.setattr(module, "_IDLE", 0.0)
+    retire, joined = Session.retire, []
+
+    def slow(self):
+        if self.timeout == TTL + 1 and not joined:
+            joined.append(take(store, ttl=TTL + 1))
+        return retire(self)
+
+    monkeypatch.setattr(Session, "retire", slow)
+    take(store, "c", ttl=TTL + 2)
+    ((one, fence),) = joined
+    assert renew(store, one, fence).state == "HELD"
+    take(store, "d", ttl=TTL + 1)
+    assert session(store, one) is store.store.at(TTL + 1, BUDGET), "it has two sessions of one ttl"
+
+
+def test_at_the_least_ttl_a_healthy_session_never_has_less_than_half_of_it_left(request):
+    """Or an acquire would have to wait until the session is confirmed."""
+    tick = 0.4
+    least = declared(parse(f"zookeeper://h?tick={tick}")).min_ttl
+    with ZooKeeperServer(tick=tick) as slow:
+        url = f"{slow.url('/' + request.node.name)}?tick={tick}"
+        with contextlib.closing(open_store(url, OpenOptions())) as store:
+            mine = store.store.at(least, BUDGET)
+            oldest, end = 0.0, SYSTEM.now() + 2.5 * least
+            while SYSTEM.now() < end:
+                oldest = max(oldest, SYSTEM.now() - mine.basis)
+                time.sleep(0.01)
+            assert not mine.ended
+            assert oldest < least / 2
+
+
 # -- cut connections
 
 
@@ -212,6 +272,46 @@ def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, wired, 
     again(lambda: store.abandon(one, BUDGET))
     assert not there_by_id(server, wired, one)
     assert isinstance(store.acquire(one, True, BUDGET), Lapsed)
+
+
+def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(opened, wired, server):
+    """Behind a server that is slow: what became of each is asked for, and nothing waits for an answer."""
+    store = opened(wired.url)
+    kept, fence = take(store, "kept", ttl=9.0)
+    mine = session(store, kept)
+    wired.hold()
+    given_up = [claim(ttl=9.0) for _ in range(40)]
+    for one in given_up:
+        assert isinstance(asked(store, one, 0.01), Unknown)
+        mine.end(mine.entries[one.token], "absent")
+    wired.delay = 0.3
+    wired.heal()
+    for one in given_up:
+        mine.chores.remove(mine.entries[one.token])
+    before = mine.basis
+    until(lambda: list(mine.entries) == [kept.token], "it is definite that they are gone", 6.0)
+    until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
+    assert renew(store, kept, fence).state == "HELD"
+    assert states(store) == []
+
+
+def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
+    """Behind a server that is slow, with many that are looked after."""
+    store, other = opened(), opened(wired.url)
+    kept, fence = take(other, "kept", ttl=9.0)
+    mine = session(other, kept)
+    for at in range(12):
+        one, _ = take(store, f"evicted {at}", ttl=9.0)
+        session(store, one)._read_notes = lambda _: True  # it does not look
+        assert other.evict(f"evicted {at}", claim_id(one.token), BUDGET).outcome == "MARKED"
+    assert session(other, kept) is mine
+    assert len(mine.chores.due) == 12
+    wired.delay = 0.3
+    time.sleep(1.0)
+    before = mine.clock.now()
+    until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
+    assert renew(other, kept, fence).state == "HELD"
+    wired.delay = 0.0
 
 
 def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -23,7 +24,9 @@ from lockkit.testing.claims import BUDGET, claim, take
 from lockkit.testing.servers.processes import free_port, until
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.troubles import both_ways, trouble
+from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.wire import _Handler
 
 TICK = 0.15
 TTL = 2.4
@@ -90,6 +93,22 @@ def test_every_call_obeys_its_budget_against_a_server_that_stopped_answering(ser
             assert time.monotonic() - began < 0.3, f"watch, after {what}"
             server.resume()
             until(lambda: quiet(store), "it answers again")
+
+
+def test_what_can_be_read_or_written_is_told_and_so_are_hang_ups_and_closed_sockets(server):
+    handler = _Handler(parse(url(server)), 1.0)
+    one, other = socket.socketpair()
+    assert handler.select([one], [one], [], 0.0) == ([], [one], [])
+    began = time.monotonic()
+    assert handler.select([one], [], [], 0.05) == ([], [], [])
+    assert time.monotonic() - began >= 0.05
+    other.send(b"x")
+    assert handler.select([one, other], [], [], None) == ([one], [], [])
+    other.close()
+    assert handler.select([one], [one], [], None) == ([one], [one], [])
+    one.close()
+    with pytest.raises((OSError, ValueError)):
+        handler.select([one], [], [], 0.0)
 
 
 def quiet(store):

@@ -133,6 +133,26 @@ def test_a_name_used_otherwise_is_told_in_the_words_of_the_command_line(lockkit,
         assert "1000000" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "url, reason, hint",
+    [
+        ("sqlite:///tmp/x?foo=1", "unknown option 'foo'", "allowed: synchronous"),
+        ("redis://h?foo=1", "no such option: foo", "the options: "),
+        ("etcd://h?foo=1", "no such option: foo", "the options: "),
+        ("zookeeper://h?foo=1", "no such option: foo", "the options: "),
+        ("zookeeper://h?tick=3&max_ttl=9", "at least 24 s", "tickTime"),
+    ],
+)
+def test_an_option_that_a_url_cannot_have_is_told_in_one_line_the_reason_first(lockkit, url, reason, hint):
+    done = lockkit("status", "--url", url)
+    if "pip install" in done.stderr:
+        pytest.skip("its client library is not installed")
+    assert done.returncode == 78
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lockkit: ")
+    assert 0 < line.index(reason) < line.index(hint)
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code):
     lockkit.holder("x")

@@ -123,6 +123,25 @@ def test_the_ttls_of_the_page_are_those_that_are_declared():
     assert f"with `tickTime=500` and `?tick=0.5` a ttl may be {half.min_ttl:g} to {half.max_ttl:g} s" in PAGE
 
 
+def test_a_ttl_beyond_the_limits_is_told_with_what_can_be_changed(server):
+    with lockkit.connect(f"{server.url('/app')}?tick=0.5&ttl=20") as client:
+        with pytest.raises(lockkit.ConfigError, match="4 to 10 s on this store, not 60") as refused:
+            client.lock("a", ttl=60)
+        for word in (
+            "--ttl",
+            "ttl=",
+            "?tick=",
+            "?max_ttl=",
+            "tickTime",
+            "minSessionTimeout",
+            "maxSessionTimeout",
+        ):
+            assert word in refused.value.hint
+        with pytest.raises(lockkit.ConfigError) as refused:
+            client.lock("a")
+        assert refused.value.hint.startswith("it is from: query of the URL")
+
+
 # -- doctor
 
 
@@ -143,10 +162,14 @@ def test_the_doctor_sees_what_the_table_says(server):
             assert found["tick"].severity == "warning"
             assert "?tick=2.5" in found["tick"].hint
             assert found["sessions"].severity == "warning"
-            with pytest.raises(lockkit.ConfigError, match=r"at least 5 s.* ttl of 2"):
+            with pytest.raises(lockkit.ConfigError, match=r"at least 5 s.* ttl of 2") as refused:
                 client.lock("a", ttl=2).acquire(2)
-            with pytest.raises(lockkit.ConfigError, match=r"at most 6 s.* ttl of 8"):
+            assert "--ttl 5 on the command line, ttl=5 in code" in refused.value.hint
+            assert "lower minSessionTimeout" in refused.value.hint
+            with pytest.raises(lockkit.ConfigError, match=r"at most 6 s.* ttl of 8") as refused:
                 client.lock("a", ttl=8).acquire(2)
+            assert "--ttl 6 on the command line, ttl=6 in code" in refused.value.hint
+            assert "raise maxSessionTimeout" in refused.value.hint
         with pytest.raises(lockkit.BackendUnavailable, match="strict refuses"):
             lockkit.connect(f"{other.url('/app')}?tick=0.2&max_ttl=9", strict=True).check()
 
@@ -215,7 +238,7 @@ def test_the_lines_of_the_page_show_what_they_say_they_show(server):
 
 
 def waits(client, standing):
-    client.lock("backup").acquire(10, on_wait=lambda _: standing.set()).release()
+    client.lock("backup").acquire(60, on_wait=lambda _: standing.set()).release()
 
 
 def said(line, server):

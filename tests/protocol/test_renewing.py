@@ -149,9 +149,16 @@ def test_losing_a_hold_that_is_lost_or_ended_does_nothing(hold, driven):
 
 
 def test_a_hold_is_due_at_a_third_of_its_own_ttl(hold, clock):
-    held = hold()
-    assert due(held.basis, 6.0, 0.0) == clock.now() + 2.0
-    assert clock.now() + 1.8 <= due(held.basis, 6.0, 1.0) < clock.now() + 2.0
+    held, now = hold(), clock.now()
+    assert due(held.basis, 6.0, 0.0, now) == now + 2.0
+    assert now + 1.8 <= due(held.basis, 6.0, 1.0, now) < now + 2.0
+
+
+def test_a_hold_with_an_old_basis_is_not_due_at_once(clock):
+    """A store that counts from what it has long known would only tell it again."""
+    now = clock.now()
+    assert due(now - 2.0, 6.0, 0.0, now) == now + 1.0
+    assert due(now - 5.0, 6.0, 1.0, now) == now + 0.225
 
 
 @pytest.mark.parametrize("deadline, interval", [(6.0, 2.0), (3.0, 1.0), (60.0, POLL_CAP), (0.0, POLL_CAP)])

@@ -30,7 +30,7 @@ def zookeeper(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figu
         remote = Remote(
             bench="zookeeper",
             store="lockkit, ZooKeeper",
-            url=server.url(),
+            url=f"{server.url()}?tick={server.tick:g}&max_ttl=60",
             requests=server.requests,
             floor=FLOOR,
             floors=(SEQUENTIAL,),

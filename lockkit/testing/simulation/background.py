@@ -73,7 +73,8 @@ class Heartbeat(Actor):
         return Member(hold.claim, hold, self._due(hold), slack)
 
     def _due(self, hold: Hold) -> float:
-        return due(hold.basis, hold.claim.terms.ttl, self.client.world.jitter)
+        world = self.client.world
+        return due(hold.basis, hold.claim.terms.ttl, world.jitter, world.clock.now())
 
     def waiter(self, claim: Claim) -> Member:
         now = self.client.world.clock.now()
