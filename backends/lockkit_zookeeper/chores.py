@@ -1,6 +1,6 @@
 """What is done behind a session's claims by its keeper, which waits for no answer; and evictions, by a thread of their own.
 
-Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a moment;
+Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a while;
 watching the own nodes of claims that last; taking away what a resize left.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Chores"]
 
 _log = logging.getLogger("lockkit.zookeeper")
-MOMENT = 0.05
-"""Seconds that a claim must last for something to be written or watched for it: most are gone before."""
+_MOMENT, _WHILE = 0.05, 1.0
+"""Seconds that a claim that holds must last for its node to be watched, and that one must wait: most are gone before."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 _AGAIN = 0.5
 _FOREVER = float("inf")
@@ -70,6 +70,7 @@ class Chores:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._removals: dict[str, _Removal] = {}
+        self._young: deque[tuple[float, Entry]] = deque()
         self._later: deque[tuple[float, Entry]] = deque()
         self._untidy: dict[str, None] = {}
         self._evictor: threading.Thread | None = None
@@ -84,9 +85,9 @@ class Chores:
         self._session.poke()
 
     def lasting(self, entry: Entry) -> None:
-        """If it is still there in a moment, watch its node; and if it waits by then, write that down."""
-        self._later.append((self._session.clock.now() + MOMENT, entry))
-        if len(self._later) == 1:
+        """If it holds in a moment, watch its node; if it still waits in a while, that too, and write down that it waits."""
+        self._young.append((self._session.clock.now() + _MOMENT, entry))
+        if len(self._young) == 1:
             self._session.poke()
 
     @property
@@ -105,6 +106,12 @@ class Chores:
             return now + _AGAIN if self._removals or self._untidy or self.due else _FOREVER
         for removal in [*self._removals.values()]:
             self._remove(removal, now)
+        while self._young and self._young[0][0] <= now:
+            entry = self._young.popleft()[1]
+            if entry.held:
+                self._look(entry)
+            else:
+                self._later.append((now + _WHILE, entry))
         while self._later and self._later[0][0] <= now:
             self._look(self._later.popleft()[1])
         while self._untidy:
@@ -113,7 +120,7 @@ class Chores:
         if self.due and (self._evictor is None or not self._evictor.is_alive()):
             self._evictor = threading.Thread(target=self._evict, name="lockkit-zookeeper-evict", daemon=True)
             self._evictor.start()
-        return min(again, self._later[0][0]) if self._later else again
+        return min(again, *(some[0][0] for some in (self._young, self._later) if some), _FOREVER)
 
     def stop(self) -> None:
         """The session has ended, so nothing is due any more."""
