@@ -308,7 +308,7 @@ def confirm(store: Store, entry: Entry, end: float) -> Answer:
         if row.state != "HELD" or row.fence != entry.fence:
             return Lapsed("lingering" if row.state == "LINGERING" else "absent")
         if row.lease != hold.id:  # somebody else has extended it
-            entry.hold = Lease(row.lease, hold.length, hold.basis, borrowed=True)
+            store.follow(entry, row.lease)
             continue
         if hold.over(store.clock.now()):
             return Lapsed("absent")

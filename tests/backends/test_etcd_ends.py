@@ -1,0 +1,160 @@
+"""Two threads that end one claim, or move and end it, at the same time; and what is forgotten on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+
+from lockkit.errors import OutcomeUnknown
+from lockkit.spi import RELEASED, Granted, OpenOptions, Unknown
+from lockkit.testing.claims import BUDGET, claim, renew, states, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import covered
+from lockkit.testing.servers.processes import installed
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.transport import LeaseGone
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def stores(server):
+    server.call("kv/deleterange", covered("lockkit/"))
+    with (
+        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
+        contextlib.closing(open_store(server.url(), OpenOptions())) as other,
+    ):
+        yield store, other
+
+
+def lease_of(store, one):
+    return store.store.entries[one.token].hold
+
+
+class Slow:
+    """The answers to one thread's transactions are done, and then kept back until they are let go."""
+
+    def __init__(self, store, monkeypatch, call):
+        self.done, self.go = threading.Event(), threading.Event()
+        transport, here = store.store.transport, threading.get_ident()
+        real = transport.txn
+
+        def txn(request, budget):
+            answer = real(request, budget)
+            if threading.get_ident() != here:
+                self.done.set()
+                self.go.wait(10)
+            return answer
+
+        monkeypatch.setattr(transport, "txn", txn)
+        self._thread = threading.Thread(target=call)
+        self._thread.start()
+        assert self.done.wait(10)
+
+    def finish(self):
+        self.go.set()
+        self._thread.join()
+
+
+def test_two_releases_at_a_time_leave_the_lease_to_the_next_claim(stores, monkeypatch):
+    store, other = stores
+    one, _ = take(store)
+    first = Slow(store, monkeypatch, lambda: store.release(one, BUDGET, graceful=False))
+    store.release(one, BUDGET)
+    transport = store.store.transport
+    real = transport.txn
+
+    def while_it_is_under_way(request, budget):
+        answer = real(request, budget)
+        first.finish()
+        return answer
+
+    monkeypatch.setattr(transport, "txn", while_it_is_under_way)
+    next_, fence = take(store, "next")
+
+    assert states(other, "next") == ["HELD"]
+    assert renew(store, next_, fence).state == "HELD"
+
+
+def test_an_abandon_beside_a_release_leaves_the_lease_to_the_next_claim(stores, monkeypatch):
+    store, other = stores
+    one, _ = take(store)
+    slow = Slow(store, monkeypatch, lambda: store.abandon(one, BUDGET))
+    store.release(one, BUDGET)
+    take(store, "next")
+    slow.finish()
+
+    assert states(other, "next") == ["HELD"]
+
+
+def test_an_extend_beside_a_release_gives_no_lease_back_twice(stores, monkeypatch):
+    store, other = stores
+    one, fence = take(store)
+    slow = Slow(store, monkeypatch, lambda: store.extend(one, fence, 60, BUDGET))
+    store.release(one, BUDGET)
+    first, _ = take(store, "first")
+    slow.finish()
+    second, _ = take(store, "second")
+
+    assert lease_of(store, first) is not lease_of(store, second)
+    store.abandon(second, BUDGET)
+    assert states(other, "first") == ["HELD"]
+
+
+@pytest.mark.parametrize("how", ["heartbeat", "confirm"])
+def test_a_lease_in_doubt_is_revoked_though_another_has_extended_the_claim(stores, monkeypatch, how):
+    store, other = stores
+    transport, sent = store.store.transport, []
+    real = transport.txn
+
+    def lost(request, budget):
+        real(request, budget)
+        sent.append(request)
+        raise Unknown(OutcomeUnknown("the answer is lost"))
+
+    one = claim()
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "txn", lost)
+        with pytest.raises(Unknown):
+            store.acquire(one, True, BUDGET)
+    granted = store.acquire(one, True, BUDGET)
+    assert isinstance(granted, Granted)
+    assert other.extend(one, granted.fence, 60, BUDGET).state == "HELD"
+    if how == "heartbeat":
+        assert renew(store, one, granted.fence).state == "HELD"
+    else:
+        assert isinstance(store.acquire(one, False, BUDGET), Granted)
+
+    assert store.abandon(one, BUDGET) == RELEASED
+
+    with pytest.raises(LeaseGone):
+        real(sent[0], BUDGET)
+    assert states(other) == []
+
+
+def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(stores, monkeypatch):
+    store, _ = stores
+    one, fence = take(store)
+    transport = store.store.transport
+    real = transport.txn
+
+    def lost(request, budget):
+        real(request, budget)
+        raise Unknown(OutcomeUnknown("the answer is lost"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "txn", lost)
+        with pytest.raises(Unknown):
+            store.extend(one, fence, 60, BUDGET)
+
+    assert renew(store, one, fence).state == "HELD"
+    assert lease_of(store, one).length == 60
+    assert not lease_of(store, one).borrowed
