@@ -7,16 +7,17 @@ import threading
 
 import pytest
 
-from lockkit.errors import OutcomeUnknown
-from lockkit.spi import RELEASED, Granted, OpenOptions, Unknown
-from lockkit.testing.claims import BUDGET, claim, renew, states, take
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import covered
 from lockkit.testing.servers.processes import installed
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.transport import LeaseGone
+from lockkit_etcd.transport import Get, LeaseGone, Put
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+TRIO = {"kind": "semaphore", "capacity": 3}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,10 @@ def stores(server):
 
 def lease_of(store, one):
     return store.store.entries[one.token].hold
+
+
+def stored(server):
+    return server.call("kv/range", covered("lockkit/")).get("kvs", [])
 
 
 class Slow:
@@ -158,3 +163,92 @@ def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(sto
     assert renew(store, one, fence).state == "HELD"
     assert lease_of(store, one).length == 60
     assert not lease_of(store, one).borrowed
+
+
+# -- an acquire of which one half was done
+
+
+def standing_in_line(store, one):
+    """Somebody of this client stood there a moment ago: who comes joins without a look."""
+    store.store.lines[store.store.known(one.terms).keys.queue] = float("inf")
+
+
+def test_what_is_refused_when_the_claim_already_stands_in_the_queue_is_in_doubt(server, stores, monkeypatch):
+    store, _ = stores
+    one = claim()
+    standing_in_line(store, one)
+    transport, puts = store.store.transport, []
+    real = transport.txn
+
+    def only_the_first(request, budget):
+        puts.extend(op for op in request.then if type(op) is Put)
+        if len(puts) > 1:
+            raise Refused(BackendUnavailable("no leader"))
+        return real(request, budget)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "txn", only_the_first)
+        with pytest.raises(Unknown):
+            store.acquire(one, True, BUDGET)
+
+    store.abandon(one, BUDGET)
+    assert stored(server) == []
+    assert store.store.entries == {}
+
+
+def test_so_is_what_joins_a_queue_that_a_stranger_has_spoiled_meanwhile(server, stores):
+    store, other = stores
+    one = claim(**TRIO)
+    standing_in_line(store, one)
+    strange = b"lockkit/default/q/a/strange"
+    server.call("kv/put", {"key": strange, "value": b'{"min_reader":9}'})
+    with pytest.raises(Unknown):
+        store.acquire(one, True, BUDGET)
+    with pytest.raises(Refused):
+        store.acquire(one, True, BUDGET)
+    server.call("kv/deleterange", {"key": strange})
+
+    two, fence = take(store, **TRIO)
+    assert [info.fence for info in other.inspect("a", BUDGET).claims][-1] == fence
+    assert store.abandon(one, BUDGET) == RELEASED
+    assert store.release(two, BUDGET) == RELEASED
+    assert states(other) == []
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("terms", [{}, TRIO], ids=["mutex", "semaphore"])
+def test_a_key_that_somebody_else_has_is_left_alone(server, stores, terms, wait):
+    store, other = stores
+    foreign, _ = take(other, **terms)
+    key = other.store.entries[foreign.token].key
+    one = claim(wait=wait, **terms)
+    store.store.slots.give_back(store.store.known(one.terms).keys.queue, key)
+
+    for _ in range(2):
+        store.acquire(one, True, BUDGET)
+    store.release(one, BUDGET)
+
+    _, found = store.store.transport.range(Get(key), BUDGET)
+    assert found.kvs[0].modified == found.kvs[0].created
+    assert other.release(foreign, BUDGET) == RELEASED
+
+
+def test_a_turn_that_is_overtaken_for_ever_ends_with_its_budget(stores, monkeypatch):
+    store, other = stores
+    holder, _ = take(other)
+    one = queue(store)
+    other.release(holder, BUDGET)
+    transport = store.store.transport
+    real = transport.txn
+
+    def overtaken(request, budget):
+        real_key = store.store.entries[one.token].key
+        if any(type(op) is Put for op in request.then):
+            (kv,) = transport.range(Get(real_key), BUDGET)[1].kvs
+            server_put = Put(kv.key, kv.value, same_lease=True)
+            real(request._replace(when=(), then=(server_put,), otherwise=()), BUDGET)
+        return real(request, budget)
+
+    monkeypatch.setattr(transport, "txn", overtaken)
+    with pytest.raises(Refused, match="keeps changing"):
+        store.acquire(one, False, 0.3)
