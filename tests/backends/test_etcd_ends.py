@@ -14,6 +14,7 @@ from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import covered
 from lockkit.testing.servers.processes import installed
 from lockkit_etcd.backend import open_store
+from lockkit_etcd.leases import Lease
 from lockkit_etcd.transport import Get, LeaseGone, Put
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -252,3 +253,22 @@ def test_a_turn_that_is_overtaken_for_ever_ends_with_its_budget(stores, monkeypa
     monkeypatch.setattr(transport, "txn", overtaken)
     with pytest.raises(Refused, match="keeps changing"):
         store.acquire(one, False, 0.3)
+
+
+def test_a_close_beside_a_release_ends_well(server, monkeypatch):
+    store = open_store(server.url(), OpenOptions())
+    one, _ = take(store, "close")
+    store.release(one, BUDGET)
+    closed = []
+    transport = store.store.transport
+    real, close = transport.revoke, transport.close
+
+    def beside(lease, budget):
+        store.store.leases.give_back(Lease(1, 77, store.store.clock.now()))
+        real(lease, budget)
+
+    monkeypatch.setattr(transport, "revoke", beside)
+    monkeypatch.setattr(transport, "close", lambda: closed.append(True) or close())
+    store.close()
+
+    assert closed
