@@ -141,7 +141,8 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
     end = time.monotonic() + budget
     queue = Get(*Keys.of(store.namespace, name))
-    for _ in range(_ROUNDS):
+    overtaken = 0
+    while overtaken < _ROUNDS and time.monotonic() < end:
         header, page = store.transport.range(queue, left(end))
         store.leases.heard(header)
         found = sorted(page.kvs, key=lambda kv: kv.created)
@@ -154,7 +155,9 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         stand = tuple(Compare(kv.key, "CREATE", "EQUAL", kv.created) for kv in some)
         ops = tuple(op for kv in some for op in _resized(store, kv, capacity))
         answer = store.txn(Txn((nobody_came, *stand), ops), end)
-        if answer.succeeded and not more:
+        if not answer.succeeded:
+            overtaken += 1
+        elif not more:
             return count
     raise changing(name)
 
