@@ -10,7 +10,7 @@ from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, changing, packed
 from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Store
-from lockkit_etcd.transport import Compare, Put, Txn
+from lockkit_etcd.transport import Compare, LeaseGone, Put, Txn
 
 __all__ = ["extend"]
 
@@ -45,10 +45,14 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
             more = 0.0 if entry is not None else budget + _GRACE
             lease = store.leases.grant(seconds(length + row.value.get("lock_delay", 0.0) + more), end)
             store.spoilt.setdefault(claim.token, []).append(lease)  # until it is known to be the one
-        answer = store.txn(_move(store, row, lease, ttl), end, lease)
-        if answer.succeeded:
-            store.moved(claim, entry, lease)
-            return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
+        try:
+            answer = store.txn(_move(store, row, lease, ttl), end, lease)
+        except LeaseGone:  # this process stood still for as long as it lasts
+            lease = None
+        else:
+            if answer.succeeded:
+                store.moved(claim, entry, lease)
+                return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
 

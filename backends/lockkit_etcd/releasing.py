@@ -100,8 +100,11 @@ def _by_look(
             return ABSENT
         if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
-        if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
-            return RELEASED
+        try:
+            if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
+                return RELEASED
+        except LeaseGone:  # this process stood still for as long as what was to block on lasts
+            pass
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
 

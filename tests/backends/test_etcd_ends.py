@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.names import claim_id
 from lockkit.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
@@ -272,3 +273,52 @@ def test_a_close_beside_a_release_ends_well(server, monkeypatch):
     store.close()
 
     assert closed
+
+
+# -- what comes late
+
+
+def lapses_at_once(server, store, patch):
+    """Have each lease be gone before it is used, the first time: as after a long sleep of this process."""
+    transport, first = store.store.transport, []
+    real = transport.grant
+
+    def grant(lease, ttl, budget):
+        granted = real(lease, ttl, budget)
+        if not first:
+            first.append(server.call("lease/revoke", {"ID": lease}))
+        return granted
+
+    patch.setattr(transport, "grant", grant)
+
+
+def test_an_extend_that_slept_over_its_new_lease_takes_another(server, stores, monkeypatch):
+    store, _ = stores
+    one, fence = take(store)
+    lapses_at_once(server, store, monkeypatch)
+
+    assert store.extend(one, fence, 60, BUDGET).state == "HELD"
+    assert renew(store, one, fence).state == "HELD"
+
+
+def test_an_ungraceful_release_that_slept_over_its_lock_delay_has_it_block_on(server, stores, monkeypatch):
+    store, other = stores
+    one, _ = take(store, lock_delay=5)
+    lapses_at_once(server, store, monkeypatch)
+
+    assert store.release(one, BUDGET, graceful=False) == RELEASED
+    assert states(other) == ["LINGERING"]
+
+
+def test_an_eviction_that_is_done_is_told_though_nobody_says_until_when_it_blocks(stores, monkeypatch):
+    store, other = stores
+    one, fence = take(store)
+
+    def remaining(lease, budget):
+        raise Unknown(OutcomeUnknown("no answer"))
+
+    monkeypatch.setattr(other.store.transport, "remaining", remaining)
+    evicted = other.evict("a", claim_id(one.token), BUDGET)
+
+    assert evicted.outcome == "MARKED"
+    assert renew(store, one, fence).state == "LOST"
