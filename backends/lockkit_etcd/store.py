@@ -108,7 +108,7 @@ class Store:
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
-        self._ends = threading.Lock()
+        self._ends = threading.RLock()
         self._gone: dict[str, None] = {}
         self._stated: dict[int, Stated] = {}
 
