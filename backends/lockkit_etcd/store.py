@@ -172,7 +172,7 @@ class Store:
             old, entry.hold = entry.hold, lease
             if old is not None and old.doubtful:
                 doubts.append(old)
-            else:
+            elif old is not lease:  # a heartbeat may have found it there before
                 self.leases.give_back(old)
             if doubts:
                 self.spoilt[claim.token] = doubts

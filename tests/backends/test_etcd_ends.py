@@ -116,6 +116,19 @@ def test_an_extend_beside_a_release_gives_no_lease_back_twice(stores, monkeypatc
     assert states(other, "first") == ["HELD"]
 
 
+def test_a_heartbeat_beside_an_extend_does_not_give_the_new_lease_away(stores, monkeypatch):
+    store, other = stores
+    one, fence = take(store)
+    slow = Slow(store, monkeypatch, lambda: store.extend(one, fence, 60, BUDGET))
+    assert renew(store, one, fence).state == "HELD"
+    slow.finish()
+    next_, _ = take(store, "next", ttl=60)
+
+    assert lease_of(store, next_) is not lease_of(store, one)
+    store.abandon(next_, BUDGET)
+    assert states(other) == ["HELD"]
+
+
 @pytest.mark.parametrize("how", ["heartbeat", "confirm"])
 def test_a_lease_in_doubt_is_revoked_though_another_has_extended_the_claim(stores, monkeypatch, how):
     store, other = stores
