@@ -48,15 +48,24 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         return Lapsed("late")
     if entry.stage == "HELD":
         return confirm(store, entry, end)
+    new = entry.stage == "NEW"
+    try:
+        return _asked(store, entry, claim, end)
+    except Refused as refusal:
+        if entry.stage == "NEW":
+            if not entry.doubtful and claim.token not in store.spoilt:
+                store.over(entry, entry.hold)
+        elif new:  # it stands in the queue by now: only what was to follow is refused
+            raise Unknown(refusal.error) from refusal
+        raise
+
+
+def _asked(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     for _ in range(_TRIES):
         try:
             return _ask(store, entry, claim, end)
         except LeaseGone:
             _forget_leases(store, entry)
-        except Refused:
-            if entry.stage == "NEW" and not entry.doubtful and claim.token not in store.spoilt:
-                store.over(entry, entry.hold)
-            raise
     raise Refused(BackendUnavailable(f"{store.transport.where}: leases end as soon as they are granted"))
 
 
@@ -73,17 +82,18 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         return _turn(store, entry, end)
     hold = _ready(store, entry, end)
     stated, queue = entry.stated, Get(*entry.stated.keys)
-    when = Compare(queue.key, "VERSION", "EQUAL", 0, queue.end)
+    when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
     most = 0 if claim.wait and store.likely_in_line(queue.key) else 1_000
     for tries in range(most):
         held = _held(store, entry, claim)
-        answer = store.txn(Txn((when,), held, (queue,)), end, hold, entry.guard)
+        answer = store.txn(Txn(when, held, (queue,)), end, hold, entry.guard)
         if answer.succeeded:
             return _granted(store, entry, answer.header.revision)
         found = rows(answer.found())
         place = place_of(found, entry.mark)
         if place >= 0:  # an earlier sending of this has arrived
             return _settle(store, entry, answer.header.revision, found, end)
+        _leave_alone(store, entry, found)
         would = [*found, _newcomer(entry, claim)]
         if fitting(would) < len(would):
             if not claim.wait:
@@ -93,7 +103,10 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
             break
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
-        when = Compare(queue.key, "MOD", "LESS", answer.header.revision + 1, queue.end)
+        when = (
+            Compare(queue.key, "MOD", "LESS", answer.header.revision + 1, queue.end),
+            Compare(entry.key, "VERSION", "EQUAL", 0),
+        )
     if entry.wait is None or entry.wait.over(store.clock.now()):
         lease = store.leases.take(WAITING_LENGTH, end)
         if entry.wait is not None and entry.wait.doubtful:
@@ -107,7 +120,17 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     except LeaseGone:
         entry.wait = None
         raise
-    return _settle(store, entry, answer.header.revision, rows(answer.found()), end)
+    if answer.succeeded:
+        entry.stage = "WAITING"
+    found = rows(answer.found())
+    _leave_alone(store, entry, found)
+    return _settle(store, entry, answer.header.revision, found, end)
+
+
+def _leave_alone(store: Store, entry: Entry, found: list[Row]) -> None:
+    """Whatever else has its key, for whatever reason, is not to be touched: it takes another."""
+    if not entry.doubtful and any(row.key == entry.key and row.mark != entry.mark for row in found):
+        entry.key = store.slots.take(entry.stated.keys.queue)
 
 
 def _ready(store: Store, entry: Entry, end: float) -> Lease:
@@ -232,6 +255,8 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
         if answer.succeeded:
             return _granted(store, entry, row.fence)
         revision, found = answer.header.revision, rows(answer.found())
+        if time.monotonic() >= end:
+            raise changing(entry.claim.terms.name)
 
 
 def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
@@ -308,7 +333,7 @@ def confirm(store: Store, entry: Entry, end: float) -> Answer:
         if row.state != "HELD" or row.fence != entry.fence:
             return Lapsed("lingering" if row.state == "LINGERING" else "absent")
         if row.lease != hold.id:  # somebody else has extended it
-            entry.hold = Lease(row.lease, hold.length, hold.basis, borrowed=True)
+            store.follow(entry, row.lease)
             continue
         if hold.over(store.clock.now()):
             return Lapsed("absent")

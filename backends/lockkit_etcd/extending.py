@@ -9,8 +9,8 @@ from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, changing, packed
 from lockkit_etcd.stated import seconds
-from lockkit_etcd.store import Entry, Store
-from lockkit_etcd.transport import Compare, Put, Txn
+from lockkit_etcd.store import Store
+from lockkit_etcd.transport import Compare, LeaseGone, Put, Txn
 
 __all__ = ["extend"]
 
@@ -45,10 +45,14 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
             more = 0.0 if entry is not None else budget + _GRACE
             lease = store.leases.grant(seconds(length + row.value.get("lock_delay", 0.0) + more), end)
             store.spoilt.setdefault(claim.token, []).append(lease)  # until it is known to be the one
-        answer = store.txn(_move(store, row, lease, ttl), end, lease)
-        if answer.succeeded:
-            _moved(store, claim, entry, lease)
-            return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
+        try:
+            answer = store.txn(_move(store, row, lease, ttl), end, lease)
+        except LeaseGone:  # this process stood still for as long as it lasts
+            lease = None
+        else:
+            if answer.succeeded:
+                store.moved(claim, entry, lease)
+                return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
 
@@ -62,17 +66,3 @@ def _move(store: Store, row: Row, lease: Lease, ttl: float) -> Txn:
         note["note"] = row.value.get("note", {})
     key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
     return Txn((unchanged,), (put, Put(key, packed(note), lease.id)))
-
-
-def _moved(store: Store, claim: Claim, entry: Entry | None, lease: Lease) -> None:
-    """The claim is on its new lease; what else it may be on stays remembered only where something is under way."""
-    spoilt = [each for each in store.spoilt.pop(claim.token, []) if each is not lease and each.doubtful]
-    if entry is None:
-        return
-    old, entry.hold = entry.hold, lease
-    if old is not None and old.doubtful:
-        spoilt.append(old)
-    else:
-        store.leases.give_back(old)
-    if spoilt:
-        store.spoilt[claim.token] = spoilt

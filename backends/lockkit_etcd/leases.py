@@ -127,7 +127,7 @@ class Leases:
         """Revoke what is free, in a moment, as far as that goes. The rest ends by itself."""
         most, seconds = _GOODBYE
         end = time.monotonic() + seconds
-        for free in self._free.values():
+        for free in list(self._free.values()):  # others may still give some back
             for lease in free[-most:]:
                 if time.monotonic() >= end:
                     break

@@ -10,11 +10,12 @@ from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import encode
 from lockkit.notes import merged, note_text
-from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
+from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 from lockkit_etcd.view import claim_info
@@ -125,7 +126,11 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
 def _deadline(store: Store, row: Row, end: float) -> float:
     """When a claim's lease ends at the latest, if nobody keeps it alive any more."""
     wall = store.clock.wall()
-    return wall + max(store.transport.remaining(row.lease, left(end)).ttl, 0) + 1.0
+    try:
+        left_over = store.transport.remaining(row.lease, left(end)).ttl
+    except (Refused, Unknown):  # it is marked: not to know when it ends is no refusal
+        left_over = seconds(row.value.get("ttl", 0.0) + row.value.get("lock_delay", 0.0))
+    return wall + max(left_over, 0) + 1.0
 
 
 def resize(store: Store, name: str, capacity: int, budget: float) -> int:
@@ -141,7 +146,8 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
     end = time.monotonic() + budget
     queue = Get(*Keys.of(store.namespace, name))
-    for _ in range(_ROUNDS):
+    overtaken = 0
+    while overtaken < _ROUNDS and time.monotonic() < end:
         header, page = store.transport.range(queue, left(end))
         store.leases.heard(header)
         found = sorted(page.kvs, key=lambda kv: kv.created)
@@ -154,7 +160,9 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         stand = tuple(Compare(kv.key, "CREATE", "EQUAL", kv.created) for kv in some)
         ops = tuple(op for kv in some for op in _resized(store, kv, capacity))
         answer = store.txn(Txn((nobody_came, *stand), ops), end)
-        if answer.succeeded and not more:
+        if not answer.succeeded:
+            overtaken += 1
+        elif not more:
             return count
     raise changing(name)
 

@@ -68,11 +68,9 @@ def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float,
     Raises:
         Refused, Unknown: It is not definite yet. Asking again goes on from here.
     """
-    spoilt = store.spoilt.get(entry.claim.token, [])
-    for lease in [*spoilt, *entry.leases]:
-        if (abandon or lease.doubtful) and not lease.borrowed:
+    for lease in store.at_stake(entry):
+        if (abandon or lease.doubtful) and not lease.borrowed and store.spoil(entry, lease):
             _revoke(transport, lease, end)
-            lease.doubtful = True  # never used again
     store.spoilt.pop(entry.claim.token, None)
 
 
@@ -102,8 +100,11 @@ def _by_look(
             return ABSENT
         if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
-        if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
-            return RELEASED
+        try:
+            if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
+                return RELEASED
+        except LeaseGone:  # this process stood still for as long as what was to block on lasts
+            pass
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
 

@@ -104,7 +104,7 @@ def _beat(
                 kept = {id_: one for id_, one in kept.items() if hold is None or id_ != hold.id}
                 each = None  # the claim may be on a lease that is not known to be kept alive
             if notes or hold is None or each is None or each.ttl <= 0 or hold.over(now):
-                answers[at] = _held(entry, kept, sure, notes, now)
+                answers[at] = _held(store, entry, kept, sure, notes, now)
                 continue
             basis = hold.basis = max(hold.basis, min([each.sent, *(sure[one.id].sent for one in moving)]))
             answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
@@ -191,6 +191,7 @@ def _note(kv: Kv) -> Mapping[str, Any]:
 
 
 def _held(
+    store: Store,
     entry: Entry,
     kept: Mapping[int, Kept],
     sure: Mapping[int, Kept],
@@ -207,7 +208,7 @@ def _held(
     hold = entry.hold
     assert hold is not None
     if note.get("lease", hold.id) != hold.id:  # somebody else has extended it
-        entry.hold = Lease(note["lease"], hold.length, hold.basis, borrowed=True)
+        store.follow(entry, note["lease"])
         return None
     each = kept.get(hold.id)
     if each is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Literal
 
 from lockkit.spi import Claim, OpenOptions, Refused, Terms
@@ -107,6 +108,7 @@ class Store:
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
+        self._ends = threading.RLock()
         self._gone: dict[str, None] = {}
         self._stated: dict[int, Stated] = {}
 
@@ -132,14 +134,62 @@ class Store:
         """Nothing of a claim is stored, for certain, and nothing that is under way will be: what it had may serve another."""
         # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
         # be given back once more by whoever repeats this, when they serve another claim.
-        if self.entries.pop(entry.claim.token, None) is None:
-            return
-        for lease in leases:
-            self.leases.give_back(lease)
-        if not (
-            entry.stated.guard or entry.stated.terms.lock_delay
-        ):  # else something may block on under its key
-            self.slots.give_back(entry.stated.keys.queue, entry.key)
+        with self._ends:  # two threads may end one claim, or one extend it still
+            if self.entries.pop(entry.claim.token, None) is None:
+                return
+            own = entry.leases
+            for lease in leases:
+                if lease in own:
+                    self.leases.give_back(lease)
+            if not (
+                entry.stated.guard or entry.stated.terms.lock_delay
+            ):  # else something may block on under its key
+                self.slots.give_back(entry.stated.keys.queue, entry.key)
+
+    def at_stake(self, entry: Entry) -> list[Lease]:
+        """All that a key of a claim may be on, or get on yet, but for the guard."""
+        with self._ends:
+            return [*self.spoilt.get(entry.claim.token, ()), *entry.leases]
+
+    def spoil(self, entry: Entry, lease: Lease) -> bool:
+        """See to it that a lease of a claim is never used again; False if it is that claim's no more: it may serve another."""
+        token = entry.claim.token
+        with self._ends:
+            if self.entries.get(token) is not entry or lease not in (
+                *entry.leases,
+                *self.spoilt.get(token, ()),
+            ):
+                return False
+            lease.doubtful = True
+            return True
+
+    def moved(self, claim: Claim, entry: Entry | None, lease: Lease) -> None:
+        """A claim is on another lease; what else it may be on stays remembered only where something is under way."""
+        with self._ends:
+            doubts = [one for one in self.spoilt.pop(claim.token, ()) if one is not lease and one.doubtful]
+            if entry is None or self.entries.get(claim.token) is not entry:
+                return
+            old, entry.hold = entry.hold, lease
+            if old is not None and old.doubtful:
+                doubts.append(old)
+            elif old is not lease:  # a heartbeat may have found it there before
+                self.leases.give_back(old)
+            if doubts:
+                self.spoilt[claim.token] = doubts
+
+    def follow(self, entry: Entry, lease: int) -> None:
+        """A claim was found to be on another lease: somebody has extended it. The one before may still be under way."""
+        with self._ends:
+            old = entry.hold
+            assert old is not None
+            if old.id == lease:
+                return
+            token = entry.claim.token
+            others = self.spoilt.get(token, [])
+            own = next((each for each in others if each.id == lease), None)
+            entry.hold = own or Lease(lease, old.length, old.basis, borrowed=True)
+            if old.doubtful and old not in others and self.entries.get(token) is entry:
+                self.spoilt[token] = [*others, old]
 
     def in_line(self, queue: bytes) -> None:
         """Somebody of this client stands in line there."""

@@ -278,7 +278,6 @@ def known_by_the_key_alone(patch):
     [
         (delete_by_key, a_late_copy_of_a_release_leaves_the_next_claim),
         (always_given_back, what_blocks_on_is_not_overwritten),
-        (always_given_back, what_lingers_is_not_overwritten),
         (known_by_the_key_alone, a_dead_watch_is_noticed_though_another_claim_has_the_key),
     ],
 )

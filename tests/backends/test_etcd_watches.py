@@ -16,6 +16,7 @@ from lockkit.testing.servers.etcd_gateway import EtcdRefused
 from lockkit.testing.servers.processes import installed, until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.stage import Work
+from lockkit_etcd import operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 
@@ -228,3 +229,12 @@ def test_a_long_queue_is_resized_too(server):
         assert {each.capacity for each in store.inspect("a", 5.0).claims} == {5}
         granted = [isinstance(store.acquire(one, False, BUDGET), Granted) for one in waits[:6]]
         assert granted == [True, True, True, True, False, False]
+
+
+def test_a_resize_is_only_given_up_when_others_overtake_it(server, monkeypatch):
+    monkeypatch.setattr(operating, "_ROUNDS", 1)
+    with opened(server.url()) as store:
+        take(store, kind="semaphore")
+        for _ in range(61):
+            queue(store, kind="semaphore")
+        assert store.resize("a", 5, BUDGET) == 62
