@@ -38,6 +38,7 @@ _AWAKE = 0.0001
 _DROWSY = 255
 """Most calls that go to sleep at once after one that stayed awake in vain."""
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_make_way = getattr(os, "sched_yield", lambda: None)
 _one_awake = threading.Lock()  # in a process: others would only take the interpreter from each other
 
 
@@ -120,6 +121,7 @@ class Line:
             try:
                 self._feed(os.read(self._socket.fileno(), _BLOCK))
             except BlockingIOError:
+                _make_way()  # the server may be in need of this very processor
                 continue
             self._in_vain = 0
             return
