@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockkit.names import claim_id
@@ -70,12 +70,11 @@ class Run:
             self.claims[who] = Claim(f"{self.made:032x}", terms(lock, special=special), wait=wait)
             return self.acquire(who, create=True)
         if kind in ("resize", "pass"):
-            if kind == "resize":
-                return self.store.resize("a", rest[0], 2.0)
             self.beat()  # an offer's time runs from the last heartbeat in one store, from the offer in the other
-            self.clock.time += rest[0]
+            count = self.store.resize("a", rest[0], 2.0) if kind == "resize" else None
+            self.clock.time += rest[0] if kind == "pass" else 0.0
             self.beat()
-            return None
+            return count
         who = rest[0]
         claim = self.claims.get(who)
         if claim is None:
@@ -137,7 +136,12 @@ class Run:
         ]
 
 
+HELD, BEHIND = ("acquire", 0, "mutex", False, False), ("acquire", 1, "mutex", True, False)
+OFFERED_TWICE = [HELD, BEHIND, ("resize", 2), ("pass", 0.5), ("resize", 1), ("resize", 2)]
+
+
 @settings(max_examples=300)
+@example(OFFERED_TWICE)
 @given(st.lists(STEPS, min_size=12, max_size=60))
 def test_the_embedded_store_agrees_with_the_memory_store(steps):
     with tempfile.TemporaryDirectory() as folder:
