@@ -22,8 +22,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kazoo.exceptions import AuthFailedError
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.serialization import SASL
 
 from lockkit.clock import Clock
 from lockkit_zookeeper.address import Address
@@ -149,6 +151,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         self._clock = clock
         self._wire = weakref.proxy(wire)
         self._rounds = 0
+        self._said_nothing = False
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         # Asked for at the start of each round.
@@ -164,6 +167,19 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
             return super()._invoke(limit, request, xid)
         except self.handler.timeout_exception:
             raise self.handler.timeout_exception(f"no answer in {limit:g} s") from None
+
+    def _authenticate_with_sasl(self, host: str, timeout: float) -> None:
+        self._said_nothing = False
+        super()._authenticate_with_sasl(host, min(timeout, self.handler.longest))
+
+    def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
+        if isinstance(request, SASL) and not request.challenge:
+            # A server without SASL echoes the empty first word, and kazoo would say it again without end.
+            if self._said_nothing:
+                self._wire.knows_sasl = False
+                raise AuthFailedError("the server knows no SASL")
+            self._said_nothing = True
+        super()._submit(request, timeout, xid)
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         began = self._clock.now()

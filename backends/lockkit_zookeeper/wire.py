@@ -26,7 +26,7 @@ from kazoo.retry import KazooRetry
 from lockkit.clock import Clock
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.connecting import Connection, Handler
-from lockkit_zookeeper.failures import not_connected, refused_login
+from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
 
 __all__ = ["Wire"]
 
@@ -48,9 +48,11 @@ class Wire:
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: How many connections there have been.
         failed: The login was refused.
+        knows_sasl: False if a server turned out to know nothing of it, although the login is to be shown so.
         trouble: Why the last attempt to connect came to nothing.
     """
 
+    knows_sasl = True
     trouble = "no server answers"
 
     def __init__(
@@ -106,7 +108,9 @@ class Wire:
             Refused: There is none in time; or never will be, if :attr:`failed`.
         """
         if not self._ready.wait(max(0.0, budget)) or self._over:
-            raise refused_login(self.where) if self.failed else not_connected(self.where, self.trouble)
+            if self.failed:
+                raise refused_login(self.where) if self.knows_sasl else without_sasl(self.where)
+            raise not_connected(self.where, self.trouble)
 
     @property
     def up(self) -> bool:

@@ -104,6 +104,27 @@ def test_who_has_no_rights_is_told_at_once(server, fenced, way):
     assert isinstance(error, PermissionDenied)
 
 
+@both_ways
+def test_who_may_have_a_wrong_password_is_told_so(server, fenced, way):
+    error = trouble(url(server, fenced, LOCKER[0], SECRET + "2"), way)
+
+    assert isinstance(error, PermissionDenied)
+    assert "a wrong one is not refused" in error.hint
+
+
+def test_who_has_no_login_is_not_told_of_a_password(server, fenced):
+    assert "password" not in trouble(url(server, fenced)).hint
+
+
+@both_ways
+def test_a_login_by_sasl_on_servers_without_it_is_told(server, way):
+    pytest.importorskip("puresasl")
+    error = trouble(url(server, "/app", *LOCKER, auth="sasl"), way)
+
+    assert isinstance(error, PermissionDenied)
+    assert "knows no SASL" in str(error)
+
+
 def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced, caplog):
     """S11 has this one exception: somebody takes the right away while the session lives."""
     parent = f"{fenced}/lockkit/default/q/a"
