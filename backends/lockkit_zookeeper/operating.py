@@ -94,7 +94,7 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
         if each is not None:
             data, stat = each
             state = state_of(queue, place, data)
-            info = claim_info(name, queue.claims[place], len(claims), state, data, stat.czxid, at)
+            info = claim_info(name, queue.claims[place], len(claims), state, data, stat.czxid)
             claims.append(info._replace(evicted=info.claim_id in named))
     return LockInfo(name, tuple(claims), at)
 

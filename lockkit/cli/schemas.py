@@ -66,7 +66,7 @@ CLAIM = _object(
     fence=WHOLE,
     owner=OWNER,
     **_at("since"),
-    **_at("renewed"),
+    **_at("renewed", null=True),
     **_at("deadline", null=True),
     ttl_seconds=NUMBER,
     process_bound=FLAG,

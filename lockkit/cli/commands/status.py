@@ -151,6 +151,8 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
 
 def _deadline(holder: ClaimInfo, now: float) -> str:
     if holder.deadline is None:
-        return "with its process"
+        return (
+            "with its process" if holder.process_bound else f"{durations.show(holder.ttl)} after its process"
+        )
     left = holder.deadline - now
     return f"in {durations.show(left)}" if left > 0 else "over"
