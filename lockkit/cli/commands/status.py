@@ -115,6 +115,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
             sys.stdout.flush()
             time.sleep(interval)
     from rich.live import Live
+    from rich.markup import escape
 
     from lockkit.cli.tables import width
 
@@ -123,7 +124,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
             locks, unread = _look(client, name, deep=deep)
             table = _table(locks, width())
             place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
-            table.caption = "\n".join([*_reasons(unread), place])
+            table.caption = escape("\n".join([*_reasons(unread), place]))
             live.update(table, refresh=True)
             time.sleep(interval)
 
