@@ -18,6 +18,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,11 @@ _LONGEST_CONNECT = 2.0
 """Seconds for a TCP connection and for each step of a TLS handshake."""
 _ROUND, _LEAST, _MOST = 1.5, 0.3, 1.0
 """Seconds in which all hosts shall have been asked once, and what each of them has at least and at most in that round."""
+_GRUDGE = 30.0
+"""Seconds for which a host that did not answer is asked last."""
+
+_silent: dict[tuple[str, int], float] = {}
+"""When a host did not answer, on the monotonic clock: what one session of this process has found out is good for all."""
 
 
 def patience(hosts: int, rounds: int, timeout: float) -> float:
@@ -158,7 +164,8 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         hosts: list[tuple[str, str, int]] = super()._expand_client_hosts()
         self.handler.longest = patience(len(hosts), self._rounds, self.client._session_timeout / 1000.0)
         self._rounds += 1
-        return hosts
+        now = time.monotonic()
+        return sorted(hosts, key=lambda host: now - _silent.get(host[1:], -_GRUDGE) < _GRUDGE)
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
         # Only to connect and to log in.
@@ -185,10 +192,15 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         began = self._clock.now()
         try:
             read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        except self.handler.timeout_exception as error:
+            _silent[hostip, port] = time.monotonic()
+            self._wire.trouble = f"{hostip}:{port}: {error}"
+            raise
         except Exception as error:
             self._wire.trouble = f"{hostip}:{port}: {error}"
             raise
         self._rounds = 0
+        _silent.pop((hostip, port), None)
         # Two thirds of what was granted is what kazoo reads for.
         self._wire.is_ready(began, read_timeout * 1.5 / 1000.0)
         return read_timeout, connect_timeout

@@ -205,6 +205,17 @@ def test_one_silent_member_stops_nobody_who_takes_another_ttl(server):
                 store.release(one, BUDGET)
 
 
+def test_who_was_silent_is_asked_last_for_a_while(server):
+    with silent("accepts") as deaf:
+        there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
+        took = []
+        for _ in range(12):
+            began = time.monotonic()
+            open_store(there, OpenOptions()).close()
+            took.append(time.monotonic() - began)
+        assert sum(each > 0.7 for each in took) <= 1, took
+
+
 def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
     with silent("accepts") as deaf:
         there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
