@@ -89,8 +89,10 @@ class ClaimInfo(NamedTuple):
     since: float = 0.0
     """When it was queued (WAITING, OFFERED) or granted (HELD)."""
     renewed: float = 0.0
+    """0 where the store does not tell."""
     deadline: float | None = None
-    """When it lapses by itself; None for a process-bound claim without max_hold."""
+    """When it lapses by itself; None for a process-bound claim without max_hold, and where the store does not tell: such a
+    one lapses some :attr:`ttl` after its process has died or was cut off."""
     evicted: bool = False
     process_bound: bool = False
     alive: bool | None = None

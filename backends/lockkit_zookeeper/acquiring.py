@@ -158,14 +158,14 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         return Granted(entry.fence, entry.basis)
     head = f"{parent}/{queue.claims[0].node}"
     if not claim.wait:
-        return _refused(store, session, entry, queue, head, end)
+        return _refused(session, entry, queue, head, end)
     with session.mutex:
         entry.heard(now)
     holder = _head(store, session.wire, claim.terms.name, queue, head, end)
     return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, holder)
 
 
-def _refused(store: Store, session: Session, entry: Entry, queue: Queue, head: str, end: float) -> Busy:
+def _refused(session: Session, entry: Entry, queue: Queue, head: str, end: float) -> Busy:
     """It does not fit, and nothing of it is to be left."""
     session.end(entry, "late")
     assert entry.path is not None
@@ -181,7 +181,7 @@ def _refused(store: Store, session: Session, entry: Entry, queue: Queue, head: s
     session.gone(entry)
     name, capacity = entry.claim.terms.name, queue.claims[0].capacity
     try:
-        holder = _info(store, name, queue, wait_for(looked, session.wire, end, f"read {head}"))
+        holder = _info(name, queue, wait_for(looked, session.wire, end, f"read {head}"))
     except Exception:
         holder = _unread(name, queue)
     return Busy(capacity, holder)
@@ -194,17 +194,17 @@ def _head(store: Store, wire: Wire, name: str, queue: Queue, head: str, end: flo
         return known
     try:
         (answer,) = send_all(wire, (GetData(head, None),), end)
-        info = _info(store, name, queue, wait_for(answer, wire, end, f"read {head}"))
+        info = _info(name, queue, wait_for(answer, wire, end, f"read {head}"))
     except Exception:  # it may have gone, or nobody may read it; this is for people only
         return _unread(name, queue)
     store.remember(head, info)
     return info
 
 
-def _info(store: Store, name: str, queue: Queue, answer: tuple[bytes, object]) -> ClaimInfo:
+def _info(name: str, queue: Queue, answer: tuple[bytes, object]) -> ClaimInfo:
     data, stat = answer
     fence = getattr(stat, "czxid", 0)
-    return claim_info(name, queue.claims[0], 0, "HELD", unpacked(data, "a claim"), fence, store.clock.wall())
+    return claim_info(name, queue.claims[0], 0, "HELD", unpacked(data, "a claim"), fence)
 
 
 def _unread(name: str, queue: Queue) -> ClaimInfo:

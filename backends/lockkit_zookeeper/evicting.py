@@ -60,8 +60,7 @@ def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> E
         except theirs.NoNodeError:
             return Evicted("ABSENT")
         said = unpacked(data, f"the queue of {name!r}")
-        read_at = store.clock.wall()
-        info = fact(name, queue.claims[place], place, state_of(queue, place, said), said, stat.czxid, read_at)
+        info = fact(name, queue.claims[place], place, state_of(queue, place, said), said, stat.czxid)
         if now:
             session = store.any(budget)
             note, made = _note(store, session, stat, claim, end)

@@ -12,7 +12,16 @@ from kazoo.handlers.threading import KazooTimeoutError
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["GONE", "UNANSWERED", "explained", "inherited", "not_connected", "refused_login", "unanswered"]
+__all__ = [
+    "GONE",
+    "UNANSWERED",
+    "explained",
+    "inherited",
+    "not_connected",
+    "refused_login",
+    "unanswered",
+    "without_sasl",
+]
 
 UNANSWERED = (
     theirs.ConnectionLoss,
@@ -26,6 +35,7 @@ UNANSWERED = (
 GONE = (theirs.SessionExpiredError, theirs.AuthFailedError)
 """What says that the session has ended, or never will be."""
 
+_ANOTHER = "and check the password: by digest a wrong one is not refused, it makes another user"
 _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
     theirs.NoAuthError: (
         PermissionDenied,
@@ -97,7 +107,8 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
         return unanswered(error, where)
     for kind, (ours, retry, text, hint) in _ANSWERED.items():
         if isinstance(error, kind):
-            return Refused(ours(f"{where}: {text} ({doing})", hint=hint), retry=retry)
+            more = f"; {_ANOTHER}" if kind is theirs.NoAuthError and ":***@" in where else ""
+            return Refused(ours(f"{where}: {text} ({doing})", hint=hint + more), retry=retry)
     told = f"{where}: {type(error).__name__}: {error} ({doing})"
     return Unknown(OutcomeUnknown(told, hint="if it lasts, this is worth a bug report"))
 
@@ -120,6 +131,15 @@ def refused_login(where: str) -> Refused:
     """The servers refuse the login."""
     told = PermissionDenied(
         f"{where}: the login is refused", hint="check user and password, and auth=digest or auth=sasl"
+    )
+    return Refused(told, retry=False)
+
+
+def without_sasl(where: str) -> Refused:
+    """The login is to be shown by SASL to a server that knows nothing of it."""
+    told = PermissionDenied(
+        f"{where}: the login is to be shown by SASL, and the server knows no SASL",
+        hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
     )
     return Refused(told, retry=False)
 

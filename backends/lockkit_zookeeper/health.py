@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from kazoo.protocol.serialization import Delete, Sync
+from kazoo.protocol.serialization import Delete, Exists, Sync
 
 from lockkit.facts import Finding
 from lockkit.spi import Refused, Unknown
@@ -29,8 +29,27 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     began = time.monotonic()
     ask(wire, Sync(store.paths.root), end, "sync")
     took = time.monotonic() - began
-    rights = _rights(store, wire, end)
-    return [*_server(wire, took), *_sessions(store, end), rights]
+    findings = [*_server(wire, took), *_sessions(store, end)]
+    missing, new = _chroot(store, wire, end)
+    # Where there is no chroot nothing is tried: what was only a slip of the pen must not stay on the servers.
+    return findings + new if missing else [*findings, *new, _rights(store, wire, end)]
+
+
+def _chroot(store: Store, wire: Wire, end: float) -> tuple[bool, list[Finding]]:
+    """Whether there is no chroot; and a warning if nobody has used lockkit below it."""
+    chroot, hint = store.address.chroot, "if others should be there, check the path in the URL"
+    if not chroot:
+        return False, []
+    try:
+        if ask(wire, Exists(chroot, None), end, f"look at {chroot}") is None:
+            text = f"the chroot {chroot} does not exist: nobody has used lockkit below it; the first lock makes it"
+            return True, [Finding("chroot", "warning", text, hint)]
+        if ask(wire, Exists(f"{chroot}/lockkit", None), end, f"look at {chroot}/lockkit") is None:
+            text = f"the chroot {chroot} is new: nobody has used lockkit below it"
+            return False, [Finding("chroot", "warning", text, hint)]
+    except Refused as refusal:
+        return False, [Finding("chroot", "warning", f"whether {chroot} is in use is not known: {refusal}")]
+    return False, []
 
 
 def _server(wire: Wire, took: float) -> list[Finding]:

@@ -9,12 +9,12 @@ from typing import Any
 import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, SetData, Sync
 
-from lockkit.errors import BackendUnavailable
+from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import claim_id, decode
 from lockkit.notes import merged, note_text
 from lockkit.spi import NOTE_LIMIT, Conflict, Refused
-from lockkit_zookeeper.asking import ask, ask_all, make_parents
+from lockkit_zookeeper.asking import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.store import Store
@@ -94,13 +94,16 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
         if each is not None:
             data, stat = each
             state = state_of(queue, place, data)
-            info = claim_info(name, queue.claims[place], len(claims), state, data, stat.czxid, at)
+            info = claim_info(name, queue.claims[place], len(claims), state, data, stat.czxid)
             claims.append(info._replace(evicted=info.claim_id in named))
     return LockInfo(name, tuple(claims), at)
 
 
 def names(store: Store, prefix: str, budget: float) -> list[str]:
-    """See :meth:`lockkit.spi.Backend.names`. All are children of one node: that is the index."""
+    """See :meth:`lockkit.spi.Backend.names`. All are children of one node: that is the index.
+
+    A queue that only another login may list is among them, be it empty: a stranger's must not hide all others.
+    """
     end = time.monotonic() + budget
     wire, parent = store.any(budget).wire, store.paths.queues
     _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
@@ -108,12 +111,22 @@ def names(store: Store, prefix: str, budget: float) -> list[str]:
     taken = []
     for start in range(0, len(found), _ROW):
         some = found[start : start + _ROW]
-        lists = [GetChildren(f"{parent}/{node}", None) for _, node in some]
-        for (name, _), claims in zip(some, ask_all(wire, lists, end, f"list {parent}/..."), strict=True):
-            if any(not claim.startswith("resize-") for claim in claims or ()):
+        lists = send_all(wire, [GetChildren(f"{parent}/{node}", None) for _, node in some], end)
+        wait_for_last(lists, end)
+        for (name, node), answer in zip(some, lists, strict=True):
+            try:
+                claims = wait_for(answer, wire, end, f"list {parent}/{node}")
+            except theirs.NoNodeError:
+                continue
+            except Refused as refusal:
+                if not isinstance(refusal.error, PermissionDenied):
+                    raise
+                taken.append(name)
+                continue
+            if any(not claim.startswith("resize-") for claim in claims):
                 taken.append(name)
             else:
-                tidy(wire, store.paths.queue(name), claims or ())
+                tidy(wire, store.paths.queue(name), claims)
     return taken
 
 

@@ -79,12 +79,11 @@ def packed(value: Mapping[str, Any]) -> bytes:
 
 
 def claim_info(
-    name: str, place: Place, at: int, state: ClaimState, data: Mapping[str, Any], fence: int, read_at: float
+    name: str, place: Place, at: int, state: ClaimState, data: Mapping[str, Any], fence: int
 ) -> ClaimInfo:
     """One claim; ``at`` is its place in the queue.
 
-    A session that stands at ``read_at`` lapses a ttl later if nothing more is heard of it; ZooKeeper tells nobody when
-    it heard of it last.
+    It lives by its session, which lapses a ttl after ZooKeeper heard of it last; and when that was it tells nobody.
     """
     ttl = float(data.get("ttl", 0.0))
     return ClaimInfo(
@@ -99,9 +98,7 @@ def claim_info(
         capacity=place.capacity,
         ttl=ttl,
         since=float(data.get("granted") or data.get("since", 0.0)),
-        renewed=read_at,
-        deadline=read_at + ttl,
-        evidence="its session stands" if read_at else "",
+        evidence=f"its session stands, as it does for up to {ttl:g} s after its process has died",
         note=data.get("note") or NOTHING,
     )
 

@@ -9,37 +9,29 @@ from there), what timeout the server granted, and that a connection is ready, wh
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
 import logging
-import math
 import os
-import select
 import socket
-import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from kazoo.client import KazooClient
-from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
 from lockkit.clock import Clock
 from lockkit_zookeeper.address import Address
-from lockkit_zookeeper.failures import not_connected, refused_login
+from lockkit_zookeeper.connecting import Connection, Handler
+from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
 
 __all__ = ["Wire"]
 
 _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
 _kazoo.setLevel(logging.ERROR)  # below that it writes of every cut, and of passwords
-_LONGEST_CONNECT = 2.0
-"""Seconds after which another host is tried."""
 
 
 class Wire:
@@ -56,9 +48,11 @@ class Wire:
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: How many connections there have been.
         failed: The login was refused.
+        knows_sasl: False if a server turned out to know nothing of it, although the login is to be shown so.
         trouble: Why the last attempt to connect came to nothing.
     """
 
+    knows_sasl = True
     trouble = "no server answers"
 
     def __init__(
@@ -80,7 +74,7 @@ class Wire:
         self._ready = threading.Event()
         self._over = False
         self._disposing = threading.Lock()
-        handler = _Handler(address, min(_LONGEST_CONNECT, timeout / 3.0))
+        handler = Handler(address, timeout)
         login = f"{address.user}:{address.password}"
         sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
         self._client = KazooClient(
@@ -92,7 +86,7 @@ class Wire:
             command_retry=_retry(0),
             logger=_kazoo,
         )
-        self._client._connection = _Connection(
+        self._client._connection = Connection(
             self._client,
             self._client._conn_retry.copy(),
             _kazoo,
@@ -114,7 +108,9 @@ class Wire:
             Refused: There is none in time; or never will be, if :attr:`failed`.
         """
         if not self._ready.wait(max(0.0, budget)) or self._over:
-            raise refused_login(self.where) if self.failed else not_connected(self.where, self.trouble)
+            if self.failed:
+                raise refused_login(self.where) if self.knows_sasl else without_sasl(self.where)
+            raise not_connected(self.where, self.trouble)
 
     @property
     def up(self) -> bool:
@@ -221,98 +217,6 @@ class Wire:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     socket.socket.close(sock)
-
-
-class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threads, by a name, and no hindrance to an interpreter that ends."""
-
-    def __init__(self, address: Address, longest: float) -> None:
-        super().__init__()
-        self._address = address
-        self._longest = longest
-        self._tls: ssl.SSLContext | None = None
-
-    def start(self) -> None:
-        super().start()
-        atexit.unregister(self.stop)
-
-    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
-        thread = threading.Thread(
-            target=func, args=args, kwargs=kwargs, name="lockkit-zookeeper-kazoo", daemon=True
-        )
-        thread.start()
-        return thread
-
-    def select(
-        self, read: Sequence[Any], write: Sequence[Any], _: Sequence[Any], timeout: float | None = None
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Wait until some can be read or written.
-
-        kazoo asks several times for each request, and makes an epoll object each time: which was a third of what an acquire and its release took of the CPU.
-
-        Raises:
-            OSError: One is closed.
-        """
-        poll = select.poll()
-        for each in read:
-            poll.register(each, select.POLLIN)
-        for each in write:
-            poll.register(each, select.POLLOUT)
-        ready = dict(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
-        if any(events & select.POLLNVAL for events in ready.values()):
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        # An error or a hang-up is for both: who reads or writes will be told.
-        return (
-            [each for each in read if ready.get(each.fileno(), 0) & ~select.POLLOUT],
-            [each for each in write if ready.get(each.fileno(), 0) & ~select.POLLIN],
-            [],
-        )
-
-    def create_connection(
-        self, address: tuple[str, int], hostname: str, timeout: float, **_: object
-    ) -> socket.socket:
-        """Connect for kazoo, which leaves sockets open when a TLS handshake fails."""
-        sock = socket.create_connection(address, min(timeout, self._longest))
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self._address.tls:
-                return sock
-            if self._tls is None:
-                self._tls = ssl.create_default_context(cafile=self._address.ca_file)
-                if self._address.cert_file is not None:
-                    self._tls.load_cert_chain(self._address.cert_file, self._address.key_file)
-            return self._tls.wrap_socket(sock, server_hostname=hostname)
-        except BaseException:
-            sock.close()
-            raise
-
-
-class _Connection(ConnectionHandler):  # type: ignore[misc]
-    """kazoo's connection, which says when it began and what it got."""
-
-    def __init__(
-        self,
-        client: Any,
-        retry: Any,
-        logger: logging.Logger,
-        sasl: dict[str, Any] | None,
-        clock: Clock,
-        wire: Wire,
-    ) -> None:
-        super().__init__(client, retry, logger=logger, sasl_options=sasl)
-        self._clock = clock
-        self._wire = weakref.proxy(wire)
-
-    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
-        began = self._clock.now()
-        try:
-            read_timeout, connect_timeout = super()._connect(host, hostip, port)
-        except Exception as error:
-            self._wire.trouble = f"{hostip}:{port}: {error}"
-            raise
-        # Two thirds of what was granted is what kazoo reads for.
-        self._wire.is_ready(began, read_timeout * 1.5 / 1000.0)
-        return read_timeout, connect_timeout
 
 
 def _retry(tries: int) -> Any:

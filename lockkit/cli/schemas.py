@@ -66,7 +66,7 @@ CLAIM = _object(
     fence=WHOLE,
     owner=OWNER,
     **_at("since"),
-    **_at("renewed"),
+    **_at("renewed", null=True),
     **_at("deadline", null=True),
     ttl_seconds=NUMBER,
     process_bound=FLAG,
@@ -234,8 +234,13 @@ _BODIES: Mapping[str, tuple[str, Schema]] = {
         ),
     ),
     "status": (
-        "Locks with their holders and waiters.",
-        _object(store=STORE, **_at("read_at"), locks=_list(LOCK)),
+        "Locks with their holders and waiters; `unread` are those that this user may not read, or this lockkit cannot.",
+        _object(
+            store=STORE,
+            **_at("read_at"),
+            locks=_list(LOCK),
+            unread=_list(_object(name=TEXT, error=TEXT, message=TEXT, hint=_or_null(TEXT))),
+        ),
     ),
     "wait": (
         "A lock that has become free.",

@@ -86,6 +86,7 @@ class Harness(ABC):
         grain: Seconds by which the store may lengthen what it is told, because it rounds.
         request_timeout: Seconds, of clients whose store is made to fail: a call that is answered takes less, on a busy
             machine too.
+        tells: Facts say when a claim was last renewed, and when it lapses. Where the store does not know it, they must not.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: How many programs the state machine tries, and of how many steps.
         plugins: Handed to every client.
@@ -99,6 +100,7 @@ class Harness(ABC):
     short_ttl: ClassVar[float] = 0.6
     grain: ClassVar[float] = 0.0
     request_timeout: ClassVar[float] = 0.4
+    tells: ClassVar[bool] = True
     slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -102,6 +106,50 @@ def test_who_has_no_rights_is_told_at_once(server, fenced, way):
     error = trouble(url(server, fenced, "stranger", SECRET), way)
 
     assert isinstance(error, PermissionDenied)
+
+
+def test_a_strangers_queue_hides_no_other(server, request, tmp_path):
+    there = f"/{request.node.name}"
+    with connect(url(server, there)) as anybody, connect(url(server, there, "bob", SECRET)) as bob:
+        mine, _bobs = (
+            anybody.lock("a", ttl=2.4).acquire(2.0),
+            bob.lock("bobs", ttl=2.4).acquire(2.0),
+        )
+        assert anybody.names() == ["a", "bobs"]
+        assert anybody.names("b") == ["bobs"]
+        with pytest.raises(PermissionDenied, match="/q/bobs"):
+            anybody.inspect("bobs")
+
+        status = [sys.executable, "-m", "lockkit", "status", "--url", url(server, there)]
+        env = os.environ | {"LOCKKIT_STATE_DIR": str(tmp_path)}
+        told = subprocess.run(status, env=env, capture_output=True, text=True, check=True).stdout
+        document = subprocess.run([*status, "--json"], env=env, capture_output=True, check=True).stdout
+
+        assert mine.claim_id in told
+        assert "'bobs' cannot be read" in told
+        (unread,) = json.loads(document)["unread"]
+        assert (unread["name"], unread["error"]) == ("bobs", "PermissionDenied")
+
+
+@both_ways
+def test_who_may_have_a_wrong_password_is_told_so(server, fenced, way):
+    error = trouble(url(server, fenced, LOCKER[0], SECRET + "2"), way)
+
+    assert isinstance(error, PermissionDenied)
+    assert "a wrong one is not refused" in error.hint
+
+
+def test_who_has_no_login_is_not_told_of_a_password(server, fenced):
+    assert "password" not in trouble(url(server, fenced)).hint
+
+
+@both_ways
+def test_a_login_by_sasl_on_servers_without_it_is_told(server, way):
+    pytest.importorskip("puresasl")
+    error = trouble(url(server, "/app", *LOCKER, auth="sasl"), way)
+
+    assert isinstance(error, PermissionDenied)
+    assert "knows no SASL" in str(error)
 
 
 def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced, caplog):

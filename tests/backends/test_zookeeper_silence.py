@@ -22,11 +22,13 @@ from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, take
 from lockkit.testing.servers.processes import free_port, until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.troubles import both_ways, trouble
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
-from lockkit_zookeeper.wire import _Handler
+from lockkit_zookeeper.connecting import Handler
+from lockkit_zookeeper.store import Store
 
 TICK = 0.15
 TTL = 2.4
@@ -96,7 +98,7 @@ def test_every_call_obeys_its_budget_against_a_server_that_stopped_answering(ser
 
 
 def test_what_can_be_read_or_written_is_told_and_so_are_hang_ups_and_closed_sockets(server):
-    handler = _Handler(parse(url(server)), 1.0)
+    handler = Handler(parse(url(server)), 1.0)
     one, other = socket.socketpair()
     assert handler.select([one], [one], [], 0.0) == ([], [one], [])
     began = time.monotonic()
@@ -165,6 +167,73 @@ def test_a_silent_server_is_left_for_another(server):
                 for node in look.get_children("/app/lockkit/default/q/a"):
                     look.delete(f"/app/lockkit/default/q/a/{node}")
         deaf.resume()
+
+
+@contextlib.contextmanager
+def silent(way):
+    """The address of a host that says nothing: it accepts connections, or it does not even do that."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+        if way == "drops":
+            listener.listen(0)
+            for _ in range(4):  # a full backlog: the kernel drops what comes
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("members", [2, 3])
+@pytest.mark.parametrize("way", ["accepts", "drops"])
+def test_one_silent_member_stops_nobody_who_starts(way, members, server):
+    """With sessions of 30 s, as they are by default: what was waited for was a third of that."""
+    with silent(way) as deaf:
+        hosts = ",".join([deaf] + [server.address] * (members - 1))
+        there = f"zookeeper://{hosts}/app?tick={TICK}&max_ttl=40"
+        for _ in range(10):  # the order is by chance
+            with contextlib.closing(open_store(there, OpenOptions())) as store:
+                assert store.names("", BUDGET) == []
+
+
+def test_one_silent_member_stops_nobody_who_takes_another_ttl(server):
+    with silent("accepts") as deaf:
+        there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
+        with contextlib.closing(open_store(there, OpenOptions())) as store:
+            for ttl in range(20, 30):
+                one = claim("a", ttl=float(ttl))
+                assert isinstance(store.acquire(one, True, 2.0), Granted)
+                store.release(one, BUDGET)
+
+
+def test_who_was_silent_is_asked_last_for_a_while(server):
+    with silent("accepts") as deaf:
+        there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
+        took = []
+        for _ in range(12):
+            began = time.monotonic()
+            open_store(there, OpenOptions()).close()
+            took.append(time.monotonic() - began)
+        assert sum(each > 0.7 for each in took) <= 1, took
+
+
+def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
+    with silent("accepts") as deaf:
+        there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
+        with contextlib.closing(open_store(there, OpenOptions())) as store:
+            for _ in range(5):
+                store.store._first.wire.bounce()
+                began = time.monotonic()
+                until(lambda: quiet(store), "it is connected again")
+                assert time.monotonic() - began < 3.0
+
+
+def test_a_server_slower_than_the_first_patience_is_waited_for_in_the_end(server):
+    with Wire(("127.0.0.1", server.port), delay=0.7) as slow, silent("accepts") as deaf:
+        store = Store(
+            parse(f"zookeeper://{deaf},{slow.address},{deaf}/app?tick={TICK}&max_ttl=40"), OpenOptions()
+        )
+        with contextlib.closing(store):
+            store.open(15.0)
 
 
 # -- forks

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lockkit.cli.commands.explain import sentences
 from lockkit.cli.commands.status import _table
+from lockkit.cli.output import claim as as_json
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.observe import journal
 
@@ -65,6 +67,21 @@ def test_explain_says_who_since_when_and_how_to_end_it(lockkit):
     assert "Its holder is alive" in out
     assert "1st in line:" in out
     assert f"lockkit evict 'my job' --claim {held['claim_id']} --reason" in out
+
+
+def test_what_the_store_does_not_tell_is_not_made_up():
+    who = Owner(user="ann", host="box", pid=4711, program="sleep")
+    claim = ClaimInfo("x", "3f2a9c01b7de", "HELD", who, 7, 0, ttl=30.0, since=time.time())
+    told = " ".join(sentences(LockInfo("x", (claim,)), time.time()))
+    assert "When it was last renewed is unknown" in told
+    assert "lapses by itself some 30 s after its process has died" in told
+    evicted = " ".join(sentences(LockInfo("x", (claim._replace(evicted=True),)), time.time()))
+    assert "when its holder has stopped, or its ttl of 30 s is over" in evicted
+    document = as_json(claim)
+    assert (document["renewed"], document["renewed_seconds"], document["deadline"]) == (None, None, None)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(_table([LockInfo("x", (claim,))], 120))
+    assert "30 s after its process" in console.export_text()
 
 
 def test_explain_gives_the_time_at_which_a_hold_lapses(lockkit):

@@ -152,8 +152,33 @@ def test_every_finding_of_the_doctor_has_a_row_and_no_other():
     assert rows == found
 
 
+def test_the_doctor_warns_of_a_chroot_below_which_nobody_is_and_makes_none(server):
+    def said():
+        return {found.check: (found.severity, found.message) for found in client.check()}
+
+    with lockkit.connect(server.url("/no/such")) as client, server.connect() as look:
+        found = said()
+        assert "does not exist" in found["chroot"][1]
+        assert "rights" not in found
+        assert look.exists("/no") is None
+        look.ensure_path("/no/such")
+        found = said()
+        assert "is new" in found["chroot"][1]
+        assert found["rights"][0] == "ok"
+        assert "chroot" not in said()
+
+
+def test_a_chroot_that_is_missing_is_made_by_the_first_lock(server):
+    with lockkit.connect(server.url("/first")) as client, server.connect() as look:
+        client.names()
+        assert look.exists("/first") is None
+        client.lock("a").acquire(5.0).release()
+        assert look.exists("/first/lockkit")
+
+
 def test_the_doctor_sees_what_the_table_says(server):
     with lockkit.connect(server.url("/app")) as client:
+        client.lock("a").acquire(5.0).release()
         said = {(found.check, found.severity) for found in client.check()}
     assert said == {("server", "ok"), ("ensemble", "warning"), ("sessions", "ok"), ("rights", "ok")}
     with ZooKeeperServer(tick=0.2, shortest_session=5.0, longest_session=6.0) as other:

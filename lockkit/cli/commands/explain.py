@@ -34,8 +34,8 @@ lockkit explain backup --json | jq -r '.sentences[]'
 def command(session: Session, name: str) -> None:
     """Tell in sentences why the lock NAME is not free.
 
-    Who holds it and since when, when it was last renewed, when it lapses by itself, whether its holder is alive and how we
-    know, who waits, and the line that would force it out.
+    Who holds it and since when, when it was last renewed and lapses by itself if the store tells, whether its holder is
+    alive and how we know, who waits, and the line that would force it out.
     """
     with session.client() as client:
         info = client.inspect(name)
@@ -93,11 +93,18 @@ def _holder(claim: ClaimInfo, now: float, line: str) -> list[str]:
     told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
     if claim.renewed:
         told.append(f"It was last renewed at {at(claim.renewed, now)}, {_ago(now, claim.renewed)} ago.")
+    untold = claim.deadline is None and not claim.process_bound
     if claim.evicted:
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
+        until += f", or its ttl of {durations.show(claim.ttl)} is over" if untold else ""
         told.append(f"It has been evicted and goes to the next in line {until}.")
         return told
-    if claim.deadline is None:
+    if untold:
+        told.append(
+            "When it was last renewed is unknown: the store does not tell. "
+            f"It lapses by itself some {durations.show(claim.ttl)} after its process has died or was cut off."
+        )
+    elif claim.deadline is None:
         told.append("It does not lapse by itself while its process lives; it ends with that process.")
     elif claim.process_bound:
         told.append(f"It ends with its process, and at {at(claim.deadline, now)} at the latest (max_hold).")

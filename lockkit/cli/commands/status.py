@@ -12,6 +12,7 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
+from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_Unread = dict[str, LockkitError]
 _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
 _WIDE, _NARROW = 100, 60
 """Columns."""
@@ -45,7 +47,7 @@ def command(session: Session, name: str | None, *, watch: bool, interval: float,
     """
     with session.client() as client:
         if not watch:
-            _show(session, client, _look(client, name, deep=deep))
+            _show(session, client, *_look(client, name, deep=deep))
             return
         try:
             _watch(session, client, name, interval, deep=deep)
@@ -53,14 +55,21 @@ def command(session: Session, name: str | None, *, watch: bool, interval: float,
             return  # that is how one ends it
 
 
-def _look(client: Client, name: str | None, *, deep: bool) -> list[LockInfo]:
+def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInfo], _Unread]:
+    """The locks, and why some cannot be read: one that is kept from this user must not hide the others."""
     if name is not None:
-        return [client.inspect(name)]
-    found = [client.inspect(one) for one in client.names(deep=deep)]
-    return [info for info in found if info.claims]
+        return [client.inspect(name)], {}
+    locks: list[LockInfo] = []
+    unread: _Unread = {}
+    for one in client.names(deep=deep):
+        try:
+            locks.append(client.inspect(one))
+        except (PermissionDenied, IncompatibleLayout) as error:
+            unread[one] = error
+    return [info for info in locks if info.claims], unread
 
 
-def _document(client: Client, locks: list[LockInfo]) -> dict[str, object]:
+def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> dict[str, object]:
     now = time.time()
     return {
         "schema": "lockkit.status/1",
@@ -68,36 +77,54 @@ def _document(client: Client, locks: list[LockInfo]) -> dict[str, object]:
         "read_at": output.rfc3339(now),
         "read_at_seconds": now,
         "locks": [output.lock(info) for info in locks],
+        "unread": [
+            {
+                "name": name,
+                "error": type(error).__name__,
+                "message": error.message,
+                "hint": error.hint or None,
+            }
+            for name, error in unread.items()
+        ],
     }
 
 
-def _show(session: Session, client: Client, locks: list[LockInfo]) -> None:
+def _show(session: Session, client: Client, locks: list[LockInfo], unread: _Unread) -> None:
     if session.json:
-        output.write_json(_document(client, locks), indent=True)
+        output.write_json(_document(client, locks, unread), indent=True)
         return
     print(f"{output.store_words(client)}, namespace {client.namespace}")
-    if not locks:
-        print("no lock is held or waited for")
-        return
-    from lockkit.cli.tables import show, width
+    if locks:
+        from lockkit.cli.tables import show, width
 
-    show(_table(locks, width()))
+        show(_table(locks, width()))
+    elif not unread:
+        print("no lock is held or waited for")
+    for line in _reasons(unread):
+        print(line)
+
+
+def _reasons(unread: _Unread) -> list[str]:
+    return [f"{name!r} cannot be read: {error.message}" for name, error in unread.items()]
 
 
 def _watch(session: Session, client: Client, name: str | None, interval: float, *, deep: bool) -> None:
     if session.json or not output.colour():
         while True:
-            _show(session, client, _look(client, name, deep=deep))
+            _show(session, client, *_look(client, name, deep=deep))
             sys.stdout.flush()
             time.sleep(interval)
     from rich.live import Live
+    from rich.markup import escape
 
     from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
         while True:
-            table = _table(_look(client, name, deep=deep), width())
-            table.caption = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
+            locks, unread = _look(client, name, deep=deep)
+            table = _table(locks, width())
+            place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
+            table.caption = escape("\n".join([*_reasons(unread), place]))
             live.update(table, refresh=True)
             time.sleep(interval)
 
@@ -151,6 +178,8 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
 
 def _deadline(holder: ClaimInfo, now: float) -> str:
     if holder.deadline is None:
-        return "with its process"
+        return (
+            "with its process" if holder.process_bound else f"{durations.show(holder.ttl)} after its process"
+        )
     left = holder.deadline - now
     return f"in {durations.show(left)}" if left > 0 else "over"

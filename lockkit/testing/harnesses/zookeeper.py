@@ -56,6 +56,7 @@ class ZooKeeperHarness(Harness):
     ttl = 16 * TICK
     short_ttl = 12 * TICK
     request_timeout = 1.0
+    tells = False
     slack = 3 * TICK
     examples = (8, 15)
 
