@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lockkit.testing.bench.calls import pipeline, uncontended
-from lockkit.testing.bench.contenders import PEERS, peers
+from lockkit.testing.bench.contenders import INSTALL, PEERS, peers, unusable
 from lockkit.testing.bench.etcd_contenders import PEERS as ETCD_PEERS
 from lockkit.testing.bench.etcd_store import etcd
 from lockkit.testing.bench.figures import Figure, document, progress, sentence, table
@@ -54,6 +54,9 @@ def main(args: Sequence[str] | None = None) -> int:
     wanted = options.bench or BENCHES
     libraries = [PEERS, *(_PEERS[name] for name in wanted if name in _PEERS)]
     missing = [name for some in libraries for name in peers(some)[1]]
+    for name in missing:
+        if why := unusable(name):
+            sys.stderr.write(f"left out: {name}: {why}\n")
     with tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
         url = options.url or f"sqlite:{folder}/lockkit.db"
         store = f"lockkit, {'SQLite' if url.startswith('sqlite:') else url.partition(':')[0]}"
@@ -71,7 +74,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     sys.stdout.write(f"{table(found)}\n\n{sentence()}{', quick' if options.quick else ''}\n")
     if missing:
-        sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {' '.join(missing)}\n")
+        wanted = " ".join(INSTALL.get(name, name) for name in missing)
+        sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {wanted}\n")
     return 0
 
 
