@@ -142,6 +142,11 @@ def test_a_bench_that_was_asked_for_and_has_no_server_is_an_error(capsys, monkey
 
     assert "make servers" in capsys.readouterr().err
 
+    assert main(["redis", "--quick", "--json"]) == 69
+
+    document = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (document["schema"], document["exit_code"]) == ("lockkit.error/1", 69)
+
 
 def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -65,9 +65,11 @@ def main(args: Sequence[str] | None = None) -> int:
             try:
                 found += BENCHES[name](Path(folder), url, store, quick=options.quick)
             except ServerMissing as error:
-                sys.stderr.write(f"left out: {name}: {error}\n")
                 if options.bench:
+                    told = json.dumps(_missing(name, error)) if options.json else f"left out: {name}: {error}"
+                    sys.stderr.write(f"{told}\n")
                     return 69
+                sys.stderr.write(f"left out: {name}: {error}\n")
     if options.json:
         written = document(found, missing, time.monotonic() - began, quick=options.quick)
         sys.stdout.write(json.dumps(written) + "\n")
@@ -77,6 +79,19 @@ def main(args: Sequence[str] | None = None) -> int:
         wanted = " ".join(INSTALL.get(name, name) for name in missing)
         sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {wanted}\n")
     return 0
+
+
+def _missing(name: str, error: ServerMissing) -> dict[str, object]:
+    """The document of schema ``lockkit.error/1``."""
+    return {
+        "schema": "lockkit.error/1",
+        "error": "missing",
+        "message": f"{name}: {error}",
+        "name": None,
+        "holder": None,
+        "hint": None,
+        "exit_code": 69,
+    }
 
 
 class _Parser(argparse.ArgumentParser):
