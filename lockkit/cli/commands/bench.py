@@ -20,7 +20,7 @@ BENCHES = ("uncontended", "pipeline", "hand-off", "stall", "held", "start-up", "
     "bench",
     examples="""
 lockkit bench                  # every store, beside floor and peers
-lockkit bench --quick          # 20 s, and 1 to 2 min more for each kind of server
+lockkit bench --quick          # 20 s, and 1-2 min more for each server
 lockkit bench redis            # on a server of its own, gone with the run
 lockkit bench uncontended hand-off --json
 """,
