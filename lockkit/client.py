@@ -29,7 +29,7 @@ from lockkit.lease import Hold
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import OpenOptions, Refused, Unknown
+from lockkit.spi import REQUEST_TIMEOUT, OpenOptions, Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -42,6 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 _log = logging.getLogger("lockkit")
+_LEAST_OPENING = 0.4
+"""Seconds that opening a store may take even where a shorter timeout is left: names are looked up, TLS is agreed on."""
 _SCOPES = ("process", "host", "fleet")
 
 
@@ -211,7 +213,10 @@ class Client(Operations):
     # -- what locks and leases need
 
     def driver(self, patience: float = 0.0) -> Driver:
-        """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds."""
+        """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
+
+        With patience all of it takes that long and half a second more at most.
+        """
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             return driver
@@ -225,7 +230,13 @@ class Client(Operations):
             told.append(trouble)
 
         try:
-            return patiently(lambda _: self._open(), self.clock, patience, tell)
+            return patiently(
+                lambda left: self._open(min(left, REQUEST_TIMEOUT) if patience else REQUEST_TIMEOUT),
+                self.clock,
+                patience,
+                tell,
+                _LEAST_OPENING,
+            )
         except (Refused, Unknown) as trouble:
             raise trouble.error from None
 
@@ -273,7 +284,7 @@ class Client(Operations):
         holder = str(skipped.holder.owner) if skipped.holder else None
         self.driver().dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
 
-    def _open(self) -> Driver:
+    def _open(self, budget: float) -> Driver:
         from lockkit.drivers.dispatch import Dispatcher
         from lockkit.drivers.lifecycle import at_exit
         from lockkit.drivers.threads import Driver
@@ -300,6 +311,7 @@ class Client(Operations):
                 warn=_log.warning,
                 settings=config.plugins.get(self.plugins.distribution(config.url), {}),
                 suspect=self._suspect,
+                budget=budget,
             )
             try:
                 backend = self.plugins.open(config.url, options)

@@ -7,7 +7,7 @@ import re
 
 from lockkit.errors import ConfigError
 
-__all__ = ["LONGEST", "parse", "seconds", "show"]
+__all__ = ["LONGEST", "exact", "limits", "parse", "seconds", "show"]
 
 LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
@@ -64,6 +64,19 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
             f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m"
         )
     return seconds(sum(float(number) * _UNITS[unit] for number, unit in parts), what=what, zero=zero)
+
+
+def limits(low: float, high: float) -> str:
+    """What is allowed, as people write it: ``16 s to 40 s``; ``at least 0.1 s`` where the most is what any duration may be."""
+    return f"at least {exact(low)}" if high >= LONGEST else f"{exact(low)} to {exact(high)}"
+
+
+def exact(value: float) -> str:
+    """A duration as people write it, with nothing rounded: ``2.25 s``, ``2 h``, ``7201 s``."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if value >= 2 * size and value % size == 0:
+            return f"{value / size:.0f} {unit}"
+    return f"{value:.12g} s"
 
 
 def show(value: float) -> str:

@@ -198,7 +198,7 @@ class Lease:
         if capabilities.fixed_ttl:
             raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
         if ttl > capabilities.max_ttl:
-            text = f"ttl must be at most {capabilities.max_ttl:g} s on this store, not {ttl:g}"
+            text = f"ttl must be at most {durations.exact(capabilities.max_ttl)} on this store, not {durations.exact(ttl)}"
             raise ConfigError(text, hint=capabilities.ttl_limits or None)
         self._require_own()
         claim = self._hold.claim._replace(terms=terms._replace(ttl=ttl))

@@ -141,7 +141,7 @@ def _terms(
     check_name(name)
     ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
     if not can.min_ttl <= ttl <= can.max_ttl:
-        text = f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on this store, not {ttl:g}"
+        text = f"ttl must be {durations.limits(can.min_ttl, can.max_ttl)} on this store, not {durations.exact(ttl)}"
         source = "" if "ttl" in options else f"it is from: {config.source('ttl')}; "
         hint = f"{source}say another with --ttl on the command line, ttl= in code"
         raise ConfigError(text, name=name, hint=f"{hint}; {can.ttl_limits}" if can.ttl_limits else hint)
@@ -155,14 +155,18 @@ def _terms(
         raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
     if process_bound and pulseless:
         raise ConfigError("a claim is bound to its process or pulseless, not both", name=name)
-    for wanted, able, what in (
-        (process_bound, can.process_bound, "process-bound claims"),
-        (min_hold > 0, can.min_hold, "min_hold"),
-        (lock_delay > 0, can.lock_delay, "lock_delay"),
-        (capacity > 1, can.shared, "semaphores and reader/writer locks"),
-    ):
+    for wanted, able, what, instead in (
+        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: a claim lapses within its ttl"),
+        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and keep the lock for {durations.exact(min_hold)} yourself"),
+        (lock_delay > 0, can.lock_delay, "lock_delay", "leave lock_delay out, and check fences where you write"),
+        (capacity > 1, can.shared, "semaphores and reader/writer locks", "use a plain lock"),
+    ):  # fmt: skip
         if wanted and not able:
-            raise CapabilityError(f"this store has no {what}", name=name)
+            raise CapabilityError(
+                f"this store has no {what}",
+                name=name,
+                hint=f"{instead}; or use another store, such as sqlite:",
+            )
     return Terms(
         name=name,
         ttl=ttl,

@@ -10,7 +10,7 @@ from lockkit.durations import parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace
 
-__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "template", "toml"]
+__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "template", "toml", "veiled"]
 
 Value: TypeAlias = str | float | bool | tuple[str, ...] | None
 """What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
@@ -214,7 +214,8 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             if setting.check is not None:
                 setting.check(value)
             return value
-    raise ConfigError(f"{key} must be {setting.expects()}, not {value!r}", hint=meant(value, setting.allowed))
+    told = redact(value) if key == "url" and isinstance(value, str) else value
+    raise ConfigError(f"{key} must be {setting.expects()}, not {told!r}", hint=meant(value, setting.allowed))
 
 
 def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
@@ -286,30 +287,61 @@ def template() -> str:
     return "\n".join(lines)
 
 
-_SECRET = r"(?i)pass|pwd|token|secret|credential|auth|key"  # noqa: S105 (a pattern)
+_SECRET = r"(?i)pass|pwd|token|secret|credential|auth|key|^observer$"  # noqa: S105 (a pattern)
 _HOSTS = r"(?:(?:\[[0-9A-Fa-f:.]*\]|[^/?#@:,\[\]]+)(?::\d+)?(?:,|(?=[/?#]|$)))+(?:[/?#]|$)"  # nobody's password among them
-_PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$"
+_PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$|^auth=(digest|sasl)$"
+_FILES = r"sqlite:(?:/|///+)(?!/)(?:[^:]*@)?[^@]*$"  # a path: its @ may be that of a home folder
+_NAMED = r"[a-z_]*(?:file|path|dir|user|name|password)="  # an option that may have an @ in its value
+_SOCKET = r"unix:///[^@]*$"
 
 
 def redact(url: str) -> str:
     """A URL fit for logs: passwords become ``***``, and so do values of options that are called like secrets.
 
-    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, and one before which ``//`` or after which
-    ``@host`` was forgotten, at the price that more may be.
+    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, and so is one in a URL that is misspelt: what
+    stands before the last ``@`` is shown only as far as it cannot be a password, at the price that more may be hidden.
     """
     scheme = re.match(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+", url)
     head = scheme[0] if scheme else ""
     tail = url[len(head) :]
-    if not re.match(_HOSTS, tail):
-        if match := re.match(r"([^/?#@:]*):.*@", tail, re.DOTALL):
-            tail = f"{match[1]}:***@{tail[match.end() :]}"
-        elif head.count("/") == 2 and (match := re.match(r"[^/?#@:]*:", tail)):
-            tail = f"{match[0]}***"
-    place, mark, query = f"{head}{tail}".partition("?")
-    options = [
-        f"{key}=***"
-        if equals and re.search(_SECRET, key) and not re.search(_PUBLIC, key)
-        else f"{key}{equals}{value}"
-        for key, equals, value in (option.partition("=") for option in query.split("&"))
-    ]
-    return place + mark + "&".join(options)
+    hosts = re.match(_HOSTS, tail) if head else None
+    if hosts:
+        head, tail = head + tail[: hosts.end()], tail[hosts.end() :]
+        if head.endswith("?"):
+            head, tail = head[:-1], f"?{tail}"
+    place, mark, query = tail.partition("?")
+    options = query.split("&")
+    plain = all("@" not in option or re.match(_NAMED, option) for option in options)
+    if not re.match(_FILES, url) and ("@" in place or not plain):
+        user = None if hosts else re.match(r"[^/?#@:]*:", tail)
+        head += f"{user[0] if user else ''}***@"
+        place, mark, query = tail[tail.rindex("@") + 1 :].partition("?")
+        if ":" in place and not re.match(_HOSTS, place):
+            return f"{head}{place.partition(':')[0]}:***"
+    elif not hosts and not re.match(f"{_FILES}|{_SOCKET}", url):
+        shape = r"[^/?#@:]*:" if head else r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?+[^:?]*:"
+        if match := re.match(shape, tail):
+            return f"{head}{match[0]}***"
+    told: list[str] = []
+    for option in query.split("&"):
+        if ":" in option.partition("=")[0]:
+            told.append(f"{option.partition(':')[0]}:***")
+            break
+        told.append(_option(option))
+    return head + place + mark + "&".join(told)
+
+
+def _option(option: str) -> str:
+    key, equals, value = option.partition("=")
+    if equals and re.search(_SECRET, key) and not (re.search(_PUBLIC, key) or re.search(_PUBLIC, option)):
+        return f"{key}=***"
+    _, at, rest = value.rpartition("@")
+    return f"{key}{equals}{'***@' if at else ''}{rest}"
+
+
+def veiled(part: str, shown: str) -> str:
+    """Part of a URL, fit to be quoted in an error: itself if the redacted URL shows it, else ``***``.
+
+    Where a URL is misspelt its password can stand in any part: in the path, in the name of an option, in the host.
+    """
+    return part if part in shown else "***"

@@ -315,6 +315,7 @@ class OpenOptions(NamedTuple):
         settings: The plugin's own table from the config, ``[plugins.<dist>]``.
         suspect: To be called, from any thread, with the token of a claim that the store believes to be gone: it is renewed, and
             so found lost, at once. Advisory; a store that hears nothing of its claims need not.
+        budget: Seconds that opening may take, for a store that connects; somebody with a timeout may be waiting for it.
     """
 
     namespace: str = "default"
@@ -325,6 +326,7 @@ class OpenOptions(NamedTuple):
     warn: Callable[[str], None] = lambda _message: None
     settings: Mapping[str, Any] = NOTHING
     suspect: Callable[[str], None] = lambda _token: None
+    budget: float = REQUEST_TIMEOUT
 
 
 class BackendSpec(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
-from lockkit.settings import redact
+from lockkit.settings import redact, veiled
 
 __all__ = ["Address", "parse"]
 
@@ -57,8 +57,8 @@ def parse(url: str) -> Address:
     shown = redact(url)
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"not an etcd URL: {shown}: {error}", hint=_USAGE) from None
+    except ValueError:  # its text may quote what stands before the "@"
+        raise ConfigError(f"not an etcd URL: {shown}", hint=_USAGE) from None
     tls = parts.scheme.startswith("etcds")
     options = _options(parts, shown, tls=tls)
     login, _, places = parts.netloc.rpartition("@")
@@ -87,7 +87,7 @@ def _options(parts: SplitResult, shown: str, *, tls: bool) -> dict[str, str]:
         raise ConfigError(f"{shown}: no such option", hint=_ESCAPE)
     if unknown or parts.fragment:
         raise ConfigError(
-            f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
+            f"{shown}: no such option: {', '.join(veiled(each, shown) for each in unknown) or veiled(parts.fragment, shown)}",
             hint=f"the options: {', '.join(_FILES)}",
         )
     if options and not tls:
@@ -116,5 +116,5 @@ def _file(path: str, option: str, shown: str) -> str:
     """A file that can be read: a wrong path must not look like a wrong certificate."""
     place = Path(path).expanduser()
     if not os.access(place, os.R_OK):
-        raise ConfigError(f"{shown}: {option}: cannot read {place}")
+        raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
     return str(place)

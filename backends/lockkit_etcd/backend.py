@@ -20,7 +20,6 @@ from lockkit_etcd.watching import Watches
 
 __all__ = ["EtcdBackend", "open_store"]
 
-_OPENING = 2.0
 _UNKNOWN = (b"", 0)
 _GLANCE = 0.5
 """Seconds for what the members say of themselves; who says nothing is not waited for."""
@@ -44,7 +43,7 @@ class EtcdBackend:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, transport: Transport, options: OpenOptions) -> None:
-        end = time.monotonic() + _OPENING
+        end = time.monotonic() + options.budget
         self.store = Store(transport, options)
         self._watches = Watches(self.store)
         self._pid = os.getpid()

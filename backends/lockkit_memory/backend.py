@@ -18,6 +18,7 @@ from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
 from lockkit.notes import merged, note_text
 from lockkit.queue import blockers, prefix
+from lockkit.settings import redact
 from lockkit.spi import (
     ABSENT,
     NOTE_LIMIT,
@@ -52,10 +53,14 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     Raises:
         ConfigError: The URL says more than a label, or the namespace is not allowed.
     """
-    parts = urlsplit(url)
-    if parts.query or parts.fragment or parts.path.strip("/"):
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may quote a password
+        parts = None
+    if parts is None or parts.query or parts.fragment or parts.path.strip("/"):
         raise ConfigError(
-            f"not a memory store: {url!r}", hint="write memory: or memory://label; there are no options"
+            f"not a memory store: {redact(url)!r}",
+            hint="write memory: or memory://label; there are no options",
         )
     namespace = check_namespace(options.namespace)
     with _opening:

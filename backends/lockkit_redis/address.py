@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
-from lockkit.settings import redact
+from lockkit.settings import redact, veiled
 
 __all__ = ["Address", "parse"]
 
@@ -70,10 +70,14 @@ def parse(url: str) -> Address:
     shown = redact(url)
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"not a Redis URL: {shown}: {error}", hint=_USAGE) from None
+    except ValueError:  # its text may quote what stands before the "@"
+        raise ConfigError(f"not a Redis URL: {shown}", hint=_USAGE) from None
     scheme = parts.scheme
     options = _options(parts, shown)
+    if "@" in parts.path or (":" in parts.path and not parts.netloc and scheme != "unix"):
+        raise ConfigError(
+            f"{shown}: a login stands where the database or the path would be", hint=f"{_LOGIN}; {_ESCAPE}"
+        )
     login, _, places = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     if login and not colon:
@@ -135,11 +139,11 @@ def _options(parts: SplitResult, shown: str) -> dict[str, str]:
         raise ConfigError(f"{shown}: no such option", hint=_ESCAPE)
     if unknown or parts.fragment:
         raise ConfigError(
-            f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
+            f"{shown}: no such option: {', '.join(veiled(each, shown) for each in unknown) or veiled(parts.fragment, shown)}",
             hint=f"the options: {', '.join(allowed)}",
         )
     if options.get("tls", "yes") not in ("yes", "no"):
-        raise ConfigError(f"{shown}: tls is yes or no, not {options['tls']!r}")
+        raise ConfigError(f"{shown}: tls is yes or no, not {veiled(options['tls'], shown)!r}")
     return options
 
 
@@ -170,7 +174,7 @@ def _place(text: str, port: int) -> tuple[str, int]:
 
 def _number(text: str, what: str, shown: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 6:
-        raise ConfigError(f"{shown}: {what} must be a whole number, not {text!r}", hint=_USAGE)
+        raise ConfigError(f"{shown}: {what} must be a whole number, not {veiled(text, shown)!r}", hint=_USAGE)
     return int(text)
 
 
@@ -178,5 +182,5 @@ def _file(path: str, option: str, shown: str) -> str:
     """A file that can be read: a wrong path must not look like a wrong certificate."""
     place = Path(path).expanduser()
     if not os.access(place, os.R_OK):
-        raise ConfigError(f"{shown}: {option}: cannot read {place}")
+        raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
     return str(place)

@@ -18,7 +18,6 @@ from lockkit_redis.wakes import Wakes
 
 __all__ = ["RedisBackend", "open_store"]
 
-_OPENING = 2.0
 _LEAST = 0.2
 
 
@@ -39,7 +38,7 @@ class RedisBackend:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
-        end = time.monotonic() + _OPENING
+        end = time.monotonic() + options.budget
         self.store = Store(address, options)
         self._wakes = Wakes(self.store.router, self.store.channel)
         try:

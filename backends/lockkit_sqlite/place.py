@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.places import barred, default_state_dir, network_filesystem
-from lockkit.settings import SETTINGS, meant
+from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.spi import Refused
 
 __all__ = ["Place", "locate", "prepare"]
@@ -59,25 +59,35 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
         BackendUnavailable: There is no usable state folder.
         Refused: The place cannot be looked at; the error says which folder is in the way and what to do.
     """
-    parts = urlsplit(url)
-    if parts.netloc or parts.fragment:
-        raise ConfigError(f"not the URL of an embedded store: {url!r}", hint=_USAGE)
+    shown = redact(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may quote a password
+        parts = None
+    if parts is None or parts.netloc or parts.fragment:
+        raise ConfigError(f"not the URL of an embedded store: {shown!r}", hint=_USAGE)
+    if ":" in parts.path.rpartition("@")[0]:
+        raise ConfigError(
+            f"a path, not a login, is what an embedded store has: {shown!r}",
+            hint=f"{_USAGE}; in a path write : and @ as %3A and %40",
+        )
     settings = dict.fromkeys(OPTIONS, "")
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in OPTIONS:
             # Settings are taken out of the query before a store sees it; to its user they are options all the same.
             ours = [setting for setting in SETTINGS if setting != "url"]
             hint = f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; and the settings {', '.join(ours)}"
-            raise ConfigError(f"unknown option {key!r} in {url!r}", hint=hint.strip())
+            raise ConfigError(f"unknown option {veiled(key, shown)!r} in {shown!r}", hint=hint.strip())
         if value.lower() not in OPTIONS[key]:
             raise ConfigError(
-                f"{key} cannot be {value!r} in {url!r}", hint=f"allowed: {', '.join(OPTIONS[key])}"
+                f"{key} cannot be {veiled(value, shown)!r} in {shown!r}",
+                hint=f"allowed: {', '.join(OPTIONS[key])}",
             )
         settings[key] = value.upper()
     synchronous = settings["synchronous"] or "NORMAL"
     text = unquote(parts.path)
     if "\0" in text:
-        raise ConfigError(f"not a path: {text!r}", hint=_USAGE)
+        raise ConfigError(f"not a path: {veiled(text, shown)!r}", hint=_USAGE)
     if not text:
         return Path(state_dir or default_state_dir()) / FILE, synchronous
     path = Path(text)
@@ -86,7 +96,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     except OSError as error:
         raise _unusable(path, error) from error
     if not path.is_absolute() or text.endswith("/") or taken:
-        raise ConfigError(f"not the absolute path of a file: {text!r}", hint=_USAGE)
+        raise ConfigError(f"not the absolute path of a file: {veiled(text, unquote(shown))!r}", hint=_USAGE)
     return path, synchronous
 
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from lockkit.durations import seconds
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities
-from lockkit.settings import redact
+from lockkit.settings import redact, veiled
 from lockkit_zookeeper import CAPABILITIES
 
 __all__ = ["Address", "declared", "parse"]
@@ -88,9 +88,11 @@ def parse(url: str) -> Address:
     shown = redact(url)
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"not a ZooKeeper URL: {shown}: {error}", hint=_USAGE) from None
+    except ValueError:  # its text may quote what stands before the "@"
+        raise ConfigError(f"not a ZooKeeper URL: {shown}", hint=_USAGE) from None
     options = _options(parts, shown)
+    if "@" in parts.path or (":" in parts.path and not parts.netloc):
+        raise ConfigError(f"{shown}: a login stands where the path of a node would be", hint=_LOGIN)
     login, _, places = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     if (login or "@" in parts.netloc) and not (colon and user):
@@ -99,10 +101,10 @@ def parse(url: str) -> Address:
         )
     chroot = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in chroot.split("/")[1:]) or "\0" in chroot:
-        raise ConfigError(f"{shown}: not a path of a node: {chroot!r}", hint=_USAGE)
+        raise ConfigError(f"{shown}: not a path of a node: {veiled(chroot, shown)!r}", hint=_USAGE)
     auth = options.get("auth", "digest")
     if auth not in _AUTH:
-        raise ConfigError(f"{shown}: auth is {' or '.join(_AUTH)}, not {auth!r}")
+        raise ConfigError(f"{shown}: auth is {' or '.join(_AUTH)}, not {veiled(auth, shown)!r}")
     if "auth" in options and not login:
         raise ConfigError(f"{shown}: auth={auth} needs a user and a password", hint=_LOGIN)
     tick = _span(options, "tick", CAPABILITIES.margin, shown)
@@ -142,11 +144,11 @@ def _options(parts: SplitResult, shown: str) -> dict[str, str]:
         if "@" in parts.query + parts.fragment:
             raise ConfigError(f"{shown}: no such option", hint=_LOGIN)
         raise ConfigError(
-            f"{shown}: no such option: {', '.join(unknown) or parts.fragment}",
+            f"{shown}: no such option: {', '.join(veiled(each, shown) for each in unknown) or veiled(parts.fragment, shown)}",
             hint=f"the options: {', '.join(_OPTIONS)}",
         )
     if options.get("tls", "yes") not in ("yes", "no"):
-        raise ConfigError(f"{shown}: tls is yes or no, not {options['tls']!r}")
+        raise ConfigError(f"{shown}: tls is yes or no, not {veiled(options['tls'], shown)!r}")
     return options
 
 
@@ -155,8 +157,11 @@ def _span(options: dict[str, str], option: str, default: float, shown: str) -> f
         return default
     try:
         return seconds(float(options[option]), what=option)
-    except ValueError as error:
+    except ConfigError as error:
         raise ConfigError(f"{shown}: {option} is a number of seconds: {error}") from None
+    except ValueError:
+        told = veiled(options[option], shown)
+        raise ConfigError(f"{shown}: {option} is a number of seconds, not {told!r}") from None
 
 
 def _observer(options: dict[str, str], shown: str) -> str | None:
@@ -181,7 +186,7 @@ def _files(options: dict[str, str], shown: str, *, tls: bool) -> dict[str, str |
     for option in given:
         place = Path(options[option]).expanduser()
         if not os.access(place, os.R_OK):  # a wrong path must not look like a wrong certificate
-            raise ConfigError(f"{shown}: {option}: cannot read {place}")
+            raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
         files[option] = str(place)
     return files
 

@@ -14,8 +14,6 @@ from lockkit_zookeeper.store import Store
 
 __all__ = ["ZooKeeperBackend", "open_store"]
 
-_OPENING = 2.0
-
 
 def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
     """Open an ensemble. Connects, so that a wrong address or password is told at once.
@@ -25,25 +23,25 @@ def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
         Refused: No server can be reached, or they refuse the login.
     """
     check_namespace(options.namespace)
-    return ZooKeeperBackend(Store(parse(url), options), strict=options.strict)
+    return ZooKeeperBackend(Store(parse(url), options), options)
 
 
 class ZooKeeperBackend:
     """One open ensemble. Thread-safe; of no use in a forked child."""
 
-    def __init__(self, store: Store, *, strict: bool = False) -> None:
+    def __init__(self, store: Store, options: OpenOptions) -> None:
         self.store = store
         self.capabilities: Capabilities = store.can
         try:
-            store.open(_OPENING)
-            if strict:
-                self._look_round()
+            store.open(options.budget)
+            if options.strict:
+                self._look_round(options.budget)
         except BaseException:
             self.close()
             raise
 
-    def _look_round(self) -> None:
-        bad = next((each for each in health.check(self.store, _OPENING) if each.check == "tick"), None)
+    def _look_round(self, budget: float) -> None:
+        bad = next((each for each in health.check(self.store, budget) if each.check == "tick"), None)
         if bad is not None:
             text = f"{self.store.address.shown}: {bad.message}; strict refuses that"
             raise Refused(BackendUnavailable(text, hint=bad.hint), retry=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
-__all__ = ["keep", "set_up"]
+__all__ = ["held_back", "keep", "set_up"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -73,6 +75,22 @@ def keep() -> None:
     if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
         logger.addHandler(_Stderr())
         logger.propagate = False
+
+
+@contextmanager
+def held_back(known: Callable[[str], bool]) -> Iterator[None]:
+    """Write nothing meanwhile, and at the end only those messages that are not known by then."""
+    handlers = [each for each in logging.getLogger("lockkit").handlers if isinstance(each, _Stderr)]
+    for handler in handlers:
+        handler.early = []
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            records, handler.early = handler.early or [], None
+            for record in records:
+                if not known(record.getMessage()):
+                    handler.emit(record)
 
 
 def set_up(log_format: Literal["text", "json"]) -> None:

@@ -22,6 +22,7 @@ def patiently(
     clock: Clock,
     patience: float,
     met: Callable[[Refused | Unknown], object] = lambda _trouble: None,
+    least: float = _LEAST,
 ) -> T:
     """Do something idempotent, again and again while the trouble may pass; at least once.
 
@@ -30,6 +31,7 @@ def patiently(
         clock: CLOCK_BOOTTIME seconds.
         patience: Seconds that all of it may take.
         met: Told of a trouble after which it is tried again.
+        least: Seconds that a try may take even where less is left.
 
     Raises:
         Refused, Unknown: The last trouble.
@@ -38,7 +40,7 @@ def patiently(
     wait = _FIRST
     while True:
         try:
-            return call(max(end - clock.now(), _LEAST))
+            return call(max(end - clock.now(), least))
         except (Refused, Unknown) as trouble:
             final = isinstance(trouble, Refused) and not trouble.retry
             if final or clock.now() + wait >= end:

@@ -212,14 +212,22 @@ class Driver:
         self.lose(hold, hold.overdue(now) or renewal.why or "lost")
         raise _lost(hold)
 
-    def request(self, call: Callable[[float], T], name: str | None = None) -> T:
+    def request(
+        self, call: Callable[[float], T], name: str | None = None, patience: float | None = None
+    ) -> T:
         """An idempotent call outside any claim, repeated while the trouble may pass, within the request timeout.
+
+        Args:
+            call: Told how many seconds it may take.
+            name: The lock it is about.
+            patience: Seconds that all of it may take, if that is less.
 
         Raises:
             BackendError: It did not pass.
         """
         try:
-            return patiently(call, self.clock, self.request_timeout)
+            longest = self.request_timeout if patience is None else min(patience, self.request_timeout)
+            return patiently(call, self.clock, longest)
         except (Refused, Unknown) as trouble:
             raise _named(trouble.error, name) from None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lockkit import config
 from lockkit.config import ETC, Config
+from lockkit.durations import exact, limits
 from lockkit.errors import ConfigError, PluginError
 from lockkit.facts import Finding
 from lockkit.hooks import PROJECT
@@ -64,9 +65,9 @@ def _store(loaded: Config, discover: Callable[[], Sequence[Installed]]) -> Itera
         return
     can = spec.capabilities
     if not can.min_ttl <= loaded.ttl <= can.max_ttl:
-        told = f"ttl must be {can.min_ttl:g} to {can.max_ttl:g} s on {spec.name}, not {loaded.ttl:g}"
-        limits = f"; {can.ttl_limits}" if can.ttl_limits else ""
-        yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{limits}")
+        told = f"ttl must be {limits(can.min_ttl, can.max_ttl)} on {spec.name}, not {exact(loaded.ttl)}"
+        more = f"; {can.ttl_limits}" if can.ttl_limits else ""
+        yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{more}")
 
 
 def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 import lockkit
+from lockkit.cli.main import run
 from lockkit.testing.servers.redis import RedisServer
 
 
@@ -38,6 +39,15 @@ def test_doctor_calls_it_an_error(evicting):
         found = {each.check: each for each in client.driver().backend.check(2.0)}
     assert found["memory"].severity == "error"
     assert "started" in found["persistence"].message
+
+
+def test_doctor_tells_once_what_is_told_at_opening_too(evicting, capsys):
+    run(["doctor", "--url", evicting.url()])
+
+    out, err = capsys.readouterr()
+    assert out.count("allkeys-lru") == 1
+    assert out.count("append-only") == 1
+    assert err == ""
 
 
 def test_strict_takes_a_server_of_which_nothing_bad_is_known():

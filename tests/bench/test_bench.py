@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lockkit.cli.main import run
 from lockkit.testing.bench import main
 from lockkit.testing.bench.command import BENCHES
 from lockkit.testing.bench.contenders import peers
+from lockkit.testing.bench.etcd_contenders import PEERS as ETCD_PEERS
 from lockkit.testing.bench.figures import Figure, table
 from lockkit.testing.bench.redis_contenders import FLOOR, PEERS, WOKEN
 from lockkit.testing.bench.redis_store import redis
@@ -140,6 +142,11 @@ def test_a_bench_that_was_asked_for_and_has_no_server_is_an_error(capsys, monkey
 
     assert "make servers" in capsys.readouterr().err
 
+    assert main(["redis", "--quick", "--json"]) == 69
+
+    document = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (document["schema"], document["exit_code"]) == ("lockkit.error/1", 69)
+
 
 def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -147,6 +154,40 @@ def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
 
     assert stopped.value.code == 64
     assert "uncontended" in capsys.readouterr().err
+
+
+def test_the_command_line_names_every_bench(capsys):
+    from lockkit.cli.commands import bench
+
+    assert tuple(BENCHES) == bench.BENCHES
+    assert run(["bench", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in BENCHES)
+
+
+def test_an_unknown_bench_is_one_document_where_json_is_asked_for(capsys):
+    assert run(["bench", "--json", "nosuch"]) == 64
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["schema"] == "lockkit.error/1"
+
+
+def test_a_library_that_cannot_be_imported_is_left_out_and_why_is_said(capsys, monkeypatch):
+    def refuse(_):
+        raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file, ...")
+
+    monkeypatch.setattr("lockkit.testing.bench.contenders.find_spec", lambda _: object())
+    monkeypatch.setattr("lockkit.testing.bench.contenders.import_module", refuse)
+    monkeypatch.setattr("lockkit.testing.bench.contenders.metadata.version", lambda _: "6.33.5")
+    monkeypatch.setattr("lockkit.testing.bench.command.BENCHES", {"etcd": lambda *_, **__: []})
+
+    assert peers(ETCD_PEERS) == (["etcd3gw"], ["etcd3"])
+    assert main(["etcd", "--quick"]) == 0
+
+    err = capsys.readouterr().err
+    assert "left out: etcd3: it cannot be imported: it wants protobuf before 4, and here is 6.33.5" in err
+    assert "pip install etcd3 'protobuf<4'" in err
 
 
 def test_contenders_take_turns_and_the_first_round_is_thrown_away():

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lockkit.cli.commands.explain import sentences
+from lockkit.cli.base import Session
+from lockkit.cli.commands.explain import _line, sentences
 from lockkit.cli.commands.status import _table
 from lockkit.cli.output import claim as as_json
 from lockkit.facts import ClaimInfo, LockInfo, Owner
@@ -204,10 +205,12 @@ def test_a_lock_name_may_be_longer_than_a_file_name(lockkit):
 def test_failures_are_listed_shown_and_resolved(lockkit):
     state = lockkit.folder / "state"
     state.mkdir(mode=0o700)
-    journal.append(state, {"name": "x", "claim_id": "0" * 12, "error": "no answer"})
+    journal.append(state, {"name": "x", "claim": "0" * 12, "errors": ["normal: no answer", "last: none"]})
     assert lockkit("doctor", "--fail-on", "warning").returncode == 1
     (failure,) = lockkit.json("failures", "list")["failures"]
-    assert "no answer" in lockkit("failures", "list").stdout
+    listed = " ".join(lockkit("failures", "list").stdout.split())
+    assert "0" * 12 in listed
+    assert "no answer" in listed
     assert "no answer" in lockkit("failures", "show", failure["id"][:4]).stdout
     assert lockkit("failures", "resolve", failure["id"]).returncode == 0
     assert lockkit.json("failures", "list")["failures"] == []
@@ -308,3 +311,15 @@ def test_json_is_written_in_one_line_to_a_pipe(lockkit):
     out = lockkit("doctor", "--json").stdout
     assert out.count("\n") == 1
     assert json.loads(out)["schema"] == "lockkit.doctor/1"
+
+
+def test_the_line_that_evicts_can_be_pasted_and_has_no_secret_in_it(lockkit):
+    lockkit.holder("backup")
+    url = f"sqlite:{lockkit.folder}/state/lockkit.db"
+
+    plain = lockkit("explain", "backup", "--url", url).stdout
+
+    assert f"To force it out: lockkit evict --url {url} backup" in plain
+    line, first = _line(Session(False, "redis://:pw@h", "gpu", None))
+    assert line == "lockkit evict --profile gpu"
+    assert "LOCKKIT_URL" in first

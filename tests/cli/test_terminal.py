@@ -284,3 +284,39 @@ def test_no_color_means_no_escape_sequences(lockkit, tty):
     assert terminal.wait() == 124
     assert "\x1b" not in terminal.text
     assert "you are 1st" in terminal.text
+
+
+@pytest.fixture
+def completing(tty, lockkit):
+    """An interactive bash with lockkit's completion, where ``gpu:0`` is held."""
+    if not shutil.which("bash"):
+        pytest.skip("no bash")
+    lockkit.holder("gpu:0")
+    folder = lockkit.folder / "bin"
+    folder.mkdir()
+    script = folder / "lockkit"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(lockkit.line())} "$@"\n')
+    script.chmod(0o755)
+    (lockkit.folder / "completion").write_text(lockkit("completion", "bash").stdout)
+    shell = tty("bash", "--norc", "--noprofile", "-i", PATH=f"{folder}:{os.environ['PATH']}", COLUMNS="200")
+    shell.expect("PROMPT> ")
+    shell.type("bind 'set enable-bracketed-paste off'; set +H; . ./completion; echo rea''dy\n")
+    shell.expect("ready\r\n.*PROMPT> ")
+    return shell
+
+
+@pytest.mark.parametrize(
+    "typed, finished",
+    [
+        ("explain gp", "explain gpu:0 "),
+        ("explain gpu:", "explain gpu:0 "),
+        ('explain "gpu:', 'explain "gpu:0" '),
+        ("explain --url sqlite: gp", "explain --url sqlite: gpu:0 "),
+        ("explain --url=sqlite: gpu:", "explain --url=sqlite: gpu:0 "),
+        ("bench hand", "bench hand-off "),
+        ("explain --names", "explain --namespace "),
+    ],
+)
+def test_bash_completes_words_with_colons(completing, typed, finished):
+    completing.type(f"lockkit {typed}\t")
+    completing.expect(re.escape(f"lockkit {finished}"))

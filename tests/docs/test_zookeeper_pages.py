@@ -125,7 +125,7 @@ def test_the_ttls_of_the_page_are_those_that_are_declared():
 
 def test_a_ttl_beyond_the_limits_is_told_with_what_can_be_changed(server):
     with lockkit.connect(f"{server.url('/app')}?tick=0.5&ttl=20") as client:
-        with pytest.raises(lockkit.ConfigError, match="4 to 10 s on this store, not 60") as refused:
+        with pytest.raises(lockkit.ConfigError, match="4 s to 10 s on this store, not 60 s") as refused:
             client.lock("a", ttl=60)
         for word in (
             "--ttl",

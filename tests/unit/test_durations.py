@@ -97,3 +97,16 @@ def test_parse_raises_nothing_but_config_errors(text):
 )
 def test_show_writes_them_as_people_do(value, shown):
     assert durations.show(value) == shown
+
+
+@pytest.mark.parametrize(
+    "low, high, told",
+    [
+        (0.1, durations.LONGEST, "at least 0.1 s"),
+        (16, 40, "16 s to 40 s"),
+        (2.25, 7200, "2.25 s to 2 h"),
+        (90, 7201, "90 s to 7201 s"),
+    ],
+)
+def test_limits_are_written_for_people_and_not_rounded(low, high, told):
+    assert durations.limits(low, high) == told

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 
 import pytest
 
 import lockkit
-from lockkit.errors import AcquireCancelled, BackendUnavailable
+from lockkit.cli.main import run
+from lockkit.errors import AcquireCancelled, BackendError, BackendUnavailable
 from lockkit.hooks import hookimpl
 from lockkit.spi import BackendSpec, Refused, Unknown
 from lockkit_memory import CAPABILITIES
@@ -107,3 +110,33 @@ def test_a_client_that_is_closed_meanwhile_opens_nothing(late):
 
     with pytest.raises(AcquireCancelled):
         client.lock("a").acquire(timeout=30)
+
+
+@pytest.fixture
+def silent():
+    """An address that connects and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "etcd", "zookeeper"])
+def test_a_timeout_holds_for_a_server_that_does_not_answer(scheme, silent, tmp_path, request):
+    for library in {"redis": ["redis"], "zookeeper": ["kazoo.client"]}.get(scheme, ()):
+        pytest.importorskip(library)
+    client = lockkit.connect(f"{scheme}://{silent}", state_dir=str(tmp_path))
+    request.addfinalizer(client.close)
+    began = time.monotonic()
+
+    with pytest.raises(BackendError):
+        client.lock("a").acquire(timeout=1)
+
+    assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
+
+
+def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, capsys):
+    began = time.monotonic()
+
+    assert run(["wait", "a", "--timeout", "1", "--url", f"etcd://{silent}"]) == 69
+
+    assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
+    assert "no answer" in capsys.readouterr().err

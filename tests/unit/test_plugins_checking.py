@@ -57,7 +57,7 @@ def test_a_ttl_that_the_store_would_refuse_is_an_error_with_its_source(checked):
     (finding,), path = checked('ttl = "10ms"')
 
     assert finding.severity == "error"
-    assert finding.message.startswith("ttl must be 0.1 to ")
+    assert finding.message == "ttl must be at least 0.1 s on sqlite, not 0.01 s"
     assert finding.hint == f"ttl is from {path}"
 
 

@@ -47,6 +47,7 @@ def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
 
 def test_the_line_that_forces_a_lock_out_does_not_show_the_password():
     session = SimpleNamespace(url="redis://:hunter2@host/0", profile=None, namespace="prod")
-    line = _line(session)
-    assert "hunter2" not in line
-    assert "host/0" in line
+    line, first = _line(session)
+    assert "--url" not in line
+    assert "hunter2" not in line + first
+    assert "LOCKKIT_URL" in first

@@ -10,25 +10,28 @@ from lockkit.cli import exits
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 
-__all__ = ["command"]
+__all__ = ["BENCHES", "command"]
+
+BENCHES = ("uncontended", "pipeline", "hand-off", "stall", "held", "start-up", "redis", "etcd", "zookeeper")
+"""Told here, so that help and completion need not load the test kit."""
 
 
 @make(
     "bench",
     examples="""
-lockkit bench                  # memory, SQLite and Redis, beside floor, peers
-lockkit bench --quick          # two minutes, for a first impression
+lockkit bench                  # every store, beside floor and peers
+lockkit bench --quick          # 20 s, and 1-2 min more for each server
 lockkit bench redis            # on a server of its own, gone with the run
 lockkit bench uncontended hand-off --json
 """,
 )
-@click.argument("benches", nargs=-1, metavar="[BENCH]...")
+@click.argument("benches", nargs=-1, metavar="[BENCH]...", type=click.Choice(BENCHES))
 @option("--quick", is_flag=True, help="Fewer rounds and smaller counts.")
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     """Measure locks on this machine, interleaved with the floor and with other libraries.
 
-    BENCH is uncontended, pipeline, hand-off, stall, held, start-up or redis; all of them by default. Compare numbers of
-    one run only. Redis is left out where redis-server or redis-py is not installed.
+    BENCH is uncontended, pipeline, hand-off, stall, held, start-up, redis, etcd or zookeeper; all of them by default.
+    Compare numbers of one run only. A store whose server or client library is not installed is left out, which is said.
     """
     try:
         bench = import_module("lockkit.testing.bench")

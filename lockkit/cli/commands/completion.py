@@ -11,6 +11,43 @@ from lockkit.cli.base import command as make
 
 __all__ = ["command"]
 
+_BASH = r"""%(complete_func)s() {
+    # bash splits words at ":" and "=" as well (COMP_WORDBREAKS), and lock names and URLs have those in them: what no blank
+    # parts is one word here. What stands before the last such character is on the line already, and is not inserted again.
+    local IFS=$'\n'
+    local rest=$COMP_LINE piece trimmed breaks prefix completion type value i
+    local -a words=()
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        piece=${COMP_WORDS[i]}
+        trimmed=${rest#"${rest%%%%[![:space:]]*}"}
+        if ((i > 0)) && [[ $trimmed == "$rest" ]]; then
+            words[${#words[@]}-1]+=$piece
+        else
+            words+=("$piece")
+        fi
+        rest=${trimmed#"$piece"}
+    done
+
+    local word=${words[${#words[@]}-1]}
+    breaks=${COMP_WORDBREAKS//[^:=@]/}
+    if [[ -n $breaks && $word == *["$breaks"]* && $word != [\"\']* ]]; then
+        prefix=${word%%"${word##*["$breaks"]}"}
+    fi
+
+    while IFS=',' read -r type value; do
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$prefix"}") ;;
+        esac
+    done < <(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) %(complete_var)s=bash_complete "$1")
+
+    return 0
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
 
 @make(
     "completion",
@@ -31,4 +68,5 @@ def command(session: Session, shell: str) -> None:  # noqa: ARG001 (every comman
     assert made is not None
     script = made(cli, {}, "lockkit", "_LOCKKIT_COMPLETE")
     # Not source(): for bash that starts the bash on this machine to look at its version.
-    sys.stdout.write(script.source_template % script.source_vars())
+    template = _BASH if shell == "bash" else script.source_template
+    sys.stdout.write(template % script.source_vars())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import exits, output
+from lockkit.cli import exits, logs, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.errors import LockkitError
@@ -60,8 +60,13 @@ def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None
     from lockkit.plugins.checking import check_files
 
     found = list(check_files())
+
+    def known(message: str) -> bool:
+        """Whether a warning of the opening is a finding as well; by the hint, since a message may have an age in it."""
+        return any(one.hint and one.severity != "ok" and f"({one.hint})" in message for one in found)
+
     try:
-        with session.client() as client:
+        with session.client() as client, logs.held_back(known):
             found += _store(client)
             found += _plugins(client)
             found += _failures(client.config)

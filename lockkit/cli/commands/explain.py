@@ -39,7 +39,7 @@ def command(session: Session, name: str) -> None:
     """
     with session.client() as client:
         info = client.inspect(name)
-        told = sentences(info, time.time(), _line(session))
+        told = sentences(info, time.time(), *_line(session))
         if session.json:
             output.write_json(
                 {
@@ -55,14 +55,21 @@ def command(session: Session, name: str) -> None:
     print("\n".join(told))
 
 
-def sentences(info: LockInfo, now: float, line: str = "lockkit evict") -> list[str]:
-    """Everything there is to say about a queue."""
+def sentences(info: LockInfo, now: float, line: str = "lockkit evict", first: str = "") -> list[str]:
+    """Everything there is to say about a queue.
+
+    Args:
+        info: The queue.
+        now: Seconds since the epoch.
+        line: How to evict a claim there, without name and claim.
+        first: What is to be done before that.
+    """
     name = info.name
     if not info.claims:
         return [f"{name!r} is free: nobody holds it and nobody waits for it."]
     told: list[str] = []
     for claim in info.holders:
-        told += _holder(claim, now, line)
+        told += _holder(claim, now, line, first)
     if not info.holders:
         told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in line.")
     if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
@@ -80,7 +87,7 @@ def sentences(info: LockInfo, now: float, line: str = "lockkit evict") -> list[s
     return told
 
 
-def _holder(claim: ClaimInfo, now: float, line: str) -> list[str]:
+def _holder(claim: ClaimInfo, now: float, line: str, first: str) -> list[str]:
     name, at = claim.name, output.clock_time
     how = {"read": " for reading", "write": " for writing"}.get(claim.kind, "")
     if claim.state == "LINGERING":
@@ -116,7 +123,7 @@ def _holder(claim: ClaimInfo, now: float, line: str) -> list[str]:
         None: "Whether its holder is alive is unknown",
     }
     told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
-    told.append(f'To force it out: {line} {shlex.quote(name)} --claim {claim.claim_id} --reason "..."')
+    told.append(f'To force it out{first}: {line} {shlex.quote(name)} --claim {claim.claim_id} --reason "..."')
     return told
 
 
@@ -124,13 +131,18 @@ def _ago(now: float, then: float) -> str:
     return durations.show(max(now - then, 0.0))
 
 
-def _line(session: Session) -> str:
+def _line(session: Session) -> tuple[str, str]:
+    """The line that evicts, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
     words = ["lockkit", "evict"]
+    url = session.url or ""
+    secret = redact(url) != url
     for flag, value in (
-        ("--url", session.url and redact(session.url)),
+        ("--url", None if secret else url),
         ("--profile", session.profile),
         ("--namespace", session.namespace),
     ):
         if value:
             words += [flag, value]
-    return shlex.join(words)
+    return shlex.join(
+        words
+    ), ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""

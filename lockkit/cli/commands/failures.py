@@ -68,9 +68,10 @@ def _list(session: Session, *, everything: bool) -> None:
         return
     from lockkit.cli.tables import show, table
 
-    made = table("id", "at", "name", "claim", "error", "resolved")
+    columns = ("id", "at", "name", "claim", "errors", "resolved")
+    made = table(*columns)
     for record in records:
-        made.add_row(*(_text(record, key) for key in ("id", "at", "name", "claim_id", "error", "resolved")))
+        made.add_row(*(_text(record, key) for key in columns))
     show(made)
 
 
@@ -104,4 +105,6 @@ def _resolve(session: Session, identity: str) -> None:
 
 def _text(record: Mapping[str, object], key: str) -> str:
     value = record.get(key)
-    return "-" if value is None else str(value).splitlines()[0][:60]
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    return str(value).splitlines()[0][:100] if value else "-"

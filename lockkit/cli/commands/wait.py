@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,13 @@ from lockkit.cli.waiting import held_by
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
 
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
 __all__ = ["command", "free"]
 
+_LEAST = 0.4
+"""Seconds that a look may take even where less of the timeout is left."""
 _FIRST, _LONGEST = 0.05, 1.0
 """Seconds between two looks: at first, and at most. Nobody queues here, so nobody is woken."""
 
@@ -42,7 +48,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     pause = _FIRST
     told = False
     with session.client() as client:
-        while not free(info := client.inspect(name)):
+        while not free(info := _look(client, name, timeout, began)):
             if not told and not quiet and not session.json:
                 told = True
                 holder = next(iter(info.holders or info.claims))
@@ -73,6 +79,16 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                 }
             )
     return exits.OK
+
+
+def _look(client: Client, name: str, timeout: float | None, began: float) -> LockInfo:
+    """The queue, within what is left of the timeout; who does not wait (0) asks as long as any request may take."""
+
+    def left() -> float | None:
+        return max(began + timeout - time.monotonic(), _LEAST) if timeout else None
+
+    driver = client.driver(left() or 0.0)
+    return driver.request(lambda budget: driver.backend.inspect(name, budget), name, left())
 
 
 def free(info: LockInfo) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lockkit.testing.bench.calls import pipeline, uncontended
-from lockkit.testing.bench.contenders import PEERS, peers
+from lockkit.testing.bench.contenders import INSTALL, PEERS, peers, unusable
 from lockkit.testing.bench.etcd_contenders import PEERS as ETCD_PEERS
 from lockkit.testing.bench.etcd_store import etcd
 from lockkit.testing.bench.figures import Figure, document, progress, sentence, table
@@ -54,6 +54,9 @@ def main(args: Sequence[str] | None = None) -> int:
     wanted = options.bench or BENCHES
     libraries = [PEERS, *(_PEERS[name] for name in wanted if name in _PEERS)]
     missing = [name for some in libraries for name in peers(some)[1]]
+    for name in missing:
+        if why := unusable(name):
+            sys.stderr.write(f"left out: {name}: {why}\n")
     with tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
         url = options.url or f"sqlite:{folder}/lockkit.db"
         store = f"lockkit, {'SQLite' if url.startswith('sqlite:') else url.partition(':')[0]}"
@@ -62,17 +65,33 @@ def main(args: Sequence[str] | None = None) -> int:
             try:
                 found += BENCHES[name](Path(folder), url, store, quick=options.quick)
             except ServerMissing as error:
-                sys.stderr.write(f"left out: {name}: {error}\n")
                 if options.bench:
+                    told = json.dumps(_missing(name, error)) if options.json else f"left out: {name}: {error}"
+                    sys.stderr.write(f"{told}\n")
                     return 69
+                sys.stderr.write(f"left out: {name}: {error}\n")
     if options.json:
         written = document(found, missing, time.monotonic() - began, quick=options.quick)
         sys.stdout.write(json.dumps(written) + "\n")
         return 0
     sys.stdout.write(f"{table(found)}\n\n{sentence()}{', quick' if options.quick else ''}\n")
     if missing:
-        sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {' '.join(missing)}\n")
+        wanted = " ".join(INSTALL.get(name, name) for name in missing)
+        sys.stderr.write(f"missing, so not measured: {', '.join(missing)}; pip install {wanted}\n")
     return 0
+
+
+def _missing(name: str, error: ServerMissing) -> dict[str, object]:
+    """The document of schema ``lockkit.error/1``."""
+    return {
+        "schema": "lockkit.error/1",
+        "error": "missing",
+        "message": f"{name}: {error}",
+        "name": None,
+        "holder": None,
+        "hint": None,
+        "exit_code": 69,
+    }
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import lockkit
 from lockkit.testing.bench import etcd_contenders, redis_contenders, zookeeper_contenders
 from lockkit.testing.bench.contender import Contender
 
-__all__ = ["FLOCK", "FLOOR", "MEMORY", "PEERS", "Contender", "opened", "peers"]
+__all__ = ["FLOCK", "FLOOR", "INSTALL", "MEMORY", "PEERS", "Contender", "opened", "peers", "unusable"]
 
 FLOOR = "floor: 2 SQLite commits"
 FLOCK = "floor: flock(2), blocking"
@@ -34,10 +35,31 @@ _MAKERS = {
 """By the scheme of the URL."""
 
 
+INSTALL = {"etcd3": "etcd3 'protobuf<4'"}
+"""What pip is to be asked for, where that is more than the library's name."""
+
+
 def peers(libraries: Mapping[str, str] = PEERS) -> tuple[list[str], list[str]]:
-    """Which of the other libraries are installed, and which are missing."""
-    found = [name for name, module in libraries.items() if find_spec(module) is not None]
+    """Which of the other libraries are installed and can be used, and which are missing."""
+    found = [
+        name for name, module in libraries.items() if find_spec(module) is not None and unusable(name) is None
+    ]
     return found, [name for name in libraries if name not in found]
+
+
+def unusable(name: str) -> str | None:
+    """Why a library that is installed cannot be imported; None where it can, or is not installed."""
+    if name != "etcd3" or find_spec(name) is None:
+        return None
+    try:
+        with warnings.catch_warnings():  # it is from 2020
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import_module(name)
+    except Exception as error:
+        if isinstance(error, TypeError) and "Descriptors" in str(error):
+            return f"it cannot be imported: it wants protobuf before 4, and here is {metadata.version('protobuf')}"
+        return f"it cannot be imported: {str(error).partition(chr(10))[0]}"
+    return None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from lockkit import __version__
+from lockkit.testing.bench.contenders import INSTALL
 
 __all__ = ["SCHEMA", "Figure", "Unit", "document", "machine", "progress", "sentence", "table"]
 
@@ -89,7 +90,10 @@ def document(
             }
             for figure in figures
         ],
-        "missing": [{"name": name, "install": f"pip install {name}"} for name in sorted(set(missing))],
+        "missing": [
+            {"name": name, "install": f"pip install {INSTALL.get(name, name)}"}
+            for name in sorted(set(missing))
+        ],
     }
 
 
