@@ -51,7 +51,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
         BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
     ),
     (7, "permission denied"): _Line(
-        PermissionDenied, "the user's role does not allow this", "see the rights that lockkit needs: docs, operating, etcd"
+        PermissionDenied, "the user's role does not allow this", "see the rights that lockkit needs: docs/ops/etcd-role.md"
     ),
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",

@@ -101,7 +101,7 @@ def _rights(store: Store, end: float) -> Finding:
         took = time.monotonic() - began
     except (Refused, Unknown) as trouble:
         return Finding(
-            "rights", "error", str(trouble), "see the rights that lockkit needs: docs, operating, etcd"
+            "rights", "error", str(trouble), "see the rights that lockkit needs: docs/ops/etcd-role.md"
         )
     lease = None
     try:

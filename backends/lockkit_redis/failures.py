@@ -28,7 +28,7 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the user may not do this",
-        "see the rights that lockkit needs: docs, backends, Redis",
+        "see the rights that lockkit needs: docs/ops/redis-acl.md",
     ),
     "NOAUTH": (
         PermissionDenied,
@@ -120,7 +120,7 @@ _REPLIES |= {
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        "see the commands that lockkit needs: docs, operating, ACL",
+        "see the commands that lockkit needs: docs/ops/redis-acl.md",
     ),
     "LAYOUT": (
         IncompatibleLayout,
@@ -132,7 +132,7 @@ _REPLIES |= {
         BackendUnavailable,
         False,
         "a key of this lock is not lockkit's: somebody else has written to it",
-        "see TYPE of the lock's keys; docs, layout",
+        "see TYPE of the lock's keys; docs/layout.md",
     ),
     "NOCLUSTER": (BackendUnavailable, False, "it is no Cluster", "write redis://host:6379"),
     "DB": (
