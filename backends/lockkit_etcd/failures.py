@@ -7,13 +7,14 @@ and 14 "no leader", which is definite, as well as "request timed out", which is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.spi import Refused, Unknown
-from lockkit_etcd.transport import LeaseGone, LeaseTaken
+from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
-__all__ = ["Elsewhere", "TokenExpired", "inherited", "not_connected", "said", "unanswered"]
+__all__ = ["Elsewhere", "Forbidden", "TokenExpired", "inherited", "not_connected", "said", "unanswered"]
 
 
 class Elsewhere(Refused):
@@ -22,6 +23,26 @@ class Elsewhere(Refused):
 
 class TokenExpired(Refused):
     """The login is not known (any more): log in again and repeat it."""
+
+
+class Forbidden(Refused):
+    """The user's role does not allow it. etcd does not say what: whoever knows what was asked does, by :meth:`asked`."""
+
+    def asked(self, where: str, ops: Sequence[Op]) -> Forbidden:
+        """The same, with the right that is missing and the line that gives it.
+
+        Args:
+            where: Who refused it.
+            ops: What was asked, of keys of one namespace.
+        """
+        doing = "read" if all(type(op) is Get for op in ops) else "write"
+        prefix = b"/".join(ops[0].key.split(b"/")[:2]).decode(errors="replace") + "/"
+        least = "; to look, read is enough" if doing == "read" else ""
+        grant = f"etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}"
+        told = PermissionDenied(
+            f"{where}: the user's role gives no right to {doing} {prefix}", hint=f"{grant}{least}; {_RIGHTS}"
+        )
+        return Forbidden(told, retry=self.retry)
 
 
 class _Line(NamedTuple):
@@ -34,6 +55,7 @@ class _Line(NamedTuple):
     kind: type[Refused] = Refused
 
 
+_RIGHTS = "see docs/ops/etcd-role.md"
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Line] = {
     (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),
@@ -51,7 +73,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
         BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
     ),
     (7, "permission denied"): _Line(
-        PermissionDenied, "the user's role does not allow this", "see the rights that lockkit needs: docs/ops/etcd-role.md"
+        PermissionDenied, "the user's role does not allow this", _RIGHTS, kind=Forbidden
     ),
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",

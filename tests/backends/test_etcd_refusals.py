@@ -187,7 +187,7 @@ def test_unknown_fields_are_kept(store, server):
         (8, "etcdserver: too many requests", Refused),
         (14, "etcdserver: no leader", failures.Elsewhere),
         (16, "etcdserver: invalid auth token", failures.TokenExpired),
-        (7, "etcdserver: permission denied", Refused),
+        (7, "etcdserver: permission denied", failures.Forbidden),
     ],
 )
 def test_what_is_listed_was_not_done(code, message, kind):
