@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import redis.exceptions as theirs
 
@@ -23,12 +23,27 @@ from lockkit.spi import Refused, Unknown
 
 __all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
 
+_RIGHTS = "docs/ops/redis-acl.md"
+
+
+class Whence(Protocol):
+    """What an error came from.
+
+    Attributes:
+        where: The URL, without secrets.
+        namespace: Of the keys and channels that were asked for.
+    """
+
+    where: str
+    namespace: str
+
+
 _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "NOPERM": (
         PermissionDenied,
         False,
         "the user may not do this",
-        "see the rights that lockkit needs: docs/ops/redis-acl.md",
+        f"see the rights that lockkit needs: {_RIGHTS}",
     ),
     "NOAUTH": (
         PermissionDenied,
@@ -120,7 +135,7 @@ _REPLIES |= {
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        "see the commands that lockkit needs: docs/ops/redis-acl.md",
+        f"see the commands that lockkit needs: {_RIGHTS}",
     ),
     "LAYOUT": (
         IncompatibleLayout,
@@ -163,12 +178,21 @@ _CODES = {
 }
 
 
-def replied(error: Exception, where: str) -> Refused | Unknown:
+_UNNAMED = re.compile(r"access (?:a|at least one of the) (key|channel)")
+"""Redis does not say which."""
+_NEEDED = {"key": "~lockkit:{}:*", "channel": "&lockkit:{}:wake:*"}
+
+
+def replied(error: Exception, whence: Whence) -> Refused | Unknown:
     """An error that the server sent."""
-    code = _code(error)
+    code, where = _code(error), whence.where
     if code is None:
         return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
     kind, retry, text, hint = _REPLIES[code]
+    if code == "NOPERM" and (unnamed := _UNNAMED.search(str(error))):
+        needed = _NEEDED[unnamed[1]].format(whence.namespace)
+        text = f"the user has no right to {needed[1:]}"
+        hint = f"ACL SETUSER NAME {needed} gives it; see {_RIGHTS}"
     # Without the words that a command was given: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
@@ -176,7 +200,7 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
     return Unknown(told) if _HALFWAY.search(str(error)) else Refused(told, retry=retry)
 
 
-def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
+def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
     """The answers, if none of them is an error.
 
     Raises:
@@ -184,7 +208,7 @@ def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
     """
     for answer in answers:
         if isinstance(answer, theirs.RedisError):
-            raise replied(answer, where) from answer
+            raise replied(answer, whence) from answer
     return answers
 
 
@@ -202,10 +226,10 @@ def _code(error: Exception) -> str | None:
     return None
 
 
-def refused_at_login(error: Exception, where: str) -> Refused:
+def refused_at_login(error: Exception, whence: Whence) -> Refused:
     """An error while a connection was made or introduced itself: nothing was asked of the store yet."""
-    answer = replied(error, where) if _code(error) else None
-    return answer if isinstance(answer, Refused) else not_connected(error, where)
+    answer = replied(error, whence) if _code(error) else None
+    return answer if isinstance(answer, Refused) else not_connected(error, whence.where)
 
 
 def not_connected(error: BaseException, where: str, hint: str | None = None) -> Refused:
