@@ -7,6 +7,7 @@ and 14 "no leader", which is definite, as well as "request timed out", which is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,16 @@ from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, Per
 from lockkit.spi import Refused, Unknown
 from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
-__all__ = ["Elsewhere", "Forbidden", "TokenExpired", "inherited", "not_connected", "said", "unanswered"]
+__all__ = [
+    "Elsewhere",
+    "Forbidden",
+    "TokenExpired",
+    "inherited",
+    "not_connected",
+    "said",
+    "unanswered",
+    "untrusted",
+]
 
 
 class Elsewhere(Refused):
@@ -122,10 +132,29 @@ def said(code: int, message: str, where: str) -> Exception:
     return Unknown(OutcomeUnknown(f"{where}: {message}", hint="if it lasts, look at etcd's log"))
 
 
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_ANOTHERS = re.compile(r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed")
+"""What is said where the certificate is another host's; by gRPC with nothing else."""
+
+
+def untrusted(text: str) -> str | None:
+    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
+    others = _ANOTHERS.search(text)
+    if _UNVERIFIED not in text and not others:
+        return None
+    if others:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
+
+
 def not_connected(error: BaseException | str, where: str) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
-    hint = "check hosts, ports and TLS; is it running?"
+    if hint := untrusted(text):
+        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
+    hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
@@ -141,6 +170,6 @@ def inherited(where: str) -> Refused:
 
 def unanswered(error: BaseException | str, where: str) -> Unknown:
     """It was sent, or may have been, and there is no answer."""
-    return Unknown(
-        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
-    )
+    text = str(error).partition("\n")[0] or "time out"
+    hint = "is it etcd's port for clients (2379)? With TLS write etcds://. If it is, look at etcd's log"
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

@@ -21,7 +21,7 @@ from lockkit.errors import (
 )
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
+__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered", "untrusted"]
 
 _RIGHTS = "docs/ops/redis-acl.md"
 
@@ -232,11 +232,27 @@ def refused_at_login(error: Exception, whence: Whence) -> Refused:
     return answer if isinstance(answer, Refused) else not_connected(error, whence.where)
 
 
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+
+
+def untrusted(text: str) -> str | None:
+    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
+    if _UNVERIFIED not in text:
+        return None
+    if "mismatch" in text:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
+
+
 def not_connected(error: BaseException, where: str, hint: str | None = None) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     if hint is not None:
         return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
+    if hint := untrusted(text):
+        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check host, port and TLS; is it running?"
     if where.startswith(("rediss", "valkeys")) and "cert_file" not in where:  # it may simply hang up
         hint += " If it wants a client's certificate, add cert_file=...&key_file=..."
@@ -255,6 +271,6 @@ def inherited(where: str) -> Refused:
 
 def unanswered(error: BaseException, where: str) -> Unknown:
     """It was sent, or may have been, and there is no answer."""
-    return Unknown(
-        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
-    )
+    text = str(error).partition("\n")[0] or "time out"
+    hint = "is it Redis, and busy or cut off? See its log, SLOWLOG GET and the network; doctor looks at it"
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

@@ -21,6 +21,7 @@ from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdUser
 from lockkit.testing.servers.etcd_groups import EtcdCluster
 from lockkit.testing.servers.processes import free_port, installed, until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.troubles import IN_TIME, SECRET, told
 from lockkit_etcd.address import parse
 from lockkit_etcd.transport import (
@@ -657,10 +658,23 @@ def test_tls_with_certificates_on_both_sides(opened, secure):
     assert isinstance(in_time(lambda: put(opened(f"etcd://{secure.address}"), b"a")), (Refused, Unknown))
 
 
+class Elsewhere(Wire):
+    """An address that is not in the certificate."""
+
+    host = "127.0.0.2"
+
+
 def test_a_server_that_is_not_to_be_trusted_is_sent_nothing(opened, secure):
-    trouble = in_time(lambda: put(opened(secure), b"untrusted"))
-    assert isinstance(trouble, Refused)
-    assert isinstance(trouble.error, BackendUnavailable)
+    with Elsewhere((secure.host, secure.port)) as other:
+        troubles = [
+            in_time(lambda: put(opened(secure), b"untrusted")),
+            in_time(lambda: put(opened(f"etcds://{other.address}?ca_file={secure.certificates.ca}"), b"x")),
+        ]
+    for trouble, todo in zip(troubles, ("?ca_file=", "as its certificate does"), strict=True):
+        assert isinstance(trouble, Refused)
+        assert isinstance(trouble.error, BackendUnavailable)
+        assert not trouble.retry  # it cannot pass
+        assert todo in trouble.error.hint
 
 
 # -- processes and ends
