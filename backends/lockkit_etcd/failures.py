@@ -133,7 +133,9 @@ def said(code: int, message: str, where: str) -> Exception:
 
 
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_ANOTHERS = re.compile(r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed")
+_ANOTHERS = re.compile(
+    r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed"
+)
 """What is said where the certificate is another host's; by gRPC with nothing else."""
 
 

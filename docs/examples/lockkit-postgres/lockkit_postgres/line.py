@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from psycopg import OperationalError
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus, abc
 
+from lockkit.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
 
@@ -36,17 +37,23 @@ survives a crash of the server."""
 
 
 class Line:
-    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything."""
+    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything.
 
-    def __init__(self, address: Address, end: float) -> None:
-        """Connect, before ``time.monotonic()`` is at ``end``.
+    Attributes:
+        host: Which of the hosts it leads to.
+    """
+
+    def __init__(self, address: Address, end: float, first: int = 0) -> None:
+        """Connect, before ``time.monotonic()`` is at ``end``, to the first host that takes writes.
+
+        Each has its share of the time, beginning with the ``first``: one that is silent must not use it up.
 
         Raises:
             Refused: No connection. Nothing was asked of the store.
         """
         self._where = address.shown
         self._pid = os.getpid()
-        self._conn = _dial(address, end)
+        self.host, self._conn = _dial(address, end, first)
         self._conn.nonblocking = 1
         try:
             self.ask(_SETTINGS, (), end)
@@ -161,7 +168,21 @@ def _word(word: object) -> bytes | None:
     return str(word).encode()
 
 
-def _dial(address: Address, end: float) -> abc.PGconn:
+def _dial(address: Address, end: float, first: int) -> tuple[int, abc.PGconn]:
+    many = len(address.hosts)
+    told: list[str] = []
+    for turn in range(many):
+        at, now = (first + turn) % many, time.monotonic()
+        try:
+            return at, _connect(address, at, now + (end - now) / (many - turn))
+        except Refused as refusal:
+            if not refusal.retry or many == 1:  # that another host lets us in is not to be expected
+                raise
+            told.append(refusal.error.message.removeprefix(f"cannot reach {address.shown}: "))
+    raise not_connected("; ".join(told), address.shown)
+
+
+def _connect(address: Address, at: int, end: float) -> abc.PGconn:
     """Connect on a thread of its own: nothing else limits how long a name server may take.
 
     Raises:
@@ -171,7 +192,7 @@ def _dial(address: Address, end: float) -> abc.PGconn:
 
     def connect() -> None:
         try:
-            box.put(PGconn.connect(address.conninfo.encode()))
+            box.put(PGconn.connect(address.hosts[at].encode()))
         except Exception as error:
             box.put(error)
 
