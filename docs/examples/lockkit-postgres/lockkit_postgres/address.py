@@ -75,7 +75,7 @@ def parse(url: str, client: str) -> Address:
     try:
         if not path.startswith("//") or urlsplit(url).fragment:
             raise ValueError("it does not begin with postgres-lock://")
-        if "@" in path.partition("//")[2].partition("@")[2] or re.search("/.*@", path[2:]):
+        if "@" in path.partition("@")[2] + query or re.search("/.*@", path[2:]):
             raise ValueError("a password has what ends it")
         words = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
         if not re.fullmatch(r"[0-9,]*", words.get("port", "")):
@@ -84,10 +84,8 @@ def parse(url: str, client: str) -> Address:
         # libpq's message may quote what it could not read, and that may be a password.
         said = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         what = f"{shown}: no such option: {said[1]}" if said else "not a URL of a PostgreSQL store"
-        raise ConfigError(
-            what,
-            hint="write postgres-lock://user@host/database; in a password / ? # @ : % are escaped",
-        ) from None
+        hint = "write postgres-lock://user@host/database; in a password / ? # @ : % are escaped"
+        raise ConfigError(what, hint=hint) from None
     return Address(shown, _hosts(conninfo, words), schemas[0])
 
 

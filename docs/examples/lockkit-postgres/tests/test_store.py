@@ -483,6 +483,7 @@ def test_a_server_that_stops_answering_costs_a_call_its_budget(store, server, da
         ("postgres-lock://me:hunter2/secret@h/db", "escaped"),
         ("postgres-lock://me:123/hunter2@h/db", "escaped"),
         ("postgres-lock://me:hunter2@secret@h/db", "escaped"),
+        ("postgres-lock://me:x?hunter2=y@h/db", "escaped"),
         ("postgres-lock://me:hunter2", "escaped"),
     ],
 )
