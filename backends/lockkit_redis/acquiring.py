@@ -161,7 +161,7 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
         try:
             release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
         except Refused as refusal:  # so it is still there
-            raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
+            raise Unknown(OutcomeUnknown(refusal.error.message, hint=refusal.error.hint)) from refusal
         checked((copies,), link)  # WAIT itself may be forbidden
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
@@ -174,7 +174,8 @@ def _wait(store: Store, budget: float) -> bytes:
 
 
 def _nonsense(link: Link, answer: object) -> Unknown:
-    return Unknown(OutcomeUnknown(f"{link.where} gave an answer that means nothing: {answer!r:.80}"))
+    text = f"{link.where} gave an answer that means nothing: {answer!r:.80}"
+    return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and no proxy between?"))
 
 
 def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:

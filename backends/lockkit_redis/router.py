@@ -157,7 +157,8 @@ class Cluster:
                 return wire.connect((end - time.monotonic()) / left)
             except Refused as refusal:
                 trouble = refusal
-        raise trouble or Refused(BackendUnavailable(f"{self.where}: no node can be reached"))
+        text = f"{self.where}: no node can be reached"
+        raise trouble or Refused(BackendUnavailable(text, hint="see CLUSTER INFO; is one running?"))
 
     def serves(self, line: Line) -> bool:
         """See :class:`Router`."""

@@ -39,3 +39,18 @@ def test_each_store_with_logins_names_the_page_of_its_rights(named):
     rights = {page for page in named if page.startswith("docs/ops/")}
 
     assert rights == {"docs/ops/etcd-role.md", "docs/ops/redis-acl.md", "docs/ops/zookeeper-acl.md"}
+
+
+@pytest.mark.parametrize("store", ["lockkit_etcd", "lockkit_redis"])
+def test_every_error_of_a_server_says_what_to_do_next(root, store):
+    """As docs/reference/errors.md says."""
+    kinds = {"BackendUnavailable", "IncompatibleLayout", "OutcomeUnknown", "PermissionDenied"}
+    calls = [
+        (f"{path.name}:{node.lineno}", {word.arg for word in node.keywords})
+        for path in (root / "backends" / store).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds
+    ]
+
+    assert len(calls) > 5
+    assert [place for place, words in calls if "hint" not in words] == []
