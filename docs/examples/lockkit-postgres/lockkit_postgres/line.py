@@ -16,7 +16,15 @@ import time
 from collections.abc import Sequence
 
 from psycopg import OperationalError
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus, abc
+from psycopg.pq import (
+    ConnStatus,
+    DiagnosticField,
+    ExecStatus,
+    PGconn,
+    PollingStatus,
+    TransactionStatus,
+    abc,
+)
 
 from lockkit.spi import Refused
 from lockkit_postgres.address import Address
@@ -192,7 +200,7 @@ def _connect(address: Address, at: int, end: float) -> abc.PGconn:
 
     def connect() -> None:
         try:
-            box.put(PGconn.connect(address.hosts[at].encode()))
+            box.put(_met(address.hosts[at], end))
         except Exception as error:
             box.put(error)
 
@@ -206,3 +214,23 @@ def _connect(address: Address, at: int, end: float) -> abc.PGconn:
     if made.status != ConnStatus.OK:
         raise not_connected(made.error_message.decode(errors="replace"), address.shown)
     return made
+
+
+def _met(conninfo: str, end: float) -> abc.PGconn:
+    """Connect, step by step: psycopg's ``connect`` lets no other thread connect until a silent host's time is over.
+
+    Raises:
+        TimeoutError: It takes longer.
+    """
+    conn = PGconn.connect_start(conninfo.encode())
+    while conn.status != ConnStatus.BAD:
+        state = conn.connect_poll()
+        if state in (PollingStatus.OK, PollingStatus.FAILED):
+            break
+        poll = select.poll()
+        poll.register(conn.socket, select.POLLIN if state == PollingStatus.READING else select.POLLOUT)
+        left = end - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            conn.finish()
+            raise TimeoutError("timed out")
+    return conn
