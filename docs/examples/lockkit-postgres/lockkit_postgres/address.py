@@ -13,8 +13,6 @@ from lockkit.settings import redact
 __all__ = ["Address", "parse"]
 
 _SCHEMA = "lockkit"
-_CONNECTING = 2
-"""Seconds that libpq tries to connect to one host: the shortest time it knows. Who asks may wait for less, see Line."""
 
 
 class Address(NamedTuple):
@@ -62,7 +60,6 @@ def parse(url: str, client: str) -> Address:
     names = {each.partition("=")[0] for each in given}
     # A client that fell asleep, or a host that is gone: the server and the client notice by themselves.
     defaults = {
-        "connect_timeout": str(_CONNECTING),
         "target_session_attrs": "read-write",
         "fallback_application_name": client,
         "client_encoding": "UTF8",
@@ -90,7 +87,7 @@ def parse(url: str, client: str) -> Address:
 
 
 def _hosts(conninfo: str, words: Mapping[str, str]) -> tuple[str, ...]:
-    """A connection string for each host: libpq would give each of them at least two seconds, which is all there is."""
+    """A connection string for each host: given all of them, libpq would wait for a silent one for as long as it is let."""
     from psycopg.conninfo import make_conninfo
 
     lists = {key: words[key].split(",") for key in ("host", "hostaddr", "port") if words.get(key)}
