@@ -66,7 +66,10 @@ def _asked(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
             return _ask(store, entry, claim, end)
         except LeaseGone:
             _forget_leases(store, entry)
-    raise Refused(BackendUnavailable(f"{store.transport.where}: leases end as soon as they are granted"))
+    text = f"{store.transport.where}: leases end as soon as they are granted"
+    raise Refused(
+        BackendUnavailable(text, hint="does somebody revoke them? See etcdctl lease list, and its log")
+    )
 
 
 def _forget_leases(store: Store, entry: Entry) -> None:
@@ -266,7 +269,8 @@ def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
     spoilt = store.spoilt.get(entry.claim.token, [])
     known = next((lease for lease in [*entry.leases, *spoilt] if lease.id == row.lease), None)
     if known is None:
-        raise Unknown(OutcomeUnknown("the claim holds on a lease that this client does not know"))
+        hint = "somebody else has moved it; give it up and acquire again"
+        raise Unknown(OutcomeUnknown("the claim holds on a lease that this client does not know", hint=hint))
     if known is not entry.hold and entry.hold is not None and entry.hold.doubtful:
         store.spoilt.setdefault(entry.claim.token, []).append(entry.hold)
     entry.hold = known

@@ -7,13 +7,24 @@ and 14 "no leader", which is definite, as well as "request timed out", which is 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.spi import Refused, Unknown
-from lockkit_etcd.transport import LeaseGone, LeaseTaken
+from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
-__all__ = ["Elsewhere", "TokenExpired", "inherited", "not_connected", "said", "unanswered"]
+__all__ = [
+    "Elsewhere",
+    "Forbidden",
+    "TokenExpired",
+    "inherited",
+    "not_connected",
+    "said",
+    "unanswered",
+    "untrusted",
+]
 
 
 class Elsewhere(Refused):
@@ -22,6 +33,26 @@ class Elsewhere(Refused):
 
 class TokenExpired(Refused):
     """The login is not known (any more): log in again and repeat it."""
+
+
+class Forbidden(Refused):
+    """The user's role does not allow it. etcd does not say what: whoever knows what was asked does, by :meth:`asked`."""
+
+    def asked(self, where: str, ops: Sequence[Op]) -> Forbidden:
+        """The same, with the right that is missing and the line that gives it.
+
+        Args:
+            where: Who refused it.
+            ops: What was asked, of keys of one namespace.
+        """
+        doing = "read" if all(type(op) is Get for op in ops) else "write"
+        prefix = b"/".join(ops[0].key.split(b"/")[:2]).decode(errors="replace") + "/"
+        least = "; to look, read is enough" if doing == "read" else ""
+        grant = f"etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}"
+        told = PermissionDenied(
+            f"{where}: the user's role gives no right to {doing} {prefix}", hint=f"{grant}{least}; {_RIGHTS}"
+        )
+        return Forbidden(told, retry=self.retry)
 
 
 class _Line(NamedTuple):
@@ -34,6 +65,7 @@ class _Line(NamedTuple):
     kind: type[Refused] = Refused
 
 
+_RIGHTS = "see docs/ops/etcd-role.md"
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Line] = {
     (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),
@@ -51,7 +83,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
         BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
     ),
     (7, "permission denied"): _Line(
-        PermissionDenied, "the user's role does not allow this", "see the rights that lockkit needs: docs, operating, etcd"
+        PermissionDenied, "the user's role does not allow this", _RIGHTS, kind=Forbidden
     ),
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
@@ -100,10 +132,31 @@ def said(code: int, message: str, where: str) -> Exception:
     return Unknown(OutcomeUnknown(f"{where}: {message}", hint="if it lasts, look at etcd's log"))
 
 
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_ANOTHERS = re.compile(
+    r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed"
+)
+"""What is said where the certificate is another host's; by gRPC with nothing else."""
+
+
+def untrusted(text: str) -> str | None:
+    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
+    others = _ANOTHERS.search(text)
+    if _UNVERIFIED not in text and not others:
+        return None
+    if others:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
+
+
 def not_connected(error: BaseException | str, where: str) -> Refused:
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
-    hint = "check hosts, ports and TLS; is it running?"
+    if hint := untrusted(text):
+        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
+    hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
@@ -119,6 +172,6 @@ def inherited(where: str) -> Refused:
 
 def unanswered(error: BaseException | str, where: str) -> Unknown:
     """It was sent, or may have been, and there is no answer."""
-    return Unknown(
-        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
-    )
+    text = str(error).partition("\n")[0] or "time out"
+    hint = "is it etcd's port for clients (2379)? With TLS write etcds://. If it is, look at etcd's log"
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

@@ -20,7 +20,7 @@ from lockkit.spi import Refused, Unknown
 from lockkit_etcd import gateway_json as wire
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left
-from lockkit_etcd.failures import Elsewhere, inherited, unanswered
+from lockkit_etcd.failures import Elsewhere, Forbidden, inherited, unanswered
 from lockkit_etcd.gateway_endpoint import Endpoint
 from lockkit_etcd.gateway_line import Line
 from lockkit_etcd.gateway_watch import GatewayStream
@@ -87,10 +87,16 @@ class Gateway:
 
     def txn(self, request: Txn, budget: float) -> TxnAnswer:
         again = not request.when and all(type(op) is Get for op in request.then)
-        return self._call(b"kv/txn", wire.txn_body(request), budget, wire.txn_answer, again=again)
+        try:
+            return self._call(b"kv/txn", wire.txn_body(request), budget, wire.txn_answer, again=again)
+        except Forbidden as refusal:
+            raise refusal.asked(self.where, (*request.then, *request.otherwise)) from refusal
 
     def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        return self._call(b"kv/range", wire.range_body(request), budget, wire.range_answer, again=True)
+        try:
+            return self._call(b"kv/range", wire.range_body(request), budget, wire.range_answer, again=True)
+        except Forbidden as refusal:
+            raise refusal.asked(self.where, (request,)) from refusal
 
     def grant(self, lease: int, ttl: int, budget: float) -> Granted:
         body = b'{"ID":"%d","TTL":"%d"}' % (lease, ttl)

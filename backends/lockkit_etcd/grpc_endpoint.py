@@ -278,7 +278,7 @@ class Endpoint:
             if not self._proven:
                 self._probe(end)
         except Unknown as unknown:
-            raise _not_here(unknown, self.where) from unknown
+            raise _not_here(unknown.error.message, self.where) from unknown
 
     def _probe(self, end: float) -> None:
         try:
@@ -316,4 +316,5 @@ class Endpoint:
 
 
 def _not_here(error: BaseException | str, where: str) -> Elsewhere:
-    return Elsewhere(not_connected(error, where).error)
+    refused = not_connected(error, where)
+    return Elsewhere(refused.error, retry=refused.retry)

@@ -14,7 +14,7 @@ from lockkit.spi import Refused, Unknown
 from lockkit_etcd import grpc_forks, grpc_package
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left
-from lockkit_etcd.failures import Elsewhere, inherited
+from lockkit_etcd.failures import Elsewhere, Forbidden, inherited
 from lockkit_etcd.grpc_endpoint import Endpoint, trusted
 from lockkit_etcd.grpc_messages import Messages
 from lockkit_etcd.grpc_package import Package
@@ -84,10 +84,17 @@ class PythonEtcd3:
 
     def txn(self, request: Txn, budget: float) -> TxnAnswer:
         again = not request.when and all(type(op) is Get for op in request.then)
-        return self._messages.txn_answer(self._call("txn", self._messages.txn(request), budget, again=again))
+        try:
+            answer = self._call("txn", self._messages.txn(request), budget, again=again)
+        except Forbidden as refusal:
+            raise refusal.asked(self.where, (*request.then, *request.otherwise)) from refusal
+        return self._messages.txn_answer(answer)
 
     def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        answer = self._call("range", self._messages.range(request), budget, again=True)
+        try:
+            answer = self._call("range", self._messages.range(request), budget, again=True)
+        except Forbidden as refusal:
+            raise refusal.asked(self.where, (request,)) from refusal
         return self._messages.header(answer), self._messages.found(answer)
 
     def grant(self, lease: int, ttl: int, budget: float) -> Granted:

@@ -21,6 +21,7 @@ _BROKEN = ((3, 5, 0), (3, 5, 2))
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
 """From when on a deposed leader stops to answer keepalives at once; lockkit does not rely on it."""
 _FULL = 0.8
+_RIGHTS = "see docs/ops/etcd-role.md"
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
@@ -93,6 +94,12 @@ def _cluster(here: Sequence[Status], named: int) -> Finding:
     return Finding("cluster", "ok", text)
 
 
+def _told(trouble: Exception) -> tuple[str, str]:
+    if isinstance(trouble, (Refused, Unknown)):
+        return trouble.error.message, trouble.error.hint or _RIGHTS
+    return str(trouble), _RIGHTS
+
+
 def _rights(store: Store, end: float) -> Finding:
     """Whether this user may lock: by writing under a lease what is gone a moment later."""
     try:
@@ -100,16 +107,15 @@ def _rights(store: Store, end: float) -> Finding:
         store.transport.range(Get(*keys.Keys.of(store.namespace, "doctor")), left(end))
         took = time.monotonic() - began
     except (Refused, Unknown) as trouble:
-        return Finding(
-            "rights", "error", str(trouble), "see the rights that lockkit needs: docs, operating, etcd"
-        )
+        return Finding("rights", "error", *_told(trouble))
     lease = None
     try:
         lease = store.leases.grant(5, end)
         key = keys.note(store.namespace, store.client, f"doctor-{secrets.token_hex(4)}")
         store.transport.txn(Txn((), (Put(key, b"{}", lease.id),)), left(end))
     except (Refused, Unknown, LeaseGone) as trouble:
-        return Finding("rights", "error", str(trouble), "observers may look but not lock")
+        message, hint = _told(trouble)
+        return Finding("rights", "error", message, f"observers may look but not lock; {hint}")
     finally:
         if lease is not None:
             try:

@@ -80,8 +80,8 @@ class Leases:
                 return lease
         return self.grant(length, end)
 
-    def grant(self, length: int, end: float) -> Lease:
-        """A new lease.
+    def grant(self, length: int, end: float, transport: Transport | None = None) -> Lease:
+        """A new lease; over another transport than the store's, where that may be dead.
 
         Raises:
             Refused, Unknown: There is none to be had.
@@ -90,7 +90,7 @@ class Leases:
             id_ = secrets.randbits(62) + 1
             sent = self._clock.now()
             try:
-                granted = self._transport.grant(id_, length, left(end))
+                granted = (transport or self._transport).grant(id_, length, left(end))
             except LeaseTaken:  # somebody else's; once in a lifetime
                 continue
             self.heard(granted.header)

@@ -101,7 +101,9 @@ def _by_look(
         if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
         try:
-            if _do(store, transport, Txn(*_removal(store, row, end, graceful=graceful)), end).succeeded:
+            if _do(
+                store, transport, Txn(*_removal(store, transport, row, end, graceful=graceful)), end
+            ).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for as long as what was to block on lasts
             pass
@@ -110,7 +112,7 @@ def _by_look(
 
 
 def _removal(
-    store: Store, row: Row, end: float, *, graceful: bool
+    store: Store, transport: Transport, row: Row, end: float, *, graceful: bool
 ) -> tuple[tuple[Compare, ...], tuple[Delete | Put, ...]]:
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
     client = str(row.value.get("client", ""))
@@ -120,7 +122,9 @@ def _removal(
     note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
     delay = row.value.get("lock_delay", 0.0)
     if row.state == "HELD" and delay and (row.evicted or not graceful):
-        rest = store.leases.grant(seconds(delay), end)  # its own, so that nobody needs to live to end it
+        rest = store.leases.grant(
+            seconds(delay), end, transport
+        )  # its own, so that nobody needs to live to end it
         value = packed({**row.value, "state": "LINGERING"})
         return (unchanged,), (Put(row.key, value, rest.id), note)
     return (unchanged,), (Delete(row.key), note)

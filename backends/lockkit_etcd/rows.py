@@ -146,7 +146,7 @@ def strange(kv: Kv) -> Refused:
     return Refused(
         BackendUnavailable(
             f"a key under {where} is not lockkit's: somebody else has written to it",
-            hint="see etcdctl get --prefix --keys-only; docs, layout",
+            hint="see etcdctl get --prefix --keys-only; docs/layout.md",
         ),
         retry=False,
     )

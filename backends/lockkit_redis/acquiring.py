@@ -143,7 +143,7 @@ def _and_index(store: Store, link: Link, name: str, packed: bytes, now: float, b
     if isinstance(answer, theirs.NoScriptError):
         answer = link.call(scripts.ACQUIRE.spelled_out(packed), left(end))
     elif isinstance(answer, theirs.RedisError):
-        raise replied(answer, link.where) from answer
+        raise replied(answer, link) from answer
     index.noted((name,), now, noted)
     return answer
 
@@ -156,13 +156,13 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
         rest = left(end)
         answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, rest), rest, 2)
     answer, copies = answers
-    checked((answer,), link.where)
+    checked((answer,), link)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
         try:
             release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
         except Refused as refusal:  # so it is still there
-            raise Unknown(OutcomeUnknown(str(refusal.error))) from refusal
-        checked((copies,), link.where)  # WAIT itself may be forbidden
+            raise Unknown(OutcomeUnknown(refusal.error.message, hint=refusal.error.hint)) from refusal
+        checked((copies,), link)  # WAIT itself may be forbidden
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
     store.index.note((claim.terms.name,), left(end))
@@ -174,7 +174,8 @@ def _wait(store: Store, budget: float) -> bytes:
 
 
 def _nonsense(link: Link, answer: object) -> Unknown:
-    return Unknown(OutcomeUnknown(f"{link.where} gave an answer that means nothing: {answer!r:.80}"))
+    text = f"{link.where} gave an answer that means nothing: {answer!r:.80}"
+    return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and no proxy between?"))
 
 
 def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:

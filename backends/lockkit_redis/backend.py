@@ -142,7 +142,13 @@ class RedisBackend:
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.spi.Backend.check`."""
         store = self.store
-        return [found for wire in store.router.wires() for found in health.check(wire, store.channel, budget)]
+        key = Keys.of(store.namespace, "doctor").queue
+        here = store.router.at(key)
+        return [
+            found
+            for wire in store.router.wires()
+            for found in health.check(wire, store.channel, key if wire is here else None, budget)
+        ]
 
     def pulse(self) -> Sequence[int]:
         """None: claims live by their ttl."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import redis.exceptions as theirs
 
@@ -21,14 +21,29 @@ from lockkit.errors import (
 )
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered"]
+__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered", "untrusted"]
+
+_RIGHTS = "docs/ops/redis-acl.md"
+
+
+class Whence(Protocol):
+    """What an error came from.
+
+    Attributes:
+        where: The URL, without secrets.
+        namespace: Of the keys and channels that were asked for.
+    """
+
+    where: str
+    namespace: str
+
 
 _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "NOPERM": (
         PermissionDenied,
         False,
         "the user may not do this",
-        "see the rights that lockkit needs: docs, backends, Redis",
+        f"see the rights that lockkit needs: {_RIGHTS}",
     ),
     "NOAUTH": (
         PermissionDenied,
@@ -120,7 +135,7 @@ _REPLIES |= {
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        "see the commands that lockkit needs: docs, operating, ACL",
+        f"see the commands that lockkit needs: {_RIGHTS}",
     ),
     "LAYOUT": (
         IncompatibleLayout,
@@ -132,7 +147,7 @@ _REPLIES |= {
         BackendUnavailable,
         False,
         "a key of this lock is not lockkit's: somebody else has written to it",
-        "see TYPE of the lock's keys; docs, layout",
+        "see TYPE of the lock's keys; docs/layout.md",
     ),
     "NOCLUSTER": (BackendUnavailable, False, "it is no Cluster", "write redis://host:6379"),
     "DB": (
@@ -163,12 +178,21 @@ _CODES = {
 }
 
 
-def replied(error: Exception, where: str) -> Refused | Unknown:
+_UNNAMED = re.compile(r"access (?:a|at least one of the) (key|channel)")
+"""Redis does not say which."""
+_NEEDED = {"key": "~lockkit:{}:*", "channel": "&lockkit:{}:wake:*"}
+
+
+def replied(error: Exception, whence: Whence) -> Refused | Unknown:
     """An error that the server sent."""
-    code = _code(error)
+    code, where = _code(error), whence.where
     if code is None:
         return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
     kind, retry, text, hint = _REPLIES[code]
+    if code == "NOPERM" and (unnamed := _UNNAMED.search(str(error))):
+        needed = _NEEDED[unnamed[1]].format(whence.namespace)
+        text = f"the user has no right to {needed[1:]}"
+        hint = f"ACL SETUSER NAME {needed} gives it; see {_RIGHTS}"
     # Without the words that a command was given: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
@@ -176,7 +200,7 @@ def replied(error: Exception, where: str) -> Refused | Unknown:
     return Unknown(told) if _HALFWAY.search(str(error)) else Refused(told, retry=retry)
 
 
-def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
+def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
     """The answers, if none of them is an error.
 
     Raises:
@@ -184,7 +208,7 @@ def checked(answers: Sequence[Any], where: str) -> Sequence[Any]:
     """
     for answer in answers:
         if isinstance(answer, theirs.RedisError):
-            raise replied(answer, where) from answer
+            raise replied(answer, whence) from answer
     return answers
 
 
@@ -202,10 +226,24 @@ def _code(error: Exception) -> str | None:
     return None
 
 
-def refused_at_login(error: Exception, where: str) -> Refused:
+def refused_at_login(error: Exception, whence: Whence) -> Refused:
     """An error while a connection was made or introduced itself: nothing was asked of the store yet."""
-    answer = replied(error, where) if _code(error) else None
-    return answer if isinstance(answer, Refused) else not_connected(error, where)
+    answer = replied(error, whence) if _code(error) else None
+    return answer if isinstance(answer, Refused) else not_connected(error, whence.where)
+
+
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+
+
+def untrusted(text: str) -> str | None:
+    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
+    if _UNVERIFIED not in text:
+        return None
+    if "mismatch" in text:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
 
 
 def not_connected(error: BaseException, where: str, hint: str | None = None) -> Refused:
@@ -213,6 +251,8 @@ def not_connected(error: BaseException, where: str, hint: str | None = None) -> 
     text = str(error).partition("\n")[0].rstrip(".")
     if hint is not None:
         return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
+    if hint := untrusted(text):
+        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check host, port and TLS; is it running?"
     if where.startswith(("rediss", "valkeys")) and "cert_file" not in where:  # it may simply hang up
         hint += " If it wants a client's certificate, add cert_file=...&key_file=..."
@@ -231,6 +271,6 @@ def inherited(where: str) -> Refused:
 
 def unanswered(error: BaseException, where: str) -> Unknown:
     """It was sent, or may have been, and there is no answer."""
-    return Unknown(
-        OutcomeUnknown(f"no answer from {where}: {str(error).partition(chr(10))[0] or 'time out'}")
-    )
+    text = str(error).partition("\n")[0] or "time out"
+    hint = "is it Redis, and busy or cut off? See its log, SLOWLOG GET and the network; doctor looks at it"
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

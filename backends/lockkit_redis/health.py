@@ -19,8 +19,8 @@ _SETTLED = 300
 """Seconds after its start for which a server that keeps no log may have forgotten locks."""
 
 
-def check(wire: Wire, channel: str, budget: float) -> Sequence[Finding]:
-    """What there is to say of the server, to a client that listens on a channel."""
+def check(wire: Wire, channel: str, key: str | None, budget: float) -> Sequence[Finding]:
+    """What there is to say of the server, to a client that listens on a channel and has a key there."""
     began = time.monotonic()
     wire.call(pack("PING"), budget)
     took = time.monotonic() - began
@@ -35,7 +35,7 @@ def check(wire: Wire, channel: str, budget: float) -> Sequence[Finding]:
                 f"version, role, memory policy and persistence are not known: {refusal.error}",
                 "add +info to the user's rights to have them looked at",
             ),
-            _rights(wire, channel, budget),
+            _rights(wire, channel, key, budget),
         ]
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "unknown")
@@ -44,7 +44,7 @@ def check(wire: Wire, channel: str, budget: float) -> Sequence[Finding]:
         _role(info),
         _policy(info),
         _persistence(info),
-        _rights(wire, channel, budget),
+        _rights(wire, channel, key, budget),
     ]
 
 
@@ -108,11 +108,15 @@ def _persistence(info: dict[str, str]) -> Finding:
     )
 
 
-def _rights(wire: Wire, channel: str, budget: float) -> Finding:
+def _rights(wire: Wire, channel: str, key: str | None, budget: float) -> Finding:
+    keys = (
+        () if key is None else (key,)
+    )  # it is not read: that the script is given it is enough to be refused
     try:
-        wire.call(pack("EVAL", "return redis.call('TIME')", 0), budget)
+        wire.call(pack("EVAL", "return redis.call('TIME')", len(keys), *keys), budget)
     except Refused as refusal:
-        return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
+        hint = f"observers may look but not lock; {refusal.error.hint}"
+        return Finding("rights", "error", refusal.error.message, hint)
     line = wire.connect(budget)
     try:
         heard = line.ask(pack("SUBSCRIBE", channel), time.monotonic() + budget)
@@ -122,5 +126,5 @@ def _rights(wire: Wire, channel: str, budget: float) -> Finding:
         line.close()
     if isinstance(heard, theirs.RedisError):
         hint = "without it those who wait ask every two seconds instead of being told"
-        return Finding("rights", "warning", str(replied(heard, wire.where)), hint)
+        return Finding("rights", "warning", str(replied(heard, wire)), hint)
     return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

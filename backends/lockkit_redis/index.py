@@ -128,7 +128,7 @@ class Index:
                 together.setdefault(store.router.at(Keys.of(store.namespace, name).queue), []).append(name)
             for link, some in together.items():
                 row = b"".join((TIME, *(last[name] for name in some)))
-                clock, *claims = checked(link.row(row, left(end), 1 + len(some)), link.where)
+                clock, *claims = checked(link.row(row, left(end), 1 + len(some)), link)
                 now = millis_of(clock)
                 taken.update(
                     name for name, claim in zip(some, claims, strict=True) if claim and float(claim[1]) > now

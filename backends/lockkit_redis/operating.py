@@ -117,8 +117,8 @@ def _read(store: Store, name: str, budget: float) -> list[Any]:
         )
     )
     link = store.router.at(keys.queue)
-    *_, read = checked(link.row(packed, budget, 6, whole=True), link.where)
-    checked(read, link.where)
+    *_, read = checked(link.row(packed, budget, 6, whole=True), link)
+    checked(read, link)
     return read  # type: ignore[no-any-return]
 
 

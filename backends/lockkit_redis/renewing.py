@@ -161,7 +161,7 @@ def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -
     troubles: list[Refused | Unknown] = []
     for (_, places), reply in zip(runs, replies, strict=True):
         if isinstance(reply, theirs.RedisError):
-            troubles.append(replied(reply, link.where))
+            troubles.append(replied(reply, link))
             continue
         for at, answer in zip(places, [reply] if len(places) == 1 else reply, strict=True):
             answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)

@@ -39,6 +39,7 @@ class Link(Protocol):
     """What can carry commands to one server."""
 
     where: str
+    namespace: str
 
     def call(self, packed: bytes, budget: float) -> Any: ...
 
@@ -55,6 +56,7 @@ class Router(Protocol):
     """Finds the link for a key."""
 
     where: str
+    namespace: str
     one: bool
     """All keys are in one place, so commands for several may go in a row."""
 
@@ -77,9 +79,10 @@ class Single:
 
     one = True
 
-    def __init__(self, address: Address, name: str, clock: Clock) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock, namespace: str) -> None:
         self.where = address.shown
-        self._wire = Wire(address, name, clock)
+        self.namespace = namespace
+        self._wire = Wire(address, name, clock, namespace=namespace)
         self.connect = self._wire.connect
         self.close = self._wire.close
 
@@ -105,8 +108,9 @@ class Cluster:
 
     one = False
 
-    def __init__(self, address: Address, name: str, clock: Clock) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock, namespace: str) -> None:
         self.where = address.shown
+        self.namespace = namespace
         self._address = address
         self._name = name
         self._clock = clock
@@ -153,7 +157,8 @@ class Cluster:
                 return wire.connect((end - time.monotonic()) / left)
             except Refused as refusal:
                 trouble = refusal
-        raise trouble or Refused(BackendUnavailable(f"{self.where}: no node can be reached"))
+        text = f"{self.where}: no node can be reached"
+        raise trouble or Refused(BackendUnavailable(text, hint="see CLUSTER INFO; is one running?"))
 
     def serves(self, line: Line) -> bool:
         """See :class:`Router`."""
@@ -179,7 +184,7 @@ class Cluster:
             if wire is None:
                 node = self._address._replace(hosts=(place,))
                 trouble = functools.partial(self._trouble, place)
-                wire = self._wires[place] = Wire(node, self._name, self._clock, trouble)
+                wire = self._wires[place] = Wire(node, self._name, self._clock, trouble, self.namespace)
             return wire
 
     def _look_again(self) -> None:

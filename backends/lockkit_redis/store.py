@@ -45,7 +45,8 @@ class Store:
         self._stated: dict[int, Stated] = {}
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
-        self.router: Router = (Cluster if address.cluster else Single)(address, name, options.clock)
+        kind = Cluster if address.cluster else Single
+        self.router: Router = kind(address, name, options.clock, options.namespace)
         self.index = Index(self)
 
     def known(self, terms: Terms) -> Stated:

@@ -127,7 +127,7 @@ class Wakes:
     def _say(self, error: Exception) -> None:
         if isinstance(error, theirs.NoPermissionError) and not self._warned:
             self._warned = True
-            told = replied(error, self._router.where)
+            told = replied(error, self._router)
             _log.warning("%s; until then those who wait ask every two seconds", told)
         elif not self._closed:
             _log.debug("the subscription to %s ended: %s", self._router.where, error)

@@ -44,6 +44,7 @@ class Wire:
         address: The server.
         clock: CLOCK_BOOTTIME seconds.
         trouble: Is told what went wrong.
+        namespace: What an error about missing rights speaks of.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Wire:
         name: str,
         clock: Clock,
         trouble: Callable[[BaseException], None] = lambda _error: None,
+        namespace: str = "default",
     ) -> None:
         self.where = address.shown
+        self.namespace = namespace
         self._trouble = trouble
         self._address = address
         self._name = name
@@ -78,7 +81,7 @@ class Wire:
             raise self._ended(line, error) from error
         if isinstance(answer, theirs.RedisError):
             self._settle(line, (answer,))
-            raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self.where)
+            raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self)
         self._keep(line)
         return answer
 
@@ -156,7 +159,7 @@ class Wire:
                 raise
             if not isinstance(error, _SAID):
                 self._trouble(error)
-            raise refused_at_login(error, self.where) from error
+            raise refused_at_login(error, self) from error
         return line
 
     def _log_in(self, line: Line, end: float) -> None:
@@ -188,7 +191,7 @@ class Wire:
 
     def another(self) -> Wire:
         """The same server over connections of its own."""
-        wire = Wire(self._address, self._name, self._clock, self._trouble)
+        wire = Wire(self._address, self._name, self._clock, self._trouble, self.namespace)
         wire._pid = self._pid  # a forked child gets none that is good for anything
         return wire
 

@@ -41,7 +41,7 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the login may not do this",
-        "see the rights that lockkit needs: docs, operating, ZooKeeper ACL",
+        "see the rights that lockkit needs: docs/ops/zookeeper-acl.md",
     ),
     theirs.AuthFailedError: (
         PermissionDenied,
@@ -84,7 +84,7 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
         BackendUnavailable,
         False,
         "a node on the way is ephemeral, so somebody else's",
-        "use a chroot of its own; see docs, layout",
+        "use a chroot of its own; see docs/layout.md",
     ),
     theirs.NoNodeError: (BackendUnavailable, True, "a node went away meanwhile", "this passes"),
     theirs.BadVersionError: (BackendUnavailable, True, "a node changed meanwhile", "this passes"),

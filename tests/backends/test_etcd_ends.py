@@ -323,6 +323,20 @@ def test_an_ungraceful_release_that_slept_over_its_lock_delay_has_it_block_on(se
     assert states(other) == ["LINGERING"]
 
 
+def test_an_emergency_release_that_blocks_on_needs_nothing_of_the_ordinary_connections(stores, monkeypatch):
+    store, other = stores
+    one, _ = take(store, lock_delay=5)
+
+    def dead(*_):
+        raise Unknown(OutcomeUnknown("the connection is dead"))
+
+    for call in ("txn", "range", "grant", "revoke", "remaining"):
+        monkeypatch.setattr(store.store.transport, call, dead)
+
+    assert store.emergency_release(one, BUDGET, graceful=False) == RELEASED
+    assert states(other) == ["LINGERING"]
+
+
 def test_an_eviction_that_is_done_is_told_though_nobody_says_until_when_it_blocks(stores, monkeypatch):
     store, other = stores
     one, fence = take(store)

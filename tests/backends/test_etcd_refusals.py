@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -58,9 +60,36 @@ def test_a_wrong_password_is_told(way):
 def test_a_server_that_stands_still_is_told_in_time(server, way):
     server.pause()
     try:
-        trouble(server.url(), way)
+        error = trouble(server.url(), way)
     finally:
         server.resume()
+    assert "port for clients" in error.hint
+
+
+class _NotFound(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@both_ways
+def test_a_server_that_is_no_etcd_is_told(way):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _NotFound) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            error = trouble(f"etcd://127.0.0.1:{other.server_port}", way)
+        finally:
+            other.shutdown()
+    assert "HTTP 404" in error.message
+    assert "is it etcd's port for clients (2379)?" in error.hint
+
+
+@both_ways
+def test_the_port_for_the_other_members_is_told(server, way):
+    error = trouble(f"etcd://127.0.0.1:{server.place.peer_port}", way)
+    assert "is it etcd's port for clients (2379)?" in error.hint
 
 
 # -- a full database
@@ -187,7 +216,7 @@ def test_unknown_fields_are_kept(store, server):
         (8, "etcdserver: too many requests", Refused),
         (14, "etcdserver: no leader", failures.Elsewhere),
         (16, "etcdserver: invalid auth token", failures.TokenExpired),
-        (7, "etcdserver: permission denied", Refused),
+        (7, "etcdserver: permission denied", failures.Forbidden),
     ],
 )
 def test_what_is_listed_was_not_done(code, message, kind):

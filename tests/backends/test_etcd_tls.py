@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdUser
 from lockkit.testing.servers.processes import installed
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.stage import Work
 from lockkit.testing.troubles import both_ways, trouble
 from lockkit_etcd.backend import open_store
@@ -72,17 +74,35 @@ def test_an_unknown_authority_is_told(server, way):
     error = trouble(server.url(), way)
     assert isinstance(error, BackendUnavailable)
     assert "certificate verify failed" in str(error)
+    assert "?ca_file=" in error.hint
+
+
+def test_who_waits_for_a_lock_is_told_at_once_that_the_certificate_is_not_trusted(server):
+    began = time.monotonic()
+    with lockkit.connect(server.url()) as client, pytest.raises(BackendUnavailable, match="ca_file"):
+        client.lock("a").acquire(timeout=20)
+    assert time.monotonic() - began < 5
+
+
+class Elsewhere(Wire):
+    """An address that is not in the certificate."""
+
+    host = "127.0.0.2"
 
 
 @both_ways
 def test_another_name_than_the_certificates_is_told(server, way):
-    url = f"etcds://127.0.0.2:{server.port}?ca_file={server.certificates.ca}"
-    assert isinstance(trouble(url, way), BackendUnavailable)
+    with Elsewhere((server.host, server.port)) as other:
+        error = trouble(f"etcds://{other.address}?ca_file={server.certificates.ca}", way)
+    assert isinstance(error, BackendUnavailable)
+    assert "name the host as its certificate does" in error.hint
 
 
 @both_ways
 def test_plain_text_to_a_server_with_tls_is_told(server, way):
-    assert isinstance(trouble(f"etcd://{server.address}", way), (BackendUnavailable, lockkit.OutcomeUnknown))
+    error = trouble(f"etcd://{server.address}", way)
+    assert isinstance(error, (BackendUnavailable, lockkit.OutcomeUnknown))
+    assert "etcds://" in error.hint
 
 
 @both_ways

@@ -21,6 +21,7 @@ from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdUser
 from lockkit.testing.servers.etcd_groups import EtcdCluster
 from lockkit.testing.servers.processes import free_port, installed, until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.troubles import IN_TIME, SECRET, told
 from lockkit_etcd.address import parse
 from lockkit_etcd.transport import (
@@ -587,14 +588,16 @@ def guarded():
 def test_a_user_may_do_what_its_role_says(opened, guarded, lease):
     transport = opened(guarded, user="locker", password=SECRET)
     put(transport, b"locks/a")
-    for call in (
-        lambda: put(transport, b"other"),
-        lambda: transport.range(Get(b"other"), BUDGET),
+    for call, missing in (
+        (lambda: put(transport, b"lockkit/other/x"), "write lockkit/other/"),
+        (lambda: transport.range(Get(b"lockkit/other/x"), BUDGET), "read lockkit/other/"),
     ):
         denied = in_time(call)
         assert isinstance(denied, Refused)
         assert isinstance(denied.error, PermissionDenied)
-        assert not denied.retry or "right" in str(denied.error.hint)
+        assert not denied.retry
+        assert missing in denied.error.message
+        assert "readwrite lockkit/other/" in denied.error.hint
     transport.grant(lease, 20, BUDGET)
     assert transport.keepalive([lease], BUDGET)[lease].ttl == 20
     transport.revoke(lease, BUDGET)
@@ -655,10 +658,23 @@ def test_tls_with_certificates_on_both_sides(opened, secure):
     assert isinstance(in_time(lambda: put(opened(f"etcd://{secure.address}"), b"a")), (Refused, Unknown))
 
 
+class Elsewhere(Wire):
+    """An address that is not in the certificate."""
+
+    host = "127.0.0.2"
+
+
 def test_a_server_that_is_not_to_be_trusted_is_sent_nothing(opened, secure):
-    trouble = in_time(lambda: put(opened(secure), b"untrusted"))
-    assert isinstance(trouble, Refused)
-    assert isinstance(trouble.error, BackendUnavailable)
+    with Elsewhere((secure.host, secure.port)) as other:
+        troubles = [
+            in_time(lambda: put(opened(secure), b"untrusted")),
+            in_time(lambda: put(opened(f"etcds://{other.address}?ca_file={secure.certificates.ca}"), b"x")),
+        ]
+    for trouble, todo in zip(troubles, ("?ca_file=", "as its certificate does"), strict=True):
+        assert isinstance(trouble, Refused)
+        assert isinstance(trouble.error, BackendUnavailable)
+        assert not trouble.retry  # it cannot pass
+        assert todo in trouble.error.hint
 
 
 # -- processes and ends

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.errors import PermissionDenied
+import lockkit
+from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.spi import OpenOptions
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.certificates import Certificates
@@ -116,8 +118,18 @@ def test_an_encrypted_url_to_an_unencrypted_port_is_told(server, way):
 def test_a_certificate_that_is_not_trusted_is_told(tls, way, other, tmp_path, nothing_held):
     ca = Certificates(tmp_path).ca if other else None
 
-    assert "certificate" in str(trouble(secure(tls, ca_file=ca), way)).lower()
+    error = trouble(secure(tls, ca_file=ca), way)
+    assert "certificate verify failed" in error.message
+    assert "?ca_file=" in error.hint
+    assert "cert_file" not in error.hint
     assert nothing_held(tls)
+
+
+def test_who_waits_for_a_lock_is_told_at_once_that_the_certificate_is_not_trusted(tls):
+    began = time.monotonic()
+    with lockkit.connect(tls.url()) as client, pytest.raises(BackendUnavailable, match="ca_file"):
+        client.lock("a").acquire(timeout=20)
+    assert time.monotonic() - began < 5
 
 
 @both_ways

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -155,19 +156,33 @@ def test_without_the_right_to_subscribe_waiters_poll(url, server):
 def test_without_the_right_to_the_namespace_an_acquire_is_denied(url, server, rights):
     server.cli("ACL", "SETUSER", "locker", *rights)
     if rights[0] == "resetkeys":
-        with pytest.raises(PermissionDenied, match="key"), lockkit.connect(url) as client:
+        with (
+            pytest.raises(PermissionDenied, match=r"~lockkit:default:\* gives it") as told,
+            lockkit.connect(url) as client,
+        ):
             client.lock("a").acquire(timeout=0)
+        assert "docs/ops/redis-acl.md" in told.value.hint
     else:
         with pytest.raises(Unknown) as denied:
             everything(url)
         assert isinstance(denied.value.error, PermissionDenied)
-        assert "channel" in str(denied.value)
+        assert "&lockkit:default:wake:* gives it" in str(denied.value)
 
 
-def test_the_writer_may_touch_nothing_else(url, server):
-    with contextlib.closing(open_store(url, OpenOptions(namespace="other"))) as store, pytest.raises(Refused):
-        store.acquire(claim(), True, 2.0)
+def test_the_writer_may_touch_nothing_else_and_is_told_what_it_lacks(url, server):
+    with contextlib.closing(open_store(url, OpenOptions(namespace="other"))) as store:
+        with pytest.raises(Refused) as denied:
+            store.acquire(claim(), True, 2.0)
+        rights = next(each for each in store.check(2.0) if each.check == "rights")
     assert server.cli("KEYS", "*") == []
+    assert rights.severity == "error"
+    for said in (str(denied.value), f"{rights.message} ({rights.hint})"):
+        assert "the user has no right to lockkit:other:*" in said
+    line = re.search(r"ACL (SETUSER NAME \S+)", rights.hint)[1]
+    server.cli("ACL", *line.replace("NAME", "locker").split())
+    with contextlib.closing(open_store(url, OpenOptions(namespace="other"))) as store:
+        (heard,) = (each for each in store.check(2.0) if each.check == "rights")
+    assert "no right to lockkit:other:wake:*" in heard.message
 
 
 @pytest.fixture

@@ -138,6 +138,25 @@ def test_nothing_is_left_of_a_name_but_its_record(server, client):
     until(lambda: left() == [], "it is gone")
 
 
+@pytest.mark.parametrize("terms", [{}, {"min_hold": 1}, {"lock_delay": 1}], ids=str)
+def test_the_next_claim_has_the_same_key_unless_something_may_block_on_under_it(server, client, terms):
+    def key():
+        kvs = server.call("kv/range", {"key": b"lockkit/default/q/", "range_end": b"lockkit/default/q0"})[
+            "kvs"
+        ]
+        return min(base64.b64decode(kv["key"]) for kv in kvs)  # not its guard
+
+    name = f"again{len(terms)}{''.join(terms)}"
+    lock = client.lock(name, ttl=60, **terms)
+    with lock.acquire():
+        first = key()
+    with lock.acquire(timeout=10):
+        second = key()
+
+    assert (first == second) == (not terms)
+    assert "after one with `min_hold` or `lock_delay`, a new one" in LAYOUT
+
+
 def test_an_uncontended_lock_takes_two_requests(server, client):
     lock = client.lock("counted", ttl=60)
     lock.acquire().release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -12,8 +13,6 @@ from lockkit.settings import redact
 __all__ = ["Address", "parse"]
 
 _SCHEMA = "lockkit"
-_CONNECTING = 2
-"""Seconds that libpq tries to connect to one host: the shortest time it knows."""
 
 
 class Address(NamedTuple):
@@ -21,12 +20,12 @@ class Address(NamedTuple):
 
     Attributes:
         shown: The URL without secrets.
-        conninfo: For libpq.
+        hosts: For libpq: how to connect to each host, in the order in which they are named.
         schema: A plain identifier, fit to stand in a statement between double quotes.
     """
 
     shown: str
-    conninfo: str
+    hosts: tuple[str, ...]
     schema: str
 
     def __repr__(self) -> str:
@@ -45,8 +44,8 @@ def parse(url: str, client: str) -> Address:
     Raises:
         ConfigError: It is not such a URL, or libpq does not know an option.
     """
-    from psycopg import OperationalError
-    from psycopg.pq import Conninfo
+    from psycopg import OperationalError, ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
 
     shown = redact(url)
     rest = url.partition(":")[2]
@@ -61,7 +60,6 @@ def parse(url: str, client: str) -> Address:
     names = {each.partition("=")[0] for each in given}
     # A client that fell asleep, or a host that is gone: the server and the client notice by themselves.
     defaults = {
-        "connect_timeout": str(_CONNECTING),
         "target_session_attrs": "read-write",
         "fallback_application_name": client,
         "client_encoding": "UTF8",
@@ -74,13 +72,29 @@ def parse(url: str, client: str) -> Address:
     try:
         if not path.startswith("//") or urlsplit(url).fragment:
             raise ValueError("it does not begin with postgres-lock://")
-        Conninfo.parse(conninfo.encode())
-    except (OperationalError, ValueError) as error:
+        if "@" in path.partition("@")[2] + query or re.search("/.*@", path[2:]):
+            raise ValueError("a password has what ends it")
+        words = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
+        if not re.fullmatch(r"[0-9,]*", words.get("port", "")):
+            raise ValueError("the port is no number")
+    except (OperationalError, ProgrammingError, ValueError) as error:
         # libpq's message may quote what it could not read, and that may be a password.
         said = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
-        what = f"no such option: {said[1]}" if said else "not a URL of a PostgreSQL store"
-        raise ConfigError(
-            f"{shown}: {what}",
-            hint="write postgres-lock://user@host/database; in a password / ? # @ : % are escaped",
-        ) from None
-    return Address(shown, conninfo, schemas[0])
+        what = f"{shown}: no such option: {said[1]}" if said else "not a URL of a PostgreSQL store"
+        hint = "write postgres-lock://user@host/database; in a password / ? # @ : % are escaped"
+        raise ConfigError(what, hint=hint) from None
+    return Address(shown, _hosts(conninfo, words), schemas[0])
+
+
+def _hosts(conninfo: str, words: Mapping[str, str]) -> tuple[str, ...]:
+    """A connection string for each host: given all of them, libpq would wait for a silent one for as long as it is let."""
+    from psycopg.conninfo import make_conninfo
+
+    lists = {key: words[key].split(",") for key in ("host", "hostaddr", "port") if words.get(key)}
+    many = max(len(lists.get("host", ())), len(lists.get("hostaddr", ())))
+    if many < 2 or any(len(each) not in (1, many) for each in lists.values()):  # libpq says what is wrong
+        return (conninfo,)
+    return tuple(
+        make_conninfo(conninfo, **{key: each[at % len(each)] for key, each in lists.items()})
+        for at in range(many)
+    )

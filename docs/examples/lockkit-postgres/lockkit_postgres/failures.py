@@ -91,6 +91,10 @@ def unanswered(trouble: object, where: str) -> Unknown:
 def not_connected(trouble: object, where: str) -> Refused:
     """There is no connection, so nothing was sent. libpq gives no SQLSTATE here, only words."""
     text = " ".join(str(trouble).split())
+    if text.startswith("invalid "):  # what it quotes was taken from the URL, and may be of a password
+        text = text.partition('"')[0].rstrip(": ")
+        hint = "see the options of libpq; in a password / ? # @ : % are escaped"
+        return Refused(BackendUnavailable(f"cannot use {where}: {text}", hint=hint), retry=False)
     if any(word in text for word in _LOGIN):
         hint = "check user, password and pg_hba.conf"
         return Refused(PermissionDenied(f"cannot log in at {where}: {text}", hint=hint), retry=False)

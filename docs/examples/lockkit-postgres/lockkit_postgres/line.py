@@ -16,8 +16,17 @@ import time
 from collections.abc import Sequence
 
 from psycopg import OperationalError
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, TransactionStatus, abc
+from psycopg.pq import (
+    ConnStatus,
+    DiagnosticField,
+    ExecStatus,
+    PGconn,
+    PollingStatus,
+    TransactionStatus,
+    abc,
+)
 
+from lockkit.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
 
@@ -36,17 +45,23 @@ survives a crash of the server."""
 
 
 class Line:
-    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything."""
+    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything.
 
-    def __init__(self, address: Address, end: float) -> None:
-        """Connect, before ``time.monotonic()`` is at ``end``.
+    Attributes:
+        host: Which of the hosts it leads to.
+    """
+
+    def __init__(self, address: Address, end: float, first: int = 0) -> None:
+        """Connect, before ``time.monotonic()`` is at ``end``, to the first host that takes writes.
+
+        Each has its share of the time, beginning with the ``first``: one that is silent must not use it up.
 
         Raises:
             Refused: No connection. Nothing was asked of the store.
         """
         self._where = address.shown
         self._pid = os.getpid()
-        self._conn = _dial(address, end)
+        self.host, self._conn = _dial(address, end, first)
         self._conn.nonblocking = 1
         try:
             self.ask(_SETTINGS, (), end)
@@ -161,7 +176,21 @@ def _word(word: object) -> bytes | None:
     return str(word).encode()
 
 
-def _dial(address: Address, end: float) -> abc.PGconn:
+def _dial(address: Address, end: float, first: int) -> tuple[int, abc.PGconn]:
+    many = len(address.hosts)
+    told: list[str] = []
+    for turn in range(many):
+        at, now = (first + turn) % many, time.monotonic()
+        try:
+            return at, _connect(address, at, now + (end - now) / (many - turn))
+        except Refused as refusal:
+            if not refusal.retry or many == 1:  # that another host lets us in is not to be expected
+                raise
+            told.append(refusal.error.message.removeprefix(f"cannot reach {address.shown}: "))
+    raise not_connected("; ".join(told), address.shown)
+
+
+def _connect(address: Address, at: int, end: float) -> abc.PGconn:
     """Connect on a thread of its own: nothing else limits how long a name server may take.
 
     Raises:
@@ -171,7 +200,7 @@ def _dial(address: Address, end: float) -> abc.PGconn:
 
     def connect() -> None:
         try:
-            box.put(PGconn.connect(address.conninfo.encode()))
+            box.put(_met(address.hosts[at], end))
         except Exception as error:
             box.put(error)
 
@@ -185,3 +214,23 @@ def _dial(address: Address, end: float) -> abc.PGconn:
     if made.status != ConnStatus.OK:
         raise not_connected(made.error_message.decode(errors="replace"), address.shown)
     return made
+
+
+def _met(conninfo: str, end: float) -> abc.PGconn:
+    """Connect, step by step: psycopg's ``connect`` lets no other thread connect until a silent host's time is over.
+
+    Raises:
+        TimeoutError: It takes longer.
+    """
+    conn = PGconn.connect_start(conninfo.encode())
+    while conn.status != ConnStatus.BAD:
+        state = conn.connect_poll()
+        if state in (PollingStatus.OK, PollingStatus.FAILED):
+            break
+        poll = select.poll()
+        poll.register(conn.socket, select.POLLIN if state == PollingStatus.READING else select.POLLOUT)
+        left = end - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            conn.finish()
+            raise TimeoutError("timed out")
+    return conn

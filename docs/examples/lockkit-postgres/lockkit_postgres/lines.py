@@ -27,6 +27,9 @@ class Lines:
         self._pid = os.getpid()
         self._idle: deque[Line] = deque()
         self._closed = False
+        self._first = (
+            0  # the host that was good last: one that is silent is not asked again for each connection
+        )
 
     def call(self, budget: float, function: str, *words: object, fresh: bool = False) -> tuple[Any, float]:
         """Call a function of the schema; its answer, and when (on the clock) the request was sent. See :meth:`ask`."""
@@ -75,7 +78,9 @@ class Lines:
             if line.fit:
                 return line
             line.close()
-        return Line(self.address, end)
+        line = Line(self.address, end, self._first)
+        self._first = line.host
+        return line
 
     def _put_back(self, line: Line, *, usable: bool) -> None:
         if usable and not self._closed and line.fit:

@@ -340,13 +340,12 @@ def test_schemas_are_worlds_apart(opened, url):
 
 @pytest.fixture
 def as_role(server, store, database):
-    """The README's lines for a role, run; gives the role's URL."""
+    """The README's lines for the roles, run as they stand, one block after the other; gives the role's URL."""
+    scripts = "".join(block.partition("```")[0] for block in README.split("```sql\n")[1:])
+    command = [programs() / "psql", "-qX", "-v", "ON_ERROR_STOP=1", server.conninfo(database).decode()]
+    subprocess.run(command, input=scripts, text=True, check=True)
 
     def grant(role):
-        (script,) = [block for block in README.split("```sql\n")[1:] if f"ROLE {role} " in block]
-        for statement in script.partition("```")[0].split(";"):
-            if statement.strip():
-                server.sql(statement, database=database)
         return server.url(database, role, "secret")
 
     yield grant
@@ -437,6 +436,31 @@ def test_somebody_listens_and_never_answers(way):
         )
 
 
+def test_a_silent_host_before_the_good_one_costs_its_share_and_only_once(server, database, opened):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        both = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{server.port}"
+        url = server.url(database).replace(f"127.0.0.1:{server.port}", both)
+        with lockkit.connect(url) as client:  # which is given no timeout
+            client.lock("a").acquire().release()
+        store = opened(url)
+        began = time.monotonic()
+        store.emergency_release(claim(), BUDGET)  # over a new connection
+        assert time.monotonic() - began < 0.5
+
+
+def test_of_several_hosts_that_are_not_to_be_reached_each_is_told():
+    error = trouble("postgres-lock://me:hunter2@127.0.0.1:1,127.0.0.1:2/x")
+    assert "port 1 failed" in error.message
+    assert "port 2 failed" in error.message
+
+
+def test_what_libpq_says_of_a_bad_option_is_told_without_what_it_quotes():
+    error = trouble("postgres-lock://me@127.0.0.1:1/x?sslmode=strict")
+    assert error.message.endswith("invalid sslmode value")
+
+
 def test_a_server_that_stops_answering_costs_a_call_its_budget(store, server, database):
     take(store)
     (pid,) = server.sql("SELECT pid FROM pg_stat_activity WHERE datname = $1", database)[0]
@@ -456,6 +480,11 @@ def test_a_server_that_stops_answering_costs_a_call_its_budget(store, server, da
         ('postgres-lock://me:hunter2@h/db?schema=a"b', "schema"),
         ("postgres-lock:db", "postgres-lock://user@host/database"),
         ("postgres-lock://me:hun%ter2@h/db", "escaped"),
+        ("postgres-lock://me:hunter2/secret@h/db", "escaped"),
+        ("postgres-lock://me:123/hunter2@h/db", "escaped"),
+        ("postgres-lock://me:hunter2@secret@h/db", "escaped"),
+        ("postgres-lock://me:x?hunter2=y@h/db", "escaped"),
+        ("postgres-lock://me:hunter2", "escaped"),
     ],
 )
 def test_a_url_that_is_none(url, said):
