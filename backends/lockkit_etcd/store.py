@@ -141,9 +141,8 @@ class Store:
             for lease in leases:
                 if lease in own:
                     self.leases.give_back(lease)
-            if not (
-                entry.stated.guard or entry.stated.terms.lock_delay
-            ):  # else something may block on under its key
+            # Else something may block on under its key.
+            if not (entry.stated.guard or entry.stated.terms.lock_delay):
                 self.slots.give_back(entry.stated.keys.queue, entry.key)
 
     def at_stake(self, entry: Entry) -> list[Lease]:
@@ -155,10 +154,8 @@ class Store:
         """See to it that a lease of a claim is never used again; False if it is that claim's no more: it may serve another."""
         token = entry.claim.token
         with self._ends:
-            if self.entries.get(token) is not entry or lease not in (
-                *entry.leases,
-                *self.spoilt.get(token, ()),
-            ):
+            its_own = (*entry.leases, *self.spoilt.get(token, ()))
+            if self.entries.get(token) is not entry or lease not in its_own:
                 return False
             lease.doubtful = True
             return True
