@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.names import claim_id
 from lockkit.queue import blockers, prefix
 from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit_etcd import keys
@@ -310,7 +309,7 @@ def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
 
 def reason(store: Store, entry: Entry, end: float) -> Lapsed:
     """Why a claim is gone, as a note to its owner says."""
-    key = keys.note(store.namespace, store.client, claim_id(entry.claim.token))
+    key = keys.note(store.namespace, store.client, entry.id)
     header, found = store.transport.range(Get(key), left(end))
     store.leases.heard(header)
     why = unpacked(found.kvs[0]).get("why") if found.kvs else None

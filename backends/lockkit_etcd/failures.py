@@ -16,6 +16,7 @@ from lockkit.spi import Refused, Unknown
 from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
 __all__ = [
+    "RIGHTS",
     "Elsewhere",
     "Forbidden",
     "TokenExpired",
@@ -50,7 +51,7 @@ class Forbidden(Refused):
         least = "; to look, read is enough" if doing == "read" else ""
         grant = f"etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}"
         told = PermissionDenied(
-            f"{where}: the user's role gives no right to {doing} {prefix}", hint=f"{grant}{least}; {_RIGHTS}"
+            f"{where}: the user's role gives no right to {doing} {prefix}", hint=f"{grant}{least}; {RIGHTS}"
         )
         return Forbidden(told, retry=self.retry)
 
@@ -65,7 +66,7 @@ class _Line(NamedTuple):
     kind: type[Refused] = Refused
 
 
-_RIGHTS = "see docs/ops/etcd-role.md"
+RIGHTS = "see docs/ops/etcd-role.md"
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Line] = {
     (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),
@@ -83,7 +84,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
         BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
     ),
     (7, "permission denied"): _Line(
-        PermissionDenied, "the user's role does not allow this", _RIGHTS, kind=Forbidden
+        PermissionDenied, "the user's role does not allow this", RIGHTS, kind=Forbidden
     ),
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",

@@ -11,6 +11,7 @@ from lockkit.facts import Finding
 from lockkit.spi import Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
+from lockkit_etcd.failures import RIGHTS
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Get, LeaseGone, Put, Status, Txn
 
@@ -21,7 +22,6 @@ _BROKEN = ((3, 5, 0), (3, 5, 2))
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
 """From when on a deposed leader stops to answer keepalives at once; lockkit does not rely on it."""
 _FULL = 0.8
-_RIGHTS = "see docs/ops/etcd-role.md"
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
@@ -96,8 +96,8 @@ def _cluster(here: Sequence[Status], named: int) -> Finding:
 
 def _told(trouble: Exception) -> tuple[str, str]:
     if isinstance(trouble, (Refused, Unknown)):
-        return trouble.error.message, trouble.error.hint or _RIGHTS
-    return str(trouble), _RIGHTS
+        return trouble.error.message, trouble.error.hint or RIGHTS
+    return str(trouble), RIGHTS
 
 
 def _rights(store: Store, end: float) -> Finding:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-from lockkit.names import claim_id
 from lockkit.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
@@ -45,7 +44,7 @@ def release(
         answer = _by_look(store, transport, claim, end, graceful=graceful)
     else:
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
-        note = keys.note(store.namespace, store.client, claim_id(claim.token))
+        note = keys.note(store.namespace, store.client, entry.id)
         request = Txn((mine,), (Delete(entry.key), Delete(note)), (Delete(note),))
         answer = RELEASED if _do(store, transport, request, end).succeeded else ABSENT
     try:
@@ -95,7 +94,7 @@ def _by_look(
         row = next((row for row in rows(found.kvs) if row.mark == mark), None)
         if row is None:
             if entry is not None:  # evicted at once, perhaps: what its note says is of no use any more
-                note = keys.note(store.namespace, store.client, claim_id(claim.token))
+                note = keys.note(store.namespace, store.client, entry.id)
                 _do(store, transport, Txn((), (Delete(note),)), end)
             return ABSENT
         if row.state == "LINGERING":  # its guard's, too, goes on blocking

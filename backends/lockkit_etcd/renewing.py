@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from lockkit.names import claim_id
 from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
@@ -199,7 +198,7 @@ def _held(
     now: float,
 ) -> Renewal | None:
     """What became of a claim that holds; None if nothing is known."""
-    note = notes.get(claim_id(entry.claim.token), {})
+    note = notes.get(entry.id, {})
     if note.get("why"):
         why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
         return Renewal("LOST", why=why, requests=note.get("note"))
@@ -237,7 +236,7 @@ def _tell_waiting(
             continue
         place = place_of(found, entry.mark)
         if place < 0:
-            why = notes.get(claim_id(entry.claim.token), {}).get("why")
+            why = notes.get(entry.id, {}).get("why")
             answers[at] = Renewal("LOST", why="evicted" if why == "evicted" else "absent")
             continue
         entry.fits = place < fitting(found)

@@ -19,6 +19,7 @@ __all__ = [
     "Row",
     "changing",
     "fitting",
+    "id_of",
     "mark_of",
     "packed",
     "place_of",
@@ -76,7 +77,7 @@ class Row(NamedTuple):
     @property
     def id(self) -> str:
         """What it is called where tokens must not be seen."""
-        return self.mark[:_ID]
+        return id_of(self.mark)
 
 
 def rows(kvs: Sequence[Kv]) -> list[Row]:
@@ -170,6 +171,11 @@ def fitting(queue: Sequence[Row]) -> int:
 def mark_of(token: str) -> str:
     """What a claim's values know it by. Its token cannot be found from it; it begins with the claim id."""
     return digest(token)[:_MARK]
+
+
+def id_of(mark: str) -> str:
+    """The claim id that a mark begins with."""
+    return mark[:_ID]
 
 
 def place_of(queue: Sequence[Row], mark: str) -> int:

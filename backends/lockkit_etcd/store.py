@@ -10,7 +10,7 @@ from lockkit.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease, Leases
-from lockkit_etcd.rows import Row, mark_of, place_of, rows
+from lockkit_etcd.rows import Row, id_of, mark_of, place_of, rows
 from lockkit_etcd.slots import Slots
 from lockkit_etcd.stated import Stated
 from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
@@ -72,6 +72,11 @@ class Entry:
         self.hold: Lease | None = None
         self.guard: Lease | None = None
         self.looked = 0
+
+    @property
+    def id(self) -> str:
+        """What it is called where tokens must not be seen."""
+        return id_of(self.mark)
 
     @property
     def leases(self) -> list[Lease]:
