@@ -143,6 +143,5 @@ def _line(session: Session) -> tuple[str, str]:
     ):
         if value:
             words += [flag, value]
-    return shlex.join(
-        words
-    ), ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
+    first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
+    return shlex.join(words), first
