@@ -1,4 +1,4 @@
-"""What the files about the Redis store share: a server on a clock of its own, its store, and the kinds of lock."""
+"""What the files about a store share: on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import OpenOptions
 from lockkit.testing.clocks import ShiftedClock
+from lockkit.testing.servers.etcd_gateway import covered
 from lockkit.testing.servers.redis import RedisServer
 
 SHAPES = {
@@ -73,6 +74,19 @@ def opened(server, clock):
 @pytest.fixture
 def store(opened):
     return opened()
+
+
+@pytest.fixture
+def stores(server):
+    """Two stores of an etcd that has nothing stored; ``server`` is the file's."""
+    from lockkit_etcd.backend import open_store
+
+    server.call("kv/deleterange", covered("lockkit/"))
+    with (
+        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
+        contextlib.closing(open_store(server.url(), OpenOptions())) as other,
+    ):
+        yield store, other
 
 
 @pytest.fixture(scope="session")

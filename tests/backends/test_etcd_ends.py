@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 import pytest
@@ -26,16 +25,6 @@ TRIO = {"kind": "semaphore", "capacity": 3}
 def server():
     with EtcdServer() as server:
         yield server
-
-
-@pytest.fixture
-def stores(server):
-    server.call("kv/deleterange", covered("lockkit/"))
-    with (
-        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
-        contextlib.closing(open_store(server.url(), OpenOptions())) as other,
-    ):
-        yield store, other
 
 
 def lease_of(store, one):

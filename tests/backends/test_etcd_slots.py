@@ -9,13 +9,12 @@ import threading
 import pytest
 
 from lockkit.names import claim_id
-from lockkit.spi import Granted, OpenOptions, Queued, Unknown
+from lockkit.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
 from lockkit.testing.servers.processes import installed, until
 from lockkit_etcd import releasing
-from lockkit_etcd.backend import open_store
 from lockkit_etcd.slots import Slots
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Txn
@@ -29,16 +28,6 @@ PAIR = {"kind": "semaphore", "capacity": 2}
 def server():
     with EtcdServer() as server:
         yield server
-
-
-@pytest.fixture
-def stores(server):
-    server.call("kv/deleterange", covered("lockkit/"))
-    with (
-        contextlib.closing(open_store(server.url(), OpenOptions())) as store,
-        contextlib.closing(open_store(server.url(), OpenOptions())) as other,
-    ):
-        yield store, other
 
 
 def key_of(store, one):
