@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock
-from lockkit.drivers.ticker import Bell
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock, jitter
-from lockkit.drivers.ticker import Bell, Ticker
+from lockkit.drivers.ticker import Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import due, losing, renewing, waiter_interval

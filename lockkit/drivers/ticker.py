@@ -7,43 +7,12 @@ import math
 import threading
 from collections.abc import Callable
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock
 
-__all__ = ["Bell", "Ticker"]
+__all__ = ["Ticker"]
 
 _log = logging.getLogger("lockkit.driver")
-_LONGEST_SLEEP = 60.0
-"""Waits are on CLOCK_MONOTONIC and deadlines on CLOCK_BOOTTIME: after a suspend, look again within this many seconds."""
-
-
-class Bell:
-    """Wakes one waiting thread; a ring while nobody waits is kept for the next wait.
-
-    A bare lock in place of ``threading.Event`` or ``Condition``: those are Python code, and Ctrl-C (or any signal handler
-    that raises) between their bytecodes can leave their inner lock taken for good, with every later ring hanging. Taking
-    and releasing a bare lock cannot be torn.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def ring(self) -> None:
-        """Wake the waiting thread. Never blocks; may be called from anywhere, a finalizer included."""
-        try:
-            self._lock.release()
-        except RuntimeError:  # it has rung already
-            return
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for a ring, at most ``timeout`` seconds; True if there was one."""
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), _LONGEST_SLEEP))
-
-    def hush(self) -> None:
-        """Forget a ring that was kept."""
-        self._lock.acquire(blocking=False)
 
 
 class Ticker:
