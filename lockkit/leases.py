@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lockkit import durations
 from lockkit.clock import Clock
@@ -21,8 +21,10 @@ from lockkit.lease import RELEASING, Hold
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["Home", "Lease", "LeaseCopy", "caller"]
+__all__ = ["Caller", "Home", "Lease", "LeaseCopy", "caller"]
 
+Caller: TypeAlias = tuple[CodeType, int]
+"""Code and an instruction in it."""
 _PACKAGE = __file__.removesuffix("leases.py")
 
 
@@ -80,7 +82,7 @@ class Lease:
         "_turn",
     )
 
-    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: tuple[CodeType, int]) -> None:
+    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: Caller) -> None:
         self._home = home
         self._driver = driver
         self._hold = hold
@@ -388,10 +390,10 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
     return call
 
 
-def caller() -> tuple[CodeType, int]:
+def caller() -> Caller:
     """Code and instruction outside this package that asked, for the ResourceWarning."""
     # Not the line: f_lineno takes as long to find as all the rest of this.
-    frame = sys._getframe(3)  # noqa: SLF001 (as the warnings module does); nearer are only our own
+    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); nearer are only our own
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti

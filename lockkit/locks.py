@@ -12,7 +12,7 @@ from lockkit import durations
 from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, DeadlockDetected, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
-from lockkit.leases import Home, Lease, caller
+from lockkit.leases import Caller, Home, Lease, caller
 from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt
 from lockkit.queue import RW_CAPACITY
@@ -284,9 +284,10 @@ class Lock:
         deadline = None if timeout is None else home.clock.now() + timeout
         driver = home.driver(REQUEST_TIMEOUT if timeout is None else timeout)
         key = holder_key()
+        taken_at = caller()
         own = home.mine(self.terms.name)
         if own:
-            inner = self._reenter(driver, own, key) if self._reentrant else None
+            inner = self._reenter(driver, own, key, taken_at) if self._reentrant else None
             if inner is not None:
                 return inner
             if timeout != 0:
@@ -303,7 +304,7 @@ class Lock:
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:
-                return self._handle(driver, hold, key, attempt)
+                return self._handle(driver, hold, key, taken_at, attempt)
         except BaseException:
             driver.take_back(attempt)
             raise
@@ -315,25 +316,25 @@ class Lock:
             f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
 
-    def _handle(self, driver: Driver, hold: Hold, key: object, attempt: Attempt) -> Lease:
+    def _handle(self, driver: Driver, hold: Hold, key: object, taken_at: Caller, attempt: Attempt) -> Lease:
         """Hand a hold over to a Lease; from here on its collection is what takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
-        lease = Lease(self._home, driver, hold, caller())
+        lease = Lease(self._home, driver, hold, taken_at)
         if self._on_lost is not None:
             lease.on_lost(self._on_lost)
         self._home.took(hold)
         attempt.sent = False
         return lease
 
-    def _reenter(self, driver: Driver, own: list[Hold], key: object) -> Lease | None:
+    def _reenter(self, driver: Driver, own: list[Hold], key: object, taken_at: Caller) -> Lease | None:
         """Another level of a hold that this thread or task has; it keeps its fence."""
         for hold in own:
             if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
                 continue
             if not hold.enter():
                 continue
-            lease = Lease(self._home, driver, hold, caller())
+            lease = Lease(self._home, driver, hold, taken_at)
             if not lease.valid():
                 lease.release()
                 raise lease.invalid()
