@@ -156,12 +156,13 @@ local function settle()
   if dirty then offer() end
 end
 
--- What the keys need to live as long as the longest of the claims. Every script that leaves claims ends with this.
+-- What the keys need to live as long as the longest of the claims, and a while longer. Every script that leaves claims ends
+-- with this. (What is dealt with first of all may leave half of the while.)
 local function keep()
   local last = call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
   if not last then return end
   local till = whole(tonumber(last) + SLACK)
-  call('HSET', c, '@', whole(now))
+  call('HSET', c, '@', whole(now), '@until', till)
   call('PEXPIREAT', q, till)
   call('PEXPIREAT', d, till)
   call('PEXPIREAT', c, till)
