@@ -14,6 +14,7 @@ A claim past its deadline is removed before any other step of any call, wherever
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
@@ -33,6 +34,7 @@ __all__ = [
     "Capabilities",
     "Claim",
     "Conflict",
+    "Ear",
     "Granted",
     "Lapsed",
     "OpenOptions",
@@ -220,6 +222,13 @@ class Watch(Protocol):
         """Stop; ``wake`` is not called any more after a moment. Never raises."""
 
 
+class Ear(Watch, Protocol):
+    """A watch whose waiting thread hears for itself."""
+
+    def wait(self, bell: Bell, seconds: float) -> bool:
+        """Wait for a ring of the bell in the calling thread, which may read meanwhile what the watch waits for."""
+
+
 class Backend(Protocol):
     """One open store. Thread-safe; belongs to the process that opened it."""
 
@@ -259,6 +268,9 @@ class Backend(Protocol):
 
         Whatever happened between the answer that named the blockers and this call must not be missed: check after
         subscribing, and wake at once if a blocker is gone.
+
+        A store may have ``listen`` too, with the same arguments, that returns an :class:`Ear`, for threads: who reads its
+        own message need not be woken by a thread that has read it.
         """
 
     def inspect(self, name: str, budget: float) -> LockInfo:

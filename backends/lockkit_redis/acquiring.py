@@ -42,6 +42,10 @@ _COPYING = 0.5
 """Of an acquire's budget, what waiting for replicas may take."""
 _WHOLE_GRANT = 3
 """Of an answer; a grant for a name of which the server knew no fence has more, so it may have forgotten the index too."""
+_TOKEN = b"$32\r\n"
+_FLAGS = tuple(b"$1\r\n%d\r\n" % flag for flag in range(3))
+_AGAIN = (b"\r\n$3\r\n000\r\n$1\r\n0\r\n", b"\r\n$3\r\n010\r\n$1\r\n0\r\n")
+"""How to ask again, without waiting and waiting: what creates nothing is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
 
 
@@ -58,10 +62,10 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         store.unsure[token] = None
     basis = store.clock.now()
     link = store.router.at(stated.keys.queue)
-    words = b"$32\r\n%b\r\n$3\r\n%d%d%d\r\n$13\r\n%013d\r\n" % (
-        token.encode(), create, claim.wait, replay, link.reckoned(basis) + _LATE,
-    )  # fmt: skip
-    packed = b"".join((stated.head, words, stated.tail, note))
+    how = _AGAIN[claim.wait]
+    if create:
+        how = b"\r\n$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, link.reckoned(basis) + _LATE)
+    packed = b"".join((stated.head, _TOKEN, token.encode(), how, stated.tail, note))
     end = time.monotonic() + budget
     try:
         answer = _run(store, link, claim, packed, basis, budget)
@@ -97,8 +101,9 @@ def release(
     """Release, over a link if one is given. A tombstone is for a creating acquire of which a copy may be under way."""
     stated = store.known(claim.terms)
     link = link or store.router.at(stated.keys.queue)
-    words = b"$32\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n" % (claim.token.encode(), graceful, tombstone)
-    found = scripts.RELEASE.send(link, budget, b"".join((stated.release, words, stated.ends)))
+    flags = _FLAGS[graceful], _FLAGS[tombstone]
+    packed = b"".join((stated.release, _TOKEN, claim.token.encode(), b"\r\n", *flags, stated.ends))
+    found = scripts.RELEASE.send(link, budget, packed)
     if found not in (0, 1):
         raise _nonsense(link, found)
     store.unsure.pop(claim.token, None)

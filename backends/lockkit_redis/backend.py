@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Unknown, Watch
+from lockkit.spi import (
+    Answer,
+    Beat,
+    Claim,
+    Ear,
+    OpenOptions,
+    Refused,
+    ReleaseAnswer,
+    Renewal,
+    Unknown,
+    Watch,
+)
 from lockkit_redis import CAPABILITIES, acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.keys import Keys
@@ -107,7 +118,13 @@ class RedisBackend:
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.spi.Backend.watch`. What is watched for is the claim's own turn."""
-        return self._wakes.watch(blockers[0], Keys.of(self.store.namespace, name).claims, claim.token, wake)
+        where = Keys.of(self.store.namespace, name).claims
+        return self._wakes.watch(blockers[0], where, claim.token, wake, reads=False)
+
+    def listen(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Ear:
+        """See :meth:`lockkit.spi.Backend.watch`."""
+        where = Keys.of(self.store.namespace, name).claims
+        return self._wakes.watch(blockers[0], where, claim.token, wake, reads=True)
 
     # -- operating
 

@@ -26,6 +26,8 @@ __all__ = ["TIME", "Line", "left", "millis_of", "pack"]
 
 _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
+_ANSWER = 4_096
+"""Bytes to read where one answer is awaited: a large buffer takes longer to get than a short answer to read."""
 _LEAST = 0.005
 _MOMENT = 0.05
 _SLACK = 0.005
@@ -119,7 +121,7 @@ class Line:
         until = time.monotonic() + _AWAKE
         while time.monotonic() < until:
             try:
-                self._feed(os.read(self._socket.fileno(), _BLOCK))
+                self._feed(os.read(self._socket.fileno(), _ANSWER))
             except BlockingIOError:
                 _make_way()  # the server may be in need of this very processor
                 continue
@@ -182,6 +184,29 @@ class Line:
         if not left / _PART <= self._allowed <= left + _SLACK:
             self._allowed = max(left, _LEAST)
             self._socket.settimeout(self._allowed)
+
+    def said(self) -> list[Any]:
+        """What was said by now, without waiting for more.
+
+        Raises:
+            OSError, redis.exceptions.RedisError: The connection has ended.
+        """
+        if self._allowed != 0.0:
+            self._allowed = 0.0
+            self._socket.setblocking(False)
+        try:
+            self._feed(self._socket.recv(_BLOCK))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        answers: list[Any] = []
+        while (answer := self._reader.gets()) is not _MORE:
+            answers.append(answer)
+        return answers
+
+    def fileno(self) -> int:
+        """What to wait for."""
+        number: int = self._socket.fileno()
+        return number
 
     def quiet(self) -> bool:
         """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""

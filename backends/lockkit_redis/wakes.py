@@ -1,8 +1,12 @@
-"""One subscriber for all waiters of a client: its channel says the fence of the claim whose turn it may be.
+"""One subscription for all waiters of a client: its channel says the fence of the claim whose turn it may be.
 
 A wake is only advice. Whatever may have been missed (before the subscription stood, while the connection was down) is
 made up for by a look at every waiter's claim once it stands; a message that comes before its waiter is registered is kept
 for it.
+
+Who reads: the thread that waits, if it is alone, and otherwise a thread that is there for it (leader and followers, as in
+Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000, but that only the first of them leads). That
+thread makes the connection, and takes its reading over from a waiter that leaves while others wait.
 """
 
 from __future__ import annotations
@@ -15,17 +19,19 @@ from typing import Any
 
 import redis.exceptions as theirs
 
+from lockkit.bell import Bell
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.failures import replied
-from lockkit_redis.line import Line, pack
+from lockkit_redis.line import pack
 from lockkit_redis.router import Link, Router
+from lockkit_redis.subscription import Gone, Subscription
 
 __all__ = ["Wakes"]
 
 _log = logging.getLogger("lockkit.redis")
 _PATIENCE = 2.0
-_PING = 10.0
-"""Seconds of silence after which the connection is asked whether it lives."""
+_LOOK = 10.0
+"""Seconds after which a connection that nobody reads is looked after."""
 _KEPT = 1024
 _DOUBT = 3.0
 """Seconds after the subscription stands in which a waiter may come that was queued before it stood."""
@@ -36,22 +42,26 @@ _GLANCE = 0.25
 class _Watch:
     """One waiter."""
 
-    __slots__ = ("_fence", "_wakes", "token", "wake", "where")
+    __slots__ = ("_wakes", "fence", "token", "wake", "where")
 
     def __init__(self, wakes: Wakes, fence: bytes, where: str, token: str, wake: Callable[[], None]) -> None:
         self._wakes = wakes
-        self._fence = fence
+        self.fence = fence
         self.where = where
         self.token = token
         self.wake = wake
 
+    def wait(self, bell: Bell, seconds: float) -> bool:
+        """Wait for a ring, and read the subscription meanwhile if nobody else does."""
+        return self._wakes.wait(self, bell, seconds)
+
     def close(self) -> None:
         """Stop."""
-        self._wakes.forget(self._fence, self)
+        self._wakes.forget(self)
 
 
 class Wakes:
-    """The subscriber thread, started with the first waiter."""
+    """Who waits, and who reads. The thread is started with the first waiter."""
 
     def __init__(self, router: Router, channel: str) -> None:
         self._router = router
@@ -59,14 +69,21 @@ class Wakes:
         self._mutex = threading.RLock()
         self._watches: dict[bytes, list[_Watch]] = {}
         self._early: dict[bytes, None] = {}
+        self._subscription: Subscription | None = None
         self._standing = False
         self._stood_at = 0.0
+        self._over: Exception | None = None
+        """Why a waiter has given the subscription up."""
+        self._reader: _Watch | None = None
+        """The one whose thread reads; or the keeper, for the thread that is there for it."""
+        self._keeper = _Watch(self, b"", "", "", lambda: None)
+        self._due = Bell()
+        """For the keeper: there may be something to read, or to see to."""
         self._closed = False
         self._warned = False
         self._thread: threading.Thread | None = None
-        self._line: Line | None = None
 
-    def watch(self, fence: str, where: str, token: str, wake: Callable[[], None]) -> _Watch:
+    def watch(self, fence: str, where: str, token: str, wake: Callable[[], None], *, reads: bool) -> _Watch:
         """Call ``wake`` when a claim is told to ask, or when that was missed.
 
         Args:
@@ -74,6 +91,7 @@ class Wakes:
             where: The key of the claims of its name.
             token: Its token.
             wake: Called from any thread.
+            reads: Its own thread will wait in :meth:`wait`.
         """
         key = fence.encode()
         watch = _Watch(self, key, where, token, wake)
@@ -84,42 +102,101 @@ class Wakes:
                 self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
                 self._thread.start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
+            unread = self._reader is None and not reads
+        if unread:
+            self._due.ring()
         if missed:
             wake()
         elif doubtful:
             self._make_up([watch], _GLANCE)
         return watch
 
-    def forget(self, fence: bytes, watch: _Watch) -> None:
+    def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
+        """Wait for a ring; whether there was one. Reads meanwhile if nobody else does."""
+        end = time.monotonic() + seconds
+        subscription = self._enter(watch)
+        if subscription is None:
+            return bell.wait(seconds)
+        try:
+            while True:
+                bell.alarm = subscription.nudge
+                try:
+                    if bell.rung():
+                        return True
+                    left = end - time.monotonic()
+                    if left <= 0.0:
+                        return False
+                    said = subscription.hear(left)
+                finally:
+                    bell.alarm = None
+                if said:
+                    self._pass_on(said)
+        except _ENDS as error:
+            self._give_up(subscription, error)
+        except BaseException as error:  # something that was read may be lost now
+            self._give_up(subscription, Gone(f"its reader was interrupted: {error!r}"))
+            raise
+        finally:
+            self._leave(watch)
+        return bell.wait(end - time.monotonic())
+
+    def forget(self, watch: _Watch) -> None:
         """Its waiter has gone."""
         with self._mutex:
-            watches = self._watches.get(fence, [])
+            watches = self._watches.get(watch.fence, [])
             if watch in watches:
                 watches.remove(watch)
             if not watches:
-                self._watches.pop(fence, None)
+                self._watches.pop(watch.fence, None)
+            subscription = self._subscription if self._reader is self._keeper and not self._watches else None
+        if subscription is not None:
+            subscription.nudge()  # the next to wait may read itself
+        self._leave(watch)  # in case that this was cut short
 
     def close(self) -> None:
         """End the thread."""
         self._closed = True
-        line = self._line
-        if line is not None:
-            line.interrupt()  # the thread closes it
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.interrupt()  # the thread closes it
+        self._due.ring()
+
+    def _enter(self, reader: _Watch) -> Subscription | None:
+        """What to read for whoever may read from now on; None if somebody reads, or there is nothing to read."""
+        with self._mutex:
+            if self._reader is not None or not self._standing:
+                return None
+            self._reader = reader
+            return self._subscription
+
+    def _leave(self, reader: _Watch) -> None:
+        """Read no more; if others wait, the thread that is there for it does."""
+        with self._mutex:
+            if self._reader is not reader:
+                return
+            self._reader = None
+            others = len(self._watches) > (reader.fence in self._watches)
+        if others or self._closed:
+            self._due.ring()
+
+    def _give_up(self, subscription: Subscription, error: Exception) -> None:
+        with self._mutex:
+            if self._subscription is subscription:
+                self._standing, self._over = False, error
+        self._due.ring()
+
+    # -- the thread
 
     def _run(self) -> None:
         pause = 0.05
         while not self._closed:
             try:
-                self._listen()
+                self._subscribe()
                 pause = 0.05
-            except (Refused, theirs.RedisError, OSError, AttributeError) as error:
+            except _ENDS as error:
                 self._say(error)
             except Exception:  # whatever it is, others wait for their wakes
                 _log.exception("the subscription to %s ended", self._router.where)
-            line, self._line = self._line, None
-            self._standing = False
-            if line is not None:
-                line.reset()
             if not self._closed:
                 time.sleep(pause)  # the poll cap covers it
                 pause = min(2 * pause, 1.0)
@@ -132,28 +209,65 @@ class Wakes:
         elif not self._closed:
             _log.debug("the subscription to %s ended: %s", self._router.where, error)
 
-    def _listen(self) -> None:
-        line = self._line = self._router.connect(_PATIENCE)
-        if self._closed:  # whoever closed us may have looked before there was a connection
-            return
-        line.send(pack("SUBSCRIBE", self._channel), time.monotonic() + _PATIENCE)
-        silent = 0
+    def _subscribe(self) -> None:
+        """Make the subscription, and stand by it to its end."""
+        subscription = self._subscription = Subscription(self._router, self._channel)
+        try:
+            self._begin(subscription)
+            self._stand_by(subscription)
+        finally:
+            self._standing, self._over, self._subscription = False, None, None
+            subscription.close()
+
+    def _begin(self, subscription: Subscription) -> None:
+        """Wait until it stands; then wake whoever missed something before."""
+        stands = False
+        while not stands:
+            if self._closed:  # whoever closed us may have looked before there was a connection
+                return
+            said = subscription.hear(_LOOK)
+            self._pass_on(said)
+            stands = any(message[0] == b"subscribe" for message in said)
+        with self._mutex:
+            everybody = [watch for watches in self._watches.values() for watch in watches]
+            self._standing, self._stood_at = True, time.monotonic()
+        self._make_up(everybody)
+
+    def _stand_by(self, subscription: Subscription) -> None:
+        """Read while anybody waits and nobody else reads; now and then look whether the connection still lives."""
+        while not self._closed or self._reader is not None:  # who reads must have left before it is closed
+            if self._over is not None:
+                raise self._over
+            if self._enter(self._keeper) is not None:
+                try:
+                    self._read(subscription)
+                finally:
+                    self._leave(self._keeper)
+            self._due.wait(_LOOK)
+
+    def _read(self, subscription: Subscription) -> None:
         while not self._closed:
-            try:
-                message = line.hear(time.monotonic() + _PING)
-            except TimeoutError:
-                silent += 1
-                if silent > 1:  # it did not even answer the last PING: a link that is half open
-                    raise
-                if not self._router.serves(line):
-                    return  # its node is not of the Cluster any more: nothing is published there
-                line.send(pack("PING"), time.monotonic() + _PATIENCE)
-                continue
-            silent = 0
+            self._pass_on(subscription.hear(_LOOK if self._watches else 0.0))
+            if not self._watches:
+                return
+
+    def _pass_on(self, said: list[Any]) -> None:
+        for message in said:
             if isinstance(message, theirs.RedisError):
                 raise message
-            if isinstance(message, list):
-                self._heard(message)
+            if message[0] != b"message":
+                continue
+            fence = message[2]
+            with self._mutex:
+                found = self._watches.get(fence)
+                if found is None:
+                    self._early[fence] = None
+                    while len(self._early) > _KEPT:
+                        del self._early[next(iter(self._early))]
+                    continue
+                found = [*found]
+            for watch in found:
+                watch.wake()
 
     def _make_up(self, watches: list[_Watch], patience: float = _PATIENCE) -> None:
         """Wake those who do not simply wait any more."""
@@ -175,22 +289,6 @@ class Wakes:
                 if not isinstance(state, bytes) or b'"WAITING"' not in state:
                     watch.wake()
 
-    def _heard(self, message: list[Any]) -> None:
-        kind = message[0]
-        if kind == b"message":
-            fence = message[2]
-            with self._mutex:
-                found = self._watches.get(fence)
-                if not found:
-                    self._early[fence] = None
-                    while len(self._early) > _KEPT:
-                        del self._early[next(iter(self._early))]
-                    return
-                found = [*found]
-            for watch in found:
-                watch.wake()
-        elif kind == b"subscribe":
-            with self._mutex:
-                everybody = [watch for watches in self._watches.values() for watch in watches]
-                self._standing, self._stood_at = True, time.monotonic()
-            self._make_up(everybody)
+
+_ENDS = (Refused, theirs.RedisError, OSError, Gone)
+"""How a subscription ends."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.heartbeat import Waiter
 from lockkit.errors import AcquireCancelled
@@ -39,6 +40,7 @@ class Waits:
         self._driver = driver
         self._on_wait = on_wait
         self.began = began
+        self._wait: Callable[[Bell, float], bool] = Bell.wait
 
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
@@ -49,18 +51,16 @@ class Waits:
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
-            self._watch = driver.backend.watch(
-                effect.claim.terms.name, effect.blockers, waiter.bell.ring, effect.claim
-            )
+            self._listen(effect, waiter.bell)
             self._blockers = effect.blockers
         if self._on_wait is not None:
             waited = driver.clock.now() - self.began
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
         while not driver.closed:
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
-            if left <= 0 or waiter.bell.wait(left):
+            if left <= 0 or self._wait(waiter.bell, left):
                 break
-        waiter.bell.hush()
+        waiter.bell.rung()  # whatever it rang for, the store is asked now
         if driver.closed:
             raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
 
@@ -78,6 +78,13 @@ class Waits:
         waiter = self._waiter
         if waiter is not None:
             self._driver.heartbeat.forget(waiter)
+
+    def _listen(self, effect: WaitForWake, bell: Bell) -> None:
+        """Have the store ring the bell; in this thread, if it can."""
+        backend = self._driver.backend
+        listen = getattr(backend, "listen", None) or backend.watch
+        watch = self._watch = listen(effect.claim.terms.name, effect.blockers, bell.ring, effect.claim)
+        self._wait = getattr(watch, "wait", Bell.wait)
 
     def _unwatch(self) -> None:
         if self._watch is not None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import Backend, BackendSpec, OpenOptions, Refused, Unknown, Watch
+from lockkit.spi import Backend, BackendSpec, Ear, OpenOptions, Refused, Unknown, Watch
 
 __all__ = [
     "CALLS",
@@ -218,7 +218,18 @@ class FaultyBackend:
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Any) -> Watch:
         """See :meth:`lockkit.spi.Backend.watch`."""
-        return self.inner.watch(name, blockers, lambda: wake() if self.faults.wakes else None, claim)
+        return self.inner.watch(name, blockers, self._faulty(wake), claim)
+
+    @property
+    def listen(self) -> Callable[[str, Sequence[str], Callable[[], None], Any], Ear] | None:
+        """See :meth:`lockkit.spi.Backend.watch`; None where the store has none."""
+        listen = getattr(self.inner, "listen", None)
+        if listen is None:
+            return None
+        return lambda name, blockers, wake, claim: listen(name, blockers, self._faulty(wake), claim)
+
+    def _faulty(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return lambda: wake() if self.faults.wakes else None
 
     def __getattr__(self, method: str) -> Any:
         real = getattr(self.inner, method)

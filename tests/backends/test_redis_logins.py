@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
+from lockkit.bell import Bell
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.spi import OpenOptions
 from lockkit.testing.claims import claim, take
@@ -101,6 +102,21 @@ def test_with_its_certificates_a_lock_can_be_had_over_tls(tls):
         store.release(one, 2.0)
         assert woken.wait(1.0)
         store.release(waiting, 2.0)
+
+
+def test_a_thread_that_waits_alone_hears_its_turn_over_tls(tls):
+    with contextlib.closing(open_store(secure(tls), OpenOptions())) as store:
+        for _ in range(3):
+            one, _ = take(store)
+            waiting, bell = claim(), Bell()
+            blockers = store.acquire(waiting, True, 2.0).blockers
+            ear = store.listen("a", blockers, bell.ring, waiting)
+            timer = threading.Timer(0.1, store.release, (one, 2.0))
+            timer.start()
+            assert ear.wait(bell, 1.5)
+            ear.close()
+            timer.join()
+            store.release(waiting, 2.0)
 
 
 @both_ways

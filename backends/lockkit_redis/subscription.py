@@ -1,0 +1,97 @@
+"""The connection on which a client is told whose turn it is. One thread at a time waits for it and reads it.
+
+A thread that waits for its own turn reads itself: to be woken by another one that has read would take as long again as the
+message took.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import time
+from typing import Any
+
+from lockkit_redis.line import Line, pack
+from lockkit_redis.router import Router
+
+__all__ = ["Gone", "Subscription"]
+
+_PATIENCE = 2.0
+_PING = 10.0
+"""Seconds of silence after which the connection is asked whether it lives."""
+_PINGED = pack("PING")
+
+
+class Gone(Exception):
+    """It is good for nothing any more, though its connection may live."""
+
+
+class Subscription:
+    """A connection of its own, subscribed to one channel.
+
+    Raises:
+        Refused, OSError, redis.exceptions.RedisError: There is none to be had.
+    """
+
+    def __init__(self, router: Router, channel: str) -> None:
+        self._router = router
+        self._line: Line = router.connect(_PATIENCE)
+        self._asleep, self._nudges = socket.socketpair()
+        self._asleep.setblocking(False)
+        self._nudges.setblocking(False)
+        self._heard_at = time.monotonic()
+        self._pinged = False
+        self._nudged = self._asleep.fileno()
+        poll = select.poll()
+        poll.register(self._line.fileno(), select.POLLIN)
+        poll.register(self._nudged, select.POLLIN)
+        self._poll = poll.poll
+        self._line.send(pack("SUBSCRIBE", channel), time.monotonic() + _PATIENCE)
+
+    def hear(self, seconds: float) -> list[Any]:
+        """Wait until something is said, or :meth:`nudge`, at most so long; what was said. By one thread at a time.
+
+        Raises:
+            Gone, OSError, redis.exceptions.RedisError: It is good for nothing any more; nor is it if this is cut short.
+        """
+        silent_for = time.monotonic() - self._heard_at
+        if silent_for >= _PING:
+            self._ask_for_life()
+            silent_for = 0.0
+        left = min(seconds, _PING - silent_for)
+        said: list[Any] = []
+        for ready, _ in self._poll(math.ceil(left * 1000.0) if left > 0.0 else 0):
+            if ready == self._nudged:
+                self._asleep.recv(4096)
+            else:
+                said = self._line.said()
+                self._pinged = False
+                self._heard_at = time.monotonic()
+        return said
+
+    def _ask_for_life(self) -> None:
+        if self._pinged:  # it did not even answer the last PING: a link that is half open
+            raise TimeoutError("timed out")
+        if not self._router.serves(self._line):
+            raise Gone("its node is not of the Cluster any more: nothing is published there")
+        self._pinged = True
+        self._heard_at = time.monotonic()
+        self._line.send(_PINGED, self._heard_at + _PATIENCE)
+
+    def nudge(self) -> None:
+        """Have the thread in :meth:`wait` return, or the next one. Never blocks or fails; from anywhere."""
+        try:
+            self._nudges.send(b"\0")
+        except OSError:  # full of nudges, or closed
+            pass
+
+    def interrupt(self) -> None:
+        """End it; the thread that waits finds out."""
+        self._line.interrupt()
+
+    def close(self) -> None:
+        """Let go of it; nobody is in :meth:`wait` any more."""
+        self._line.reset()
+        self._asleep.close()
+        self._nudges.close()

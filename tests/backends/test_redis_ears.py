@@ -1,0 +1,329 @@
+"""Who reads a client's subscription on Redis: the thread that waits, if it is alone; and nobody misses a turn when that changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("redis")
+
+import lockkit
+from lockkit.bell import Bell
+from lockkit.spi import OpenOptions, Queued
+from lockkit.testing.claims import claim, take
+from lockkit.testing.servers.redis import RedisServer
+from lockkit_redis import subscription
+from lockkit_redis.backend import open_store
+from lockkit_redis.line import Line
+
+LONG = 20.0
+AT_ONCE = 1.5
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(machine):
+    machine.cli("FLUSHALL")
+    return machine
+
+
+@pytest.fixture
+def store(server):
+    opened = open_store(server.url(), OpenOptions())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def standing(store):
+    """The subscription stands, and nobody reads it."""
+    taken = Turn(store, "first")
+    with taken.listening():
+        until(lambda: store._wakes._standing)
+    until(lambda: store._wakes._reader is None)
+    return store
+
+
+class Turn:
+    """A waiter behind a holder, each of a claim of its own."""
+
+    def __init__(self, store, name="a"):
+        self.store = store
+        self.name = name
+        self.held, _ = take(store, name)
+        self.claim = claim(name)
+        self.bell = Bell()
+        answer = store.acquire(self.claim, True, 2.0)
+        assert isinstance(answer, Queued)
+        self.blockers = answer.blockers
+        self.answer = None
+
+    def come(self):
+        self.store.release(self.held, 2.0)
+
+    @contextlib.contextmanager
+    def listening(self, seconds=LONG):
+        """Its thread waits; rung and ended with the block."""
+        ear = self.ear = self.store.listen(self.name, self.blockers, self.bell.ring, self.claim)
+
+        def wait():
+            with contextlib.suppress(KeyboardInterrupt):
+                self.answer = ear.wait(self.bell, seconds)
+
+        thread = self.thread = threading.Thread(target=wait)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.bell.ring()
+            thread.join(LONG)
+            self.bell.rung()
+            ear.close()
+            assert not thread.is_alive()
+
+    def woken(self):
+        self.thread.join(AT_ONCE)
+        return not self.thread.is_alive() and self.answer
+
+    def reads(self):
+        return self.store._wakes._reader is self.ear
+
+
+@contextlib.contextmanager
+def paused(server):
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+def until(true, within=5.0):
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+def test_who_waits_alone_reads_and_is_woken_by_nobody_else(standing):
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        threads = {thread.name: thread for thread in threading.enumerate()}
+        with standing._wakes._mutex:
+            turn.come()
+            assert "lockkit-redis-wakes" in threads
+        assert turn.woken()
+    assert standing._wakes._reader is None
+
+
+def test_a_turn_that_came_before_its_thread_waits_is_not_missed(standing):
+    turn = Turn(standing)
+    turn.come()
+    with turn.listening():
+        assert turn.woken()
+
+
+def test_who_reads_wakes_the_others(standing):
+    first, second = Turn(standing, "a"), Turn(standing, "b")
+    with first.listening():
+        until(first.reads)
+        with second.listening():
+            second.come()
+            assert second.woken()
+            assert first.reads()
+
+
+def test_when_who_reads_has_gone_the_others_hear_all_the_same(standing):
+    first, second = Turn(standing, "a"), Turn(standing, "b")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(first.listening())
+        until(first.reads)
+        stack.enter_context(second.listening())
+        first.come()
+        assert first.woken()
+        second.come()
+        assert second.woken()
+
+
+def test_a_watch_without_a_thread_hears_whoever_reads(standing):
+    heard = [threading.Event() for _ in range(3)]
+    alone, beside, after = (Turn(standing, name) for name in "abc")
+    for turn, event in zip((alone, beside, after), heard, strict=True):
+        turn.event = event
+
+    def watch(turn):
+        turn.watch = standing.watch(turn.name, turn.blockers, turn.event.set, turn.claim)
+
+    watch(alone)
+    alone.come()
+    assert alone.event.wait(AT_ONCE)
+    alone.watch.close()
+    until(lambda: standing._wakes._reader is None)
+    reader = Turn(standing, "d")
+    with reader.listening():
+        until(reader.reads)
+        watch(beside)
+        beside.come()
+        assert beside.event.wait(AT_ONCE)
+        beside.watch.close()
+        watch(after)
+    after.come()
+    assert after.event.wait(AT_ONCE)
+
+
+def test_a_ring_of_the_bell_ends_the_wait_of_who_reads(standing):
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        turn.bell.ring()  # as a heartbeat does, or the end of the client
+        assert turn.woken()
+
+
+def test_the_wait_of_who_reads_ends_in_time(standing):
+    turn = Turn(standing)
+    with turn.listening(seconds=0.05):
+        turn.thread.join(AT_ONCE)
+        assert turn.answer is False
+
+
+def test_a_connection_that_is_cut_under_who_reads_is_made_again_and_made_up_for(server, standing):
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        until(lambda: not turn.reads())
+        turn.come()
+        assert turn.woken()
+    until(lambda: standing._wakes._standing)
+
+
+def test_a_connection_that_is_silent_is_given_up_by_who_reads(server, standing, monkeypatch):
+    monkeypatch.setattr(subscription, "_PING", 0.1)
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        gone = standing._wakes._subscription
+        with paused(server):
+            until(lambda: standing._wakes._subscription is not gone)
+        turn.come()
+        assert turn.woken()
+
+
+def test_a_connection_that_answers_is_kept(standing, monkeypatch):
+    monkeypatch.setattr(subscription, "_PING", 0.02)
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        kept = standing._wakes._subscription
+        time.sleep(0.3)  # some fifteen questions
+        assert turn.reads()
+        assert standing._wakes._subscription is kept
+
+
+def test_closing_the_store_ends_the_wait_and_the_thread(server, standing):
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        standing.close()
+        standing._wakes._thread.join(AT_ONCE)
+        assert not standing._wakes._thread.is_alive()
+
+
+def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
+    """It lands between the moment in which bytes are read and the one in which they are taken in."""
+    feed = Line._feed
+
+    def torn(self, block):
+        if b"message" in block:
+            raise KeyboardInterrupt
+        feed(self, block)
+
+    standing._wakes._stood_at -= 60  # it has stood for a while
+    turn = Turn(standing)
+    with turn.listening():
+        until(turn.reads)
+        with monkeypatch.context() as patched:
+            patched.setattr(Line, "_feed", torn)
+            turn.come()
+            turn.thread.join(AT_ONCE)
+        assert turn.answer is None, "it was not torn"
+    with turn.listening():
+        assert turn.woken()
+
+
+def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(standing):
+    turn = Turn(standing)
+    ear = standing.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    standing._wakes._enter(ear)  # and Ctrl-C, and nothing after
+    ear.close()
+    with turn.listening():
+        until(turn.reads)
+
+
+def test_ctrl_c_while_reading_costs_a_connection_and_no_wake(server):
+    """On the main thread, where signals land; the next wait hears, and so do those of other threads."""
+
+    def interrupt(_signal, _frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with lockkit.connect(server.url()) as holder, lockkit.connect(server.url()) as client:
+            for turn in range(8):
+                held = holder.lock("a", ttl=300).acquire()
+                timer = threading.Timer(0.02 + 0.01 * turn, os.kill, (os.getpid(), signal.SIGUSR1))
+                timer.start()
+                with pytest.raises(KeyboardInterrupt):
+                    client.lock("a", ttl=300).acquire()
+                timer.join()
+                threading.Timer(0.05, held.release).start()
+                began = time.monotonic()
+                client.lock("a", ttl=300).acquire(timeout=10).release()
+                assert time.monotonic() - began < AT_ONCE, "it was not woken: the poll cap covered it"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_hundreds_of_hand_offs_among_threads_of_three_clients_need_no_poll_cap(server, monkeypatch):
+    from lockkit_redis import wakes
+
+    late = []
+    wait = wakes.Wakes.wait
+
+    def watched(self, watch, bell, seconds):
+        rung = wait(self, watch, bell, seconds)
+        if not rung:
+            late.append(seconds)
+        return rung
+
+    monkeypatch.setattr(wakes.Wakes, "wait", watched)
+    counts = []
+
+    def work(client, names):
+        for turn in range(25):
+            client.lock(names[turn % len(names)]).acquire(timeout=60).release()
+            counts.append(turn)
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(lockkit.connect(server.url())) for _ in range(3)]
+        threads = [
+            threading.Thread(target=work, args=(clients[at % 3], names))
+            for at, names in enumerate([("a",), ("a", "b"), ("b", "a"), ("a",), ("b",), ("a", "b", "c")] * 2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert len(counts) == 25 * len(threads)
+    assert late == []
