@@ -14,7 +14,7 @@ from lockkit_redis import scripts
 from lockkit_redis.failures import replied
 from lockkit_redis.line import TIME, left, millis_of
 from lockkit_redis.router import Link
-from lockkit_redis.stated import Stated, millis
+from lockkit_redis.stated import millis
 from lockkit_redis.store import Store
 
 __all__ = ["Plan", "extend", "renew"]
@@ -22,26 +22,16 @@ __all__ = ["Plan", "extend", "renew"]
 _ROW = 500
 _PLANS, _MANY = 8, 50
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
-_Run: TypeAlias = tuple[bytes, tuple[int, ...]]
-"""The command that renews the claims of one name, and their places in the batch."""
+_Places: TypeAlias = Sequence[tuple[int, ...]] | range
+"""Where in a batch the claims of each name stand; a range, if each name has one and they follow each other."""
 
 
 class Row(NamedTuple):
-    """Commands that go together, and a last one for the time."""
+    """Commands that go together, one for each name, and a last one for the time."""
 
     link: Link
     packed: bytes
-    runs: Sequence[_Run]
-    plain: slice | None
-    """Where in the batch they stand, if each is for one claim and they stand there in this order, as most often."""
-
-    @classmethod
-    def of(cls, link: Link, runs: Sequence[_Run]) -> Row:
-        """One for some names."""
-        start = runs[0][1][0]
-        plain = all(places == (start + at,) for at, (_, places) in enumerate(runs))
-        packed = b"".join([*(packed for packed, _ in runs), TIME])
-        return cls(link, packed, runs, slice(start, start + len(runs)) if plain else None)
+    places: _Places
 
 
 class Plan(NamedTuple):
@@ -71,7 +61,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
         for row in plan.rows:
             if row.link is link:
                 try:
-                    troubles += _send(store, row, answers, until)
+                    troubles += _send(store, row, beats, answers, until)
                 except (Refused, Unknown) as trouble:
                     troubles.append(trouble)
     if troubles and not any(answers):
@@ -101,29 +91,41 @@ def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
 
 
 def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
-    names: dict[str, tuple[int, ...]] = {}
-    for at, (claim, _) in enumerate(beats):
-        names[claim.terms.name] = (*names.get(claim.terms.name, ()), at)
-    runs: dict[Link, list[_Run]] = {}
+    names = [claim.terms.name for claim, _ in beats]
+    if store.router.one and len(set(names)) == len(
+        names
+    ):  # as most often; of thousands each object that is made costs
+        link = store.link(beats[0][0])
+        starts = range(0, len(beats), _ROW)
+        row = [range(start, min(start + _ROW, len(beats))) for start in starts]
+        return Plan(beats, names, [_row(store, beats, link, places) for places in row], [])
+    together: dict[str, tuple[int, ...]] = {}
+    for at, name in enumerate(names):
+        together[name] = (*together.get(name, ()), at)
+    found: dict[Link, list[tuple[int, ...]]] = {}
     troubles: list[Refused | Unknown] = []
-    for places in names.values():
-        stated = store.known(beats[places[0]][0].terms)
+    for places in together.values():
         try:
-            link = store.router.at(stated.keys.queue)
+            found.setdefault(store.link(beats[places[0]][0]), []).append(places)
         except Refused as trouble:
             troubles.append(trouble)
-            continue
-        runs.setdefault(link, []).append((_packed(stated, [beats[at] for at in places]), places))
-    return Plan(
-        beats,
-        list(names),
-        [
-            Row.of(link, some[start : start + _ROW])
-            for link, some in runs.items()
-            for start in range(0, len(some), _ROW)
-        ],
-        troubles,
-    )
+    rows = [
+        _row(store, beats, link, some[start : start + _ROW])
+        for link, some in found.items()
+        for start in range(0, len(some), _ROW)
+    ]
+    return Plan(beats, list(together), rows, troubles)
+
+
+def _row(store: Store, beats: Sequence[Beat], link: Link, places: _Places) -> Row:
+    return Row(link, b"".join([*_commands(store, beats, places), TIME]), places)
+
+
+def _commands(store: Store, beats: Sequence[Beat], places: _Places) -> list[bytes]:
+    """The command for each name."""
+    if isinstance(places, range):
+        return [_packed(store, claim, fence) for claim, fence in beats[places.start : places.stop]]
+    return [_packed_together(store, [beats[at] for at in some]) for some in places]
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
@@ -134,7 +136,9 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
     return _renewal(answer, basis)
 
 
-def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -> list[Refused | Unknown]:
+def _send(
+    store: Store, row: Row, beats: Sequence[Beat], answers: list[Renewal | None], until: float
+) -> list[Refused | Unknown]:
     """Renew the claims of some names on one server.
 
     Returns:
@@ -143,41 +147,48 @@ def _send(store: Store, row: Row, answers: list[Renewal | None], until: float) -
     Raises:
         Refused, Unknown: It does not answer in time.
     """
-    link, packed, runs, plain = row
+    link, packed, places = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
-    *replies, clock = link.row(packed, left(until), len(runs) + 1)
+    *replies, clock = link.row(packed, left(until), len(places) + 1)
     if isinstance(clock, list):
         link.heard(millis_of(clock))
-    if plain is not None and replies.count(b"H") == len(replies):
-        answers[plain] = [held] * len(replies)
-        return []
+    if isinstance(places, range):
+        if replies.count(b"H") == len(replies):
+            answers[places.start : places.stop] = [held] * len(replies)
+            return []
+        places = [(at,) for at in places]
     unlearned = [at for at, reply in enumerate(replies) if isinstance(reply, theirs.NoScriptError)]
     if unlearned:  # the first of them makes the server learn it
-        first, *others = (runs[at][0] for at in unlearned)
+        first, *others = _commands(store, beats, [places[at] for at in unlearned])
         again = b"".join([scripts.RENEW.spelled_out(first), *others])
         for at, reply in zip(unlearned, link.row(again, left(until), len(unlearned)), strict=True):
             replies[at] = reply
     troubles: list[Refused | Unknown] = []
-    for (_, places), reply in zip(runs, replies, strict=True):
+    for some, reply in zip(places, replies, strict=True):
         if isinstance(reply, theirs.RedisError):
             troubles.append(replied(reply, link))
             continue
-        for at, answer in zip(places, [reply] if len(places) == 1 else reply, strict=True):
+        for at, answer in zip(some, [reply] if len(some) == 1 else reply, strict=True):
             answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
             if renewal.why == "absent":
                 store.index.forget()  # the server may have forgotten everything
     return troubles
 
 
-def _packed(stated: Stated, beats: Sequence[Beat]) -> bytes:
+def _packed_together(store: Store, beats: Sequence[Beat]) -> bytes:
     """The command that renews claims of one name."""
-    if len(beats) > 1:
-        words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
-        return scripts.RENEW.packed(stated.keys[:5], *words)
-    claim, fence = beats[0]
+    if len(beats) == 1:
+        return _packed(store, *beats[0])
+    words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
+    return scripts.RENEW.packed(store.known(beats[0][0].terms).keys[:5], *words)
+
+
+def _packed(store: Store, claim: Claim, fence: int | None) -> bytes:
+    """The command that renews one claim."""
     text = b"" if fence is None else b"%d" % fence
-    return b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (stated.renew, claim.token.encode(), len(text), text)
+    renew = store.known(claim.terms).renew
+    return b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (renew, claim.token.encode(), len(text), text)
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
