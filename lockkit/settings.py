@@ -305,6 +305,8 @@ def redact(url: str) -> str:
     head = scheme[0] if scheme else ""
     tail = url[len(head) :]
     hosts = re.match(_HOSTS, tail) if head else None
+    if hosts and "@" in tail[hosts.end() - 1 :].partition("?")[0]:  # what looks like a port begins a password
+        hosts = None
     if hosts:
         head, tail = head + tail[: hosts.end()], tail[hosts.end() :]
         if head.endswith("?"):

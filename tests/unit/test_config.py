@@ -606,6 +606,7 @@ def test_a_text_survives_being_written_down(text):
         ("redis+cluster://h1:1,[::1]:2/0?user=a@b", "redis+cluster://h1:1,[::1]:2/0?user=***@b"),
         ("redis://ann:p/w@h/0", "redis://ann:***@h/0"),
         ("redis://ann:p?w#@h/0", "redis://ann:***@h/0"),
+        ("redis://ann:6379/pw@h/0", "redis://ann:***@h/0"),
         ("redis://ann:pw:6379", "redis://ann:***"),
         ("redis://:pw/0", "redis://:***"),
         ("redis://ann:p/w?db=1", "redis://ann:***"),
