@@ -49,6 +49,11 @@ class Subscription:
         self._poll = poll.poll
         self._line.send(pack("SUBSCRIBE", channel), time.monotonic() + _PATIENCE)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_nudges"):
+            self._asleep.close()
+            self._nudges.close()
+
     def hear(self, seconds: float) -> list[Any]:
         """Wait until something is said, or :meth:`nudge`, at most so long; what was said. By one thread at a time.
 

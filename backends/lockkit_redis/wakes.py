@@ -98,9 +98,7 @@ class Wakes:
         with self._mutex:
             self._watches.setdefault(key, []).append(watch)  # two nodes may give one fence
             missed = self._early.pop(key, self) is None
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
-                self._thread.start()
+            self._start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
             unread = self._reader is None and not reads
         if unread:
@@ -110,6 +108,15 @@ class Wakes:
         elif doubtful:
             self._make_up([watch], _GLANCE)
         return watch
+
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no more threads: the poll cap covers it
+            return
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
         """Wait for a ring; whether there was one. Reads meanwhile if nobody else does."""
