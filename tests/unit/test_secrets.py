@@ -37,10 +37,12 @@ def misspelt(draw: st.DrawFn) -> str:
     login = scheme in NETWORK and ":" in before.removeprefix(scheme).lstrip(":/")
     # With neither the colon nor the "@" of a login it is a host or a path like any other.
     near = before.rpartition(":")[2]
-    assume("@" in after or (login and "@" not in near and not near.startswith("1/")))
+    assume(
+        "@" in after.partition("?ca_file")[0] or (login and "@" not in near and not re.match(r"1[/?#]", near))
+    )
     if scheme == "sqlite":
         # A path may well have an "@" in a folder's name.
-        assume(":" in before.removeprefix("sqlite:") or not re.match("sqlite:(/|///)(?!/)", before))
+        assume(":" in before.removeprefix("sqlite:") or not re.match("sqlite:(/|///+)(?!/)", before))
     return url
 
 
