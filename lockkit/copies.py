@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, NotHeld
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.names import check_name, claim_id
+from lockkit.names import check_name, check_token, claim_id
 from lockkit.spi import Claim, Terms
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ class LeaseCopy:
         try:
             self.name = check_name(handle["name"])
             self.fence = int(str(handle["fence"]))
-            self._token = str(handle["token"])
+            self._token = check_token(handle["token"])
+            if handle.get("v", 1) != 1:
+                raise ValueError(f"v is {handle['v']!r:.20}, and this lockkit knows 1")
         except (KeyError, ValueError) as error:
             raise ConfigError(f"not the handle of a lease: {error!r}") from None
         self._handle = dict(handle)

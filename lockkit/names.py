@@ -21,6 +21,7 @@ __all__ = [
     "LONGEST_NAME",
     "check_name",
     "check_namespace",
+    "check_token",
     "claim_id",
     "decode",
     "digest",
@@ -32,6 +33,7 @@ LONGEST_NAME = 512
 """The longest name, in bytes of UTF-8."""
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 def check_name(name: object) -> str:
@@ -84,6 +86,19 @@ def decode(stored: str) -> str:
 def new_token() -> str:
     """A fresh 128-bit random token, 32 hex digits: one per acquisition, never per client or object."""
     return os.urandom(16).hex()
+
+
+def check_token(token: object) -> str:
+    """Return the token if it can be one: what comes from elsewhere is written into a store's commands.
+
+    Raises:
+        ConfigError: It is not 32 hex digits. The message does not quote it: what is given by mistake may be a secret too.
+    """
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise ConfigError(
+            "not the token of a claim", hint="32 hex digits, as lockkit acquire --print-token prints it"
+        )
+    return token
 
 
 def claim_id(token: str) -> str:

@@ -27,7 +27,7 @@ from lockkit.spi import (
 )
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked, replied
-from lockkit_redis.line import left, pack
+from lockkit_redis.line import framed, left, pack
 from lockkit_redis.router import Link
 from lockkit_redis.store import Store
 from lockkit_redis.view import claim_info
@@ -42,9 +42,8 @@ _COPYING = 0.5
 """Of an acquire's budget, what waiting for replicas may take."""
 _WHOLE_GRANT = 3
 """Of an answer; a grant for a name of which the server knew no fence has more, so it may have forgotten the index too."""
-_TOKEN = b"$32\r\n"
 _FLAGS = tuple(b"$1\r\n%d\r\n" % flag for flag in range(3))
-_AGAIN = (b"\r\n$3\r\n000\r\n$1\r\n0\r\n", b"\r\n$3\r\n010\r\n$1\r\n0\r\n")
+_AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
 """How to ask again, without waiting and waiting: what creates nothing is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
 
@@ -64,8 +63,8 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     link = store.router.at(stated.keys.queue)
     how = _AGAIN[claim.wait]
     if create:
-        how = b"\r\n$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, link.reckoned(basis) + _LATE)
-    packed = b"".join((stated.head, _TOKEN, token.encode(), how, stated.tail, note))
+        how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, link.reckoned(basis) + _LATE)
+    packed = b"".join((stated.head, framed(token), how, stated.tail, note))
     end = time.monotonic() + budget
     try:
         answer = _run(store, link, claim, packed, basis, budget)
@@ -102,7 +101,7 @@ def release(
     stated = store.known(claim.terms)
     link = link or store.router.at(stated.keys.queue)
     flags = _FLAGS[graceful], _FLAGS[tombstone]
-    packed = b"".join((stated.release, _TOKEN, claim.token.encode(), b"\r\n", *flags, stated.ends))
+    packed = b"".join((stated.release, framed(claim.token), *flags, stated.ends))
     found = scripts.RELEASE.send(link, budget, packed)
     if found not in (0, 1):
         raise _nonsense(link, found)

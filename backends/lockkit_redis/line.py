@@ -22,7 +22,7 @@ from typing import Any
 import redis.exceptions as theirs
 from hiredis import Reader
 
-__all__ = ["TIME", "Line", "left", "millis_of", "pack"]
+__all__ = ["TIME", "Line", "framed", "left", "millis_of", "pack"]
 
 _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
@@ -34,6 +34,8 @@ _SLACK = 0.005
 """Seconds by which a call may be late rather than set the socket's timeout once more."""
 _PART = 4.0
 """The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
+_USUAL = 32
+"""The length of a token."""
 _MORE = object()
 _AWAKE = 0.0001
 """Seconds for which a lone call reads without going to sleep."""
@@ -51,6 +53,12 @@ def pack(*words: str | bytes | int) -> bytes:
         raw = word if isinstance(word, bytes) else str(word).encode()
         pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
     return b"".join(pieces)
+
+
+def framed(token: str) -> bytes:
+    """A token as a word of a command; whatever is in it, it is no more than that."""
+    raw = token.encode()
+    return (b"$32\r\n" if len(raw) == _USUAL else b"$%d\r\n" % len(raw)) + raw + b"\r\n"
 
 
 TIME = pack("TIME")

@@ -12,7 +12,7 @@ import redis.exceptions as theirs
 from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
-from lockkit_redis.line import TIME, left, millis_of
+from lockkit_redis.line import TIME, framed, left, millis_of
 from lockkit_redis.router import Link
 from lockkit_redis.stated import millis
 from lockkit_redis.store import Store
@@ -188,7 +188,7 @@ def _packed(store: Store, claim: Claim, fence: int | None) -> bytes:
     """The command that renews one claim."""
     text = b"" if fence is None else b"%d" % fence
     renew = store.known(claim.terms).renew
-    return b"%b$32\r\n%b\r\n$%d\r\n%b\r\n" % (renew, claim.token.encode(), len(text), text)
+    return b"%b%b$%d\r\n%b\r\n" % (renew, framed(claim.token), len(text), text)
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:

@@ -12,7 +12,7 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.names import claim_id
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import ABSENT, RELEASED, Busy, Granted, Lapsed, Queued
+from lockkit.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
 
 # -- the script cache ----------------------------------------------------------------------------------------
@@ -146,3 +146,15 @@ def test_readers_behind_a_waiting_writer_that_lapses_all_get_in(clock, store):
     clock.both(3.5)
 
     assert all(isinstance(store.acquire(each, False, 2.0), Granted) for each in readers)
+
+
+def test_a_token_is_a_word_and_no_command_whatever_is_in_it(server, store):
+    """Tokens come from other processes too, in handles; that core refuses such ones is no reason to trust it."""
+    ends = "\r\n$1\r\n0\r\n$1\r\n0\r\n$1\r\n0\r\n$2\r\n{}\r\n*3\r\n$3\r\nSET\r\n$5\r\nOWNED\r\n$1\r\n1\r\n*2\r\n$4\r\nECHO"
+    for token in ("a" * 32 + ends, "short", "ä" * 32):
+        one = Claim(token, Terms("a", ttl=30.0))
+        assert store.release(one, 2.0) == ABSENT
+        fence = store.acquire(one, True, 2.0).fence
+        assert [each.state for each in store.renew([(one, fence)], 2.0)] == ["HELD"]
+        assert store.release(one, 2.0) == RELEASED
+    assert not server.cli("EXISTS", "OWNED")

@@ -171,6 +171,9 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
     assert lockkit("release", "x").returncode == 1
     wrong = lockkit("release", "x", "--token-file", "-", input="0" * 32)
     assert (wrong.returncode, len(lockkit.claims("x"))) == (76, 1)
+    none = lockkit("release", "x", "--token-file", "-", input="junk\n")
+    assert none.returncode == 64
+    assert "32 hex digits" in none.stderr
     assert lockkit("release", "x", "--token-file", "-", input=token).returncode == 0
     assert lockkit.claims("x") == []
 

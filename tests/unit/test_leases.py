@@ -134,10 +134,31 @@ def test_a_copy_is_never_valid_and_ends_exactly_its_claim(client, lease):
     assert bound.release().outcome == "LOST"
 
 
-@pytest.mark.parametrize("handle", [{}, {"name": "a"}, {"name": "", "token": "x", "fence": 1}, {"name": "a", "token": "x", "fence": "?"}])  # fmt: skip
-def test_what_is_no_handle_is_refused(client, handle):
-    with pytest.raises(ConfigError):
+TOKEN = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        {},
+        {"name": "a"},
+        {"name": "", "token": TOKEN, "fence": 1},
+        {"name": "a", "token": TOKEN, "fence": "?"},
+        {"name": "a", "token": TOKEN, "fence": 1, "v": 9},
+        {"name": "a", "token": "x", "fence": 1},
+        {"name": "a", "token": None, "fence": 1},
+        {"name": "a", "token": TOKEN + "\r\n*1\r\n$8\r\nFLUSHALL\r\n", "fence": 1},
+        {"name": "a", "token": TOKEN + "\n", "fence": 1},
+    ],
+)
+def test_what_is_no_handle_is_refused_and_not_quoted(client, handle):
+    with pytest.raises(ConfigError) as told:
         client.adopt(handle)
+    assert TOKEN not in str(told.value)
+
+
+def test_a_handle_that_is_one_is_taken(client):
+    assert client.adopt({"name": "a", "token": TOKEN, "fence": 1}).release().outcome == "LOST"
 
 
 def test_only_a_pulseless_claim_is_handed_over(client, lease):

@@ -10,6 +10,8 @@ import click
 from lockkit.cli import exits, holds, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
+from lockkit.errors import ConfigError
+from lockkit.names import check_token
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -42,8 +44,7 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
     """
     with session.client() as client:
         if token_file is not None:
-            token = token_file.read().strip()
-            report = client.adopt({"v": 1, "name": name, "token": token, "fence": 0}).release()
+            report = client.adopt({"v": 1, "name": name, "token": _token(token_file), "fence": 0}).release()
         else:
             report = _stored(client, name, claim_id)
         lost = report.outcome == "LOST"
@@ -68,6 +69,13 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
     if not session.json:
         print(f"released {name!r}", file=sys.stderr)
     return exits.OK
+
+
+def _token(file: TextIO) -> str:
+    try:
+        return check_token(file.read().strip())
+    except ConfigError as error:
+        raise click.UsageError(f"--token-file: {error}") from None
 
 
 def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport:
