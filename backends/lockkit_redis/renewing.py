@@ -92,13 +92,10 @@ def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
 
 def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
     names = [claim.terms.name for claim, _ in beats]
-    if store.router.one and len(set(names)) == len(
-        names
-    ):  # as most often; of thousands each object that is made costs
-        link = store.link(beats[0][0])
-        starts = range(0, len(beats), _ROW)
-        row = [range(start, min(start + _ROW, len(beats))) for start in starts]
-        return Plan(beats, names, [_row(store, beats, link, places) for places in row], [])
+    if store.router.one and 0 < len(set(names)) == len(names):  # of thousands each object that is made costs
+        link, end = store.link(beats[0][0]), len(beats)
+        spans = [range(start, min(start + _ROW, end)) for start in range(0, end, _ROW)]
+        return Plan(beats, names, [_row(store, beats, link, span) for span in spans], [])
     together: dict[str, tuple[int, ...]] = {}
     for at, name in enumerate(names):
         together[name] = (*together.get(name, ()), at)
