@@ -20,6 +20,7 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.bell import Bell
+from lockkit.errors import PermissionDenied
 from lockkit.spi import Refused, Unknown
 from lockkit_redis.failures import replied
 from lockkit_redis.line import pack
@@ -209,9 +210,9 @@ class Wakes:
                 pause = min(2 * pause, 1.0)
 
     def _say(self, error: Exception) -> None:
-        if isinstance(error, theirs.NoPermissionError) and not self._warned:
+        told = replied(error, self._router) if isinstance(error, theirs.ResponseError) else None
+        if told is not None and isinstance(told.error, PermissionDenied) and not self._warned:
             self._warned = True
-            told = replied(error, self._router)
             _log.warning("%s; until then those who wait ask every two seconds", told)
         elif not self._closed:
             _log.debug("the subscription to %s ended: %s", self._router.where, error)

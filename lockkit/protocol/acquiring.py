@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from lockkit import durations
-from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
+from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError, PermissionDenied
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.lease import Hold
 from lockkit.names import claim_id, new_token
@@ -241,7 +241,10 @@ class _Pace:
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
         """Whether the trouble is final, or has lasted too long."""
-        if isinstance(trouble, Refused) and not trouble.retry:
+        if isinstance(trouble, Refused):
+            if not trouble.retry:
+                return True
+        elif isinstance(trouble.error, PermissionDenied):  # stopped half-way, and it would be again
             return True
         if self._limit is not None:
             return at >= self._limit

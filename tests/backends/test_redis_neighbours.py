@@ -172,10 +172,14 @@ def test_a_command_that_a_script_lacks_is_named_and_nothing_is_held(forbidden, n
             assert nothing_held(server)
 
 
-def test_without_the_right_to_subscribe_a_warning_says_so_once(caplog):
-    line = "locker on >secret ~* &* +@all -subscribe"
-    with RedisServer(user=[line]) as server, caplog.at_level(logging.WARNING):
-        url = server.url(user="locker", password="secret")
+@pytest.mark.parametrize(
+    "options",
+    [{"user": ["locker on >secret ~* &* +@all -subscribe"]}, {"rename_command": ['SUBSCRIBE ""']}],
+    ids=["forbidden", "renamed"],
+)
+def test_without_subscribe_a_warning_says_so_once(caplog, options):
+    with RedisServer(**options) as server, caplog.at_level(logging.WARNING):
+        url = server.url(user="locker", password="secret") if "user" in options else server.url()
         with lockkit.connect(url) as client, lockkit.connect(url) as other:
             assert {found.check: found.severity for found in client.check()}["rights"] == "warning"
             held = client.lock("a").acquire()

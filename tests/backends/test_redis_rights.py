@@ -140,6 +140,32 @@ def test_a_release_that_is_stopped_half_way_is_asked_for_again_and_not_called_lo
         assert report.outcome == "RELEASED"
 
 
+@pytest.mark.parametrize("right", ["hdel", "zrem"])
+def test_who_comes_next_is_not_stuck_behind_a_release_that_was_stopped_half_way(url, server, right):
+    lacking = WRITER.replace("locker", "poor").split()[1:]
+    server.cli("ACL", "SETUSER", *lacking, f"-{right}")
+    with (
+        lockkit.connect(server.url(user="poor", password="secret")) as poor,
+        lockkit.connect(url) as client,
+    ):
+        held = poor.lock("a", ttl=3).acquire()
+        waiter = threading.Thread(target=lambda: client.lock("a").acquire(timeout=20).release())
+        waiter.start()
+        until(lambda: len(client.inspect("a").claims) == 2, "the waiter stands in line")
+        report = held.release()
+        assert f"'{right}'" in str(report.errors)
+        waiter.join(10)
+        assert not waiter.is_alive()
+
+
+def test_an_acquire_that_can_not_even_be_undone_is_not_tried_again(url, server):
+    server.cli("ACL", "SETUSER", "locker", "-zadd", "-zrem")
+    before = server.commands()["evalsha"]["calls"] if "evalsha" in server.commands() else 0
+    with lockkit.connect(url) as client, pytest.raises(PermissionDenied):
+        client.lock("a").acquire(timeout=30)
+    assert int(server.commands()["evalsha"]["calls"]) - int(before) < 12
+
+
 def test_without_the_right_to_subscribe_waiters_poll(url, server):
     server.cli("ACL", "SETUSER", "locker", "-subscribe")
     with lockkit.connect(url) as client:

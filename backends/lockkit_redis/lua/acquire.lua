@@ -55,9 +55,14 @@ elseif claim.state == 'OFFERED' then
   save(token, claim, held_until(claim))
 elseif wait then
   call('ZADD', d, whole(now + GRACE), token)
-  keep()
   local fits, head_capacity = prefix()
-  return queued(fits, head_capacity, claim.capacity)
+  if crowd or call('ZRANK', q, token) >= #fits then
+    keep()
+    return queued(fits, head_capacity, claim.capacity)
+  end
+  -- It fits and was not told: whoever left its place was stopped half-way, for want of a right.
+  claim.state, claim.since, claim.renewed = 'HELD', now, now
+  save(token, claim, held_until(claim))
 else
   remove(token, claim)
   offer()

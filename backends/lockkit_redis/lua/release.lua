@@ -11,7 +11,7 @@ if claim.state == 'LINGERING' then return 1 end
 if claim.state == 'HELD' and granted then
   local till = claim.since + claim.min_hold
   if not graceful or claim.evicted then till = math.max(till, now + claim.lock_delay) end
-  till = math.min(till, deadline_of(token))
+  till = math.min(till, deadline_of(token) or now) -- none, if a release was stopped half-way
   if till > now then
     claim.state = 'LINGERING'
     save(token, claim, till)
