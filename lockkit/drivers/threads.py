@@ -91,6 +91,7 @@ class Driver:
         self._record_failure = record_failure
         self._overruns = Overruns()
         self.closed = False
+        self._under_way: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout)
         self.heartbeat = Heartbeat(
             clock,
@@ -110,7 +111,10 @@ class Driver:
         clock = self.clock
         waits = Waits(self, on_wait, clock.now())
         hold: Hold | None
+        self._under_way.add(attempt)
         try:
+            if self.closed:
+                raise AcquireCancelled("this client is closed", name=attempt.terms.name)
             hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter), waits)
             if hold is not None:
                 attempt.hold = hold
@@ -125,6 +129,7 @@ class Driver:
             raise
         finally:
             waits.close()
+            self._under_way.discard(attempt)
         if hold is None:
             self.counters.add("busy")
             self._tell_attempt("busy", attempt)
@@ -292,10 +297,10 @@ class Driver:
             time.sleep(0.005)
 
     def _cancel_waiters(self) -> None:
-        """Have the threads that wait give up; their claims land on the orphan list."""
+        """Have the threads that wait give up, and those that ask hear their answer; their claims land on the orphan list."""
         for _ in range(100):
             waiting = self.heartbeat.waiting()
-            if not waiting:
+            if not waiting and not self._under_way:
                 return
             for waiter in waiting:
                 waiter.wake()
