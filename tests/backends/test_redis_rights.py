@@ -25,7 +25,7 @@ from lockkit_redis.backend import open_store
 WRITER = (
     "user locker on >secret resetkeys ~lockkit:default:* resetchannels &lockkit:default:wake:* -@all"
     " +ping +time +client|setname +evalsha +eval +subscribe +publish +multi +exec"
-    " +get +set +del +exists +pexpire +pexpireat +hget +hmget +hset +hdel +hgetall"
+    " +get +set +del +exists +pexpire +pexpireat +pttl +hget +hmget +hset +hdel +hgetall"
     " +zadd +zrem +zscore +zrank +zrange +zrangebyscore +zremrangebyscore"
 )
 """Add ``+info`` for ``lockkit doctor``, ``+scan`` for ``names(deep=True)``, ``+wait`` for ``min_replicas``, ``+select`` for

@@ -19,9 +19,9 @@ local function put(state, deadline, least)
   call('ZADD', q, shown, token)
   call('ZADD', d, format('%.0f', deadline), token)
   if ARGV[9] == '' then
-    call('HSET', c, '@', at, '@until', till, token, stored, token .. ':owner', ARGV[8])
+    call('HSET', c, '@', at, token, stored, token .. ':owner', ARGV[8])
   else
-    call('HSET', c, '@', at, '@until', till, token, stored, token .. ':owner', ARGV[8], token .. ':note', ARGV[9])
+    call('HSET', c, '@', at, token, stored, token .. ':owner', ARGV[8], token .. ':note', ARGV[9])
   end
   call('SET', f, shown, 'PX', KEPT)
   if least == 0 then
@@ -39,20 +39,20 @@ end
 
 -- Take the place that was offered, if the state is as it was written, but for the offer.
 local function taken()
-  local known = call('HMGET', c, token, '@', '@until')
+  local known = call('HMGET', c, token, '@')
   local terms = match(known[1] or '', '^{"v":1,"state":"OFFERED","since":%d+,"renewed":%d+,(.*)$')
   if terms ~= ARGV[7] or not known[2] or tonumber(known[2]) > now then return end
   local nearest = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2]
   if not nearest or tonumber(nearest) <= now then return end
-  local at, deadline, till = format('%.0f', now), now + first, known[3]
+  local at, deadline = format('%.0f', now), now + first
   call('ZREM', d, '') -- a script that has begun to write may go on when memory is full
-  if not till or tonumber(till) < deadline + SLACK / 2 then -- so it is later than it was, see `keep`
-    till = format('%.0f', deadline + SLACK)
+  if call('PTTL', c) < first + SLACK / 2 then -- so this is later than it was: no claim outlives the keys, see `keep`
+    local till = format('%.0f', deadline + SLACK)
     call('PEXPIREAT', q, till)
     call('PEXPIREAT', d, till)
     call('PEXPIREAT', c, till)
   end
-  call('HSET', c, '@', at, '@until', till, token, '{"v":1,"state":"HELD","since":' .. at .. ',"renewed":' .. at .. ',' .. terms)
+  call('HSET', c, '@', at, token, '{"v":1,"state":"HELD","since":' .. at .. ',"renewed":' .. at .. ',' .. terms)
   call('ZADD', d, format('%.0f', deadline), token)
   local front = call('ZRANGE', q, 0, 0, 'WITHSCORES')
   return front[1] == token and front[2] or call('ZSCORE', q, token)

@@ -1,8 +1,7 @@
 -- What every script of a queue begins with.
 --
 -- KEYS: q  ZSET of tokens by fence (the order of arrival)    d  ZSET of tokens by deadline (ms since the epoch)
---       c  HASH: token -> state, token:owner, token:note; "@" -> the last time seen, "@until" -> when the keys expire,
---          "@crowd" -> somebody holds outside
+--       c  HASH: token -> state, token:owner, token:note; "@" -> the last time seen, "@crowd" -> somebody holds outside
 --       f  the last fence given                              g  ZSET of tombstones: token -> until when
 
 local q, d, c, f, g = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]

@@ -162,7 +162,7 @@ local function keep()
   local last = call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
   if not last then return end
   local till = whole(tonumber(last) + SLACK)
-  call('HSET', c, '@', whole(now), '@until', till)
+  call('HSET', c, '@', whole(now))
   call('PEXPIREAT', q, till)
   call('PEXPIREAT', d, till)
   call('PEXPIREAT', c, till)

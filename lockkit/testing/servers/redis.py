@@ -17,7 +17,7 @@ __all__ = ["RedisServer"]
 
 # fmt: off
 _NOT_BY_CLIENTS = frozenset({
-    "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "publish", "set", "time",
+    "info", "del", "exists", "get", "hdel", "hget", "hmget", "hset", "pexpire", "pexpireat", "pttl", "publish", "set", "time",
     "zadd", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
 })
 # fmt: on
