@@ -287,7 +287,7 @@ def template() -> str:
     return "\n".join(lines)
 
 
-_SECRET = r"(?i)pass|pwd|token|secret|credential|auth|key|^observer$"  # noqa: S105 (a pattern)
+_SECRET = r"(?i)pa?s|pw|token|secret|cred|auth|key|^observer$"  # noqa: S105 (a pattern)
 _HOSTS = r"(?:(?:\[[0-9A-Fa-f:.]*\]|[^/?#@:,\[\]]+)(?::\d+)?(?:,|(?=[/?#]|$)))+(?:[/?#]|$)"  # nobody's password among them
 _PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$|^auth=(digest|sasl)$"
 _FILES = r"sqlite:(?:/|///+)(?!/)(?:[^:]*@)?[^@]*$"  # a path: its @ may be that of a home folder
