@@ -61,7 +61,7 @@ class Subscription:
             Gone, OSError, redis.exceptions.RedisError: It is good for nothing any more; nor is it if this is cut short.
         """
         silent_for = time.monotonic() - self._heard_at
-        if silent_for >= _PING:
+        if silent_for >= _PING and not self._poll(0):  # an answer may lie there for as long as nobody reads
             self._ask_for_life()
             silent_for = 0.0
         left = min(seconds, _PING - silent_for)

@@ -31,6 +31,7 @@ __all__ = ["Wakes"]
 
 _log = logging.getLogger("lockkit.redis")
 _PATIENCE = 2.0
+_PAUSE = 0.05
 _LOOK = 10.0
 """Seconds after which a connection that nobody reads is looked after."""
 _KEPT = 1024
@@ -94,21 +95,29 @@ class Wakes:
             wake: Called from any thread.
             reads: Its own thread will wait in :meth:`wait`.
         """
-        key = fence.encode()
-        watch = _Watch(self, key, where, token, wake)
+        watch = _Watch(self, fence.encode(), where, token, wake)
+        try:
+            self._add(watch, reads=reads)
+        except BaseException:  # nobody has it to close
+            self.forget(watch)
+            raise
+        return watch
+
+    def _add(self, watch: _Watch, *, reads: bool) -> None:
         with self._mutex:
-            self._watches.setdefault(key, []).append(watch)  # two nodes may give one fence
-            missed = self._early.pop(key, self) is None
+            self._watches.setdefault(watch.fence, []).append(watch)  # two nodes may give one fence
+            missed = self._early.pop(watch.fence, self) is None
             self._start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
-            unread = self._reader is None and not reads
-        if unread:
-            self._due.ring()
+            alone = self._reader is not None and self._reader is not self._keeper
+            if self._reader is None and not reads:
+                self._due.ring()
+            if alone and self._subscription is not None:
+                self._subscription.nudge()  # who read alone is not alone any more
         if missed:
-            wake()
+            watch.wake()
         elif doubtful:
             self._make_up([watch], _GLANCE)
-        return watch
 
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -120,13 +129,15 @@ class Wakes:
             return
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
-        """Wait for a ring; whether there was one. Reads meanwhile if nobody else does."""
+        """Wait for a ring; whether there was one. Reads meanwhile if nobody else waits."""
         end = time.monotonic() + seconds
         subscription = self._enter(watch)
         if subscription is None:
             return bell.wait(seconds)
         try:
-            while True:
+            while not self._beside(
+                watch
+            ):  # others must not depend on what else this thread does: a signal handler, say
                 bell.alarm = subscription.nudge
                 try:
                     if bell.rung():
@@ -146,6 +157,7 @@ class Wakes:
             raise
         finally:
             self._leave(watch)
+        self._due.ring()  # this one does not read any more, and still waits
         return bell.wait(end - time.monotonic())
 
     def forget(self, watch: _Watch) -> None:
@@ -180,31 +192,36 @@ class Wakes:
     def _leave(self, reader: _Watch) -> None:
         """Read no more; if others wait, the thread that is there for it does."""
         with self._mutex:
-            if self._reader is not reader:
-                return
-            self._reader = None
-            others = len(self._watches) > (reader.fence in self._watches)
-        if others or self._closed:
-            self._due.ring()
+            if self._reader is reader:
+                if self._closed or self._beside(reader):
+                    self._due.ring()  # before it is done: cut short here, it is done again
+                self._reader = None
+
+    def _beside(self, reader: _Watch) -> bool:
+        """Whether anybody else waits."""
+        own = self._watches.get(reader.fence)
+        return len(self._watches) > (own is not None) or own not in (None, [reader])
 
     def _give_up(self, subscription: Subscription, error: Exception) -> None:
         with self._mutex:
             if self._subscription is subscription:
+                self._due.ring()
                 self._standing, self._over = False, error
-        self._due.ring()
 
     # -- the thread
 
     def _run(self) -> None:
-        pause = 0.05
+        pause = _PAUSE
         while not self._closed:
+            began = time.monotonic()
             try:
                 self._subscribe()
-                pause = 0.05
             except _ENDS as error:
                 self._say(error)
             except Exception:  # whatever it is, others wait for their wakes
                 _log.exception("the subscription to %s ended", self._router.where)
+            if began < self._stood_at < time.monotonic() - pause:
+                pause = _PAUSE
             if not self._closed:
                 time.sleep(pause)  # the poll cap covers it
                 pause = min(2 * pause, 1.0)
@@ -235,7 +252,7 @@ class Wakes:
                 return
             said = subscription.hear(_LOOK)
             self._pass_on(said)
-            stands = any(message[0] == b"subscribe" for message in said)
+            stands = any(isinstance(message, list) and message[:1] == [b"subscribe"] for message in said)
         with self._mutex:
             everybody = [watch for watches in self._watches.values() for watch in watches]
             self._standing, self._stood_at = True, time.monotonic()
@@ -263,9 +280,11 @@ class Wakes:
         for message in said:
             if isinstance(message, theirs.RedisError):
                 raise message
-            if message[0] != b"message":
+            if not isinstance(message, list) or len(message) != 3 or message[0] != b"message":
                 continue
             fence = message[2]
+            if not isinstance(fence, bytes):
+                continue
             with self._mutex:
                 found = self._watches.get(fence)
                 if found is None:

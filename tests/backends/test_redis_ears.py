@@ -17,7 +17,7 @@ from lockkit.bell import Bell
 from lockkit.spi import OpenOptions, Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.redis import RedisServer
-from lockkit_redis import subscription
+from lockkit_redis import subscription, wakes
 from lockkit_redis.backend import open_store
 from lockkit_redis.line import Line
 
@@ -134,26 +134,30 @@ def test_a_turn_that_came_before_its_thread_waits_is_not_missed(standing):
         assert turn.woken()
 
 
-def test_who_reads_wakes_the_others(standing):
-    first, second = Turn(standing, "a"), Turn(standing, "b")
-    with first.listening():
-        until(first.reads)
-        with second.listening():
-            second.come()
-            assert second.woken()
-            assert first.reads()
-
-
-def test_when_who_reads_has_gone_the_others_hear_all_the_same(standing):
+def test_who_is_not_alone_any_more_leaves_the_reading_to_the_keeper_and_all_hear(standing):
+    """The others must not depend on what else that thread does, in a signal handler for example."""
     first, second = Turn(standing, "a"), Turn(standing, "b")
     with contextlib.ExitStack() as stack:
         stack.enter_context(first.listening())
         until(first.reads)
         stack.enter_context(second.listening())
+        until(lambda: standing._wakes._reader is standing._wakes._keeper)
         first.come()
         assert first.woken()
         second.come()
         assert second.woken()
+
+
+def test_two_that_are_called_by_one_fence_are_two(standing):
+    """Two nodes of a Cluster may give the same."""
+    turn, other = Turn(standing), threading.Event()
+    with turn.listening():
+        until(turn.reads)
+        standing.watch("a", turn.blockers, other.set, turn.claim)
+        until(lambda: not turn.reads())
+        turn.come()
+        assert turn.woken()
+        assert other.wait(AT_ONCE)
 
 
 def test_a_watch_without_a_thread_hears_whoever_reads(standing):
@@ -231,6 +235,52 @@ def test_a_connection_that_answers_is_kept(standing, monkeypatch):
         assert standing._wakes._subscription is kept
 
 
+def test_a_connection_that_nobody_reads_is_kept_if_it_answers(standing, monkeypatch):
+    monkeypatch.setattr(subscription, "_PING", 0.02)
+    monkeypatch.setattr(wakes, "_LOOK", 0.03)
+    standing._wakes._due.ring()  # from here on the keeper looks more often
+    kept = standing._wakes._subscription
+    time.sleep(0.4)
+    assert standing._wakes._subscription is kept
+
+
+def test_a_connection_that_is_cut_again_and_again_is_made_again_as_soon_as_the_first_time(server, standing):
+    with Turn(standing).listening():
+        for _ in range(7):
+            gone = standing._wakes._subscription
+            time.sleep(0.2)  # it stands for longer than the pause before it was
+            server.cli("CLIENT", "KILL", "TYPE", "PUBSUB")
+            until(lambda gone=gone: standing._wakes._subscription not in (gone, None), within=0.7)
+            until(lambda: standing._wakes._standing)
+
+
+def test_what_is_said_and_means_nothing_is_not_heeded(standing):
+    rubbish = [
+        b"x",
+        5,
+        None,
+        [],
+        [b"message"],
+        [b"message", b"c", [b"f"]],
+        [b"message", b"c", b"f", b"g"],
+        [None],
+    ]
+    standing._wakes._pass_on(rubbish)
+
+
+def test_a_watch_that_ctrl_c_hit_as_it_began_is_gone(standing, monkeypatch):
+    def torn(*_):
+        raise KeyboardInterrupt
+
+    turn = Turn(standing)
+    with monkeypatch.context() as patched:
+        patched.setattr(wakes.Wakes, "_make_up", torn)
+        standing._wakes._stood_at = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            standing.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    assert not standing._wakes._watches
+
+
 def test_closing_the_store_ends_the_wait_and_the_thread(server, standing):
     turn = Turn(standing)
     with turn.listening():
@@ -296,8 +346,6 @@ def test_ctrl_c_while_reading_costs_a_connection_and_no_wake(server):
 
 
 def test_hundreds_of_hand_offs_among_threads_of_three_clients_need_no_poll_cap(server, monkeypatch):
-    from lockkit_redis import wakes
-
     late = []
     wait = wakes.Wakes.wait
 
