@@ -84,9 +84,12 @@ def everything(url, clock=None):
         assert woken.wait(2.0)
         store.abandon(other, 2.0)
         store.emergency_release(third, 2.0)
-        alone = claim("b")
+        alone, behind = claim("b"), claim("b")
         store.acquire(alone, True, 2.0)
+        store.acquire(behind, True, 2.0)
         store.release(alone, 2.0)
+        assert isinstance(store.acquire(behind, False, 2.0), Granted)
+        store.release(behind, 2.0)
         assert store.inspect("a", 2.0).claims == ()
 
 
