@@ -618,7 +618,10 @@ def test_a_text_survives_being_written_down(text):
         ("sqlite:/home/ann@corp/x:y.db", "sqlite:/home/ann@corp/x:y.db"),
         ("unix:///run/a:b/redis.sock?db=1", "unix:///run/a:b/redis.sock?db=1"),
         ("redis://h:6379/0?user=a@b", "redis://h:6379/0?user=***@b"),
-        ("redis+sentinel://h/m?sentinel_pasword=x&psswd=y", "redis+sentinel://h/m?sentinel_pasword=***&psswd=***"),
+        (
+            "redis+sentinel://h/m?sentinel_pasword=x&psswd=y",
+            "redis+sentinel://h/m?sentinel_pasword=***&psswd=***",
+        ),
         ("redis://h?password=x&db=2&auth_token=y", "redis://h?password=***&db=2&auth_token=***"),
         ("redis://h?ssl_keyfile=/etc/k.pem&token_file=/x", "redis://h?ssl_keyfile=/etc/k.pem&token_file=/x"),
     ],

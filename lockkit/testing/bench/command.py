@@ -19,6 +19,7 @@ from lockkit.testing.bench.figures import Figure, document, progress, sentence, 
 from lockkit.testing.bench.processes import handoff, held, stall, startup
 from lockkit.testing.bench.redis_contenders import PEERS as REDIS_PEERS
 from lockkit.testing.bench.redis_store import redis
+from lockkit.testing.bench.workers import quiet
 from lockkit.testing.bench.zookeeper_contenders import PEERS as ZOOKEEPER_PEERS
 from lockkit.testing.bench.zookeeper_store import zookeeper
 from lockkit.testing.servers.processes import ServerMissing
@@ -57,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for name in missing:
         if why := unusable(name):
             sys.stderr.write(f"left out: {name}: {why}\n")
-    with tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
+    with quiet(), tempfile.TemporaryDirectory(prefix="lockkit-bench-") as folder:
         url = options.url or f"sqlite:{folder}/lockkit.db"
         store = f"lockkit, {'SQLite' if url.startswith('sqlite:') else url.partition(':')[0]}"
         for name in wanted:

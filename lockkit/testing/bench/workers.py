@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import lockkit
 from lockkit.testing.bench.contenders import opened
 
-__all__ = ["Worker", "started"]
+__all__ = ["Worker", "quiet", "started"]
 
 STALL = 1.5
 """Seconds for which the holder of the ``stall`` bench keeps its GIL."""
@@ -60,6 +61,18 @@ def started(role: str, *args: str) -> Iterator[Worker]:
             yield Worker(process)
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Of the private servers it is known that they keep nothing; a warning of it for each client would bury the figures."""
+    log = logging.getLogger("lockkit")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _say(answer: object) -> None:
@@ -167,4 +180,5 @@ _ROLES: Mapping[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    _ROLES[sys.argv[1]](*sys.argv[2:])
+    with quiet():
+        _ROLES[sys.argv[1]](*sys.argv[2:])
