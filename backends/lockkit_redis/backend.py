@@ -158,14 +158,7 @@ class RedisBackend:
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.spi.Backend.check`."""
-        store = self.store
-        key = Keys.of(store.namespace, "doctor").queue
-        here = store.router.at(key)
-        return [
-            found
-            for wire in store.router.wires()
-            for found in health.check(wire, store.channel, key if wire is here else None, budget)
-        ]
+        return health.check(self.store, budget)
 
     def pulse(self) -> Sequence[int]:
         """None: claims live by their ttl."""

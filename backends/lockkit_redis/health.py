@@ -2,50 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
-import redis.exceptions as theirs
-
+from lockkit.errors import PermissionDenied
 from lockkit.facts import Finding
 from lockkit.spi import Refused, Unknown
-from lockkit_redis.failures import replied, unanswered
-from lockkit_redis.line import pack
+from lockkit_redis.line import left, pack
+from lockkit_redis.rights import rights
+from lockkit_redis.router import Link
+from lockkit_redis.store import Store
 from lockkit_redis.wire import Wire
 
 __all__ = ["check", "known_bad"]
 
 _SETTLED = 300
 """Seconds after its start for which a server that keeps no log may have forgotten locks."""
+_TRIES = 500
+"""Keys that are looked at to have one on each node of a Cluster."""
+_SAME = {"role": "it is a replica", "memory": "it is out of memory"}
+"""How a script is refused for what INFO has told already."""
 
 
-def check(wire: Wire, channel: str, key: str | None, budget: float) -> Sequence[Finding]:
-    """What there is to say of the server, to a client that listens on a channel and has a key there."""
-    began = time.monotonic()
-    wire.call(pack("PING"), budget)
-    took = time.monotonic() - began
-    try:
-        info = _info(wire, budget)
-    except Refused as refusal:
-        return [
-            Finding("server", "ok", f"answered in {took * 1000:.1f} ms"),
-            Finding(
-                "server",
-                "warning",
-                f"version, role, memory policy and persistence are not known: {refusal.error}",
-                "add +info to the user's rights to have them looked at",
-            ),
-            _rights(wire, channel, key, budget),
-        ]
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version", "unknown")
+def check(store: Store, budget: float) -> Sequence[Finding]:
+    """What there is to say of the server, or of each node of a Cluster.
+
+    Raises:
+        Refused, Unknown: It does not answer.
+    """
+    wires = store.router.wires()
+    keys = _keys(store, wires)
     return [
-        Finding("server", "ok", f"{name} {version}, answered in {took * 1000:.1f} ms"),
-        _role(info),
-        _policy(info),
-        _persistence(info),
-        _rights(wire, channel, key, budget),
+        found for wire in wires for found in _look(wire, store, keys.get(wire), time.monotonic() + budget)
     ]
+
+
+def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding]:
+    began = time.monotonic()
+    wire.call(pack("PING"), left(end))
+    answered = f"answered in {(time.monotonic() - began) * 1000:.1f} ms"
+    try:
+        info = _info(wire, left(end))
+    except Refused as refusal:
+        found = [Finding("server", "ok", answered), _unknown(refusal)]
+    else:
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        version = info.get("valkey_version") or info.get("redis_version", "unknown")
+        found = [
+            Finding("server", "ok", f"{name} {version}, {answered}"),
+            _role(info),
+            _policy(info),
+            _persistence(info),
+        ]
+    tried = rights(wire, store.channel, key, store.copies, end)
+    wrong = [each.check for each in found if each.severity == "error"]
+    return [
+        *found,
+        *(each for each in tried if not any(_SAME.get(one, "\n") in each.message for one in wrong)),
+    ]
+
+
+def _unknown(refusal: Refused) -> Finding:
+    hint = refusal.error.hint or ""
+    if isinstance(refusal.error, PermissionDenied):
+        hint = "add +info to the user's rights to have them looked at"
+    text = f"version, role, memory policy and persistence are not known: {refusal.error.message}"
+    return Finding("server", "warning", text, hint)
+
+
+def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, str]:
+    """For each server a key that nobody has, in a slot that it has; but not for one with next to no slots."""
+    keys: dict[Link, str] = {}
+    for at in range(_TRIES):
+        key = f"{store.channel}:{at}"  # a name of this client alone
+        with contextlib.suppress(Refused):  # no node has the slot
+            keys.setdefault(store.router.at(key), key)
+        if all(wire in keys for wire in wires):
+            break
+    return keys
 
 
 def known_bad(wire: Wire, budget: float) -> list[Finding]:
@@ -106,25 +141,3 @@ def _persistence(info: dict[str, str]) -> Finding:
         f"without an append-only file a restart forgets locks{since}; their holders learn it at the next renewal",
         "appendonly yes; fences rise all the same",
     )
-
-
-def _rights(wire: Wire, channel: str, key: str | None, budget: float) -> Finding:
-    keys = (
-        () if key is None else (key,)
-    )  # it is not read: that the script is given it is enough to be refused
-    try:
-        wire.call(pack("EVAL", "return redis.call('TIME')", len(keys), *keys), budget)
-    except Refused as refusal:
-        hint = f"observers may look but not lock; {refusal.error.hint}"
-        return Finding("rights", "error", refusal.error.message, hint)
-    line = wire.connect(budget)
-    try:
-        heard = line.ask(pack("SUBSCRIBE", channel), time.monotonic() + budget)
-    except (theirs.RedisError, OSError) as error:
-        raise unanswered(error, wire.where) from error
-    finally:
-        line.close()
-    if isinstance(heard, theirs.RedisError):
-        hint = "without it those who wait ask every two seconds instead of being told"
-        return Finding("rights", "warning", str(replied(heard, wire)), hint)
-    return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

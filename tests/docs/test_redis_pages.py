@@ -24,7 +24,7 @@ from lockkit.names import new_token  # noqa: E402
 from lockkit.testing.servers.clock import ServerClock  # noqa: E402
 from lockkit.testing.servers.redis import RedisServer  # noqa: E402
 from lockkit.testing.servers.redis_groups import RedisCluster  # noqa: E402
-from lockkit_redis import address, health, keys  # noqa: E402
+from lockkit_redis import address, health, keys, rights  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="make servers"
@@ -122,7 +122,7 @@ def test_an_option_that_does_not_exist_is_refused_with_those_there_are():
 
 
 def test_every_finding_of_the_doctor_has_a_row_and_no_other():
-    source = Path(health.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (health, rights))
     found = set(re.findall(r'Finding\(\s*"(\w+)",\s*"(\w+)"', source))
 
     rows = {(row[0].strip("`"), row[1]) for row in table(section(PAGE, "## What doctor says"))[1:]}

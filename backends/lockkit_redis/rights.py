@@ -1,0 +1,100 @@
+"""Whether a server lets this user lock: what a lock needs is tried, and nothing is changed by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis.exceptions as theirs
+
+from lockkit.errors import LockkitError, PermissionDenied
+from lockkit.facts import Finding
+from lockkit_redis.failures import replied, unanswered
+from lockkit_redis.line import left, pack
+from lockkit_redis.scripts import Script
+from lockkit_redis.wire import Wire
+
+__all__ = ["rights"]
+
+_PROBE = Script("probe", queue=False)
+_RUN = ("EVAL", "EVALSHA")
+
+
+def rights(wire: Wire, channel: str, key: str | None, copies: int, end: float) -> Sequence[Finding]:
+    """What there is to say of the rights on one server.
+
+    Args:
+        wire: The server.
+        channel: One of this client.
+        key: One that nobody has, of the namespace and of a slot that is there; None if there is none.
+        copies: How many replicas must confirm an acquire.
+        end: When ``time.monotonic()`` is too late.
+
+    Raises:
+        Refused, Unknown: The server cannot be asked.
+    """
+    answers = _tried(wire, channel, key, copies, end)
+    refused = [(word, replied(error, wire).error) for word, error in _refused(answers)]
+    denied = {word: error for word, error in refused if isinstance(error, PermissionDenied)}
+    others = [error for _, error in refused if not isinstance(error, PermissionDenied)]
+    found = []
+    if others:
+        found.append(Finding("scripts", "error", others[0].message, others[0].hint or ""))
+    if denied:
+        found.append(_missing(wire, denied))
+    elif any(isinstance(answers[word], list) for word in _RUN):  # else it is not known
+        found.append(_hearing(wire, channel, end))
+    return found
+
+
+def _tried(wire: Wire, channel: str, key: str | None, copies: int, end: float) -> dict[str, Any]:
+    """The answers to what a client sends: the probe, whole and by its digest, and WAIT if it is needed.
+
+    EVAL comes first: EVALSHA runs what the server knows by then, and answers NOSCRIPT where only EVAL is forbidden.
+    """
+    keys = () if key is None else (key,)
+    by_digest = _PROBE.packed(keys, f"{channel}:doctor")
+    if key is None:  # nothing to try the commands on: that a script runs is all that can be found out
+        row = {"EVAL": pack("EVAL", "return {}", 0), "EVALSHA": pack("EVALSHA", "0" * 40, 0)}
+    else:
+        row = {"EVAL": _PROBE.spelled_out(by_digest), "EVALSHA": by_digest}
+    if copies:
+        row["WAIT"] = pack("WAIT", 0, 1)
+    answers = wire.row(b"".join(row.values()), left(end), len(row))
+    return dict(zip(row, answers, strict=True))
+
+
+def _refused(answers: dict[str, Any]) -> Iterator[tuple[str, Exception]]:
+    """Each command that was refused, and how."""
+    ran = next((answers[word] for word in _RUN if isinstance(answers[word], list)), ())
+    for word, error in ran:
+        yield word.decode(), theirs.ResponseError(error.decode(errors="replace"))
+    for word, answer in answers.items():
+        if isinstance(answer, theirs.RedisError) and not isinstance(answer, theirs.NoScriptError):
+            yield word, answer
+
+
+def _missing(wire: Wire, denied: Mapping[str, LockkitError]) -> Finding:
+    first = next(iter(denied.values()))
+    if all(word in denied for word in _RUN):
+        return Finding("rights", "error", first.message, f"observers may look but not lock; {first.hint}")
+    why = first.message.removeprefix(f"{wire.where}: ")
+    words = f"{', '.join(sorted(denied))} {'is' if len(denied) == 1 else 'are'} refused"
+    hints = dict.fromkeys(error.hint for error in denied.values() if error.hint)
+    return Finding("rights", "error", f"{wire.where}: {words}: {why}", "; ".join(hints))
+
+
+def _hearing(wire: Wire, channel: str, end: float) -> Finding:
+    line = wire.connect(left(end))
+    try:
+        heard = line.ask(pack("SUBSCRIBE", channel), time.monotonic() + left(end))
+    except (theirs.RedisError, OSError) as error:
+        raise unanswered(error, wire.where) from error
+    finally:
+        line.close()
+    if isinstance(heard, theirs.RedisError):
+        told = replied(heard, wire).error
+        hint = "without it those who wait ask every two seconds instead of being told"
+        return Finding("rights", "warning", told.message, f"{hint}; {told.hint}" if told.hint else hint)
+    return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

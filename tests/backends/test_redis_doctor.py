@@ -1,0 +1,167 @@
+"""What the doctor says of a server where no lock is granted: it is an error, and it names the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from importlib.resources import files
+
+import pytest
+
+pytest.importorskip("redis")
+
+import lockkit
+from lockkit.cli.main import run
+from lockkit.spi import OpenOptions
+from lockkit.testing.servers.redis import RedisServer
+from lockkit_redis.backend import open_store
+from lockkit_redis.rights import rights
+
+LUA = {file.name: file.read_text() for file in files("lockkit_redis").joinpath("lua").iterdir()}
+CALLED = {
+    word
+    for name, text in LUA.items()
+    if name != "probe.lua"
+    for word in re.findall(r"""\bcall\(\s*["'](\w+)""", text)
+}
+EVERYTHING = "locker on >secret resetkeys ~lockkit:* resetchannels &lockkit:* +@all"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RedisServer(user=[EVERYTHING]) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server):
+    server.cli("FLUSHALL")
+    server.cli("ACL", "SETUSER", *EVERYTHING.replace("on", "reset on", 1).split())
+    return server.url(user="locker", password="secret")
+
+
+def look(url):
+    with lockkit.connect(url) as client:
+        return client.check()
+
+
+def bad(url):
+    return {found.check: found for found in look(url) if found.severity == "error"}
+
+
+# -- what the server is
+
+
+def test_full_memory_is_seen_without_info_too(server, url):
+    server.cli("ACL", "SETUSER", "locker", "-info")
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        found = bad(url)
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
+    assert "out of memory" in found["scripts"].message
+
+
+def test_a_server_that_wants_more_replicas_before_it_writes_is_an_error(server, url):
+    server.cli("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        found = bad(url)
+    finally:
+        server.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert "min-replicas-to-write" in found["scripts"].message
+
+
+def test_of_two_things_that_are_wrong_both_are_told(server, url):
+    settings = {"min-replicas-to-write": "1", "maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}
+    for setting, value in settings.items():
+        server.cli("CONFIG", "SET", setting, value)
+    try:
+        found = bad(url)
+    finally:
+        for setting, value in zip(settings, ("0", "0", "noeviction"), strict=True):
+            server.cli("CONFIG", "SET", setting, value)
+    assert set(found) == {"memory", "scripts"}
+
+
+def test_a_replica_is_told_once(server, url):
+    with RedisServer(replicaof=f"{server.host} {server.port}", repl_diskless_sync_delay=0) as replica:
+        assert set(bad(replica.url())) == {"role"}
+
+
+def test_doctor_exits_with_an_error_where_no_lock_is_granted(server, url, capsys):
+    server.cli("ACL", "SETUSER", "locker", "-evalsha")
+    assert run(["doctor", "--url", url]) == 2
+    assert "EVALSHA" in capsys.readouterr().out
+
+
+# -- what the user may do
+
+
+def test_the_probe_tries_every_command_that_the_scripts_call():
+    assert CALLED
+    tried = re.findall(r"^  \{ '(\w+)'", LUA["probe.lua"], re.MULTILINE)
+    assert sorted(tried) == sorted(CALLED)
+
+
+@pytest.mark.parametrize("word", [*sorted(CALLED - {"TIME"}), "EVALSHA", "EVAL"])
+def test_a_command_that_the_user_may_not_call_is_named(server, url, word):
+    server.cli("ACL", "SETUSER", "locker", f"-{word}")
+    found = bad(url)
+    assert set(found) == {"rights"}
+    assert re.search(rf"\b{word}\b", found["rights"].message)
+    assert "docs/ops/redis-acl.md" in found["rights"].hint
+    assert "observers" not in found["rights"].hint
+
+
+def test_all_that_is_missing_is_named_at_once(server, url):
+    server.cli("ACL", "SETUSER", "locker", "-get", "-zadd", "-evalsha")
+    assert "EVALSHA, GET, ZADD" in bad(url)["rights"].message
+
+
+def test_where_there_is_no_key_to_try_with_the_right_to_run_scripts_is_looked_at_all_the_same(server, url):
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        (wire,) = store.store.router.wires()
+
+        def found():
+            (one,) = rights(wire, store.store.channel, None, 0, time.monotonic() + 2.0)
+            return one
+
+        assert found().severity == "ok"
+        server.cli("ACL", "SETUSER", "locker", "-evalsha")
+        assert "EVALSHA" in found().message
+
+
+def test_without_the_right_to_wait_a_lock_that_asks_for_copies_is_an_error(server, url):
+    server.cli("ACL", "SETUSER", "locker", "-wait")
+    assert "rights" not in bad(url)
+    assert "WAIT" in bad(f"{url}?min_replicas=1")["rights"].message
+
+
+@pytest.mark.parametrize("word", ["EVALSHA", "ZADD"])
+def test_a_command_that_is_renamed_is_named(word):
+    with RedisServer(rename_command=[f'{word} ""']) as server:
+        found = bad(server.url())
+    assert word in found["rights"].message
+    assert "docs/ops/redis-acl.md" in found["rights"].hint
+
+
+@pytest.mark.parametrize("program", ["redis-server", "valkey-server"])
+def test_the_probe_changes_nothing_and_leaves_nothing(program):
+    with RedisServer(program=program) as server:
+        with lockkit.connect(server.url()) as client:
+            changes = _changes(server)
+            assert {found.check: found.severity for found in client.check()}["rights"] == "ok"
+            assert _changes(server) == changes
+        assert server.cli("KEYS", "*") == []
+
+
+def _changes(server):
+    return re.search(rb"rdb_changes_since_last_save:(\d+)", server.cli("INFO", "persistence"))[1]
+
+
+def test_what_info_is_refused_with_is_told_without_its_hint_in_the_middle(server, url):
+    server.cli("ACL", "SETUSER", "locker", "-info")
+    unknown = next(found for found in look(url) if found.severity == "warning")
+    assert "docs/ops" not in unknown.message
+    assert "+info" in unknown.hint
