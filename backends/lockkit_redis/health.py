@@ -52,7 +52,7 @@ def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding
         found = [
             Finding("server", "ok", f"{name} {version}, {answered}"),
             _role(info),
-            _policy(info),
+            _memory(info),
             _persistence(info),
         ]
     tried = rights(wire, store.channel, key, store.copies, end)
@@ -86,7 +86,8 @@ def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, str]:
 def known_bad(wire: Wire, budget: float) -> list[Finding]:
     """What makes the server no place for locks (errors), or not at this moment (warnings).
 
-    Nothing where INFO is forbidden: then it is not known.
+    Nothing where INFO is forbidden: then it is not known. Nor what passes and refuses each acquire by itself meanwhile,
+    such as full memory: who comes to look or to evict must be let in.
     """
     try:
         info = _info(wire, budget)
@@ -115,6 +116,22 @@ def _role(info: dict[str, str]) -> Finding:
             "write ?min_replicas=1 to have an acquire wait for a copy; fences rise all the same",
         )
     return Finding("failover", "ok", "it stands alone: nothing fails over")
+
+
+def _memory(info: dict[str, str]) -> Finding:
+    """What there is to say of memory: its policy, and whether it is full."""
+    limit = int(info.get("maxmemory", "0"))
+    used = int(info.get("used_memory", "0")) - int(info.get("mem_not_counted_for_evict", "0"))
+    policy = _policy(info)
+    if policy.severity == "error" or not limit or used < limit:
+        return policy
+    shown = info.get("used_memory_human", used), info.get("maxmemory_human", limit)
+    return Finding(
+        "memory",
+        "error",
+        f"memory is full ({shown[0]} used, maxmemory {shown[1]}): every acquire is refused",
+        "raise maxmemory, or find out what fills it: MEMORY STATS, redis-cli --bigkeys",
+    )
 
 
 def _policy(info: dict[str, str]) -> Finding:

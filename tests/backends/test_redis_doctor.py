@@ -53,6 +53,17 @@ def bad(url):
 # -- what the server is
 
 
+def test_full_memory_is_an_error(server, url):
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        found = bad(url)
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
+    assert set(found) == {"memory"}
+    assert "memory is full" in found["memory"].message
+    assert "maxmemory" in found["memory"].hint
+
+
 def test_full_memory_is_seen_without_info_too(server, url):
     server.cli("ACL", "SETUSER", "locker", "-info")
     server.cli("CONFIG", "SET", "maxmemory", "1")
@@ -61,6 +72,16 @@ def test_full_memory_is_seen_without_info_too(server, url):
     finally:
         server.cli("CONFIG", "SET", "maxmemory", "0")
     assert "out of memory" in found["scripts"].message
+
+
+def test_memory_that_is_full_is_no_reason_to_refuse_to_open_it(server, url):
+    """Who comes to evict a lock must be let in; what is held can be released."""
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with lockkit.connect(url, strict=True) as client:
+            assert client.names() == []
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
 
 
 def test_a_server_that_wants_more_replicas_before_it_writes_is_an_error(server, url):
