@@ -51,7 +51,7 @@ def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding
         version = info.get("valkey_version") or info.get("redis_version", "unknown")
         found = [
             Finding("server", "ok", f"{name} {version}, {answered}"),
-            _role(info),
+            _role(info, store.copies),
             _memory(info),
             _persistence(info),
         ]
@@ -93,7 +93,7 @@ def known_bad(wire: Wire, budget: float) -> list[Finding]:
         info = _info(wire, budget)
     except (Refused, Unknown):
         return []
-    found = [each for each in (_role(info), _policy(info)) if each.severity == "error"]
+    found = [each for each in (_role(info, 0), _policy(info)) if each.severity == "error"]
     if info.get("aof_enabled") == "0" and int(info.get("uptime_in_seconds", _SETTLED)) < _SETTLED:
         found.append(_persistence(info))
     return found
@@ -104,18 +104,37 @@ def _info(wire: Wire, budget: float) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] != "#")
 
 
-def _role(info: dict[str, str]) -> Finding:
+def _role(info: dict[str, str], copies: int) -> Finding:
     if info.get("role", "master") != "master":
         return Finding("role", "error", "it is a replica, which takes no writes", "name the primary")
     count = int(info.get("connected_slaves", "0"))
-    if count:
+    replicas = f"{count or 'no'} {'replicas' if count > 1 else 'replica'}"
+    if count < copies:
+        return Finding(
+            "failover",
+            "error",
+            f"min_replicas={copies} asks for {copies} and it has {replicas}: every acquire is refused",
+            "look after the replicas, or ask for fewer; see INFO replication",
+        )
+    if not count:
+        return Finding("failover", "ok", "it stands alone: nothing fails over")
+    if not copies:
+        copy = "copies" if count == 1 else "copy"
         return Finding(
             "failover",
             "warning",
-            f"it has {count} replicas, which copy later: a failover may lose a lock that was granted just before",
+            f"it has {replicas}, which {copy} later: a failover may lose a lock that was granted just before",
             "write ?min_replicas=1 to have an acquire wait for a copy; fences rise all the same",
         )
-    return Finding("failover", "ok", "it stands alone: nothing fails over")
+    waits = f"it has {replicas}, and an acquire waits for {copies} of {count} to have it"
+    if copies == count:
+        return Finding("failover", "ok", waits)
+    return Finding(
+        "failover",
+        "warning",
+        f"{waits}: a failover to another may lose a lock that was granted just before",
+        f"min_replicas={count} waits for all, and refuses while one is away; fences rise all the same",
+    )
 
 
 def _memory(info: dict[str, str]) -> Finding:

@@ -14,6 +14,7 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.cli.main import run
 from lockkit.spi import OpenOptions
+from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store
 from lockkit_redis.rights import rights
@@ -108,6 +109,30 @@ def test_of_two_things_that_are_wrong_both_are_told(server, url):
 def test_a_replica_is_told_once(server, url):
     with RedisServer(replicaof=f"{server.host} {server.port}", repl_diskless_sync_delay=0) as replica:
         assert set(bad(replica.url())) == {"role"}
+
+
+def test_fewer_replicas_than_the_url_asks_for_are_an_error(url):
+    found = bad(f"{url}?min_replicas=2")
+    assert set(found) == {"failover"}
+    assert "min_replicas=2" in found["failover"].message
+    assert "no replica" in found["failover"].message
+
+
+def test_replicas_are_counted_and_compared_with_what_the_url_asks_for(server, url):
+    with RedisServer(replicaof=f"{server.host} {server.port}", repl_diskless_sync_delay=0):
+        until(lambda: b"connected_slaves:1" in server.cli("INFO", "replication"), "it follows")
+        asked = {count: _failover(f"{url}?min_replicas={count}") for count in range(3)}
+    until(lambda: b"connected_slaves:0" in server.cli("INFO", "replication"), "it is gone")
+    assert [asked[count].severity for count in range(3)] == ["warning", "ok", "error"]
+    assert "it has 1 replica, which copies later" in asked[0].message
+    assert "write ?min_replicas=1" in asked[0].hint
+    assert "1 of 1" in asked[1].message
+    assert "it has 1 replica" in asked[2].message
+    assert "min_replicas=2" in asked[2].message
+
+
+def _failover(url):
+    return next(found for found in look(url) if found.check == "failover")
 
 
 def test_doctor_exits_with_an_error_where_no_lock_is_granted(server, url, capsys):
