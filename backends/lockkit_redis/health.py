@@ -19,6 +19,8 @@ __all__ = ["check", "known_bad"]
 
 _SETTLED = 300
 """Seconds after its start for which a server that keeps no log may have forgotten locks."""
+_LEAST = 0.05
+_SLOTS = 16384
 _TRIES = 500
 """Keys that are looked at to have one on each node of a Cluster."""
 _SAME = {"role": "it is a replica", "memory": "it is out of memory"}
@@ -29,13 +31,30 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     """What there is to say of the server, or of each node of a Cluster.
 
     Raises:
-        Refused, Unknown: It does not answer.
+        Refused, Unknown: It does not answer, or none of them does.
     """
+    end = time.monotonic() + budget
     wires = store.router.wires()
     keys = _keys(store, wires)
-    return [
-        found for wire in wires for found in _look(wire, store, keys.get(wire), time.monotonic() + budget)
-    ]
+    found: list[Finding] = []
+    troubles: list[Refused | Unknown] = []
+    lacking: list[tuple[int, Wire]] = []
+    for rest, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+        until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
+        try:
+            said = _look(wire, store, keys.get(wire), until)
+            if not store.router.one:
+                with contextlib.suppress(Refused):  # it may be forbidden
+                    lacking.append((_without_a_node(wire, until), wire))
+        except (Refused, Unknown) as trouble:
+            troubles.append(trouble)
+            said = [Finding("server", "error", trouble.error.message, trouble.error.hint or "")]
+        found += said if len(wires) == 1 else [_of(wire, each) for each in said]
+    if troubles and len(troubles) == len(wires):
+        raise troubles[0]
+    if lacking:
+        found.append(_coverage(*max(lacking, key=lambda each: each[0])))
+    return found
 
 
 def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding]:
@@ -71,6 +90,12 @@ def _unknown(refusal: Refused) -> Finding:
     return Finding("server", "warning", text, hint)
 
 
+def _of(wire: Wire, found: Finding) -> Finding:
+    """The same finding, which says what node it is about: as it came it has the URL, which all nodes share."""
+    message = found.message.replace(wire.where, wire.node)
+    return found._replace(message=message if wire.node in message else f"{wire.node}: {message}")
+
+
 def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, str]:
     """For each server a key that nobody has, in a slot that it has; but not for one with next to no slots."""
     keys: dict[Link, str] = {}
@@ -81,6 +106,23 @@ def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, str]:
         if all(wire in keys for wire in wires):
             break
     return keys
+
+
+def _without_a_node(wire: Wire, end: float) -> int:
+    """Of how many slots a node knows no owner."""
+    ranges = wire.call(pack("CLUSTER", "SLOTS"), left(end))
+    return _SLOTS - sum(int(last) + 1 - int(first) for first, last, *_ in ranges)
+
+
+def _coverage(count: int, wire: Wire) -> Finding:
+    if not count:
+        return Finding("cluster", "ok", "every slot has a node")
+    return Finding(
+        "cluster",
+        "error",
+        f"{wire.node} knows no node for {count} of {_SLOTS} slots: names in them cannot be locked",
+        "see CLUSTER INFO; redis-cli --cluster check HOST:PORT says which, and --cluster fix gives them a node",
+    )
 
 
 def known_bad(wire: Wire, budget: float) -> list[Finding]:

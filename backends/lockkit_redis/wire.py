@@ -45,6 +45,10 @@ class Wire:
         clock: CLOCK_BOOTTIME seconds.
         trouble: Is told what went wrong.
         namespace: What an error about missing rights speaks of.
+
+    Attributes:
+        where: The URL, without secrets.
+        node: Host and port: in a Cluster all nodes share the URL.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Wire:
         namespace: str = "default",
     ) -> None:
         self.where = address.shown
+        host, port = address.hosts[0]
+        self.node = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.namespace = namespace
         self._trouble = trouble
         self._address = address
