@@ -21,6 +21,8 @@ _SETTLED = 300
 """Seconds after its start for which a server that keeps no log may have forgotten locks."""
 _LEAST = 0.05
 _SLOTS = 16384
+_SPREAD = 16
+"""Keys that commands are tried on: enough to find out that a server has only some of the slots."""
 _TRIES = 500
 """Keys that are looked at to have one on each node of a Cluster."""
 _SAME = {"role": "it is a replica", "memory": "it is out of memory"}
@@ -42,7 +44,7 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     for rest, wire in zip(range(len(wires), 0, -1), wires, strict=True):
         until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
         try:
-            said = _look(wire, store, keys.get(wire), until)
+            said = _look(wire, store, keys.get(wire, []), until)
             if not store.router.one:
                 with contextlib.suppress(Refused):  # it may be forbidden
                     lacking.append((_without_a_node(wire, until), wire))
@@ -57,7 +59,7 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     return found
 
 
-def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding]:
+def _look(wire: Wire, store: Store, keys: Sequence[str], end: float) -> list[Finding]:
     began = time.monotonic()
     wire.call(pack("PING"), left(end))
     answered = f"answered in {(time.monotonic() - began) * 1000:.1f} ms"
@@ -74,7 +76,7 @@ def _look(wire: Wire, store: Store, key: str | None, end: float) -> list[Finding
             _memory(info),
             _persistence(info),
         ]
-    tried = rights(wire, store.channel, key, store.copies, end)
+    tried = rights(wire, store.channel, keys[:_SPREAD], store.copies, end)
     wrong = [each.check for each in found if each.severity == "error"]
     return [
         *found,
@@ -96,14 +98,17 @@ def _of(wire: Wire, found: Finding) -> Finding:
     return found._replace(message=message if wire.node in message else f"{wire.node}: {message}")
 
 
-def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, str]:
-    """For each server a key that nobody has, in a slot that it has; but not for one with next to no slots."""
-    keys: dict[Link, str] = {}
+def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, list[str]]:
+    """For each server keys that nobody has, in slots that it has; but none for one with next to no slots.
+
+    They are spread: one node of a Cluster, taken for a server of its own, refuses those of the others' slots.
+    """
+    keys: dict[Link, list[str]] = {}
     for at in range(_TRIES):
         key = f"{store.channel}:{at}"  # a name of this client alone
         with contextlib.suppress(Refused):  # no node has the slot
-            keys.setdefault(store.router.at(key), key)
-        if all(wire in keys for wire in wires):
+            keys.setdefault(store.router.at(key), []).append(key)
+        if at >= _SPREAD and all(wire in keys for wire in wires):
             break
     return keys
 

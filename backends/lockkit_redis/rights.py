@@ -21,20 +21,20 @@ _PROBE = Script("probe", queue=False)
 _RUN = ("EVAL", "EVALSHA")
 
 
-def rights(wire: Wire, channel: str, key: str | None, copies: int, end: float) -> Sequence[Finding]:
+def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
     """What there is to say of the rights on one server.
 
     Args:
         wire: The server.
         channel: One of this client.
-        key: One that nobody has, of the namespace and of a slot that is there; None if there is none.
+        keys: Some of the namespace that nobody has, in slots that should be there; there may be none.
         copies: How many replicas must confirm an acquire.
         end: When ``time.monotonic()`` is too late.
 
     Raises:
         Refused, Unknown: The server cannot be asked.
     """
-    answers = _tried(wire, channel, key, copies, end)
+    answers = _tried(wire, channel, keys, copies, end)
     refused = [(word, replied(error, wire).error) for word, error in _refused(answers)]
     denied = {word: error for word, error in refused if isinstance(error, PermissionDenied)}
     others = [error for _, error in refused if not isinstance(error, PermissionDenied)]
@@ -43,34 +43,35 @@ def rights(wire: Wire, channel: str, key: str | None, copies: int, end: float) -
         found.append(Finding("scripts", "error", others[0].message, others[0].hint or ""))
     if denied:
         found.append(_missing(wire, denied))
-    elif any(isinstance(answers[word], list) for word in _RUN):  # else it is not known
+    elif any(isinstance(answer, list) for _, answer in answers):  # else it is not known
         found.append(_hearing(wire, channel, end))
     return found
 
 
-def _tried(wire: Wire, channel: str, key: str | None, copies: int, end: float) -> dict[str, Any]:
-    """The answers to what a client sends: the probe, whole and by its digest, and WAIT if it is needed.
+def _tried(
+    wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float
+) -> Sequence[tuple[str, Any]]:
+    """What a client sends, with its answer: the probe, whole and by its digest, and WAIT if it is needed.
 
     EVAL comes first: EVALSHA runs what the server knows by then, and answers NOSCRIPT where only EVAL is forbidden.
     """
-    keys = () if key is None else (key,)
-    by_digest = _PROBE.packed(keys, f"{channel}:doctor")
-    if key is None:  # nothing to try the commands on: that a script runs is all that can be found out
-        row = {"EVAL": pack("EVAL", "return {}", 0), "EVALSHA": pack("EVALSHA", "0" * 40, 0)}
-    else:
-        row = {"EVAL": _PROBE.spelled_out(by_digest), "EVALSHA": by_digest}
+    by_digest = [_PROBE.packed((key,), f"{channel}:doctor") for key in keys]
+    if keys:
+        row = [("EVAL", _PROBE.spelled_out(by_digest[0])), *(("EVALSHA", packed) for packed in by_digest)]
+    else:  # nothing to try the commands on: that a script runs is all that can be found out
+        row = [("EVAL", pack("EVAL", "return {}", 0)), ("EVALSHA", pack("EVALSHA", "0" * 40, 0))]
     if copies:
-        row["WAIT"] = pack("WAIT", 0, 1)
-    answers = wire.row(b"".join(row.values()), left(end), len(row))
-    return dict(zip(row, answers, strict=True))
+        row.append(("WAIT", pack("WAIT", 0, 1)))
+    answers = wire.row(b"".join(packed for _, packed in row), left(end), len(row))
+    return [(word, answer) for (word, _), answer in zip(row, answers, strict=True)]
 
 
-def _refused(answers: dict[str, Any]) -> Iterator[tuple[str, Exception]]:
-    """Each command that was refused, and how."""
-    ran = next((answers[word] for word in _RUN if isinstance(answers[word], list)), ())
+def _refused(answers: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Exception]]:
+    """Each command that was refused, and how; those that a script called come first."""
+    ran = next((answer for _, answer in answers if isinstance(answer, list)), ())
     for word, error in ran:
         yield word.decode(), theirs.ResponseError(error.decode(errors="replace"))
-    for word, answer in answers.items():
+    for word, answer in answers:
         if isinstance(answer, theirs.RedisError) and not isinstance(answer, theirs.NoScriptError):
             yield word, answer
 
