@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
 
+from lockkit.cli import main
 from lockkit.cli.demo.history import Hold, Line, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
 
@@ -39,6 +41,13 @@ def test_the_demo_on_redis_says_what_is_missing(lockkit):
     assert done.returncode == 78, done.stderr
     assert "redis-server or valkey-server is not installed" in done.stderr
     assert "apt-get install redis-server" in done.stderr
+
+
+def test_the_demo_on_redis_says_what_to_install_for_its_client(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert main.run(["demo", "--on", "redis"]) == 78
+    err = capsys.readouterr().err
+    assert err == 'lockkit: the demo on Redis needs redis (pip install "lockkit[redis]")\n'
 
 
 def test_ctrl_c_ends_the_demo_without_a_traceback(lockkit):

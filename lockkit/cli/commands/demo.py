@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -104,6 +105,7 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
 def _server() -> Iterator[str]:
     """A private Redis server, for as long as the demo takes."""
     try:
+        import_module("redis")  # which the server asks for only once it has been started
         from lockkit.testing.servers.processes import ServerMissing
         from lockkit.testing.servers.redis import RedisServer
     except ImportError as error:
