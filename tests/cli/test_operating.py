@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from lockkit.cli.base import Session
-from lockkit.cli.commands.explain import _line, sentences
+from lockkit.cli.commands.explain import _options, sentences
 from lockkit.cli.commands.status import _table
 from lockkit.cli.output import claim as as_json
 from lockkit.facts import ClaimInfo, LockInfo, Owner
@@ -89,6 +89,27 @@ def test_explain_gives_the_time_at_which_a_hold_lapses(lockkit):
     lockkit("acquire", "x", "--ttl", "1h")
     out = lockkit("explain", "x").stdout
     assert re.search(r"lapses by itself at (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", out)
+
+
+def test_explain_says_that_a_hold_of_acquire_has_no_process_and_how_to_end_it(lockkit):
+    lockkit("acquire", "my job", "--ttl", "1h", "--namespace", "ci")
+    rows = lockkit("explain", "my job", "--namespace", "ci").stdout.splitlines()
+    assert rows[2] == "It was taken by lockkit acquire: no process stands behind it, and nothing renews it."
+    assert rows[3].startswith("It lapses by itself at ")
+    assert re.fullmatch(r"To end it, as \S+ on \S+: lockkit release --namespace ci 'my job'", rows[4])
+    assert rows[5].startswith("Only if that cannot be done, to force it out: lockkit evict --namespace ci ")
+    assert "alive" not in " ".join(rows)
+
+
+def test_explain_knows_a_hold_of_acquire_on_a_store_that_sees_no_processes():
+    who = Owner(user="ann", host="box", pid=4711, program="lockkit")
+    note = {"acquire": True, "printed": True}
+    claim = ClaimInfo("x", "3f2a9c01b7de", "HELD", who, 7, 0, ttl=30.0, since=time.time(), note=note)
+    told = " ".join(sentences(LockInfo("x", (claim,)), time.time()))
+    assert "no process stands behind it" in told
+    assert "lapses by itself 30 s after it was taken" in told
+    assert "To end it, with the token that was printed: lockkit release x --token-file FILE" in told
+    assert "alive" not in told
 
 
 def test_wait_returns_when_it_is_free_and_takes_nothing(lockkit):
@@ -323,6 +344,6 @@ def test_the_line_that_evicts_can_be_pasted_and_has_no_secret_in_it(lockkit):
     plain = lockkit("explain", "backup", "--url", url).stdout
 
     assert f"To force it out: lockkit evict --url {url} backup" in plain
-    line, first = _line(Session(False, "redis://:pw@h", "gpu", None))
-    assert line == "lockkit evict --profile gpu"
+    options, first = _options(Session(False, "redis://:pw@h", "gpu", None))
+    assert options == " --profile gpu"
     assert "LOCKKIT_URL" in first

@@ -77,7 +77,9 @@ def command(
         raise click.UsageError(
             "--shared, --exclusive and --capacity exclude each other", click.get_current_context()
         )
-    options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True}
+    # For explain: on most stores nothing else tells such a hold from that of a process that has stopped to renew.
+    note = {"acquire": True} | ({"printed": True} if print_token else {})
+    options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
     if timeout is not None:
         options["timeout"] = timeout
     try:

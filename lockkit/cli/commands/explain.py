@@ -35,11 +35,11 @@ def command(session: Session, name: str) -> None:
     """Tell in sentences why the lock NAME is not free.
 
     Who holds it and since when, when it was last renewed and lapses by itself if the store tells, whether its holder is
-    alive and how we know, who waits, and the line that would force it out.
+    alive and how we know, or whether lockkit acquire left it standing; who waits, and the line that would force it out.
     """
     with session.client() as client:
         info = client.inspect(name)
-        told = sentences(info, time.time(), *_line(session))
+        told = sentences(info, time.time(), *_options(session))
         if session.json:
             output.write_json(
                 {
@@ -55,13 +55,13 @@ def command(session: Session, name: str) -> None:
     print("\n".join(told))
 
 
-def sentences(info: LockInfo, now: float, line: str = "lockkit evict", first: str = "") -> list[str]:
+def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:
     """Everything there is to say about a queue.
 
     Args:
         info: The queue.
         now: Seconds since the epoch.
-        line: How to evict a claim there, without name and claim.
+        options: What leads a command to that store: `` --url ...``.
         first: What is to be done before that.
     """
     name = info.name
@@ -69,7 +69,7 @@ def sentences(info: LockInfo, now: float, line: str = "lockkit evict", first: st
         return [f"{name!r} is free: nobody holds it and nobody waits for it."]
     told: list[str] = []
     for claim in info.holders:
-        told += _holder(claim, now, line, first)
+        told += _holder(claim, now, options, first)
     if not info.holders:
         told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in line.")
     if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
@@ -87,7 +87,7 @@ def sentences(info: LockInfo, now: float, line: str = "lockkit evict", first: st
     return told
 
 
-def _holder(claim: ClaimInfo, now: float, line: str, first: str) -> list[str]:
+def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]:
     name, at = claim.name, output.clock_time
     how = {"read": " for reading", "write": " for writing"}.get(claim.kind, "")
     if claim.state == "LINGERING":
@@ -98,13 +98,19 @@ def _holder(claim: ClaimInfo, now: float, line: str, first: str) -> list[str]:
         f"{name!r} is held{how} by {claim.owner} since {at(claim.since, now)}, for {_ago(now, claim.since)}"
     )
     told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
-    if claim.renewed:
+    left = bool(claim.note.get("acquire"))
+    if left:
+        told.append("It was taken by lockkit acquire: no process stands behind it, and nothing renews it.")
+    elif claim.renewed:
         told.append(f"It was last renewed at {at(claim.renewed, now)}, {_ago(now, claim.renewed)} ago.")
     untold = claim.deadline is None and not claim.process_bound
     if claim.evicted:
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
         until += f", or its ttl of {durations.show(claim.ttl)} is over" if untold else ""
         told.append(f"It has been evicted and goes to the next in line {until}.")
+        return told
+    if left:
+        told += _left(claim, now, options, first)
         return told
     if untold:
         told.append(
@@ -123,17 +129,39 @@ def _holder(claim: ClaimInfo, now: float, line: str, first: str) -> list[str]:
         None: "Whether its holder is alive is unknown",
     }
     told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
-    told.append(f'To force it out{first}: {line} {shlex.quote(name)} --claim {claim.claim_id} --reason "..."')
+    told.append(f"To force it out{first}: {_evict(claim, options)}")
     return told
+
+
+def _left(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]:
+    """How a hold ends that ``acquire`` left standing: nobody is there to be found dead, so eviction comes last."""
+    until = (
+        f"{durations.show(claim.ttl)} after it was taken"
+        if claim.deadline is None
+        else f"at {output.clock_time(claim.deadline, now)}"
+    )
+    printed = bool(claim.note.get("printed"))
+    who = "with the token that was printed" if printed else f"as {claim.owner.user} on {claim.owner.host}"
+    token = " --token-file FILE" if printed else ""
+    release = f"lockkit release{options} {shlex.quote(claim.name)}{token}"
+    return [
+        f"It lapses by itself {until}.",
+        f"To end it, {who}{first}: {release}",
+        f"Only if that cannot be done, to force it out{first}: {_evict(claim, options)}",
+    ]
+
+
+def _evict(claim: ClaimInfo, options: str) -> str:
+    return f'lockkit evict{options} {shlex.quote(claim.name)} --claim {claim.claim_id} --reason "..."'
 
 
 def _ago(now: float, then: float) -> str:
     return durations.show(max(now - then, 0.0))
 
 
-def _line(session: Session) -> tuple[str, str]:
-    """The line that evicts, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
-    words = ["lockkit", "evict"]
+def _options(session: Session) -> tuple[str, str]:
+    """The options that lead there, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
+    words: list[str] = []
     url = session.url or ""
     secret = redact(url) != url
     for flag, value in (
@@ -144,4 +172,4 @@ def _line(session: Session) -> tuple[str, str]:
         if value:
             words += [flag, value]
     first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
-    return shlex.join(words), first
+    return "".join(f" {shlex.quote(word)}" for word in words), first
