@@ -14,7 +14,7 @@ from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
 from lockkit.leases import Caller, Home, Lease, caller
 from lockkit.names import check_name
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import NOTE_LIMIT, REQUEST_TIMEOUT, Terms
 
@@ -311,9 +311,9 @@ class Lock:
         if attempt_only:
             return None
         holder = attempt.holder
-        by = f"; held by {holder.owner}" if holder else ""
+        who = f"; {in_the_way(holder, home.clock.wall())}" if holder else ""
         raise AcquireTimeout(
-            f"{self.name!r} is busy{by}", name=self.name, holder=holder, hint="give a timeout to wait for it"
+            f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
 
     def _handle(self, driver: Driver, hold: Hold, key: object, taken_at: Caller, attempt: Attempt) -> Lease:

@@ -22,9 +22,10 @@ from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.waiting import Announcer, held_by
+from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
+from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -209,7 +210,7 @@ class _Run:
     def _busy(self, client: Client) -> exits.CommandFailed:
         name = self._request.name
         holders = client.inspect(name).holders
-        who = f": {held_by(holders[0], time.time())}" if holders else ""
+        who = f": {in_the_way(holders[0], time.time())}" if holders else ""
         return exits.CommandFailed(
             f"{name!r} is busy{who}",
             code=exits.BUSY,

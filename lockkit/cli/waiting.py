@@ -10,12 +10,13 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
+from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
+    from lockkit.facts import LockInfo, Owner, Waiting
 
-__all__ = ["Announcer", "held_by", "ordinal"]
+__all__ = ["Announcer", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
 """Seconds of waiting at which a line is written, terminal or not; then every hour."""
@@ -29,12 +30,6 @@ def ordinal(number: int) -> str:
     """1st, 2nd, 3rd, 4th, ... 11th."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-def held_by(claim: ClaimInfo, now: float) -> str:
-    """``held by ann@box pid 4711 (sleep), 12 s``."""
-    verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
-    return f"{verb} {claim.owner}, {durations.show(max(now - claim.since, 0.0))}"
 
 
 class Announcer:
@@ -124,7 +119,7 @@ class Announcer:
             return
         line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"
         if holder is not None:
-            line += f"; {held_by(holder, SYSTEM.wall())}"
+            line += f"; {in_the_way(holder, SYSTEM.wall())}"
         if self._told > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:

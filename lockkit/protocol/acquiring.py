@@ -18,7 +18,7 @@ from lockkit.names import claim_id, new_token
 from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
 from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 
-__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring"]
+__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way"]
 
 OUTAGE_LIMIT = 30.0
 """Seconds that a wait without a timeout bears a store that answered before and does not any more."""
@@ -298,11 +298,22 @@ def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, 
     attempt.sent = False
 
 
+def in_the_way(claim: ClaimInfo, wall: float) -> str:
+    """``held by ann@box pid 4711 (sleep), 12 s``; of a claim in front that only waits itself ``next is ...``.
+
+    Args:
+        claim: Somebody who is in the way.
+        wall: Seconds since the epoch.
+    """
+    verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
+    return f"{verb} {claim.owner}, {durations.show(max(wall - claim.since, 0.0))}"
+
+
 def _timeout(attempt: Attempt, waited: float, wall: float) -> AcquireTimeout:
     name, holder = attempt.terms.name, attempt.holder
-    held = f"; held by {holder.owner} for {durations.show(max(0.0, wall - holder.since))}" if holder else ""
+    who = f"; {in_the_way(holder, wall)}" if holder else ""
     return AcquireTimeout(
-        f"timed out after {durations.show(waited)} waiting for {name!r}{held}",
+        f"timed out after {durations.show(waited)} waiting for {name!r}{who}",
         name=name,
         holder=holder,
         hint=f"wait longer, or look with: lockkit explain {name!r}",

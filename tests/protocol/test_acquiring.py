@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, PermissionDenied
-from lockkit.facts import Capabilities
+from lockkit.facts import Capabilities, ClaimInfo, Owner
 from lockkit.protocol.acquiring import OUTAGE_LIMIT, Attempt, acquiring
 from lockkit.protocol.effects import Call, Notify, Orphan, Pause, WaitForWake, Withdraw
 from lockkit.spi import Busy, Granted, Lapsed, Queued, Refused, Terms, Unknown
@@ -130,6 +130,26 @@ def test_a_timeout_takes_its_claim_back_and_says_so(start, clock):
     run.answer("RELEASED")
     assert isinstance(run.raised, AcquireTimeout)
     assert attempt.leftover() is None
+
+
+@pytest.mark.parametrize(
+    "state, told",
+    [
+        ("HELD", "held by"),
+        ("LINGERING", "still blocked after"),
+        ("OFFERED", "next is"),
+        ("WAITING", "next is"),
+    ],
+)
+def test_a_timeout_names_a_holder_only_where_somebody_holds(start, clock, state, told):
+    _, run = start(timeout=3.0)
+    owner = Owner("ann", "box", 4711)
+    ahead = ClaimInfo("a", "0" * 12, state, owner, 6, 0, since=clock.wall())
+    run.answer(Queued(1, holder=ahead))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer().answer().answer("RELEASED")
+    assert run.raised.message == f"timed out after 3 s waiting for 'a'; {told} {owner}, 3 s"
 
 
 def test_a_timeout_whose_release_is_unknown_leaves_an_orphan(start, clock):

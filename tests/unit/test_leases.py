@@ -8,12 +8,14 @@ import json
 import logging
 import pickle
 import threading
+import time
 import warnings
 
 import pytest
 
 import lockkit
-from lockkit.errors import ConfigError, LeaseLost, NotHeld
+from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld
+from lockkit.facts import ClaimInfo, Owner
 
 
 @pytest.fixture
@@ -70,6 +72,15 @@ def test_released_says_what_to_do_next(client):
             call()
     assert lease.remaining() == 0
     assert not lease.lost.is_set()
+
+
+def test_busy_names_a_holder_only_where_somebody_holds(client, monkeypatch):
+    ahead = ClaimInfo("a", "0" * 12, "WAITING", Owner("ann", "box", 4711), 0, 0, since=time.time())
+    driver = client.driver()
+    monkeypatch.setattr(driver, "acquire", lambda attempt, _: setattr(attempt, "holder", ahead))
+    with pytest.raises(AcquireTimeout, match="'a' is busy; next is ann@box pid 4711, ") as caught:
+        client.lock("a").acquire(timeout=0)
+    assert caught.value.holder is ahead
 
 
 def test_evicted_now_says_that_it_is_lost(client, lease):

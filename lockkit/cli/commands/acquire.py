@@ -14,8 +14,9 @@ from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
-from lockkit.cli.waiting import Announcer, held_by
+from lockkit.cli.waiting import Announcer
 from lockkit.errors import CapacityMismatch, LockkitError
+from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -131,7 +132,7 @@ def _take(client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool) ->
 
 def _busy(client: Client, name: str) -> exits.CommandFailed:
     holders = client.inspect(name).holders
-    who = f": {held_by(holders[0], time.time())}" if holders else ""
+    who = f": {in_the_way(holders[0], time.time())}" if holders else ""
     return exits.CommandFailed(
         f"{name!r} is busy{who}",
         code=exits.BUSY,

@@ -11,9 +11,9 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.waiting import held_by
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
+from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -53,7 +53,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                 told = True
                 holder = next(iter(info.holders or info.claims))
                 print(
-                    f"waiting until {name!r} is free; {held_by(holder, time.time())}",
+                    f"waiting until {name!r} is free; {in_the_way(holder, time.time())}",
                     file=sys.stderr,
                     flush=True,
                 )
