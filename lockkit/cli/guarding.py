@@ -8,6 +8,7 @@ a killed wrapper frees nothing under it.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -196,7 +197,7 @@ class _Run:
         try:
             lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
         except AcquireTimeout as error:
-            hint = "lockkit explain " + request.name
+            hint = shlex.join(["lockkit", "explain", request.name])
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
             raise fitting.mismatch(client, lock.terms, error) from error
@@ -217,7 +218,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait it waits in line; lockkit explain {name}",
+            hint=f"without --no-wait it waits in line; lockkit explain {shlex.quote(name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -240,7 +241,7 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
-                hint=f"lockkit explain {lease.name}",
+                hint=f"lockkit explain {shlex.quote(lease.name)}",
             )
         if report.outcome == "ABANDONED":
             print(

@@ -310,13 +310,15 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
 
 
 def _timeout(attempt: Attempt, waited: float, wall: float) -> AcquireTimeout:
+    import shlex  # only ever needed for an error
+
     name, holder = attempt.terms.name, attempt.holder
     who = f"; {in_the_way(holder, wall)}" if holder else ""
     return AcquireTimeout(
         f"timed out after {durations.show(waited)} waiting for {name!r}{who}",
         name=name,
         holder=holder,
-        hint=f"wait longer, or look with: lockkit explain {name!r}",
+        hint=f"wait longer, or look with: lockkit explain {shlex.quote(name)}",
     )
 
 

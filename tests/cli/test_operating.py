@@ -112,6 +112,20 @@ def test_explain_knows_a_hold_of_acquire_on_a_store_that_sees_no_processes():
     assert "alive" not in told
 
 
+def test_lines_to_copy_can_be_pasted_whatever_the_name(lockkit):
+    assert "lockkit release 'my job' ends it" in lockkit("acquire", "my job", "--ttl", "1m").stdout
+    busy = [
+        ("acquire", "my job", "--ttl", "1m", "--no-wait"),
+        ("acquire", "my job", "--ttl", "1m", "--timeout", "100ms"),
+        ("run", "my job", "--no-wait", "--", "true"),
+        ("run", "my job", "--timeout", "100ms", "--", "true"),
+        ("wait", "my job", "--timeout", "100ms"),
+        ("evict", "my job", "--claim", "0" * 12, "--reason", "r"),
+    ]
+    for words in busy:
+        assert "lockkit explain 'my job')" in lockkit(*words).stderr, words
+
+
 def test_wait_returns_when_it_is_free_and_takes_nothing(lockkit):
     holder = lockkit.holder("x")
     waiter = lockkit.start("wait", "x")

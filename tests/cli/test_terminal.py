@@ -320,3 +320,20 @@ def completing(tty, lockkit):
 def test_bash_completes_words_with_colons(completing, typed, finished):
     completing.type(f"lockkit {typed}\t")
     completing.expect(re.escape(f"lockkit {finished}"))
+
+
+@pytest.mark.parametrize(
+    "typed, finished",
+    [
+        ("explain my", r"explain my\ job:\$1\ b "),
+        (r"explain my\ j", r"explain my\ job:\$1\ b "),
+        (r"explain my\ job:", r"explain my\ job:\$1\ b "),
+        ("explain 'my j", "explain 'my job:$1 b' "),
+        ("explain x,y:", r"explain x,y:\ z "),
+    ],
+)
+def test_bash_escapes_what_a_completed_name_has_in_it(lockkit, completing, typed, finished):
+    lockkit.holder("my job:$1 b")
+    lockkit.holder("x,y: z")
+    completing.type(f"lockkit {typed}\t")
+    completing.expect(re.escape(f"lockkit {finished}"))

@@ -23,7 +23,9 @@ def start(driven, clock):
     def begin(timeout=10.0, *, wait=True, ttl=6.0, **terms):
         tokens = (f"{number:032x}" for number in itertools.count(1))
         deadline = None if timeout is None else clock.now() + timeout
-        attempt = Attempt(Terms("a", ttl=ttl, **terms), deadline, wait, token=lambda: next(tokens))
+        attempt = Attempt(
+            Terms(**{"name": "a", "ttl": ttl} | terms), deadline, wait, token=lambda: next(tokens)
+        )
         return attempt, driven(acquiring(attempt, CAPABILITIES, clock.now, clock.wall, lambda: 0.5))
 
     return begin
@@ -150,6 +152,15 @@ def test_a_timeout_names_a_holder_only_where_somebody_holds(start, clock, state,
     clock.forward(3.0)
     run.answer().answer().answer("RELEASED")
     assert run.raised.message == f"timed out after 3 s waiting for 'a'; {told} {owner}, 3 s"
+
+
+def test_the_line_that_a_timeout_hints_at_can_be_pasted(start, clock):
+    _, run = start(timeout=3.0, name="my job")
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(3.0)
+    run.answer().answer().answer("RELEASED")
+    assert run.raised.hint.endswith(": lockkit explain 'my job'")
 
 
 def test_a_timeout_whose_release_is_unknown_leaves_an_orphan(start, clock):

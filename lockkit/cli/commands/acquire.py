@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -139,7 +140,7 @@ def _busy(client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=f"lockkit explain {name}",
+        hint=f"lockkit explain {shlex.quote(name)}",
     )
 
 
@@ -177,7 +178,7 @@ def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool)
     else:
         print(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
-            f"lockkit release {lease.name} ends it"
+            f"lockkit release {shlex.quote(lease.name)} ends it"
         )
     lease.hand_over()
     return exits.OK

@@ -38,7 +38,16 @@ _BASH = r"""%(complete_func)s() {
         case $type in
             dir) COMPREPLY=(); compopt -o dirnames ;;
             file) COMPREPLY=(); compopt -o default ;;
-            plain) COMPREPLY+=("${value#"$prefix"}") ;;
+            plain)
+                # Blanks and the like are escaped, but in quotes that are open; what is on the line may be, or not.
+                if [[ $word == [\"\']* ]]; then
+                    COMPREPLY+=("$value")
+                elif [[ -n $prefix && $value == "$prefix"?* ]]; then
+                    COMPREPLY+=("$(printf %%q "${value#"$prefix"}")")
+                else
+                    value=$(printf %%q "$value")
+                    COMPREPLY+=("${value#"$prefix"}")
+                fi ;;
         esac
     done < <(env COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) %(complete_var)s=bash_complete "$1")
 

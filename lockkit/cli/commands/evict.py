@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 
@@ -41,7 +42,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                hint=f"lockkit explain {name}",
+                hint=f"lockkit explain {shlex.quote(name)}",
             )
         if session.json:
             output.write_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                     f"{name!r} is not free after {waited:.1f} s",
                     name=name,
                     holder=next(iter(info.holders), None),
-                    hint=f"lockkit explain {name}",
+                    hint=f"lockkit explain {shlex.quote(name)}",
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
