@@ -353,6 +353,8 @@ class BackendSpec(NamedTuple):
         summary: One line.
         capabilities: What it declares before it is opened.
         declared: ``declared(url)``, where that depends on the URL: what it declares for this one, before any I/O.
+        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect:
+            for ``lockkit config check``. Raises as ``open``; what it returns is of no interest. None: only ``open`` can tell.
     """
 
     name: str
@@ -363,3 +365,4 @@ class BackendSpec(NamedTuple):
     extra: str | None = None
     api: int = API
     declared: Callable[[str], Capabilities] | None = None
+    check: Callable[[str], object] | None = None

@@ -17,6 +17,15 @@ def _open(url: str, options: OpenOptions) -> Backend:
     return open_store(url, options)
 
 
+def _check(url: str) -> None:
+    from lockkit_etcd.address import parse
+
+    if parse(url).grpc:
+        from lockkit_etcd.grpc_package import load
+
+        load()
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``etcd://`` and ``etcds://``; the same with ``+grpc`` by way of python-etcd3."""
@@ -28,6 +37,7 @@ def lockkit_backends() -> list[BackendSpec]:
             extra="etcd",
             summary="An etcd cluster for a fleet of hosts.",
             capabilities=CAPABILITIES,
+            check=_check,
         ),
         BackendSpec(
             name="etcd-grpc",
@@ -36,5 +46,6 @@ def lockkit_backends() -> list[BackendSpec]:
             extra="python-etcd3",
             summary="The same, by way of the library python-etcd3.",
             capabilities=CAPABILITIES,
+            check=_check,
         ),
     ]

@@ -17,6 +17,12 @@ def _open(url: str, options: OpenOptions) -> Backend:
     return open_store(url, options)
 
 
+def _check(url: str) -> None:
+    from lockkit_memory.backend import label
+
+    label(url)
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``memory:`` and ``memory://label``."""
@@ -27,5 +33,6 @@ def lockkit_backends() -> list[BackendSpec]:
             open=_open,
             summary="One process, nothing on disk: for tests and for threads.",
             capabilities=CAPABILITIES,
+            check=_check,
         )
     ]

@@ -40,7 +40,7 @@ from lockkit_memory import CAPABILITIES
 from lockkit_memory.store import GRACE, Queue, Row, Store, Waker
 from lockkit_memory.view import claim_info, lock_info
 
-__all__ = ["MemoryBackend", "open_store"]
+__all__ = ["MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
 _shared: dict[tuple[str, str, Clock], Store] = {}
@@ -53,6 +53,18 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     Raises:
         ConfigError: The URL says more than a label, or the namespace is not allowed.
     """
+    where, namespace = label(url), check_namespace(options.namespace)
+    with _opening:
+        store = _shared.setdefault((where, namespace, options.clock), Store(options.clock))
+    return MemoryBackend(store, options)
+
+
+def label(url: str) -> str:
+    """What a URL calls its store.
+
+    Raises:
+        ConfigError: It says more than that.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:  # its text may quote a password
@@ -62,10 +74,7 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
             f"not a memory store: {redact(url)!r}",
             hint="write memory: or memory://label; there are no options",
         )
-    namespace = check_namespace(options.namespace)
-    with _opening:
-        store = _shared.setdefault((parts.netloc, namespace, options.clock), Store(options.clock))
-    return MemoryBackend(store, options)
+    return parts.netloc
 
 
 class MemoryBackend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.spi import Backend, BackendSpec, OpenOptions
@@ -17,6 +19,13 @@ def _open(url: str, options: OpenOptions) -> Backend:
     return open_store(url, options)
 
 
+def _check(url: str) -> None:
+    from lockkit_redis.address import parse
+
+    parse(url)
+    import_module("redis")
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``redis://``, ``rediss://``, ``unix://`` and the same for Valkey."""
@@ -28,5 +37,6 @@ def lockkit_backends() -> list[BackendSpec]:
             extra="redis",
             summary="A Redis or Valkey server for a fleet of hosts.",
             capabilities=CAPABILITIES,
+            check=_check,
         )
     ]

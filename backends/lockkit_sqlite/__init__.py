@@ -17,6 +17,12 @@ def _open(url: str, options: OpenOptions) -> Backend:
     return open_store(url, options)
 
 
+def _check(url: str) -> None:
+    from lockkit_sqlite.place import locate
+
+    locate(url, state_dir="/")  # which says nothing of the URL
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``sqlite:`` (the user's own file) and ``sqlite:/path/file.db``."""
@@ -27,5 +33,6 @@ def lockkit_backends() -> list[BackendSpec]:
             open=_open,
             summary="One host, one SQLite file: the default, without a server.",
             capabilities=CAPABILITIES,
+            check=_check,
         )
     ]

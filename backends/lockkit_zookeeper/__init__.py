@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.spi import Backend, BackendSpec, OpenOptions
@@ -35,6 +37,13 @@ def _declared(url: str) -> Capabilities:
     return declared(parse(url))
 
 
+def _check(url: str) -> None:
+    from lockkit_zookeeper.address import parse
+
+    parse(url)
+    import_module("kazoo")
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``zookeeper://``, ``zookeepers://`` (TLS) and ``zk://``."""
@@ -47,5 +56,6 @@ def lockkit_backends() -> list[BackendSpec]:
             summary="A ZooKeeper ensemble for a fleet of hosts.",
             capabilities=CAPABILITIES,
             declared=_declared,
+            check=_check,
         )
     ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lockkit import config
 from lockkit.config import ETC, Config
 from lockkit.durations import exact, limits
-from lockkit.errors import ConfigError, PluginError
+from lockkit.errors import ConfigError, LockkitError, PluginError
 from lockkit.facts import Finding
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
@@ -19,6 +19,7 @@ from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
 from lockkit.settings import meant
+from lockkit.spi import Refused, Unknown
 
 __all__ = ["check_files"]
 
@@ -34,7 +35,7 @@ def check_files(
 ) -> list[Finding]:
     """Everything that :func:`lockkit.config.check_files` finds, and what cannot work with what is installed.
 
-    A store that is not there and a ttl that it would refuse are errors: no lock can be taken. Tables and switches for
+    A store that is not there, a URL and a ttl that it would refuse, and a client library that is missing are errors: no lock can be taken. Tables and switches for
     plugins that are not there are warnings: one file may serve several environments.
 
     Args:
@@ -57,17 +58,28 @@ def check_files(
 
 
 def _store(loaded: Config, discover: Callable[[], Sequence[Installed]]) -> Iterator[Finding]:
+    plugins = PluginManager(disabled=loaded.disable_plugins, discover=discover)
     try:
-        spec = PluginManager(disabled=loaded.disable_plugins, discover=discover).backend(loaded.url)
+        spec = plugins.backend(loaded.url)
     except (ConfigError, PluginError) as error:
-        hint = f"url is from {loaded.source('url')}" + (f"; {error.hint}" if error.hint else "")
-        yield Finding("config", "error", error.message, hint)
+        yield _of_the_url(loaded, error)
         return
+    try:
+        plugins.check(loaded.url)
+    except (ConfigError, PluginError) as error:
+        yield _of_the_url(loaded, error)
+    except (Refused, Unknown) as trouble:
+        yield _of_the_url(loaded, trouble.error)
     can = spec.capabilities
     if not can.min_ttl <= loaded.ttl <= can.max_ttl:
         told = f"ttl must be {limits(can.min_ttl, can.max_ttl)} on {spec.name}, not {exact(loaded.ttl)}"
         more = f"; {can.ttl_limits}" if can.ttl_limits else ""
         yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{more}")
+
+
+def _of_the_url(loaded: Config, error: LockkitError) -> Finding:
+    hint = f"url is from {loaded.source('url')}" + (f"; {error.hint}" if error.hint else "")
+    return Finding("config", "error", error.message, hint)
 
 
 def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:

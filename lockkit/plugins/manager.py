@@ -9,7 +9,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
@@ -167,10 +168,26 @@ class PluginManager:
             ConfigError: As :meth:`backend`; or the client library is missing, with what to install.
             Refused: From the store itself.
         """
+        with self._store_of(url) as spec:
+            return spec.open(url, options)
+
+    def check(self, url: str) -> None:
+        """See that a URL's store could be opened, as far as that shows without connecting.
+
+        Raises:
+            ConfigError, Refused: As :meth:`open`.
+        """
+        with self._store_of(url) as spec:
+            if spec.check is not None:
+                spec.check(url)
+
+    @contextmanager
+    def _store_of(self, url: str) -> Iterator[BackendSpec]:
+        """The store of a URL, for the time in which its client library is imported."""
         scheme = scheme_of(url)
         plugin, spec = self._find(scheme)
         try:
-            return spec.open(url, options)
+            yield spec
         except ImportError as error:
             if spec.extra is None:
                 raise PluginError(f"the store {spec.name} cannot be opened: {error}") from error

@@ -1,10 +1,17 @@
 """What `lockkit config check` says of a configuration that can be read but cannot work."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from lockkit import layers
+from lockkit.hooks import hookimpl
+from lockkit.plugins import PluginManager
 from lockkit.plugins.checking import check_files
 from lockkit.plugins.discovery import Installed
+from lockkit.spi import BackendSpec
+from lockkit_memory import CAPABILITIES
 
 
 @pytest.fixture
@@ -44,6 +51,58 @@ def test_a_url_without_a_store_is_an_error_with_its_source(checked, url):
     assert finding.severity == "error"
     assert finding.message == f"no plugin offers {url.partition(':')[0]}: URLs"
     assert f"url is from {path}; " in finding.hint
+
+
+@pytest.mark.parametrize(
+    "url, told",
+    [
+        ("redis://h?bogus=1", "no such option: bogus"),
+        ("redis://h/abc", "the database must be a whole number, not 'abc'"),
+        ("etcd://h?bogus=1", "no such option: bogus"),
+        ("zookeeper://h?bogus=1", "no such option: bogus"),
+        ("sqlite:relative.db", "not the absolute path of a file: 'relative.db'"),
+        ("memory:?bogus=1", "not a memory store: 'memory:?bogus=1'"),
+    ],
+)
+def test_a_url_that_its_store_would_refuse_is_an_error_with_its_source(checked, url, told):
+    found, path = checked(f'url = "{url}"\nttl = "20s"')
+
+    (finding,) = found
+    assert finding.severity == "error"
+    assert told in finding.message
+    assert f"url is from {path}; " in finding.hint
+
+
+@pytest.mark.parametrize(
+    "url, library, extra",
+    [
+        ("redis://h", "redis", "redis"),
+        ("zookeeper://h", "kazoo", "zookeeper"),
+    ],
+)
+def test_a_client_library_that_is_missing_is_an_error_that_says_what_to_install(
+    checked, monkeypatch, url, library, extra
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    (finding,), path = checked(f'url = "{url}"\nttl = "20s"')
+
+    assert finding.severity == "error"
+    assert finding.message == f"{url.partition(':')[0]}: URLs need {library}, which is not installed"
+    assert finding.hint == f'url is from {path}; pip install "lockkit[{extra}]"'
+
+
+def test_all_that_is_wrong_with_a_store_is_told_at_once(checked):
+    found, _ = checked('url = "etcd://h?bogus=1"\nttl = "10ms"')
+
+    assert ["bogus" in finding.message for finding in found] == [True, False]
+    assert "ttl must be" in found[1].message
+
+
+def test_a_store_that_cannot_judge_its_url_is_left_alone(tmp_path):
+    spec = BackendSpec("mine", ("mine",), lambda url, options: None, "mine", CAPABILITIES)
+    plugin = SimpleNamespace(lockkit_backends=hookimpl(lambda: [spec]))
+
+    assert PluginManager([plugin]).check("mine://anything?at=all") is None
 
 
 def test_a_disabled_store_is_an_error(checked):
