@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from lockkit import durations
-from lockkit.cli import output
+from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
-from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.errors import BackendError, IncompatibleLayout, LockkitError, PermissionDenied
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,23 +111,52 @@ def _reasons(unread: _Unread) -> list[str]:
 
 def _watch(session: Session, client: Client, name: str | None, interval: float, *, deep: bool) -> None:
     if session.json or not output.colour():
-        while True:
-            _show(session, client, *_look(client, name, deep=deep))
+        for look in _looks(client, name, interval, deep=deep):
+            if not isinstance(look, BackendError):
+                _show(session, client, *look)
+            elif session.json:
+                output.write_json(exits.describe(look), stream=sys.stderr)
+            else:
+                print(_away(look))
             sys.stdout.flush()
-            time.sleep(interval)
     from rich.live import Live
     from rich.markup import escape
 
     from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
-        while True:
-            locks, unread = _look(client, name, deep=deep)
+        locks: list[LockInfo] = []
+        lines: list[str] = []
+        for look in _looks(client, name, interval, deep=deep):
+            if isinstance(look, BackendError):
+                told = [_away(look), *lines]  # what was seen last stays there, with its time
+            else:
+                locks, unread = look
+                place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
+                told = lines = [*_reasons(unread), place]
             table = _table(locks, width())
-            place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
-            table.caption = escape("\n".join([*_reasons(unread), place]))
+            table.caption = escape("\n".join(told))
             live.update(table, refresh=True)
-            time.sleep(interval)
+
+
+def _looks(
+    client: Client, name: str | None, interval: float, *, deep: bool
+) -> Iterator[tuple[list[LockInfo], _Unread] | BackendError]:
+    """What is there, again and again; the trouble instead where it may pass. Of the first look it is raised."""
+    look: tuple[list[LockInfo], _Unread] | BackendError = _look(client, name, deep=deep)
+    while True:
+        yield look
+        time.sleep(interval)
+        try:
+            look = _look(client, name, deep=deep)
+        except (PermissionDenied, IncompatibleLayout):
+            raise
+        except BackendError as error:
+            look = error
+
+
+def _away(error: BackendError) -> str:
+    return f"trying on: {error.message}"
 
 
 def _table(locks: list[LockInfo], width: int) -> Table:

@@ -12,9 +12,11 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
+from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
-from lockkit.protocol.acquiring import in_the_way
+from lockkit.protocol.acquiring import OUTAGE_LIMIT, in_the_way
+from lockkit.spi import Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -44,13 +46,23 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
 
     Free means that somebody who came now would get it at once. By the time you act on it somebody else may have it: to be
     the only one, use run or acquire.
+
+    A store that is away is asked again until --timeout; without it for 30 s.
     """
     began = time.monotonic()
     pause = _FIRST
     told = False
+
+    def patience() -> float | None:
+        """Seconds of an outage to bear, those of an acquire: what is left of the timeout, or so long once it has answered."""
+        if timeout is not None:
+            return max(began + timeout - time.monotonic(), _LEAST) if timeout else None
+        return OUTAGE_LIMIT if pause > _FIRST else None
+
+    quiet = quiet or session.json
     with session.client() as client:
-        while not free(info := _look(client, name, timeout, began)):
-            if not told and not quiet and not session.json:
+        while not free(info := _look(client, name, patience(), quiet=quiet)):
+            if not told and not quiet:
                 told = True
                 holder = next(iter(info.holders or info.claims))
                 print(
@@ -82,14 +94,29 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     return exits.OK
 
 
-def _look(client: Client, name: str, timeout: float | None, began: float) -> LockInfo:
-    """The queue, within what is left of the timeout; who does not wait (0) asks as long as any request may take."""
+def _look(client: Client, name: str, patience: float | None, *, quiet: bool) -> LockInfo:
+    """The queue, asked for again and again while the trouble may pass; None: for as long as any request may take."""
+    driver = client.driver(patience or 0.0)
+    request = driver.request_timeout
+    end = client.clock.now() + request
+    told = False
 
-    def left() -> float | None:
-        return max(began + timeout - time.monotonic(), _LEAST) if timeout else None
+    def tell(trouble: Refused | Unknown) -> None:
+        nonlocal told
+        if not told and not quiet and client.clock.now() > end:  # it is more than a moment
+            told = True
+            print(f"trying on: {trouble.error.message}", file=sys.stderr, flush=True)
 
-    driver = client.driver(left() or 0.0)
-    return driver.request(lambda budget: driver.backend.inspect(name, budget), name, left())
+    try:
+        return patiently(
+            lambda left: driver.backend.inspect(name, min(left, request)),
+            client.clock,
+            request if patience is None else patience,
+            tell,
+        )
+    except (Refused, Unknown) as trouble:
+        trouble.error.name = trouble.error.name or name
+        raise trouble.error from None
 
 
 def free(info: LockInfo) -> bool:
