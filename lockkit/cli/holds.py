@@ -19,7 +19,7 @@ from lockkit.places import private_dir, state_place
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["Stored", "find", "keep"]
+__all__ = ["Stored", "absent", "find", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def keep(client: Client, handle: Mapping[str, object], claim_id: str) -> Stored:
     path = _folder(client) / f"{_digest(client, name)}-{claim_id}.json"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(dict(handle), file)
+        json.dump({**handle, "url": client.url}, file)
         file.flush()
         os.fsync(descriptor)
     return Stored(path, handle)
@@ -51,8 +51,32 @@ def keep(client: Client, handle: Mapping[str, object], claim_id: str) -> Stored:
 
 def find(client: Client, name: str) -> list[Stored]:
     """The holds of a name that this user has taken on this host and store, newest first; they may have lapsed."""
+    return _read(client, name, f"{_digest(client, name)}-*.json")
+
+
+def absent(client: Client, name: str) -> tuple[str, str]:
+    """That there is none, and where that was looked for; and what to do.
+
+    A store is known by its URL as it was written, so that one with another spelling of it is as good as another store.
+    """
+    elsewhere = {
+        f"{one.handle['url']}, namespace {one.handle['namespace']}"
+        for one in _read(client, name, "*.json")
+        if {"url", "namespace"} <= one.handle.keys()
+    }
+    where = f"on {client.url}, namespace {client.namespace}"
+    told = f"no hold of {name!r} was taken here by lockkit acquire {where}"
+    if elsewhere:
+        return (
+            told,
+            f"one was taken on {'; on '.join(sorted(elsewhere))}; write the URL as it was written then",
+        )
+    return told, "same user, same host, same store; else --token-file, or lockkit evict"
+
+
+def _read(client: Client, name: str, pattern: str) -> list[Stored]:
     found: list[Stored] = []
-    paths = _folder(client).glob(f"{_digest(client, name)}-*.json")
+    paths = _folder(client).glob(pattern)
     for path in sorted(paths, key=lambda one: one.stat().st_mtime, reverse=True):
         try:
             handle = json.loads(path.read_text(encoding="utf-8"))

@@ -213,6 +213,22 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
     assert lockkit.claims("x") == []
 
 
+def test_where_a_hold_was_looked_for_is_said(lockkit):
+    taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
+    none = f"no hold of 'x' was taken here by lockkit acquire on {asked}, namespace default"
+    for command in ("held", "release"):
+        done = lockkit(command, "x", "--url", asked)
+        assert (done.returncode, done.stderr.partition(" (")[0]) == (1, f"lockkit: {none}")
+    lockkit("acquire", "x", "--ttl", "1m", "--url", taken)
+    for command in ("held", "release"):
+        done = lockkit(command, "x", "--url", asked)
+        assert (done.returncode, done.stderr.partition(" (")[0]) == (1, f"lockkit: {none}")
+        assert f"one was taken on {taken}, namespace default; write the URL as" in done.stderr
+    assert lockkit("held", "x", "--url", asked, "-q").stderr == ""
+    assert lockkit("held", "x", "--url", taken).stdout == "held\n"
+    assert lockkit("release", "x", "--url", taken).returncode == 0
+
+
 def test_of_several_holds_one_must_be_named(lockkit):
     first = lockkit.json("acquire", "x", "--ttl", "1m", "--capacity", "2")
     lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2")

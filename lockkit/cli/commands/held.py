@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from lockkit.cli import exits, holds, output
@@ -26,9 +28,8 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
     Asks the store. It says nothing about holds of others: that is lockkit status.
     """
     with session.client() as client:
-        found = [
-            lease for lease in (client.adopt(one.handle) for one in holds.find(client, name)) if lease.held()
-        ]
+        stored = holds.find(client, name)
+        found = [lease for lease in (client.adopt(one.handle) for one in stored) if lease.held()]
         if session.json:
             output.write_json(
                 {
@@ -41,4 +42,6 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
             )
         elif not quiet:
             print("held" if found else "not held")
+            if not stored:
+                print("lockkit: {} ({})".format(*holds.absent(client, name)), file=sys.stderr)
     return exits.OK if found else exits.FAILED

@@ -87,13 +87,8 @@ def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport:
         standing = [(one, lease) for one, lease in found if lease.held()]
         found = standing or found[:1]
     if not found:
-        raise exits.CommandFailed(
-            f"no hold of {name!r} was taken here by lockkit acquire",
-            code=exits.FAILED,
-            kind="absent",
-            name=name,
-            hint="same user, same host, same store; else --token-file, or lockkit evict",
-        )
+        told, hint = holds.absent(client, name)
+        raise exits.CommandFailed(told, code=exits.FAILED, kind="absent", name=name, hint=hint)
     if len(found) > 1:
         ids = ", ".join(lease.claim_id for _, lease in found)
         raise exits.CommandFailed(
