@@ -142,6 +142,11 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     code = code_of(error) if code is None else code
     if code == INTERNAL:
         traceback.print_exception(error)
+    if sys.stderr.isatty() and code_of(error) == INTERRUPTED:
+        from lockkit.cli import output
+
+        # Behind the ^C that the terminal has written.
+        sys.stderr.write("\r\x1b[K" if output.colour(sys.stderr) else "\n")
     if as_json:
         from lockkit.cli import output
 

@@ -67,11 +67,11 @@ class Lockkit(Group):
             ctx.fail(f"{option} goes after the command: lockkit COMMAND {option} ...")
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
-        with _to_a_reader():
+        with _told_by_us():
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _to_a_reader():
+        with _told_by_us():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -119,13 +119,15 @@ class Lockkit(Group):
 
 
 @contextmanager
-def _to_a_reader() -> Iterator[None]:
-    """End as by SIGPIPE when nobody reads any more; click itself would exit with 1."""
+def _told_by_us() -> Iterator[None]:
+    """End as by SIGPIPE when nobody reads any more, and by Ctrl-C; click itself would exit with 1, and write an empty line."""
     try:
         yield
     except BrokenPipeError:
         streams.forget_stdout()
         raise click.exceptions.Exit(128 + 13) from None
+    except KeyboardInterrupt as interrupt:
+        raise click.Abort from interrupt
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's)

@@ -246,6 +246,18 @@ def test_acquire_waits_in_line_and_ctrl_c_leaves_nothing(lockkit):
     assert len(lockkit.claims("x")) == 1
 
 
+@pytest.mark.parametrize("command", ["run", "acquire", "wait"])
+def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
+    lockkit.holder("x")
+    more = {"run": ["--", "true"], "acquire": ["--ttl", "1m"], "wait": []}[command]
+    process = lockkit.start(command, "x", *more)
+    while "held by" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.read() == "lockkit: interrupted\n"
+    assert process.wait(timeout=10) == 130
+
+
 def test_a_lock_name_may_be_longer_than_a_file_name(lockkit):
     name = "ä/" * 150
     assert lockkit("acquire", name, "--ttl", "1m").returncode == 0

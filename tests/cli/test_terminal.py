@@ -337,3 +337,14 @@ def test_bash_escapes_what_a_completed_name_has_in_it(lockkit, completing, typed
     lockkit.holder("x,y: z")
     completing.type(f"lockkit {typed}\t")
     completing.expect(re.escape(f"lockkit {finished}"))
+
+
+@pytest.mark.parametrize("plain", ["", "1"])
+def test_ctrl_c_is_told_at_the_start_of_a_line(lockkit, tty, plain):
+    lockkit.holder("x")
+    terminal = tty(*lockkit.line("wait", "x"), NO_COLOR=plain)
+    terminal.expect("held by")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    start = r"\r\n" if plain else r"\r\x1b\[K"
+    assert re.search(start + r"lockkit: interrupted\r\n$", terminal.text)
