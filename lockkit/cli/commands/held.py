@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from lockkit.cli import exits, holds, output
@@ -41,7 +39,6 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
                 }
             )
         elif not quiet:
-            print("held" if found else "not held")
-            if not stored:
-                print("lockkit: {} ({})".format(*holds.absent(client, name)), file=sys.stderr)
+            where = "" if stored else ": {} ({})".format(*holds.absent(client, name))
+            print("held" if found else f"not held{where}")
     return exits.OK if found else exits.FAILED
