@@ -37,6 +37,7 @@ __all__ = [
     "Session",
     "command",
     "option",
+    "there",
 ]
 
 COMMON = "Common options"
@@ -75,6 +76,26 @@ class Session(NamedTuple):
             yield client
         finally:
             client.close()
+
+
+def there(session: Session) -> tuple[str, str]:
+    """The options that lead there, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
+    import shlex
+
+    from lockkit.settings import redact
+
+    words: list[str] = []
+    url = session.url or ""
+    secret = redact(url) != url
+    for flag, value in (
+        ("--url", None if secret else url),
+        ("--profile", session.profile),
+        ("--namespace", session.namespace),
+    ):
+        if value:
+            words += [flag, value]
+    first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
+    return "".join(f" {shlex.quote(word)}" for word in words), first
 
 
 class Option(click.Option):

@@ -54,8 +54,8 @@ def find(client: Client, name: str) -> list[Stored]:
     return _read(client, name, f"{_digest(client, name)}-*.json")
 
 
-def absent(client: Client, name: str) -> tuple[str, str]:
-    """That there is none, and where that was looked for; and what to do.
+def absent(client: Client, name: str) -> tuple[str, str | None]:
+    """That there is none, and where that was looked for; and where there is one.
 
     A store is known by its URL as it was written, so that one with another spelling of it is as good as another store.
     """
@@ -71,7 +71,7 @@ def absent(client: Client, name: str) -> tuple[str, str]:
             told,
             f"one was taken on {'; on '.join(sorted(elsewhere))}; write the URL as it was written then",
         )
-    return told, "same user, same host, same store; else --token-file, or lockkit evict"
+    return told, None
 
 
 def _read(client: Client, name: str, pattern: str) -> list[Stored]:

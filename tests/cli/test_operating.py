@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lockkit.cli.base import Session
-from lockkit.cli.commands.explain import _options, sentences
+from lockkit.cli.base import Session, there
+from lockkit.cli.commands.explain import sentences
 from lockkit.cli.commands.status import _table
 from lockkit.cli.output import claim as as_json
 from lockkit.facts import ClaimInfo, LockInfo, Owner
@@ -114,6 +114,10 @@ def test_explain_knows_a_hold_of_acquire_on_a_store_that_sees_no_processes():
 
 def test_lines_to_copy_can_be_pasted_whatever_the_name(lockkit):
     assert "lockkit release 'my job' ends it" in lockkit("acquire", "my job", "--ttl", "1m").stdout
+    elsewhere = lockkit(
+        "acquire", "x", "--ttl", "1m", "--namespace", "ci", "--url", f"sqlite:{lockkit.folder}/x.db"
+    )
+    assert f"lockkit release --url sqlite:{lockkit.folder}/x.db --namespace ci x ends it" in elsewhere.stdout
     busy = [
         ("acquire", "my job", "--ttl", "1m", "--no-wait"),
         ("acquire", "my job", "--ttl", "1m", "--timeout", "100ms"),
@@ -216,13 +220,13 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
 def test_where_a_hold_was_looked_for_is_said(lockkit):
     taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
     none = f"no hold of 'x' was taken here by lockkit acquire on {asked}, namespace default"
-    hint = "(same user, same host, same store; else --token-file, or lockkit evict)"
-    there = f"(one was taken on {taken}, namespace default; write the URL as it was written then)"
-    for then in (hint, there):
+    hint = " (same user, same host, same store; else --token-file, or lockkit evict)"
+    other = f" (one was taken on {taken}, namespace default; write the URL as it was written then)"
+    for then in (hint, other):
         done = lockkit("held", "x", "--url", asked)
-        assert (done.returncode, done.stdout) == (1, f"not held: {none} {then}\n")
+        assert (done.returncode, done.stdout) == (1, f"not held: {none}{other if then is other else ''}\n")
         done = lockkit("release", "x", "--url", asked)
-        assert (done.returncode, done.stderr) == (1, f"lockkit: {none} {then}\n")
+        assert (done.returncode, done.stderr) == (1, f"lockkit: {none}{then}\n")
         lockkit("acquire", "x", "--ttl", "1m", "--no-wait", "--url", taken)
     assert lockkit("held", "x", "--url", asked, "-q").stdout == ""
     assert lockkit("held", "x", "--url", taken).stdout == "held\n"
@@ -386,6 +390,6 @@ def test_the_line_that_evicts_can_be_pasted_and_has_no_secret_in_it(lockkit):
     plain = lockkit("explain", "backup", "--url", url).stdout
 
     assert f"To force it out: lockkit evict --url {url} backup" in plain
-    options, first = _options(Session(False, "redis://:pw@h", "gpu", None))
+    options, first = there(Session(False, "redis://:pw@h", "gpu", None))
     assert options == " --profile gpu"
     assert "LOCKKIT_URL" in first

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option, there
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.waiting import Announcer
@@ -176,9 +176,10 @@ def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool)
     elif print_token:
         print(lease.token)
     else:
+        options, first = there(session)
         print(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
-            f"lockkit release {shlex.quote(lease.name)} ends it"
+            f"lockkit release{options} {shlex.quote(lease.name)} ends it{first}"
         )
     lease.hand_over()
     return exits.OK

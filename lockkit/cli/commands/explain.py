@@ -10,10 +10,9 @@ import click
 
 from lockkit import durations
 from lockkit.cli import output
-from lockkit.cli.base import NAME, Session
+from lockkit.cli.base import NAME, Session, there
 from lockkit.cli.base import command as make
 from lockkit.cli.waiting import ordinal
-from lockkit.settings import redact
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
@@ -39,7 +38,7 @@ def command(session: Session, name: str) -> None:
     """
     with session.client() as client:
         info = client.inspect(name)
-        told = sentences(info, time.time(), *_options(session))
+        told = sentences(info, time.time(), *there(session))
         if session.json:
             output.write_json(
                 {
@@ -157,19 +156,3 @@ def _evict(claim: ClaimInfo, options: str) -> str:
 
 def _ago(now: float, then: float) -> str:
     return durations.show(max(now - then, 0.0))
-
-
-def _options(session: Session) -> tuple[str, str]:
-    """The options that lead there, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
-    words: list[str] = []
-    url = session.url or ""
-    secret = redact(url) != url
-    for flag, value in (
-        ("--url", None if secret else url),
-        ("--profile", session.profile),
-        ("--namespace", session.namespace),
-    ):
-        if value:
-            words += [flag, value]
-    first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
-    return "".join(f" {shlex.quote(word)}" for word in words), first

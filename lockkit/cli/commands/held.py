@@ -39,6 +39,7 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
                 }
             )
         elif not quiet:
-            where = "" if stored else ": {} ({})".format(*holds.absent(client, name))
+            told, hint = ("", None) if stored else holds.absent(client, name)
+            where = (f": {told}" if told else "") + (f" ({hint})" if hint else "")
             print("held" if found else f"not held{where}")
     return exits.OK if found else exits.FAILED

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_ELSEWHERE = "same user, same host, same store; else --token-file, or lockkit evict"
+
 
 @make(
     "release",
@@ -88,7 +90,7 @@ def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport:
         found = standing or found[:1]
     if not found:
         told, hint = holds.absent(client, name)
-        raise exits.CommandFailed(told, code=exits.FAILED, kind="absent", name=name, hint=hint)
+        raise exits.CommandFailed(told, code=exits.FAILED, kind="absent", name=name, hint=hint or _ELSEWHERE)
     if len(found) > 1:
         ids = ", ".join(lease.claim_id for _, lease in found)
         raise exits.CommandFailed(
