@@ -7,6 +7,7 @@ local tried = {
   { 'TIME' },
   { 'EXISTS', k },
   { 'GET', k },
+  { 'PTTL', k },
   { 'HGET', k, 'x' },
   { 'HMGET', k, 'x' },
   { 'ZRANGE', k, 0, 0 },
