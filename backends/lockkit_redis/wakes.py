@@ -4,9 +4,9 @@ A wake is only advice. Whatever may have been missed (before the subscription st
 made up for by a look at every waiter's claim once it stands; a message that comes before its waiter is registered is kept
 for it.
 
-Who reads: the thread that waits, if it is alone, and otherwise a thread that is there for it (leader and followers, as in
-Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000, but that only the first of them leads). That
-thread makes the connection, and takes its reading over from a waiter that leaves while others wait.
+Who reads: the thread that waits, if it waits alone, and otherwise a thread that is there for it, the keeper. (The waiters are
+leader and followers as in Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000, but that nobody leads
+others: a signal handler may keep a waiting thread for as long as it likes.) The keeper makes the connection, too.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ class Wakes:
         if subscription is None:
             return bell.wait(seconds)
         try:
-            while not self._beside(
-                watch
-            ):  # others must not depend on what else this thread does: a signal handler, say
+            while not self._beside(watch):  # who waits beside must not depend on what this thread does
                 bell.alarm = subscription.nudge
                 try:
                     if bell.rung():
