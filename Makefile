@@ -27,7 +27,8 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
 	@.ci/system redis etcd zookeeper postgresql
-	@FULL_SUITE=$(FULL_SUITE) $(TOX) || { echo "make test: FAILED, the list above says where"; exit 1; }
+	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
+		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
 
 servers: ## install what is missing of Redis, Valkey, etcd, ZooKeeper and PostgreSQL; starts no service
