@@ -163,8 +163,7 @@ def test_a_claim_that_is_refused_for_a_strangers_node_leaves_none_of_its_own(ser
     held(mine).release()
     queue = f"/{request.node.name}/lockkit/default/q/a"
     with server.connect() as admin:
-        admin.ensure_path(queue)
-        admin.create(f"{queue}/strange")
+        admin.create(f"{queue}/strange", makepath=True)  # the server may take an empty queue away
 
     with pytest.raises(IncompatibleLayout):
         mine.lock("a", ttl=TTL).try_acquire()
