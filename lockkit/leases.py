@@ -171,9 +171,11 @@ class Lease:
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
 
+        It asks again while the trouble may pass, for ``request_timeout`` seconds in all.
+
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.
-            BackendError: No answer; the lease is as valid as before.
+            BackendError: No answer in that time; the lease is as valid as before.
         """
         self._require_own()
         self._driver.confirm(self._hold)

@@ -190,13 +190,13 @@ class Driver:
         return report
 
     def confirm(self, hold: Hold) -> None:
-        """Ask the store, in one round trip.
+        """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
 
         Raises:
             LeaseLost: It records the claim no more.
             BackendError: It gave no answer; the lease is as valid as before.
         """
-        answer = self._ask(hold, lambda: self.backend.acquire(hold.claim, False, self.request_timeout))
+        answer = self.request(lambda budget: self.backend.acquire(hold.claim, False, budget), hold.name)
         now = self.clock.now()
         if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
             self.heartbeat.again(hold)
@@ -207,8 +207,8 @@ class Driver:
     def extend(self, hold: Hold, claim: Claim) -> None:
         """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
-        renewal = self._ask(
-            hold, lambda: self.backend.extend(hold.claim, hold.fence, ttl, self.request_timeout)
+        renewal = self.request(
+            lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget), hold.name
         )
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
@@ -220,7 +220,7 @@ class Driver:
     def request(
         self, call: Callable[[float], T], name: str | None = None, patience: float | None = None
     ) -> T:
-        """An idempotent call outside any claim, repeated while the trouble may pass, within the request timeout.
+        """An idempotent call, repeated while the trouble may pass, within the request timeout.
 
         Args:
             call: Told how many seconds it may take.
@@ -369,13 +369,6 @@ class Driver:
         self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
         for callback in hold.on_lost:
             self.dispatcher.run(callback)
-
-    def _ask(self, hold: Hold, call: Callable[[], Any]) -> Any:
-        """One call for a hold; trouble is raised as its public error."""
-        try:
-            return call()
-        except (Refused, Unknown) as trouble:
-            raise _named(trouble.error, hold.name) from None
 
     def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
         if self.dispatcher.wants(kind):

@@ -17,7 +17,7 @@ from typing import Any
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError
 from lockkit.locks import Lock
-from lockkit.testing.faults import Faults, Send, black_hole, refuse
+from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import Stage, scenario
 
@@ -333,6 +333,23 @@ def deadlines_held(stage: Stage) -> None:
         client.close()
     faults.heal()
     assert not again.valid()
+
+
+@scenario("L2-asked-again", (MUTEX, READERS))
+def asked_again(stage: Stage) -> None:
+    """A reply that is lost costs ``confirm`` and ``extend`` one more question, not the answer."""
+    client, faults = stage.faulty()
+    lease = stage.take(stage.holder(client))
+    faults.add("acquire", drop_reply)
+    lease.confirm()
+    if not stage.harness.capabilities.fixed_ttl:
+        longer = 2 * stage.harness.ttl
+        faults.add("extend", drop_reply)
+        lease.extend(longer)
+        assert lease.ttl == longer
+    assert lease.valid()
+    assert lease.release().outcome == "RELEASED"
+    assert stage.stored() == []
 
 
 @scenario("L2-slow-store", (MUTEX, READERS))
