@@ -40,15 +40,19 @@ def test_status_shows_the_claim_and_the_file(lockkit):
         assert place in text
 
 
-@pytest.mark.parametrize("width", [40, 80, 120])
-def test_the_table_fits_its_width_and_keeps_what_one_acts_on(width):
+@pytest.mark.parametrize(
+    "width, state", [(40, "held 1/3"), (80, "held 1/3"), (110, "held 1/3"), (120, "held (1 of 3)")]
+)
+def test_the_table_fits_its_width_and_keeps_what_one_acts_on(width, state):
     who = Owner(user="ann", host="box", pid=4711, program="sleep")
-    claim = ClaimInfo("backup", "3f2a9c01b7de", "HELD", who, 7, 0, kind="semaphore", since=time.time())
+    claim = ClaimInfo(
+        "backup", "3f2a9c01b7de", "HELD", who, 7, 0, capacity=3, kind="semaphore", since=time.time()
+    )
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(_table([LockInfo("backup", (claim,))], width))
     out = console.export_text()
     assert max(map(len, out.splitlines())) <= width
-    for word in ("backup", "held", "3f2a9c01b7de", "ann@box pid 4711 (sleep)"):
+    for word in ("backup", state, "3f2a9c01b7de", "ann@box pid 4711 (sleep)"):
         assert word in out
     assert ("deadline" in out) == (width == 120)
 

@@ -25,7 +25,7 @@ __all__ = ["command"]
 
 _Unread = dict[str, LockkitError]
 _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
-_WIDE, _NARROW = 100, 60
+_WIDE, _NARROW = 120, 60
 """Columns."""
 
 
@@ -203,7 +203,11 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
     word = holder.state.lower()
     if holder.evicted:
         return "evicted" if short else f"{word}, evicted"
-    return word if short or holder.kind == "mutex" else f"{word} ({holder.kind})"
+    if holder.kind == "mutex":
+        return word
+    of = "/" if short else " of "
+    how = f"{holder.weight}{of}{holder.capacity}" if holder.kind == "semaphore" else holder.kind
+    return f"{word} {how}" if short else f"{word} ({how})"
 
 
 def _deadline(holder: ClaimInfo, now: float) -> str:
