@@ -18,7 +18,9 @@ from lockkit_redis.wire import Wire
 __all__ = ["rights"]
 
 _PROBE = Script("probe", queue=False)
-_RUN = ("EVAL", "EVALSHA")
+_RUN = {"EVAL", "EVALSHA"}
+_LOOK = {"MULTI", "HGETALL", "EXEC"}
+"""What `status` needs beside what the scripts call."""
 
 
 def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
@@ -51,7 +53,7 @@ def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: floa
 def _tried(
     wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float
 ) -> Sequence[tuple[str, Any]]:
-    """What a client sends, with its answer: the probe, whole and by its digest, and WAIT if it is needed.
+    """What a client sends, with its answer: the probe, whole and by its digest; WAIT, if it is needed; and what looks.
 
     EVAL comes first: EVALSHA runs what the server knows by then, and answers NOSCRIPT where only EVAL is forbidden.
     """
@@ -62,7 +64,9 @@ def _tried(
         row = [("EVAL", pack("EVAL", "return {}", 0)), ("EVALSHA", pack("EVALSHA", "0" * 40, 0))]
     if copies:
         row.append(("WAIT", pack("WAIT", 0, 1)))
-    answers = wire.row(b"".join(packed for _, packed in row), left(end), len(row))
+    row += [("HGETALL", pack("HGETALL", key)) for key in keys[:1]]
+    row += [("MULTI", pack("MULTI")), ("EXEC", pack("EXEC"))]
+    answers = wire.row(b"".join(packed for _, packed in row), left(end), len(row), whole=True)
     return [(word, answer) for (word, _), answer in zip(row, answers, strict=True)]
 
 
@@ -72,13 +76,14 @@ def _refused(answers: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Exceptio
     for word, error in ran:
         yield word.decode(), theirs.ResponseError(error.decode(errors="replace"))
     for word, answer in answers:
-        if isinstance(answer, theirs.RedisError) and not isinstance(answer, theirs.NoScriptError):
+        refused = isinstance(answer, theirs.RedisError) and not isinstance(answer, theirs.NoScriptError)
+        if refused and "without MULTI" not in str(answer):  # which says no more than that MULTI was refused
             yield word, answer
 
 
 def _missing(wire: Wire, denied: Mapping[str, LockkitError]) -> Finding:
     first = next(iter(denied.values()))
-    if all(word in denied for word in _RUN):
+    if denied.keys() >= _RUN and not denied.keys() & _LOOK:
         return Finding("rights", "error", first.message, f"observers may look but not lock; {first.hint}")
     why = first.message.removeprefix(f"{wire.where}: ")
     words = f"{', '.join(sorted(denied))} {'is' if len(denied) == 1 else 'are'} refused"

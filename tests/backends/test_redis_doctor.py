@@ -27,6 +27,7 @@ CALLED = {
     if name != "probe.lua"
     for word in re.findall(r"""\bcall\(\s*["'](\w+)""", text)
 }
+LOOKS = ("MULTI", "HGETALL", "EXEC")
 EVERYTHING = "locker on >secret resetkeys ~lockkit:* resetchannels &lockkit:* +@all"
 
 
@@ -151,7 +152,7 @@ def test_the_probe_tries_every_command_that_the_scripts_call():
     assert sorted(tried) == sorted(CALLED)
 
 
-@pytest.mark.parametrize("word", [*sorted(CALLED - {"TIME"}), "EVALSHA", "EVAL"])
+@pytest.mark.parametrize("word", [*sorted(CALLED - {"TIME"}), "EVALSHA", "EVAL", *LOOKS])
 def test_a_command_that_the_user_may_not_call_is_named(server, url, word):
     server.cli("ACL", "SETUSER", "locker", f"-{word}")
     found = bad(url)
@@ -164,6 +165,13 @@ def test_a_command_that_the_user_may_not_call_is_named(server, url, word):
 def test_all_that_is_missing_is_named_at_once(server, url):
     server.cli("ACL", "SETUSER", "locker", "-get", "-zadd", "-evalsha")
     assert "EVALSHA, GET, ZADD" in bad(url)["rights"].message
+
+
+def test_an_observer_who_cannot_look_is_told_so(server, url):
+    server.cli("ACL", "SETUSER", "locker", "-eval", "-evalsha")
+    assert "observers may look" in bad(url)["rights"].hint
+    server.cli("ACL", "SETUSER", "locker", "-multi")
+    assert "EVAL, EVALSHA, MULTI are refused" in bad(url)["rights"].message
 
 
 def test_where_there_is_no_key_to_try_with_the_right_to_run_scripts_is_looked_at_all_the_same(server, url):
