@@ -18,30 +18,11 @@ import lockkit
 from lockkit.errors import AcquireCancelled
 from lockkit.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.processes import until
 from lockkit_redis.backend import open_store
 from lockkit_redis.line import pack
 
 AT_ONCE = 1.0
-
-
-@pytest.fixture(scope="module")
-def machine():
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(machine):
-    machine.cli("FLUSHALL")
-    return machine
-
-
-@pytest.fixture
-def store(server):
-    opened = open_store(server.url(), OpenOptions())
-    yield opened
-    opened.close()
 
 
 def queued(store, *args, **kwargs):
@@ -63,13 +44,6 @@ def commands(server):
         for line in server.cli("INFO", "commandstats").decode().splitlines()
         if line.startswith(("cmdstat_eval", "cmdstat_evalsha"))
     )
-
-
-def until(true, within=5.0):
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def test_sixty_four_threads_share_a_client_and_never_a_lock(server):
@@ -184,7 +158,7 @@ def test_a_client_that_is_closed_while_waiting_leaves_no_thread_and_no_connectio
         until(lambda: not connections(server, "pubsub"))
         assert [each.state for each in other.inspect("a").claims] == ["HELD"]
         lease.release()
-    until(lambda: set(threading.enumerate()) <= before, within=2.0)
+    until(lambda: set(threading.enumerate()) <= before, seconds=2.0)
     until(lambda: not connections(server))
 
 

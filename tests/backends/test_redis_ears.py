@@ -14,34 +14,14 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.bell import Bell
-from lockkit.spi import OpenOptions, Queued
+from lockkit.spi import Queued
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.processes import until
 from lockkit_redis import subscription, wakes
-from lockkit_redis.backend import open_store
 from lockkit_redis.line import Line
 
 LONG = 20.0
 AT_ONCE = 1.5
-
-
-@pytest.fixture(scope="module")
-def machine():
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(machine):
-    machine.cli("FLUSHALL")
-    return machine
-
-
-@pytest.fixture
-def store(server):
-    opened = open_store(server.url(), OpenOptions())
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -106,13 +86,6 @@ def paused(server):
         yield
     finally:
         server.resume()
-
-
-def until(true, within=5.0):
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def test_who_waits_alone_reads_and_is_woken_by_nobody_else(standing):
@@ -247,7 +220,7 @@ def test_a_connection_that_is_cut_again_and_again_is_made_again_as_soon_as_the_f
             gone = standing._wakes._subscription
             time.sleep(0.2)  # it stands for longer than the pause before it was
             server.cli("CLIENT", "KILL", "TYPE", "PUBSUB")
-            until(lambda gone=gone: standing._wakes._subscription not in (gone, None), within=0.7)
+            until(lambda gone=gone: standing._wakes._subscription not in (gone, None), seconds=0.7)
             until(lambda: standing._wakes._standing)
 
 

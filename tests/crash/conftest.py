@@ -9,11 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from lockkit.testing.servers.processes import until
 from lockkit.testing.shapes import SHAPES
 
 ACTOR = Path(__file__).with_name("actor.py")
@@ -147,13 +147,6 @@ class Cast:
     def close(self):
         for actor in self.actors:
             actor.close()
-
-
-def until(what, why, timeout=PATIENCE):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, f"not within {timeout:g} s: {why}"
-        time.sleep(0.002)
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: shape.name)

@@ -22,6 +22,7 @@ redis = pytest.importorskip("redis")
 import lockkit_redis  # noqa: E402
 from lockkit.names import new_token  # noqa: E402
 from lockkit.testing.servers.clock import ServerClock  # noqa: E402
+from lockkit.testing.servers.processes import until  # noqa: E402
 from lockkit.testing.servers.redis import RedisServer  # noqa: E402
 from lockkit.testing.servers.redis_groups import RedisCluster  # noqa: E402
 from lockkit_redis import address, health, keys, rights  # noqa: E402
@@ -81,13 +82,6 @@ def table(text):
     """The first cells of a section's tables, each with the rest of its row."""
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return [row for row in rows if not row[0].startswith("---")]
-
-
-def until(what, seconds=10):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # -- URLs

@@ -90,7 +90,7 @@ def scratch_folder(kind: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"lockkit-{kind}-"))
 
 
-def until(what: Callable[[], object], why: str, seconds: float = PATIENCE) -> None:
+def until(what: Callable[[], object], why: str = "what was waited for", seconds: float = PATIENCE) -> None:
     """Wait for something that nobody announces.
 
     Raises:
