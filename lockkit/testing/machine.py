@@ -33,8 +33,9 @@ from lockkit.copies import LeaseCopy
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
 from lockkit.lease import Hold
 from lockkit.leases import Lease
-from lockkit.queue import RW_CAPACITY, prefix
-from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.queue import RW_CAPACITY
+from lockkit.testing.harness import Harness
+from lockkit.testing.seen import Seen, lapsed, show, surely
 from lockkit.testing.shapes import Part
 from lockkit.testing.stepping import Pending, Stepper
 
@@ -91,10 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.pending: list[tuple[int, Pending]] = []
         self.holds: list[Held] = []
         self.copies: list[LeaseCopy] = []
-        self.seen: dict[str, dict[str, StoredClaim]] = {name: {} for name in PARTS}
-        self.over: set[str] = set()
-        self.fences = dict.fromkeys(PARTS, 0)
-        self.resized: set[str] = set()
+        self.seen = Seen(self.harness, PARTS, self.invalid)
         self.bound: dict[str, float] = {}
         self.hot = ""
 
@@ -139,76 +137,18 @@ class Machine(RuleBasedStateMachine):
         may_shorten: Collection[str] = (),
     ) -> Iterator[set[str]]:
         """Run one step and compare; what the body puts into the set may have come or been granted."""
-        # What has run out may be removed in the background, at any moment from then on.
-        shaky = {held.id for held in self.holds if not self.valid(held)}
+        may_go = {*may_go, *self.invalid()}
         if pending is not None:
-            may_go = {*may_go, pending.claim_id}
+            may_go.add(pending.claim_id)
         granted: set[str] = set()
         yield granted
-        self.compare(guarantee, {*may_go, *shaky}, granted, set(may_shorten))
+        self.seen.compare(guarantee, may_go, granted, set(may_shorten))
 
     def valid(self, held: Held) -> bool:
         return held.hold.valid(self.harness.clock.now())
 
-    def compare(self, guarantee: str, may_go: set[str], granted: set[str], may_shorten: set[str]) -> None:
-        for name in PARTS:
-            before = self.seen[name]
-            rows = self.harness.stored(name)
-            now = self.harness.clock.now()
-            after = {row.claim_id: row for row in rows if row.deadline is None or row.deadline > now}
-            may_go |= {held.id for held in self.holds if not self.valid(held)}
-            for id_, row in before.items():
-                if id_ not in after and not _lapsed(row, now):
-                    assert id_ in may_go, f"{guarantee}: {_show(row)} on {name!r} is gone, and was not to go"
-                if id_ not in after:
-                    self.over.add(id_)
-            for id_, row in after.items():
-                assert id_ not in self.over, f"S5-no-resurrection: {_show(row)} on {name!r} is back"
-                if id_ not in before:
-                    assert id_ in granted, f"L4-no-leak: {_show(row)} on {name!r} belongs to nobody"
-                    high = self.fences[name]
-                    assert row.fence > high, f"S4-fence: {row.fence} on {name!r} is not above {high}"
-                    self.fences[name] = row.fence
-                else:
-                    self.compare_one(guarantee, before[id_], row, may_go, granted, may_shorten)
-            self.compare_order(name, list(after.values()), before)
-            self.seen[name] = after
-
-    def compare_one(
-        self,
-        guarantee: str,
-        old: StoredClaim,
-        new: StoredClaim,
-        may_go: set[str],
-        granted: set[str],
-        may_shorten: set[str],
-    ) -> None:
-        what, id_ = _show(new), new.claim_id
-        assert new.fence == old.fence, f"S4-fence: {what} had fence {old.fence}"
-        if new.state == "HELD" and old.state != "HELD":
-            assert old.state != "LINGERING", f"S5-no-resurrection: {what} had ended"
-            assert id_ in granted, f"S2-single-grant: {what} holds and nobody asked"
-        if old.state == "HELD" and new.state != "HELD":
-            assert id_ in may_go, f"{guarantee}: {what} was a holder and was not to go"
-        if new.state == old.state == "HELD" and id_ not in may_shorten:
-            assert _deadline(new) >= _surely(old), f"S1-shortened: {what} lapses earlier than before"
-            assert new.evicted == old.evicted, f"{guarantee}: {what} was marked by nobody"
-
-    def compare_order(self, name: str, rows: list[StoredClaim], before: dict[str, StoredClaim]) -> None:
-        assert [row.fence for row in rows] == sorted(row.fence for row in rows), f"S4-order: {name!r}"
-        fits = prefix(rows)
-        for place, row in enumerate(rows):
-            old = before.get(row.claim_id)
-            if row.state == "HELD" and (old is None or old.state != "HELD"):
-                assert place < fits, f"S2-single-grant: {_show(row)} on {name!r} holds beyond the prefix"
-        if name not in self.resized:
-            blocking = [row for row in rows if row.state in ("HELD", "LINGERING")]
-            total = sum(row.weight for row in blocking)
-            assert not blocking or total <= blocking[0].capacity, (
-                f"S2-single-grant: {total} permits of {name!r}"
-            )
-        elif not rows:
-            self.resized.discard(name)
+    def invalid(self) -> set[str]:
+        return {held.id for held in self.holds if not self.valid(held)}
 
     @invariant()
     def validity(self) -> None:
@@ -216,18 +156,18 @@ class Machine(RuleBasedStateMachine):
             if self.valid(held):
                 bound = held.hold.claim.terms.process_bound
                 assert bound or not held.was_invalid, f"S6-sticky: {held.id} is valid again"
-                row = self.seen[held.hold.name].get(held.id)
+                row = self.seen.queues[held.hold.name].get(held.id)
                 assert row is not None, f"S3-validity: {held.id} is valid and not in the store"
                 assert row.state == "HELD", f"S3-validity: {held.id} is valid and {row.state}"
                 assert row.fence == held.hold.fence, f"S4-fence: {held.id} believes in another fence"
             else:
                 held.was_invalid = True
-        for name, rows in self.seen.items():
+        for name, rows in self.seen.queues.items():
             for id_, row in rows.items():
                 limit = self.bound.get(id_)
                 if limit is not None and row.state == "HELD" and row.deadline is not None:
-                    assert _surely(row) <= limit + 1e-3, (
-                        f"S11-no-zombie: {_show(row)} on {name!r} outlives its ttl"
+                    assert surely(row) <= limit + 1e-3, (
+                        f"S11-no-zombie: {show(row)} on {name!r} outlives its ttl"
                     )
 
     def spoke(self, held: Hold, longer: float = 1.0) -> None:
@@ -245,7 +185,7 @@ class Machine(RuleBasedStateMachine):
         return name, known[what % len(known)]
 
     def room(self, name: str) -> bool:
-        return len(self.seen[name]) < MOST
+        return len(self.seen.queues[name]) < MOST
 
     @rule(
         actor=actors,
@@ -315,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         with self.step("L4-cancel", pending=pending):
             pending.cancel()
             self.steppers[actor].remove_orphans()
-        assert pending.claim_id not in self.seen[pending.claim.terms.name], (
+        assert pending.claim_id not in self.seen.queues[pending.claim.terms.name], (
             "L4-cancel: the claim is still queued"
         )
 
@@ -362,7 +302,7 @@ class Machine(RuleBasedStateMachine):
             gone = [held for held in mine if stepper.notice(held.hold)]
             stepper.remove_orphans()
         for held in gone:
-            row = self.seen[held.hold.name].get(held.id)
+            row = self.seen.queues[held.hold.name].get(held.id)
             assert row is None or row.state == "LINGERING", (
                 f"S11-no-zombie: {held.id} was lost and still stands"
             )
@@ -374,13 +314,13 @@ class Machine(RuleBasedStateMachine):
     def release(self, pick: int, twice: bool) -> None:  # noqa: FBT001
         held = self.holds.pop(pick % len(self.holds))
         was_valid = self.valid(held)
-        row = self.seen[held.hold.name].get(held.id)
+        row = self.seen.queues[held.hold.name].get(held.id)
         with self.step("S7-harmless-release", may_go={held.id}):
             report = held.lease.release() if held.lease else self.steppers[held.actor].release(held.hold)
         assert report.outcome in ("RELEASED", "LOST")
         if was_valid and row is not None:
             assert report.outcome == "RELEASED", f"S1-ownership: a valid hold was reported {report.outcome}"
-        left = self.seen[held.hold.name].get(held.id)
+        left = self.seen.queues[held.hold.name].get(held.id)
         assert left is None or left.state == "LINGERING", f"L4-no-leak: {held.id} is released and still there"
         self.copies.append(LeaseCopy(self.clients[held.actor].handle(held.hold)))
         if twice and held.lease:
@@ -400,7 +340,7 @@ class Machine(RuleBasedStateMachine):
         copy = self.copies[pick % len(self.copies)]
         bound = self.clients[actor].adopt(copy)
         assert not bound.valid(), "S7-copies: a copy calls itself valid"
-        alive = self.seen[copy.name].get(copy.claim_id)
+        alive = self.seen.queues[copy.name].get(copy.claim_id)
         with self.step("S7-stale-release", may_go={copy.claim_id}):
             report = bound.release()
         if alive is None:
@@ -409,10 +349,10 @@ class Machine(RuleBasedStateMachine):
 
     # -- operators, time, death
 
-    @precondition(lambda self: any(self.seen.values()))
+    @precondition(lambda self: any(self.seen.queues.values()))
     @rule(pick=picks, at_once=st.booleans())
     def evict(self, pick: int, at_once: bool) -> None:  # noqa: FBT001
-        rows = [(name, row) for name, queue in self.seen.items() for row in queue.values()]
+        rows = [(name, row) for name, queue in self.seen.queues.items() for row in queue.values()]
         name, row = rows[pick % len(rows)]
         silent = row.deadline is None and not any(
             held.id == row.claim_id and self.valid(held) for held in self.holds
@@ -427,22 +367,24 @@ class Machine(RuleBasedStateMachine):
         """``evict --now``, or somebody who was given its secret, ended it: its holder cannot know, and releases."""
         for held in [held for held in self.holds if held.id == id_]:
             self.holds.remove(held)
-            lingers = id_ in self.seen[held.hold.name]
+            lingers = id_ in self.seen.queues[held.hold.name]
             report = held.lease.release() if held.lease else self.steppers[held.actor].release(held.hold)
             assert lingers or report.outcome == "LOST", f"S1-ownership: its release said {report.outcome}"
 
-    @precondition(lambda self: self.seen["permits"])
+    @precondition(lambda self: self.seen.queues["permits"])
     @rule(capacity=st.integers(1, 3))
     def resize(self, capacity: int) -> None:
         name = "permits"
         heavy = {
-            row.claim_id for row in self.seen[name].values() if row.state != "HELD" and row.weight > capacity
+            row.claim_id
+            for row in self.seen.queues[name].values()
+            if row.state != "HELD" and row.weight > capacity
         }
-        self.resized.add(name)
+        self.seen.resized.add(name)
         with self.step("S2-resize", may_go=heavy):
             self.clients[0].resize(name, capacity)
 
-    @precondition(lambda self: any(self.seen.values()))
+    @precondition(lambda self: any(self.seen.queues.values()))
     @rule(share=st.sampled_from([0.02, 0.06, 0.11, 0.34, 0.51, 1.01]))
     def pass_time(self, share: float) -> None:
         self.harness.advance(share * self.harness.ttl)
@@ -466,7 +408,7 @@ class Machine(RuleBasedStateMachine):
             return True
         over = {hold.claim_id: hold.name for hold in gone if hold.expires() <= now}
         rows = [row for name in set(over.values()) for row in self.harness.stored(name)]
-        return any(row.claim_id in over and row.state == "HELD" and not _lapsed(row, now) for row in rows)
+        return any(row.claim_id in over and row.state == "HELD" and not lapsed(row, now) for row in rows)
 
     @precondition(lambda self: self.pending or self.holds)
     @rule(actor=actors)
@@ -480,23 +422,6 @@ class Machine(RuleBasedStateMachine):
         self.clients[actor], old = client, self.clients[actor]
         self.clients.append(old)
         self.steppers[actor] = Stepper(client.driver().backend, self.harness.clock)
-
-
-def _lapsed(row: StoredClaim, now: float) -> bool:
-    """Whether it may have."""
-    return _surely(row) <= now
-
-
-def _surely(row: StoredClaim) -> float:
-    return float("inf") if row.surely is None else row.surely
-
-
-def _deadline(row: StoredClaim) -> float:
-    return float("inf") if row.deadline is None else row.deadline
-
-
-def _show(row: StoredClaim) -> str:
-    return f"claim {row.claim_id} ({row.state}, fence {row.fence}, weight {row.weight} of {row.capacity})"
 
 
 class _InRealTime(Machine):
