@@ -13,7 +13,7 @@ from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, Deadloc
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
 from lockkit.leases import Caller, Home, Lease, caller
-from lockkit.names import check_name
+from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import NOTE_LIMIT, REQUEST_TIMEOUT, Terms
@@ -208,6 +208,11 @@ class Lock:
 
     ``with lock:`` is the short form; its leases are kept per thread or task. ``with lock.acquire() as lease:`` hands out
     the lease.
+
+    Attributes:
+        terms: What the store is told of its claims.
+        tokens: Makes the token of a claim, just before the store first hears of it. Replace it by one that keeps the token in a
+            safe place, where somebody else is to release what this process may not live to hold; what it raises ends the acquire.
     """
 
     def __init__(
@@ -228,6 +233,7 @@ class Lock:
         self._auto_renew = auto_renew
         self._note = note
         self._on_lost = on_lost
+        self.tokens = new_token
         self._short: dict[object, list[Lease]] = {}
 
     @property
@@ -300,6 +306,7 @@ class Lock:
             self._auto_renew,
             driver.request_timeout,
             driver.pid,
+            self.tokens,
         )
         try:
             hold = driver.acquire(attempt, on_wait)

@@ -59,6 +59,14 @@ def clock_time(at: float, now: float) -> str:
     return time.strftime("%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
+def notice(sentence: str, *, name: str, as_json: bool) -> None:
+    """Write one sentence about a lock to stderr, beside the answer of the command."""
+    if as_json:
+        write_json({"schema": "lockkit.notice/1", "name": name, "message": sentence}, stream=sys.stderr)
+    else:
+        print(f"lockkit: {sentence}", file=sys.stderr, flush=True)
+
+
 def colour(stream: TextIO | None = None) -> bool:
     """Whether colours and live lines are welcome: a terminal, no NO_COLOR, not a dumb one."""
     stream = sys.stdout if stream is None else stream

@@ -183,7 +183,7 @@ _BODIES: Mapping[str, tuple[str, Schema]] = {
         _object(**_at("at"), level=TEXT, logger=TEXT, message=TEXT),
     ),
     "notice": (
-        "Something that lockkit run says beside its command; a line on stderr.",
+        "Something that run says beside its command, or acquire beside its error; a line on stderr.",
         _object(name=TEXT, message=TEXT),
     ),
     "plugins": (

@@ -36,15 +36,18 @@ class Shell:
     def __call__(
         self, *args: object, env: dict[str, str] | None = None, **more: Any
     ) -> subprocess.CompletedProcess[str]:
+        return self.run(self.line(*args), env=self.env | (env or {}), **more)
+
+    def run(self, line: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+        """Any program, in this shell."""
         return subprocess.run(
-            self.line(*args),
-            env=self.env | (env or {}),
+            line,
+            **{"env": self.env} | more,
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
             timeout=SECONDS,
-            **more,
         )
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:

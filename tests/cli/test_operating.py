@@ -6,9 +6,7 @@ import io
 import json
 import re
 import signal
-import stat
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -176,84 +174,6 @@ def test_resize_lets_more_in(lockkit):
     assert lockkit("run", "x", "--capacity", "2", "--no-wait", "--", "true").returncode == 0
 
 
-# -- holds across commands
-
-
-def test_a_hold_outlives_the_command_that_took_it(lockkit):
-    assert lockkit("acquire", "x", "--ttl", "1m").returncode == 0
-    time.sleep(0.5)
-    assert lockkit("held", "x").returncode == 0
-    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
-    assert lockkit("acquire", "x", "--ttl", "1m", "--no-wait").returncode == 75
-    assert lockkit("release", "x").returncode == 0
-    assert lockkit("held", "x").returncode == 1
-    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 0
-
-
-def test_a_hold_lapses_after_its_ttl_and_releasing_it_then_harms_nobody(lockkit):
-    lockkit("acquire", "x", "--ttl", "1s")
-    assert lockkit("run", "x", "--timeout", "5s", "--", "true").returncode == 0
-    lockkit.holder("x")
-    assert lockkit("held", "x").returncode == 1
-    done = lockkit("release", "x")
-    assert (done.returncode, "gone before" in done.stderr) == (76, True)
-    assert len(lockkit.claims("x")) == 1
-
-
-def test_the_handle_is_for_its_owner_alone(lockkit):
-    taken = lockkit.json("acquire", "x", "--ttl", "1m")
-    path = Path(taken["handle"])
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    lockkit("release", "x")
-    assert not path.exists()
-
-
-def test_a_printed_token_releases_from_anywhere(lockkit):
-    token = lockkit("acquire", "x", "--ttl", "1m", "--print-token").stdout.strip()
-    assert lockkit("release", "x").returncode == 1
-    wrong = lockkit("release", "x", "--token-file", "-", input="0" * 32)
-    assert (wrong.returncode, len(lockkit.claims("x"))) == (76, 1)
-    none = lockkit("release", "x", "--token-file", "-", input="junk\n")
-    assert none.returncode == 64
-    assert "32 hex digits" in none.stderr
-    assert lockkit("release", "x", "--token-file", "-", input=token).returncode == 0
-    assert lockkit.claims("x") == []
-
-
-def test_where_a_hold_was_looked_for_is_said(lockkit):
-    taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
-    none = f"no hold of 'x' was taken here by lockkit acquire on {asked}, namespace default"
-    hint = " (same user, same host, same store; else --token-file, or lockkit evict)"
-    other = f" (one was taken on {taken}, namespace default; write the URL as it was written then)"
-    for then in (hint, other):
-        done = lockkit("held", "x", "--url", asked)
-        assert (done.returncode, done.stdout) == (1, f"not held: {none}{other if then is other else ''}\n")
-        done = lockkit("release", "x", "--url", asked)
-        assert (done.returncode, done.stderr) == (1, f"lockkit: {none}{then}\n")
-        lockkit("acquire", "x", "--ttl", "1m", "--no-wait", "--url", taken)
-    assert lockkit("held", "x", "--url", asked, "-q").stdout == ""
-    assert lockkit("held", "x", "--url", taken).stdout == "held\n"
-    assert lockkit("release", "x", "--url", taken).returncode == 0
-
-
-def test_of_several_holds_one_must_be_named(lockkit):
-    first = lockkit.json("acquire", "x", "--ttl", "1m", "--capacity", "2")
-    lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2")
-    assert lockkit("release", "x").returncode == 64
-    assert lockkit("release", "x", "--claim", first["claim_id"]).returncode == 0
-    assert lockkit("release", "x").returncode == 0
-
-
-def test_acquire_waits_in_line_and_ctrl_c_leaves_nothing(lockkit):
-    lockkit.holder("x")
-    waiter = lockkit.start("acquire", "x", "--ttl", "1m")
-    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
-    waiter.send_signal(signal.SIGINT)
-    assert waiter.wait(timeout=10) == 130
-    assert len(lockkit.claims("x")) == 1
-
-
 @pytest.mark.parametrize("command", ["run", "acquire", "wait"])
 def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
     lockkit.holder("x")
@@ -264,13 +184,6 @@ def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
     process.send_signal(signal.SIGINT)
     assert process.stderr.read() == "lockkit: interrupted\n"
     assert process.wait(timeout=10) == 130
-
-
-def test_a_lock_name_may_be_longer_than_a_file_name(lockkit):
-    name = "ä/" * 150
-    assert lockkit("acquire", name, "--ttl", "1m").returncode == 0
-    assert lockkit("held", name).returncode == 0
-    assert lockkit("release", name).returncode == 0
 
 
 # -- failures, doctor, config, plugins

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option, there
 from lockkit.cli.base import command as make
@@ -20,6 +21,8 @@ from lockkit.errors import CapacityMismatch, LockkitError
 from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lockkit.client import Client
     from lockkit.leases import Lease
     from lockkit.locks import Lock, Options
@@ -90,11 +93,17 @@ def command(
             lock = _lock(
                 client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
             )
+            asking = holds.Asking(client, name, ttl, stores=not print_token)
+            lock.tokens = asking.token
             announcer = Announcer(client, quiet=quiet, as_json=session.json)
-            lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
-            if lease is None:
-                raise _busy(client, name)
-            return _leave(session, client, lease, print_token=print_token)
+            try:
+                lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
+                if lease is None:
+                    raise _busy(client, name)
+                return _leave(session, client, lease, asking.granted(lease), print_token=print_token)
+            except BaseException:
+                _tell_left(session, name, asking.give_up(), ttl, print_token=print_token)
+                raise
     except Terminated as ended:
         print(f"lockkit: {signal.Signals(ended.number).name} while waiting for {name!r}", file=sys.stderr)
         return 128 + ended.number
@@ -144,19 +153,22 @@ def _busy(client: Client, name: str) -> exits.CommandFailed:
     )
 
 
-def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool) -> int:
-    handle = lease.handle()
-    stored = None
-    if not print_token:
-        try:
-            stored = holds.keep(client, handle, lease.claim_id)
-        except OSError as error:
-            lease.release("error")
-            raise exits.CommandFailed(
-                f"cannot store the hold: {error}; {lease.name!r} was released again",
-                code=exits.UNAVAILABLE,
-                kind="unwritable",
-            ) from error
+def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *, print_token: bool) -> None:
+    """Say that a claim may stand, and how to end it: it would block the name for its whole ttl."""
+    if claim_id is None:
+        return
+    options, first = there(session)
+    way = f"lockkit release{options} {shlex.quote(name)}"
+    if print_token:
+        way = f'lockkit evict{options} {shlex.quote(name)} --claim {claim_id} --now --reason "..."'
+    output.notice(
+        f"{name!r} may be held all the same (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
+        name=name,
+        as_json=session.json,
+    )
+
+
+def _leave(session: Session, client: Client, lease: Lease, stored: Path | None, *, print_token: bool) -> int:
     until = time.time() + lease.time_to_stop()
     told = {
         "schema": "lockkit.acquire/1",
@@ -169,7 +181,7 @@ def _leave(session: Session, client: Client, lease: Lease, *, print_token: bool)
         "acquired_seconds": lease.since,
         "deadline": output.rfc3339(until),
         "deadline_seconds": until,
-        "handle": None if stored is None else os.fspath(stored.path),
+        "handle": None if stored is None else os.fspath(stored),
     }
     if session.json:
         output.write_json(told | ({"token": lease.token} if print_token else {}))

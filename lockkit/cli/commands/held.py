@@ -26,8 +26,8 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
     Asks the store. It says nothing about holds of others: that is lockkit status.
     """
     with session.client() as client:
-        stored = holds.find(client, name)
-        found = [lease for lease in (client.adopt(one.handle) for one in stored) if lease.held()]
+        standing, gone = holds.find(client, name)
+        found = [one.claim for one in standing if not one.claim.evicted]
         if session.json:
             output.write_json(
                 {
@@ -35,11 +35,11 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
                     "store": output.store(client),
                     "name": name,
                     "held": bool(found),
-                    "claims": [{"claim_id": lease.claim_id, "fence": lease.fence} for lease in found],
+                    "claims": [{"claim_id": claim.claim_id, "fence": claim.fence} for claim in found],
                 }
             )
         elif not quiet:
-            told, hint = ("", None) if stored else holds.absent(client, name)
+            told, hint = ("", None) if standing or gone else holds.absent(client, name)
             where = (f": {told}" if told else "") + (f" ({hint})" if hint else "")
             print("held" if found else f"not held{where}")
     return exits.OK if found else exits.FAILED

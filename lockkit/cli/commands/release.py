@@ -45,12 +45,20 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
     Releases exactly that hold, never somebody else's later one: if it has lapsed, exit 76.
     """
     with session.client() as client:
+        report: ReleaseReport | None
         if token_file is not None:
             report = client.adopt({"v": 1, "name": name, "token": _token(token_file), "fence": 0}).release()
         else:
             report = _stored(client, name, claim_id)
-        lost = report.outcome == "LOST"
-        if session.json and not lost:
+        if report is None or report.outcome == "LOST":
+            raise exits.CommandFailed(
+                f"the hold of {name!r} was gone before it was released",
+                code=exits.LOST,
+                kind="lost",
+                name=name,
+                hint="it lapsed or was evicted, and somebody else may have held it meanwhile",
+            )
+        if session.json:
             output.write_json(
                 {
                     "schema": "lockkit.release/1",
@@ -60,14 +68,6 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
                     "release": output.release(report),
                 }
             )
-    if lost:
-        raise exits.CommandFailed(
-            f"the hold of {name!r} was gone before it was released",
-            code=exits.LOST,
-            kind="lost",
-            name=name,
-            hint="it lapsed or was evicted, and somebody else may have held it meanwhile",
-        )
     if not session.json:
         print(f"released {name!r}", file=sys.stderr)
     return exits.OK
@@ -80,27 +80,28 @@ def _token(file: TextIO) -> str:
         raise click.UsageError(f"--token-file: {error}") from None
 
 
-def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport:
-    found = [(one, client.adopt(one.handle)) for one in holds.find(client, name)]
+def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport | None:
+    """Release the one hold that stands; None if it was gone. Then no file tells of those that are gone any more."""
+    standing, gone = holds.find(client, name)
     if claim_id is not None:
-        found = [(one, lease) for one, lease in found if lease.claim_id == claim_id]
-    if len(found) > 1:
-        # Those that have lapsed are of no interest unless nothing else is left.
-        standing = [(one, lease) for one, lease in found if lease.held()]
-        found = standing or found[:1]
-    if not found:
+        standing = [one for one in standing if one.claim.claim_id == claim_id]
+        gone = [one for one in gone if one.claim_id == claim_id]
+    if not standing and not gone:
         told, hint = holds.absent(client, name)
         raise exits.CommandFailed(told, code=exits.FAILED, kind="absent", name=name, hint=hint or _ELSEWHERE)
-    if len(found) > 1:
-        ids = ", ".join(lease.claim_id for _, lease in found)
+    if len(standing) > 1:
+        ids = ", ".join(one.claim.claim_id for one in standing)
         raise exits.CommandFailed(
-            f"{len(found)} holds of {name!r} stand: {ids}",
+            f"{len(standing)} holds of {name!r} stand: {ids}",
             code=exits.USAGE,
             kind="ambiguous",
             name=name,
             hint="say --claim ID",
         )
-    stored, lease = found[0]
-    report = lease.release()
-    stored.forget()
+    report = None
+    if standing:
+        report = client.adopt(standing[0].handle()).release()
+        standing[0].stored.forget()
+    for old in gone:
+        old.forget()
     return report
