@@ -82,12 +82,21 @@ class Operations:
         return result
 
     def resize(self, name: str, capacity: int) -> int:
-        """Change the capacity of every claim of a name, in one step; how many there were.
+        """Change the capacity of every claim of a semaphore, in one step; how many there were.
 
         What is held stays held and counts; nothing more is granted until it fits.
+
+        Raises:
+            ConfigError: Somebody uses the name as a mutex or a reader/writer lock: those hold by the capacity that they have. This
+                is looked at just before; one who comes in between is not seen.
         """
         check_name(name)
         whole(capacity, "capacity", name)
+        other = next((claim for claim in self.inspect(name).claims if claim.kind != "semaphore"), None)
+        if other is not None:
+            kind = "a plain lock" if other.kind == "mutex" else "a reader/writer lock"
+            text = f"{name!r} is used as {kind} by {other.owner}, and its capacity cannot be changed"
+            raise ConfigError(text, name=name, holder=other, hint="only that of a semaphore can")
         count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
         self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
         return count

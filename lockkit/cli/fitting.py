@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
-from lockkit.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -34,7 +33,7 @@ def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityM
     if other is None or other.capacity == terms.capacity:
         return error
     name = terms.name
-    if other.capacity == RW_CAPACITY:
+    if other.kind in ("read", "write"):
         text = f"{name!r} is used by readers and writers ({other.owner})"
         hint = "say --exclusive to be alone, or --shared to be one of the readers"
     elif other.kind == "semaphore":

@@ -81,15 +81,16 @@ def test_everything_works_with_the_least_rights(server, fenced):
 def test_an_observer_may_look_and_nothing_else(server, fenced):
     with connect(url(server, fenced, *LOCKER)) as client, connect(url(server, fenced, *OBSERVER)) as observer:
         lease = client.lock("a", ttl=2.4).acquire(2.0)
+        seats = client.semaphore("s", 2, ttl=2.4).acquire(2.0)
         client.put_record("a", {"y": 2}, 0)
         assert [claim.claim_id for claim in observer.inspect("a").holders] == [lease.claim_id]
-        assert observer.names() == ["a"]
+        assert observer.names() == ["a", "s"]
         assert observer.record("a").value == {"y": 2}
         for what in (
             observer.lock("a", ttl=2.4).try_acquire,
             lambda: observer.lock("new", ttl=2.4).acquire(2.0),
             lambda: observer.evict("a", lease.claim_id, reason="test", now=True),
-            lambda: observer.resize("a", 2),
+            lambda: observer.resize("s", 3),
             lambda: observer.annotate("a", lease.claim_id, {"x": 1}),
             lambda: observer.put_record("b", {}, 0),
         ):
@@ -98,6 +99,7 @@ def test_an_observer_may_look_and_nothing_else(server, fenced):
         (rights,) = [found for found in observer.check() if found.check == "rights"]
         assert rights.severity == "error"
         assert lease.valid()
+        assert seats.valid()
         lease.confirm()
 
 

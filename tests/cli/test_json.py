@@ -51,7 +51,7 @@ def test_a_schema_is_a_schema(name):
         ["doctor"],
         ["failures", "list"],
         ["wait", "nobody"],
-        ["resize", "x", "1"],
+        ["resize", "nobody", "1"],
     ],
 )
 def test_documents_fit_their_schemas(lockkit, line):

@@ -174,6 +174,26 @@ def test_resize_lets_more_in(lockkit):
     assert lockkit("run", "x", "--capacity", "2", "--no-wait", "--", "true").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "mode, kind",
+    [([], "a plain lock"), (["--shared"], "a reader/writer lock"), (["--exclusive"], "a reader/writer lock")],
+)
+def test_only_a_semaphore_is_resized(lockkit, mode, kind):
+    lockkit("acquire", "x", "--ttl", "1m", *mode)
+    before = lockkit.claims("x")
+    done = lockkit("resize", "x", "5")
+    assert (done.returncode, f"'x' is used as {kind} by " in done.stderr) == (78, True)
+    assert lockkit.claims("x") == before
+    assert lockkit("acquire", "x", "--ttl", "1m", "--no-wait", "--capacity", "5").returncode != 0
+
+
+def test_who_uses_a_resized_semaphore_otherwise_is_told_its_capacity(lockkit):
+    lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2")
+    lockkit("resize", "x", "1000000")
+    done = lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2", "--no-wait")
+    assert (done.returncode, "in use with --capacity 1000000" in done.stderr) == (78, True)
+
+
 @pytest.mark.parametrize("command", ["run", "acquire", "wait"])
 def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
     lockkit.holder("x")

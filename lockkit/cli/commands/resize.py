@@ -23,7 +23,7 @@ def command(session: Session, name: str, capacity: int) -> None:
     """Give every claim of the semaphore NAME the capacity CAPACITY, in one step.
 
     What is held stays held; nothing more is granted until it fits. Waiters that can never fit are turned away. Those who
-    come later must state the new capacity themselves.
+    come later must state the new capacity themselves. A plain lock or a reader/writer lock is refused.
     """
     with session.client() as client:
         count = client.resize(name, capacity)
