@@ -1,17 +1,56 @@
-"""What ``run`` and ``acquire`` refuse: a store that cannot keep other commands out, and a name that others use otherwise."""
+"""What ``run`` and ``acquire`` refuse: contradicting options, a store that keeps nobody out, a name that is used otherwise."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo
+    from lockkit.facts import ClaimInfo, Kind
     from lockkit.spi import Terms
 
-__all__ = ["mismatch", "reaches_others"]
+__all__ = ["kind", "mismatch", "reaches_others"]
+
+
+def kind(
+    ctx: click.Context,
+    *,
+    shared: bool,
+    exclusive: bool,
+    capacity: int | None,
+    permits: int | None,
+    no_wait: bool,
+    timeout: float | None,
+) -> Kind:
+    """What kind of lock the options ask for; refuse what contradicts itself, before anything is connected.
+
+    Raises:
+        click.UsageError: It does.
+    """
+    chosen = [
+        flag
+        for flag, said in (
+            ("--shared", shared),
+            ("--exclusive", exclusive),
+            ("--capacity", capacity is not None),
+        )
+        if said
+    ]
+    if len(chosen) > 1:
+        ctx.fail(f"{chosen[0]} and {chosen[1]} exclude each other")
+    if permits is not None and capacity is None:
+        ctx.fail("--permits needs --capacity")
+    if no_wait and timeout:
+        ctx.fail("--no-wait and --timeout exclude each other")
+    if capacity is not None:
+        return "semaphore"
+    if shared:
+        return "read"
+    return "write" if exclusive else "mutex"
 
 
 def reaches_others(client: Client) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lockkit.client import Client
+    from lockkit.facts import Kind
     from lockkit.leases import Lease
     from lockkit.locks import Lock, Options
 
@@ -47,7 +48,7 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 @option("--shared", is_flag=True, help="Hold it together with other --shared ones (readers).")
 @option("--exclusive", is_flag=True, help="Alone, on a name that others use with --shared (writer).")
 @option("--capacity", type=CAPACITY, metavar="N", help="A semaphore: N permits in all.")
-@option("--permits", type=CAPACITY, metavar="K", default=1, show_default=True, help="Take K of them.")
+@option("--permits", type=CAPACITY, metavar="K", help="Take K of them.  [default: 1]")
 @option(
     "-E",
     "--conflict-exit-code",
@@ -68,7 +69,7 @@ def command(
     shared: bool,
     exclusive: bool,
     capacity: int | None,
-    permits: int,
+    permits: int | None,
     conflict_code: int | None,
     quiet: bool,
     print_token: bool,
@@ -78,10 +79,15 @@ def command(
     No process stands behind such a hold: it ends by lockkit release, or after --ttl. Where one command is to be guarded,
     run is better: it renews, and it frees the lock when the command dies.
     """
-    if shared + exclusive + (capacity is not None) > 1:
-        raise click.UsageError(
-            "--shared, --exclusive and --capacity exclude each other", click.get_current_context()
-        )
+    kind = fitting.kind(
+        click.get_current_context(),
+        shared=shared,
+        exclusive=exclusive,
+        capacity=capacity,
+        permits=permits,
+        no_wait=no_wait,
+        timeout=timeout,
+    )
     # For explain: on most stores nothing else tells such a hold from that of a process that has stopped to renew.
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
@@ -90,9 +96,7 @@ def command(
     try:
         with Signals(), session.client() as client:
             fitting.reaches_others(client)
-            lock = _lock(
-                client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
-            )
+            lock = _lock(client, name, kind, capacity, permits, options)
             asking = holds.Asking(client, name, ttl, stores=not print_token)
             lock.tokens = asking.token
             announcer = Announcer(client, quiet=quiet, as_json=session.json)
@@ -115,20 +119,14 @@ def command(
 
 
 def _lock(
-    client: Client,
-    name: str,
-    options: Options,
-    *,
-    shared: bool,
-    exclusive: bool,
-    capacity: int | None,
-    permits: int,
+    client: Client, name: str, kind: Kind, capacity: int | None, permits: int | None, options: Options
 ) -> Lock:
-    if capacity is not None:
-        return client.semaphore(name, capacity, permits=permits, **options)
-    if shared:
-        return client.rwlock(name, **options).read()
-    return client.rwlock(name, **options).write() if exclusive else client.lock(name, **options)
+    if kind == "semaphore":
+        return client.semaphore(name, capacity or 1, permits=permits or 1, **options)
+    if kind == "mutex":
+        return client.lock(name, **options)
+    both = client.rwlock(name, **options)
+    return both.read() if kind == "read" else both.write()
 
 
 def _take(client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool) -> Lease | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import click
 
+from lockkit.cli import fitting
 from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 
@@ -153,20 +154,9 @@ def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
 
 
 def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what contradicts itself, before anything is connected."""
-    chosen = [flag for flag in ("shared", "exclusive", "capacity") if options[flag]]
-    if len(chosen) > 1:
-        ctx.fail(f"--{chosen[0]} and --{chosen[1]} exclude each other")
-    if options["permits"] and not options["capacity"]:
-        ctx.fail("--permits needs --capacity")
-    if options["no_wait"] and options["timeout"]:
-        ctx.fail("--no-wait and --timeout exclude each other")
-    mode: Literal["mutex", "read", "write", "semaphore"] = "mutex"
-    if options.pop("shared"):
-        mode = "read"
-    if options.pop("exclusive"):
-        mode = "write"
-    if options["capacity"]:
-        mode = "semaphore"
-    no_wait = options.pop("no_wait") or options["timeout"] == 0
-    return options | {"mode": mode, "no_wait": no_wait, "permits": options["permits"] or 1}
+    """The options in the words of a :class:`~lockkit.cli.guarding.Request`."""
+    said = ("shared", "exclusive", "capacity", "permits", "no_wait", "timeout")
+    mode = fitting.kind(ctx, **{option: options[option] for option in said})
+    no_wait = options["no_wait"] or options["timeout"] == 0
+    left = {name: value for name, value in options.items() if name not in ("shared", "exclusive")}
+    return left | {"mode": mode, "no_wait": no_wait, "permits": options["permits"] or 1}
