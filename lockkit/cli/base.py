@@ -36,6 +36,7 @@ __all__ = [
     "Option",
     "Session",
     "command",
+    "line",
     "option",
     "there",
 ]
@@ -104,6 +105,23 @@ class Option(click.Option):
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
         self.section = section
+
+
+def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
+    """A command about a lock, fit to be pasted whatever the lock's name is.
+
+    Args:
+        command: ``explain``.
+        name: The lock.
+        more: What follows, as it is to be typed.
+        options: As :func:`there` tells them.
+    """
+    import shlex
+
+    quoted, more = shlex.quote(name), f" {more}" if more else ""
+    if name.startswith("-"):
+        return f"lockkit {command}{options}{more} -- {quoted}"
+    return f"lockkit {command}{options} {quoted}{more}"
 
 
 def option(*declarations: str, section: str | None = None, **attrs: Any) -> Callable[[Any], Any]:

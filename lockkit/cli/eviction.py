@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.leases import Lease
 
-__all__ = ["said"]
+__all__ = ["mark", "said"]
 
 _PATIENCE = 0.5
 """Seconds."""
@@ -24,7 +24,7 @@ def said(client: Client, lease: Lease) -> dict[str, str] | None:
     The last renewal may have been the one that was refused, and carried no note; the claim itself goes on blocking for a
     while, marked, so the store is asked once, and not for long: there is a command to be ended.
     """
-    found = _of(lease.requests)
+    found = mark(lease.requests)
     if found is not None or lease.lost_because != "evicted":
         return found
     answer: list[dict[str, str]] = []
@@ -39,11 +39,12 @@ def _ask(client: Client, lease: Lease, answer: list[dict[str, str]]) -> None:
         claims = client.inspect(lease.name).claims
     except LockkitError:
         return
-    answer += [found for one in claims if one.claim_id == lease.claim_id and (found := _of(one.note))]
+    answer += [found for one in claims if one.claim_id == lease.claim_id and (found := mark(one.note))]
 
 
-def _of(note: Mapping[str, object]) -> dict[str, str] | None:
-    mark = note.get("evicted")
-    if not isinstance(mark, Mapping):
+def mark(note: Mapping[str, object]) -> dict[str, str] | None:
+    """``{"by", "reason"}`` in a claim's note; None where there is no mark of an eviction."""
+    found = note.get("evicted")
+    if not isinstance(found, Mapping):
         return None
-    return {"by": str(mark.get("by") or "somebody"), "reason": str(mark.get("reason") or "")}
+    return {"by": str(found.get("by") or "somebody"), "reason": str(found.get("reason") or "")}

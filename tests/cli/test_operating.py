@@ -168,6 +168,42 @@ def test_evict_now_frees_at_once_and_warns(lockkit):
     assert lockkit("run", "x", "--timeout", "2s", "--", "true").returncode == 0
 
 
+def test_evicting_a_waiter_says_that_it_queues_again(lockkit):
+    lockkit.holder("x")
+    waiter = lockkit.start("run", "x", "--", "true")
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    (_, claim) = lockkit.claims("x")
+    done = lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "r", "--now")
+    assert done.returncode == 0
+    assert re.search(rf"only waited: \S+ pid {waiter.pid} \(true\) queues again, at the end", done.stdout)
+    assert "may go on working" not in done.stderr
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+
+
+def test_of_an_evicted_hold_that_nobody_stands_behind_the_way_out_is_told(lockkit):
+    claim_id = lockkit.json("acquire", "x", "--ttl", "1h")["claim_id"]
+    evicted = lockkit("evict", "x", "--claim", claim_id, "--reason", "too long").stdout
+    explained = lockkit("explain", "x").stdout
+    for told in evicted, explained:
+        assert re.search(r"To end it, as \S+ on \S+: lockkit release x\n", told)
+        assert f"to force it out: lockkit evict x --claim {claim_id} --now --reason" in told
+    held = lockkit("held", "x")
+    assert held.returncode == 1
+    assert re.match(
+        r"not held: evicted by .*: too long; it goes on blocking 'x' until .*: lockkit release x ends it",
+        held.stdout,
+    )
+    assert lockkit("release", "x").returncode == 0
+    assert lockkit.claims("x") == []
+
+
+def test_an_evicted_hold_of_a_process_is_explained_with_what_ends_it_at_once(lockkit):
+    who = Owner(user="ann", host="box", pid=4711, program="sleep")
+    claim = ClaimInfo("x", "3f2a9c01b7de", "HELD", who, 7, 0, ttl=30.0, since=time.time(), evicted=True)
+    told = " ".join(sentences(LockInfo("x", (claim,)), time.time()))
+    assert "If you know that its holder is gone: lockkit evict x --claim 3f2a9c01b7de --now" in told
+
+
 def test_resize_lets_more_in(lockkit):
     lockkit.holder("x", "sleep", "--capacity", "1")
     lockkit("resize", "x", "2")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import NAME, Session, line, option, there
 from lockkit.cli.base import command as make
+from lockkit.cli.commands.explain import ways_out
+from lockkit.errors import OutcomeUnknown
 
 __all__ = ["command"]
 
@@ -34,15 +35,20 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     """
     if not reason.strip():
         raise click.UsageError("--reason must say something", click.get_current_context())
+    look = line("explain", name)
     with session.client() as client:
-        result = client.evict(name, claim_id, reason=reason, now=now)
+        try:
+            result = client.evict(name, claim_id, reason=reason, now=now)
+        except OutcomeUnknown as error:
+            error.hint = "; ".join(filter(None, [error.hint, f"it may be out all the same: {look}"]))
+            raise
         if result.outcome == "ABSENT":
             raise exits.CommandFailed(
                 f"{name!r} has no claim {claim_id} (any more)",
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                hint=f"lockkit explain {shlex.quote(name)}",
+                hint=look,
             )
         if session.json:
             output.write_json(
@@ -61,15 +67,24 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 indent=True,
             )
             return exits.OK
+    claim = result.claim
     if result.outcome == "REMOVED":
-        print(f"claim {claim_id} is out of {name!r}")
-        if now:
-            print("--now: its holder may go on working until it notices", file=sys.stderr)
-    else:
-        until = (
-            "until it has stopped"
-            if result.blocks_until is None
-            else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
+        waited = claim is not None and claim.state in ("WAITING", "OFFERED")
+        then = (
+            f"; it only waited: {claim.owner} queues again, at the end, unless it is ended"
+            if claim and waited
+            else ""
         )
-        print(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
+        print(f"claim {claim_id} is out of {name!r}{then}")
+        if now and not waited:
+            print("--now: its holder may go on working until it notices", file=sys.stderr)
+        return exits.OK
+    until = (
+        "until it has stopped"
+        if result.blocks_until is None
+        else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
+    )
+    print(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
+    if claim is not None:
+        print("\n".join(ways_out(claim._replace(evicted=True), *there(session))))
     return exits.OK

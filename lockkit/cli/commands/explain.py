@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -10,14 +9,14 @@ import click
 
 from lockkit import durations
 from lockkit.cli import output
-from lockkit.cli.base import NAME, Session, there
+from lockkit.cli.base import NAME, Session, line, there
 from lockkit.cli.base import command as make
 from lockkit.cli.waiting import ordinal
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
 
-__all__ = ["command", "sentences"]
+__all__ = ["command", "sentences", "ways_out"]
 
 _SHOWN = 10
 
@@ -107,10 +106,15 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
         until += f", or its ttl of {durations.show(claim.ttl)} is over" if untold else ""
         told.append(f"It has been evicted and goes to the next in line {until}.")
-        return told
+        return told + ways_out(claim, options, first)
     if left:
-        told += _left(claim, now, options, first)
-        return told
+        until = (
+            f"{durations.show(claim.ttl)} after it was taken"
+            if claim.deadline is None
+            else f"at {at(claim.deadline, now)}"
+        )
+        told.append(f"It lapses by itself {until}.")
+        return told + ways_out(claim, options, first)
     if untold:
         told.append(
             "When it was last renewed is unknown: the store does not tell. "
@@ -128,30 +132,26 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         None: "Whether its holder is alive is unknown",
     }
     told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
-    told.append(f"To force it out{first}: {_evict(claim, options)}")
-    return told
+    return told + ways_out(claim, options, first)
 
 
-def _left(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]:
-    """How a hold ends that ``acquire`` left standing: nobody is there to be found dead, so eviction comes last."""
-    until = (
-        f"{durations.show(claim.ttl)} after it was taken"
-        if claim.deadline is None
-        else f"at {output.clock_time(claim.deadline, now)}"
-    )
+def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
+    """How a hold is ended from outside. Of one that ``acquire`` left nobody is there to be found dead, so eviction comes last.
+
+    An evicted one is out already, and only goes on blocking until its holder must have noticed.
+    """
+    now = " --now" if claim.evicted else ""
+    evict = line("evict", claim.name, f'--claim {claim.claim_id}{now} --reason "..."', options=options)
+    if not claim.note.get("acquire"):
+        when = "If you know that its holder is gone" if claim.evicted else "To force it out"
+        return [f"{when}{first}: {evict}"]
     printed = bool(claim.note.get("printed"))
     who = "with the token that was printed" if printed else f"as {claim.owner.user} on {claim.owner.host}"
-    token = " --token-file FILE" if printed else ""
-    release = f"lockkit release{options} {shlex.quote(claim.name)}{token}"
+    release = line("release", claim.name, "--token-file FILE" if printed else "", options=options)
     return [
-        f"It lapses by itself {until}.",
         f"To end it, {who}{first}: {release}",
-        f"Only if that cannot be done, to force it out{first}: {_evict(claim, options)}",
+        f"Only if that cannot be done, to force it out{first}: {evict}",
     ]
-
-
-def _evict(claim: ClaimInfo, options: str) -> str:
-    return f'lockkit evict{options} {shlex.quote(claim.name)} --claim {claim.claim_id} --reason "..."'
 
 
 def _ago(now: float, then: float) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import click
 
-from lockkit.cli import exits, holds, output
-from lockkit.cli.base import NAME, Session, option
+from lockkit.cli import eviction, exits, holds, output
+from lockkit.cli.base import NAME, Session, line, option, there
 from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
 
 __all__ = ["command"]
 
@@ -26,8 +32,8 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
     Asks the store. It says nothing about holds of others: that is lockkit status.
     """
     with session.client() as client:
-        standing, gone = holds.find(client, name)
-        found = [one.claim for one in standing if not one.claim.evicted]
+        ours = holds.find(client, name)
+        found = [one.claim for one in ours.standing if not one.claim.evicted]
         if session.json:
             output.write_json(
                 {
@@ -39,7 +45,19 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
                 }
             )
         elif not quiet:
-            told, hint = ("", None) if standing or gone else holds.absent(client, name)
-            where = (f": {told}" if told else "") + (f" ({hint})" if hint else "")
-            print("held" if found else f"not held{where}")
+            print("held" if found else f"not held{_why(session, client, name, ours)}")
     return exits.OK if found else exits.FAILED
+
+
+def _why(session: Session, client: Client, name: str, ours: holds.Found) -> str:
+    if not ours.standing and not ours.gone:
+        told, hint = holds.absent(client, name)
+        return f": {told}" + (f" ({hint})" if hint else "")
+    if not ours.standing:
+        return ""
+    claim = ours.standing[0].claim
+    said = eviction.mark(claim.note) or {"by": "somebody", "reason": ""}
+    until = "" if claim.deadline is None else f" until {output.clock_time(claim.deadline, time.time())}"
+    options, first = there(session)
+    release = line("release", name, options=options)
+    return f": evicted by {said['by']}: {said['reason']}; it goes on blocking {name!r}{until}{first}: {release} ends it"
