@@ -25,6 +25,7 @@ DIES = "kill -{0} $$"
         (["run", "a", "b", "--", "c"], 64, "did you mean: lockkit run a -- b -- c"),
         (["run", "x", "--"], 64, "no command"),
         (["run", "--", "true"], 64, "NAME"),
+        (["run", "--", "git", "--", "true"], 64, "NAME"),
         (["run", "x", "--nonsense", "--", "true"], 64, "--nonsense"),
         (["run", "x", "--capacity", "0", "--", "true"], 64, "must be a whole number from 1 to 1000000"),
         (["run", "x", "--capacity", "1000001", "--", "true"], 64, "from 1 to 1000000"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, option, there
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, line, option, there
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.waiting import Announcer
@@ -147,7 +146,7 @@ def _busy(client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=f"lockkit explain {shlex.quote(name)}",
+        hint=line("explain", name),
     )
 
 
@@ -156,9 +155,9 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     if claim_id is None:
         return
     options, first = there(session)
-    way = f"lockkit release{options} {shlex.quote(name)}"
+    way = line("release", name, options=options)
     if print_token:
-        way = f'lockkit evict{options} {shlex.quote(name)} --claim {claim_id} --now --reason "..."'
+        way = line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
     output.notice(
         f"{name!r} may be held all the same (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
         name=name,
@@ -189,7 +188,7 @@ def _leave(session: Session, client: Client, lease: Lease, stored: Path | None, 
         options, first = there(session)
         print(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
-            f"lockkit release{options} {shlex.quote(lease.name)} ends it{first}"
+            f"{line('release', lease.name, options=options)} ends it{first}"
         )
     lease.hand_over()
     return exits.OK

@@ -19,12 +19,17 @@ OUT = "Results"
 
 
 class Run(Command):
-    """Everything after ``--`` is the command to run, whatever it looks like."""
+    """Everything after ``--`` is the command to run, whatever it looks like.
+
+    A name that is like an option has a ``--`` of its own before it, as with the other commands: ``run -- -x -- true``.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             at = args.index("--")
             head, words = args[:at], args[at + 1 :]
+            if words[1:2] == ["--"] and words[0].startswith("-") and self._sort(head)[0] is None:
+                head, words = [*head, "--", words[0]], words[2:]  # a name that is like an option
             if not ctx.resilient_parsing and self._sort(head)[2]:
                 self._explain(ctx, head, args[at:], "only NAME and options stand before --")
         else:
