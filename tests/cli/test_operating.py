@@ -88,6 +88,22 @@ def test_what_the_store_does_not_tell_is_not_made_up():
     assert "30 s after its process" in console.export_text()
 
 
+@pytest.mark.parametrize("ago, overdue", [(3.0, False), (7.0, False), (8.0, True), (14.0, True)])
+def test_explain_says_that_a_renewal_is_overdue(ago, overdue):
+    who, now = Owner(user="ann", host="box", pid=4711, program="sleep"), time.time()
+    claim = ClaimInfo(
+        "x", "3f2a9c01b7de", "HELD", who, 7, 0, ttl=15.0, renewed=now - ago, deadline=now + 15.0 - ago
+    )
+    told = " ".join(sentences(LockInfo("x", (claim,)), now))
+    assert (
+        f"ago; a holder renews every 5 s, a third of its ttl.{' That is overdue:' if overdue else ' '}"
+        in told
+    )
+    assert ("overdue" in told) is overdue
+    evicted = " ".join(sentences(LockInfo("x", (claim._replace(evicted=True),)), now))
+    assert "overdue" not in evicted
+
+
 def test_explain_gives_the_time_at_which_a_hold_lapses(lockkit):
     lockkit("acquire", "x", "--ttl", "1h")
     out = lockkit("explain", "x").stdout

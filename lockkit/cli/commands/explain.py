@@ -32,8 +32,9 @@ lockkit explain backup --json | jq -r '.sentences[]'
 def command(session: Session, name: str) -> None:
     """Tell in sentences why the lock NAME is not free.
 
-    Who holds it and since when, when it was last renewed and lapses by itself if the store tells, whether its holder is
-    alive and how we know, or whether lockkit acquire left it standing; who waits, and the line that would force it out.
+    Who holds it and since when, when it was last renewed (and if that is overdue) and lapses by itself if the store tells,
+    whether its holder is alive and how we know, or whether lockkit acquire left it standing; who waits, and the line that
+    would force it out.
     """
     with session.client() as client:
         info = client.inspect(name)
@@ -100,7 +101,7 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
     if left:
         told.append("It was taken by lockkit acquire: no process stands behind it, and nothing renews it.")
     elif claim.renewed:
-        told.append(f"It was last renewed at {at(claim.renewed, now)}, {_ago(now, claim.renewed)} ago.")
+        told.append(_renewed(claim, now))
     untold = claim.deadline is None and not claim.process_bound
     if claim.evicted:
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
@@ -133,6 +134,19 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
     }
     told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
     return told + ways_out(claim, options, first)
+
+
+def _renewed(claim: ClaimInfo, now: float) -> str:
+    """When it last was, and what to think of that. A holder whose last renewal was late by half as much again is not well."""
+    every = claim.ttl / 3
+    at = f"It was last renewed at {output.clock_time(claim.renewed, now)}, {_ago(now, claim.renewed)} ago"
+    told = f"{at}; a holder renews every {durations.show(every)}, a third of its ttl."
+    if claim.evicted or now - claim.renewed <= 1.5 * every:
+        return told
+    return (
+        f"{told} That is overdue: its process is stopped, swamped, dead or cut off from the store, "
+        "unless it was told not to renew."
+    )
 
 
 def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
