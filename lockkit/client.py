@@ -29,7 +29,7 @@ from lockkit.lease import Hold
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import REQUEST_TIMEOUT, OpenOptions, Refused, Unknown
+from lockkit.spi import OpenOptions, Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -43,7 +43,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 _log = logging.getLogger("lockkit")
 _LEAST_OPENING = 0.4
-"""Seconds that opening a store may take even where a shorter timeout is left: names are looked up, TLS is agreed on."""
+"""Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
 _SCOPES = ("process", "host", "fleet")
 
 
@@ -212,28 +212,31 @@ class Client(Operations):
 
     # -- what locks and leases need
 
-    def driver(self, patience: float = 0.0) -> Driver:
+    def driver(self, patience: float | None = 0.0) -> Driver:
         """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
 
-        With patience all of it takes that long and half a second more at most.
+        None is as long as a request may take. Each try takes ``request_timeout`` at most. With patience all of it takes that long and half a second more at most.
         """
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             return driver
         from lockkit.drivers.patience import patiently
 
+        request = self.config.request_timeout
+        longest = max(request, _LEAST_OPENING)
+        seconds = request if patience is None else patience
         told: list[object] = []
 
         def tell(trouble: Refused | Unknown) -> None:
             if not told:
-                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, patience, trouble)
+                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, seconds, trouble)
             told.append(trouble)
 
         try:
             return patiently(
-                lambda left: self._open(min(left, REQUEST_TIMEOUT) if patience else REQUEST_TIMEOUT),
+                lambda left: self._open(min(left, longest) if seconds else longest),
                 self.clock,
-                patience,
+                seconds,
                 tell,
                 _LEAST_OPENING,
             )

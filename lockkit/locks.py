@@ -16,7 +16,7 @@ from lockkit.leases import Caller, Home, Lease, caller
 from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import NOTE_LIMIT, REQUEST_TIMEOUT, Terms
+from lockkit.spi import NOTE_LIMIT, Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -282,7 +282,7 @@ class Lock:
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         home = self._home
         deadline = None if timeout is None else home.clock.now() + timeout
-        driver = home.driver(REQUEST_TIMEOUT if timeout is None else timeout)
+        driver = home.driver(timeout)
         key = holder_key()
         taken_at = caller()
         own = home.mine(self.terms.name)

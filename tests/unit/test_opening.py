@@ -25,6 +25,7 @@ class Late:
         self.left = tries
         self.tries = 0
         self.on_try = lambda: None
+        self.heed = lambda options: None
 
     @hookimpl
     def lockkit_backends(self):
@@ -33,6 +34,7 @@ class Late:
     def open(self, url, options):
         self.tries += 1
         self.on_try()
+        self.heed(options)
         self.left -= 1
         if self.left > 0:
             raise self.trouble(BackendUnavailable("still loading"))
@@ -131,6 +133,37 @@ def test_a_timeout_holds_for_a_server_that_does_not_answer(scheme, silent, tmp_p
         client.lock("a").acquire(timeout=1)
 
     assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda client: client.inspect("a"), lambda client: client.lock("a").acquire()],
+    ids=["inspect", "acquire"],
+)
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "etcd", "zookeeper"])
+def test_opening_takes_no_longer_than_a_request_may(scheme, ask, silent, tmp_path, request):
+    for library in {"zookeeper": ["kazoo.client"], "etcd": []}.get(scheme, ["redis"]):
+        pytest.importorskip(library)
+    client = lockkit.connect(f"{scheme}://{silent}?request_timeout=600ms", state_dir=str(tmp_path))
+    request.addfinalizer(client.close)
+    began = time.monotonic()
+
+    with pytest.raises(BackendError):
+        ask(client)
+
+    assert 0.4 < time.monotonic() - began < 1.3  # it was 2.0, whatever was said; the machine may be busy
+
+
+def test_a_store_is_given_the_time_that_a_request_may_take_and_never_so_little_that_no_name_is_found(tmp_path):
+    given = []
+    plugin = Late(Refused, 1)
+    plugin.heed = lambda options: given.append(options.budget)
+    for stated in ("5s", "10ms"):
+        url = f"late://here?request_timeout={stated}"
+        with lockkit.connect(url, plugins=[plugin], state_dir=str(tmp_path)) as client:
+            client.inspect("a")
+
+    assert given == [5.0, 0.4]
 
 
 def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, capsys):
