@@ -80,6 +80,7 @@ class Client(Operations):
         self._pid = os.getpid()
         self._closed = False
         self._refused: tuple[float, Refused | Unknown] | None = None
+        self._warnings: list[str] = []
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
         self._check_scope()
@@ -243,6 +244,14 @@ class Client(Operations):
         except (Refused, Unknown) as trouble:
             raise trouble.error from None
 
+    def warn(self) -> None:
+        """Tell what the store warned of when it was opened. For those who lock: who only looks is not concerned."""
+        while self._warnings:
+            try:
+                _log.warning("%s", self._warnings.pop(0))
+            except IndexError:  # another thread tells it
+                return
+
     def mine(self, name: str) -> list[Hold]:
         """Holds of a name that this process has through this client."""
         return self._taken.get(name, [])
@@ -302,16 +311,17 @@ class Client(Operations):
             if self._refused is not None and self._refused[0] >= asked:
                 raise self._refused[1]  # somebody tried while this thread waited; its budget is used up
             config = self.config
+            self._warnings = []
             state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
             if self.url_source == "default" and state_dir is not None:
-                _log.warning("host-local lock in %s: it excludes only this host", state_dir)
+                self._warn(f"host-local lock in {state_dir}: it excludes only this host")
             options = OpenOptions(
                 namespace=config.namespace,
                 owner=self.owner,
                 clock=self.clock,
                 state_dir=state_dir,
                 strict=config.strict,
-                warn=_log.warning,
+                warn=self._warn,
                 settings=config.plugins.get(self.plugins.distribution(config.url), {}),
                 suspect=self._suspect,
                 budget=budget,
@@ -337,6 +347,12 @@ class Client(Operations):
             )
             at_exit(self)
             return self._driver
+
+    def _warn(self, message: str) -> None:
+        """The store has something to warn of."""
+        self._warnings.append(message)
+        if self._driver is not None:  # it is not about opening it
+            self.warn()
 
     def _suspect(self, token: str) -> None:
         """The store believes that a claim is gone."""
@@ -371,6 +387,7 @@ class Client(Operations):
             self._driver = None
             self._taken = {}
             self._counters = Counters()
+            self._warnings = []
         return self._mutex
 
     def _deliver(self, what: Event | Alert) -> None:

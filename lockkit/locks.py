@@ -283,6 +283,7 @@ class Lock:
         home = self._home
         deadline = None if timeout is None else home.clock.now() + timeout
         driver = home.driver(timeout)
+        home.warn()
         key = holder_key()
         taken_at = caller()
         own = home.mine(self.terms.name)

@@ -117,7 +117,12 @@ SETTINGS: Mapping[str, Setting] = {
         Setting(
             "strict", "flag", False, "Refuse what is known to be unsafe about a store instead of warning."
         ),
-        Setting("request_timeout", "duration", 2.0, "How long one request to the store may take, and a try to open it."),
+        Setting(
+            "request_timeout",
+            "duration",
+            2.0,
+            "How long one request to the store may take, and a try to open it.",
+        ),
         Setting(
             "state_dir",
             "text",

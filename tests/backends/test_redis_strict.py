@@ -50,6 +50,21 @@ def test_doctor_tells_once_what_is_told_at_opening_too(evicting, capsys):
     assert err == ""
 
 
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "a"], ["explain", "a"], ["wait", "a"]], ids=" ".join
+)
+def test_a_command_that_only_looks_is_not_warned(evicting, words, capsys):
+    run([*words, "--url", evicting.url()])
+
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_command_that_takes_a_lock_is_warned(evicting, capfd):
+    assert run(["run", "a", "--url", evicting.url(), "--", "true"]) == 0
+
+    assert capfd.readouterr().err.count("allkeys-lru") == 1
+
+
 def test_strict_takes_a_server_of_which_nothing_bad_is_known():
     with RedisServer() as server, lockkit.connect(server.url(), strict=True) as client:
         assert client.lock("a").acquire().release().outcome == "RELEASED"

@@ -154,7 +154,9 @@ def test_opening_takes_no_longer_than_a_request_may(scheme, ask, silent, tmp_pat
     assert 0.4 < time.monotonic() - began < 1.3  # it was 2.0, whatever was said; the machine may be busy
 
 
-def test_a_store_is_given_the_time_that_a_request_may_take_and_never_so_little_that_no_name_is_found(tmp_path):
+def test_a_store_is_given_the_time_that_a_request_may_take_and_never_so_little_that_no_name_is_found(
+    tmp_path,
+):
     given = []
     plugin = Late(Refused, 1)
     plugin.heed = lambda options: given.append(options.budget)
@@ -173,3 +175,51 @@ def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, 
 
     assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
     assert "no answer" in capsys.readouterr().err
+
+
+# -- what a store warns of when it is opened --------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubtful(late, caplog):
+    """A client of a store that warns of something at opening, and how often that was told."""
+    caplog.set_level(logging.WARNING)
+    plugin, client = late(tries=1)
+    plugin.heed = lambda options: options.warn("it may forget (100% of all) locks")
+
+    def told():
+        return [record.getMessage() for record in caplog.records].count("it may forget (100% of all) locks")
+
+    return plugin, client, told
+
+
+def test_who_takes_a_lock_is_told_what_the_store_warned_of_once(doubtful):
+    _, client, told = doubtful
+
+    for _ in range(2):
+        client.lock("a").acquire(timeout=1).release()
+
+    assert told() == 1
+
+
+def test_who_only_looks_is_not_told_until_he_takes_a_lock(doubtful):
+    _, client, told = doubtful
+
+    client.inspect("a")
+    client.names()
+    client.check()
+    assert told() == 0
+
+    client.lock("a").try_acquire().release()
+    assert told() == 1
+
+
+def test_what_a_store_warns_of_later_is_told_at_once(doubtful):
+    plugin, client, told = doubtful
+    warn = []
+    plugin.heed = lambda options: warn.append(options.warn)
+    client.inspect("a")
+
+    warn[0]("it may forget (100% of all) locks")
+
+    assert told() == 1

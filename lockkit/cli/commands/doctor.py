@@ -68,6 +68,7 @@ def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None
     try:
         with session.client() as client, logs.held_back(known):
             found += _store(client)
+            client.warn()
             found += _plugins(client)
             found += _failures(client.config)
             return found, output.store(client)
