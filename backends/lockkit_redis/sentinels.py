@@ -43,7 +43,7 @@ def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str
     line = None
     try:
         line = connected(place, address.tls, budget)
-        line.send(b"".join(row), end)
+        line.begin(b"".join(row), end)
         found = [line.hear(end) for _ in row][-1]
     except (theirs.RedisError, OSError) as error:
         raise not_connected(error, at, address) from error

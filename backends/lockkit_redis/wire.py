@@ -182,7 +182,7 @@ class Wire:
             row.append(pack("SELECT", address.db))
         if address.service is not None:
             row.append(_ROLE)
-        line.send(b"".join(row), end)
+        line.begin(b"".join(row), end)
         for asked in row:
             answer = line.hear(end)
             if isinstance(answer, theirs.RedisError):
