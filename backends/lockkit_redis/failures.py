@@ -24,7 +24,7 @@ from lockkit.spi import Refused, Unknown
 
 __all__ = ["Whence", "checked", "meaning", "replied", "unanswered"]
 
-_RIGHTS = "docs/ops/redis-acl.md"
+_RIGHTS = 'see "Rights on Redis" in lockkit\'s documentation'
 
 
 class Whence(Protocol):
@@ -47,7 +47,7 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the user may not do this",
-        f"see the rights that lockkit needs: {_RIGHTS}",
+        _RIGHTS,
     ),
     "NOAUTH": (
         PermissionDenied,
@@ -140,7 +140,7 @@ _REPLIES |= {
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        f"see the commands that lockkit needs: {_RIGHTS}",
+        _RIGHTS,
     ),
     "LAYOUT": (
         IncompatibleLayout,
@@ -152,7 +152,7 @@ _REPLIES |= {
         BackendUnavailable,
         False,
         "a key of this lock is not lockkit's: somebody else has written to it",
-        "see TYPE of the lock's keys; docs/layout.md",
+        'ask for the TYPE of its keys and see "The layout on the store" in lockkit\'s documentation',
     ),
     "NOCLUSTER": (ConfigError, False, "it is no Cluster", "write redis://host:6379"),
     "DB": (
@@ -197,7 +197,7 @@ def replied(error: Exception, whence: Whence) -> Refused | Unknown:
     if code == "NOPERM" and (unnamed := _UNNAMED.search(str(error))):
         needed = _NEEDED[unnamed[1]].format(whence.namespace)
         text = f"the user has no right to {needed[1:]}"
-        hint = f"ACL SETUSER NAME {needed} gives it; see {_RIGHTS}"
+        hint = f"ACL SETUSER NAME {needed} gives it; {_RIGHTS}"
     # Without the words that a command was given: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
