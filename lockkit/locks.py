@@ -254,6 +254,7 @@ class Lock:
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile.
             BackendError: The store cannot be used; nothing runs unlocked.
+            ConfigError: What is there is not what the store's URL says.
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
         lease = self._acquire(wait, note, on_wait, attempt_only=False)

@@ -10,7 +10,7 @@ from lockkit.errors import ConfigError
 from lockkit.settings import redact, veiled
 from lockkit_redis.tls import FILES, tls_of
 
-__all__ = ["Address", "parse"]
+__all__ = ["Address", "at", "parse"]
 
 _COMMON = ("db", "min_replicas", *FILES)
 _OPTIONS = {
@@ -114,6 +114,11 @@ def parse(url: str) -> Address:
         tls=tls_of(options, shown, secure=scheme == "rediss" or options.get("tls") == "yes"),
         min_replicas=_number(options.get("min_replicas", "0"), "min_replicas", shown),
     )
+
+
+def at(host: str, port: int) -> str:
+    """Host and port as they are written in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _USAGE = "write redis://host:6379/0, rediss://host:6379/0 or unix:///run/redis.sock"

@@ -7,7 +7,7 @@ import time
 import redis.exceptions as theirs
 
 from lockkit.spi import Refused
-from lockkit_redis.address import Address
+from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import connected
 from lockkit_redis.line import pack
 from lockkit_redis.unreachable import none_of, not_connected, of_a_sentinel, unknown_service
@@ -36,7 +36,7 @@ def primary(address: Address, budget: float) -> tuple[str, int]:
 def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str, int]:
     """What one of them says."""
     end = time.monotonic() + budget
-    at = ":".join(map(str, place))
+    where = at(*place)
     user, password = address.sentinel
     login = [] if password is None else [pack("AUTH", *filter(None, (user,)), password)]
     row = [*login, pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(address.service))]
@@ -46,12 +46,12 @@ def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str
         line.begin(b"".join(row), end)
         found = [line.hear(end) for _ in row][-1]
     except (theirs.RedisError, OSError) as error:
-        raise not_connected(error, at, address) from error
+        raise not_connected(error, where, address) from error
     finally:
         if line is not None:
             line.close()
     if isinstance(found, theirs.RedisError):
-        raise of_a_sentinel(found, at)
+        raise of_a_sentinel(found, where)
     if found is None:
-        raise unknown_service(str(address.service), at)
+        raise unknown_service(str(address.service), where)
     return found[0].decode(), int(found[1])

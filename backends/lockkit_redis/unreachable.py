@@ -13,7 +13,7 @@ import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
 from lockkit.spi import Refused
-from lockkit_redis.address import Address
+from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import Place
 from lockkit_redis.failures import Whence, meaning, replied
 
@@ -27,40 +27,34 @@ __all__ = [
     "unknown_service",
 ]
 
-_ALERTS: tuple[tuple[str, type[LockkitError], str, str], ...] = (
+_SAID: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
     (
-        "ALERT_CERTIFICATE_REQUIRED",
+        ("ALERT_CERTIFICATE_REQUIRED",),
         PermissionDenied,
         "it wants a client's certificate",
         "add cert_file=PATH&key_file=PATH",
     ),
-    *(
+    (
         (
-            f"ALERT_{alert}",
-            PermissionDenied,
-            "it does not accept the certificate in cert_file",
-            "use one that the authority which the server trusts (tls-ca-cert-file) has signed",
-        )
-        for alert in (
-            "UNKNOWN_CA",
-            "BAD_CERTIFICATE",
-            "UNSUPPORTED_CERTIFICATE",
-            "CERTIFICATE_REVOKED",
-            "CERTIFICATE_EXPIRED",
-            "CERTIFICATE_UNKNOWN",
-        )
+            "ALERT_UNKNOWN_CA",
+            "ALERT_BAD_CERTIFICATE",
+            "ALERT_UNSUPPORTED_CERTIFICATE",
+            "ALERT_CERTIFICATE_REVOKED",
+            "ALERT_CERTIFICATE_EXPIRED",
+            "ALERT_CERTIFICATE_UNKNOWN",
+        ),
+        PermissionDenied,
+        "it does not accept the certificate in cert_file",
+        "use one that the authority which the server trusts (tls-ca-cert-file) has signed",
     ),
-    *(
-        (
-            reason,
-            ConfigError,
-            "it does not speak TLS",
-            "write redis:// if it is Redis without TLS, and leave out tls=yes; or check the port",
-        )
-        for reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+    (
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"),
+        ConfigError,
+        "it does not speak TLS",
+        "write redis:// if it is Redis without TLS, and leave out tls=yes; or check the port",
     ),
 )
-"""What OpenSSL says, and what that means here."""
+"""What OpenSSL says, and what that means here: waiting does not help."""
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _LOGIN = "?sentinel_user=...&sentinel_password=... is for the sentinels"
 
@@ -75,18 +69,17 @@ def not_connected(error: BaseException, where: str, address: Address) -> Refused
     """There is no connection, so nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     if isinstance(error, theirs.InvalidResponse):
-        hint = "check host and port; if it speaks TLS, " + (
-            "write rediss://" if address.service is None and not address.cluster else "add tls=yes"
-        )
-        return Refused(
-            ConfigError(f"{where}: what answers there is no Redis: {text}", hint=hint), retry=False
-        )
-    for alert, kind, what, hint in _ALERTS:
-        if alert in text:
+        hint = "check host and port"
+        if address.tls is None:
+            hint += "; if it speaks TLS, write rediss://, or with Sentinel or a Cluster tls=yes"
+        told = ConfigError(f"{where}: what answers there is no Redis: {text}", hint=hint)
+        return Refused(told, retry=False)
+    for words, kind, what, hint in _SAID:
+        if any(word in text for word in words):
             return Refused(kind(f"{where}: {what}", hint=hint), retry=False)
     if _UNVERIFIED in text:
-        told = BackendUnavailable(f"cannot trust {where}: {text}", hint=_trust(text, address))
-        return Refused(told, retry=False)
+        untrusted = BackendUnavailable(f"cannot trust {where}: {text}", hint=_trust(text, address))
+        return Refused(untrusted, retry=False)
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=_reach(address)))
 
 
@@ -112,23 +105,6 @@ def _reach(address: Address) -> str:
     return "check host, port and TLS; is it running?"
 
 
-def of_another_kind(mode: str, place: Place, address: Address) -> Refused | None:
-    """What to say to a server in this mode (as HELLO tells it), if the URL is for another kind."""
-    if mode == ("cluster" if address.cluster else "standalone") or mode not in _KINDS:
-        return None
-    at = "HOST:PORT" if isinstance(place, str) else f"{_bracketed(place[0])}:{place[1]}"
-    what, hint = _KINDS[mode]
-    who = "it" if address.service is None and len(address.hosts) == 1 else at
-    tls = "?tls=yes" if address.tls is not None else ""
-    plain = "rediss" if address.tls is not None else "redis"
-    told = ConfigError(f"{address.shown}: {who} {what}", hint=hint.format(at=at, tls=tls, plain=plain))
-    return Refused(told, retry=False)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 _KINDS = {
     "cluster": ("is part of a Cluster", "write redis+cluster://{at}{tls}"),
     "sentinel": ("is a sentinel, which keeps no locks", "write redis+sentinel://{at}/SERVICE{tls}"),
@@ -136,29 +112,40 @@ _KINDS = {
 }
 
 
+def of_another_kind(mode: str, place: Place, address: Address) -> Refused | None:
+    """What to say to a server in this mode (as HELLO tells it), if the URL is for another kind."""
+    if mode == ("cluster" if address.cluster else "standalone") or mode not in _KINDS:
+        return None
+    there = "HOST:PORT" if isinstance(place, str) else at(*place)
+    what, hint = _KINDS[mode]
+    who = "it" if address.service is None and len(address.hosts) == 1 else there
+    tls = "?tls=yes" if address.tls is not None else ""
+    plain = "rediss" if address.tls is not None else "redis"
+    told = ConfigError(f"{address.shown}: {who} {what}", hint=hint.format(at=there, tls=tls, plain=plain))
+    return Refused(told, retry=False)
+
+
 class _Sentinel(NamedTuple):
     where: str
     namespace: str = ""
 
 
-def of_a_sentinel(error: Exception, at: str) -> Refused:
+def of_a_sentinel(error: Exception, where: str) -> Refused:
     """A sentinel does not say where the primary is; or it is no sentinel."""
     if meaning(error) == "UNKNOWN":
-        hint = (
-            f"name the sentinels, which have port 26379 as a rule; for this server alone write redis://{at}"
-        )
-        return Refused(ConfigError(f"{at} is no sentinel", hint=hint), retry=False)
-    answer = replied(error, _Sentinel(at))
+        hint = f"name the sentinels, as a rule at port 26379; for this server alone write redis://{where}"
+        return Refused(ConfigError(f"{where} is no sentinel", hint=hint), retry=False)
+    answer = replied(error, _Sentinel(where))
     told = type(answer.error)(
         answer.error.message, hint=f"{_LOGIN}; is it one? Their port is 26379 as a rule"
     )
     return Refused(told, retry=isinstance(answer, Refused) and answer.retry)
 
 
-def unknown_service(service: str, at: str) -> Refused:
+def unknown_service(service: str, where: str) -> Refused:
     """A sentinel knows no primary of that name."""
     hint = "the path of the URL is what the sentinels call the primary: redis-cli -p PORT SENTINEL MASTERS lists what they know"
-    return Refused(ConfigError(f"{at} knows no {service!r}", hint=hint), retry=False)
+    return Refused(ConfigError(f"{where} knows no {service!r}", hint=hint), retry=False)
 
 
 def none_of(refusals: Sequence[Refused], where: str) -> Refused:

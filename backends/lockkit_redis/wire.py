@@ -15,7 +15,7 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.clock import Clock
-from lockkit_redis.address import Address
+from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import Place, connected
 from lockkit_redis.failures import meaning, replied, unanswered
 from lockkit_redis.line import TIME, Line, millis_of, pack
@@ -58,8 +58,7 @@ class Wire:
         namespace: str = "default",
     ) -> None:
         self.where = address.shown
-        host, port = address.hosts[0]
-        self.node = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.node = at(*address.hosts[0])
         self.namespace = namespace
         self._trouble = trouble
         self._address = address
