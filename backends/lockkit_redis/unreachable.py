@@ -155,7 +155,7 @@ def none_of(refusals: Sequence[Refused], where: str) -> Refused:
     final = len(last) == len(refusals)
     kind = type(first) if final else BackendUnavailable
     text = "; ".join(dict.fromkeys(refusal.error.message for refusal in refusals))
-    return Refused(kind(f"cannot reach {where}: {text}", hint=first.hint), retry=not final)
+    return Refused(kind(f"{where}: {text}", hint=first.hint), retry=not final)
 
 
 def inherited(where: str) -> Refused:

@@ -12,6 +12,7 @@ from lockkit.spi import OpenOptions
 from lockkit.testing.troubles import SECRET, told
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
+from lockkit_redis.unreachable import of_another_kind
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,28 @@ def test_a_mistake_names_the_url_to_write_of_its_kind():
         with pytest.raises(ConfigError) as caught:
             parse(url)
         assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url, mode, hint",
+    [
+        ("redis://[::1]:7000", "cluster", "write redis+cluster://[::1]:7000"),
+        ("rediss://[::1]:7000", "cluster", "write redis+cluster://[::1]:7000?tls=yes"),
+        ("rediss://[::1]:7000", "sentinel", "write redis+sentinel://[::1]:7000/SERVICE?tls=yes"),
+        ("redis+cluster://[::1]:7000?tls=yes", "standalone", "write rediss://[::1]:7000"),
+    ],
+)
+def test_the_url_to_write_instead_keeps_tls_and_the_form_of_the_address(url, mode, hint):
+    told = of_another_kind(mode, ("::1", 7000), parse(url))
+
+    assert told is not None
+    assert told.error.hint == hint
+
+
+def test_a_server_of_a_kind_that_is_not_known_is_taken_for_what_the_url_says():
+    for url in ("redis://h", "redis+cluster://h", "redis+sentinel://h/kit"):
+        assert of_another_kind("", ("h", 1), parse(url)) is None
+        assert of_another_kind("of another world", ("h", 1), parse(url)) is None
 
 
 def test_a_parsed_address_does_not_show_its_passwords():
