@@ -85,9 +85,8 @@ class RedisBackend:
                 warnings.append(f"{who}: {found.message} ({found.hint})")
         if len(troubles) == len(wires):
             raise troubles[0]
-        for (
-            warning
-        ) in warnings:  # of a node that is away, too: what the others of its Cluster have can be locked
+        # A node that is away is no more than that: what the others of its Cluster have can be locked.
+        for warning in warnings:
             options.warn(warning)
 
     # -- claims
