@@ -355,8 +355,8 @@ def asked_again(stage: Stage) -> None:
 @scenario("L2-outage-while-waiting", (MUTEX,))
 def outage_while_waiting(stage: Stage) -> None:
     """Who sleeps in the queue while the store goes away finds out by itself, and bears it."""
-    far = min(10 * stage.harness.ttl, stage.harness.capabilities.max_ttl)  # else it would ask when that is over
-    holders = stage.fill(ttl=far)
+    # A deadline far away: at that of who is before it, it would ask anyway.
+    holders = stage.fill(ttl=min(10 * stage.harness.ttl, stage.harness.capabilities.max_ttl))
     client, faults = stage.faulty()
     waiting = stage.work(lambda: stage.kept(stage.newcomer(client).acquire()))
     stage.until(lambda: len(stage.stored()) > len(holders), "it is queued")
