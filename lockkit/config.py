@@ -280,7 +280,7 @@ def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]
         if not profiles:
             known = sorted({name for layer in files for name in layer.profiles})
             there = f"there are {', '.join(known)}" if known else "no file has profiles"
-            raise ConfigError(f"there is no profile {chosen!r}", hint=meant(chosen, known) or there)
+            raise ConfigError(f"there is no profile {redact(chosen)!r}", hint=meant(chosen, known) or there)
     middle = [found.environment, *profiles] if profile else [*profiles, found.environment]
     return [*files, *middle], [layer for layer in (*files, *profiles) if layer.pinned]
 

@@ -10,7 +10,7 @@ from lockkit.durations import parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace
 
-__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "template", "toml", "veiled"]
+__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "shape", "template", "toml", "veiled"]
 
 Value: TypeAlias = str | float | bool | tuple[str, ...] | None
 """What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
@@ -199,6 +199,8 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     """
     key = setting.key
     match setting.kind, value:
+        case _, str() if key != "url" and "://" in value:
+            pass  # a URL in the wrong place: quoted by nobody but us, who redact it
         case "limit", str() if value.strip().lower() in _ENDLESS:
             return None
         case (("duration" | "limit"), str()):
@@ -219,8 +221,24 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             if setting.check is not None:
                 setting.check(value)
             return value
-    told = redact(value) if key == "url" and isinstance(value, str) else value
-    raise ConfigError(f"{key} must be {setting.expects()}, not {told!r}", hint=meant(value, setting.allowed))
+    told = repr(redact(value)) if isinstance(value, str) else shape(value)
+    raise ConfigError(f"{key} must be {setting.expects()}, not {told}", hint=meant(value, setting.allowed))
+
+
+def shape(value: object) -> str:
+    """What somebody wrote, fit for an error wherever it stands: its shape, since a text in it can be a URL with a password."""
+    match value:
+        case str():
+            return "a text"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case list() | tuple():
+            return f"[{', '.join(map(shape, value))}]"
+        case Mapping():
+            return "a table"
+    return f"a {type(value).__name__}"
 
 
 def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
