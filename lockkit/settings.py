@@ -30,6 +30,7 @@ class Setting(NamedTuple):
         env: The variable that sets it, if there is one.
         zero: Whether 0 is a duration that makes sense.
         check: Called with the value; raises ConfigError.
+        example: What the file for a beginning shows where there is no default; it works with all other defaults.
     """
 
     key: str
@@ -112,7 +113,7 @@ SETTINGS: Mapping[str, Setting] = {
             "Refuse stores that exclude less than this: one process, this host, or the fleet.",
             allowed=("process", "host", "fleet"),
             env="LOCKKIT_SCOPE",
-            example="fleet",
+            example="host",
         ),
         Setting(
             "strict", "flag", False, "Refuse what is known to be unsafe about a store instead of warning."
@@ -284,9 +285,9 @@ def _quoted(text: str) -> str:
 
 
 def template() -> str:
-    """A configuration file in which everything is commented out and has its default, for ``lockkit config init``."""
+    """A configuration file in which everything is commented out: defaults, or an example that works with them, for ``lockkit config init``."""
     lines = [
-        "# lockkit's settings. Each is shown with its default; uncomment what you change.",
+        "# lockkit's settings. Each is shown with its default where it has one; uncomment what you change.",
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
         "",
     ]
@@ -294,11 +295,11 @@ def template() -> str:
         lines.append(f"# {setting.meaning}")
         if setting.kind in ("choice", "flag"):
             lines.append(f"# Allowed: {setting.expects()}.")
-        shown = toml(
-            setting,
-            setting.default if setting.default is not None or setting.kind == "limit" else setting.example,
-        )
-        lines += [f"#{setting.key} = {shown}", ""]
+        value = setting.default
+        if value is None and setting.kind != "limit":
+            lines.append("# Not stated by default; for instance:")
+            value = setting.example
+        lines += [f"#{setting.key} = {toml(setting, value)}", ""]
     lines += [
         "# Settings under a name, chosen by --profile, LOCKKIT_PROFILE or connect(profile=...).",
         "#[profiles.gpu]",
