@@ -44,7 +44,6 @@ T = TypeVar("T")
 _log = logging.getLogger("lockkit")
 _LEAST_OPENING = 0.4
 """Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
-_SCOPES = ("process", "host", "fleet")
 
 
 class Client(Operations):
@@ -83,7 +82,7 @@ class Client(Operations):
         self._warnings: list[str] = []
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
-        self._check_scope()
+        config.check_scope(self.capabilities.scope)
 
     @property
     def url(self) -> str:
@@ -359,16 +358,6 @@ class Client(Operations):
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             driver.heartbeat.suspect(token)
-
-    def _check_scope(self) -> None:
-        """Refuse a store that excludes less than the configuration demands."""
-        scope = self.config.scope
-        if scope is not None and _SCOPES.index(self.capabilities.scope) < _SCOPES.index(scope):
-            raise ConfigError(
-                f"{self.url} excludes only this {self.capabilities.scope}, but scope is {scope!r} "
-                f"(from {self.config.source('scope')})",
-                hint=f"the url is from {self.url_source}; name a store that reaches as far, such as redis://",
-            )
 
     def _record_failure(self, record: dict[str, object]) -> None:
         """Write the critical-failure record; a full disk must not break the release that it reports."""

@@ -124,6 +124,18 @@ class Found(NamedTuple):
         """Those that are files, lowest first."""
         return [layer for layer in (self.etc, self.user, self.project) if layer is not None]
 
+    def layers(self) -> list[Layer]:
+        """All of them, lowest first."""
+        return [*self.files(), self.environment]
+
+    def profiles(self) -> set[str]:
+        """The names of the profiles that there are."""
+        return {name for layer in self.files() for name in layer.profiles}
+
+    def chosen(self, profile: str | None) -> str | None:
+        """The profile to use, if ``profile`` is the one that code states."""
+        return profile or self.environ.get("LOCKKIT_PROFILE") or None
+
 
 def look(
     environ: Mapping[str, str] | None,
