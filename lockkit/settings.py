@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
-from lockkit.durations import parse, seconds
+from lockkit.durations import limit, parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace
 
@@ -16,7 +16,6 @@ Value: TypeAlias = str | float | bool | tuple[str, ...] | None
 """What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
 
 Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
-_ENDLESS = ("forever", "never", "none")
 
 
 class Setting(NamedTuple):
@@ -202,9 +201,9 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     match setting.kind, value:
         case _, str() if key != "url" and "://" in value:
             pass  # a URL in the wrong place: quoted by nobody but us, who redact it
-        case "limit", str() if value.strip().lower() in _ENDLESS:
-            return None
-        case (("duration" | "limit"), str()):
+        case "limit", str():
+            return limit(value, what=key, zero=setting.zero)
+        case "duration", str():
             return parse(value, what=key, zero=setting.zero)
         case (("duration" | "limit"), int() | float()):
             return seconds(value, what=key, zero=setting.zero)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
@@ -38,7 +38,9 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 )
 @click.argument("name", type=NAME)
 @option(
-    "--timeout", type=Duration(zero=True), help="Wait at most this long; then exit 124.  [default: for ever]"
+    "--timeout",
+    type=Duration(zero=True, limit=True),
+    help="Wait at most this long, or forever; then exit 124.  [default: for ever]",
 )
 @option("-q", "--quiet", is_flag=True, help="No waiting line.")
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
@@ -50,6 +52,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     A store that is away is asked again until --timeout; without it for 30 s, or for 2 s (request_timeout) if it has never
     answered.
     """
+    timeout = finite(timeout)
     began = time.monotonic()
     pause = _FIRST
     told = False
