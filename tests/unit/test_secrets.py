@@ -50,8 +50,9 @@ def told(url: str) -> str:
     """All that is said of a URL without asking a server."""
     out = io.StringIO()
     environ = {"LOCKKIT_URL": url, "HOME": "/nonexistent"}
-    for finding in check_files(environ=environ, cwd="/", etc="/nonexistent"):
-        print(finding, file=out)
+    for stated, variables in ((None, environ), (url, {"HOME": "/nonexistent"})):
+        for finding in check_files(stated, environ=variables, cwd="/", etc="/nonexistent"):
+            print(finding, file=out)
     try:
         loaded = config.load(environ=environ, cwd="/", etc="/nonexistent")
         print(loaded.describe(), file=out)
