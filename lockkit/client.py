@@ -29,7 +29,7 @@ from lockkit.lease import Hold
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import REQUEST_TIMEOUT, OpenOptions, Refused, Unknown
+from lockkit.spi import OpenOptions, Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -43,8 +43,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 _log = logging.getLogger("lockkit")
 _LEAST_OPENING = 0.4
-"""Seconds that opening a store may take even where a shorter timeout is left: names are looked up, TLS is agreed on."""
-_SCOPES = ("process", "host", "fleet")
+"""Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
 
 
 class Client(Operations):
@@ -80,9 +79,10 @@ class Client(Operations):
         self._pid = os.getpid()
         self._closed = False
         self._refused: tuple[float, Refused | Unknown] | None = None
+        self._warnings: list[str] = []
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
-        self._check_scope()
+        config.check_scope(self.capabilities.scope)
 
     @property
     def url(self) -> str:
@@ -212,33 +212,44 @@ class Client(Operations):
 
     # -- what locks and leases need
 
-    def driver(self, patience: float = 0.0) -> Driver:
+    def driver(self, patience: float | None = 0.0) -> Driver:
         """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
 
-        With patience all of it takes that long and half a second more at most.
+        None is as long as a request may take. Each try takes ``request_timeout`` at most. With patience all of it takes that long and half a second more at most.
         """
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             return driver
         from lockkit.drivers.patience import patiently
 
+        request = self.config.request_timeout
+        longest = max(request, _LEAST_OPENING)
+        seconds = request if patience is None else patience
         told: list[object] = []
 
         def tell(trouble: Refused | Unknown) -> None:
             if not told:
-                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, patience, trouble)
+                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, seconds, trouble)
             told.append(trouble)
 
         try:
             return patiently(
-                lambda left: self._open(min(left, REQUEST_TIMEOUT) if patience else REQUEST_TIMEOUT),
+                lambda left: self._open(min(left, longest) if seconds else longest),
                 self.clock,
-                patience,
+                seconds,
                 tell,
                 _LEAST_OPENING,
             )
         except (Refused, Unknown) as trouble:
             raise trouble.error from None
+
+    def warn(self) -> None:
+        """Tell what the store warned of when it was opened. For those who lock: who only looks is not concerned."""
+        while self._warnings:
+            try:
+                _log.warning("%s", self._warnings.pop(0))
+            except IndexError:  # another thread tells it
+                return
 
     def mine(self, name: str) -> list[Hold]:
         """Holds of a name that this process has through this client."""
@@ -299,16 +310,17 @@ class Client(Operations):
             if self._refused is not None and self._refused[0] >= asked:
                 raise self._refused[1]  # somebody tried while this thread waited; its budget is used up
             config = self.config
+            self._warnings = []
             state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
             if self.url_source == "default" and state_dir is not None:
-                _log.warning("host-local lock in %s: it excludes only this host", state_dir)
+                self._warn(f"host-local lock in {state_dir}: it excludes only this host")
             options = OpenOptions(
                 namespace=config.namespace,
                 owner=self.owner,
                 clock=self.clock,
                 state_dir=state_dir,
                 strict=config.strict,
-                warn=_log.warning,
+                warn=self._warn,
                 settings=config.plugins.get(self.plugins.distribution(config.url), {}),
                 suspect=self._suspect,
                 budget=budget,
@@ -335,21 +347,17 @@ class Client(Operations):
             at_exit(self)
             return self._driver
 
+    def _warn(self, message: str) -> None:
+        """The store has something to warn of."""
+        self._warnings.append(message)
+        if self._driver is not None:  # it is not about opening it
+            self.warn()
+
     def _suspect(self, token: str) -> None:
         """The store believes that a claim is gone."""
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             driver.heartbeat.suspect(token)
-
-    def _check_scope(self) -> None:
-        """Refuse a store that excludes less than the configuration demands."""
-        scope = self.config.scope
-        if scope is not None and _SCOPES.index(self.capabilities.scope) < _SCOPES.index(scope):
-            raise ConfigError(
-                f"{self.url} excludes only this {self.capabilities.scope}, but scope is {scope!r} "
-                f"(from {self.config.source('scope')})",
-                hint=f"the url is from {self.url_source}; name a store that reaches as far, such as redis://",
-            )
 
     def _record_failure(self, record: dict[str, object]) -> None:
         """Write the critical-failure record; a full disk must not break the release that it reports."""
@@ -368,6 +376,7 @@ class Client(Operations):
             self._driver = None
             self._taken = {}
             self._counters = Counters()
+            self._warnings = []
         return self._mutex
 
     def _deliver(self, what: Event | Alert) -> None:

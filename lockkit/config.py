@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 
 from lockkit import layers
 from lockkit.durations import show
@@ -31,7 +31,8 @@ __all__ = [
     "ETC",
     "SETTINGS",
     "Config",
-    "check_files",
+    "Examined",
+    "examine",
     "load",
     "plugin_settings",
     "redact",
@@ -42,6 +43,7 @@ ETC = Path("/etc/lockkit/config.toml")
 """The administrator's file, the only one that may say ``pinned = true``."""
 
 DEFAULT = "default"
+_SCOPES = ("process", "host", "fleet")
 _AGES = ("age_warning", "age_soft", "age_hard")
 _T = TypeVar("_T")
 
@@ -105,15 +107,35 @@ class Config:
         # A plugin's values may be secrets, and only the plugin knows which.
         return rows + [(key, "(set)", self.source(key)) for key in keys]
 
-    def state_place(self) -> StatePlace:
+    def state_place(self, *, create: bool = True) -> StatePlace:
         """This user's state folder, created where it isn't there, and why it is that one.
 
+        Args:
+            create: False: only see whether it could be, as far as that shows.
+
         Raises:
+            ConfigError: What is stated isn't an absolute path.
             BackendUnavailable: It can't be used; see :func:`lockkit.places.state_place`.
         """
         stated = None if self.state_dir is None else (self.state_dir, self.source("state_dir"))
         environ = self.arguments.get("environ")
-        return state_place(cast("Mapping[str, str] | None", environ), stated)
+        return state_place(cast("Mapping[str, str] | None", environ), stated, create=create)
+
+    def check_scope(self, reach: Literal["process", "host", "fleet"]) -> None:
+        """Refuse a store that excludes less than ``scope`` demands.
+
+        Args:
+            reach: Whom the store at ``url`` excludes.
+
+        Raises:
+            ConfigError: It does not reach as far.
+        """
+        if self.scope is not None and _SCOPES.index(reach) < _SCOPES.index(self.scope):
+            raise ConfigError(
+                f"{redact(self.url)} excludes only this {reach}, but scope is {self.scope!r} "
+                f"(from {self.source('scope')})",
+                hint=f"the url is from {self.source('url')}; name a store that reaches as far, such as redis://",
+            )
 
     def stale(self) -> bool:
         """Whether a file that was looked at has changed, appeared or gone since."""
@@ -160,68 +182,75 @@ def load(
     found = layers.look(environ, cwd, etc, home, config)
     layers.warn(found.environment)
     stated = _keywords({"url": url, **keywords})
-    _refuse([*found.files(), found.environment, stated])
-    below, pins = _stack(found, profile)
-    values, sources = _merge([*below, *pins, stated])
-    if "?" in str(values.get("url", "")):
-        bare, query = layers.split_query(str(values["url"]), sources["url"])
-        _refuse([query])
-        # The query of a URL in code is code, and that of a pinned URL is pinned.
-        above = any("url" in layer.values for layer in (*pins, stated))
-        middle = [*pins, query] if above else [query, *pins]
-        values, sources = _merge([*below, *middle, stated])
-        values["url"] = bare
-    values = {key: setting.default for key, setting in SETTINGS.items()} | values
-    _cross_check(values, sources)
-    chosen = profile or found.environ.get("LOCKKIT_PROFILE") or None
-    if chosen:
-        sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
-    plugins = _plugins(found, sources)
-    return Config(
-        **cast("dict[str, Any]", values),
-        profile=chosen,
-        plugins=plugins,
-        sources=sources,
-        files=found.stamps,
-        arguments=arguments,
-    )
+    _refuse([problem for layer in (*found.layers(), stated) for problem in layer.problems])
+    decided, problems = _decide(found, profile, stated, arguments)
+    _refuse(problems)
+    assert decided is not None
+    return decided
 
 
-def check_files(
+class Examined(NamedTuple):
+    """What :func:`examine` found.
+
+    Attributes:
+        findings: Of every file and variable, and of how they fit together.
+        in_use: The configuration that :func:`load` would give, if there is one; with settings that do not fit each other.
+        others: Those that each other profile would give.
+    """
+
+    findings: list[Finding]
+    in_use: Config | None = None
+    others: Sequence[Config] = ()
+
+
+def examine(
+    url: str | None = None,
     *,
+    profile: str | None = None,
+    namespace: str | None = None,
     environ: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     etc: str | os.PathLike[str] = ETC,
     home: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
-) -> list[Finding]:
-    """Look at every file and variable and report all that is wrong, not only the first.
+) -> Examined:
+    """Look at every file, variable and profile and report all that is wrong, not only the first.
 
-    What only plugins can judge is added by :func:`lockkit.plugins.checking.check_files`.
+    First what each place says by itself; if all of that can be read, how it fits together: as :func:`load` would be called
+    with these arguments, and with each other profile alone. What only plugins can judge is added by
+    :func:`lockkit.plugins.checking.check_files`.
     """
+    places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
     found = layers.look(environ, cwd, etc, home, config)
     layers.warn(found.environment, quietly=True)
+    stated = _keywords({"url": url, "namespace": namespace})
     findings: list[Finding] = []
-    for layer in (*found.files(), found.environment):
-        findings += [
-            Finding("config", "error", problem.message, problem.hint or "") for problem in layer.problems
-        ]
+    for layer in (*found.layers(), stated):
+        findings += map(_error, layer.problems)
         findings += [
             Finding("config", "warning", warning.message, warning.hint or "") for warning in layer.warnings
         ]
-        if not layer.problems and (layer.values or layer is not found.environment):
+        if not layer.problems and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
             told = (
                 ", ".join([*layer.values, *(f"[profiles.{name}]" for name in layer.profiles)])
                 or "no settings"
             )
-            findings.append(Finding("config", "ok", f"{layer.source}{pinned}: {told}"))
-    if not any(finding.severity == "error" for finding in findings):
-        try:
-            load(environ=environ, cwd=cwd, etc=etc, home=home, config=config)
-        except ConfigError as error:
-            findings.append(Finding("config", "error", error.message, error.hint or ""))
-    return findings
+            findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))
+    if any(finding.severity == "error" for finding in findings):
+        return Examined(findings)
+    arguments = places | {"url": url, "profile": profile, "namespace": namespace}
+    in_use, problems = _decide(found, profile, stated, arguments)
+    others: list[Config] = []
+    for name in sorted(found.profiles() - {found.chosen(profile)}):
+        other, more = _decide(found, name, Layer(ARGUMENT), places | {"profile": name})
+        others += [other] if other else []
+        problems += more
+    return Examined(findings + list(dict.fromkeys(map(_error, problems))), in_use, others)
+
+
+def _error(problem: ConfigError) -> Finding:
+    return Finding("config", "error", problem.message, problem.hint or "")
 
 
 def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
@@ -266,21 +295,52 @@ def _keywords(keywords: Mapping[str, object]) -> Layer:
     return layer
 
 
+def _decide(
+    found: Found, profile: str | None, stated: Layer, arguments: Mapping[str, object]
+) -> tuple[Config | None, list[ConfigError]]:
+    """What the layers come to, as far as it can be told, and all that is wrong with how they fit together."""
+    chosen = found.chosen(profile)
+    if chosen and chosen not in found.profiles():
+        known = sorted(found.profiles())
+        there = f"there are {', '.join(known)}" if known else "no file has profiles"
+        told = f"there is no profile {redact(chosen)!r}"
+        return None, [ConfigError(told, hint=meant(chosen, known) or there)]
+    below, pins = _stack(found, profile)
+    values, sources = _merge([*below, *pins, stated])
+    if "?" in str(values.get("url", "")):
+        bare, query = layers.split_query(str(values["url"]), sources["url"])
+        if query.problems:
+            return None, query.problems
+        # The query of a URL in code is code, and that of a pinned URL is pinned.
+        above = any("url" in layer.values for layer in (*pins, stated))
+        middle = [*pins, query] if above else [query, *pins]
+        values, sources = _merge([*below, *middle, stated])
+        values["url"] = bare
+    values = {key: setting.default for key, setting in SETTINGS.items()} | values
+    misfits = _cross_check(values, sources)
+    if chosen:
+        sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
+    plugins = _plugins(found, sources)
+    decided = Config(
+        **cast("dict[str, Any]", values),
+        profile=chosen,
+        plugins=plugins,
+        sources=sources,
+        files=found.stamps,
+        arguments=arguments,
+    )
+    return decided, misfits
+
+
 def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
     """The layers under the URL's query, and those that /etc pins; each lowest first."""
-    chosen = profile or found.environ.get("LOCKKIT_PROFILE")
+    chosen = found.chosen(profile)
     files = found.files()
-    profiles: list[Layer] = []
-    if chosen:
-        profiles = [
-            Layer(f"{layer.source} [profiles.{chosen}]", layer.profiles[chosen], pinned=layer.pinned)
-            for layer in files
-            if chosen in layer.profiles
-        ]
-        if not profiles:
-            known = sorted({name for layer in files for name in layer.profiles})
-            there = f"there are {', '.join(known)}" if known else "no file has profiles"
-            raise ConfigError(f"there is no profile {chosen!r}", hint=meant(chosen, known) or there)
+    profiles = [
+        Layer(f"{layer.source} [profiles.{chosen}]", layer.profiles[chosen], pinned=layer.pinned)
+        for layer in files
+        if chosen in layer.profiles
+    ]
     middle = [found.environment, *profiles] if profile else [*profiles, found.environment]
     return [*files, *middle], [layer for layer in (*files, *profiles) if layer.pinned]
 
@@ -305,8 +365,8 @@ def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, objec
     return plugins
 
 
-def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> None:
-    """Settings that must fit each other; durations here are numbers by now."""
+def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> list[ConfigError]:
+    """What is wrong with settings that must fit each other; durations here are numbers by now."""
 
     def told(key: str) -> str:
         return f"{key} ({show(number(key))}, from {sources.get(key, DEFAULT)})"
@@ -335,14 +395,17 @@ def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> None:
         ]
     if "ttl" in sources and "kill_after" in sources and number("kill_after") >= number("ttl"):
         problems.append(f"{told('kill_after')} must be less than {told('ttl')}")
-    if problems:
-        raise ConfigError("; ".join(problems))
+    return list(map(ConfigError, problems))
 
 
-def _refuse(stack: Iterable[Layer]) -> None:
-    problems = [problem for layer in stack for problem in layer.problems]
+def _refuse(problems: Sequence[ConfigError]) -> None:
     if problems:
-        more = f" (and {len(problems) - 1} more problems: lockkit config check)" if len(problems) > 1 else ""
+        rest = len(problems) - 1
+        more = (
+            f" (and {rest} more {'problem' if rest == 1 else 'problems'}: lockkit config check)"
+            if rest
+            else ""
+        )
         raise ConfigError(f"{problems[0].message}{more}", hint=problems[0].hint)
 
 

@@ -7,10 +7,13 @@ import re
 
 from lockkit.errors import ConfigError
 
-__all__ = ["LONGEST", "exact", "limits", "parse", "seconds", "show"]
+__all__ = ["ENDLESS", "LONGEST", "exact", "limit", "limits", "parse", "seconds", "show"]
 
 LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
+
+ENDLESS = ("forever", "never", "none")
+"""The words that stand for no limit, where a limit is asked for."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -64,6 +67,15 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
             f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m"
         )
     return seconds(sum(float(number) * _UNITS[unit] for number, unit in parts), what=what, zero=zero)
+
+
+def limit(text: str, *, what: str, zero: bool = False) -> float | None:
+    """Read a duration that may also be one of :data:`ENDLESS`: None.
+
+    Raises:
+        ConfigError: As :func:`parse`.
+    """
+    return None if text.strip().lower() in ENDLESS else parse(text, what=what, zero=zero)
 
 
 def limits(low: float, high: float) -> str:

@@ -12,6 +12,7 @@ KINDS: Mapping[str, str] = {
     "acquired": "A claim was granted.",
     "queued": "A claim has to wait.",
     "still_waiting": "A wait has lasted over a minute; then at doubling intervals.",
+    "unanswered": "A wait goes on although the store has not answered it for a second. Told once per outage.",
     "timeout": "A wait reached its total timeout.",
     "busy": "A claim that does not wait was refused.",
     "skipped": "A decorated function was skipped because the lock was busy.",

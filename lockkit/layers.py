@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from lockkit.errors import ConfigError
 from lockkit.places import barred, home_dir
-from lockkit.settings import SETTINGS, Setting, Value, meant, read
+from lockkit.settings import SETTINGS, Setting, Value, meant, read, shape
 
 __all__ = [
     "ARGUMENT",
@@ -123,6 +123,18 @@ class Found(NamedTuple):
     def files(self) -> list[Layer]:
         """Those that are files, lowest first."""
         return [layer for layer in (self.etc, self.user, self.project) if layer is not None]
+
+    def layers(self) -> list[Layer]:
+        """All of them, lowest first."""
+        return [*self.files(), self.environment]
+
+    def profiles(self) -> set[str]:
+        """The names of the profiles that there are."""
+        return {name for layer in self.files() for name in layer.profiles}
+
+    def chosen(self, profile: str | None) -> str | None:
+        """The profile to use, if ``profile`` is the one that code states."""
+        return profile or self.environ.get("LOCKKIT_PROFILE") or None
 
 
 def look(
@@ -242,7 +254,7 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
     if not pins and "pinned" in table:
         layer.problem("pinned is for the administrator's file only", "remove it here")
     elif not isinstance(pinned, bool):
-        layer.problem(f"pinned must be true or false, not {pinned!r}")
+        layer.problem(f"pinned must be true or false, not {shape(pinned)}")
     else:
         layer.pinned = pinned
     for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
@@ -254,13 +266,13 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
 
 def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]]:
     if not isinstance(value, dict):
-        layer.problem(f"{key} must hold tables, not {value!r}", f"write [{key}.NAME]")
+        layer.problem(f"{key} must hold tables, not {shape(value)}", f"write [{key}.NAME]")
         return
     for name, table in value.items():
         if isinstance(table, dict):
             yield name, table
         else:
-            layer.problem(f"{key}.{name} must be a table, not {table!r}", f"write [{key}.{name}]")
+            layer.problem(f"{key}.{name} must be a table, not {shape(table)}", f"write [{key}.{name}]")
 
 
 def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:

@@ -37,8 +37,11 @@ class Home(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    def driver(self, patience: float = 0.0) -> Driver:
-        """The engine of this process; opens the store if need be, which may take ``patience`` seconds and more tries."""
+    def driver(self, patience: float | None = 0.0) -> Driver:
+        """The engine of this process; opens the store if need be, which may take that many seconds; None: a request's."""
+
+    def warn(self) -> None:
+        """Tell what the store warned of when it was opened, to who takes a lock."""
 
     def mine(self, name: str) -> list[Hold]:
         """Holds of a name that this process has."""

@@ -16,7 +16,7 @@ from lockkit.leases import Caller, Home, Lease, caller
 from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.queue import RW_CAPACITY
-from lockkit.spi import NOTE_LIMIT, REQUEST_TIMEOUT, Terms
+from lockkit.spi import NOTE_LIMIT, Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -260,6 +260,7 @@ class Lock:
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile.
             BackendError: The store cannot be used; nothing runs unlocked.
+            ConfigError: What is there is not what the store's URL says.
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
         lease = self._acquire(wait, note, on_wait, attempt_only=False)
@@ -288,7 +289,8 @@ class Lock:
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         home = self._home
         deadline = None if timeout is None else home.clock.now() + timeout
-        driver = home.driver(REQUEST_TIMEOUT if timeout is None else timeout)
+        driver = home.driver(timeout)
+        home.warn()
         key = holder_key()
         taken_at = caller()
         own = home.mine(self.terms.name)

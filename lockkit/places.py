@@ -6,6 +6,7 @@ FIFO crosses from one to the other.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pwd
@@ -110,7 +111,11 @@ class StatePlace(NamedTuple):
 
 
 def state_place(
-    environ: Mapping[str, str] | None = None, stated: tuple[str, str] | None = None, *, mounts: Path = _MOUNTS
+    environ: Mapping[str, str] | None = None,
+    stated: tuple[str, str] | None = None,
+    *,
+    mounts: Path = _MOUNTS,
+    create: bool = True,
 ) -> StatePlace:
     """Find this user's state folder and create it (0700) where it isn't there.
 
@@ -123,6 +128,7 @@ def state_place(
         environ: The environment; None: this process's.
         stated: A folder and where it was stated. ``~`` and ``{uid}`` in it are replaced.
         mounts: The mount table.
+        create: False: nothing is created or logged; whether it could be shows only as far as the system tells.
 
     Raises:
         ConfigError: A stated folder isn't an absolute path.
@@ -134,7 +140,7 @@ def state_place(
         stated = (environ["LOCKKIT_STATE_DIR"], "LOCKKIT_STATE_DIR")
     if stated is not None:
         text, source = stated
-        return StatePlace(private_dir(_expand(text, home, source)), source)
+        return StatePlace(private_dir(_expand(text, home, source), create=create), source)
     why = "there is no home folder"
     xdg = environ.get("XDG_STATE_HOME", "")
     # A relative XDG_STATE_HOME is to be ignored, says the XDG Base Directory Specification.
@@ -143,13 +149,16 @@ def state_place(
         kind = network_filesystem(base, mounts=mounts)
         if kind is None:
             path = base / "lockkit"
-            why = _obstacle(path)
+            why = _obstacle(path, create=create)
             if not why:
-                return StatePlace(private_dir(path), "XDG_STATE_HOME" if xdg.startswith("/") else "default")
+                return StatePlace(
+                    private_dir(path, create=create), "XDG_STATE_HOME" if xdg.startswith("/") else "default"
+                )
         else:
             why = f"{base} is on {kind}, a network file system"
-    path = private_dir(Path(f"/var/tmp/lockkit-{os.getuid()}"))  # noqa: S108 (owner checked)
-    _tell(path, why)
+    path = private_dir(Path(f"/var/tmp/lockkit-{os.getuid()}"), create=create)  # noqa: S108 (owner checked)
+    if create:
+        _tell(path, why)
     return StatePlace(path, f"default, because {why}")
 
 
@@ -170,14 +179,19 @@ def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
     return state_place(environ).path
 
 
-def private_dir(path: Path) -> Path:
+def private_dir(path: Path, *, create: bool = True) -> Path:
     """Create a folder of this user's own (0700) where it isn't there, and return it.
+
+    Args:
+        path: The folder.
+        create: False: only see whether it could be created.
 
     Raises:
         BackendUnavailable: It can't be created, isn't a folder, belongs to somebody else, or others may write to it.
     """
     try:
-        _make(path)
+        if not _make(path, create=create):
+            return path
         seen = path.lstat()
         if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):
             seen = path.stat()  # one's own link is one's own wish; a stranger's in /var/tmp is a trap
@@ -200,9 +214,10 @@ def private_dir(path: Path) -> Path:
     return path
 
 
-def _obstacle(path: Path) -> str:
+def _obstacle(path: Path, *, create: bool) -> str:
     try:
-        _make(path)
+        if not _make(path, create=create):
+            return ""
     except OSError as error:
         return f"{path} cannot be created: {error.strerror}"
     # A folder of somebody else's is not stepped around but reported: HOME is wrong then (sudo -E).
@@ -211,9 +226,21 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-def _make(path: Path) -> None:
-    # makedirs gives its mode to the last folder only, and the umask may take from it but never add.
-    os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 (Path.mkdir raises FileExistsError for a link to a folder)
+def _make(path: Path, *, create: bool) -> bool:
+    """Whether it is there now; OSError where it can't be created, or plainly couldn't."""
+    if create:
+        # makedirs gives its mode to the last folder only, and the umask may take from it but never add.
+        os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 (Path.mkdir raises FileExistsError for a link to a folder)
+        return True
+    above = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    trouble = 0
+    if not above.is_dir():
+        trouble = errno.EEXIST if above == path else errno.ENOTDIR
+    elif above != path and not os.access(above, os.W_OK | os.X_OK):
+        trouble = errno.EACCES
+    if trouble:
+        raise OSError(trouble, os.strerror(trouble))
+    return above == path
 
 
 def _expand(text: str, home: Path | None, source: str) -> Path:

@@ -6,17 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
-from lockkit.durations import parse, seconds
+from lockkit.durations import limit, parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace
 
-__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "template", "toml", "veiled"]
+__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "shape", "template", "toml", "veiled"]
 
 Value: TypeAlias = str | float | bool | tuple[str, ...] | None
 """What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
 
 Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
-_ENDLESS = ("forever", "never", "none")
 
 
 class Setting(NamedTuple):
@@ -30,6 +29,7 @@ class Setting(NamedTuple):
         env: The variable that sets it, if there is one.
         zero: Whether 0 is a duration that makes sense.
         check: Called with the value; raises ConfigError.
+        example: What the file for a beginning shows where there is no default; it works with all other defaults.
     """
 
     key: str
@@ -112,12 +112,17 @@ SETTINGS: Mapping[str, Setting] = {
             "Refuse stores that exclude less than this: one process, this host, or the fleet.",
             allowed=("process", "host", "fleet"),
             env="LOCKKIT_SCOPE",
-            example="fleet",
+            example="host",
         ),
         Setting(
             "strict", "flag", False, "Refuse what is known to be unsafe about a store instead of warning."
         ),
-        Setting("request_timeout", "duration", 2.0, "How long one request to the store may take."),
+        Setting(
+            "request_timeout",
+            "duration",
+            2.0,
+            "How long one request to the store may take, and a try to open it.",
+        ),
         Setting(
             "state_dir",
             "text",
@@ -194,9 +199,11 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     """
     key = setting.key
     match setting.kind, value:
-        case "limit", str() if value.strip().lower() in _ENDLESS:
-            return None
-        case (("duration" | "limit"), str()):
+        case _, str() if key != "url" and "://" in value:
+            pass  # a URL in the wrong place: quoted by nobody but us, who redact it
+        case "limit", str():
+            return limit(value, what=key, zero=setting.zero)
+        case "duration", str():
             return parse(value, what=key, zero=setting.zero)
         case (("duration" | "limit"), int() | float()):
             return seconds(value, what=key, zero=setting.zero)
@@ -214,8 +221,24 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             if setting.check is not None:
                 setting.check(value)
             return value
-    told = redact(value) if key == "url" and isinstance(value, str) else value
-    raise ConfigError(f"{key} must be {setting.expects()}, not {told!r}", hint=meant(value, setting.allowed))
+    told = repr(redact(value)) if isinstance(value, str) else shape(value)
+    raise ConfigError(f"{key} must be {setting.expects()}, not {told}", hint=meant(value, setting.allowed))
+
+
+def shape(value: object) -> str:
+    """What somebody wrote, fit for an error wherever it stands: its shape, since a text in it can be a URL with a password."""
+    match value:
+        case str():
+            return "a text"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case list() | tuple():
+            return f"[{', '.join(map(shape, value))}]"
+        case Mapping():
+            return "a table"
+    return f"a {type(value).__name__}"
 
 
 def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
@@ -261,9 +284,9 @@ def _quoted(text: str) -> str:
 
 
 def template() -> str:
-    """A configuration file in which everything is commented out and has its default, for ``lockkit config init``."""
+    """A configuration file in which everything is commented out: defaults, or an example that works with them, for ``lockkit config init``."""
     lines = [
-        "# lockkit's settings. Each is shown with its default; uncomment what you change.",
+        "# lockkit's settings. Each is shown with its default where it has one; uncomment what you change.",
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
         "",
     ]
@@ -271,11 +294,11 @@ def template() -> str:
         lines.append(f"# {setting.meaning}")
         if setting.kind in ("choice", "flag"):
             lines.append(f"# Allowed: {setting.expects()}.")
-        shown = toml(
-            setting,
-            setting.default if setting.default is not None or setting.kind == "limit" else setting.example,
-        )
-        lines += [f"#{setting.key} = {shown}", ""]
+        value = setting.default
+        if value is None and setting.kind != "limit":
+            lines.append("# Not stated by default; for instance:")
+            value = setting.example
+        lines += [f"#{setting.key} = {toml(setting, value)}", ""]
     lines += [
         "# Settings under a name, chosen by --profile, LOCKKIT_PROFILE or connect(profile=...).",
         "#[profiles.gpu]",

@@ -323,7 +323,8 @@ class OpenOptions(NamedTuple):
         clock: The driver's clock; a simulation passes its own.
         state_dir: Where embedded stores keep their files; None: the user's default.
         strict: Refuse what is known to be unsafe instead of warning.
-        warn: Called with one sentence for each thing the user should know.
+        warn: Called with one sentence for each thing the user should know. What is said at opening is logged when the first
+            lock is taken, and by ``doctor``: who only looks need not know it.
         settings: The plugin's own table from the config, ``[plugins.<dist>]``.
         suspect: To be called, from any thread, with the token of a claim that the store believes to be gone: it is renewed, and
             so found lost, at once. Advisory; a store that hears nothing of its claims need not.

@@ -66,7 +66,7 @@ class _Line(NamedTuple):
     kind: type[Refused] = Refused
 
 
-RIGHTS = "see docs/ops/etcd-role.md"
+RIGHTS = 'see "Rights on etcd" in lockkit\'s documentation'
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Line] = {
     (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),

@@ -147,7 +147,7 @@ def strange(kv: Kv) -> Refused:
     return Refused(
         BackendUnavailable(
             f"a key under {where} is not lockkit's: somebody else has written to it",
-            hint="see etcdctl get --prefix --keys-only; docs/layout.md",
+            hint=f"look for it: etcdctl get --prefix --keys-only {where}",
         ),
         retry=False,
     )

@@ -32,7 +32,10 @@ def lockkit_backends() -> list[BackendSpec]:
     return [
         BackendSpec(
             name="redis",
-            schemes=("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "valkey", "valkeys"),
+            schemes=(
+                *("redis", "rediss", "redis+sentinel", "redis+cluster", "unix"),
+                *("valkey", "valkeys", "valkey+sentinel", "valkey+cluster"),
+            ),
             open=_open,
             extra="redis",
             summary="A Redis or Valkey server for a fleet of hosts.",

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
 from lockkit.settings import redact, veiled
+from lockkit_redis.tls import FILES, tls_of
 
-__all__ = ["Address", "parse"]
+__all__ = ["Address", "at", "parse"]
 
-_TLS = {
-    "ca_file": "ssl_ca_certs",
-    "cert_file": "ssl_certfile",
-    "key_file": "ssl_keyfile",
-}
-_COMMON = ("db", "min_replicas", *_TLS)
+_COMMON = ("db", "min_replicas", *FILES)
 _OPTIONS = {
     "redis+sentinel": (*_COMMON, "tls", "sentinel_user", "sentinel_password"),
-    "redis+cluster": ("min_replicas", "tls", *_TLS),
+    "redis+cluster": ("min_replicas", "tls", *FILES),
 }
-_SECURE = ("rediss", "valkeys")
 _PORTS = {"redis+sentinel": 26379}
 
 
@@ -62,7 +55,7 @@ def parse(url: str) -> Address:
 
     ``redis://[user:password@]host[:port][/db][?option=...]``, ``rediss://`` (TLS), ``unix:///path``,
     ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/db]`` and
-    ``redis+cluster://[user:password@]host[:port],host[:port]``.
+    ``redis+cluster://[user:password@]host[:port],host[:port]``; with Valkey's name in place of Redis's the same.
 
     Raises:
         ConfigError: It is none of these, or has an option that does not exist; the error says what is allowed.
@@ -72,8 +65,11 @@ def parse(url: str) -> Address:
         parts = urlsplit(url)
     except ValueError:  # its text may quote what stands before the "@"
         raise ConfigError(f"not a Redis URL: {shown}", hint=_USAGE) from None
-    scheme = parts.scheme
-    options = _options(parts, shown)
+    scheme = parts.scheme.replace("valkey", "redis", 1)
+    usage = _USAGES.get(scheme, _USAGE)
+    if scheme != "unix" and not url[len(parts.scheme) :].startswith("://"):
+        raise ConfigError(f"{shown}: a host stands behind two slashes", hint=usage)
+    options = _options(parts, scheme, shown)
     if "@" in parts.path or (":" in parts.path and not parts.netloc and scheme != "unix"):
         raise ConfigError(
             f"{shown}: a login stands where the database or the path would be", hint=f"{_LOGIN}; {_ESCAPE}"
@@ -95,14 +91,10 @@ def parse(url: str) -> Address:
     elif scheme == "redis+sentinel":
         service, _, path = path.strip("/").partition("/")
         if not service:
-            raise ConfigError(
-                f"{shown}: which service?", hint="redis+sentinel://host1,host2,host3/mymaster/0"
-            )
+            raise ConfigError(f"{shown}: which service?", hint=usage)
     database = path.strip("/")
     if database and scheme == "redis+cluster":
-        raise ConfigError(
-            f"{shown}: a Cluster has no databases", hint="redis+cluster://host1:6379,host2:6379"
-        )
+        raise ConfigError(f"{shown}: a Cluster has no databases", hint=usage)
     if "," in places and scheme not in _OPTIONS:
         raise ConfigError(
             f"{shown}: one host, please", hint="several are for redis+sentinel:// and redis+cluster://"
@@ -119,21 +111,28 @@ def parse(url: str) -> Address:
         user=unquote(user) or None,
         password=unquote(password) if colon else None,
         sentinel=(options.get("sentinel_user"), options.get("sentinel_password")),
-        tls=_tls(options, shown, secure=scheme in _SECURE or options.get("tls") == "yes"),
+        tls=tls_of(options, shown, secure=scheme == "rediss" or options.get("tls") == "yes"),
         min_replicas=_number(options.get("min_replicas", "0"), "min_replicas", shown),
     )
 
 
+def at(host: str, port: int) -> str:
+    """Host and port as they are written in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 _USAGE = "write redis://host:6379/0, rediss://host:6379/0 or unix:///run/redis.sock"
-
-
+_USAGES = {
+    "redis+sentinel": "write redis+sentinel://host1,host2,host3/mymaster/0",
+    "redis+cluster": "write redis+cluster://host1:6379,host2:6379",
+}
 _LOGIN = "write redis://:password@host, or redis://user:password@host"
 _ESCAPE = "in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 
 
-def _options(parts: SplitResult, shown: str) -> dict[str, str]:
+def _options(parts: SplitResult, scheme: str, shown: str) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    allowed = _OPTIONS.get(parts.scheme, _COMMON)
+    allowed = _OPTIONS.get(scheme, _COMMON)
     unknown = sorted(options.keys() - set(allowed))
     if (unknown or parts.fragment) and "@" in parts.query + parts.fragment:
         raise ConfigError(f"{shown}: no such option", hint=_ESCAPE)
@@ -145,16 +144,6 @@ def _options(parts: SplitResult, shown: str) -> dict[str, str]:
     if options.get("tls", "yes") not in ("yes", "no"):
         raise ConfigError(f"{shown}: tls is yes or no, not {veiled(options['tls'], shown)!r}")
     return options
-
-
-def _tls(options: dict[str, str], shown: str, *, secure: bool) -> dict[str, Any] | None:
-    files: dict[str, Any] = {
-        theirs: _file(options[ours], ours, shown) for ours, theirs in _TLS.items() if ours in options
-    }
-    if files and not secure:
-        given = ", ".join(sorted(set(_TLS) & set(options)))
-        raise ConfigError(f"{shown}: {given} needs TLS", hint="write rediss://, or tls=yes with Sentinel")
-    return {**files, "ssl_check_hostname": True} if secure else None  # redis-py 5 does not by itself
 
 
 def _place(text: str, port: int) -> tuple[str, int]:
@@ -176,11 +165,3 @@ def _number(text: str, what: str, shown: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 6:
         raise ConfigError(f"{shown}: {what} must be a whole number, not {veiled(text, shown)!r}", hint=_USAGE)
     return int(text)
-
-
-def _file(path: str, option: str, shown: str) -> str:
-    """A file that can be read: a wrong path must not look like a wrong certificate."""
-    place = Path(path).expanduser()
-    if not os.access(place, os.R_OK):
-        raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
-    return str(place)

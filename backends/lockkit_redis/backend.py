@@ -23,7 +23,7 @@ from lockkit.spi import (
 from lockkit_redis import CAPABILITIES, acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
+from lockkit_redis.line import left, pack
 from lockkit_redis.store import Store
 from lockkit_redis.wakes import Wakes
 
@@ -66,23 +66,28 @@ class RedisBackend:
         """
         wires = self.store.router.wires()
         troubles: list[Refused | Unknown] = []
-        for left, wire in zip(range(len(wires), 0, -1), wires, strict=True):
-            share = max((end - time.monotonic()) / left, _LEAST)
+        warnings: list[str] = []
+        for rest, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+            until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
+            who = wire.where if self.store.router.one else wire.node
             try:
-                wire.call(pack("PING"), share)
-                bad = health.known_bad(wire, share)
-            except (Refused, Unknown) as error:
-                troubles.append(error)
+                wire.call(pack("PING"), left(until))
+                bad = health.known_bad(wire, left(until))
+            except (Refused, Unknown) as trouble:
+                troubles.append(trouble)
+                told = trouble.error.message.replace(wire.where, who)
+                warnings.append(f"a node is not to be used: {told} ({trouble.error.hint})")
                 continue
             for found in bad:
                 if options.strict and found.severity == "error":
-                    text = f"{wire.where}: {found.message}; strict refuses that"
+                    text = f"{who}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
-                options.warn(f"{wire.where}: {found.message} ({found.hint})")
+                warnings.append(f"{who}: {found.message} ({found.hint})")
         if len(troubles) == len(wires):
             raise troubles[0]
-        for trouble in troubles:  # of a Cluster; what its other nodes have can be locked
-            options.warn(f"a node is not to be used: {trouble}")
+        # A node that is away is no more than that: what the others of its Cluster have can be locked.
+        for warning in warnings:
+            options.warn(warning)
 
     # -- claims
 

@@ -1,7 +1,7 @@
 """What the errors of Redis mean: the one table that maps them onto Refused and Unknown.
 
 An error reply says that the command was not executed; but a script that fails half-way has done its first half, so an error
-from inside a script is Unknown, and so is what is not listed here. A connection that could not be made carried nothing.
+from inside a script is Unknown, and so is what is not listed here. Why there is no connection is told elsewhere (``unreachable``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import redis.exceptions as theirs
 
 from lockkit.errors import (
     BackendUnavailable,
+    ConfigError,
     IncompatibleLayout,
     LockkitError,
     OutcomeUnknown,
@@ -21,9 +22,9 @@ from lockkit.errors import (
 )
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["checked", "inherited", "not_connected", "refused_at_login", "replied", "unanswered", "untrusted"]
+__all__ = ["Whence", "checked", "meaning", "replied", "unanswered"]
 
-_RIGHTS = "docs/ops/redis-acl.md"
+_RIGHTS = 'see "Rights on Redis" in lockkit\'s documentation'
 
 
 class Whence(Protocol):
@@ -34,8 +35,11 @@ class Whence(Protocol):
         namespace: Of the keys and channels that were asked for.
     """
 
-    where: str
-    namespace: str
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def namespace(self) -> str: ...
 
 
 _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
@@ -43,7 +47,7 @@ _REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the user may not do this",
-        f"see the rights that lockkit needs: {_RIGHTS}",
+        _RIGHTS,
     ),
     "NOAUTH": (
         PermissionDenied,
@@ -122,6 +126,7 @@ _MESSAGES = (
     ("WRONGTYPE", "WRONGTYPE"),
     ("cluster support disabled", "NOCLUSTER"),
     ("Authentication required", "NOAUTH"),
+    ("HELLO must be called with", "NOAUTH"),
     ("DB index is out of range", "DB"),
     ("invalid DB index", "DB"),
     ("Client sent AUTH", "NOPASSWORD"),
@@ -135,7 +140,7 @@ _REPLIES |= {
         PermissionDenied,
         False,
         "a command that lockkit needs is renamed or forbidden",
-        f"see the commands that lockkit needs: {_RIGHTS}",
+        _RIGHTS,
     ),
     "LAYOUT": (
         IncompatibleLayout,
@@ -147,11 +152,11 @@ _REPLIES |= {
         BackendUnavailable,
         False,
         "a key of this lock is not lockkit's: somebody else has written to it",
-        "see TYPE of the lock's keys; docs/layout.md",
+        'ask for the TYPE of its keys and see "The layout on the store" in lockkit\'s documentation',
     ),
-    "NOCLUSTER": (BackendUnavailable, False, "it is no Cluster", "write redis://host:6379"),
+    "NOCLUSTER": (ConfigError, False, "it is no Cluster", "write redis://host:6379"),
     "DB": (
-        BackendUnavailable,
+        ConfigError,
         False,
         "it has no such database",
         "see its setting `databases`; the first is 0",
@@ -185,14 +190,14 @@ _NEEDED = {"key": "~lockkit:{}:*", "channel": "&lockkit:{}:wake:*"}
 
 def replied(error: Exception, whence: Whence) -> Refused | Unknown:
     """An error that the server sent."""
-    code, where = _code(error), whence.where
+    code, where = meaning(error), whence.where
     if code is None:
         return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
     kind, retry, text, hint = _REPLIES[code]
     if code == "NOPERM" and (unnamed := _UNNAMED.search(str(error))):
         needed = _NEEDED[unnamed[1]].format(whence.namespace)
         text = f"the user has no right to {needed[1:]}"
-        hint = f"ACL SETUSER NAME {needed} gives it; see {_RIGHTS}"
+        hint = f"ACL SETUSER NAME {needed} gives it; {_RIGHTS}"
     # Without the words that a command was given: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
@@ -212,7 +217,8 @@ def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
     return answers
 
 
-def _code(error: Exception) -> str | None:
+def meaning(error: Exception) -> str | None:
+    """The key of an error in the table of replies; None if it is not there."""
     text = str(error)
     for fragment, code in _MESSAGES:
         if fragment in text:
@@ -224,49 +230,6 @@ def _code(error: Exception) -> str | None:
         if type(error) is kind:
             return code
     return None
-
-
-def refused_at_login(error: Exception, whence: Whence) -> Refused:
-    """An error while a connection was made or introduced itself: nothing was asked of the store yet."""
-    answer = replied(error, whence) if _code(error) else None
-    return answer if isinstance(answer, Refused) else not_connected(error, whence.where)
-
-
-_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
-
-
-def untrusted(text: str) -> str | None:
-    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
-    if _UNVERIFIED not in text:
-        return None
-    if "mismatch" in text:
-        return "name the host as its certificate does, or give it a certificate for this name"
-    if "expired" in text:
-        return "it needs a new certificate"
-    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
-
-
-def not_connected(error: BaseException, where: str, hint: str | None = None) -> Refused:
-    """There is no connection, so nothing was sent."""
-    text = str(error).partition("\n")[0].rstrip(".")
-    if hint is not None:
-        return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
-    if hint := untrusted(text):
-        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
-    hint = "check host, port and TLS; is it running?"
-    if where.startswith(("rediss", "valkeys")) and "cert_file" not in where:  # it may simply hang up
-        hint += " If it wants a client's certificate, add cert_file=...&key_file=..."
-    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
-
-
-def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its connections are the parent's."""
-    return Refused(
-        BackendUnavailable(
-            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
-        ),
-        retry=False,
-    )
 
 
 def unanswered(error: BaseException, where: str) -> Unknown:

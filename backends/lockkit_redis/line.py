@@ -162,6 +162,20 @@ class Line:
         self._until(end)
         self._socket.sendall(packed)
 
+    def begin(self, packed: bytes, end: float) -> None:
+        """Send the first commands. Who has hung up by then may have said why (an alert of TLS, too many clients): that is raised.
+
+        Raises:
+            OSError, redis.exceptions.RedisError: They could not be sent in time.
+        """
+        try:
+            self.send(packed, end)
+        except OSError:
+            why = self.hear(end)
+            if isinstance(why, theirs.RedisError):
+                raise why from None
+            raise
+
     def hear(self, end: float) -> Any:
         """The next answer.
 

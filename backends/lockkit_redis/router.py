@@ -28,7 +28,7 @@ __all__ = ["Cluster", "Router", "Single"]
 
 _SLOTS = 16384
 _PATIENCE = 1.0
-"""Seconds that reading the map may take."""
+"""Seconds that reading the map anew may take."""
 _LEAST = 0.05
 _SOONEST = 0.1
 """Seconds between two readings of the map."""
@@ -79,7 +79,7 @@ class Single:
 
     one = True
 
-    def __init__(self, address: Address, name: str, clock: Clock, namespace: str) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock, namespace: str, budget: float) -> None:  # noqa: ARG002 - it has no map to read
         self.where = address.shown
         self.namespace = namespace
         self._wire = Wire(address, name, clock, namespace=namespace)
@@ -108,7 +108,7 @@ class Cluster:
 
     one = False
 
-    def __init__(self, address: Address, name: str, clock: Clock, namespace: str) -> None:
+    def __init__(self, address: Address, name: str, clock: Clock, namespace: str, budget: float) -> None:
         self.where = address.shown
         self.namespace = namespace
         self._address = address
@@ -121,7 +121,7 @@ class Cluster:
         self._stale = self._reading = False
         self._read_at = time.monotonic()
         try:
-            self._read()
+            self._read(budget)
         except BaseException:
             self.close()
             raise
@@ -211,7 +211,7 @@ class Cluster:
             self._read_at = time.monotonic()
             self._reading = False
 
-    def _read(self) -> None:
+    def _read(self, budget: float = _PATIENCE) -> None:
         """Read the map from the first node that has all of it, or else from the one that has most.
 
         Those that were in trouble last are asked last: a node that was cut off, or taken out, still answers, with what it
@@ -222,7 +222,7 @@ class Cluster:
         """
         places = list(dict.fromkeys((*self._wires, *self._address.hosts)))
         places.sort(key=lambda place: self._troubled.get(place, 0.0))
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + budget
         trouble: Refused | Unknown | None = None
         best: list[Wire | None] = []
         most = 0

@@ -46,7 +46,7 @@ class Store:
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
         kind = Cluster if address.cluster else Single
-        self.router: Router = kind(address, name, options.clock, options.namespace)
+        self.router: Router = kind(address, name, options.clock, options.namespace, options.budget / 2)
         self.index = Index(self)
 
     def known(self, terms: Terms) -> Stated:

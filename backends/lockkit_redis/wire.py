@@ -8,21 +8,19 @@ later caller reads an answer that is not its own.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any
 
-import redis
 import redis.exceptions as theirs
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from lockkit.clock import Clock
-from lockkit_redis.address import Address
-from lockkit_redis.failures import inherited, not_connected, refused_at_login, replied, unanswered
+from lockkit_redis.address import Address, at
+from lockkit_redis.connecting import Place, connected
+from lockkit_redis.failures import meaning, replied, unanswered
 from lockkit_redis.line import TIME, Line, millis_of, pack
+from lockkit_redis.sentinels import primary
+from lockkit_redis.unreachable import inherited, not_connected, of_another_kind, refused_at_login
 
 __all__ = ["Wire"]
 
@@ -60,8 +58,7 @@ class Wire:
         namespace: str = "default",
     ) -> None:
         self.where = address.shown
-        host, port = address.hosts[0]
-        self.node = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.node = at(*address.hosts[0])
         self.namespace = namespace
         self._trouble = trouble
         self._address = address
@@ -155,9 +152,9 @@ class Wire:
         line: Line | None = None
         try:
             place = self._place(budget)
-            line = self._connected(place, max(end - time.monotonic(), _LEAST))
+            line = connected(place, self._address.tls, max(end - time.monotonic(), _LEAST))
             line.wire = self
-            self._log_in(line, end)
+            self._log_in(line, place, end)
         except BaseException as error:
             if line is not None:
                 line.reset()
@@ -165,27 +162,38 @@ class Wire:
                 raise
             if not isinstance(error, _SAID):
                 self._trouble(error)
-            raise refused_at_login(error, self) from error
+            raise refused_at_login(error, self, self._address) from error
         return line
 
-    def _log_in(self, line: Line, end: float) -> None:
-        """Say who we are and ask for the time, in one row."""
+    def _place(self, budget: float) -> Place:
         address = self._address
-        login: list[tuple[str, ...]] = [("CLIENT", "SETNAME", self._name)]
+        if address.socket is not None:
+            return address.socket
+        return address.hosts[0] if address.service is None else primary(address, budget)
+
+    def _log_in(self, line: Line, place: Place, end: float) -> None:
+        """Say who we are, and ask what it is and for the time, in one row."""
+        address = self._address
+        row = [_HELLO, pack("CLIENT", "SETNAME", self._name), TIME]
         if address.password is not None:
-            login.insert(0, ("AUTH", *filter(None, (address.user,)), address.password))
+            row.insert(0, pack("AUTH", *filter(None, (address.user,)), address.password))
         if address.db:
-            login.append(("SELECT", str(address.db)))
-        row = [*(pack(*words) for words in login), TIME, *([_ROLE] if address.service is not None else [])]
-        line.send(b"".join(row), end)
-        answers = []
-        for _ in row:
-            answers.append(line.hear(end))
-            if isinstance(answers[-1], theirs.RedisError):
-                raise answers[-1]
-        self.heard(millis_of(answers[len(login)]))
-        if address.service is not None and answers[-1][0] != b"master":
-            raise theirs.ReadOnlyError("READONLY not promoted yet")
+            row.append(pack("SELECT", address.db))
+        if address.service is not None:
+            row.append(_ROLE)
+        line.begin(b"".join(row), end)
+        for asked in row:
+            answer = line.hear(end)
+            if isinstance(answer, theirs.RedisError):
+                if asked is not _HELLO or meaning(answer) not in _UNHEARD:
+                    raise answer
+            elif asked is _HELLO:
+                if other := of_another_kind(_mode(answer), place, address):
+                    raise other
+            elif asked is TIME:
+                self.heard(millis_of(answer))
+            elif asked is _ROLE and answer[0] != b"master":
+                raise theirs.ReadOnlyError("READONLY not promoted yet")
 
     def heard(self, server: int) -> None:
         """What the server's clock showed just now (ms since the epoch), as an answer said."""
@@ -225,131 +233,17 @@ class Wire:
             if time.monotonic() - since < _IDLE or line.quiet():
                 return line
             line.reset()
-        raise not_connected(RuntimeError("this store is closed"), self.where)
-
-    def _place(self, budget: float) -> dict[str, Any]:
-        """Where the server is, as redis-py wants to be told."""
-        address = self._address
-        if address.socket is not None:
-            return {"path": address.socket}
-        host, port = address.hosts[0] if address.service is None else self._primary(budget)
-        return {"host": host, "port": port}
-
-    def _primary(self, budget: float) -> tuple[str, int]:
-        """Where the primary is, as the first sentinel says that knows.
-
-        Raises:
-            Refused: None knows, or none answers.
-        """
-        hosts = self._address.hosts
-        user, password = self._address.sentinel
-        login = [] if password is None else [pack("AUTH", *filter(None, (user,)), password)]
-        row = [*login, pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(self._address.service))]
-        end = time.monotonic() + budget
-        problems: list[str] = []
-        refused = False
-        for left, (host, port) in zip(range(len(hosts), 0, -1), hosts, strict=True):
-            share = max((end - time.monotonic()) / (left + 1), _LEAST)
-            until = time.monotonic() + share
-            line: Line | None = None
-            try:
-                line = self._connected({"host": host, "port": port}, share)
-                line.send(b"".join(row), until)
-                found = [line.hear(until) for _ in row][-1]
-            except (theirs.RedisError, OSError) as error:
-                problems.append(f"{host}:{port}: {str(error).partition(chr(10))[0]}")
-                continue
-            finally:
-                if line is not None:
-                    line.close()
-            if isinstance(found, theirs.RedisError):
-                refused = True
-                problems.append(f"{host}:{port}: {found}")
-            elif found is None:
-                problems.append(f"{host}:{port} knows no {self._address.service!r}")
-            else:
-                return found[0].decode(), int(found[1])
-        hint = "?sentinel_user=...&sentinel_password=... is for the sentinels" if refused else None
-        raise not_connected(RuntimeError("; ".join(problems)), self.where, hint)
-
-    def _connected(self, place: dict[str, Any], budget: float) -> Line:
-        """A connection on which nothing was said yet.
-
-        Raises:
-            OSError, redis.exceptions.RedisError: It cannot be made in time.
-        """
-        kind: Any = redis.UnixDomainSocketConnection if "path" in place else redis.Connection
-        if self._address.tls is not None:
-            kind = redis.SSLConnection
-            place = place | self._address.tls
-        connection = kind(
-            **place,
-            socket_timeout=budget,
-            socket_connect_timeout=budget,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            redis_connect_func=_say_nothing,
-        )
-
-        def connected() -> Line:
-            connection.connect()
-            return Line(connection)
-
-        return connected() if "path" in place or _is_address(place["host"]) else _in_time(connected, budget)
+        raise not_connected(RuntimeError("this store is closed"), self.where, self._address)
 
 
-def _say_nothing(_connection: Any) -> None:
-    """What a connection does first: nothing, because redis-py would give each answer the whole budget."""
+def _mode(hello: Any) -> str:
+    """Standalone, cluster or sentinel, as an answer to HELLO says; "" where it is not known (before Redis 6)."""
+    facts = dict(zip(hello[::2], hello[1::2], strict=False)) if isinstance(hello, list) else {}
+    mode = facts.get(b"mode")
+    return mode.decode(errors="replace") if isinstance(mode, bytes) else ""
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _in_time(make: Callable[[], Line], budget: float) -> Line:
-    """Make a connection on another thread: resolving a name takes what it takes, and each of its addresses gets the budget.
-
-    Raises:
-        TimeoutError: It takes longer; should it be made yet, it is closed.
-    """
-    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
-    done.acquire()
-    made: list[Line | BaseException] = []
-    waiting = [True]
-
-    def run() -> None:
-        try:
-            made.append(make())
-        except BaseException as error:
-            made.append(error)
-        done.release()
-        if not waiting:
-            _close(made)
-
-    try:
-        threading.Thread(target=run, name="lockkit-redis-connect", daemon=True).start()
-    except RuntimeError:  # there can be no more threads
-        return make()
-    try:
-        if not done.acquire(timeout=budget):
-            raise TimeoutError(f"no connection within {budget:.1f} s")
-    except BaseException:
-        waiting.clear()
-        _close(made)
-        raise
-    if isinstance(made[0], BaseException):
-        raise made[0]
-    return made[0]
-
-
-def _close(made: Sequence[Line | BaseException]) -> None:
-    for each in made:
-        if isinstance(each, Line):
-            each.close()
-
-
+_HELLO = pack("HELLO")
+_UNHEARD = (None, "UNKNOWN", "NOPERM")
+"""What becomes of HELLO where there is none; the server may be as good as any."""
 _ROLE = pack("ROLE")

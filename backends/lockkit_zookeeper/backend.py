@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.errors import BackendUnavailable
@@ -32,10 +33,11 @@ class ZooKeeperBackend:
     def __init__(self, store: Store, options: OpenOptions) -> None:
         self.store = store
         self.capabilities: Capabilities = store.can
+        end = time.monotonic() + options.budget
         try:
             store.open(options.budget)
             if options.strict:
-                self._look_round(options.budget)
+                self._look_round(end - time.monotonic())
         except BaseException:
             self.close()
             raise

@@ -41,7 +41,7 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the login may not do this",
-        "see the rights that lockkit needs: docs/ops/zookeeper-acl.md",
+        'see "Rights on ZooKeeper" in lockkit\'s documentation',
     ),
     theirs.AuthFailedError: (
         PermissionDenied,
@@ -84,7 +84,7 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
         BackendUnavailable,
         False,
         "a node on the way is ephemeral, so somebody else's",
-        "use a chroot of its own; see docs/layout.md",
+        "use a chroot of its own: zookeeper://host:2181/lockkit",
     ),
     theirs.NoNodeError: (BackendUnavailable, True, "a node went away meanwhile", "this passes"),
     theirs.BadVersionError: (BackendUnavailable, True, "a node changed meanwhile", "this passes"),

@@ -7,6 +7,7 @@ def command_(session: Session, name: str) -> int | None: ...
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ __all__ = [
     "Option",
     "Session",
     "command",
+    "finite",
     "line",
     "option",
     "there",
@@ -137,12 +139,18 @@ else:
 
 
 class Duration(_FloatType):
-    """``30s``, ``10m``, ``2h``, ``1h30m`` or a bare number of seconds."""
+    """``30s``, ``10m``, ``2h``, ``1h30m`` or a bare number of seconds.
+
+    Args:
+        zero: Whether 0 makes sense.
+        limit: Whether it may be ``forever`` or ``never``: infinity, since None is what is not stated. See :func:`finite`.
+    """
 
     name = "duration"
 
-    def __init__(self, *, zero: bool = False) -> None:
+    def __init__(self, *, zero: bool = False, limit: bool = False) -> None:
         self.zero = zero
+        self.limit = limit
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 (8.1 has no ctx)
         return "TIME"
@@ -150,10 +158,17 @@ class Duration(_FloatType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
+        read = durations.limit if self.limit else durations.parse
         try:
-            return durations.parse(str(value), what=_called(param), zero=self.zero)
+            seconds = read(str(value), what=_called(param), zero=self.zero)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+        return math.inf if seconds is None else seconds
+
+
+def finite(limit: float | None) -> float | None:
+    """A limit as Python states it: None for none."""
+    return None if limit == math.inf else limit
 
 
 class Number(click.IntRange):

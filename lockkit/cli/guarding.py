@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lockkit.cli import eviction, exits, fitting, nesting
+from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
@@ -169,8 +170,8 @@ class _Run:
         options: Options = {
             "ttl": request.ttl
             or (config.ttl if config.stated("ttl") else min(TTL, client.capabilities.max_ttl)),
-            "timeout": config.timeout if request.timeout is None else request.timeout,
-            "max_hold": config.max_hold if request.max_hold is None else request.max_hold,
+            "timeout": config.timeout if request.timeout is None else finite(request.timeout),
+            "max_hold": config.max_hold if request.max_hold is None else finite(request.max_hold),
             "process_bound": client.capabilities.process_bound,
             "note": {"run": True},
             "on_lost": self._signals.wake,

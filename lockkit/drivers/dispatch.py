@@ -29,6 +29,7 @@ _LEVELS = {
     "skipped": logging.INFO,
     "timeout": logging.INFO,
     "still_waiting": logging.WARNING,
+    "unanswered": logging.WARNING,
     "renewal_failed": logging.WARNING,
     "max_hold": logging.WARNING,
     "evicted": logging.WARNING,
@@ -41,7 +42,8 @@ _LEVELS = {
 _ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
 """Alerts that no event of their own tells of, and so no log line."""
 _MANY = 10
-"""Lines about failed renewals within a second; more are counted, and told with the next. A loss is told each time."""
+"""Lines about an outage within a second; more are counted, and told with the next. A loss is told each time."""
+_OUTAGE = ("renewal_failed", "unanswered")
 _LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is worth an INFO line."""
@@ -89,12 +91,12 @@ class Dispatcher:
 
     def _write(self, level: int, event: Event) -> None:
         """Log it, unless it is one of very many: a store that is away is so for thousands of holds, at every beat."""
-        if event.kind == "renewal_failed":
+        if event.kind in _OUTAGE:
             now = time.monotonic()
             since, count = self._failed
             if now - since > 1.0:
                 if count > _MANY:
-                    _log.log(level, "renewal failed: %d more like it", count - _MANY)
+                    _log.log(level, "a store that does not answer: %d more lines like these", count - _MANY)
                 since, count = now, 0
             self._failed = since, count + 1
             if count >= _MANY:

@@ -21,6 +21,8 @@ _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
 _COALESCE = 0.25
 """What is due within this share of its interval goes along with a batch that is sent anyway."""
+_PATIENCE = 3
+"""So many renewals of a waiting claim may go unanswered before its thread asks for itself: only that tells an outage, and ends."""
 
 
 class Performer(Protocol):
@@ -44,11 +46,14 @@ class Holding:
     def wake(self) -> None:
         """Nobody waits for a hold."""
 
+    def missed(self) -> None:
+        """It lasts until its ttl is over."""
+
 
 class Waiter:
     """A waiting claim in the heartbeat, and the bell that its thread waits for."""
 
-    __slots__ = ("beat", "bell", "claim", "hold", "next", "slack", "ttl")
+    __slots__ = ("_missed", "beat", "bell", "claim", "hold", "next", "slack", "ttl")
 
     def __init__(self, claim: Claim, interval: float, now: float) -> None:
         self.claim = claim
@@ -58,10 +63,17 @@ class Waiter:
         self.bell = Bell()
         self.slack = _COALESCE * interval
         self.next = now + interval
+        self._missed = 0
 
     def wake(self) -> None:
         """Have its thread ask again."""
         self.bell.ring()
+
+    def missed(self) -> None:
+        """Have its thread find out what is the matter, if this goes on."""
+        self._missed += 1
+        if self._missed % _PATIENCE == 0:
+            self.bell.ring()
 
 
 class Heartbeat:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lockkit import config
 from lockkit.config import ETC, Config
 from lockkit.durations import exact, limits
-from lockkit.errors import ConfigError, LockkitError, PluginError
-from lockkit.facts import Finding
+from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PluginError
+from lockkit.facts import Finding, Severity
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.plugins.discovery import Installed, installed
@@ -25,7 +25,10 @@ __all__ = ["check_files"]
 
 
 def check_files(
+    url: str | None = None,
     *,
+    profile: str | None = None,
+    namespace: str | None = None,
     environ: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     etc: str | os.PathLike[str] = ETC,
@@ -33,53 +36,89 @@ def check_files(
     config_file: str | os.PathLike[str] | None = None,
     discover: Callable[[], Sequence[Installed]] = installed,
 ) -> list[Finding]:
-    """Everything that :func:`lockkit.config.check_files` finds, and what cannot work with what is installed.
+    """Everything that :func:`lockkit.config.examine` finds, and what cannot work with what is installed.
 
-    A store that is not there, a URL and a ttl that it would refuse, and a client library that is missing are errors: no lock can be taken. Tables and switches for
-    plugins that are not there are warnings: one file may serve several environments.
+    A store that is not there, a URL and a ttl that it would refuse, a scope that it does not reach, a state folder that cannot
+    be used and a client library that is missing are errors: no lock can be taken. Tables and switches for plugins that are not
+    there are warnings, and so is what only this machine lacks for a profile that is not in use: one file may serve several
+    environments. No store is opened, and nothing is created.
 
     Args:
-        environ: This and the next four are those of :func:`lockkit.config.load`.
+        url: This and the next six are those of :func:`lockkit.config.examine`.
+        profile: The profile to use.
+        namespace: As a keyword in code states it.
+        environ: The environment.
         cwd: Where the search for the project's file begins.
         etc: The administrator's file.
         home: The home folder.
         config_file: A file in place of the user's and the project's.
         discover: Where the entry points come from.
     """
-    findings = config.check_files(environ=environ, cwd=cwd, etc=etc, home=home, config=config_file)
-    if any(finding.severity == "error" for finding in findings):
-        return findings
-    loaded = config.load(environ=environ, cwd=cwd, etc=etc, home=home, config=config_file)
+    findings, in_use, others = config.examine(
+        url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home, config=config_file,
+    )  # fmt: skip
     entries = discover()
-    findings += _store(loaded, discover)
-    findings += _tables(loaded, entries)
-    findings += _switches(loaded, entries)
+    if in_use is not None:
+        findings += _judged(in_use, "error", entries)
+    for other in others:
+        known = {finding[2:] for finding in findings}
+        findings += [finding for finding in _judged(other, "warning", entries) if finding[2:] not in known]
     return findings
 
 
-def _store(loaded: Config, discover: Callable[[], Sequence[Installed]]) -> Iterator[Finding]:
-    plugins = PluginManager(disabled=loaded.disable_plugins, discover=discover)
+def _judged(loaded: Config, lacking: Severity, entries: Sequence[Installed]) -> Iterator[Finding]:
+    """What cannot work of one configuration.
+
+    Args:
+        loaded: The configuration.
+        lacking: How bad it is if only this machine cannot do it.
+        entries: The plugins that are installed.
+    """
+    yield from _store(loaded, lacking, entries)
+    yield from _tables(loaded, entries)
+    yield from _switches(loaded, entries)
+
+
+def _store(loaded: Config, lacking: Severity, entries: Sequence[Installed]) -> Iterator[Finding]:
+    plugins = PluginManager(disabled=loaded.disable_plugins, discover=lambda: entries)
+    try:
+        plugins.distribution(loaded.url)
+    except (ConfigError, PluginError) as error:
+        yield _of("url", loaded, error, lacking)
+        return
     try:
         spec = plugins.backend(loaded.url)
     except (ConfigError, PluginError) as error:
-        yield _of_the_url(loaded, error)
+        yield _of("url", loaded, error)
         return
+    can = spec.capabilities
     try:
         plugins.check(loaded.url)
     except (ConfigError, PluginError) as error:
-        yield _of_the_url(loaded, error)
+        yield _of("url", loaded, error, lacking if isinstance(error.__cause__, ImportError) else "error")
     except (Refused, Unknown) as trouble:
-        yield _of_the_url(loaded, trouble.error)
-    can = spec.capabilities
+        yield _of("url", loaded, trouble.error)
+    try:
+        loaded.check_scope(can.scope)
+    except ConfigError as error:
+        yield Finding("config", "error", error.message, error.hint or "")
+    try:
+        if can.scope == "host" or loaded.state_dir is not None:
+            loaded.state_place(create=False)
+    except ConfigError as error:
+        yield Finding("config", "error", error.message, error.hint or "")
+    except BackendUnavailable as error:
+        yield _of("state_dir", loaded, error, lacking)
     if not can.min_ttl <= loaded.ttl <= can.max_ttl:
         told = f"ttl must be {limits(can.min_ttl, can.max_ttl)} on {spec.name}, not {exact(loaded.ttl)}"
         more = f"; {can.ttl_limits}" if can.ttl_limits else ""
         yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{more}")
 
 
-def _of_the_url(loaded: Config, error: LockkitError) -> Finding:
-    hint = f"url is from {loaded.source('url')}" + (f"; {error.hint}" if error.hint else "")
-    return Finding("config", "error", error.message, hint)
+def _of(key: str, loaded: Config, error: LockkitError, severity: Severity = "error") -> Finding:
+    """An error about what a setting names, with the setting's source."""
+    hint = f"{key} is from {loaded.source(key)}" + (f"; {error.hint}" if error.hint else "")
+    return Finding("config", severity, error.message, hint)
 
 
 def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:

@@ -38,6 +38,8 @@ SCHEMES: Mapping[str, Store] = {
     "unix": _REDIS,
     "valkey": _REDIS,
     "valkeys": _REDIS,
+    "valkey+cluster": _REDIS,
+    "valkey+sentinel": _REDIS,
     "etcd": _ETCD,
     "etcds": _ETCD,
     "etcd+grpc": _ETCD_GRPC,

@@ -21,9 +21,11 @@ from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Q
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way"]
 
 OUTAGE_LIMIT = 30.0
-"""Seconds that a wait without a timeout bears a store that answered before and does not any more."""
+"""Seconds that a wait without a timeout bears a store that answered before and does not any more, from the first question in vain."""
 FIRST_WARNING = 60.0
 """Seconds after which a wait is reported as still going on; then at doubling intervals."""
+_MOMENT = 1.0
+"""Seconds after which an outage is told."""
 _LAST_CALL = 0.4
 """Seconds past the timeout in which a claim may still be taken back in the foreground."""
 
@@ -121,13 +123,13 @@ def acquiring(
             before = now()
             if pace.over(before):
                 yield from _give_up(attempt, pace, now)
-                raise _named(pace.refusal or _timeout(attempt, before - pace.start, wall()), attempt)
+                raise _named(pace.trouble or _timeout(attempt, before - pace.start, wall()), attempt)
             was_sent, attempt.sent = attempt.sent, True
             budget = pace.budget(before)
             try:
                 answer = yield Call("acquire", (claim, create), budget)
             except (Refused, Unknown) as trouble:
-                pace.met(trouble, budget)
+                pace.met(trouble, budget, before)
                 if isinstance(trouble, Unknown):
                     attempt.doubtful = True
                     unread = before if unread is None else unread
@@ -135,11 +137,12 @@ def acquiring(
                     attempt.sent = was_sent
                 if pace.gives_up(trouble, now()):
                     yield from _give_up(attempt, pace, now)
-                    raise _named(pace.refusal or trouble.error, attempt) from None
+                    raise _named(pace.trouble or trouble.error, attempt) from None
+                yield from pace.complain(attempt, trouble, now())
                 yield Pause(pace.next_try(now()))
                 continue
             at = now()
-            pace.heard(at, answer)
+            pace.heard(answer)
             if isinstance(answer, Granted):
                 hold = Hold(
                     claim,
@@ -189,7 +192,7 @@ class _Pace:
     """How long, how often: the total timeout, budgets, backoff, and when a wait is reported.
 
     Attributes:
-        refusal: Why the store grants nothing, as far as it is known; what to tell when the time is up.
+        trouble: Why the store has granted nothing since it was last heard of; what to tell when the time is up.
     """
 
     __slots__ = (
@@ -198,10 +201,12 @@ class _Pace:
         "_limit",
         "_random",
         "_request",
+        "_since",
+        "_told",
         "_tries",
         "_warn_at",
-        "refusal",
         "start",
+        "trouble",
     )
 
     def __init__(self, attempt: Attempt, start: float, random: Callable[[], float]) -> None:
@@ -209,35 +214,39 @@ class _Pace:
         self._deadline = attempt.deadline
         self._request = attempt.request_timeout
         self._limit = None if self._deadline is None else max(self._deadline, start + self._request)
-        self._good: float | None = None
+        self._good = False  # whether it was ever answered
+        self._since: float | None = None  # when the first question was asked that was in vain
+        self._told = False
         self._random = random
         self._tries = 0
         self._warn_at = start
-        self.refusal: LockkitError | None = None
+        self.trouble: LockkitError | None = None
 
     def over(self, at: float) -> bool:
         """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
-        return self._good is not None and self._deadline is not None and at >= self._deadline
+        return self._good and self._deadline is not None and at >= self._deadline
 
     def budget(self, at: float) -> float:
         if self._limit is None:
             return self._request
         return min(self._request, max(self._limit - at, 0.01))
 
-    def heard(self, at: float, answer: Answer) -> None:
-        self._good = at
+    def heard(self, answer: Answer) -> None:
+        self._good = True
+        self._since = None
+        self._told = False
         self._tries = 0
         if not isinstance(answer, Lapsed):  # that only says that there is to be another claim
-            self.refusal = None
+            self.trouble = None
 
-    def met(self, trouble: Refused | Unknown, budget: float) -> None:
-        """Note the trouble; a request that the timeout cut short says less than the refusal before it."""
+    def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
+        """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
+        if self._since is None:
+            self._since = at
         whole = budget >= self._request
-        if isinstance(trouble, Refused):
-            if whole or not trouble.retry or self.refusal is None:
-                self.refusal = trouble.error
-        elif whole:
-            self.refusal = None
+        final = isinstance(trouble, Refused) and not trouble.retry
+        if whole or final or (isinstance(trouble, Refused) and self.trouble is None):
+            self.trouble = trouble.error
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
         """Whether the trouble is final, or has lasted too long."""
@@ -248,7 +257,19 @@ class _Pace:
             return True
         if self._limit is not None:
             return at >= self._limit
-        return at >= (self.start + self._request if self._good is None else self._good + OUTAGE_LIMIT)
+        since = self.start if self._since is None else self._since
+        return at >= since + (OUTAGE_LIMIT if self._good else self._request)
+
+    def complain(
+        self, attempt: Attempt, trouble: Refused | Unknown, at: float
+    ) -> Generator[Effect, Any, None]:
+        """Tell, once in an outage, that the store does not answer and that it is tried on."""
+        if self._told or self._since is None or at - self._since < _MOMENT:
+            return
+        self._told = True
+        claim = claim_id(attempt.claim.token) if attempt.claim else ""
+        data = {"error": str(trouble)}
+        yield Notify(Event("unanswered", attempt.terms.name, claim, duration=at - self._since, data=data))
 
     def next_try(self, at: float) -> float:
         """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""

@@ -36,6 +36,9 @@ class Member(Protocol):
     def wake(self) -> None:
         """Tell the waiting side to ask again."""
 
+    def missed(self) -> None:
+        """Note that this renewal was not answered."""
+
 
 def due(basis: float, ttl: float, jitter: float, now: float) -> float:
     """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1).
@@ -68,6 +71,7 @@ def renewing(
         renewals = yield Call("renew", (beats,), budget)
     except (Refused, Unknown) as trouble:
         for member in members:
+            member.missed()
             if member.hold is not None and not member.hold.ended:
                 yield Notify(_failed(member.hold, str(trouble)))
         return False
@@ -80,6 +84,7 @@ def renewing(
             state, basis, requests, why, unknown = renewal
         hold = member.hold
         if state == "UNKNOWN":
+            member.missed()
             if hold is not None and not hold.ended:
                 yield Notify(_failed(hold, unknown))
         elif hold is None:

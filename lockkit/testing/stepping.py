@@ -174,6 +174,9 @@ class Pending:
         """A watch or a heartbeat says: ask again."""
         self.woken = True
 
+    def missed(self) -> None:
+        """Whoever steps this knows what it did to the heartbeat."""
+
     def watch(self) -> None:
         """Begin the watch that a waiting client has running."""
         assert isinstance(self._effect, WaitForWake)

@@ -7,10 +7,12 @@ import pytest
 pytest.importorskip("redis")
 
 from lockkit.errors import ConfigError
+from lockkit.plugins import PluginManager
 from lockkit.spi import OpenOptions
 from lockkit.testing.troubles import SECRET, told
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
+from lockkit_redis.unreachable import of_another_kind
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,13 @@ from lockkit_redis.backend import open_store
         ("rediss://h?ca_file=/nowhere", "cannot read /nowhere"),
         ("redis://[::1", "not a Redis URL"),
         ("unix://h/run/redis.sock", "absolute path"),
+        ("redis:localhost", "redis:localhost: a host stands behind two slashes"),
+        ("redis:localhost:6379", "a host stands behind two slashes"),
+        ("redis:/localhost/0", "a host stands behind two slashes"),
+        ("valkey:localhost", "a host stands behind two slashes"),
+        ("redis+cluster:h1,h2", "a host stands behind two slashes"),
         ("redis+sentinel://h1,h2", "which service"),
+        ("valkey+sentinel://h1,h2", "which service"),
         ("redis+sentinel://h1,h2/kit?tls=maybe", "tls is yes or no"),
     ],
 )
@@ -55,6 +63,13 @@ def test_a_url_that_says_what_does_not_exist_is_refused_before_anything_is_sent(
         "redis+sentinel://h/kit?sentinel_password={}&no=1",
         "redis+sentinel://h/kit/x?sentinel_password={}",
         "unix://:{}@/run/redis.sock?no=1",
+        "redis::{}@h",
+        "redis:u:{}@h",
+        "redis:/u:{}",
+        "redis+cluster::{}@h",
+        "rediss://:{}@h?ca_file=/nowhere",
+        "rediss://:{}@h?cert_file=/nowhere&key_file=/nowhere",
+        "valkey+sentinel://h/kit?sentinel_password={}&ca_file=/nowhere&tls=yes",
     ],
 )
 def test_no_bad_url_tells_its_password(url):
@@ -62,6 +77,50 @@ def test_no_bad_url_tells_its_password(url):
         open_store(url.format(SECRET), OpenOptions())
 
     assert SECRET not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+cluster://h1,h2", "redis+sentinel://u:pw@h1,h2/kit/1?tls=yes", "redis://h:1/2", "rediss://h"],
+)
+def test_by_the_name_of_valkey_it_is_the_same(url):
+    theirs = url.replace("rediss", "valkeys").replace("redis", "valkey")
+
+    assert parse(theirs)._replace(shown="") == parse(url)._replace(shown="")
+    assert PluginManager().backend(theirs).name == "redis"
+
+
+def test_a_mistake_names_the_url_to_write_of_its_kind():
+    for url, hint in (
+        ("redis:localhost", "redis://host:6379/0"),
+        ("redis+cluster:localhost", "redis+cluster://host1:6379"),
+        ("redis+sentinel:localhost", "redis+sentinel://host1,host2"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(url)
+        assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url, mode, hint",
+    [
+        ("redis://[::1]:7000", "cluster", "write redis+cluster://[::1]:7000"),
+        ("rediss://[::1]:7000", "cluster", "write redis+cluster://[::1]:7000?tls=yes"),
+        ("rediss://[::1]:7000", "sentinel", "write redis+sentinel://[::1]:7000/SERVICE?tls=yes"),
+        ("redis+cluster://[::1]:7000?tls=yes", "standalone", "write rediss://[::1]:7000"),
+    ],
+)
+def test_the_url_to_write_instead_keeps_tls_and_the_form_of_the_address(url, mode, hint):
+    told = of_another_kind(mode, ("::1", 7000), parse(url))
+
+    assert told is not None
+    assert told.error.hint == hint
+
+
+def test_a_server_of_a_kind_that_is_not_known_is_taken_for_what_the_url_says():
+    for url in ("redis://h", "redis+cluster://h", "redis+sentinel://h/kit"):
+        assert of_another_kind("", ("h", 1), parse(url)) is None
+        assert of_another_kind("of another world", ("h", 1), parse(url)) is None
 
 
 def test_a_parsed_address_does_not_show_its_passwords():

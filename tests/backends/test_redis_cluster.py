@@ -9,7 +9,6 @@ from contextlib import ExitStack
 import pytest
 
 import lockkit
-from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.keys import Keys
 
@@ -162,12 +161,3 @@ def test_the_death_of_a_node_ends_only_what_is_on_it():
 def test_a_database_of_a_cluster_is_refused():
     with pytest.raises(lockkit.ConfigError, match="has no databases"):
         lockkit.connect("redis+cluster://localhost:7000/1").lock("a").acquire()
-
-
-def test_a_server_that_is_no_cluster_says_so():
-    with (
-        RedisServer() as server,
-        lockkit.connect(f"redis+cluster://{server.address}") as client,
-        pytest.raises(lockkit.BackendError, match=r"[Cc]luster"),
-    ):
-        client.lock("a").acquire(timeout=1)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
+from lockkit.cli.main import run
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisCluster
 
@@ -76,13 +77,23 @@ def test_where_no_node_answers_that_is_raised(cluster):
             client.check()
 
 
-def test_one_node_of_a_cluster_that_is_taken_for_a_server_says_so_and_speaks_of_no_observers(cluster):
-    for node in cluster.nodes:
-        (found,) = (found for found in _alone(node) if found.severity == "error")
-        assert found.check == "scripts"
-        assert "part of a Cluster" in found.message
-        assert "redis+cluster://" in found.hint
-        assert "observers" not in found.hint
+def test_one_node_of_a_cluster_that_is_taken_for_a_server_says_so_and_speaks_of_no_observers():
+    """Where it cannot be asked what it is; else it is refused at opening."""
+    with RedisCluster(user=[USER], rename_command=['HELLO ""']) as cluster:
+        for node in cluster.nodes:
+            (found,) = (found for found in _alone(node) if found.severity == "error")
+            assert found.check == "scripts"
+            assert "part of a Cluster" in found.message
+            assert "redis+cluster://" in found.hint
+            assert "observers" not in found.hint
+
+
+def test_the_doctor_says_of_a_node_that_is_taken_for_a_server_what_to_write(cluster, capsys):
+    node = cluster.nodes[0]
+
+    assert run(["doctor", "--url", node.url()]) == 2
+
+    assert f"it is part of a Cluster (write redis+cluster://{node.address})" in capsys.readouterr().out
 
 
 def _alone(node: RedisServer):

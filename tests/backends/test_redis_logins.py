@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import threading
 import time
 
@@ -12,11 +13,14 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.bell import Bell
-from lockkit.errors import BackendUnavailable, PermissionDenied
+from lockkit.cli.main import run
+from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.spi import OpenOptions
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.certificates import Certificates
+from lockkit.testing.servers.processes import free_port
 from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_redis.backend import open_store
 
@@ -150,4 +154,121 @@ def test_who_waits_for_a_lock_is_told_at_once_that_the_certificate_is_not_truste
 
 @both_ways
 def test_a_missing_client_certificate_is_told(tls, way):
-    assert "certificate" in str(trouble(secure(tls, cert_file=None, key_file=None), way)).lower()
+    """Every time, though the server has hung up before anything was said: what it said is read all the same."""
+    for _ in range(10):
+        error = trouble(secure(tls, cert_file=None, key_file=None), way)
+
+        assert isinstance(error, PermissionDenied)
+        assert "it wants a client's certificate" in error.message
+        assert "cert_file=" in error.hint
+
+
+@both_ways
+def test_a_client_certificate_that_the_server_does_not_trust_is_told(tls, way, tmp_path):
+    other = Certificates(tmp_path)
+    for _ in range(10):
+        error = trouble(secure(tls, cert_file=other.client, key_file=other.client_key), way)
+
+        assert isinstance(error, PermissionDenied)
+        assert "does not accept the certificate in cert_file" in error.message
+
+
+class Elsewhere(Wire):
+    """An address that is not in the certificate."""
+
+    host = "127.0.0.2"
+
+
+@both_ways
+def test_another_name_than_the_certificates_is_told(tls, way):
+    with Elsewhere((tls.host, tls.port)) as other:
+        error = trouble(secure(tls).replace(tls.address, other.address), way)
+
+    assert "127.0.0.2" in error.message
+    assert "name the host as its certificate does" in error.hint
+
+
+# -- the files
+
+
+@pytest.fixture(scope="module")
+def files(tls, tmp_path_factory):
+    """Files that are not what they should be."""
+    folder = tmp_path_factory.mktemp("files")
+    certificates = tls.certificates
+    (folder / "text").write_text("nothing of the kind")
+    (folder / "both").write_text(certificates.client.read_text() + certificates.client_key.read_text())
+    (folder / "other").mkdir()
+    (folder / "other.key").write_text(Certificates(folder / "other").client_key.read_text())
+    command = [
+        "openssl",
+        "pkey",
+        "-in",
+        str(certificates.client_key),
+        "-out",
+        str(folder / "locked"),
+        "-aes256",
+    ]
+    subprocess.run([*command, "-passout", f"pass:{SECRET}"], check=True, capture_output=True)
+    locked = certificates.client.read_text() + (folder / "locked").read_text()
+    (folder / "both-locked").write_text(locked)
+    return folder
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "stated, says",
+    [
+        ({"ca_file": "nowhere"}, "ca_file: cannot read {}/nowhere"),
+        ({"ca_file": "other"}, "ca_file: cannot read {}/other"),
+        ({"ca_file": "text"}, "ca_file: {}/text is no certificate"),
+        ({"ca_file": "locked"}, "ca_file: {}/locked is no certificate"),
+        ({"cert_file": "nowhere"}, "cert_file: cannot read {}/nowhere"),
+        ({"cert_file": "text"}, "cert_file: {}/text is no certificate"),
+        (
+            {"cert_file": "both-locked", "key_file": None},
+            "cert_file: {}/both-locked has a key with a passphrase",
+        ),
+        ({"key_file": "nowhere"}, "key_file: cannot read {}/nowhere"),
+        ({"key_file": "text"}, "key_file: {}/text is no key"),
+        ({"key_file": "other.key"}, "key_file: {}/other.key is not the key of cert_file"),
+        ({"key_file": "locked"}, "key_file: {}/locked has a key with a passphrase"),
+        (
+            {"cert_file": None, "key_file": "other.key"},
+            "key_file: {}/other.key is of no use without a certificate",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_of_no_use_is_a_mistake_in_the_configuration_that_names_it(tls, way, files, stated, says):
+    found = {option: name and files / name for option, name in stated.items()}
+
+    error = trouble(secure(tls, **found), way)
+
+    assert isinstance(error, ConfigError)
+    assert says.format(files) in error.message
+    assert error.hint
+
+
+def test_a_certificate_without_its_key_is_told(tls):
+    error = trouble(secure(tls, key_file=None))
+
+    assert isinstance(error, ConfigError)
+    assert f"cert_file: {tls.certificates.client} has no key in it" in error.message
+    assert "key_file=" in error.hint
+
+
+def test_certificate_and_key_may_be_in_one_file(tls, files):
+    with contextlib.closing(open_store(secure(tls, cert_file=files / "both", key_file=None), OpenOptions())):
+        pass
+
+
+def test_config_check_finds_a_file_of_no_use_without_a_server(files, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCKKIT_URL", f"rediss://:{SECRET}@127.0.0.1:{free_port()}?ca_file={files}/text")
+
+    assert run(["config", "check"]) != 0
+
+    told = "".join(capsys.readouterr())
+    assert f"ca_file: {files}/text is no certificate" in told
+    assert SECRET not in told

@@ -73,6 +73,8 @@ def test_a_client_that_comes_while_a_node_is_silent_is_warned_and_has_the_others
     finally:
         cluster.nodes[0].resume()
     assert "a node is not to be used" in caplog.text
+    assert cluster.nodes[0].address in caplog.text.partition("a node is not to be used")[2]
+    assert cluster.url() not in caplog.text
 
 
 # -- what the server forgot, or was written by others
@@ -230,12 +232,6 @@ def test_more_urls_that_are_refused(url, says):
     assert "hunter2" not in str(told.value)
 
 
-def test_a_server_that_is_no_cluster_is_told(server):
-    with pytest.raises(Refused, match="it is no Cluster") as told:
-        open_store(f"redis+cluster://{server.address}", OpenOptions())
-    assert told.value.error.hint == "write redis://host:6379"
-
-
 def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     """Each piece of an answer comes soon enough; all of them do not."""
     store = open_store(server.url(), OpenOptions())
@@ -306,7 +302,7 @@ def test_a_name_that_cannot_be_resolved_is_told_and_an_interrupt_is_an_interrupt
     def interrupted(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lockkit_redis.wire.redis.Connection.connect", interrupted)
+    monkeypatch.setattr("redis.Connection.connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_store(f"redis://localhost:{server.port}", OpenOptions())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +50,24 @@ def test_doctor_tells_once_what_is_told_at_opening_too(evicting, capsys):
     assert out.count("allkeys-lru") == 1
     assert out.count("append-only") == 1
     assert err == ""
+
+
+def said(*words, url):
+    """What a command writes to stderr, as a process of its own: a handler of logs keeps the stderr that it found."""
+    command = [sys.executable, "-m", "lockkit", *words[:2], "--url", url, *words[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "a"], ["explain", "a"], ["wait", "a"]], ids=" ".join
+)
+def test_a_command_that_only_looks_is_not_warned(evicting, words):
+    assert said(*words, url=evicting.url()) == ""
+
+
+def test_a_command_that_takes_a_lock_is_warned(evicting):
+    assert said("run", "a", "--", "true", url=evicting.url()).count("allkeys-lru") == 1
 
 
 def test_strict_takes_a_server_of_which_nothing_bad_is_known():

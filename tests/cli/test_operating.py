@@ -345,6 +345,33 @@ def test_config_init_writes_a_file_that_checks(lockkit):
     assert lockkit("config", "init", "--force").returncode == 0
 
 
+def test_all_that_config_init_writes_can_be_uncommented(lockkit):
+    lockkit("config", "init", "--file", "lockkit.toml")
+    file = lockkit.folder / "lockkit.toml"
+    lines = [line.removeprefix("#") for line in file.read_text().splitlines() if not line.startswith("# ")]
+    state = f'state_dir = "{lockkit.folder}/state"'
+    lines = [state if line.startswith("state_dir") else line for line in lines]
+    file.write_text("\n".join(lines))
+    assert lockkit("config", "check").returncode == 0
+    done = lockkit("status")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--profile", "nosuch"],
+        ["--url", "nosuch://x"],
+        ["--url", "redis://h?ttl=abc&timeout"],
+        ["--namespace", "a b"],
+    ],
+)
+def test_config_check_judges_what_its_options_say(lockkit, options):
+    done = lockkit("config", "check", *options)
+    assert done.returncode == 78
+    assert "config check" not in done.stdout
+
+
 def test_config_check_finds_everything_and_exits_78(lockkit):
     (lockkit.folder / "lockkit.toml").write_text('ttll = "3s"\nnamespace = "a b"\n')
     done = lockkit("config", "check")

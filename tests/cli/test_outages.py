@@ -94,6 +94,16 @@ def test_wait_without_a_timeout_bears_an_outage_as_long_as_an_acquire_does(store
     assert time.monotonic() - began > 0.2
 
 
+def test_wait_asks_a_store_that_never_answered_again_for_as_long_as_a_request_may_take(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+    began = time.monotonic()
+    assert main.run(["wait", "x", "--url", "redis://127.0.0.1:1?request_timeout=1500ms"]) == 69
+    assert time.monotonic() - began > 0.7
+    assert "cannot reach" in capsys.readouterr().err
+
+
 def test_wait_does_not_bear_what_will_not_pass(store):
     store.leave(60, Refused(PermissionDenied("never"), retry=False))
     assert main.run(["wait", "x", "--url", store.url]) == 69

@@ -84,6 +84,37 @@ def test_waiters_are_served_in_order(lockkit):
     assert (lockkit.folder / "order").read_text().split() == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "x", "--timeout", "forever", "--", "true"],
+        ["acquire", "x", "--ttl", "5s", "--timeout", "never"],
+        ["wait", "x", "--timeout", "none"],
+    ],
+)
+def test_a_configured_timeout_can_be_lifted(lockkit, command):
+    holder = lockkit.holder("x")
+    lockkit.env["LOCKKIT_CONFIG"] = str(lockkit.folder / "own.toml")
+    (lockkit.folder / "own.toml").write_text('timeout = "100ms"')
+    waiter = lockkit.start(*command)
+    time.sleep(1.0)
+    assert waiter.poll() is None, waiter.communicate()
+    holder.send_signal(signal.SIGTERM)
+    assert waiter.wait(timeout=10) == 0
+
+
+def test_a_configured_max_hold_can_be_lifted(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text('max_hold = "1s"')
+    assert lockkit("run", "x", "--max-hold", "never", "--", "sleep", "1.5").returncode == 0
+
+
+@pytest.mark.parametrize("option", [["--ttl", "forever"], ["--min-hold", "never"], ["--timeout", "always"]])
+def test_what_needs_a_duration_takes_no_other_word(lockkit, option):
+    done = lockkit("run", "x", *option, "--", "true")
+    assert done.returncode == 64
+    assert "must be a duration" in done.stderr
+
+
 def test_readers_share_and_a_writer_does_not(lockkit):
     lockkit.holder("x", "sleep", "--shared")
     assert lockkit("run", "x", "--shared", "--no-wait", "--", "true").returncode == 0

@@ -212,7 +212,7 @@ def test_when_the_time_is_up_after_a_refusal_the_reason_is_told_and_not_a_timeou
     run.until(Call, method="acquire")
     clock.forward(1.0)
     run.fail(REFUSED)
-    assert type(run.effect) is Pause
+    run.until(Pause)
     clock.forward(2.0)
     run.answer()
     assert run.raised is REFUSED.error
@@ -281,22 +281,91 @@ def test_a_refusal_after_an_unknown_leaves_the_unknown_to_be_settled(start):
     assert run.until(Call).method == "abandon"
 
 
-def test_a_wait_for_ever_bears_an_outage_for_a_while_and_no_longer(start, clock):
+def refused_until_it_ends(run, clock):
+    """What is told meanwhile."""
+    told = []
+    while not run.done:
+        if type(run.effect) is Pause:
+            clock.forward(run.effect.until - clock.now())
+        if type(run.effect) is Notify:
+            told.append(run.effect.what)
+        if type(run.effect) is Call and run.effect.method == "acquire":
+            run.fail(REFUSED)
+        else:
+            run.answer()
+    return told
+
+
+@pytest.mark.parametrize("slept", [0.0, 57.0])
+def test_a_wait_for_ever_bears_an_outage_for_a_while_and_no_longer(start, clock, slept):
+    """It is counted from the first question in vain: who has slept long has not heard of the store for as long."""
+    _, run = start(timeout=None)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(slept)
+    began = clock.now()
+    run.answer()
+    refused_until_it_ends(run, clock)
+    assert isinstance(run.raised, BackendUnavailable)
+    assert began + OUTAGE_LIMIT <= clock.now() <= began + OUTAGE_LIMIT + 2.0
+
+
+def test_two_outages_are_not_one(start, clock):
+    _, run = start(timeout=None)
+    run.answer(Queued(1))
+    for _ in range(3):
+        run.until(WaitForWake)
+        run.answer().fail(REFUSED)
+        assert type(run.effect) is Pause
+        clock.forward(0.6 * OUTAGE_LIMIT)
+        run.answer().answer(Queued(1))
+    assert not run.done
+
+
+def test_an_outage_is_told_once_and_not_before_it_has_lasted_for_a_moment(start, clock):
     _, run = start(timeout=None)
     run.answer(Queued(1))
     run.until(WaitForWake)
     began = clock.now()
+    run.answer().fail(REFUSED)
+    assert type(run.effect) is Pause, "nothing is told of what is over in a moment"
+    (event,) = refused_until_it_ends(run, clock)
+    assert event.kind == "unanswered"
+    assert event.duration >= 1.0
+    assert event.data["error"] == str(REFUSED)
+    assert clock.now() - began > OUTAGE_LIMIT
+
+
+def test_whose_time_is_up_in_an_outage_is_told_of_the_outage(start, clock):
+    """That somebody held the lock when the store was last heard of is another matter."""
+    _, run = start(timeout=10.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(7.0)
+    run.answer()
+    assert run.effect.budget == 2.0
+    clock.forward(2.0)
+    run.fail(UNKNOWN)
+    run.until(Pause)
+    clock.forward(1.0)
     run.answer()
     while not run.done:
-        if type(run.effect) is Pause:
-            clock.forward(run.effect.until - clock.now())
-            run.answer()
-        elif type(run.effect) is Call and run.effect.method == "acquire":
-            run.fail(REFUSED)
-        else:
-            run.answer()
-    assert isinstance(run.raised, BackendUnavailable)
-    assert began + OUTAGE_LIMIT <= clock.now() <= began + OUTAGE_LIMIT + 2.0
+        run.answer("ABSENT")
+    assert run.raised is UNKNOWN.error
+
+
+def test_who_is_answered_again_before_its_time_is_up_is_told_who_is_in_the_way(start, clock):
+    _, run = start(timeout=10.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    run.answer().fail(UNKNOWN)
+    run.answer().answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(10.0)
+    run.answer()
+    while not run.done:
+        run.answer("RELEASED")
+    assert isinstance(run.raised, AcquireTimeout)
 
 
 @pytest.mark.parametrize("answer", [Queued(1, capacity=3), Busy(3), Lapsed("resized")])

@@ -21,6 +21,7 @@ class Member:
     claim: Claim
     hold: Hold | None = None
     woken: int = 0
+    unanswered: int = 0
 
     @property
     def beat(self):
@@ -28,6 +29,9 @@ class Member:
 
     def wake(self):
         self.woken += 1
+
+    def missed(self):
+        self.unanswered += 1
 
 
 @pytest.fixture
@@ -130,14 +134,15 @@ def test_a_waiter_is_woken_by_whatever_is_news_to_it_and_never_holds(beat, state
 
 @pytest.mark.parametrize("kind", [Refused, Unknown])
 def test_a_renewal_that_failed_is_told_and_is_no_loss(hold, beat, clock, kind):
-    held = hold()
-    run = beat(Member(held.claim, held), Member(Claim("2", Terms("a"))))
+    held, waiting = hold(), Member(Claim("2", Terms("a")))
+    run = beat(Member(held.claim, held), waiting)
     run.fail(kind(BackendUnavailable("gone")))
     assert type(run.effect) is Notify
     assert run.effect.what.kind == "renewal_failed"
     run.answer()
     assert run.result is False
     assert held.valid(clock.now())
+    assert waiting.unanswered == 1
 
 
 def test_losing_a_hold_that_is_lost_or_ended_does_nothing(hold, driven):
@@ -186,5 +191,6 @@ def test_what_is_not_known_of_one_claim_moves_nothing_wakes_nobody_and_is_told(h
     assert (run.effect.what.kind, run.effect.what.data["error"]) == ("renewal_failed", "its node is away")
     run.answer()
     assert run.result is True
-    assert (held.basis, other.basis, waiting.woken) == (before, clock.now(), 0)
+    assert (held.basis, other.basis) == (before, clock.now())
+    assert (waiting.woken, waiting.unanswered) == (0, 1)
     assert run.counts == [1]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lockkit import config, layers
 from lockkit.errors import ConfigError
+from lockkit.plugins.checking import check_files
 from lockkit.settings import SETTINGS, read, redact, template, toml
 
 
@@ -40,7 +41,7 @@ class World:
         return config.load(url, environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home, **keywords)
 
     def check(self):
-        return config.check_files(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home)
+        return config.examine(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home).findings
 
 
 @pytest.fixture
@@ -90,6 +91,16 @@ def test_the_file_for_a_beginning_states_nothing_and_shows_every_default():
     for key, setting in SETTINGS.items():
         if setting.default is not None or setting.kind == "limit":
             assert read(setting, shown[key]) == setting.default
+
+
+def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
+    text = "\n".join(line.removeprefix("#") for line in template().splitlines() if not line.startswith("# "))
+    world.write(world.user, text)
+    found = check_files(
+        environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
+    )
+    assert [finding.message for finding in found if finding.severity != "ok"] == []
+    assert template().count("Not stated by default; for instance:") == 2
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------
@@ -284,14 +295,14 @@ def test_xdg_config_home(world, tmp_path):
         ("ttl = 'soon'", r"ttl must be a duration, not 'soon' \(write 500ms, 30s"),
         ("ttl = 0", "ttl must be more than 0"),
         ("ttl = true", "ttl must be a number of seconds"),
-        ("ttl = [1]", r"ttl must be a duration such as .*, not \[1\]"),
+        ("ttl = [1]", r"ttl must be a duration such as .*, not \[a number\]"),
         ("strict = 'yes'", "strict must be true or false, not 'yes'"),
         (
             "scope = 'flet'",
             r'scope must be "process" or "host" or "fleet", not \'flet\' \(did you mean fleet\?\)',
         ),
         ("url = 'localhost'", "url must be a store's URL, not 'localhost'"),
-        ("url = 3", "url must be a text, not 3"),
+        ("url = 3", "url must be a text, not a number"),
         ("namespace = 'a/b'", "not a namespace: 'a/b'"),
         ("disable_plugins = [1]", "disable_plugins must be a list of texts"),
         ("[profiles]\ngpu = 3", "profiles.gpu must be a table"),

@@ -110,3 +110,10 @@ def test_show_writes_them_as_people_do(value, shown):
 )
 def test_limits_are_written_for_people_and_not_rounded(low, high, told):
     assert durations.limits(low, high) == told
+
+
+@pytest.mark.parametrize("word", ["forever", " Never ", "none"])
+def test_a_limit_can_be_none(word):
+    assert durations.limit(word, what="timeout") is None
+    with pytest.raises(ConfigError, match="timeout must be a duration"):
+        durations.parse(word, what="timeout")

@@ -25,6 +25,7 @@ class Late:
         self.left = tries
         self.tries = 0
         self.on_try = lambda: None
+        self.heed = lambda options: None
 
     @hookimpl
     def lockkit_backends(self):
@@ -33,6 +34,7 @@ class Late:
     def open(self, url, options):
         self.tries += 1
         self.on_try()
+        self.heed(options)
         self.left -= 1
         if self.left > 0:
             raise self.trouble(BackendUnavailable("still loading"))
@@ -133,6 +135,39 @@ def test_a_timeout_holds_for_a_server_that_does_not_answer(scheme, silent, tmp_p
     assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [lambda client: client.inspect("a"), lambda client: client.lock("a").acquire()],
+    ids=["inspect", "acquire"],
+)
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "etcd", "zookeeper"])
+def test_opening_takes_no_longer_than_a_request_may(scheme, ask, silent, tmp_path, request):
+    for library in {"zookeeper": ["kazoo.client"], "etcd": []}.get(scheme, ["redis"]):
+        pytest.importorskip(library)
+    client = lockkit.connect(f"{scheme}://{silent}?request_timeout=600ms", state_dir=str(tmp_path))
+    request.addfinalizer(client.close)
+    began = time.monotonic()
+
+    with pytest.raises(BackendError):
+        ask(client)
+
+    assert 0.2 < time.monotonic() - began < 1.3  # it was 2.0, whatever was said; the machine may be busy
+
+
+def test_a_store_is_given_the_time_that_a_request_may_take_and_never_so_little_that_no_name_is_found(
+    tmp_path,
+):
+    given = []
+    plugin = Late(Refused, 1)
+    plugin.heed = lambda options: given.append(options.budget)
+    for stated in ("5s", "10ms"):
+        url = f"late://here?request_timeout={stated}"
+        with lockkit.connect(url, plugins=[plugin], state_dir=str(tmp_path)) as client:
+            client.inspect("a")
+
+    assert given == [5.0, 0.4]
+
+
 def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, capsys):
     began = time.monotonic()
 
@@ -140,3 +175,51 @@ def test_a_wait_for_a_server_that_does_not_answer_ends_with_its_timeout(silent, 
 
     assert 0.5 < time.monotonic() - began < 1.9  # it was 2.0 at least; the machine may be busy
     assert "no answer" in capsys.readouterr().err
+
+
+# -- what a store warns of when it is opened --------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubtful(late, caplog):
+    """A client of a store that warns of something at opening, and how often that was told."""
+    caplog.set_level(logging.WARNING)
+    plugin, client = late(tries=1)
+    plugin.heed = lambda options: options.warn("it may forget (100% of all) locks")
+
+    def told():
+        return [record.getMessage() for record in caplog.records].count("it may forget (100% of all) locks")
+
+    return plugin, client, told
+
+
+def test_who_takes_a_lock_is_told_what_the_store_warned_of_once(doubtful):
+    _, client, told = doubtful
+
+    for _ in range(2):
+        client.lock("a").acquire(timeout=1).release()
+
+    assert told() == 1
+
+
+def test_who_only_looks_is_not_told_until_he_takes_a_lock(doubtful):
+    _, client, told = doubtful
+
+    client.inspect("a")
+    client.names()
+    client.check()
+    assert told() == 0
+
+    client.lock("a").try_acquire().release()
+    assert told() == 1
+
+
+def test_what_a_store_warns_of_later_is_told_at_once(doubtful):
+    plugin, client, told = doubtful
+    warn = []
+    plugin.heed = lambda options: warn.append(options.warn)
+    client.inspect("a")
+
+    warn[0]("it may forget (100% of all) locks")
+
+    assert told() == 1

@@ -120,7 +120,7 @@ def test_order_of_the_sources(tmp_path, home):
 
 def test_home_on_a_network_is_passed_over(home, mounts, monkeypatch):
     made = []
-    monkeypatch.setattr(places, "private_dir", lambda path: made.append(path) or path)
+    monkeypatch.setattr(places, "private_dir", lambda path, **_: made.append(path) or path)
     place = places.state_place({"HOME": str(home)}, mounts=mounts(("/", "nfs4")))
     assert str(place) == f"/var/tmp/lockkit-{os.getuid()}"
     assert "nfs4" in place.source
@@ -129,7 +129,7 @@ def test_home_on_a_network_is_passed_over(home, mounts, monkeypatch):
 
 def test_a_home_that_cannot_be_written_to_is_passed_over(home, monkeypatch):
     (home / ".local").write_text("a file where the folder should be")
-    monkeypatch.setattr(places, "private_dir", lambda path: path)
+    monkeypatch.setattr(places, "private_dir", lambda path, **_: path)
     place = places.state_place({"HOME": str(home)})
     assert str(place).startswith("/var/tmp/lockkit-")
     assert "cannot be created" in place.source
@@ -137,7 +137,7 @@ def test_a_home_that_cannot_be_written_to_is_passed_over(home, monkeypatch):
 
 def test_a_fallback_that_nobody_stated_is_told_once(home, monkeypatch, caplog):
     (home / ".local").write_text("a file where the folder should be")
-    monkeypatch.setattr(places, "private_dir", lambda path: path)
+    monkeypatch.setattr(places, "private_dir", lambda path, **_: path)
     environ = {"HOME": str(home)}
 
     places.state_place(environ | {"LOCKKIT_STATE_DIR": "/stated"})
@@ -171,7 +171,7 @@ def test_without_any_home(monkeypatch):
         raise KeyError(uid)
 
     monkeypatch.setattr(places.pwd, "getpwuid", unknown)
-    monkeypatch.setattr(places, "private_dir", lambda path: path)
+    monkeypatch.setattr(places, "private_dir", lambda path, **_: path)
     assert str(places.state_place({})) == f"/var/tmp/lockkit-{os.getuid()}"
 
 

@@ -19,11 +19,13 @@ def checked(tmp_path, monkeypatch):
     """The findings that are not ok, for a user's file with this text."""
     monkeypatch.setattr(layers, "_warned", set())
 
-    def check(text="", environ=None, entries=()):
+    def check(text="", environ=None, entries=(), url=None, **options):
         path = tmp_path / ".config/lockkit/config.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         found = check_files(
+            url,
+            **options,
             environ=environ or {},
             cwd=tmp_path,
             etc=tmp_path / "none.toml",
@@ -149,6 +151,111 @@ def test_an_unknown_variable_is_a_warning_and_not_logged_beside_it(checked, capl
     assert finding.message == "LOCKKIT_FOO is not a variable that lockkit knows; it is ignored"
     assert finding.hint == "", "nothing resembles it"
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({"profile": "nosuch"}, "there is no profile 'nosuch'"),
+        ({"url": "nosuch://h"}, "no plugin offers nosuch: URLs"),
+        ({"url": "redis://h?ttl=abc&timeout"}, "ttl must be a duration, not 'abc'"),
+        ({"namespace": "a b"}, "argument: not a namespace: 'a b'"),
+    ],
+)
+def test_the_options_of_the_command_line_are_looked_at(checked, options, told):
+    found, _ = checked(**options)
+
+    assert {finding.severity for finding in found} == {"error"}
+    assert told in found[0].message
+
+
+def test_a_mistake_in_a_profile_that_is_not_in_use_is_an_error_with_its_source(checked):
+    text = 'ttl = "20s"\n[profiles.a]\nurl = "redis://h?bogus=1"\n[profiles.b]\nkill_after = "20s"'
+    found, path = checked(text)
+
+    assert [finding.severity for finding in found] == ["error", "error"]
+    assert "must be less than ttl" in found[0].message
+    assert f"kill_after (20 s, from {path} [profiles.b])" in found[0].message
+    assert "bogus" in found[1].message
+    assert f"url is from {path} [profiles.a]" in found[1].hint
+    assert checked(text, profile="a")[0] == checked(text, environ={"LOCKKIT_PROFILE": "a"})[0]
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ('url = "nosuch://h"', "no plugin offers"),
+        ('url = "redis://h"', "not installed"),
+        ('state_dir = "/dev/null/x"', "cannot use /dev/null/x"),
+    ],
+)
+def test_what_this_machine_lacks_for_a_profile_is_a_warning_until_that_is_in_use(
+    checked, monkeypatch, setting, told
+):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    for profile, severity in ((None, "warning"), ("a", "error")):
+        (finding,), _ = checked(f"[profiles.a]\n{setting}", profile=profile)
+        assert finding.severity == severity
+        assert told in finding.message
+
+
+def test_a_mistake_outside_of_profiles_is_told_once(checked):
+    found, _ = checked('url = "nosuch://h"\n[profiles.a]\nttl = "5s"\n[profiles.b]\nttl = "6s"')
+
+    assert [finding.severity for finding in found] == ["error"]
+
+
+@pytest.mark.parametrize("scope, works", [("process", True), ("host", True), ("fleet", False)])
+def test_a_scope_that_the_store_does_not_reach_is_an_error(checked, scope, works):
+    found, path = checked(f'scope = "{scope}"')
+
+    assert works == (not found)
+    assert works or f"sqlite: excludes only this host, but scope is 'fleet' (from {path})" in found[0].message
+
+
+@pytest.mark.parametrize(
+    "url, folder, told",
+    [
+        ("sqlite:", "rel/dir", "state_dir must be an absolute path, not 'rel/dir'"),
+        ("memory:", "rel/dir", "state_dir must be an absolute path, not 'rel/dir'"),
+        ("sqlite:", "/dev/null/x", "cannot use /dev/null/x: Not a directory"),
+        ("sqlite:", "{tmp}/.config/lockkit/config.toml", "File exists"),
+        ("sqlite:", "{tmp}/open", "others may write to"),
+    ],
+)
+def test_a_state_folder_that_cannot_be_used_is_an_error(checked, tmp_path, url, folder, told):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (finding,), path = checked(f'url = "{url}"\nstate_dir = "{folder.replace("{tmp}", str(tmp_path))}"')
+
+    assert finding.severity == "error"
+    assert told in finding.message
+    assert str(path) in finding.message + finding.hint
+
+
+def test_a_state_folder_that_is_not_there_yet_is_right_and_stays_away(checked, tmp_path):
+    assert checked(f'state_dir = "{tmp_path}/a/b"')[0] == []
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / ".local").exists()
+
+
+def test_mistakes_of_several_kinds_are_told_at_once(checked):
+    text = 'url = "nosuch://h"\nttl = "10s"\nkill_after = "20s"\nmax_hold = "5s"\nmin_hold = "6s"'
+    found, _ = checked(text)
+
+    told = [finding.message for finding in found]
+    assert len(told) == 3
+    assert "min_hold" in told[0]
+    assert "kill_after" in told[1]
+    assert "nosuch" in told[2]
+
+
+def test_every_mistake_in_a_urls_query_is_told(checked):
+    found, _ = checked('url = "redis://h?ttl=abc&timeout"')
+
+    assert ["ttl must be" in finding.message for finding in found] == [True, False]
+    assert "timeout has no value" in found[1].message
+    assert "config check" not in str(found)
 
 
 def test_a_file_that_is_wrong_by_itself_is_judged_by_that_alone(checked):

@@ -50,8 +50,9 @@ def told(url: str) -> str:
     """All that is said of a URL without asking a server."""
     out = io.StringIO()
     environ = {"LOCKKIT_URL": url, "HOME": "/nonexistent"}
-    for finding in check_files(environ=environ, cwd="/", etc="/nonexistent"):
-        print(finding, file=out)
+    for stated, variables in ((None, environ), (url, {"HOME": "/nonexistent"})):
+        for finding in check_files(stated, environ=variables, cwd="/", etc="/nonexistent"):
+            print(finding, file=out)
     try:
         loaded = config.load(environ=environ, cwd="/", etc="/nonexistent")
         print(loaded.describe(), file=out)
@@ -85,6 +86,9 @@ def parsed(url: str) -> str:
 @example("redis:///u:topsecret@h")
 @example("redis:/u:topsecret@h")
 @example("redis:u:topsecret@h")
+@example("redis::topsecret@h")
+@example("valkey+cluster:u:topsecret@h")
+@example("valkey+sentinel:/u:topsecret@h/kit")
 @example("redis:://u:topsecret@h")
 @example("rediss:/u:topsecret@h")
 @example("redis//u:topsecret@127.0.0.1")
@@ -122,6 +126,38 @@ def test_no_command_prints_the_password_of_a_misspelt_url(words, url, monkeypatc
             run([*words, *more])
         assert out.getvalue()
         assert SECRET not in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ('url = ["redis://:topsecret@h1", "topsecret"]', "url must be a text, not [a text, a text]"),
+        ('url = {redis = "topsecret"}', "url must be a text, not a table"),
+        ('[profiles]\ngpu = "redis://:topsecret@h"', "profiles.gpu must be a table, not a text"),
+        ('[profiles]\ngpu = ["topsecret"]', "profiles.gpu must be a table, not [a text]"),
+        ('profiles = "redis://:topsecret@h"', "profiles must hold tables, not a text"),
+        ('[plugins]\nalert = "https://h/topsecret"', "plugins.alert must be a table, not a text"),
+        ('plugins = ["https://h/topsecret"]', "plugins must hold tables, not [a text]"),
+        ('ttl = ["topsecret"]', "not [a text]"),
+        ('namespace = {a = "topsecret"}', "namespace must be a text, not a table"),
+        ('namespace = "redis://:topsecret@h"', "namespace must be a text, not 'redis://:***@h'"),
+        ('ttl = "redis://:topsecret@h"', "not 'redis://:***@h'"),
+        ('[profiles.x]\nscope = "redis://:topsecret@h"', "not 'redis://:***@h'"),
+        ('pinned = "topsecret"', "pinned must be true or false, not a text"),
+    ],
+)
+def test_what_has_the_wrong_shape_is_told_by_its_shape(text, told, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    findings = check_files(environ={}, cwd="/", etc=path, home=tmp_path)
+    assert any(told in finding.message for finding in findings)
+    assert SECRET not in str(findings)
+
+
+def test_a_url_that_stands_for_a_profile_is_redacted():
+    with pytest.raises(LockkitError, match=r"there is no profile 'redis://:\*\*\*@h'") as raised:
+        config.load(environ={"LOCKKIT_PROFILE": "redis://:topsecret@h"}, cwd="/", etc="/nonexistent")
+    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, line, option, there
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, line, option, there
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.waiting import Announcer
@@ -42,7 +42,11 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 @option(
     "--ttl", type=Duration(), required=True, help="How long it is held unless released; nothing renews it."
 )
-@option("--timeout", type=Duration(zero=True), help="Wait at most this long in all.  [default: for ever]")
+@option(
+    "--timeout",
+    type=Duration(zero=True, limit=True),
+    help="Wait at most this long in all, or forever.  [default: for ever]",
+)
 @option("--no-wait", is_flag=True, help="Don't wait; exit 75 if it is busy.")
 @option("--shared", is_flag=True, help="Hold it together with other --shared ones (readers).")
 @option("--exclusive", is_flag=True, help="Alone, on a name that others use with --shared (writer).")
@@ -91,7 +95,7 @@ def command(
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
     if timeout is not None:
-        options["timeout"] = timeout
+        options["timeout"] = finite(timeout)
     try:
         with Signals(), session.client() as client:
             fitting.reaches_others(client)

@@ -58,10 +58,14 @@ def _value(text: str) -> object:
 
 @make("check", group=command, examples="lockkit config check && echo fine")
 def _check(session: Session) -> int:
-    """Look at every file and variable, and tell all that is wrong. Exits 78 if anything is."""
+    """Look at every file, variable and profile, and tell all that is wrong. Exits 78 if anything is.
+
+    First what each place says by itself; once all of it can be read, whether it fits together and whether the store can do
+    it: with the options given here, and with each other profile. No store is asked, and nothing is created.
+    """
     from lockkit.plugins.checking import check_files
 
-    findings = check_files()
+    findings = check_files(session.url, profile=session.profile, namespace=session.namespace)
     wrong = [finding for finding in findings if finding.severity == "error"]
     if session.json:
         rows = [
@@ -86,7 +90,10 @@ def _check(session: Session) -> int:
 )
 @option("--force", is_flag=True, help="Overwrite what is there.")
 def _init(session: Session, *, path: Path | None, force: bool) -> None:
-    """Write a configuration file in which every setting is explained, commented out, and has its default."""
+    """Write a configuration file in which every setting is explained and commented out.
+
+    Each is shown with its default; where there is none, an example says so. All of it works when it is uncommented.
+    """
     from lockkit.config import template
 
     if path is None:

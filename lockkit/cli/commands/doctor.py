@@ -59,7 +59,7 @@ def command(session: Session, *, fail_on: str) -> int:
 def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None]:
     from lockkit.plugins.checking import check_files
 
-    found = list(check_files())
+    found = list(check_files(session.url, profile=session.profile, namespace=session.namespace))
 
     def known(message: str) -> bool:
         """Whether a warning of the opening is a finding as well; by the hint, since a message may have an age in it."""
@@ -68,6 +68,7 @@ def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None
     try:
         with session.client() as client, logs.held_back(known):
             found += _store(client)
+            client.warn()
             found += _plugins(client)
             found += _failures(client.config)
             return found, output.store(client)

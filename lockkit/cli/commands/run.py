@@ -98,13 +98,18 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
 @option(
     "--ttl", type=Duration(), section=LOCK, help="How long the store keeps a silent holder.  [default: 60s]"
 )
-@option("--max-hold", type=Duration(), section=LOCK, help="End the command when it has held this long.")
+@option(
+    "--max-hold",
+    type=Duration(limit=True),
+    section=LOCK,
+    help="End the command when it has held this long, or never.",
+)
 @option("--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock at least this long.")
 @option(
     "--timeout",
-    type=Duration(zero=True),
+    type=Duration(zero=True, limit=True),
     section=WAIT,
-    help="Wait at most this long in all.  [default: for ever]",
+    help="Wait at most this long in all, or forever.  [default: for ever]",
 )
 @option("--no-wait", is_flag=True, section=WAIT, help="Don't wait; exit 75 if it is busy.")
 @option(

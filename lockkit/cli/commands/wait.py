@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
@@ -38,7 +38,9 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 )
 @click.argument("name", type=NAME)
 @option(
-    "--timeout", type=Duration(zero=True), help="Wait at most this long; then exit 124.  [default: for ever]"
+    "--timeout",
+    type=Duration(zero=True, limit=True),
+    help="Wait at most this long, or forever; then exit 124.  [default: for ever]",
 )
 @option("-q", "--quiet", is_flag=True, help="No waiting line.")
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
@@ -47,20 +49,24 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     Free means that somebody who came now would get it at once. By the time you act on it somebody else may have it: to be
     the only one, use run or acquire.
 
-    A store that is away is asked again until --timeout; without it for 30 s.
+    A store that is away is asked again until --timeout; without it for 30 s, or for 2 s (request_timeout) if it has never
+    answered.
     """
+    timeout = finite(timeout)
     began = time.monotonic()
     pause = _FIRST
     told = False
 
-    def patience() -> float | None:
-        """Seconds of an outage to bear, those of an acquire: what is left of the timeout, or so long once it has answered."""
-        if timeout is not None:
-            return max(began + timeout - time.monotonic(), _LEAST) if timeout else None
-        return OUTAGE_LIMIT if pause > _FIRST else None
-
     quiet = quiet or session.json
     with session.client() as client:
+
+        def patience() -> float:
+            """Seconds of an outage to bear: what is left of the timeout, else those of an acquire."""
+            if timeout:
+                return max(began + timeout - time.monotonic(), _LEAST)
+            answered = timeout is None and pause > _FIRST
+            return OUTAGE_LIMIT if answered else client.config.request_timeout
+
         while not free(info := _look(client, name, patience(), quiet=quiet)):
             if not told and not quiet:
                 told = True
@@ -94,9 +100,9 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     return exits.OK
 
 
-def _look(client: Client, name: str, patience: float | None, *, quiet: bool) -> LockInfo:
-    """The queue, asked for again and again while the trouble may pass; None: for as long as any request may take."""
-    driver = client.driver(patience or 0.0)
+def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInfo:
+    """The queue, asked for again and again while the trouble may pass."""
+    driver = client.driver(patience)
     request = driver.request_timeout
     end = client.clock.now() + request
     told = False
@@ -111,7 +117,7 @@ def _look(client: Client, name: str, patience: float | None, *, quiet: bool) -> 
         return patiently(
             lambda left: driver.backend.inspect(name, min(left, request)),
             client.clock,
-            request if patience is None else patience,
+            patience,
             tell,
         )
     except (Refused, Unknown) as trouble:

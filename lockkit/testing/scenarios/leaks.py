@@ -352,6 +352,24 @@ def asked_again(stage: Stage) -> None:
     assert stage.stored() == []
 
 
+@scenario("L2-outage-while-waiting", (MUTEX,))
+def outage_while_waiting(stage: Stage) -> None:
+    """Who sleeps in the queue while the store goes away finds out by itself, and bears it."""
+    # A deadline far away: at that of who is before it, it would ask anyway.
+    holders = stage.fill(ttl=min(10 * stage.harness.ttl, stage.harness.capabilities.max_ttl))
+    client, faults = stage.faulty()
+    waiting = stage.work(lambda: stage.kept(stage.newcomer(client).acquire()))
+    stage.until(lambda: len(stage.stored()) > len(holders), "it is queued")
+    asked = faults.log.count("acquire")
+    faults.always(refuse, "acquire", "renew")
+    stage.until(lambda: faults.log.count("acquire") >= asked + 3, "it asks for itself")
+    assert not waiting.done
+    faults.heal()
+    for holder in holders:
+        holder.release()
+    waiting.result().release()
+
+
 @scenario("L2-slow-store", (MUTEX, READERS))
 def slow_store(stage: Stage) -> None:
     """A store that refuses for a while costs a wait no more than its patience; it is served when the store is back."""

@@ -20,6 +20,7 @@ __all__ = ["Heartbeat", "Member", "Orphans"]
 
 _RETRY, _COALESCE = 0.25, 0.25
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
+_PATIENCE = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +32,9 @@ class Member:
     next: float
     slack: float
     event: bool = False
-    missed: bool = False
+    slept: bool = False
     """A wake of it was lost; only the poll cap helps."""
+    unanswered: int = 0
     deaf: Callable[[], bool] = lambda: False
 
     @property
@@ -43,9 +45,14 @@ class Member:
     def wake(self) -> None:
         if self.hold is None:
             if self.deaf():
-                self.missed = True
+                self.slept = True
             else:
                 self.event = True
+
+    def missed(self) -> None:
+        self.unanswered += 1
+        if self.hold is None and self.unanswered % _PATIENCE == 0:
+            self.event = True
 
 
 class Heartbeat(Actor):

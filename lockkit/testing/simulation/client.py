@@ -254,7 +254,7 @@ class Worker(Actor):
             )
             self._blockers = effect.blockers
             return
-        self.waiter.event = self.waiter.missed = False
+        self.waiter.event = self.waiter.slept = False
         self.answered(None)
 
     def interrupt(self) -> None:

@@ -151,7 +151,7 @@ class Rest:
                 standing.add(row.token)
                 since, announced = self._fits.setdefault(row.token, (now, world.executed))
                 limit = POLL_CAP + _SLACK
-                heard = worker.waiter is not None and not worker.waiter.missed
+                heard = worker.waiter is not None and not worker.waiter.slept
                 if announced and heard and since > self._began:
                     limit = _HAND_OFF if isinstance(worker.effect, WaitForWake) else limit
                 if now - since > limit:

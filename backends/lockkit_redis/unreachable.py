@@ -1,0 +1,168 @@
+"""What is told when there is no connection to be had, or not to what the URL says: nothing was asked of the store yet.
+
+What time or a restart may mend is worth another try; what only another URL, another file or another right can mend is told
+at once, and is a ConfigError where it is the URL or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import redis.exceptions as theirs
+
+from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
+from lockkit.spi import Refused
+from lockkit_redis.address import Address, at
+from lockkit_redis.connecting import Place
+from lockkit_redis.failures import Whence, meaning, replied
+
+__all__ = [
+    "inherited",
+    "none_of",
+    "not_connected",
+    "of_a_sentinel",
+    "of_another_kind",
+    "refused_at_login",
+    "unknown_service",
+]
+
+_SAID: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
+    (
+        ("ALERT_CERTIFICATE_REQUIRED",),
+        PermissionDenied,
+        "it wants a client's certificate",
+        "add cert_file=PATH&key_file=PATH",
+    ),
+    (
+        (
+            "ALERT_UNKNOWN_CA",
+            "ALERT_BAD_CERTIFICATE",
+            "ALERT_UNSUPPORTED_CERTIFICATE",
+            "ALERT_CERTIFICATE_REVOKED",
+            "ALERT_CERTIFICATE_EXPIRED",
+            "ALERT_CERTIFICATE_UNKNOWN",
+        ),
+        PermissionDenied,
+        "it does not accept the certificate in cert_file",
+        "use one that the authority which the server trusts (tls-ca-cert-file) has signed",
+    ),
+    (
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"),
+        ConfigError,
+        "it does not speak TLS",
+        "write redis:// if it is Redis without TLS, and leave out tls=yes; or check the port",
+    ),
+)
+"""What OpenSSL says, and what that means here: waiting does not help."""
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_LOGIN = "?sentinel_user=...&sentinel_password=... is for the sentinels"
+
+
+def refused_at_login(error: Exception, whence: Whence, address: Address) -> Refused:
+    """An error while a connection was made or introduced itself."""
+    answer = replied(error, whence) if meaning(error) else None
+    return answer if isinstance(answer, Refused) else not_connected(error, whence.where, address)
+
+
+def not_connected(error: BaseException, where: str, address: Address) -> Refused:
+    """There is no connection, so nothing was sent."""
+    text = str(error).partition("\n")[0].rstrip(".")
+    if isinstance(error, theirs.InvalidResponse):
+        hint = "check host and port"
+        if address.tls is None:
+            hint += "; if it speaks TLS, write rediss://, or with Sentinel or a Cluster tls=yes"
+        told = ConfigError(f"{where}: what answers there is no Redis: {text}", hint=hint)
+        return Refused(told, retry=False)
+    for words, kind, what, hint in _SAID:
+        if any(word in text for word in words):
+            return Refused(kind(f"{where}: {what}", hint=hint), retry=False)
+    if _UNVERIFIED in text:
+        untrusted = BackendUnavailable(f"cannot trust {where}: {text}", hint=_trust(text, address))
+        return Refused(untrusted, retry=False)
+    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=_reach(address)))
+
+
+def _trust(text: str, address: Address) -> str:
+    """What to do about a certificate that cannot be verified; waiting does not help."""
+    if "mismatch" in text:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    if address.tls and "ssl_ca_certs" in address.tls:
+        return "?ca_file= names another authority than the one that has signed the server's certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
+
+
+def _reach(address: Address) -> str:
+    if address.socket is not None:
+        return "is it running? CONFIG GET unixsocket says where its socket is, unixsocketperm who may use it"
+    if address.tls is not None and "ssl_certfile" not in address.tls:  # it may simply hang up
+        return (
+            "check host, port and TLS; is it running? "
+            "If it wants a client's certificate, add cert_file=...&key_file=..."
+        )
+    return "check host, port and TLS; is it running?"
+
+
+_KINDS = {
+    "cluster": ("is part of a Cluster", "write redis+cluster://{at}{tls}"),
+    "sentinel": ("is a sentinel, which keeps no locks", "write redis+sentinel://{at}/SERVICE{tls}"),
+    "standalone": ("is no Cluster", "write {plain}://{at}"),
+}
+
+
+def of_another_kind(mode: str, place: Place, address: Address) -> Refused | None:
+    """What to say to a server in this mode (as HELLO tells it), if the URL is for another kind."""
+    if mode == ("cluster" if address.cluster else "standalone") or mode not in _KINDS:
+        return None
+    there = "HOST:PORT" if isinstance(place, str) else at(*place)
+    what, hint = _KINDS[mode]
+    who = "it" if address.service is None and len(address.hosts) == 1 else there
+    tls = "?tls=yes" if address.tls is not None else ""
+    plain = "rediss" if address.tls is not None else "redis"
+    told = ConfigError(f"{address.shown}: {who} {what}", hint=hint.format(at=there, tls=tls, plain=plain))
+    return Refused(told, retry=False)
+
+
+class _Sentinel(NamedTuple):
+    where: str
+    namespace: str = ""
+
+
+def of_a_sentinel(error: Exception, where: str) -> Refused:
+    """A sentinel does not say where the primary is; or it is no sentinel."""
+    if meaning(error) == "UNKNOWN":
+        hint = f"name the sentinels, as a rule at port 26379; for this server alone write redis://{where}"
+        return Refused(ConfigError(f"{where} is no sentinel", hint=hint), retry=False)
+    answer = replied(error, _Sentinel(where))
+    told = type(answer.error)(
+        answer.error.message, hint=f"{_LOGIN}; is it one? Their port is 26379 as a rule"
+    )
+    return Refused(told, retry=isinstance(answer, Refused) and answer.retry)
+
+
+def unknown_service(service: str, where: str) -> Refused:
+    """A sentinel knows no primary of that name."""
+    hint = "the path of the URL is what the sentinels call the primary: redis-cli -p PORT SENTINEL MASTERS lists what they know"
+    return Refused(ConfigError(f"{where} knows no {service!r}", hint=hint), retry=False)
+
+
+def none_of(refusals: Sequence[Refused], where: str) -> Refused:
+    """What is told of each of several; if none of it can pass, it is final."""
+    last = [refusal for refusal in refusals if not refusal.retry]
+    first = (last or refusals)[0].error
+    final = len(last) == len(refusals)
+    kind = type(first) if final else BackendUnavailable
+    text = "; ".join(dict.fromkeys(refusal.error.message for refusal in refusals))
+    return Refused(kind(f"{where}: {text}", hint=first.hint), retry=not final)
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its connections are the parent's."""
+    return Refused(
+        BackendUnavailable(
+            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
+        ),
+        retry=False,
+    )
