@@ -84,8 +84,8 @@ def command(
         options["timeout"] = timeout
     try:
         with Signals(name) as signals, session.client() as client:
-            fitting.reaches_others(client)
             signals.check()
+            fitting.reaches_others(client)
             lock = _lock(
                 client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
             )
