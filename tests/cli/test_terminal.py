@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import sys
+import termios
 import time
 
 import pytest
@@ -278,6 +279,20 @@ def test_a_live_line_follows_the_place_in_line(lockkit, tty):
     assert terminal.wait() == 0
 
 
+def test_a_live_line_stays_in_its_row(lockkit, tty):
+    lockkit.holder("nightly-report-europe")
+    terminal = tty(*lockkit.line("run", "nightly-report-europe", "--timeout", "4s", "--", "true"))
+    termios.tcsetwinsize(terminal.fd, (24, 60))
+    assert terminal.wait() == 124
+    _, *rows = terminal.text.split("\r\x1b[K")
+    whole, first = rows[0].split("\r\n")
+    assert re.fullmatch(
+        r"waiting for 'nightly-report-europe': you are 1st; held by .* \(sleep\), [\d.]+ s", whole
+    )
+    assert len({first, *rows[1:-1]}) == 1
+    assert (len(first), first[-3:]) == (59, "...")
+
+
 def test_no_color_means_no_escape_sequences(lockkit, tty):
     lockkit.holder("x")
     terminal = tty(*lockkit.line("run", "x", "--timeout", "500ms", "--", "true"), NO_COLOR="1")
@@ -348,3 +363,14 @@ def test_ctrl_c_is_told_at_the_start_of_a_line(lockkit, tty, plain):
     assert terminal.wait() == 130
     start = r"\r\n" if plain else r"\r\x1b\[K"
     assert re.search(start + r"lockkit: interrupted\r\n$", terminal.text)
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+)
+def test_a_watch_shows_the_cursor_again_whatever_ends_it(lockkit, tty, number, code):
+    terminal = tty(*lockkit.line("status", "--watch"))
+    terminal.expect(r"namespace default, [\d:]+")
+    os.kill(terminal.pid, number)
+    assert terminal.wait() == code
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.find("\x1b[?25l")

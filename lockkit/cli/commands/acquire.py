@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, line, option, there
 from lockkit.cli.base import command as make
-from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.signals import Signals
 from lockkit.cli.waiting import Announcer
 from lockkit.errors import CapacityMismatch, LockkitError
 from lockkit.protocol.acquiring import in_the_way
@@ -97,7 +95,8 @@ def command(
     if timeout is not None:
         options["timeout"] = finite(timeout)
     try:
-        with Signals(), session.client() as client:
+        with Signals(name) as signals, session.client() as client:
+            signals.check()
             fitting.reaches_others(client)
             lock = _lock(client, name, kind, capacity, permits, options)
             asking = holds.Asking(client, name, ttl, stores=not print_token)
@@ -111,9 +110,6 @@ def command(
             except BaseException:
                 _tell_left(session, name, asking.give_up(), ttl, print_token=print_token)
                 raise
-    except Terminated as ended:
-        print(f"lockkit: {signal.Signals(ended.number).name} while waiting for {name!r}", file=sys.stderr)
-        return 128 + ended.number
     except LockkitError as error:
         code = exits.code_of(error)
         if conflict_code is None or code not in (exits.BUSY, exits.TIMED_OUT):
