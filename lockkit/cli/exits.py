@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lockkit.cli.signals import Terminated
 from lockkit.errors import (
     AcquireCancelled,
     AcquireError,
@@ -109,6 +110,8 @@ def code_of(error: BaseException) -> int:
     """The exit code for an error that ends a command."""
     if isinstance(error, CommandFailed):
         return error.code
+    if isinstance(error, Terminated):
+        return 128 + error.number
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
@@ -170,6 +173,8 @@ def _message(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted"
+    if isinstance(error, Terminated):
+        return str(error)
     return f"internal error: {type(error).__name__}: {error}"
 
 

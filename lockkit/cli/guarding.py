@@ -70,18 +70,11 @@ def guard(session: Session, request: Request) -> int:
     try:
         report.open()
         path = find(request.command[0], os.environ)
-        with Signals() as signals:
+        with Signals(request.name) as signals:
             run = _Run(session, request, report, signals, path)
             code = run.guarded()
             by_ctrl_c = run.by_ctrl_c
-    except Terminated as ended:
-        code = 128 + ended.number
-        report.failed(ended, code)
-        print(
-            f"lockkit: {signal.Signals(ended.number).name} while waiting for {request.name!r}",
-            file=sys.stderr,
-        )
-    except (LockkitError, KeyboardInterrupt) as error:
+    except (LockkitError, KeyboardInterrupt, Terminated) as error:
         code = exits.code_of(error)
         if code in (exits.BUSY, exits.TIMED_OUT) and request.conflict_code is not None:
             code = request.conflict_code
@@ -135,6 +128,7 @@ class _Run:
             client = stack.enter_context(self._session.client(where="wrapper"))
             self._report.store(client)
             fitting.reaches_others(client)
+            self._signals.check()
             lock = self._lock(client)
             if nesting.VARIABLE in os.environ:
                 outer = nesting.outer(client, lock.terms, os.environ)

@@ -13,6 +13,7 @@ import click
 
 from lockkit.cli import exits, streams
 from lockkit.cli.base import Group, heading
+from lockkit.cli.signals import Terminated
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -169,7 +170,7 @@ def run(args: Sequence[str]) -> int:
         result: Any = cli.main(list(args), prog_name="lockkit", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         unwritable = streams.unwritable(error)
         if unwritable is not None:
             streams.forget_stdout()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -17,29 +18,48 @@ __all__ = ["PASSED_ON", "Signals", "Terminated"]
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PASSED_ON = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTSTP)
 _WATCHED = (*PASSED_ON, signal.SIGCONT, signal.SIGCHLD)
+_CLEANING_UP = 10.0
+"""Seconds that the way out may take; a signal within them is one that has been heard."""
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Terminated(BaseException):
-    """A signal ended the wait. Not an Exception: nothing on the way may mistake it for trouble of its own."""
+    """A signal ended the wait. Not an Exception: nothing on the way may mistake it for trouble of its own.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
+    ``name``: of the lock that was waited for; None where it was no lock.
+    """
+
+    def __init__(self, number: int, name: str | None = None) -> None:
+        super().__init__(number, name)
         self.number = number
+        self.name = name
+
+    def __str__(self) -> str:
+        waiting = "" if self.name is None else f" while waiting for {self.name!r}"
+        return f"{signal.Signals(self.number).name}{waiting}"
 
 
 class Signals:
-    """Handlers for the time of one ``run``. Main thread only.
+    """Handlers for the time of one command. Main thread only.
 
-    Until :meth:`record` the ending signals raise (KeyboardInterrupt or :class:`Terminated`), once; from then on every
-    signal is kept for :meth:`take`. What the caller ignores (``nohup``) stays ignored.
+    Until :meth:`record` the ending signals raise (KeyboardInterrupt or :class:`Terminated`), once within the time that
+    cleaning up takes; from then on every signal is kept for :meth:`take`. What the caller ignores (``nohup``) stays ignored.
+
+    What is raised may be swallowed on the way: by a plugin that survives the failure of an import, or by Python, which
+    ignores what is raised in a callback of its garbage collection. So :meth:`check` and :meth:`record` raise it again, and
+    an error that it was made into leaves the ``with`` as the signal that it was.
+
+    Args:
+        name: The lock that is waited for, to be told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None = None) -> None:
+        self._name = name
         self._old: dict[int, _Handler] = {}
         self._taken: list[int] = []
         self._recording = False
-        self._raised = False
+        self._ending: BaseException | None = None
+        self._ends_by = 0.0
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -58,10 +78,18 @@ class Signals:
         signal.set_wakeup_fd(self._old_fd)
         os.close(self._read)
         os.close(self._write)
+        if error is not None and error is not self._ending:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what a signal has raised before, should it have got lost on the way."""
+        if self._ending is not None:
+            raise self._ending
 
     def record(self) -> None:
-        """Raise no more; keep signals for :meth:`take`."""
+        """Raise no more than :meth:`check` does; keep signals for :meth:`take`."""
         self._recording = True
+        self.check()
         self._install(_WATCHED)
 
     def take(self) -> list[int]:
@@ -101,9 +129,9 @@ class Signals:
         if self._recording:
             self._taken.append(number)
             return
-        if self._raised:
-            return  # it is on its way out, and cleaning up takes at most a few seconds
-        self._raised = True
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(number)
+        now = time.monotonic()
+        if self._ending is not None and now < self._ends_by:
+            return
+        self._ends_by = now + _CLEANING_UP
+        self._ending = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number, self._name)
+        raise self._ending

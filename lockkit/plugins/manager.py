@@ -22,7 +22,7 @@ from lockkit.errors import ConfigError, PluginError
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.plugins import specs
-from lockkit.plugins.calling import Implementation, Outcome, call_each, callables
+from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
 from lockkit.spi import API, Backend, BackendSpec, OpenOptions
@@ -265,10 +265,10 @@ class PluginManager:
             plugin = load()
             info = self._infos[info.name] = info._replace(import_time=time.perf_counter() - start)
             self._add(info, plugin)
-        except KeyboardInterrupt:
-            del self._infos[info.name]
-            raise
         except BaseException as error:
+            if from_signal(error):
+                del self._infos[info.name]
+                raise
             if self._raise:
                 raise (
                     error if isinstance(error, PluginError) else PluginError(f"plugin {info.name}: {error!r}")

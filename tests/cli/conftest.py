@@ -77,6 +77,16 @@ class Shell:
         self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(name)))
         return process
 
+    def install(self, name: str, text: str) -> None:
+        """A plugin of one module."""
+        site = self.folder / "site"
+        about = site / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[lockkit]\n{name} = {name}\n")
+        (site / f"{name}.py").write_text(text)
+        self.env["PYTHONPATH"] = f"{site}:{self.env.get('PYTHONPATH', '')}"
+
     def until(self, true: Callable[[], object], seconds: float = SECONDS) -> None:
         end = time.monotonic() + seconds
         while not true():

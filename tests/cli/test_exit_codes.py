@@ -165,6 +165,40 @@ def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code)
     assert len(lockkit.claims("x")) == 1
 
 
+SLOW = """
+import pathlib, time
+mark = pathlib.Path("importing")
+if not mark.exists():
+    mark.touch()
+    time.sleep(10)
+"""
+DEAF = f"try:\n    exec({SLOW!r})\nexcept BaseException:\n    pass\n"
+HOOK = """
+from lockkit.hooks import hookimpl
+@hookimpl
+def lockkit_event(event): pass
+"""
+
+
+@pytest.mark.parametrize("plugin", [SLOW, DEAF], ids=["slow", "deaf"])
+@pytest.mark.parametrize(
+    "line", [["run", "x", "--", "touch", "ran"], ["acquire", "x", "--ttl", "1m"]], ids=["run", "acquire"]
+)
+@pytest.mark.parametrize("busy", [False, True], ids=["free", "busy"])
+def test_a_signal_during_a_plugins_import_ends_the_command_before_it_begins(lockkit, plugin, line, busy):
+    if busy:
+        lockkit.holder("x")
+    held = lockkit.claims("x")
+    lockkit.install("plug", plugin + HOOK)
+    process = lockkit.start(*line)
+    lockkit.until((lockkit.folder / "importing").exists)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (143, "lockkit: SIGTERM while waiting for 'x'\n")
+    assert not (lockkit.folder / "ran").exists()
+    assert len(lockkit.claims("x")) == len(held)
+
+
 def test_errors_are_json_where_json_was_asked_for(lockkit):
     lockkit.holder("x")
     done = lockkit("run", "x", "--no-wait", "--json", "--", "true")

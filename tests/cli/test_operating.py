@@ -386,21 +386,15 @@ def test_plugins_lists_the_stores(lockkit):
 
 
 def test_a_plugin_adds_commands(lockkit):
-    site = lockkit.folder / "site"
-    (site / "greeter-1.0.dist-info").mkdir(parents=True)
-    (site / "greeter-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n"
-    )
-    (site / "greeter-1.0.dist-info/entry_points.txt").write_text("[lockkit]\ngreeter = greeter\n")
-    (site / "greeter.py").write_text(
+    lockkit.install(
+        "greeter",
         "import click\nfrom lockkit.hooks import hookimpl\n"
         "@click.command('greet', help='Greet somebody.')\ndef greet(): print('hello')\n"
-        "@hookimpl\ndef lockkit_commands(cli): cli.add_command(greet)\n"
+        "@hookimpl\ndef lockkit_commands(cli): cli.add_command(greet)\n",
     )
-    path = {"PYTHONPATH": f"{site}:{lockkit.env.get('PYTHONPATH', '')}"}
-    assert lockkit("greet", env=path).stdout == "hello\n"
-    assert "Greet somebody." in lockkit("--help", env=path).stdout
-    assert lockkit("greet", env=path | {"LOCKKIT_DISABLE_PLUGINS": "greeter"}).returncode == 64
+    assert lockkit("greet").stdout == "hello\n"
+    assert "Greet somebody." in lockkit("--help").stdout
+    assert lockkit("greet", env={"LOCKKIT_DISABLE_PLUGINS": "greeter"}).returncode == 64
 
 
 def test_a_closed_pipe_is_no_traceback(lockkit):

@@ -199,6 +199,25 @@ def test_ctrl_c_during_an_import_is_the_users():
         build(broken=interrupted)
 
 
+def test_what_a_signal_throws_into_an_import_is_the_users():
+    class Stop(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    def slow():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(5)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Stop):
+            build(slow=slow)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_what_code_hands_over_must_work():
     with pytest.raises(PluginError, match="lockkit_cleanups"):
         build(unknown_hook())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ import click
 from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, option, there
 from lockkit.cli.base import command as make
-from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.signals import Signals
 from lockkit.cli.waiting import Announcer
 from lockkit.errors import CapacityMismatch, LockkitError
 from lockkit.protocol.acquiring import in_the_way
@@ -89,8 +87,9 @@ def command(
     if timeout is not None:
         options["timeout"] = finite(timeout)
     try:
-        with Signals(), session.client() as client:
+        with Signals(name) as signals, session.client() as client:
             fitting.reaches_others(client)
+            signals.check()
             lock = _lock(
                 client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
             )
@@ -99,9 +98,6 @@ def command(
             if lease is None:
                 raise _busy(client, name)
             return _leave(session, client, lease, print_token=print_token)
-    except Terminated as ended:
-        print(f"lockkit: {signal.Signals(ended.number).name} while waiting for {name!r}", file=sys.stderr)
-        return 128 + ended.number
     except LockkitError as error:
         code = exits.code_of(error)
         if conflict_code is None or code not in (exits.BUSY, exits.TIMED_OUT):
