@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -39,6 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["Request", "guard"]
 
 TTL = 60.0
+_GONE = "its claim was gone from the store: it was evicted with --now, or the store has lost it"
+_LOST = {
+    "absent": _GONE,
+    "fence": "the store has it under another fence",
+    "lapsed": "not renewed in time",
+    "lost": "not renewed in time",
+    "max_hold": "max_hold is over",
+}
+"""``Lease.lost_because`` in words."""
 CtrlC = Literal["alone", "group"] | None
 
 
@@ -65,13 +74,14 @@ class Request(NamedTuple):
 
 def guard(session: Session, request: Request) -> int:
     """Do it; the exit code. Errors are told here, because ``-E`` and the report have a say in them."""
-    report = RunReport(request.report, request.name, request.command[0])
+    tell = _teller(session, request.name)
+    report = RunReport(request.report, request.name, request.command[0], tell)
     by_ctrl_c: CtrlC = None
     try:
         report.open()
         path = find(request.command[0], os.environ)
         with Signals(request.name) as signals:
-            run = _Run(session, request, report, signals, path)
+            run = _Run(session, request, report, signals, path, tell)
             code = run.guarded()
             by_ctrl_c = run.by_ctrl_c
     except (LockkitError, KeyboardInterrupt, Terminated) as error:
@@ -85,6 +95,21 @@ def guard(session: Session, request: Request) -> int:
     if by_ctrl_c is not None:
         _end_as_by_ctrl_c(by_ctrl_c)
     return code
+
+
+def _teller(session: Session, name: str) -> Callable[[str], None]:
+    """What says a sentence beside the command, on stderr."""
+
+    def tell(sentence: str) -> None:
+        if session.json:
+            from lockkit.cli import output
+
+            document = {"schema": "lockkit.notice/1", "name": name, "message": sentence}
+            output.write_json(document, stream=sys.stderr)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
@@ -112,13 +137,20 @@ class _Run:
     """One ``run``, from connecting to the released lock."""
 
     def __init__(
-        self, session: Session, request: Request, report: RunReport, signals: Signals, path: str
+        self,
+        session: Session,
+        request: Request,
+        report: RunReport,
+        signals: Signals,
+        path: str,
+        tell: Callable[[str], None],
     ) -> None:
         self._session = session
         self._request = request
         self._report = report
         self._signals = signals
         self._path = path
+        self._tell = tell
         self._terminal = Terminal()
         self.by_ctrl_c: CtrlC = None
 
@@ -230,18 +262,21 @@ class _Run:
         finally:
             report = lease.release(reason)
             self._report.released(report)
-        if ended.lost is not None or report.outcome == "LOST":
+        lost = ended.lost
+        if lost is None and report.outcome == "LOST":
+            lost = f"when it was to be released, {_GONE}"
+        if lost is not None:
+            self._report.lost(lost)
             raise exits.CommandFailed(
-                f"the lock {lease.name!r} was lost while the command ran: {ended.lost or 'gone when it was to be released'}",
+                f"the lock {lease.name!r} was lost while the command ran: {lost}",
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
                 hint=f"lockkit explain {shlex.quote(lease.name)}",
             )
         if report.outcome == "ABANDONED":
-            print(
-                f"lockkit: the release of {lease.name!r} was not confirmed; it lapses by itself (lockkit failures list)",
-                file=sys.stderr,
+            self._tell(
+                f"the release of {lease.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
             )
         return ended.exit_code
 
@@ -277,22 +312,12 @@ class _Run:
 
     def _why(self, client: Client, lease: Lease | None) -> str:
         """In words why the lease is lost, once it is."""
+        because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
-            return "lost"
+            return _LOST.get(because, because) or "lost"
         self._report.evicted(evicted)
         return f"evicted by {evicted['by']}: {evicted['reason']}"
-
-    def _tell(self, sentence: str) -> None:
-        if self._session.json:
-            from lockkit.cli import output
-
-            output.write_json(
-                {"schema": "lockkit.notice/1", "name": self._request.name, "message": sentence},
-                stream=sys.stderr,
-            )
-        else:
-            print(sentence, file=sys.stderr, flush=True)
 
 
 def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Policy:

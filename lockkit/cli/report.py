@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,14 @@ __all__ = ["RunReport"]
 
 
 class RunReport:
-    """Collects what happened; :meth:`close` writes it, whole or not at all (a new file takes the old one's place)."""
+    """Collects what happened; :meth:`close` writes it, whole or not at all (a new file takes the old one's place).
 
-    def __init__(self, path: str | None, name: str, program: str) -> None:
+    Args:
+        tell: Is given the sentence where it cannot be written in the end.
+    """
+
+    def __init__(self, path: str | None, name: str, program: str, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._path = None if path is None else Path(path)
         self._temporary: Path | None = None
         now = time.time()
@@ -89,6 +94,10 @@ class RunReport:
             "lost": ended.lost,
         }
 
+    def lost(self, why: str) -> None:
+        """The lock was not held until the command's end, which may have shown only afterwards."""
+        self._document["lost"] = why
+
     def evicted(self, by: dict[str, str]) -> None:
         """Who forced it out, and why."""
         self._document["evicted"] = by
@@ -114,4 +123,4 @@ class RunReport:
             if self._temporary is not None:
                 self._temporary.replace(self._path)
         except OSError as error:
-            print(f"lockkit: cannot write the report {self._path}: {error.strerror}", file=sys.stderr)
+            self._tell(f"cannot write the report {self._path}: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -118,6 +119,40 @@ def test_with_json_every_line_on_stderr_is_json(lockkit):
         assert "LOCKKIT_NONSENSE" in check(json.loads(warning))["message"]
     (lockkit.folder / "lockkit.toml").write_text('log_format = "json"\n')
     check(json.loads(lockkit("status", env=wrong).stderr))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["run", "x", "--report", "report", "--", "true"], ["acquire", "x", "--ttl", "1m"]],
+    ids=["run", "acquire"],
+)
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_a_wait_is_told_as_json(lockkit, line, number, code):
+    lockkit.holder("x")
+    waiter = lockkit.start(*line[:2], "--json", *line[2:])
+    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    waiter.send_signal(number)
+    _, err = waiter.communicate(timeout=10)
+    *_, error = [check(json.loads(row)) for row in err.splitlines()]
+    assert (waiter.returncode, error["exit_code"], error["name"]) == (code, code, "x")
+    assert (error["message"], error["hint"]) == (f"{signal.Signals(number).name} while waiting for 'x'", None)
+    if line[0] == "run":
+        report = check(json.loads((lockkit.folder / "report").read_text()))
+        assert report["error"] == error
+
+
+def test_a_release_that_is_not_confirmed_is_told_as_json(lockkit):
+    wrapper = lockkit.start(
+        "run", "x", "--json", "--", "sh", "-c", "touch runs; until [ -e end ]; do sleep 0.05; done"
+    )
+    lockkit.until((lockkit.folder / "runs").exists)
+    with sqlite3.connect(lockkit.folder / "state" / "lockkit.db") as store:
+        store.execute("BEGIN EXCLUSIVE")
+        (lockkit.folder / "end").touch()
+        _, err = wrapper.communicate(timeout=20)
+    documents = [check(json.loads(row)) for row in err.splitlines()]
+    (notice,) = [one for one in documents if one["schema"] == "lockkit.notice/1"]
+    assert "was not confirmed" in notice["message"]
 
 
 def test_logs_can_be_json(lockkit):

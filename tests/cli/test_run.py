@@ -230,6 +230,23 @@ def test_eviction_ends_the_command_and_exits_76(lockkit):
     assert "@" in report["evicted"]["by"]
 
 
+@pytest.mark.parametrize("ttl", ["3s", "60s"], ids=["before its end", "at its end"])
+def test_a_claim_that_is_gone_is_told_in_words(lockkit, ttl):
+    command = "touch runs; until [ -e end ]; do sleep 0.05; done"
+    wrapper = lockkit.start("run", "x", "--ttl", ttl, "--report", "report", "--", "sh", "-c", command)
+    lockkit.until((lockkit.folder / "runs").exists)
+    (claim,) = lockkit.claims("x")
+    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test", "--now")
+    if ttl == "60s":
+        (lockkit.folder / "end").touch()
+    _, err = wrapper.communicate(timeout=15)
+    report = json.loads((lockkit.folder / "report").read_text())
+    assert (wrapper.returncode, report["exit_code"]) == (76, 76)
+    assert "its claim was gone from the store" in report["lost"]
+    assert report["lost"] in err.splitlines()[-1]
+    assert report["evicted"] is None
+
+
 def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lockkit, alive):
     stubborn = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"
     wrapper = lockkit.start("run", "x", "--ttl", "3s", "--", "sh", "-c", stubborn)
