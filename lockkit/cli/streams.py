@@ -1,4 +1,4 @@
-"""The three standard streams where the caller has closed them, or nothing more fits in: cron, daemons, full disks.
+"""The three standard streams where the caller has closed them, or nothing (more) fits in: cron, daemons, full disks, ASCII.
 
 A closed descriptor 1 is worse than lost output: the next file opened gets its number, and a guarded command would print
 into the store. So the numbers are taken before anything else is opened.
@@ -31,6 +31,8 @@ def prepare() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (for as long as we live)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the encoding lacks, as on stderr
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     elif isinstance(sys.stderr, io.TextIOWrapper):

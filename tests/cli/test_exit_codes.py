@@ -251,6 +251,21 @@ def test_output_that_cannot_be_written_is_one_clean_line(lockkit, line):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "line, env",
+    [
+        (["status"], {"PYTHONIOENCODING": "ascii"}),
+        (["explain", "büro"], {"PYTHONIOENCODING": "ascii"}),
+        (["release", "büro"], {"PYTHONIOENCODING": "ascii"}),
+        (["status"], {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    ],
+)
+def test_what_an_encoding_lacks_is_shown_escaped(lockkit, line, env):
+    lockkit("acquire", "büro", "--ttl", "5m")
+    done = lockkit(*line, env=env)
+    assert (done.returncode, r"b\xfcro" in done.stdout + done.stderr) == (0, True), done.stderr
+
+
 def test_a_table_may_be_shown_to_nobody(lockkit):
     closed = shlex.join(lockkit.line("status")) + " >&-"
     done = subprocess.run(
