@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING
+from unicodedata import combining, east_asian_width
 
 from lockkit import durations
 from lockkit.cli import output
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import LockInfo, Owner, Waiting
 
-__all__ = ["Announcer", "ordinal"]
+__all__ = ["Announcer", "cut", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
 """Seconds of waiting at which a line is written, terminal or not; then every hour."""
@@ -24,6 +28,9 @@ _HOURLY = 3600.0
 _LIVE = 1.0
 """Seconds between two looks at the queue for a live line."""
 _LONGEST_LOOK = 3.0
+_WIDTH = 80
+"""Columns of a terminal that doesn't tell."""
+_DOTS = "..."
 
 
 def ordinal(number: int) -> str:
@@ -124,15 +131,44 @@ class Announcer:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:
             sys.stderr.write(f"{output.store_words(self._client)}\n")
-        sys.stderr.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+        if self._live:
+            self._follow_with(line, due=due)
+        else:
+            sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
-        self._line_open = self._live
+
+    def _follow_with(self, line: str, *, due: bool) -> None:
+        """Put it in the live line's place. Of one that wraps only the last row would be: it is cut, and told whole when due."""
+        fits = cut(line, _columns() - 1)
+        whole = f"{line}\n" if due and fits != line else ""
+        sys.stderr.write(f"\r\x1b[K{whole}{fits}")
+        self._line_open = True
 
     def _queue(self, name: str) -> LockInfo | None:
         try:
             return self._client.inspect(name)
         except LockkitError:
             return None  # the wait goes on, and acquire will say what is wrong
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is; standard output may be elsewhere."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of a text as so many columns of a terminal have room for; dots stand for the rest."""
+    ends = list(accumulate(map(_cells, text)))
+    if not ends or ends[-1] <= columns:
+        return text
+    return text[: bisect_right(ends, columns - len(_DOTS))] + _DOTS
+
+
+def _cells(character: str) -> int:
+    return 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
 
 
 def _place(waiting: Waiting, info: LockInfo | None, me: Owner) -> int:

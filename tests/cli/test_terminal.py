@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import sys
+import termios
 import time
 
 import pytest
@@ -276,6 +277,20 @@ def test_a_live_line_follows_the_place_in_line(lockkit, tty):
     first.send_signal(signal.SIGTERM)
     terminal.expect("mine")
     assert terminal.wait() == 0
+
+
+def test_a_live_line_stays_in_its_row(lockkit, tty):
+    lockkit.holder("nightly-report-europe")
+    terminal = tty(*lockkit.line("run", "nightly-report-europe", "--timeout", "4s", "--", "true"))
+    termios.tcsetwinsize(terminal.fd, (24, 60))
+    assert terminal.wait() == 124
+    _, *rows = terminal.text.split("\r\x1b[K")
+    whole, first = rows[0].split("\r\n")
+    assert re.fullmatch(
+        r"waiting for 'nightly-report-europe': you are 1st; held by .* \(sleep\), [\d.]+ s", whole
+    )
+    assert len({first, *rows[1:-1]}) == 1
+    assert (len(first), first[-3:]) == (59, "...")
 
 
 def test_no_color_means_no_escape_sequences(lockkit, tty):

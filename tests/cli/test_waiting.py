@@ -75,3 +75,19 @@ def test_quiet_says_nothing_and_starts_nothing(client, capsys, at_once):
 )
 def test_ordinals(number, text):
     assert waiting.ordinal(number) == text
+
+
+@pytest.mark.parametrize(
+    "text, columns, shown",
+    [
+        ("as long", 7, "as long"),
+        ("too long", 7, "too ..."),
+        ("日本語です", 10, "日本語です"),
+        ("日本語です", 9, "日本語..."),
+        ("日本語です", 8, "日本..."),
+        ("e\u0301" * 5, 5, "e\u0301" * 5),
+        ("", 5, ""),
+    ],
+)
+def test_a_line_is_cut_to_the_columns_that_it_takes(text, columns, shown):
+    assert waiting.cut(text, columns) == shown
