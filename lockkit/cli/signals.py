@@ -35,8 +35,8 @@ class Terminated(BaseException):
         self.name = name
 
     def __str__(self) -> str:
-        waiting = "" if self.name is None else f" while waiting for {self.name!r}"
-        return f"{signal.Signals(self.number).name}{waiting}"
+        what = signal.Signals(self.number).name
+        return f"ended by {what}" if self.name is None else f"{what} while waiting for {self.name!r}"
 
 
 class Signals:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from lockkit.cli import main
+from lockkit.cli.child import descendants
 from lockkit.cli.demo.history import Hold, Line, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
 
@@ -57,6 +58,22 @@ def test_ctrl_c_ends_the_demo_without_a_traceback(lockkit):
     os.killpg(demo.pid, signal.SIGINT)
     _, err = demo.communicate(timeout=10)
     assert (demo.returncode, err) == (130, "lockkit: interrupted\n")
+
+
+@pytest.mark.parametrize("on", ["sqlite", "redis"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_demo_leaves_nothing_behind(lockkit, alive, number, on):
+    lockkit.env["TMPDIR"] = str(lockkit.folder)
+    demo = lockkit.start("demo", "--on", on, start_new_session=True)
+    while "holds the lock" not in demo.stdout.readline():
+        assert demo.poll() is None
+    workers = descendants(demo.pid)
+    assert len(workers) >= 5
+    demo.send_signal(number)
+    _, err = demo.communicate(timeout=10)
+    assert (demo.returncode, err) == (128 + number, f"lockkit: ended by {number.name}\n")
+    assert not any(map(alive, workers))
+    assert list(lockkit.folder.glob("lockkit-*")) == []
 
 
 @pytest.mark.parametrize(

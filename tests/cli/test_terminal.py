@@ -363,3 +363,14 @@ def test_ctrl_c_is_told_at_the_start_of_a_line(lockkit, tty, plain):
     assert terminal.wait() == 130
     start = r"\r\n" if plain else r"\r\x1b\[K"
     assert re.search(start + r"lockkit: interrupted\r\n$", terminal.text)
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+)
+def test_a_watch_shows_the_cursor_again_whatever_ends_it(lockkit, tty, number, code):
+    terminal = tty(*lockkit.line("status", "--watch"))
+    terminal.expect(r"namespace default, [\d:]+")
+    os.kill(terminal.pid, number)
+    assert terminal.wait() == code
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.find("\x1b[?25l")

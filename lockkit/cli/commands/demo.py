@@ -15,6 +15,7 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.signals import Signals
 from lockkit.errors import ConfigError
 
 __all__ = ["command"]
@@ -52,17 +53,13 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
     """
     from lockkit.cli.demo.stage import play
 
-    folder = Path(tempfile.mkdtemp(prefix="lockkit-demo-"))
     quiet = session.json
-    try:
+    with Signals(), _folder() as folder, _server() if on == "redis" else nullcontext() as url:
+        if not quiet:
+            where = "" if url is None else f", in {url}"
+            print(f"Five processes want one lock, each of them twice{where}.\n", flush=True)
         tell = (lambda _: None) if quiet else (lambda line: print(line, flush=True))
-        with _server() if on == "redis" else nullcontext() as url:
-            if not quiet:
-                where = "" if url is None else f", in {url}"
-                print(f"Five processes want one lock, each of them twice{where}.\n", flush=True)
-            done = play(folder, tell, break_, url)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        done = play(folder, tell, break_, url)
     if quiet:
         output.write_json(
             {
@@ -99,6 +96,16 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
     if not quiet:
         print("\nTry next:\n  " + "\n  ".join(_NEXT))
     return exits.OK
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A place for the demo's files, as long as it takes."""
+    folder = Path(tempfile.mkdtemp(prefix="lockkit-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

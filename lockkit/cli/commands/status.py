@@ -13,6 +13,7 @@ from lockkit import durations
 from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.signals import Signals
 from lockkit.errors import BackendError, IncompatibleLayout, LockkitError, PermissionDenied
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def command(session: Session, name: str | None, *, watch: bool, interval: float,
             _show(session, client, *_look(client, name, deep=deep))
             return
         try:
-            _watch(session, client, name, interval, deep=deep)
+            with Signals():  # whatever ends it: the cursor is to be seen again
+                _watch(session, client, name, interval, deep=deep)
         except KeyboardInterrupt:
             return  # that is how one ends it
 
