@@ -159,8 +159,8 @@ class _Run:
             stack.callback(self._terminal.close)
             client = stack.enter_context(self._session.client(where="wrapper"))
             self._report.store(client)
-            fitting.reaches_others(client)
             self._signals.check()
+            fitting.reaches_others(client)
             lock = self._lock(client)
             if nesting.VARIABLE in os.environ:
                 outer = nesting.outer(client, lock.terms, os.environ)

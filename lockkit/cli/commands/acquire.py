@@ -88,8 +88,8 @@ def command(
         options["timeout"] = finite(timeout)
     try:
         with Signals(name) as signals, session.client() as client:
-            fitting.reaches_others(client)
             signals.check()
+            fitting.reaches_others(client)
             lock = _lock(
                 client, name, options, shared=shared, exclusive=exclusive, capacity=capacity, permits=permits
             )
