@@ -1,6 +1,7 @@
-"""Signals of ``lockkit run``: they end a wait by an exception, and are passed on once there is a command to pass them to.
+"""Signals: they end a wait by an exception, and ``lockkit run`` passes them on once there is a command to pass them to.
 
-Python's default SIGTERM runs no ``finally``, so a wait that is ended by one would leave its claim in the queue.
+Python's default SIGTERM runs no ``finally``, so a wait that is ended by one would leave its claim in the queue, and a demo
+its processes.
 """
 
 from __future__ import annotations
