@@ -111,4 +111,4 @@ def test_500_distributions_are_no_burden(site):
         site(f"dist{number}", "[console_scripts]\nx = y:z\n" if number % 2 else None)
     start = time.perf_counter()
     assert discovery.installed() == ()
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < 0.5  # it takes some 30 ms
