@@ -14,9 +14,9 @@ import socket
 import ssl
 import struct
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import redis.exceptions as theirs
@@ -43,7 +43,9 @@ _DROWSY = 255
 """Most calls that go to sleep at once after one that stayed awake in vain."""
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _make_way = getattr(os, "sched_yield", lambda: None)
-_one_awake = threading.Lock()  # in a process: others would only take the interpreter from each other
+_awake = SimpleNamespace(until=0.0)
+"""Until when a thread of this process stays awake: others would only take the interpreter from it. A time and no lock, which
+Ctrl-C or a fork at the wrong moment would leave taken for good."""
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -117,16 +119,18 @@ class Line:
         self.send(packed, end)
         if self._asleep > 0:
             self._asleep -= 1
-        elif _one_awake.acquire(blocking=False):
-            try:
-                self._stay_awake()
-            finally:
-                _one_awake.release()
+        else:
+            now = time.monotonic()
+            if now >= _awake.until:
+                _awake.until = now + _AWAKE
+                try:
+                    self._stay_awake(_awake.until)
+                finally:
+                    _awake.until = 0.0
         return self.hear(end)
 
-    def _stay_awake(self) -> None:
+    def _stay_awake(self, until: float) -> None:
         """Read until something comes, or a moment is over."""
-        until = time.monotonic() + _AWAKE
         while time.monotonic() < until:
             try:
                 self._feed(os.read(self._socket.fileno(), _ANSWER))

@@ -37,6 +37,7 @@ __all__ = [
     "Option",
     "Session",
     "command",
+    "explain",
     "finite",
     "line",
     "option",
@@ -124,6 +125,11 @@ def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
     if name.startswith("-"):
         return f"lockkit {command}{options}{more} -- {quoted}"
     return f"lockkit {command}{options} {quoted}{more}"
+
+
+def explain(session: Session, name: str) -> str:
+    """The command that says what is the matter with a lock, fit to be pasted."""
+    return line("explain", name, options=there(session)[0])
 
 
 def option(*declarations: str, section: str | None = None, **attrs: Any) -> Callable[[Any], Any]:

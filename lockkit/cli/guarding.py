@@ -8,7 +8,6 @@ a killed wrapper frees nothing under it.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lockkit.cli import eviction, exits, fitting, nesting
-from lockkit.cli.base import finite
+from lockkit.cli.base import explain, finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
@@ -224,7 +223,7 @@ class _Run:
         try:
             lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
         except AcquireTimeout as error:
-            hint = shlex.join(["lockkit", "explain", request.name])
+            hint = explain(self._session, request.name)
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
             raise fitting.mismatch(client, lock.terms, error) from error
@@ -245,7 +244,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait it waits in line; lockkit explain {shlex.quote(name)}",
+            hint=f"without --no-wait it waits in line; {explain(self._session, name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -272,7 +271,7 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
-                hint=f"lockkit explain {shlex.quote(lease.name)}",
+                hint=explain(self._session, lease.name),
             )
         if report.outcome == "ABANDONED":
             self._tell(

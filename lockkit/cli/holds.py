@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asking", "Found", "Standing", "Stored", "absent", "find"]
 
+_HALF = ".new"
 _KEPT = 86_400.0
 """Seconds that a file outlives its hold, for a ``release`` that is to say that it had lapsed."""
 
@@ -137,7 +138,7 @@ class Asking:
 
     def _write(self, handle: Mapping[str, object]) -> Path:
         path = self._path(str(handle["token"]))
-        half = path.with_suffix(".new")  # the token is never on disk by half
+        half = path.with_suffix(_HALF)  # the token is never on disk by half
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(half, flags, 0o600)
@@ -196,6 +197,10 @@ def _tidy(folder: Path) -> None:
         if isinstance(until, float) and until + _KEPT < now:
             with contextlib.suppress(OSError):
                 one.forget()
+    for half in folder.glob(f"*{_HALF}"):  # of an acquire that was killed before it asked
+        with contextlib.suppress(OSError):
+            if half.stat().st_mtime + _KEPT < now:
+                half.unlink()
 
 
 def _read(folder: Path, pattern: str, name: str | None = None) -> list[Stored]:

@@ -25,6 +25,7 @@ PING = pack("PING")
 def two_processors(monkeypatch):
     monkeypatch.setattr(lines, "_PROCESSORS", 2)
     monkeypatch.setattr(lines, "_AWAKE", 5.0)
+    monkeypatch.setattr(lines._awake, "until", 0.0)
 
 
 @pytest.fixture
@@ -101,10 +102,20 @@ def test_a_quick_answer_after_slow_ones_counts_again(pair):
 
 def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
     line, server = pair
-    with lines._one_awake:
-        assert answered_after(0.02, line, server) == b"PONG"
+    lines._awake.until = soon()
+    assert answered_after(0.02, line, server) == b"PONG"
 
     assert line._asleep == 0, "it has not tried"
+
+
+def test_whoever_never_says_that_it_sleeps_keeps_nobody_from_it_for_good(pair):
+    """As when its thread was cut short by Ctrl-C, or this process is a child that was forked at that moment."""
+    line, server = pair
+    lines._awake.until = time.monotonic()
+    line._in_vain = 7
+    assert answered_after(0.0, line, server) == b"PONG"
+
+    assert line._in_vain == 0, "it was awake for it"
 
 
 def test_the_end_of_the_connection_is_told(pair):
@@ -113,8 +124,7 @@ def test_the_end_of_the_connection_is_told(pair):
 
     with pytest.raises(theirs.ConnectionError):
         line.ask(PING, soon())
-    assert lines._one_awake.acquire(blocking=False)
-    lines._one_awake.release()
+    assert lines._awake.until == 0.0
 
 
 def test_nobody_stays_awake_on_one_processor(monkeypatch):

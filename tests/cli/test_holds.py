@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import sys
@@ -194,8 +195,11 @@ def test_what_is_over_since_long_is_tidied_away(lockkit):
     old, new = (lockkit.json("acquire", name, "--ttl", "1m")["handle"] for name in ("x", "y"))
     handle = json.loads(Path(old).read_text())
     Path(old).write_text(json.dumps(handle | {"until": time.time() - 86_500.0}))
+    half = Path(new).with_suffix(".new")
+    half.touch()
+    os.utime(half, (time.time() - 86_500.0,) * 2)
     lockkit("acquire", "z", "--ttl", "1m")
-    assert (Path(old).exists(), Path(new).exists()) == (False, True)
+    assert [each.exists() for each in (Path(old), half, Path(new))] == [False, False, True]
 
 
 def test_acquire_waits_in_line_and_ctrl_c_leaves_nothing(lockkit):

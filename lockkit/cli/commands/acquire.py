@@ -10,7 +10,7 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, line, option, there
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, explain, finite, line, option, there
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
 from lockkit.cli.waiting import Announcer
@@ -105,7 +105,7 @@ def command(
             try:
                 lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
-                    raise _busy(client, name)
+                    raise _busy(session, client, name)
                 return _leave(session, client, lease, asking.granted(lease), print_token=print_token)
             except BaseException:
                 _tell_left(session, name, asking.give_up(), ttl, print_token=print_token)
@@ -137,7 +137,7 @@ def _take(client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool) ->
         announcer.done()
 
 
-def _busy(client: Client, name: str) -> exits.CommandFailed:
+def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
     holders = client.inspect(name).holders
     who = f": {in_the_way(holders[0], time.time())}" if holders else ""
     return exits.CommandFailed(
@@ -146,7 +146,7 @@ def _busy(client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=line("explain", name),
+        hint=explain(session, name),
     )
 
 

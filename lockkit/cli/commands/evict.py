@@ -8,7 +8,7 @@ import time
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Session, line, option, there
+from lockkit.cli.base import NAME, Session, explain, option, there
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
 from lockkit.errors import OutcomeUnknown
@@ -35,7 +35,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     """
     if not reason.strip():
         raise click.UsageError("--reason must say something", click.get_current_context())
-    look = line("explain", name)
+    look = explain(session, name)
     with session.client() as client:
         try:
             result = client.evict(name, claim_id, reason=reason, now=now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, finite, option
+from lockkit.cli.base import NAME, Duration, Session, explain, finite, option
 from lockkit.cli.base import command as make
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
@@ -82,7 +81,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                     f"{name!r} is not free after {waited:.1f} s",
                     name=name,
                     holder=next(iter(info.holders), None),
-                    hint=f"lockkit explain {shlex.quote(name)}",
+                    hint=explain(session, name),
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
