@@ -174,7 +174,8 @@ class Lease:
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
 
-        It asks again while the trouble may pass, for ``request_timeout`` seconds in all.
+        It asks again while the trouble may pass, for ``request_timeout`` seconds in all, and no longer than half of what is left of
+        the lease.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.

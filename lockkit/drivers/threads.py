@@ -14,7 +14,7 @@ from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.patience import patiently
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
-from lockkit.errors import AcquireCancelled, AcquireTimeout, LeaseLost, LockkitError
+from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError, LeaseLost, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import (
     Alert,
@@ -192,11 +192,13 @@ class Driver:
     def confirm(self, hold: Hold) -> None:
         """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
 
+        But for no more than half of what is left of the hold: who asks is to have time to stop.
+
         Raises:
-            LeaseLost: It records the claim no more.
+            LeaseLost: It records the claim no more, or the hold has run out meanwhile.
             BackendError: It gave no answer; the lease is as valid as before.
         """
-        answer = self.request(lambda budget: self.backend.acquire(hold.claim, False, budget), hold.name)
+        answer = self._ask(hold, lambda budget: self.backend.acquire(hold.claim, False, budget))
         now = self.clock.now()
         if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
             self.heartbeat.again(hold)
@@ -207,15 +209,24 @@ class Driver:
     def extend(self, hold: Hold, claim: Claim) -> None:
         """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
-        renewal = self.request(
-            lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget), hold.name
-        )
+        renewal = self._ask(hold, lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget))
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
             self.heartbeat.again(hold)
             return
         self.lose(hold, hold.overdue(now) or renewal.why or "lost")
         raise _lost(hold)
+
+    def _ask(self, hold: Hold, call: Callable[[float], T]) -> T:
+        left = hold.expires() - self.clock.now()
+        try:
+            return self.request(call, hold.name, left / 2 if left > 0 else None)
+        except BackendError:
+            if why := hold.overdue(self.clock.now()):
+                self.lose(hold, why)
+            if hold.lost_why:
+                raise _lost(hold) from None
+            raise
 
     def request(
         self, call: Callable[[float], T], name: str | None = None, patience: float | None = None

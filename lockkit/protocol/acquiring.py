@@ -25,7 +25,7 @@ OUTAGE_LIMIT = 30.0
 FIRST_WARNING = 60.0
 """Seconds after which a wait is reported as still going on; then at doubling intervals."""
 _MOMENT = 1.0
-"""Seconds after which an outage is told."""
+"""Seconds without an answer that are an outage, and are told."""
 _LAST_CALL = 0.4
 """Seconds past the timeout in which a claim may still be taken back in the foreground."""
 
@@ -137,7 +137,8 @@ def acquiring(
                     attempt.sent = was_sent
                 if pace.gives_up(trouble, now()):
                     yield from _give_up(attempt, pace, now)
-                    raise _named(pace.trouble or trouble.error, attempt) from None
+                    told = pace.trouble or (None if pace.answered else trouble.error)
+                    raise _named(told or _timeout(attempt, now() - pace.start, wall()), attempt) from None
                 yield from pace.complain(attempt, trouble, now())
                 yield Pause(pace.next_try(now()))
                 continue
@@ -192,12 +193,12 @@ class _Pace:
     """How long, how often: the total timeout, budgets, backoff, and when a wait is reported.
 
     Attributes:
+        answered: Whether the store has ever answered.
         trouble: Why the store has granted nothing since it was last heard of; what to tell when the time is up.
     """
 
     __slots__ = (
         "_deadline",
-        "_good",
         "_limit",
         "_random",
         "_request",
@@ -205,6 +206,7 @@ class _Pace:
         "_told",
         "_tries",
         "_warn_at",
+        "answered",
         "start",
         "trouble",
     )
@@ -214,7 +216,7 @@ class _Pace:
         self._deadline = attempt.deadline
         self._request = attempt.request_timeout
         self._limit = None if self._deadline is None else max(self._deadline, start + self._request)
-        self._good = False  # whether it was ever answered
+        self.answered = False
         self._since: float | None = None  # when the first question was asked that was in vain
         self._told = False
         self._random = random
@@ -224,7 +226,7 @@ class _Pace:
 
     def over(self, at: float) -> bool:
         """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
-        return self._good and self._deadline is not None and at >= self._deadline
+        return self.answered and self._deadline is not None and at >= self._deadline
 
     def budget(self, at: float) -> float:
         if self._limit is None:
@@ -232,7 +234,7 @@ class _Pace:
         return min(self._request, max(self._limit - at, 0.01))
 
     def heard(self, answer: Answer) -> None:
-        self._good = True
+        self.answered = True
         self._since = None
         self._told = False
         self._tries = 0
@@ -243,22 +245,19 @@ class _Pace:
         """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
         if self._since is None:
             self._since = at
-        whole = budget >= self._request
-        final = isinstance(trouble, Refused) and not trouble.retry
-        if whole or final or (isinstance(trouble, Refused) and self.trouble is None):
+        says_much = budget >= self._request or _final(trouble)
+        says_something = isinstance(trouble, Refused) or budget >= _MOMENT
+        if says_much or (says_something and self.trouble is None):
             self.trouble = trouble.error
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
         """Whether the trouble is final, or has lasted too long."""
-        if isinstance(trouble, Refused):
-            if not trouble.retry:
-                return True
-        elif isinstance(trouble.error, PermissionDenied):  # stopped half-way, and it would be again
+        if _final(trouble):
             return True
         if self._limit is not None:
             return at >= self._limit
         since = self.start if self._since is None else self._since
-        return at >= since + (OUTAGE_LIMIT if self._good else self._request)
+        return at >= since + (OUTAGE_LIMIT if self.answered else self._request)
 
     def complain(
         self, attempt: Attempt, trouble: Refused | Unknown, at: float
@@ -298,6 +297,13 @@ class _Pace:
         claim = claim_id(attempt.claim.token) if attempt.claim else ""
         yield Notify(Event(kind, attempt.terms.name, claim, duration=waited, data=data))
         self._warn_at = self.start + max(FIRST_WARNING, 2 * waited)
+
+
+def _final(trouble: Refused | Unknown) -> bool:
+    """Whether it would be the same again: it is refused for good, or was stopped half-way for want of a right."""
+    if isinstance(trouble, Refused):
+        return not trouble.retry
+    return isinstance(trouble.error, PermissionDenied)
 
 
 def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, None]:

@@ -354,6 +354,23 @@ def test_whose_time_is_up_in_an_outage_is_told_of_the_outage(start, clock):
     assert run.raised is UNKNOWN.error
 
 
+@pytest.mark.parametrize("left, outage", [(1.5, True), (0.5, False)])
+def test_a_question_that_the_timeout_cuts_short_is_told_if_the_store_had_time_to_answer(
+    start, clock, left, outage
+):
+    _, run = start(timeout=10.0)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    clock.forward(10.0 - left)
+    run.answer()
+    assert run.effect.budget == pytest.approx(left)
+    clock.forward(run.effect.budget)
+    run.fail(UNKNOWN)
+    while not run.done:
+        run.answer("ABSENT")
+    assert isinstance(run.raised, BackendUnavailable if outage else AcquireTimeout)
+
+
 def test_who_is_answered_again_before_its_time_is_up_is_told_who_is_in_the_way(start, clock):
     _, run = start(timeout=10.0)
     run.answer(Queued(1))

@@ -14,8 +14,9 @@ import warnings
 import pytest
 
 import lockkit
-from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld
+from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
+from lockkit.spi import Unknown
 
 
 @pytest.fixture
@@ -120,6 +121,30 @@ def test_a_callback_that_raises_is_logged_and_the_next_one_called(client, lease,
         lease.confirm()
     assert called.wait(5)
     assert "ZeroDivisionError" in caplog.text
+
+
+def unanswered(client, monkeypatch, seconds=0.0):
+    def ask(*_):
+        time.sleep(seconds)
+        raise Unknown(OutcomeUnknown("no answer"))
+
+    monkeypatch.setattr(client.driver().backend, "acquire", ask)
+
+
+def test_confirm_leaves_time_to_stop_where_nobody_answers(client, monkeypatch):
+    lease = client.lock("a", ttl=3, auto_renew=False).acquire()
+    unanswered(client, monkeypatch)
+    with pytest.raises(OutcomeUnknown):
+        lease.confirm()
+    assert lease.remaining() > 1.5
+
+
+def test_confirm_says_that_the_lease_is_lost_if_it_ran_out_while_nobody_answered(client, monkeypatch):
+    lease = client.lock("a", ttl=0.3, auto_renew=False).acquire()
+    unanswered(client, monkeypatch, 0.4)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert lease.lost.is_set()
 
 
 @pytest.mark.parametrize("ttl", [29.9, 0, -1, float("nan"), float("inf"), True, "60", None, 1e12])
