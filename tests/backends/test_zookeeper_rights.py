@@ -161,7 +161,7 @@ def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced
         lease = client.lock("a", ttl=2.4, auto_renew=False).acquire(2.0)
         acl, _ = admin.get_acls(parent)
         admin.set_acls(parent, [make_digest_acl(*LOCKER, read=True, create=True)])
-        until(lambda: "cannot be removed" in caplog.text, "it is told of", 10.0)
+        until(lambda: "cannot be removed" in caplog.text, "it is told of", 30.0)
         assert not lease.valid()
         assert len(admin.get_children(parent)) == 1
         assert lease.token not in caplog.text
