@@ -102,10 +102,10 @@ class Config:
             (key, toml(setting, getattr(self, key)), self.source(key)) for key, setting in SETTINGS.items()
         ]
         if self.profile is not None:
-            rows.append(("profile", f'"{self.profile}"', self.source("profile")))
+            rows.append(("profile", f'"{redact(self.profile)}"', self.source("profile")))
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
-        return rows + [(key, "(set)", self.source(key)) for key in keys]
+        return rows + [(redact(key), "(set)", self.source(key)) for key in keys]
 
     def state_place(self, *, create: bool = True) -> StatePlace:
         """This user's state folder, created where it isn't there, and why it is that one.
@@ -233,7 +233,7 @@ def examine(
         if not layer.problems and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
             told = (
-                ", ".join([*layer.values, *(f"[profiles.{name}]" for name in layer.profiles)])
+                ", ".join([*layer.values, *(f"[profiles.{redact(name)}]" for name in layer.profiles)])
                 or "no settings"
             )
             findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))
@@ -301,7 +301,7 @@ def _decide(
     """What the layers come to, as far as it can be told, and all that is wrong with how they fit together."""
     chosen = found.chosen(profile)
     if chosen and chosen not in found.profiles():
-        known = sorted(found.profiles())
+        known = sorted(map(redact, found.profiles()))
         there = f"there are {', '.join(known)}" if known else "no file has profiles"
         told = f"there is no profile {redact(chosen)!r}"
         return None, [ConfigError(told, hint=meant(chosen, known) or there)]
@@ -337,9 +337,9 @@ def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]
     chosen = found.chosen(profile)
     files = found.files()
     profiles = [
-        Layer(f"{layer.source} [profiles.{chosen}]", layer.profiles[chosen], pinned=layer.pinned)
+        Layer(f"{layer.source} [profiles.{redact(chosen)}]", layer.profiles[chosen], pinned=layer.pinned)
         for layer in files
-        if chosen in layer.profiles
+        if chosen and chosen in layer.profiles
     ]
     middle = [found.environment, *profiles] if profile else [*profiles, found.environment]
     return [*files, *middle], [layer for layer in (*files, *profiles) if layer.pinned]

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from lockkit.errors import ConfigError
 from lockkit.places import barred, home_dir
-from lockkit.settings import SETTINGS, Setting, Value, meant, read, shape
+from lockkit.settings import SETTINGS, Setting, Value, meant, read, redact, shape
 
 __all__ = [
     "ARGUMENT",
@@ -258,7 +258,7 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
     else:
         layer.pinned = pinned
     for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
-        layer.profiles[name] = _values(layer, profile, f"profiles.{name}.", ())
+        layer.profiles[name] = _values(layer, profile, f"profiles.{redact(name)}.", ())
     for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
         layer.plugins[canonical(dist)] = dict(settings)
     layer.values.update(_values(layer, rest, "", ("profiles", "plugins", *(("pinned",) if pins else ()))))
@@ -272,7 +272,8 @@ def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]
         if isinstance(table, dict):
             yield name, table
         else:
-            layer.problem(f"{key}.{name} must be a table, not {shape(table)}", f"write [{key}.{name}]")
+            place = f"{key}.{redact(name)}"
+            layer.problem(f"{place} must be a table, not {shape(table)}", f"write [{place}]")
 
 
 def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:
@@ -283,7 +284,7 @@ def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -
             allowed = (*SETTINGS, *besides)
             guess = meant(key, allowed)
             layer.problem(
-                f"unknown key {prefix}{key}", f"{guess or ''} allowed: {', '.join(allowed)}".strip()
+                f"unknown key {prefix}{redact(key)}", f"{guess or ''} allowed: {', '.join(allowed)}".strip()
             )
             continue
         layer.keep(setting, value, prefix=prefix, into=values)

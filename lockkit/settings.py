@@ -264,7 +264,7 @@ def toml(setting: Setting, value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_quoted, value))}]"
+        return f"[{', '.join(_quoted(redact(name)) for name in value)}]"
     if isinstance(value, str):
         return _quoted(redact(value) if setting.key == "url" else value)
     if value == int(value):

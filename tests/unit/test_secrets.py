@@ -154,6 +154,36 @@ def test_what_has_the_wrong_shape_is_told_by_its_shape(text, told, tmp_path):
     assert SECRET not in str(findings)
 
 
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ('disable_plugins = ["redis://:topsecret@h"]', "there is no plugin 'redis://:***@h'"),
+        ('"redis://:topsecret@h" = 1', "unknown key redis://:***@h"),
+        ('[profiles]\n"redis://:topsecret@h" = 3', "profiles.redis://:***@h must be a table"),
+        ('[profiles."redis://:topsecret@h"]\nno = 3', "unknown key profiles.redis://:***@h.no"),
+        ('[profiles."redis://:topsecret@h"]\nttl = "1h"\nurl = "memory:"', "[profiles.redis://:***@h]"),
+        ('[profiles."redis://:topsecret@h"]\nurl = "nosuch://h"', "[profiles.redis://:***@h]"),
+        ('[plugins."redis://:topsecret@h"]\na = 1', "[plugins.redis://:***@h]"),
+        ('[plugins]\n"redis://:topsecret@h" = 1', "plugins.redis://:***@h must be a table"),
+    ],
+)
+def test_a_url_that_stands_for_a_name_is_redacted(text, told, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    findings = check_files(environ={}, cwd="/", etc=path, home=tmp_path)
+    assert any(told in finding.message for finding in findings)
+    assert SECRET not in str(findings)
+    try:
+        shown = config.load(environ={}, cwd="/", etc=path, home=tmp_path).describe()
+    except LockkitError as error:
+        shown = [str(error)]
+    assert SECRET not in str(shown)
+    environ = {"LOCKKIT_PROFILE": "nowhere"}
+    with pytest.raises(LockkitError) as raised:
+        config.load(environ=environ, cwd="/", etc=path, home=tmp_path)
+    assert SECRET not in str(raised.value)
+
+
 def test_a_url_that_stands_for_a_profile_is_redacted():
     with pytest.raises(LockkitError, match=r"there is no profile 'redis://:\*\*\*@h'") as raised:
         config.load(environ={"LOCKKIT_PROFILE": "redis://:topsecret@h"}, cwd="/", etc="/nonexistent")
