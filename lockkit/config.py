@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, TypeVar, 
 from lockkit import layers
 from lockkit.durations import show
 from lockkit.errors import ConfigError
-from lockkit.facts import Finding
+from lockkit.facts import Finding, Severity
 from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical, stamp
 from lockkit.places import StatePlace, state_place
 from lockkit.settings import SETTINGS, Value, meant, redact, template, toml
@@ -213,12 +213,13 @@ def examine(
     etc: str | os.PathLike[str] = ETC,
     home: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
+    elsewhere: Severity = "error",
 ) -> Examined:
     """Look at every file, variable and profile and report all that is wrong, not only the first.
 
     First what each place says by itself; if all of that can be read, how it fits together: as :func:`load` would be called
-    with these arguments, and with each other profile alone. What only plugins can judge is added by
-    :func:`lockkit.plugins.checking.check_files`.
+    with these arguments, and with each other profile alone (``elsewhere`` is how bad a misfit is there). What only plugins can
+    judge is added by :func:`lockkit.plugins.checking.check_files`.
     """
     places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
     found = layers.look(environ, cwd, etc, home, config)
@@ -241,12 +242,16 @@ def examine(
         return Examined(findings)
     arguments = places | {"url": url, "profile": profile, "namespace": namespace}
     in_use, problems = _decide(found, profile, stated, arguments)
+    findings += dict.fromkeys(map(_error, problems))
     others: list[Config] = []
     for name in sorted(found.profiles() - {found.chosen(profile)}):
         other, more = _decide(found, name, Layer(ARGUMENT), places | {"profile": name})
         others += [other] if other else []
-        problems += more
-    return Examined(findings + list(dict.fromkeys(map(_error, problems))), in_use, others)
+        known = {finding[2:] for finding in findings}
+        findings += [
+            finding._replace(severity=elsewhere) for finding in map(_error, more) if finding[2:] not in known
+        ]
+    return Examined(findings, in_use, others)
 
 
 def _error(problem: ConfigError) -> Finding:

@@ -35,6 +35,7 @@ def check_files(
     home: str | os.PathLike[str] | None = None,
     config_file: str | os.PathLike[str] | None = None,
     discover: Callable[[], Sequence[Installed]] = installed,
+    elsewhere: Severity = "error",
 ) -> list[Finding]:
     """Everything that :func:`lockkit.config.examine` finds, and what cannot work with what is installed.
 
@@ -53,28 +54,36 @@ def check_files(
         home: The home folder.
         config_file: A file in place of the user's and the project's.
         discover: Where the entry points come from.
+        elsewhere: How bad it is if a profile that is not in use cannot work on any machine.
     """
     findings, in_use, others = config.examine(
         url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home, config=config_file,
+        elsewhere=elsewhere,
     )  # fmt: skip
     entries = discover()
     if in_use is not None:
-        findings += _judged(in_use, "error", entries)
+        findings += _judged(in_use, entries)
     for other in others:
         known = {finding[2:] for finding in findings}
-        findings += [finding for finding in _judged(other, "warning", entries) if finding[2:] not in known]
+        findings += [
+            finding for finding in _judged(other, entries, elsewhere, "warning") if finding[2:] not in known
+        ]
     return findings
 
 
-def _judged(loaded: Config, lacking: Severity, entries: Sequence[Installed]) -> Iterator[Finding]:
+def _judged(
+    loaded: Config, entries: Sequence[Installed], wrong: Severity = "error", lacking: Severity = "error"
+) -> Iterator[Finding]:
     """What cannot work of one configuration.
 
     Args:
         loaded: The configuration.
-        lacking: How bad it is if only this machine cannot do it.
         entries: The plugins that are installed.
+        wrong: How bad it is if no machine can do it.
+        lacking: How bad it is if only this machine cannot do it.
     """
-    yield from _store(loaded, lacking, entries)
+    for finding in _store(loaded, lacking, entries):
+        yield finding._replace(severity=wrong) if finding.severity == "error" else finding
     yield from _tables(loaded, entries)
     yield from _switches(loaded, entries)
 

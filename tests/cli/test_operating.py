@@ -313,6 +313,18 @@ def test_doctor_exits_by_the_worst_finding(lockkit, args, code):
     assert done.returncode == code, done.stdout
 
 
+@pytest.mark.parametrize(
+    "mistake", ['url = "redis+cluster://h/3"', 'max_hold = "1s"\nage_hard = "1h"', 'url = "nosuch:"']
+)
+def test_a_mistake_in_a_profile_that_is_not_in_use_is_a_warning_of_doctor(lockkit, mistake):
+    (lockkit.folder / "lockkit.toml").write_text(f"[profiles.p]\n{mistake}\n")
+    done = lockkit("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "warning: " in done.stdout
+    assert lockkit("config", "check").returncode == (0 if "nosuch" in mistake else 78)
+    assert lockkit("doctor", "--profile", "p").returncode == 2
+
+
 def test_doctor_warns_once_of_a_memory_store(lockkit):
     rows = lockkit("doctor", "--url", "memory:").stdout.splitlines()
     assert len([row for row in rows if row.startswith("warning:")]) == 1

@@ -59,7 +59,9 @@ def command(session: Session, *, fail_on: str) -> int:
 def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None]:
     from lockkit.plugins.checking import check_files
 
-    found = list(check_files(session.url, profile=session.profile, namespace=session.namespace))
+    found = check_files(
+        session.url, profile=session.profile, namespace=session.namespace, elsewhere="warning"
+    )
 
     def known(message: str) -> bool:
         """Whether a warning of the opening is a finding as well; by the hint, since a message may have an age in it."""
