@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 from lockkit.errors import ConfigError
 from lockkit.settings import veiled
@@ -34,7 +35,7 @@ def tls_of(options: Mapping[str, str], shown: str, *, secure: bool) -> dict[str,
         given = ", ".join(sorted(stated))
         raise ConfigError(f"{shown}: {given} needs TLS", hint="write rediss://, or tls=yes with Sentinel")
     files = {option: _file(path, option, shown) for option, path in stated.items()}
-    _look(files, shown)
+    _look(files, stated, shown)
     found: dict[str, Any] = {theirs: files[ours] for ours, theirs in FILES.items() if ours in files}
     return {**found, "ssl_check_hostname": True} if secure else None  # redis-py 5 does not by itself
 
@@ -44,15 +45,20 @@ def _file(path: str, option: str, shown: str) -> str:
     place = Path(path).expanduser()
     if not (place.is_file() and os.access(place, os.R_OK)):
         raise ConfigError(
-            f"{shown}: {option}: cannot read {veiled(str(place), shown)}",
+            f"{shown}: {option}: cannot read {_told(path, shown)}",
             hint="name a file that you may read",
         )
     return str(place)
 
 
-def _look(files: Mapping[str, str], shown: str) -> None:
+def _told(path: str, shown: str) -> str:
+    """A path as it was stated, if the redacted URL shows it; there it is still escaped."""
+    return veiled(path, unquote_plus(shown))
+
+
+def _look(files: Mapping[str, str], stated: Mapping[str, str], shown: str) -> None:
     def unfit(option: str, what: str, hint: str) -> ConfigError:
-        return ConfigError(f"{shown}: {option}: {veiled(files[option], shown)} {what}", hint=hint)
+        return ConfigError(f"{shown}: {option}: {_told(stated[option], shown)} {what}", hint=hint)
 
     for option in ("ca_file", "cert_file"):
         if option in files and not _has_certificate(files[option]):
@@ -72,9 +78,11 @@ def _look(files: Mapping[str, str], shown: str) -> None:
         hint = "lockkit asks nobody for it: openssl pkey -in FILE -out FILE2 writes the key without"
         raise unfit(where, "has a key with a passphrase", hint) from None
     except ssl.SSLError as error:
+        mismatch = "MISMATCH" in str(error)
         if "key_file" not in files:
-            raise unfit("cert_file", "has no key in it", f"add key_file=PATH, {_KEY}") from None
-        if "MISMATCH" in str(error):
+            what = "has a key in it that is not its own" if mismatch else "has no key in it"
+            raise unfit("cert_file", what, f"add key_file=PATH, {_KEY}") from None
+        if mismatch:
             raise unfit(
                 "key_file", "is not the key of cert_file", "name the two that belong together"
             ) from None

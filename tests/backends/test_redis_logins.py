@@ -212,6 +212,7 @@ def files(tls, tmp_path_factory):
     subprocess.run([*command, "-passout", f"pass:{SECRET}"], check=True, capture_output=True)
     locked = certificates.client.read_text() + (folder / "locked").read_text()
     (folder / "both-locked").write_text(locked)
+    (folder / "unlike").write_text(certificates.client.read_text() + (folder / "other.key").read_text())
     return folder
 
 
@@ -228,6 +229,10 @@ def files(tls, tmp_path_factory):
         (
             {"cert_file": "both-locked", "key_file": None},
             "cert_file: {}/both-locked has a key with a passphrase",
+        ),
+        (
+            {"cert_file": "unlike", "key_file": None},
+            "cert_file: {}/unlike has a key in it that is not its own",
         ),
         ({"key_file": "nowhere"}, "key_file: cannot read {}/nowhere"),
         ({"key_file": "text"}, "key_file: {}/text is no key"),
