@@ -9,6 +9,7 @@ import redis.exceptions as theirs
 from lockkit.spi import Refused
 from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import connected
+from lockkit_redis.failures import meaning
 from lockkit_redis.line import pack
 from lockkit_redis.unreachable import none_of, not_connected, of_a_sentinel, unknown_service
 
@@ -44,14 +45,16 @@ def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str
     try:
         line = connected(place, address.tls, budget)
         line.begin(b"".join(row), end)
-        found = [line.hear(end) for _ in row][-1]
+        *logins, found = [line.hear(end) for _ in row]
     except (theirs.RedisError, OSError) as error:
         raise not_connected(error, where, address) from error
     finally:
         if line is not None:
             line.close()
     if isinstance(found, theirs.RedisError):
-        raise of_a_sentinel(found, where)
+        # One that wants a login has said before what is wrong with the one that was given.
+        first = next(each for each in (*logins, found) if isinstance(each, theirs.RedisError))
+        raise of_a_sentinel(first if meaning(found) == "NOAUTH" else found, where)
     if found is None:
         raise unknown_service(str(address.service), where)
     return found[0].decode(), int(found[1])

@@ -161,17 +161,20 @@ def test_as_long_as_another_sentinel_may_come_back_it_is_worth_a_wait(server, se
 
 
 @both_ways
-def test_a_login_that_the_sentinel_wants_is_told_as_missing(server, way):
+def test_a_login_that_the_sentinel_wants_is_told_as_missing_or_wrong(server, way):
     watch = f"monitor kit {server.host} {server.port} 1"
     with RedisServer(
         as_sentinel=True, sentinel=[watch], requirepass=SECRET, login=("default", SECRET)
     ) as guarded:
         url = f"redis+sentinel://{guarded.address}/kit"
-        for each in (url, f"{url}?sentinel_password=x{SECRET}"):
+        for each, says in (
+            (url, "it wants a password"),
+            (f"{url}?sentinel_password=x{SECRET}", "user name or password is wrong"),
+        ):
             error = trouble(each, way)
 
             assert isinstance(error, PermissionDenied)
-            assert guarded.address in error.message
+            assert f"{guarded.address}: {says}" in error.message
             assert "sentinel_password=" in error.hint
 
 
