@@ -112,10 +112,17 @@ class Asking:
         Raises:
             CommandFailed: It could not be written.
         """
-        self._tokens.remove(lease.token)
-        self._forget()
+        self._forget(but=lease.token)
         self._tokens = [lease.token]
         return self._write(lease.handle()) if self._stores else None
+
+    def hand_over(self, lease: Lease) -> None:
+        """It is the user's from here on, whatever comes in between: what was kept of it stays.
+
+        A signal before the lease is handed over still releases it; what was kept then tells of a hold that is gone.
+        """
+        self._tokens = []
+        lease.hand_over()
 
     def give_up(self) -> str | None:
         """Nothing came of it: take back what the store may have of it. Where that failed, the id of the claim that may stand."""
@@ -128,16 +135,14 @@ class Asking:
         self._forget()
         return None
 
-    def _forget(self) -> None:
+    def _forget(self, *, but: str | None = None) -> None:
         if self._stores:
             for token in self._tokens:
-                self._path(token).unlink(missing_ok=True)
-
-    def _path(self, token: str) -> Path:
-        return _folder(self._client) / f"{_digest(self._client, self._name)}-{claim_id(token)}.json"
+                if token != but:
+                    _path(self._client, self._name, token).unlink(missing_ok=True)
 
     def _write(self, handle: Mapping[str, object]) -> Path:
-        path = self._path(str(handle["token"]))
+        path = _path(self._client, self._name, str(handle["token"]))
         half = path.with_suffix(_HALF)  # the token is never on disk by half
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -155,6 +160,9 @@ class Asking:
                 name=self._name,
                 hint="--print-token needs no file",
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                half.unlink(missing_ok=True)
         return path
 
 
@@ -215,6 +223,10 @@ def _read(folder: Path, pattern: str, name: str | None = None) -> list[Stored]:
         if name in (None, handle["name"]):
             found.append(Stored(path, handle))
     return found
+
+
+def _path(client: Client, name: str, token: str) -> Path:
+    return _folder(client) / f"{_digest(client, name)}-{claim_id(token)}.json"
 
 
 def _folder(client: Client) -> Path:

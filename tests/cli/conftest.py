@@ -25,7 +25,9 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env = {
-            key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_"))
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("LOCKKIT_", "XDG_")) and key != "PYTHONUNBUFFERED"
         }
         self.env |= {"HOME": str(folder), "LOCKKIT_STATE_DIR": str(folder / "state"), "COLUMNS": "100"}
         self.started: list[subprocess.Popen[str]] = []

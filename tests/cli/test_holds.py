@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -216,3 +217,61 @@ def test_a_lock_name_may_be_longer_than_a_file_name(lockkit):
     assert lockkit("acquire", name, "--ttl", "1m").returncode == 0
     assert lockkit("held", name).returncode == 0
     assert lockkit("release", name).returncode == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--print-token"]])
+@pytest.mark.parametrize("end", ["Lease.hand_over", "Client.close"])
+def test_a_signal_does_not_take_back_what_was_handed_over(lockkit, end, more):
+    program = f"""
+import os, signal, sys
+from lockkit.cli.main import main
+from lockkit.client import Client
+from lockkit.leases import Lease
+real = {end}
+def signalled(self):
+    done = real(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return done
+{end} = signalled
+main(sys.argv[1:])
+"""
+    done = lockkit.run([sys.executable, "-c", program, "acquire", "x", "--ttl", "1h", *more])
+    assert done.stdout
+    assert len(lockkit.claims("x")) == 1
+    token = ["--token-file", "-"] if more else []
+    assert lockkit("release", "x", *token, input=done.stdout).returncode == 0
+    assert lockkit.claims("x") == []
+
+
+@pytest.mark.parametrize(("to", "code"), [("> /dev/full", 69), ("| true", 141)])
+@pytest.mark.parametrize("more", [[], ["--print-token"]])
+def test_a_hold_that_could_not_be_told_of_is_released(lockkit, to, code, more):
+    line = shlex.join(lockkit.line("acquire", "x", "--ttl", "1h", *more))
+    if to == "| true":
+        to = "| { exec <&-; until [ -e done ]; do sleep 0.05; done; }"
+    done = lockkit.run(["sh", "-c", f"{{ {line}; echo $? > done; }} {to}"])
+    assert (lockkit.folder / "done").read_text() == f"{code}\n", done.stderr
+    assert lockkit.claims("x") == []
+    assert not list(lockkit.folder.glob("state/holds/*"))
+
+
+def test_a_hold_that_was_written_by_half_leaves_nothing(lockkit):
+    fails = "import os\ndef full(_):\n    raise OSError(28, 'No space left on device')\nos.fsync = full"
+    assert broken(lockkit, fails, "acquire", "x", "--ttl", "1h").returncode == 69
+    assert not list(lockkit.folder.glob("state/holds/*"))
+
+
+def test_a_signal_while_a_grant_is_written_leaves_nothing(lockkit):
+    kills = """
+from lockkit.cli import holds
+real = holds.Asking._forget
+def signalled(self, **more):
+    if not hasattr(holds, "once"):
+        holds.once = True
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, **more)
+holds.Asking._forget = signalled
+"""
+    assert broken(lockkit, "import os, signal\n" + kills, "acquire", "x", "--ttl", "1h").returncode == 143
+    assert lockkit.claims("x") == []
+    assert not list(lockkit.folder.glob("state/holds/*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,9 @@ def command(
                 lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
                     raise _busy(session, client, name)
-                return _leave(session, client, lease, asking.granted(lease), print_token=print_token)
+                _tell(session, client, lease, asking.granted(lease), print_token=print_token)
+                asking.hand_over(lease)
+                return exits.OK
             except BaseException:
                 _tell_left(session, name, asking.give_up(), ttl, print_token=print_token)
                 raise
@@ -165,7 +168,7 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     )
 
 
-def _leave(session: Session, client: Client, lease: Lease, stored: Path | None, *, print_token: bool) -> int:
+def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *, print_token: bool) -> None:
     until = time.time() + lease.time_to_stop()
     told = {
         "schema": "lockkit.acquire/1",
@@ -190,5 +193,4 @@ def _leave(session: Session, client: Client, lease: Lease, stored: Path | None, 
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
             f"{line('release', lease.name, options=options)} ends it{first}"
         )
-    lease.hand_over()
-    return exits.OK
+    sys.stdout.flush()  # while the lock can still be released: a token that nobody got is of no use
