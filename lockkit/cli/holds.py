@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lockkit.cli import exits
+from lockkit.errors import BackendUnavailable
 from lockkit.names import claim_id, digest, new_token
 from lockkit.places import private_dir, state_place
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo
     from lockkit.leases import Lease
 
-__all__ = ["Asking", "Found", "Standing", "Stored", "absent", "find"]
+__all__ = ["Asking", "Found", "Standing", "Stored", "absent", "find", "of"]
 
 _HALF = ".new"
 _KEPT = 86_400.0
@@ -180,6 +181,14 @@ def find(client: Client, name: str) -> Found:
         [Standing(one, held[one.claim_id]) for one in stored if one.claim_id in held],
         [one for one in stored if one.granted and one.claim_id not in held],
     )
+
+
+def of(client: Client, name: str, token: str) -> list[Stored]:
+    """What is kept here of one hold; nothing where nothing can be kept."""
+    try:
+        return _read(_folder(client), _path(client, name, token).name, name)
+    except BackendUnavailable:
+        return []
 
 
 def absent(client: Client, name: str) -> tuple[str, str | None]:

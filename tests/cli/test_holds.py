@@ -243,7 +243,7 @@ main(sys.argv[1:])
     assert lockkit.claims("x") == []
 
 
-@pytest.mark.parametrize(("to", "code"), [("> /dev/full", 69), ("| true", 141)])
+@pytest.mark.parametrize("to, code", [("> /dev/full", 69), ("| true", 141)])
 @pytest.mark.parametrize("more", [[], ["--print-token"]])
 def test_a_hold_that_could_not_be_told_of_is_released(lockkit, to, code, more):
     line = shlex.join(lockkit.line("acquire", "x", "--ttl", "1h", *more))
@@ -275,3 +275,48 @@ holds.Asking._forget = signalled
     assert broken(lockkit, "import os, signal\n" + kills, "acquire", "x", "--ttl", "1h").returncode == 143
     assert lockkit.claims("x") == []
     assert not list(lockkit.folder.glob("state/holds/*"))
+
+
+def test_a_file_that_stays_is_told_of_and_changes_nothing_else(lockkit):
+    stuck = """
+from lockkit.cli.holds import Stored
+def forget(self):
+    raise PermissionError(13, "Permission denied", str(self.path))
+Stored.forget = forget
+"""
+    path = lockkit.json("acquire", "x", "--ttl", "1h")["handle"]
+    for code, last in [(0, "released 'x'"), (76, "lockkit: the hold of 'x' was gone before it was released")]:
+        done = broken(lockkit, stuck, "release", "x")
+        told, answer = done.stderr.splitlines()
+        assert (done.returncode, answer.startswith(last)) == (code, True), done.stderr
+        assert path in told
+    assert lockkit.claims("x") == []
+
+
+def test_a_release_by_token_forgets_the_file_too(lockkit):
+    path = Path(lockkit.json("acquire", "x", "--ttl", "1h")["handle"])
+    token = json.loads(path.read_text())["token"]
+    lockkit("acquire", "y", "--ttl", "1h")
+    assert lockkit("release", "x", "--token-file", "-", input=token).returncode == 0
+    assert not path.exists()
+    assert lockkit("held", "y").returncode == 0
+
+
+def test_a_release_by_token_needs_no_place_for_files(lockkit):
+    url = f"sqlite:{lockkit.folder}/x.db"
+    done = lockkit("acquire", "x", "--ttl", "1h", "--print-token", "--url", url)
+    (lockkit.folder / "state").mkdir(mode=0o700, exist_ok=True)
+    (lockkit.folder / "state" / "holds").touch()
+    done = lockkit("release", "x", "--token-file", "-", "--url", url, input=done.stdout)
+    assert (done.returncode, done.stderr) == (0, "released 'x'\n")
+
+
+def test_release_by_name_ends_what_stands_and_by_token_that_hold_only(lockkit):
+    token = lockkit("acquire", "x", "--ttl", "100ms", "--print-token").stdout
+    lockkit.until(lambda: not lockkit.claims("x"))
+    lockkit("acquire", "x", "--ttl", "1h")
+    assert lockkit("release", "x", "--token-file", "-", input=token).returncode == 76
+    assert len(lockkit.claims("x")) == 1
+    assert lockkit("release", "x").returncode == 0
+    help_ = " ".join(lockkit("release", "--help").stdout.split())
+    assert "whoever of this user took it" in help_

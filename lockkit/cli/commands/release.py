@@ -14,6 +14,7 @@ from lockkit.errors import ConfigError
 from lockkit.names import check_token
 
 if TYPE_CHECKING:
+    from lockkit.cli.holds import Stored
     from lockkit.client import Client
     from lockkit.facts import ReleaseReport
 
@@ -42,14 +43,20 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 def command(session: Session, name: str, *, claim_id: str | None, token_file: TextIO | None) -> int:
     """Release the lock NAME that acquire took, as the same user on the same host (or with its token).
 
-    Releases exactly that hold, never somebody else's later one: if it has lapsed, exit 76.
+    Without --token-file it releases the hold that stands, whoever of this user took it on this host; if it has lapsed,
+    exit 76. Where another script may have taken NAME since, be exact: acquire --print-token and release --token-file
+    end that one hold and never a later one.
     """
     with session.client() as client:
         report: ReleaseReport | None
         if token_file is not None:
-            report = client.adopt({"v": 1, "name": name, "token": _token(token_file), "fence": 0}).release()
+            token = _token(token_file)
+            report = client.adopt({"v": 1, "name": name, "token": token, "fence": 0}).release()
+            over = holds.of(client, name, token)
         else:
-            report = _stored(client, name, claim_id)
+            report, over = _stored(client, name, claim_id)
+        for one in over:
+            _forget(session, name, one)
         if report is None or report.outcome == "LOST":
             raise exits.CommandFailed(
                 f"the hold of {name!r} was gone before it was released",
@@ -80,8 +87,16 @@ def _token(file: TextIO) -> str:
         raise click.UsageError(f"--token-file: {error}") from None
 
 
-def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport | None:
-    """Release the one hold that stands; None if it was gone. Then no file tells of those that are gone any more."""
+def _forget(session: Session, name: str, over: Stored) -> None:
+    """No file is to tell of a hold that is over; one that stays harms nobody."""
+    try:
+        over.forget()
+    except OSError as error:
+        output.notice(f"a file stays of a hold that is over: {error}", name=name, as_json=session.json)
+
+
+def _stored(client: Client, name: str, claim_id: str | None) -> tuple[ReleaseReport | None, list[Stored]]:
+    """Release the one hold that stands; None if it was gone. And what is kept of it and of those that are gone."""
     standing, gone = holds.find(client, name)
     if claim_id is not None:
         standing = [one for one in standing if one.claim.claim_id == claim_id]
@@ -98,10 +113,6 @@ def _stored(client: Client, name: str, claim_id: str | None) -> ReleaseReport | 
             name=name,
             hint="say --claim ID",
         )
-    report = None
-    if standing:
-        report = client.adopt(standing[0].handle()).release()
-        standing[0].stored.forget()
-    for old in gone:
-        old.forget()
-    return report
+    if not standing:
+        return None, gone
+    return client.adopt(standing[0].handle()).release(), [standing[0].stored, *gone]
