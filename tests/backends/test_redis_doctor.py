@@ -53,15 +53,26 @@ def bad(url):
     return {found.check: found for found in look(url) if found.severity == "error"}
 
 
+@contextlib.contextmanager
+def configured(server, **settings):
+    """Settings of the server for a while; in their names an underscore stands for a hyphen."""
+    names = {name: name.replace("_", "-") for name in settings}
+    before = {name: server.cli("CONFIG", "GET", name)[1] for name in names.values()}
+    try:
+        for setting, value in settings.items():
+            server.cli("CONFIG", "SET", names[setting], value)
+        yield
+    finally:
+        for name, value in before.items():
+            server.cli("CONFIG", "SET", name, value.decode())
+
+
 # -- what the server is
 
 
 def test_full_memory_is_an_error(server, url):
-    server.cli("CONFIG", "SET", "maxmemory", "1")
-    try:
+    with configured(server, maxmemory="1"):
         found = bad(url)
-    finally:
-        server.cli("CONFIG", "SET", "maxmemory", "0")
     assert set(found) == {"memory"}
     assert "memory is full" in found["memory"].message
     assert "maxmemory" in found["memory"].hint
@@ -69,42 +80,26 @@ def test_full_memory_is_an_error(server, url):
 
 def test_full_memory_is_seen_without_info_too(server, url):
     server.cli("ACL", "SETUSER", "locker", "-info")
-    server.cli("CONFIG", "SET", "maxmemory", "1")
-    try:
+    with configured(server, maxmemory="1"):
         found = bad(url)
-    finally:
-        server.cli("CONFIG", "SET", "maxmemory", "0")
     assert "out of memory" in found["scripts"].message
 
 
 def test_memory_that_is_full_is_no_reason_to_refuse_to_open_it(server, url):
     """Who comes to evict a lock must be let in; what is held can be released."""
-    server.cli("CONFIG", "SET", "maxmemory", "1")
-    try:
-        with lockkit.connect(url, strict=True) as client:
-            assert client.names() == []
-    finally:
-        server.cli("CONFIG", "SET", "maxmemory", "0")
+    with configured(server, maxmemory="1"), lockkit.connect(url, strict=True) as client:
+        assert client.names() == []
 
 
 def test_a_server_that_wants_more_replicas_before_it_writes_is_an_error(server, url):
-    server.cli("CONFIG", "SET", "min-replicas-to-write", "1")
-    try:
+    with configured(server, min_replicas_to_write="1"):
         found = bad(url)
-    finally:
-        server.cli("CONFIG", "SET", "min-replicas-to-write", "0")
     assert "min-replicas-to-write" in found["scripts"].message
 
 
 def test_of_two_things_that_are_wrong_both_are_told(server, url):
-    settings = {"min-replicas-to-write": "1", "maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}
-    for setting, value in settings.items():
-        server.cli("CONFIG", "SET", setting, value)
-    try:
+    with configured(server, min_replicas_to_write="1", maxmemory="1gb", maxmemory_policy="allkeys-lru"):
         found = bad(url)
-    finally:
-        for setting, value in zip(settings, ("0", "0", "noeviction"), strict=True):
-            server.cli("CONFIG", "SET", setting, value)
     assert set(found) == {"memory", "scripts"}
 
 
