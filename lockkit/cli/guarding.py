@@ -100,13 +100,9 @@ def _teller(session: Session, name: str) -> Callable[[str], None]:
     """What says a sentence beside the command, on stderr."""
 
     def tell(sentence: str) -> None:
-        if session.json:
-            from lockkit.cli import output
+        from lockkit.cli import output
 
-            document = {"schema": "lockkit.notice/1", "name": name, "message": sentence}
-            output.write_json(document, stream=sys.stderr)
-        else:
-            print(sentence, file=sys.stderr, flush=True)
+        output.notice(sentence, name=name, as_json=session.json)
 
     return tell
 
