@@ -182,7 +182,7 @@ def _refused(session: Session, entry: Entry, queue: Queue, head: str, end: float
     name, capacity = entry.claim.terms.name, queue.claims[0].capacity
     try:
         holder = _info(name, queue, wait_for(looked, session.wire, end, f"read {head}"))
-    except Exception:
+    except (Refused, Unknown, theirs.NoNodeError):
         holder = _unread(name, queue)
     return Busy(capacity, holder)
 
@@ -195,7 +195,11 @@ def _head(store: Store, wire: Wire, name: str, queue: Queue, head: str, end: flo
     try:
         (answer,) = send_all(wire, (GetData(head, None),), end)
         info = _info(name, queue, wait_for(answer, wire, end, f"read {head}"))
-    except Exception:  # it may have gone, or nobody may read it; this is for people only
+    except (
+        Refused,
+        Unknown,
+        theirs.NoNodeError,
+    ):  # it may have gone, or nobody may read it; this is for people only
         return _unread(name, queue)
     store.remember(head, info)
     return info

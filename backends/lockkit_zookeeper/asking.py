@@ -12,8 +12,9 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
 from lockkit.spi import Refused
 from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
-from lockkit_zookeeper.failures import explained
+from lockkit_zookeeper.failures import explained, unanswered
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.wire import Wire
 
@@ -33,7 +34,7 @@ __all__ = [
 
 _LEAST = 0.005
 _PERSISTENT, _CONTAINER = 0, 4
-_PATIENCE = 1.0
+_EXPECTED = (theirs.NoNodeError, theirs.NodeExistsError, theirs.BadVersionError, theirs.NotEmptyError)
 
 
 class CreateContainer(Create2):  # type: ignore[misc]
@@ -51,19 +52,21 @@ def left(end: float) -> float:
     return max(_LEAST, end - time.monotonic())
 
 
-def wait_for(answer: Any, wire: Wire, end: float, doing: str) -> Any:
+def wait_for(answer: Answer, wire: Wire, end: float, doing: str) -> Any:
     """Wait for an answer.
 
     Raises:
         Refused, Unknown: An error, or no answer in time.
         NoNodeError, NodeExistsError, BadVersionError: What a caller may have an answer to.
     """
-    try:
-        return answer.get(timeout=left(end))
-    except (theirs.NoNodeError, theirs.NodeExistsError, theirs.BadVersionError, theirs.NotEmptyError):
-        raise
-    except Exception as error:
-        raise explained(error, wire.where, doing) from error
+    if not answer.wait(left(end)):
+        raise unanswered(TimeoutError(), wire.where)
+    error = answer.exception
+    if error is None:
+        return answer.value
+    if isinstance(error, _EXPECTED):
+        raise error
+    raise explained(error, wire.where, doing) from error
 
 
 def wait_for_last(answers: Sequence[Any], end: float) -> None:

@@ -10,6 +10,7 @@ them have been asked in vain.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import logging
 import math
@@ -30,6 +31,7 @@ from kazoo.protocol.serialization import SASL
 
 from lockkit.clock import Clock
 from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.answers import Answer, Calls
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.wire import Wire
@@ -40,6 +42,9 @@ _LONGEST_CONNECT = 2.0
 """Seconds for a TCP connection and for each step of a TLS handshake."""
 _ROUND, _LEAST, _MOST = 1.5, 0.3, 1.0
 """Seconds in which all hosts shall have been asked once, and what each of them has at least and at most in that round."""
+_BYTES = 4096
+"""More calls to wake up than there are at a time."""
+_CLOSED = (errno.EBADF, errno.EPIPE, errno.ECONNRESET)
 _GRUDGE = 30.0
 """Seconds for which a host that did not answer is asked last."""
 
@@ -68,6 +73,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         longest: Seconds; see :func:`patience`.
     """
 
+    queue_impl = Calls
+
     def __init__(self, address: Address, longest: float) -> None:
         super().__init__()
         self.longest = longest
@@ -77,6 +84,9 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
     def start(self) -> None:
         super().start()
         atexit.unregister(self.stop)
+
+    def async_result(self) -> Answer:
+        return Answer(self)
 
     def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
         thread = threading.Thread(
@@ -144,6 +154,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
 class Connection(ConnectionHandler):  # type: ignore[misc]
     """kazoo's connection, which says when it began and what it got."""
 
+    _xid: int
+
     def __init__(
         self,
         client: Any,
@@ -174,6 +186,37 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
             return super()._invoke(limit, request, xid)
         except self.handler.timeout_exception:
             raise self.handler.timeout_exception(f"no answer in {limit:g} s") from None
+
+    def wake(self) -> bool:
+        """Have the thread of the connection look for requests; False if there is none.
+
+        kazoo's own way to send a request catches whatever its wake-up call raises, the exception of a signal handler too.
+        """
+        sock = self._write_sock
+        if sock is None:
+            return False
+        try:
+            sock.send(b"\0", socket.MSG_DONTWAIT)
+        except OSError as error:  # a handler may raise one of its own, a TimeoutError for instance
+            if error.errno == errno.EAGAIN:
+                return True  # it has been told often enough
+            if error.errno not in _CLOSED:
+                raise
+            return False
+        return True
+
+    def _send_request(self, read_timeout: float, connect_timeout: float) -> None:  # noqa: ARG002
+        # kazoo sends one request for each byte: one whose byte an exception of a signal handler has kept away would wait
+        # for the byte of the next, and so on for good.
+        with contextlib.suppress(BlockingIOError):
+            self._read_sock.recv(_BYTES, socket.MSG_DONTWAIT)
+        waiting, pending = self.client._queue, self.client._pending
+        while waiting:
+            request, answer = waiting[0]
+            self._xid = xid = self._xid % 0x7FFFFFFF + 1
+            self._submit(request, connect_timeout, xid)
+            waiting.popleft()
+            pending.append((request, answer, xid))
 
     def _authenticate_with_sasl(self, host: str, timeout: float) -> None:
         self._said_nothing = False

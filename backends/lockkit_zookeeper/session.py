@@ -22,11 +22,13 @@ from typing import Any
 import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import GetChildren, GetData, Sync
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.facts import Capabilities
 from lockkit.names import claim_id
 from lockkit.spi import Claim
 from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.chores import Chores
 from lockkit_zookeeper.entries import Entry, Why
 from lockkit_zookeeper.failures import not_connected
@@ -99,7 +101,7 @@ class Session:
         self.lost = False
         self.used = clock.now()
         self.mutex = threading.RLock()
-        self.moved = threading.Condition(self.mutex)
+        self.moved = Crowd()
         self.chores = Chores(self)
         self._can = can
         self._tick = address.tick
@@ -112,7 +114,7 @@ class Session:
         self._next_lapse = float("inf")
         self._back: float | None = None
         self._silent = False
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._keeper: threading.Thread | None = None
         self.wire = Wire(address, timeout, clock, self._connected, self._suspended, self._lost)
 
@@ -121,9 +123,13 @@ class Session:
         """Seconds from its basis for which its claims are valid."""
         return self.timeout * (1.0 - self._can.drift) - self._can.margin
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether at least half of its timeout is left."""
+        return self.clock.now() <= self.basis + self.timeout / 2
+
     def start(self) -> None:
-        """Connect, in the background."""
-        self.wire.start()
+        """Connect, in the background: an exception of a signal handler must not tear what kazoo starts."""
         self._keeper = threading.Thread(target=self._run, name="lockkit-zookeeper-keeper", daemon=True)
         self._keeper.start()
 
@@ -206,7 +212,7 @@ class Session:
             self._beat = None
             self._row.clear()
             self._next_beat = 0.0
-            self.moved.notify_all()
+        self.moved.wake()
         self.poke()
 
     def _suspended(self) -> None:
@@ -226,7 +232,7 @@ class Session:
                 return
             self.ended = why
             entries = list(self.entries.values())
-            self.moved.notify_all()
+        self.moved.wake()
         for entry in entries:
             self.end(entry, "absent")
         self._over(self)
@@ -260,17 +266,21 @@ class Session:
 
     def poke(self) -> None:
         """Have the keeper look now."""
-        self._bell.set()
+        self._bell.ring()
 
     def _run(self) -> None:
+        try:
+            self.wire.start()
+        except RuntimeError as error:
+            self.wire.trouble = str(error)  # no more threads can be started
+            self.over("it could not be started")
         while not self.ended:
             try:
                 wait = self._turn()
             except Exception:  # whatever it is, others depend on the rest
                 _log.exception("the keeper of a session with %s stumbled", self.wire.where)
                 wait = 0.2
-            self._bell.wait(max(0.0, min(wait, 5.0)))
-            self._bell.clear()
+            self._bell.wait(min(wait, 5.0))
         self.chores.stop()
         if self.ended != "closed":
             # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
@@ -347,7 +357,7 @@ class Session:
     def _move(self, basis: float, now: float) -> None:
         if not self.run_out(now):
             self.basis = max(self.basis, basis)
-            self.moved.notify_all()
+            self.moved.wake()
 
     def _read_notes(self, notes: Any) -> bool:
         """Mark whom the notes name; whether they could be read."""

@@ -129,11 +129,10 @@ class Store:
         if abs(session.timeout - timeout) > 0.001:
             self._drop(timeout, session)
             raise Refused(self._ungranted(ttl, session.timeout), retry=False)
-        with session.mutex:
-            while not session.ended and self.clock.now() > session.basis + session.timeout / 2:
-                session.poke()
-                if not session.moved.wait(end - time.monotonic()):
-                    raise not_connected(self.address.shown, "the session was not confirmed in time")
+        if not session.confirmed:
+            session.poke()
+            if not session.moved.wait(lambda: session.confirmed or bool(session.ended), left(end)):
+                raise not_connected(self.address.shown, "the session was not confirmed in time")
         return session
 
     def _ungranted(self, ttl: float, granted: float) -> ConfigError:

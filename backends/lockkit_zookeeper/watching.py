@@ -112,7 +112,7 @@ class NodeWatch:
     def _listed(self, answer: Any) -> None:
         """After a resize: wake if there is room, else watch what is in its way now."""
         try:
-            queue = read_queue(answer.get(block=False), self._parent)
+            queue = read_queue(answer.get(), self._parent)
         except Exception:  # the waiter will see for itself
             self.wake()
             return

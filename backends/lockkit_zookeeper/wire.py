@@ -19,12 +19,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import kazoo.exceptions as theirs
 from kazoo.client import KazooClient
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
 from lockkit.clock import Clock
 from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.answers import Answer, Crowd
 from lockkit_zookeeper.connecting import Connection, Handler
 from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
 
@@ -32,6 +34,12 @@ __all__ = ["Wire"]
 
 _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
 _kazoo.setLevel(logging.ERROR)  # below that it writes of every cut, and of passwords
+_ENDED = {
+    KeeperState.AUTH_FAILED: theirs.AuthFailedError,
+    KeeperState.CLOSED: theirs.ConnectionClosedError,
+    KeeperState.EXPIRED_SESSION: theirs.SessionExpiredError,
+}
+"""What kazoo answers in these states without asking."""
 
 
 class Wire:
@@ -71,7 +79,8 @@ class Wire:
         self._connected = connected
         self._suspended = suspended
         self._lost = lost
-        self._ready = threading.Event()
+        self._ready = False
+        self._waiting = Crowd()
         self._over = False
         self._disposing = threading.Lock()
         handler = Handler(address, timeout)
@@ -98,8 +107,10 @@ class Wire:
         _wires.add(self)
 
     def start(self) -> None:
-        """Begin to connect, in the background."""
-        self._client.start_async()
+        """Begin to connect, in the background; not if it was closed meanwhile."""
+        with self._disposing:
+            if not self._over:
+                self._client.start_async()
 
     def wait(self, budget: float) -> None:
         """Wait until there is a connection.
@@ -107,7 +118,8 @@ class Wire:
         Raises:
             Refused: There is none in time; or never will be, if :attr:`failed`.
         """
-        if not self._ready.wait(max(0.0, budget)) or self._over:
+        self._waiting.wait(lambda: self._ready or self._over, budget)
+        if not self.up:
             if self.failed:
                 raise refused_login(self.where) if self.knows_sasl else without_sasl(self.where)
             raise not_connected(self.where, self.trouble)
@@ -115,17 +127,23 @@ class Wire:
     @property
     def up(self) -> bool:
         """Whether there is a connection that is ready."""
-        return self._ready.is_set() and not self._over
+        return self._ready and not self._over
 
     @property
     def session(self) -> int:
         """The session's id."""
         return int(self._client._session_id or 0)
 
-    def send(self, request: Any) -> Any:
+    def send(self, request: Any) -> Answer:
         """Send a request; its answer is waited for with ``get(timeout=...)``. What is sent in order is done in order."""
-        answer = self._client.handler.async_result()
-        self._client._call(request, answer)
+        client = self._client
+        answer = Answer(client.handler)
+        ended = _ENDED.get(client._state)
+        if ended is None:
+            client._queue.append((request, answer))
+            ended = None if client._connection.wake() else theirs.ConnectionClosedError
+        if ended is not None:
+            answer.set_exception(ended())
         return answer
 
     def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
@@ -140,7 +158,7 @@ class Wire:
 
     def word(self, word: bytes, budget: float) -> str:
         """The connected server's answer to a four-letter word; empty if it does not give one."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError):
             peer = self._client._connection._socket.getpeername()[:2]
             with socket.create_connection(peer, budget) as sock:
                 sock.settimeout(budget)
@@ -158,7 +176,7 @@ class Wire:
             goodbye: End the session, and with it every node that it has. Otherwise it lapses by its timeout.
         """
         self._over = True
-        self._ready.set()
+        self._waiting.wake()
         thread = threading.Thread(
             target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
         )
@@ -191,25 +209,26 @@ class Wire:
         self.granted = granted
         self.turn += 1
         self._connected(began)
-        self._ready.set()
+        self._ready = True
+        self._waiting.wake()
 
     def _changed(self, state: str) -> None:
         """Told by kazoo, from its thread."""
         if state == KazooState.SUSPENDED:
-            self._ready.clear()
+            self._ready = False
             self._suspended()
         elif state == KazooState.LOST:
             self.failed = self._client.client_state == KeeperState.AUTH_FAILED
             self._over = True
             self._client._stopped.set()  # or kazoo would go on with a session of which nobody knows
-            self._ready.set()  # whoever waits for it need not
+            self._waiting.wake()
             self._lost()
 
     def forget(self) -> None:
         """In a forked child: close what it has from its parent without a word on the connection."""
         client = self._client
         self._over = True
-        self._ready = threading.Event()
+        self._ready = False
         client._stopped.set()
         client.handler._running = False
         connection = client._connection
