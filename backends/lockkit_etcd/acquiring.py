@@ -14,12 +14,14 @@ import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.queue import blockers, prefix
-from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
+from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
+from lockkit_etcd.moving import Move, move_one
 from lockkit_etcd.rows import Row, changing, fitting, mark_of, packed, place_of, read, rows, unpacked
 from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.strangers import renew_strangers
 from lockkit_etcd.transport import Compare, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 from lockkit_etcd.view import claim_info
 
@@ -114,7 +116,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         if entry.wait is not None and entry.wait.doubtful:
             store.spoilt.setdefault(claim.token, []).append(entry.wait)
         entry.wait = lease
-    value = stated.value(claim, entry.mark, "WAITING", store.clock.wall())
+    value = stated.value(claim, entry.mark, "WAITING", store.clock.wall(), entry.wait.term)
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
     try:
@@ -144,7 +146,7 @@ def _ready(store: Store, entry: Entry, end: float) -> Lease:
     if (
         hold is not None
         and not hold.doubtful
-        and (not hold.young(now) or (exact and now - hold.basis > _YOUNG))
+        and (not store.leases.usable(hold) or (exact and now - hold.basis > _YOUNG))
     ):
         hold = entry.hold = None
     if hold is None:
@@ -170,20 +172,21 @@ def drop_guard(store: Store, entry: Entry, end: float) -> None:
 
 def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
     """Write the claim as one that holds."""
-    assert entry.hold is not None
+    hold = entry.hold
+    assert hold is not None
     row, wall = entry.row, store.clock.wall()
     if row is None:
-        value = entry.stated.value(claim, entry.mark, "HELD", wall)
+        value = entry.stated.value(claim, entry.mark, "HELD", wall, hold.term)
     else:
-        value = packed({**row.value, "state": "HELD", "since": wall})
-    ops: tuple[Op, ...] = (Put(entry.key, value, entry.hold.id),)
+        value = packed({**row.value, "state": "HELD", "since": wall, "term": hold.term})
+    ops: tuple[Op, ...] = (Put(entry.key, value, hold.id),)
     if entry.guard is not None:
         if row is not None:  # it is made later than the claim, and stands in its place
             value = packed({**row.value, "state": "HELD", "since": wall, "place": row.fence})
         ops += (Put(keys.guard_of(entry.key), value, entry.guard.id),)
     if row is not None and row.value.get("asked"):
         key = keys.note(store.namespace, store.client, row.id)
-        ops += (Put(key, packed({"note": row.value.get("note", {})}), entry.hold.id),)
+        ops += (Put(key, packed({"note": row.value.get("note", {})}), hold.id),)
     return ops
 
 
@@ -194,13 +197,7 @@ def _newcomer(entry: Entry, claim: Claim) -> Row:
 
 def _granted(store: Store, entry: Entry, fence: int) -> Granted:
     assert entry.hold is not None
-    entry.fence = fence
-    entry.stage = "HELD"
-    entry.row = None
-    wait = entry.wait
-    if wait is not None and not wait.doubtful:
-        entry.wait = None  # first, or who repeats this after Ctrl-C would give it back twice
-        store.leases.give_back(wait)
+    store.granted(entry, fence)
     return Granted(fence, entry.hold.basis)
 
 
@@ -310,8 +307,7 @@ def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
 def reason(store: Store, entry: Entry, end: float) -> Lapsed:
     """Why a claim is gone, as a note to its owner says."""
     key = keys.note(store.namespace, store.client, entry.id)
-    header, found = store.transport.range(Get(key), left(end))
-    store.leases.heard(header)
+    _, found = store.transport.range(Get(key), left(end))
     why = unpacked(found.kvs[0]).get("why") if found.kvs else None
     return Lapsed(why if why in ("evicted", "resized") else "absent")
 
@@ -324,31 +320,41 @@ def confirm(store: Store, entry: Entry, end: float) -> Answer:
     for _ in range(2):
         hold = entry.hold
         assert hold is not None
-        before = store.leases.witnesses()
+        began = store.clock.now()
         kept = store.transport.keepalive((hold.id,), left(end)).get(hold.id)
         header, found = store.transport.range(Get(entry.key), left(end))
-        store.leases.heard(header)
-        if not found.kvs:
-            return Lapsed("absent")
-        row = read(found.kvs[0])
-        if row.evicted:
-            return Lapsed("evicted")
-        if row.state != "HELD" or row.fence != entry.fence:
-            return Lapsed("lingering" if row.state == "LINGERING" else "absent")
-        if row.lease != hold.id:  # somebody else has extended it
-            store.follow(entry, row.lease)
-            continue
+        row = read(found.kvs[0]) if found.kvs else None
+        if (over := _over(row, entry.fence)) is not None:
+            return over
         if hold.over(store.clock.now()):
             return Lapsed("absent")
-        if kept is None or not store.leases.counts(kept, before, header):
-            continue
-        if kept.ttl <= 0:
-            return Lapsed("absent")
-        hold.basis = max(hold.basis, kept.sent)
-        return Granted(entry.fence, hold.basis)
-    raise Unknown(
-        OutcomeUnknown(f"{store.transport.where}: its leader has changed meanwhile", hint="this passes")
-    )
+        on_it = row is not None and row.lease == hold.id and entry.hold is hold and entry.settled
+        if kept is not None and on_it and store.leases.counts(hold.term, kept, header.term):
+            hold.basis = max(hold.basis, kept.sent)
+            return Granted(entry.fence, hold.basis)
+        renewal = move_one(store, Move(entry.claim, entry, entry.fence), end)
+        if renewal.state != "HELD" or renewal.basis >= began:
+            return _answer(renewal, entry.fence)
+    raise changing(entry.claim.terms.name)
+
+
+def _over(row: Row | None, fence: int) -> Lapsed | None:
+    """Why a claim that held does so no more, if that is so."""
+    if row is None:
+        return Lapsed("absent")
+    if row.evicted:
+        return Lapsed("evicted")
+    if row.state != "HELD" or row.fence != fence:
+        return Lapsed("lingering" if row.state == "LINGERING" else "absent")
+    return None
+
+
+def _answer(renewal: Renewal, fence: int) -> Answer:
+    if renewal.state == "HELD":
+        return Granted(fence, renewal.basis)
+    if renewal.state == "LOST":
+        return Lapsed("evicted" if renewal.why == "evicted" else "absent")
+    raise Unknown(OutcomeUnknown(f"the claim is {renewal.state}", hint="ask again"))
 
 
 def _strangers(store: Store, claim: Claim, end: float) -> Answer:
@@ -356,12 +362,13 @@ def _strangers(store: Store, claim: Claim, end: float) -> Answer:
     stated = store.known(claim.terms)
     header, found = store.queue(Get(*stated.keys), end)
     place = place_of(found, mark_of(claim.token))
-    if place < 0:
-        return Lapsed("absent")
-    row = found[place]
-    entry = Entry(claim, stated, row.key)
-    entry.fence, entry.row, entry.looked = row.fence, row, header.revision
-    if row.state == "WAITING":
+    row = found[place] if place >= 0 else None
+    if row is not None and row.state == "WAITING":
+        entry = Entry(claim, stated, row.key)
+        entry.fence, entry.row, entry.looked = row.fence, row, header.revision
         return _queued(entry, found, place)
-    entry.hold = Lease(row.lease, stated.length, store.clock.now(), borrowed=True)
-    return confirm(store, entry, end)
+    if row is None:
+        return Lapsed("absent")
+    if (over := _over(row, row.fence)) is not None:
+        return over
+    return _answer(renew_strangers(store, claim, row.fence, end), row.fence)

@@ -60,8 +60,7 @@ class EtcdBackend:
             Refused, Unknown: It cannot be used; or, if ``strict``, it is no place for locks.
         """
         transport = self.store.transport
-        header, _ = transport.range(self.store.notes, left(end))
-        self.store.leases.heard(header)
+        transport.range(self.store.notes, left(end))
         for found in health.known_bad(transport.status(min(_GLANCE, left(end)))):
             if options.strict and found.severity == "error":
                 text = f"{found.message}; strict refuses that"

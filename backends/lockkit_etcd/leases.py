@@ -1,22 +1,20 @@
 """Leases: one for each claim, used again for the next while all that is known of it is definite.
 
 What matters of a lease is its *basis*: when the last request was sent of which it is certain that it moved the lease's
-deadline. A grant is certain, for it goes through consensus. A keepalive is not: a leader that stood still and was replaced
-meanwhile answers it from its memory (14 of 14 times after a SIGSTOP, on etcd 3.5.16), while the new leader may have ended the
-lease. So a keepalive counts only between two answers of the same member that took a consensus, one before it was sent and
-one to a request sent after it was answered, all three of one raft term.
+deadline, for every member that may still revoke the lease. A grant is certain, for it goes through consensus. A keepalive is
+certain in the raft term of the lease, and in no other: see :mod:`lockkit_etcd.terms`.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
 
 from lockkit.clock import Clock
 from lockkit.spi import Refused, Unknown
 from lockkit_etcd.budget import left
-from lockkit_etcd.transport import Header, Kept, LeaseGone, LeaseTaken, Transport
+from lockkit_etcd.terms import RaftTerms
+from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken, Transport
 
 __all__ = ["Lease", "Leases"]
 
@@ -25,6 +23,8 @@ _KEPT = 64
 _GOODBYE = (8, 0.1)
 """Free leases that are revoked when the store is closed, and within how many seconds."""
 _HALF = 0.5
+_ANSWERS = 2
+"""Of one member that show a term."""
 
 
 class Lease:
@@ -33,16 +33,26 @@ class Lease:
     Attributes:
         length: Seconds that it lasts from its basis on; it may last longer.
         basis: CLOCK_BOOTTIME seconds.
+        term: The raft term that it belongs to; 0 for not known.
         doubtful: A request that puts a key on it is under way, or may be for all that is known. It is never used again.
         borrowed: Another client granted it: it is neither used again nor revoked.
     """
 
-    __slots__ = ("basis", "borrowed", "doubtful", "id", "length")
+    __slots__ = ("basis", "borrowed", "doubtful", "id", "length", "term")
 
-    def __init__(self, id: int, length: int, basis: float, *, borrowed: bool = False) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        length: int,
+        basis: float,
+        term: int,
+        *,
+        borrowed: bool = False,
+    ) -> None:
         self.id = id
         self.length = length
         self.basis = basis
+        self.term = term
         self.doubtful = False
         self.borrowed = borrowed
 
@@ -56,13 +66,19 @@ class Lease:
 
 
 class Leases:
-    """The free leases of a client, and what is known of the members that answer."""
+    """The free leases of a client.
 
-    def __init__(self, transport: Transport, clock: Clock) -> None:
+    Args:
+        terms: What the answers of the transport show of the raft term.
+        probe: A read of no consequence.
+    """
+
+    def __init__(self, transport: Transport, clock: Clock, terms: RaftTerms, probe: Get) -> None:
         self._transport = transport
         self._clock = clock
+        self._terms = terms
+        self._probe = probe
         self._free: dict[int, list[Lease]] = {}
-        self._terms: dict[int, int] = {}
 
     def take(self, length: int, end: float, *, new: bool = False) -> Lease:
         """A lease of some length (seconds) with at least half of it left; a new one if asked for, or if none is free.
@@ -76,9 +92,13 @@ class Leases:
                 lease = free.pop()
             except IndexError:
                 break
-            if lease.young(self._clock.now()):
+            if self.usable(lease):
                 return lease
         return self.grant(length, end)
+
+    def usable(self, lease: Lease) -> bool:
+        """Whether something new may begin on a lease: one of another term than the present could not be kept alive."""
+        return lease.term == self._terms.known and lease.young(self._clock.now())
 
     def grant(self, length: int, end: float, transport: Transport | None = None) -> Lease:
         """A new lease; over another transport than the store's, where that may be dead.
@@ -86,42 +106,49 @@ class Leases:
         Raises:
             Refused, Unknown: There is none to be had.
         """
+        transport = transport or self._transport
+        self.learn(1, end, transport)
         while True:
             id_ = secrets.randbits(62) + 1
-            sent = self._clock.now()
+            term, sent = self._terms.known, self._clock.now()
             try:
-                granted = (transport or self._transport).grant(id_, length, left(end))
+                transport.grant(id_, length, left(end))
             except LeaseTaken:  # somebody else's; once in a lifetime
                 continue
-            self.heard(granted.header)
-            return Lease(id_, length, sent)
+            return Lease(id_, length, sent, term)
+
+    def learn(self, term: int, end: float, transport: Transport | None = None) -> None:
+        """Ask until what is granted next is known to belong to a term, or a later one; twice at most.
+
+        A term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other,
+        but for its first heartbeat, which moves the claim to another.
+
+        Raises:
+            Refused, Unknown: Nobody answers.
+        """
+        for _ in range(_ANSWERS):
+            if self._terms.known >= term:
+                return
+            (transport or self._transport).range(self._probe, left(end))
+
+    @staticmethod
+    def counts(term: int, kept: Kept | None, shown: int) -> bool:
+        """Whether a keepalive is certain to have moved the deadline of a lease.
+
+        Args:
+            term: Of the lease.
+            kept: What was answered, if anything was.
+            shown: The term in the answer to a read that was sent when the keepalive had been answered.
+        """
+        return kept is not None and kept.ttl > 0 and shown == term
 
     def give_back(self, lease: Lease | None) -> None:
         """Nothing of this client's is on it any more, for certain, unless it is doubtful."""
-        if lease is None or lease.doubtful or lease.borrowed or not lease.young(self._clock.now()):
+        if lease is None or lease.doubtful or lease.borrowed or not self.usable(lease):
             return
         free = self._free.setdefault(lease.length, [])
         if len(free) < _KEPT:
             free.append(lease)
-
-    def heard(self, header: Header) -> None:
-        """An answer that took a consensus."""
-        self._terms[header.member] = header.term
-
-    def witnesses(self) -> Mapping[int, int]:
-        """The terms of the members, as of now; for :meth:`counts`."""
-        return dict(self._terms)
-
-    @staticmethod
-    def counts(kept: Kept, before: Mapping[int, int], after: Header) -> bool:
-        """Whether an answered keepalive is certain to have moved the deadline.
-
-        Args:
-            kept: What was answered.
-            before: What was known before it was sent.
-            after: Of the answer to a read that was sent when it was answered.
-        """
-        return (after.member, after.term) == (kept.member, kept.term) and before.get(kept.member) == kept.term
 
     def close(self) -> None:
         """Revoke what is free, in a moment, as far as that goes. The rest ends by itself."""

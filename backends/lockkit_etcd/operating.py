@@ -56,8 +56,7 @@ def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
     start += encode(prefix).encode()
     found: dict[str, None] = {}
     while True:
-        header, page = store.transport.range(Get(start, stop, keys_only=True, limit=_PAGE), left(end))
-        store.leases.heard(header)
+        _, page = store.transport.range(Get(start, stop, keys_only=True, limit=_PAGE), left(end))
         for kv in page.kvs:
             try:
                 found[keys.name_in(kv.key)] = None
@@ -149,7 +148,6 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     overtaken = 0
     while overtaken < _ROUNDS and time.monotonic() < end:
         header, page = store.transport.range(queue, left(end))
-        store.leases.heard(header)
         found = sorted(page.kvs, key=lambda kv: kv.created)
         count = len(rows(found))
         todo = [kv for kv in found if unpacked(kv)["capacity"] != capacity]
@@ -205,8 +203,7 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
 
 def record(store: Store, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.spi.Backend.record`."""
-    header, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
-    store.leases.heard(header)
+    _, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
     return _record(name, found.kvs[0]) if found.kvs else None
 
 
@@ -220,8 +217,7 @@ def put_record(store: Store, name: str, value: Mapping[str, object], version: in
     note_text(value, NOTE_LIMIT, "record")
     end = time.monotonic() + budget
     get = Get(keys.record(store.namespace, name))
-    header, found = store.transport.range(get, left(end))
-    store.leases.heard(header)
+    _, found = store.transport.range(get, left(end))
     current = _record(name, found.kvs[0]) if found.kvs else None
     if (current.version if current else 0) != version:
         raise Conflict(current)

@@ -46,7 +46,7 @@ def release(
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
         note = keys.note(store.namespace, store.client, entry.id)
         request = Txn((mine,), (Delete(entry.key), Delete(note)), (Delete(note),))
-        answer = RELEASED if _do(store, transport, request, end).succeeded else ABSENT
+        answer = RELEASED if _do(transport, request, end).succeeded else ABSENT
     try:
         _settle_leases(store, transport, entry, end, abandon=abandon)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
@@ -55,10 +55,8 @@ def release(
     return answer
 
 
-def _do(store: Store, transport: Transport, request: Txn, end: float) -> TxnAnswer:
-    answer = transport.txn(request, left(end))
-    store.leases.heard(answer.header)
-    return answer
+def _do(transport: Transport, request: Txn, end: float) -> TxnAnswer:
+    return transport.txn(request, left(end))
 
 
 def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float, *, abandon: bool) -> None:
@@ -89,20 +87,17 @@ def _by_look(
     if entry is not None:
         where = Get(entry.key, after(keys.guard_of(entry.key)))
     while True:
-        header, found = transport.range(where, left(end))
-        store.leases.heard(header)
+        _, found = transport.range(where, left(end))
         row = next((row for row in rows(found.kvs) if row.mark == mark), None)
         if row is None:
             if entry is not None:  # evicted at once, perhaps: what its note says is of no use any more
                 note = keys.note(store.namespace, store.client, entry.id)
-                _do(store, transport, Txn((), (Delete(note),)), end)
+                _do(transport, Txn((), (Delete(note),)), end)
             return ABSENT
         if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
         try:
-            if _do(
-                store, transport, Txn(*_removal(store, transport, row, end, graceful=graceful)), end
-            ).succeeded:
+            if _do(transport, Txn(*_removal(store, transport, row, end, graceful=graceful)), end).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for as long as what was to block on lasts
             pass

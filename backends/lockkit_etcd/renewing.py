@@ -1,8 +1,9 @@
 """Heartbeats: keepalives in large batches, then one read: the notes to this client, and the queues that it waits in.
 
-The read serves three ends. Its answer shows that the keepalives before it were answered by the true leader (see
-:mod:`lockkit_etcd.leases`). A claim that a note names is lost (evicted), or has requests for its holder. And whoever waits
-is told what no watch may have told: that its turn has come, or that its claim is gone.
+The read serves three ends. Its answer shows the raft term in which the keepalives before it were answered: for a lease of
+another term they prove nothing, and its claim moves to another lease (:mod:`lockkit_etcd.moving`). A claim that a note names
+is lost (evicted), or has requests for its holder. And whoever waits is told what no watch may have told: that its turn has
+come, or that its claim is gone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
+from lockkit_etcd.moving import Move, move
 from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
 from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.strangers import renew_strangers
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
 
@@ -28,7 +31,6 @@ _THIRD = 3.0
 _SHARE = 0.6
 _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
 _SILENT = "no answer to the keepalive of its lease"
-_LEADER = "the leader may have changed while it was asked; the next heartbeat will tell"
 
 
 def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
@@ -64,8 +66,8 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
         _beat(store, watches, holding, waiting, answers, end)
     for at in strangers:
         claim, fence = beats[at]
-        answers[at] = _stranger(store, claim, fence, end)
-    return [answer or Renewal("UNKNOWN", trouble=_LEADER) for answer in answers]
+        answers[at] = renew_strangers(store, claim, fence, end)
+    return [answer or Renewal("UNKNOWN", trouble=_SILENT) for answer in answers]
 
 
 def _beat(
@@ -76,13 +78,10 @@ def _beat(
     answers: list[Renewal | None],
     end: float,
 ) -> None:
-    kept: Mapping[int, Kept] = {}
+    silent: Mapping[int, Entry] = holding
     for turn in range(_ROUNDS):
-        left_over = holding if not turn else {at: holding[at] for at in holding if answers[at] is None}
-        if turn and not left_over:
-            return
-        leases = list(_to_keep(store, left_over.values(), () if turn else waiting))
-        before = store.leases.witnesses()
+        leases = list(_to_keep(store, silent.values(), () if turn else waiting))
+        kept: Mapping[int, Kept] = {}
         try:
             if leases:
                 share = _SHARE * left(end)  # the look that shows what they are worth needs the rest
@@ -92,70 +91,93 @@ def _beat(
             if turn:  # must not cost what the first round renewed
                 break
             raise
-        now = store.clock.now()
-        sure = _sure(store, kept, before, header)
-        same: dict[float, Renewal] = {}
-        for at, entry in left_over.items():
-            hold = entry.hold
-            each = sure.get(hold.id) if hold is not None else None
-            moving = _moving(store, entry)
-            if moving and not all(one.id in sure and sure[one.id].ttl > 0 for one in moving):
-                kept = {id_: one for id_, one in kept.items() if hold is None or id_ != hold.id}
-                each = None  # the claim may be on a lease that is not known to be kept alive
-            if notes or hold is None or each is None or each.ttl <= 0 or hold.over(now):
-                answers[at] = _held(store, entry, kept, sure, notes, now)
-                continue
-            basis = hold.basis = max(hold.basis, min([each.sent, *(sure[one.id].sent for one in moving)]))
-            answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
+        moves = _read_holds(store, silent, kept, header, notes, answers)
         if turn == 0 and waiting:
-            for lease in leases:
-                if (each := sure.get(lease.id)) is not None and each.ttl > 0 and not lease.over(now):
-                    lease.basis = max(lease.basis, each.sent)
             _tell_waiting(watches, waiting, queues, notes, answers)
-        if time.monotonic() >= end:
+            moves |= _read_waits(store, waiting, kept, header, answers)
+        if moves:
+            for at, moved in zip(moves, move(store, list(moves.values()), end), strict=True):
+                answers[at] = moved or _as_before(moves[at])
+        silent = {at: entry for at, entry in silent.items() if answers[at] is None}
+        if not silent or time.monotonic() >= end:
             break
+    for at in silent:
+        answers[at] = Renewal("UNKNOWN", trouble=_SILENT)
+
+
+def _read_holds(
+    store: Store,
+    holding: Mapping[int, Entry],
+    kept: Mapping[int, Kept],
+    header: Header,
+    notes: Mapping[str, Mapping[str, Any]],
+    answers: list[Renewal | None],
+) -> dict[int, Move]:
+    """Answer for the claims that are kept alive, or that a note names; returns those that have to move."""
+    now, term, counts = store.clock.now(), header.term, store.leases.counts
+    same: dict[float, Renewal] = {}
+    moves: dict[int, Move] = {}
     for at, entry in holding.items():
-        if answers[at] is None:
-            answers[at] = Renewal(
-                "UNKNOWN", trouble=_LEADER if entry.hold and entry.hold.id in kept else _SILENT
-            )
+        hold = entry.hold
+        assert hold is not None
+        each = kept.get(hold.id)
+        plain = counts(hold.term, each, term) and not notes and entry.settled
+        if plain and each is not None and not hold.over(now):
+            basis = hold.basis = max(hold.basis, each.sent)
+            answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
+        elif isinstance(said := _held(store, entry, each, term, notes.get(entry.id, {}), now), Move):
+            moves[at] = said
+        else:
+            answers[at] = said
+    return moves
 
 
-def _sure(
-    store: Store, kept: Mapping[int, Kept], before: Mapping[int, int], after: Header
-) -> dict[int, Kept]:
-    """Of the answers those that count."""
-    verdicts: dict[tuple[int, int], bool] = {}
-    sure: dict[int, Kept] = {}
-    for id_, each in kept.items():
-        who = (each.member, each.term)
-        if who not in verdicts:
-            verdicts[who] = store.leases.counts(each, before, after)
-        if verdicts[who]:
-            sure[id_] = each
-    return sure
+def _read_waits(
+    store: Store,
+    waiting: Sequence[tuple[int, Entry]],
+    kept: Mapping[int, Kept],
+    header: Header,
+    answers: Sequence[Renewal | None],
+) -> dict[int, Move]:
+    """Count what was answered for claims that wait; returns those that have to move, so that they keep their places."""
+    moves: dict[int, Move] = {}
+    for at, entry in waiting:
+        wait, answer = entry.wait, answers[at]
+        if wait is None or answer is None or answer.state != "WAITING":
+            continue
+        each = kept.get(wait.id)
+        if wait.term != header.term or not entry.settled:
+            moves[at] = Move(entry.claim, entry, None)
+        elif each is not None and store.leases.counts(wait.term, each, header.term):
+            wait.basis = max(wait.basis, each.sent)
+    return moves
+
+
+def _as_before(one: Move) -> Renewal:
+    """What is to be said of a claim whose move the next heartbeat goes on with: its basis has not moved."""
+    lease = one.lease
+    return Renewal("WAITING") if one.fence is None or lease is None else Renewal("HELD", lease.basis)
 
 
 def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]]) -> Iterator[Lease]:
-    now = store.clock.now()
+    """The leases of which a keepalive may prove something."""
+    now, term = store.clock.now(), store.raft.known
     for entry in holding:
-        if entry.hold is not None:
+        if entry.hold is not None and entry.hold.term == term:
             yield entry.hold
-            yield from _moving(store, entry)
     for _, entry in waiting:
         if entry.fits:  # an offer is not extended
             continue
-        if entry.wait is not None:
+        if entry.wait is not None and entry.wait.term == term:
             yield entry.wait
         hold = entry.hold
-        if hold is not None and now - hold.basis > hold.length / _THIRD and not hold.over(now):
+        if (
+            hold is not None
+            and hold.term == term
+            and now - hold.basis > hold.length / _THIRD
+            and not hold.over(now)
+        ):
             yield hold  # for the moment when its turn comes
-
-
-def _moving(store: Store, entry: Entry) -> list[Lease]:
-    """Leases that the claim may be on, or get on yet, because an extend had no answer."""
-    spoilt = store.spoilt.get(entry.claim.token)
-    return [lease for lease in spoilt if lease.doubtful and lease is not entry.hold] if spoilt else []
 
 
 def _look(
@@ -170,7 +192,6 @@ def _look(
         reads = wanted[: _READS - 1]
         wanted = wanted[_READS - 1 :]
         answer = store.transport.txn(Txn((), (store.notes, *reads)), left(end))
-        store.leases.heard(answer.header)
         if first is None:
             first = answer.header
             notes = {kv.key.rpartition(b"/")[2].decode(): _note(kv) for kv in answer.found(0)}
@@ -190,15 +211,9 @@ def _note(kv: Kv) -> Mapping[str, Any]:
 
 
 def _held(
-    store: Store,
-    entry: Entry,
-    kept: Mapping[int, Kept],
-    sure: Mapping[int, Kept],
-    notes: Mapping[str, Mapping[str, Any]],
-    now: float,
-) -> Renewal | None:
-    """What became of a claim that holds; None if nothing is known."""
-    note = notes.get(entry.id, {})
+    store: Store, entry: Entry, kept: Kept | None, term: int, note: Mapping[str, Any], now: float
+) -> Renewal | Move | None:
+    """What became of a claim that holds; None if nothing is known. It moves where a keepalive does not prove enough."""
     if note.get("why"):
         why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
         return Renewal("LOST", why=why, requests=note.get("note"))
@@ -206,20 +221,18 @@ def _held(
         return Renewal("UNKNOWN", trouble=note["strange"])
     hold = entry.hold
     assert hold is not None
-    if note.get("lease", hold.id) != hold.id:  # somebody else has extended it
-        store.follow(entry, note["lease"])
-        return None
-    each = kept.get(hold.id)
-    if each is None:
-        return None
-    if each.ttl <= 0:
-        return Renewal("LOST", why="absent") if hold.id in sure else None
-    if hold.id not in sure:
-        return None
-    if hold.over(now):
-        return Renewal("LOST", why="lapsed")
-    hold.basis = max(hold.basis, each.sent)
-    return Renewal("HELD", hold.basis, note.get("note"))
+    if entry.mover is not None:
+        return Renewal("HELD", hold.basis, note.get("note"))
+    elsewhere = note.get("lease", hold.id) != hold.id  # somebody else has extended it
+    if not elsewhere and not entry.unsure and hold.term == term:
+        if kept is None:
+            return None
+        if hold.over(now):
+            return Renewal("LOST", why="lapsed")
+        if store.leases.counts(hold.term, kept, term):
+            hold.basis = max(hold.basis, kept.sent)
+            return Renewal("HELD", hold.basis, note.get("note"))
+    return Move(entry.claim, entry, entry.fence)
 
 
 def _tell_waiting(
@@ -244,27 +257,3 @@ def _tell_waiting(
     for queue, found in queues.items():
         if not isinstance(found, Refused):
             watches.look(queue, {(row.key, row.fence) for row in found})
-
-
-def _stranger(store: Store, claim: Claim, fence: int | None, end: float) -> Renewal:
-    """A claim that another client object made, renewed for whoever has its token."""
-    _, row = store.find(claim, end)
-    for _ in range(_ROUNDS):
-        if row is None:
-            return Renewal("LOST", why="absent")
-        if row.evicted:
-            return Renewal("LOST", why="evicted")
-        if row.state == "LINGERING":
-            return Renewal("LOST", why="lapsed")
-        if fence is None and row.state == "HELD":
-            return _OFFERED
-        if fence is not None and (row.state != "HELD" or row.fence != fence):
-            return Renewal("LOST", why="fence")
-        seen = (row.fence, row.lease)
-        before = store.leases.witnesses()
-        kept = store.transport.keepalive((row.lease,), left(end)).get(row.lease)
-        header, row = store.find(claim, end)
-        same = row is not None and (row.fence, row.lease) == seen
-        if same and kept is not None and kept.ttl > 0 and store.leases.counts(kept, before, header):
-            return _WAITING if fence is None else Renewal("HELD", kept.sent)
-    return Renewal("UNKNOWN", trouble=_LEADER)

@@ -70,6 +70,12 @@ class Row(NamedTuple):
         return bool(self.value.get("evicted"))
 
     @property
+    def term(self) -> int:
+        """The raft term of its lease; 0 for not known."""
+        term = self.value.get("term", 0)
+        return term if type(term) is int else 0
+
+    @property
     def where(self) -> str:
         """Which of the claims that a key of the queue has had: its last part, and the revision that created it."""
         return f"{self.key.rpartition(b'/')[2].decode(errors='replace')}@{self.fence}"

@@ -61,14 +61,14 @@ class Stated(NamedTuple):
             json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:],
         )
 
-    def value(self, claim: Claim, mark: str, state: str, since: float) -> bytes:
-        """The value of a claim.
+    def value(self, claim: Claim, mark: str, state: str, since: float, term: int) -> bytes:
+        """The value of a claim, on a lease of a term.
 
         Raises:
             ConfigError: Its note is no JSON, or too long.
         """
         note = f'"note":{_note(claim.note)},' if claim.note else ""
-        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
+        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},"term":{term},{note}{self.tail}'.encode()
 
 
 def _note(note: Mapping[str, object]) -> str:

@@ -13,6 +13,7 @@ from lockkit_etcd.leases import Lease, Leases
 from lockkit_etcd.rows import Row, id_of, mark_of, place_of, rows
 from lockkit_etcd.slots import Slots
 from lockkit_etcd.stated import Stated
+from lockkit_etcd.terms import Observed, RaftTerms
 from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
 
 __all__ = ["Entry", "Store"]
@@ -40,6 +41,9 @@ class Entry:
         hold: What it lasts as long as when it holds.
         guard: What blocks on for it until since + min_hold.
         looked: The revision at which the queue was last looked at for it.
+        placed: The revision that put it on the lease that it is on, where it has moved.
+        mover: Whoever is moving it to another lease. Until that is definite no keepalive of the present one counts.
+        unsure: A move had no answer: only a read shows which lease it is on.
     """
 
     __slots__ = (
@@ -52,9 +56,12 @@ class Entry:
         "key",
         "looked",
         "mark",
+        "mover",
+        "placed",
         "row",
         "stage",
         "stated",
+        "unsure",
         "wait",
     )
 
@@ -72,6 +79,14 @@ class Entry:
         self.hold: Lease | None = None
         self.guard: Lease | None = None
         self.looked = 0
+        self.placed = 0
+        self.mover: object = None
+        self.unsure = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the lease that it is on is known."""
+        return self.mover is None and not self.unsure
 
     @property
     def id(self) -> str:
@@ -95,6 +110,7 @@ class Store:
     Attributes:
         client: What this client is called in the keys of the notes to it.
         notes: The range of those.
+        raft: What is known of the raft term.
         slots: The keys of its claims.
         entries: This client's claims, by token.
         lines: When somebody of this client was last seen to stand in line, by queue: who comes soon after joins at once.
@@ -102,13 +118,14 @@ class Store:
     """
 
     def __init__(self, transport: Transport, options: OpenOptions) -> None:
-        self.transport = transport
+        self.raft = RaftTerms()
+        self.transport: Transport = Observed(transport, self.raft)
         self.clock = options.clock
         self.namespace = options.namespace
         self.client = os.urandom(8).hex()
         prefix = keys.notes(options.namespace, self.client)
         self.notes = Get(prefix, after(prefix))
-        self.leases = Leases(transport, options.clock)
+        self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
         self.slots = Slots(self.client)
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
@@ -165,33 +182,77 @@ class Store:
             lease.doubtful = True
             return True
 
-    def moved(self, claim: Claim, entry: Entry | None, lease: Lease) -> None:
-        """A claim is on another lease; what else it may be on stays remembered only where something is under way."""
-        with self._ends:
-            doubts = [one for one in self.spoilt.pop(claim.token, ()) if one is not lease and one.doubtful]
-            if entry is None or self.entries.get(claim.token) is not entry:
-                return
-            old, entry.hold = entry.hold, lease
-            if old is not None and old.doubtful:
-                doubts.append(old)
-            elif old is not lease:  # a heartbeat may have found it there before
-                self.leases.give_back(old)
-            if doubts:
-                self.spoilt[claim.token] = doubts
+    # -- claims that move to another lease
 
-    def follow(self, entry: Entry, lease: int) -> None:
-        """A claim was found to be on another lease: somebody has extended it. The one before may still be under way."""
+    def begin_move(self, entry: Entry, mover: object) -> bool:
+        """Have nobody else move a claim, and no keepalive count for it, until :meth:`end_move`; False if somebody else does."""
         with self._ends:
-            old = entry.hold
-            assert old is not None
-            if old.id == lease:
+            if entry.mover is None:
+                entry.mover = mover
+            return entry.mover is mover
+
+    def end_move(self, entry: Entry, mover: object) -> None:
+        """Let others move the claim again."""
+        with self._ends:
+            if entry.mover is mover:
+                entry.mover = None
+
+    def spare(self, entry: Entry, length: int) -> Lease | None:
+        """A lease that an earlier move of a claim left over, and that serves for the next."""
+        with self._ends:
+            for lease in self.spoilt.get(entry.claim.token, ()):
+                if not lease.borrowed and lease.length >= length and self.leases.usable(lease):
+                    return lease
+        return None
+
+    def keep(self, entry: Entry, lease: Lease) -> None:
+        """Remember a lease that a claim may get on."""
+        with self._ends:
+            kept = self.spoilt.setdefault(entry.claim.token, [])
+            if lease not in kept:
+                kept.append(lease)
+
+    def own(self, entry: Entry, lease: int) -> Lease | None:
+        """The lease of a claim with this id, if this client has one."""
+        return next((each for each in self.at_stake(entry) if each.id == lease), None)
+
+    def moved(self, entry: Entry, lease: Lease, revision: int, *, waits: bool) -> None:
+        """A claim has been on another lease since a revision; what else it had stays remembered only where it is doubtful."""
+        token = entry.claim.token
+        with self._ends:
+            if self.entries.get(token) is not entry or revision <= entry.placed:
                 return
-            token = entry.claim.token
-            others = self.spoilt.get(token, [])
-            own = next((each for each in others if each.id == lease), None)
-            entry.hold = own or Lease(lease, old.length, old.basis, borrowed=True)
-            if old.doubtful and old not in others and self.entries.get(token) is entry:
-                self.spoilt[token] = [*others, old]
+            entry.placed = revision
+            if entry.stage == "ENDING":  # whoever ends it looks after all that it may be on
+                self.keep(entry, lease)
+                return
+            others: list[Lease] = [each for each in self.spoilt.pop(token, ()) if each is not lease]
+            if waits is not (entry.stage == "WAITING"):  # its turn has come meanwhile: it is on yet another
+                others.append(lease)
+            else:
+                old = entry.wait if waits else entry.hold
+                if old is not None and old is not lease:
+                    others.append(old)
+                if waits:
+                    entry.wait = lease
+                else:
+                    entry.hold = lease
+            doubtful = [each for each in others if each.doubtful]
+            if doubtful:
+                self.spoilt[token] = doubtful
+            for each in others:
+                self.leases.give_back(each)
+
+    def granted(self, entry: Entry, fence: int) -> None:
+        """A claim holds."""
+        with self._ends:
+            entry.fence = fence
+            entry.stage = "HELD"
+            entry.row = None
+            wait = entry.wait
+            if wait is not None and not wait.doubtful:
+                entry.wait = None  # first, or who repeats this after Ctrl-C would give it back twice
+                self.leases.give_back(wait)
 
     def in_line(self, queue: bytes) -> None:
         """Somebody of this client stands in line there."""
@@ -238,7 +299,6 @@ class Store:
             raise
         for lease in doubts:
             lease.doubtful = False
-        self.leases.heard(answer.header)
         return answer
 
     def find(self, claim: Claim, end: float) -> tuple[Header, Row | None]:
@@ -260,5 +320,4 @@ class Store:
             Refused, Unknown: See :mod:`lockkit_etcd.failures`.
         """
         header, found = self.transport.range(request, left(end))
-        self.leases.heard(header)
         return header, rows(found.kvs)

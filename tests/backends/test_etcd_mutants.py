@@ -285,10 +285,13 @@ def test_the_mistake_is_noticed(mutant, place, monkeypatch):
 
 
 def test_every_keepalive_is_weighed(place, monkeypatch):
-    """Whatever is answered: if it does not count, nothing is held by it."""
+    """Whatever is answered: if it does not count, the basis of that lease stays, and the claim moves to another."""
     _, store, _ = place
     one, fence = take(store)
     monkeypatch.setattr(Leases, "counts", staticmethod(lambda *_: False))
-    assert renew(store, one, fence).state == "UNKNOWN"
-    with pytest.raises(Unknown):
-        store.acquire(one, False, BUDGET)
+    for ask in (lambda: renew(store, one, fence), lambda: store.acquire(one, False, BUDGET)):
+        lease = lease_of(store, one)
+        basis = lease.basis
+        answer = ask()
+        assert lease_of(store, one) is not lease
+        assert (lease.basis, answer.basis) == (basis, lease_of(store, one).basis)

@@ -240,8 +240,8 @@ def test_it_holds(check, stores):
 def delete_by_key(patch):
     real = releasing._do
 
-    def do(store, transport, request, end):
-        return real(store, transport, Txn((), request.then), end)
+    def do(transport, request, end):
+        return real(transport, Txn((), request.then), end)
 
     patch.setattr(releasing, "_do", do)
 

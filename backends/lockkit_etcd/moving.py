@@ -1,0 +1,315 @@
+"""Move claims to other leases: to longer ones (extend), and to new ones after the raft term has changed.
+
+A lease cannot be made longer, and in another term than its own a keepalive proves nothing of it (:mod:`lockkit_etcd.terms`).
+So the claim moves: look where it is, have a lease granted, then "if the claim is as I saw it, put it on this lease". Its
+key, its place and its fence stay. What was compared is a revision that nothing else can bring back, so a copy of the request that
+arrives late moves nothing. While a move is under way, or has had no answer, no keepalive counts for the claim, and the next
+move begins with a look: it goes on from wherever the claim is.
+
+Many claims share a look and a transaction; the grants are one for each. What is nearest to its end goes first, and what the
+time does not suffice for is left to the next heartbeat, a quarter of a second later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lockkit.spi import Claim, Refused, Renewal, Unknown
+from lockkit_etcd import keys
+from lockkit_etcd.budget import left
+from lockkit_etcd.leases import Lease
+from lockkit_etcd.rows import Row, changing, mark_of, packed, place_of, rows
+from lockkit_etcd.stated import seconds
+from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.transport import Compare, Delete, Get, Kv, LeaseGone, Op, Put, Txn, TxnAnswer
+
+__all__ = ["GRACE", "Move", "move", "move_one"]
+
+_AT_ONCE = 60
+"""Claims that move in one transaction: two operations each, and etcd allows 128 by default."""
+_FEWEST = 8
+"""Claims of a batch, so that a few dozen are not moved one by one."""
+_WORKERS = 16
+"""Of a client, that move claims at the same time: what limits them is the round trip of a grant."""
+_ROUNDS = 3
+"""Of one transaction, in which others change what it compares."""
+GRACE = 1.0
+"""Seconds for which the holder of a claim may go on renewing the old lease when another client has moved it."""
+_SHARE = 0.7
+"""Of the time, after which nothing more begins."""
+_PAUSE = 0.01
+"""Seconds until a claim that another thread moves is looked at again."""
+
+
+class Move(NamedTuple):
+    """A claim that is to move.
+
+    Attributes:
+        entry: What this client knows of it; None if another client object made it.
+        fence: Of its hold; None while it waits.
+        ttl: What it is extended to, or None.
+        grace: Seconds by which its lease is to be longer.
+    """
+
+    claim: Claim
+    entry: Entry | None
+    fence: int | None
+    ttl: float | None = None
+    grace: float = 0.0
+
+    @property
+    def lease(self) -> Lease | None:
+        """What it is on, as far as this client knows."""
+        if self.entry is None:
+            return None
+        return self.entry.wait if self.fence is None else self.entry.hold
+
+    @property
+    def ends(self) -> float:
+        """When that may be over."""
+        lease = self.lease
+        return lease.basis + lease.length if lease is not None else 0.0
+
+
+def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None]:
+    """Move claims, as many as the time suffices for: what became of each, None for those that were not reached."""
+    answers: list[Renewal | None] = [None] * len(moves)
+    order = sorted(range(len(moves)), key=lambda at: moves[at].ends)
+    size = max(_FEWEST, min(_AT_ONCE, -(-len(moves) // _WORKERS)))
+    batches = [order[at : at + size] for at in range(0, len(order), size)][::-1]
+    now = time.monotonic()
+    begin_by = now + _SHARE * max(end - now, 0.0)
+
+    def work(some_in_any_case: bool) -> None:  # noqa: FBT001
+        while batches and (some_in_any_case or time.monotonic() < begin_by):
+            some_in_any_case = False
+            try:
+                some = batches.pop()
+            except IndexError:
+                return
+            batch = _Batch(store, [moves[at] for at in some], begin_by, end)
+            try:
+                batch.run()
+            except (Refused, Unknown) as trouble:
+                unknown = Renewal("UNKNOWN", trouble=str(trouble))
+                batch.answers = [answer or unknown for answer in batch.answers]
+            for at, answer in zip(some, batch.answers, strict=True):
+                answers[at] = answer
+
+    started: list[threading.Thread] = []
+    for _ in range(min(len(batches), _WORKERS) - 1):
+        thread = threading.Thread(target=work, args=(False,), name="lockkit-etcd-move", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there can be no more threads
+            break
+        started.append(thread)
+    work(True)
+    for thread in started:
+        thread.join(left(end))
+    return list(answers)
+
+
+def move_one(store: Store, one: Move, end: float) -> Renewal:
+    """Move a claim.
+
+    Raises:
+        Refused, Unknown: It has not moved, or nobody says whether it has.
+    """
+    while True:
+        batch = _Batch(store, [one], end, end)
+        batch.run()
+        if (answer := batch.answers[0]) is not None:
+            return answer
+        if time.monotonic() >= end:
+            raise changing(one.claim.terms.name)
+        time.sleep(_PAUSE)  # it is being moved by another thread
+
+
+class _Batch:
+    """Some claims that move in one transaction."""
+
+    def __init__(self, store: Store, moves: Sequence[Move], begin_by: float, end: float) -> None:
+        self.store = store
+        self.moves = moves
+        self.answers: list[Renewal | None] = [None] * len(moves)
+        self._begin_by = begin_by
+        self._end = end
+
+    def run(self) -> None:
+        """Move them; no answer for those that somebody else moves meanwhile, or that the time does not suffice for.
+
+        Raises:
+            Refused, Unknown: As soon as one call ends so.
+        """
+        entries = [one.entry for one in self.moves if one.entry is not None]
+        try:
+            free = [
+                at
+                for at, one in enumerate(self.moves)
+                if one.entry is None or self.store.begin_move(one.entry, self)
+            ]
+            if free:
+                self._run(free)
+        finally:
+            for entry in entries:
+                self.store.end_move(entry, self)
+
+    def _run(self, places: list[int]) -> None:
+        answer = self.store.transport.txn(Txn((), self._gets(places)), left(self._end))
+        self.store.leases.learn(answer.header.term, self._end)
+        for _ in range(_ROUNDS):
+            begun: list[_Step] = []
+            for nth, at in enumerate(places):
+                row = _row_of(self.moves[at], answer.found(nth))
+                known = self._judged(self.moves[at], row)
+                if known is not None:
+                    self.answers[at] = known
+                elif row is not None and (not begun or time.monotonic() < self._begin_by):
+                    begun.append(_Step(at, row, self._lease(self.moves[at], row)))
+            if not begun:
+                return
+            places = [step.at for step in begun]
+            try:
+                answer = self._send(begun)
+            except LeaseGone:  # this process stood still for as long as one of them lasts
+                for step in begun:
+                    step.lease.basis -= step.lease.length
+                answer = self.store.transport.txn(Txn((), self._gets(places)), left(self._end))
+                continue
+            if answer.succeeded:
+                for step in begun:
+                    self.answers[step.at] = self._moved(step, answer.header.revision)
+                return
+
+    def _gets(self, places: Sequence[int]) -> tuple[Get, ...]:
+        return tuple(self._get(self.moves[at]) for at in places)
+
+    def _get(self, one: Move) -> Get:
+        return Get(one.entry.key) if one.entry is not None else Get(*self.store.known(one.claim.terms).keys)
+
+    def _judged(self, one: Move, row: Row | None) -> Renewal | None:
+        """What becomes of a claim without a move; None if it is to move."""
+        entry, lease = one.entry, one.lease
+        if row is None or (entry is not None and entry.stage == "ENDING"):
+            return Renewal("LOST", why="absent")
+        if row.evicted:
+            return Renewal("LOST", why="evicted")
+        if one.fence is None:
+            if row.state != "WAITING":
+                return Renewal("OFFERED")
+        elif row.state != "HELD" or row.fence != one.fence:
+            return Renewal("LOST", why="lapsed" if row.state == "LINGERING" else "fence")
+        if entry is None or lease is None:
+            return None
+        if one.fence is not None and lease.over(self.store.clock.now()):
+            return Renewal("LOST", why="lapsed")
+        if row.lease == lease.id:
+            return None
+        # Somebody else has extended it, or an earlier move had no answer: no other can take it from there.
+        lease = self.store.own(entry, row.lease) or Lease(
+            row.lease, lease.length, lease.basis, row.term, borrowed=True
+        )
+        self.store.moved(entry, lease, row.modified, waits=one.fence is None)
+        entry.unsure = False
+        if one.ttl is None and lease.term == self.store.raft.known:
+            return _kept(one, row, lease)
+        return None
+
+    def _lease(self, one: Move, row: Row) -> Lease:
+        """The lease that a claim is to move to.
+
+        Raises:
+            Refused, Unknown: There is none to be had.
+        """
+        entry, lease = one.entry, one.lease
+        if one.fence is None and lease is not None:
+            length = lease.length
+        else:
+            lasting = one.ttl if one.ttl is not None else row.value.get("ttl", one.claim.terms.ttl)
+            longest = row.value.get("max_hold", lasting)
+            length = seconds(min(lasting, longest) + row.value.get("lock_delay", 0.0) + one.grace)
+            if one.ttl is None and lease is not None:
+                length = max(length, lease.length)
+        found = self.store.spare(entry, length) if entry is not None else None
+        if found is None:
+            found = self.store.leases.grant(length, self._end)
+            if entry is not None:
+                self.store.keep(entry, found)
+        return found
+
+    def _send(self, begun: Sequence[_Step]) -> TxnAnswer:
+        """Put them on their leases, or look again.
+
+        Raises:
+            Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`.
+        """
+        when: list[Compare] = []
+        then: list[Op] = []
+        entries = [entry for step in begun if (entry := self.moves[step.at].entry) is not None]
+        for at, row, lease in begun:
+            ttl = self.moves[at].ttl
+            said = (
+                {**row.value, "term": lease.term}
+                if ttl is None
+                else {**row.value, "term": lease.term, "ttl": ttl}
+            )
+            when.append(Compare(row.key, "MOD", "EQUAL", row.modified))
+            then += [Put(row.key, packed(said), lease.id), self._note(row, lease)]
+        request = Txn(tuple(when), tuple(then), self._gets([step.at for step in begun]))
+        before = [entry.unsure for entry in entries]
+        for entry in entries:
+            entry.unsure = True
+        try:
+            answer = self.store.txn(request, self._end, *[step.lease for step in begun])
+        except (Refused, LeaseGone):
+            for entry, unsure in zip(entries, before, strict=True):
+                entry.unsure = unsure
+            raise
+        if not answer.succeeded:
+            for entry, unsure in zip(entries, before, strict=True):
+                entry.unsure = unsure
+        return answer
+
+    def _note(self, row: Row, lease: Lease) -> Op:
+        """What the client of a claim is told: where it is, if that is not what moves it; and what others ask of it."""
+        client = str(row.value.get("client", ""))
+        key = keys.note(self.store.namespace, client, row.id)
+        said: dict[str, object] = {} if client == self.store.client else {"lease": lease.id}
+        if row.value.get("asked"):
+            said["note"] = row.value.get("note", {})
+        return Put(key, packed(said), lease.id) if said else Delete(key)
+
+    def _moved(self, step: _Step, revision: int) -> Renewal:
+        one = self.moves[step.at]
+        entry = one.entry
+        if entry is not None:
+            self.store.moved(entry, step.lease, revision, waits=one.fence is None)
+            entry.unsure = False
+            row = entry.row
+            if row is not None and row.modified == step.row.modified:
+                entry.row = row._replace(modified=revision, lease=step.lease.id)
+        return _kept(one, step.row, step.lease)
+
+
+class _Step(NamedTuple):
+    """One claim of a batch: where it was seen, and where it goes."""
+
+    at: int
+    row: Row
+    lease: Lease
+
+
+def _kept(one: Move, row: Row, lease: Lease) -> Renewal:
+    if one.fence is None:
+        return Renewal("WAITING")
+    return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
+
+
+def _row_of(one: Move, found: Sequence[Kv]) -> Row | None:
+    queue, mark = rows(found), mark_of(one.claim.token)
+    place = place_of(queue, mark)
+    return queue[place] if place >= 0 else None

@@ -1,0 +1,541 @@
+"""Leaders of etcd that stood still and come back: what they revoke must be of no use to anybody any more.
+
+The elections are scripted: a real server stores and grants, a transport before it says which term it is, and remembers in
+which term each lease was granted. A leader that comes back revokes every lease of an earlier term than the present: all
+that a deposed leader can know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from lockkit.errors import OutcomeUnknown
+from lockkit.names import claim_id
+from lockkit.spi import RELEASED, Granted, OpenOptions, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.clocks import ShiftedClock
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import covered
+from lockkit.testing.servers.processes import installed
+from lockkit_etcd.address import parse
+from lockkit_etcd.backend import EtcdBackend
+from lockkit_etcd.leases import Leases
+from lockkit_etcd.moving import Move, move
+from lockkit_etcd.terms import Observed, RaftTerms
+from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
+from lockkit_etcd.transports import connect
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+TTL = 30
+SCHEMES = ("etcd", "etcd+grpc")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+class Elections:
+    """A transport to a real server whose raft term is scripted.
+
+    Attributes:
+        term: The present one.
+        granted: In which term each lease was granted.
+        shown: The terms that the next answers show, in place of the present one.
+        in_grant: Called once, between the next grant and its answer.
+        before_txn: Called once, before the next transaction that writes, with it.
+        lost: Of so many transactions that write the answer is lost.
+        undone: They are not done either.
+    """
+
+    def __init__(self, transport):
+        self._transport = transport
+        self.term = 1
+        self.granted = {}
+        self.shown = []
+        self.in_grant = self.before_txn = None
+        self.lost = 0
+        self.undone = False
+        self.sent = []
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+    def elect(self):
+        self.term += 1
+
+    def goes_on(self):
+        """A deposed leader goes on, and revokes what it knows before it learns that it is deposed."""
+        for lease, term in self.granted.items():
+            if term < self.term:
+                with contextlib.suppress(LeaseGone):
+                    self._transport.revoke(lease, BUDGET)
+
+    def _shown(self, header):
+        return Header(1, self.shown.pop(0) if self.shown else self.term, header.revision)
+
+    def txn(self, request, budget):
+        writes = any(type(op) is Put for op in request.then)
+        if writes:
+            self.sent.append(request)
+            if self.before_txn:
+                call, self.before_txn = self.before_txn, None
+                call(request)
+            if self.lost:
+                self.lost -= 1
+                if not self.undone:
+                    self._transport.txn(request, budget)
+                raise Unknown(OutcomeUnknown("the answer is lost"))
+        answer = self._transport.txn(request, budget)
+        return answer._replace(header=self._shown(answer.header))
+
+    def range(self, request, budget):
+        header, found = self._transport.range(request, budget)
+        return self._shown(header), found
+
+    def grant(self, lease, ttl, budget):
+        granted = self._transport.grant(lease, ttl, budget)
+        self.granted[lease] = self.term
+        if self.in_grant:
+            call, self.in_grant = self.in_grant, None
+            call()
+        return granted._replace(header=self._shown(granted.header))
+
+    def keepalive(self, leases, budget):
+        kept = self._transport.keepalive(leases, budget)
+        return {id_: Kept(each.ttl, 1, self.term, each.sent) for id_, each in kept.items()}
+
+    def fresh(self):
+        return self
+
+
+@pytest.fixture
+def clock():
+    return ShiftedClock()
+
+
+@pytest.fixture
+def etcds(server, clock):
+    """Stores, each with elections of its own making, on one server that has nothing stored."""
+    server.call("kv/deleterange", covered("lockkit/"))
+    with contextlib.ExitStack() as stack:
+
+        def another(scheme="etcd"):
+            elections = Elections(connect(parse(f"{scheme}://{server.address}"), clock))
+            return elections, stack.enter_context(
+                contextlib.closing(EtcdBackend(elections, OpenOptions(clock=clock)))
+            )
+
+        yield another
+
+
+@pytest.fixture
+def etcd(etcds):
+    return etcds()
+
+
+def crossed(elections, clock, renewed):
+    """A leader stands still for longer than a ttl, comes back, and revokes; meanwhile what is held is renewed."""
+    elections.elect()
+    for _ in range(2):
+        clock.advance(TTL * 0.6)
+        renewed()
+    elections.goes_on()
+
+
+def held(store, clock, claims):
+    """Renew claims that hold: each must be, and for most of a ttl."""
+    for one, answer in zip(claims, store.renew(claims, BUDGET), strict=True):
+        assert answer.state == "HELD", (one, answer)
+        assert answer.basis + TTL > clock.now() + TTL * 0.6, "its basis has moved"
+
+
+# -- what must hold
+
+
+def holds_outlive_a_leader_that_comes_back(elections, store, clock):
+    claims = [take(store, f"lock-{at}", ttl=TTL) for at in range(3)]
+    crossed(elections, clock, lambda: held(store, clock, claims))
+    held(store, clock, claims)
+    assert [states(store, f"lock-{at}") for at in range(3)] == [["HELD"]] * 3
+
+
+def a_grant_of_the_old_leader_that_is_answered_after_the_election_is_of_the_old_term(elections, store, clock):
+    claims = [take(store, ttl=TTL)]
+    elections.elect()
+    elections.in_grant = elections.elect
+    held(store, clock, claims)
+    for _ in range(2):
+        clock.advance(TTL * 0.6)
+        held(store, clock, claims)
+    elections.goes_on()
+    held(store, clock, claims)
+
+
+def a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term(elections, store, clock):
+    claims = [take(store, ttl=TTL)]
+    elections.shown = [2]
+    states(store)
+    claims.append(take(store, "b", ttl=TTL))
+    crossed(elections, clock, lambda: held(store, clock, claims))
+    held(store, clock, claims)
+
+
+def waiters_keep_their_places_when_a_leader_comes_back(elections, store, clock):
+    holder, fence = take(store, ttl=TTL)
+    waiters = [queue(store, ttl=TTL) for _ in range(3)]
+    order = [info.claim_id for info in store.inspect("a", BUDGET).claims]
+
+    def renewed():
+        held(store, clock, [(holder, fence)])
+        assert [renew(store, one).state for one in waiters] == ["WAITING"] * 3
+
+    crossed(elections, clock, renewed)
+    assert [info.claim_id for info in store.inspect("a", BUDGET).claims] == order
+    for one in waiters:
+        store.release(holder, BUDGET)
+        answer = store.acquire(one, False, BUDGET)
+        assert isinstance(answer, Granted)
+        assert answer.fence > fence
+        holder, fence = one, answer.fence
+
+
+def a_lease_of_the_pool_does_not_outlive_its_term(elections, store, clock):
+    before, _ = take(store, ttl=TTL)
+    other = take(store, "other", ttl=TTL)
+    store.release(before, BUDGET)
+    elections.elect()
+    held(store, clock, [other])
+    after, _ = take(store, ttl=TTL)
+    assert elections.granted[store.store.entries[after.token].hold.id] == elections.term
+
+
+# -- the mistakes
+
+
+def any_keepalive_counts(patch):
+    patch.setattr(Leases, "counts", staticmethod(lambda term, kept, shown: kept is not None and kept.ttl > 0))
+
+
+def the_answer_to_a_grant_shows_its_term(patch):
+    real = Leases.grant
+
+    def grant(self, *given, **named):
+        lease = real(self, *given, **named)
+        lease.term = max(self._terms.shown.values())
+        return lease
+
+    patch.setattr(Leases, "grant", grant)
+
+
+def one_answer_shows_the_term(patch):
+    real = RaftTerms.heard
+
+    def heard(self, header, before):
+        real(self, header, {header.member: header.term})
+
+    patch.setattr(RaftTerms, "heard", heard)
+
+
+def waiters_stay_where_they_are(patch):
+    from lockkit_etcd import renewing
+
+    patch.setattr(renewing, "_read_waits", lambda *_: {})
+
+
+def the_pool_serves_on(patch):
+    patch.setattr(Leases, "usable", lambda self, lease: lease.young(self._clock.now()))
+
+
+MUTANTS = {
+    any_keepalive_counts: holds_outlive_a_leader_that_comes_back,
+    the_answer_to_a_grant_shows_its_term: a_grant_of_the_old_leader_that_is_answered_after_the_election_is_of_the_old_term,
+    one_answer_shows_the_term: a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term,
+    waiters_stay_where_they_are: waiters_keep_their_places_when_a_leader_comes_back,
+    the_pool_serves_on: a_lease_of_the_pool_does_not_outlive_its_term,
+}
+
+
+@pytest.mark.parametrize("check", MUTANTS.values(), ids=lambda check: check.__name__)
+def test_without_the_mistake_it_holds(check, etcd, clock):
+    check(*etcd, clock)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_mistake_is_noticed(mutant, etcd, clock, monkeypatch):
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        MUTANTS[mutant](*etcd, clock)
+
+
+def test_all_kinds_of_holds_keep_place_and_fence_over_many_elections(etcd, clock, full):
+    elections, store = etcd
+    claims = [take(store, ttl=TTL, **terms) for terms in full]
+    waiter = queue(store, ttl=TTL, **full[0])
+    before = [(info.claim_id, info.fence) for info in store.inspect("a", BUDGET).claims]
+
+    def renewed():
+        held(store, clock, claims)
+        assert renew(store, waiter).state == "WAITING"
+
+    for _ in range(3):
+        crossed(elections, clock, renewed)
+        renewed()
+
+    assert [(info.claim_id, info.fence) for info in store.inspect("a", BUDGET).claims] == before
+    assert [renew(store, *one).state for one in claims] == ["HELD"] * len(claims)
+    for one, _ in claims:
+        assert store.release(one, BUDGET) == RELEASED
+    assert isinstance(store.acquire(waiter, False, BUDGET), Granted)
+
+
+def test_confirm_moves_a_claim_of_an_earlier_term(etcd, clock):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    elections.elect()
+    clock.advance(TTL * 0.6)
+
+    answer = store.acquire(one, False, BUDGET)
+
+    assert answer == Granted(fence, answer.basis)
+    assert answer.basis + 1.0 > clock.now()
+    elections.goes_on()
+    held(store, clock, [(one, fence)])
+
+
+@pytest.mark.parametrize("undone", [False, True], ids=["it was done", "it was not done"])
+def test_a_move_without_an_answer_is_found_out_by_the_next_heartbeat(etcd, clock, undone):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    basis = store.store.entries[one.token].hold.basis
+    elections.elect()
+    clock.advance(TTL * 0.6)
+    elections.lost, elections.undone = 1, undone
+
+    answer = renew(store, one, fence)
+
+    assert answer.state == "UNKNOWN"
+    assert store.store.entries[one.token].hold.basis == basis
+    held(store, clock, [(one, fence)])
+    elections.goes_on()
+    held(store, clock, [(one, fence)])
+    assert store.release(one, BUDGET) == RELEASED
+    assert states(store) == []
+
+
+def test_a_late_copy_of_a_move_moves_nothing(etcd, clock):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    elections.elect()
+    elections.lost, elections.undone = 1, True
+    renew(store, one, fence)
+    (late,) = elections.sent[-1:]
+    held(store, clock, [(one, fence)])
+    lease = store.store.entries[one.token].hold.id
+
+    assert not elections.txn(late, BUDGET).succeeded
+
+    (kv,) = store.store.transport.range(late.otherwise[0], BUDGET)[1].kvs
+    assert (kv.lease, kv.created) == (lease, fence)
+    assert store.release(one, BUDGET) == RELEASED
+    assert not elections.txn(late, BUDGET).succeeded
+    assert states(store) == []
+
+
+def test_a_claim_that_is_released_while_its_move_is_in_doubt_leaves_nothing(etcd, clock, server):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    elections.elect()
+    elections.lost = 1
+    renew(store, one, fence)
+    moved = elections.sent[-1].then[0].lease
+
+    assert store.release(one, BUDGET) == RELEASED
+
+    assert states(store) == []
+    assert moved not in {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["it holds", "it waits"])
+def test_what_others_do_to_a_claim_while_it_moves_is_not_undone(etcds, clock, waits):
+    (elections, store), (_, other) = etcds(), etcds()
+    blocking, _ = take(store, ttl=TTL, capacity=2, weight=2, kind="semaphore")
+    if waits:
+        one, fence = queue(store, ttl=TTL, capacity=2, kind="semaphore"), None
+    else:
+        one, fence = blocking, store.store.entries[blocking.token].fence
+    elections.elect()
+
+    def meanwhile(_):
+        assert other.annotate("a", claim_id(one.token), {"ask_release": True}, BUDGET)
+        assert other.resize("a", 3, BUDGET) == 1 + waits
+
+    elections.before_txn = meanwhile
+    answer = renew(store, one, fence)
+
+    assert answer.state == ("WAITING" if waits else "HELD")
+    infos = {info.claim_id: info for info in other.inspect("a", BUDGET).claims}
+    info = infos[claim_id(one.token)]
+    assert (info.note, info.capacity) == ({"ask_release": True}, 3)
+    if not waits:
+        assert renew(store, one, fence).requests == {"ask_release": True}
+
+
+def test_a_claim_that_is_evicted_while_it_moves_is_lost(etcds, clock):
+    (elections, store), (_, other) = etcds(), etcds()
+    one, fence = take(store, ttl=TTL)
+    elections.elect()
+    elections.before_txn = lambda _: other.evict("a", claim_id(one.token), BUDGET)
+
+    answer = renew(store, one, fence)
+
+    assert (answer.state, answer.why) == ("LOST", "evicted")
+
+
+def test_a_waiter_whose_turn_comes_while_it_moves_holds(etcd, clock):
+    elections, store = etcd
+    holder, _ = take(store, ttl=TTL)
+    waiter = queue(store, ttl=TTL)
+    elections.elect()
+    granted = []
+
+    def meanwhile(_):
+        store.release(holder, BUDGET)
+        granted.append(store.acquire(waiter, False, BUDGET))
+
+    elections.before_txn = meanwhile
+    assert renew(store, waiter).state == "OFFERED"
+
+    (answer,) = granted
+    assert isinstance(answer, Granted)
+    held(store, clock, [(waiter, answer.fence)])
+    elections.goes_on()
+    held(store, clock, [(waiter, answer.fence)])
+
+
+def test_an_extended_claim_moves_to_a_lease_of_its_new_length(etcd, clock):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    assert store.extend(one, fence, 2 * TTL, BUDGET).state == "HELD"
+    elections.elect()
+    held(store, clock, [(one, fence)])
+    assert store.store.entries[one.token].hold.length == 2 * TTL
+
+
+def test_whoever_has_the_token_of_a_claim_moves_it_and_its_owner_follows(etcds, clock):
+    (elections, store), (theirs, other) = etcds(), etcds()
+    one, fence = take(store, ttl=TTL)
+    elections.elect()
+    theirs.elect()
+    clock.advance(TTL * 0.6)
+
+    held(other, clock, [(one, fence)])
+    assert renew(store, one, fence).state == "HELD"
+    held(store, clock, [(one, fence)])
+
+    elections.granted |= theirs.granted
+    elections.goes_on()
+    held(store, clock, [(one, fence)])
+    held(other, clock, [(one, fence)])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_many_claims_move_together(etcds, clock, scheme):
+    if scheme == "etcd+grpc":
+        pytest.importorskip("etcd3")
+    elections, store = etcds(scheme)
+    claims = [take(store, f"lock-{at}", ttl=TTL) for at in range(150)]
+    elections.elect()
+    elections.sent.clear()
+    granted = len(elections.granted)
+
+    held(store, clock, claims)
+
+    assert len(elections.granted) - granted == 150
+    assert len(elections.sent) <= 20
+    elections.goes_on()
+    held(store, clock, claims)
+
+
+def test_what_the_time_does_not_suffice_for_moves_with_the_next_heartbeat(etcd, clock):
+    elections, store = etcd
+    claims = [take(store, f"lock-{at}", ttl=TTL) for at in range(20)]
+    elections.elect()
+    states(store)
+    entries = [store.store.entries[one.token] for one, _ in claims]
+    moves = [Move(one, entry, fence) for (one, fence), entry in zip(claims, entries, strict=True)]
+
+    answers = move(store.store, moves, 0.0)
+
+    assert None in answers
+    assert any(answers), "some do move, however slow all is"
+    held(store, clock, claims)
+    elections.goes_on()
+    held(store, clock, claims)
+
+
+def test_what_is_nearest_to_its_end_moves_first(etcd, clock):
+    elections, store = etcd
+    claims = []
+    for at in range(3):
+        claims.append(take(store, f"lock-{at}", ttl=TTL))
+        clock.advance(1.0)
+    elections.elect()
+    elections.sent.clear()
+
+    held(store, clock, claims[::-1])
+
+    (request,) = elections.sent
+    assert [op.key for op in request.then if type(op) is Put] == [
+        store.store.entries[one.token].key for one, _ in claims
+    ]
+
+
+# -- the term
+
+
+def test_a_term_is_known_by_the_second_answer_of_the_member_that_showed_it():
+    raft = RaftTerms()
+
+    def answer(member, term, before=None):
+        raft.heard(Header(member, term, 1), raft.shown if before is None else before)
+        return raft.known
+
+    assert answer(1, 7) == 0
+    assert answer(2, 7) == 0
+    assert answer(1, 7) == 7
+    asked = raft.shown
+    assert answer(1, 8) == 7
+    assert answer(1, 8, asked) == 7, "asked before the first was answered"
+    assert answer(2, 8) == 7, "of another member, which had shown the term before"
+    assert answer(1, 8) == 8
+    assert answer(2, 8) == 8
+    assert answer(3, 7) == 8
+
+
+@pytest.mark.parametrize(
+    "term,ttl,shown,counts",
+    [(7, 30, 7, True), (7, 30, 8, False), (8, 30, 7, False), (7, 0, 7, False), (0, 30, 7, False)],
+)
+def test_a_keepalive_counts_in_the_term_of_its_lease_alone(term, ttl, shown, counts):
+    assert Leases.counts(term, Kept(ttl, 1, shown, 0.0), shown) is counts
+
+
+def test_a_keepalive_that_was_not_answered_does_not_count():
+    assert not Leases.counts(7, None, 7)
+
+
+def test_a_fresh_connection_tells_of_the_term_too(etcd):
+    elections, _ = etcd
+    raft = RaftTerms()
+    fresh = Observed(elections, raft).fresh()
+    for _ in range(2):
+        fresh.grant(claim_id_number(), 5, BUDGET)
+    assert raft.known == elections.term
+
+
+def claim_id_number():
+    return int(claim().token[:12], 16) + 1
