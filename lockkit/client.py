@@ -18,7 +18,6 @@ from lockkit.copies import LeaseCopy
 from lockkit.errors import AcquireCancelled, ConfigError
 from lockkit.events import Counters
 from lockkit.facts import (
-    Alert,
     Capabilities,
     Event,
     Owner,
@@ -331,14 +330,16 @@ class Client(Operations):
                 self._refused = (self.clock.now(), trouble)
                 raise
             self.capabilities = backend.capabilities
-            listening = self.plugins.implementations("lockkit_event") or self.plugins.implementations(
-                "lockkit_alert"
-            )
             self._driver = Driver(
                 backend,
                 self.clock,
                 self._counters,
-                Dispatcher(self._counters, self.clock, self._deliver if listening else None),
+                Dispatcher(
+                    self._counters,
+                    self.clock,
+                    self.plugins.implementations("lockkit_event"),
+                    self.plugins.implementations("lockkit_alert"),
+                ),
                 lambda: list(self.plugins.implementations("lockkit_cleanup")),
                 self._record_failure,
                 config.cleanup_budget,
@@ -378,12 +379,6 @@ class Client(Operations):
             self._counters = Counters()
             self._warnings = []
         return self._mutex
-
-    def _deliver(self, what: Event | Alert) -> None:
-        if isinstance(what, Event):
-            self.plugins.notify("lockkit_event", event=what)
-        else:
-            self.plugins.notify("lockkit_alert", alert=what)
 
 
 def connect(

@@ -217,7 +217,7 @@ class Lease:
         call = _once(callback)
         self._hold.on_lost.append(call)
         if self._hold.lost_why:
-            self._driver.dispatcher.run(call)
+            self._driver.dispatcher.run(call, self._hold.name)
 
     def detach(self) -> Lease:
         """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""

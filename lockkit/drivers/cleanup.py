@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from lockkit.clock import Clock
 from lockkit.facts import CleanupContext, HookReport
 from lockkit.lease import RELEASING
+from lockkit.plugins.calling import function_of
 
-__all__ = ["CleanupHook", "CleanupRuns", "Overruns"]
+__all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns"]
 
 _log = logging.getLogger("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
@@ -22,22 +23,27 @@ CleanupHook = tuple[str, Callable[..., object]]
 
 
 class Overruns:
-    """Which plugins overran their budget in this process, and what still runs."""
+    """Which hooks overran their budget, told apart by their function: whatever client ran them."""
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[object, int] = {}
 
-    def note(self, plugin: str) -> None:
+    def note(self, hook: CleanupHook) -> None:
         """Count one overrun."""
+        function = function_of(hook)
         with self._mutex:
-            self._counts[plugin] = self._counts.get(plugin, 0) + 1
-        if self.disabled(plugin):
-            _log.error("cleanup plugin %r overran its budget again: disabled for this process", plugin)
+            self._counts[function] = self._counts.get(function, 0) + 1
+        if self.disabled(hook):
+            _log.error("cleanup plugin %r overran its budget again: disabled for this process", hook[0])
 
-    def disabled(self, plugin: str) -> bool:
-        """Whether its hook is not run any more."""
-        return self._counts.get(plugin, 0) > _OVERRUNS_ALLOWED
+    def disabled(self, hook: CleanupHook) -> bool:
+        """Whether it is not run any more."""
+        return self._counts.get(function_of(hook), 0) > _OVERRUNS_ALLOWED
+
+
+OVERRUNS = Overruns()
+"""Those of this process."""
 
 
 class CleanupRuns:
@@ -66,20 +72,19 @@ class CleanupRuns:
 
         One Ctrl-C during the wait is kept for later: the hook goes on to its budget. A second one ends the waiting.
         """
-        if self._overruns.disabled(plugin):
+        hook = (plugin, self._hooks[plugin])
+        if self._overruns.disabled(hook):
             return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
         run = self._runs.get(plugin)
         if run is None:
-            run = self._runs[plugin] = _Run(
-                (plugin, self._hooks[plugin]), self._context(self._clock.now() + budget), self._clock
-            )
+            run = self._runs[plugin] = _Run(hook, self._context(self._clock.now() + budget), self._clock)
         try:
             report = run.wait(budget)
         except BaseException as interrupt:
             self.interrupts.append(interrupt)
             report = run.wait(budget)
         if report.outcome == "RUNNING":
-            self._overruns.note(plugin)
+            self._overruns.note(hook)
         return report
 
 

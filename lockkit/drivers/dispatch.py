@@ -1,4 +1,8 @@
-"""Tell what happened: log lines, then plugins on a thread of their own. Never on the caller's critical path."""
+"""Tell what happened: log lines at once, callbacks of loss, then plugins. Never on the caller's critical path.
+
+Each plugin's ``lockkit_event`` and each ``lockkit_alert`` has a queue and a thread of its own. One that does not come
+back keeps nothing from anybody else.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
+from lockkit.drivers.callbacks import CALLBACKS, HANGS
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
+from lockkit.plugins.calling import Implementation, call_each, function_of
 
 __all__ = ["Dispatcher"]
 
 _log = logging.getLogger("lockkit")
 _QUEUE = 10_000
-"""Events that may wait for slow plugins; what comes on top is dropped and counted."""
+"""Events, and alerts, that may wait for a slow plugin; what comes on top is dropped and counted."""
 _LEVELS = {
     "acquired": logging.DEBUG,
     "released": logging.DEBUG,
@@ -50,27 +57,26 @@ _LONG_WAIT = 1.0
 
 
 class Dispatcher:
-    """Logs at once; hands events and alerts to plugins, and runs callbacks, in order on one daemon thread.
+    """Logs at once; hands events and alerts to plugins, and losses to callbacks, on daemon threads.
 
     Args:
-        counters: Counts what is dropped.
-        deliver: Called on the thread with each event or alert; None if no plugin listens.
+        counters: Counts what is dropped and what hangs.
+        events: The ``lockkit_event`` implementations.
+        alerts: The ``lockkit_alert`` implementations.
     """
 
     def __init__(
-        self, counters: Counters, clock: Clock, deliver: Callable[[Event | Alert], None] | None
+        self,
+        counters: Counters,
+        clock: Clock,
+        events: Sequence[Implementation] = (),
+        alerts: Sequence[Implementation] = (),
     ) -> None:
-        self._counters = counters
         self._clock = clock
-        self._deliver = deliver
-        self._queue: deque[Event | Alert | Callable[[], None]] = deque()
-        self._mutex = threading.RLock()
-        self._bell = Bell()
-        self._thread: threading.Thread | None = None
-        self._busy = False
-        self._closed = False
+        self._events = [_Delivery("lockkit_event", "event", one, counters) for one in events]
+        self._alerts = [_Delivery("lockkit_alert", "alert", one, counters) for one in alerts]
         self._failed = (0.0, 0)
-        self.listening = deliver is not None
+        self.listening = bool(events or alerts)
 
     def wants(self, kind: str) -> bool:
         """Whether anybody would hear of such an event; spares building it on the hot path."""
@@ -86,8 +92,11 @@ class Dispatcher:
                 self._write(level, what)
         elif what.kind in _ONLY_ALERTS:
             _log.error("%s", what.message, extra=_fields(what))
-        if self._deliver is not None:
-            self._put(what._replace(at=self._clock.wall()))
+        deliveries = self._events if isinstance(what, Event) else self._alerts
+        if deliveries:
+            dated = what._replace(at=self._clock.wall())
+            for delivery in deliveries:
+                delivery.put(dated)
 
     def _write(self, level: int, event: Event) -> None:
         """Log it, unless it is one of very many: a store that is away is so for thousands of holds, at every beat."""
@@ -103,56 +112,156 @@ class Dispatcher:
                 return
         _log.log(level, "%s", _sentence(event), extra=_fields(event))
 
-    def run(self, callback: Callable[[], None]) -> None:
-        """Run a user's callback on the thread; what it raises is logged."""
-        self._put(callback)
+    def run(self, callback: Callable[[], None], name: str = "") -> None:
+        """Run a user's callback of loss, apart from all plugins; what it raises is logged.
+
+        Args:
+            callback: Takes no arguments.
+            name: The lock that was lost.
+        """
+        CALLBACKS.run(callback, f"on_lost of {name!r}", self)
+
+    def look(self) -> bool:
+        """Start what could not be started, and name what hangs; False if a thread is still refused."""
+        started = CALLBACKS.look()
+        for delivery in (*self._events, *self._alerts):
+            started = delivery.look() and started
+        return started
 
     def flush(self, timeout: float) -> None:
         """Wait until everything told so far has been delivered, at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
-        while (self._queue or self._busy) and time.monotonic() < end:
+        while time.monotonic() < end:
+            if not CALLBACKS.pending(self) and not any(one.pending for one in (*self._events, *self._alerts)):
+                return
             time.sleep(0.005)
 
     def close(self, timeout: float) -> None:
+        """End the threads after what is queued; wait for them, at most ``timeout`` seconds in all."""
+        end = time.monotonic() + timeout
+        deliveries = (*self._events, *self._alerts)
+        for delivery in deliveries:
+            delivery.close()
+        for delivery in deliveries:
+            delivery.join(end - time.monotonic())
+
+
+class _Delivery:
+    """One hook of one plugin: what it is to be told, and the thread that tells it."""
+
+    _hanging: ClassVar[dict[object, int]] = {}
+    """How many calls of a hook hang in this process, whichever clients called it."""
+
+    def __init__(self, hook: str, keyword: str, implementation: Implementation, counters: Counters) -> None:
+        self._hook = hook
+        self._keyword = keyword
+        self._implementation = implementation
+        self._plugin = implementation[0]
+        self._function = function_of(implementation)
+        self._counters = counters
+        self._queue: deque[Event | Alert] = deque()
+        self._mutex = threading.RLock()
+        self._bell = Bell()
+        self._thread: threading.Thread | None = None
+        self._since = 0.0
+        self._told = False
+        self._closed = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for it, or is being told to it; not if it hangs."""
+        return not self._told and bool(self._queue or self._since)
+
+    def put(self, what: Event | Alert) -> None:
+        """Tell it soon; dropped and counted if it hangs, or is too slow."""
+        self._name_hanging()
+        if self._hanging.get(self._function) or len(self._queue) >= _QUEUE:
+            self._counters.add("events_dropped" if isinstance(what, Event) else "alerts_dropped")
+            return
+        self._queue.append(what)
+        self._start()
+        self._bell.ring()
+
+    def look(self) -> bool:
+        """Start the thread if that failed before, and say so if the hook hangs; False if it fails still."""
+        self._name_hanging()
+        return not self._queue or self._start()
+
+    def close(self) -> None:
         """End the thread after what is queued."""
         self._closed = True
         self._bell.ring()
+
+    def join(self, timeout: float) -> None:
         thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+        if (
+            thread is not None
+            and thread.is_alive()
+            and thread is not threading.current_thread()
+            and timeout > 0
+        ):
             thread.join(timeout)
 
-    def _put(self, what: Event | Alert | Callable[[], None]) -> None:
-        if len(self._queue) >= _QUEUE and isinstance(what, Event):
-            self._counters.add("events_dropped")
-            return
-        self._queue.append(what)
+    def _start(self) -> bool:
         with self._mutex:
             if self._thread is None or not self._thread.is_alive():
+                name = f"{self._hook.replace('_', '-')}-{self._plugin}"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 try:
-                    self._thread = threading.Thread(target=self._run, name="lockkit-events", daemon=True)
                     self._thread.start()
-                except RuntimeError:  # the interpreter is shutting down
-                    return
-        self._bell.ring()
+                except RuntimeError:  # no more threads, for now or because the interpreter is shutting down
+                    return False
+        return True
+
+    def _name_hanging(self) -> None:
+        """Name a hook that has not come back for long. From then on it is told nothing until it does."""
+        if not self._hangs():
+            return
+        with self._mutex:
+            if not self._hangs():
+                return
+            self._told = True
+            self._hanging[self._function] = self._hanging.get(self._function, 0) + 1
+        self._counters.add("hooks_hanging")
+        _log.error(
+            "plugin %s: its %s has not come back for %.0f s; it is skipped in this process until it does",
+            self._plugin,
+            self._hook,
+            HANGS,
+        )
+
+    def _hangs(self) -> bool:
+        """Whether it has just been found not to come back."""
+        since = self._since
+        return since > 0.0 and not self._told and time.monotonic() - since > HANGS
 
     def _run(self) -> None:
         while True:
-            self._busy = True
             while self._queue:
+                self._since = time.monotonic()
                 what = self._queue.popleft()
                 try:
-                    if not isinstance(what, (Event, Alert)):
-                        what()
-                    elif self._deliver is not None:
-                        self._deliver(what)
-                except (
-                    BaseException
-                ):  # a callback may even call sys.exit(); the next one is told all the same
-                    _log.exception("a callback or plugin failed on %r", what)
-            self._busy = False
+                    call_each(self._hook, [self._implementation], {self._keyword: what})
+                finally:
+                    self._came_back()
             if self._closed:
                 return
             self._bell.wait(_LONGEST_SLEEP)
+
+    def _came_back(self) -> None:
+        with self._mutex:
+            self._since = 0.0
+            if not self._told:
+                return
+            self._told = False
+            left = self._hanging.get(self._function, 1) - 1
+            if left:
+                self._hanging[self._function] = left
+            else:
+                self._hanging.pop(self._function, None)
+        _log.warning(
+            "plugin %s: its %s has come back; it is told of what happens again", self._plugin, self._hook
+        )
 
 
 def _sentence(event: Event) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from lockkit.clock import Clock, jitter
-from lockkit.drivers.cleanup import CleanupHook, CleanupRuns, Overruns
+from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.orphans import Orphans
@@ -89,7 +89,7 @@ class Driver:
         self._cleanup_budget = cleanup_budget
         self.request_timeout = request_timeout
         self._record_failure = record_failure
-        self._overruns = Overruns()
+        self._overruns = OVERRUNS
         self.closed = False
         self._under_way: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout)
@@ -372,14 +372,15 @@ class Driver:
 
     def _tell_lost(self, hold: Hold, why: Reason) -> None:
         kind = why if why in ("max_hold", "collected") else "lost"
+        if kind != "collected":  # before all else: who guards work is to hear first
+            for callback in hold.on_lost:
+                self.dispatcher.run(callback, hold.name)
         self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
         if kind == "collected":  # nobody is left to lose it
             return
         self.counters.add("lost")
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {why}"
         self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
-        for callback in hold.on_lost:
-            self.dispatcher.run(callback)
 
     def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
         if self.dispatcher.wants(kind):

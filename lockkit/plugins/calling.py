@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from pluggy import HookImpl
 
-__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal"]
+__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal", "function_of"]
 
 _log = logging.getLogger("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
@@ -50,7 +50,14 @@ def _fit(
     def call(**keywords: object) -> object:
         return function(**{name: keywords[name] for name in wanted})
 
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
+
+
+def function_of(implementation: Implementation) -> object:
+    """The function behind an implementation: the same for all clients that a plugin, or objects of its class, serve."""
+    function: object = getattr(implementation[1], "__wrapped__", implementation[1])
+    return getattr(function, "__func__", function)
 
 
 def call_each(

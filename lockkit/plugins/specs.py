@@ -72,8 +72,8 @@ def lockkit_cleanup(context: CleanupContext) -> None:
 def lockkit_event(event: Event) -> None:
     """Take note of something that happened: metrics, journals, traces. The kinds are :data:`lockkit.events.KINDS`.
 
-    Called from a thread of lockkit's own, never on the caller's critical path, in the order of events; a slow hook costs
-    dropped events, which are counted.
+    Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A slow hook
+    misses events, which are counted; one that hangs is skipped until it comes back.
     """
 
 
@@ -81,7 +81,7 @@ def lockkit_event(event: Event) -> None:
 def lockkit_alert(alert: Alert) -> None:
     """Deliver something that a person should know. The kinds are :data:`lockkit.events.ALERTS`.
 
-    Called from a thread of lockkit's own. The log has the alert already, so a hook that fails loses only its own delivery.
+    Called from a thread for this hook alone. The log has the alert already, so a hook that fails loses only its own delivery.
     """
 
 

@@ -13,7 +13,7 @@ from lockkit.facts import Event
 
 
 def test_a_store_that_is_away_for_thousands_of_holds_is_told_in_a_few_lines(caplog):
-    dispatcher = Dispatcher(Counters(), SYSTEM, None)
+    dispatcher = Dispatcher(Counters(), SYSTEM)
     with caplog.at_level(logging.DEBUG):
         for at in range(5_000):
             dispatcher.tell(Event("renewal_failed", f"n{at}", "id", 1))
@@ -24,7 +24,7 @@ def test_a_store_that_is_away_for_thousands_of_holds_is_told_in_a_few_lines(capl
 
 
 def test_each_loss_is_told(caplog):
-    dispatcher = Dispatcher(Counters(), SYSTEM, None)
+    dispatcher = Dispatcher(Counters(), SYSTEM)
     with caplog.at_level(logging.DEBUG):
         for at in range(50):
             dispatcher.tell(Event("lost", f"n{at}", "id", 1))
@@ -34,7 +34,7 @@ def test_each_loss_is_told(caplog):
 def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
     at = [100.0]
     monkeypatch.setattr("lockkit.drivers.dispatch.time.monotonic", lambda: at[0])
-    dispatcher = Dispatcher(Counters(), SYSTEM, None)
+    dispatcher = Dispatcher(Counters(), SYSTEM)
     with caplog.at_level(logging.DEBUG):
         for _ in range(25):
             dispatcher.tell(Event("renewal_failed", "a", "id", 1))

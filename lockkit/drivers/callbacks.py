@@ -1,0 +1,124 @@
+"""Callbacks of loss, on threads of their own: no plugin, and no other callback, can keep one from being called."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["CALLBACKS", "HANGS", "Callbacks"]
+
+_log = logging.getLogger("lockkit")
+HANGS = 10.0
+"""Seconds after which a callback or a hook that has not come back is named in the log."""
+_MOST = 32
+"""Threads that callbacks may have in one process; those beyond wait for one that comes back."""
+
+
+class _Job:
+    __slots__ = ("call", "label", "owner", "since", "told")
+
+    def __init__(self, call: Callable[[], None], label: str, owner: object) -> None:
+        self.call = call
+        self.label = label
+        self.owner = owner
+        self.since = 0.0
+        self.told = False
+
+
+class Callbacks:
+    """Calls each callback on a daemon thread of its own; the thread ends with the last callback that waits for one."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: in a forked child there are no threads, and the callbacks are the parent's."""
+        self._mutex = threading.RLock()
+        self._queue: deque[_Job] = deque()
+        self._busy: set[_Job] = set()
+        self._threads: set[threading.Thread] = set()
+        self._refused = False
+
+    def run(self, call: Callable[[], None], label: str, owner: object = None) -> None:
+        """Have it called soon; what it raises is logged. Never blocks, never raises.
+
+        Args:
+            call: Takes no arguments.
+            label: What the log calls it.
+            owner: Whose it is, for :meth:`pending`.
+        """
+        with self._mutex:
+            self._queue.append(_Job(call, label, owner))
+        self.look()
+
+    def look(self) -> bool:
+        """Start a thread if a callback waits for one, and name those that hang; False if no thread can be started."""
+        with self._mutex:
+            self._name_hanging()
+            if not self._queue:
+                return True
+            if len(self._threads) >= _MOST:
+                if all(job.told for job in self._busy):
+                    _log.error(
+                        "%d on_lost callbacks wait, because %d others do not come back",
+                        len(self._queue),
+                        _MOST,
+                    )
+                return True
+            return self._start()
+
+    def pending(self, owner: object) -> bool:
+        """Whether a callback of this owner waits or runs."""
+        with self._mutex:
+            return any(job.owner is owner for job in (*self._queue, *self._busy))
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, name="lockkit-on-lost", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._threads.discard(thread)
+            if not self._refused and not self._threads:
+                _log.error("on_lost callbacks wait, because no thread can be started: %s", error)
+            self._refused = True
+            return bool(self._threads)
+        except BaseException:  # a signal handler: the thread may have been started, and then takes itself out
+            if thread.ident is None:
+                self._threads.discard(thread)
+            raise
+        self._refused = False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._mutex:
+                if not self._queue:
+                    self._threads.discard(threading.current_thread())
+                    return
+                job = self._queue.popleft()
+                job.since = time.monotonic()
+                self._busy.add(job)
+            try:
+                job.call()
+            except BaseException:  # it may even call sys.exit(); the next one is called all the same
+                _log.exception("the callback %s failed", job.label)
+            finally:
+                with self._mutex:
+                    self._busy.discard(job)
+
+    def _name_hanging(self) -> None:
+        now = time.monotonic()
+        for job in self._busy:
+            if not job.told and now - job.since > HANGS:
+                job.told = True
+                _log.error("the callback %s has not come back for %.0f s", job.label, now - job.since)
+
+
+CALLBACKS = Callbacks()
+"""Those of this process, whatever client they belong to."""
+os.register_at_fork(after_in_child=CALLBACKS.restart)
