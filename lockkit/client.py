@@ -44,6 +44,9 @@ _log = logging.getLogger("lockkit")
 _LEAST_OPENING = 0.4
 """Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
 
+_FEW = 64
+"""Names with holds up to which nobody looks for those that have fallen."""
+
 
 class Client(Operations):
     """A connection to one store, in one namespace. Thread-safe, reusable after fork; opens the store when first used.
@@ -81,6 +84,7 @@ class Client(Operations):
         self._warnings: list[str] = []
         self._counters = Counters()
         self._taken: dict[str, list[Hold]] = {}
+        self._most_taken = _FEW
         config.check_scope(self.capabilities.scope)
 
     @property
@@ -261,6 +265,8 @@ class Client(Operations):
         with self._mutex:
             before = self._taken.get(name)
             self._taken[name] = [*(old for old in before if old.standing), hold] if before else [hold]
+            if len(self._taken) > self._most_taken:
+                self._forget_the_fallen()
 
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
@@ -271,6 +277,12 @@ class Client(Operations):
                 self._taken[name] = [other for other in taken if other is not hold]
             elif taken and taken[0] is hold:
                 del self._taken[name]
+
+    def _forget_the_fallen(self) -> None:
+        """Forget holds that were lost or collected, which nobody gives up; at doubling sizes, so it costs next to nothing."""
+        standing = {name: [hold for hold in holds if hold.standing] for name, holds in self._taken.items()}
+        self._taken = {name: holds for name, holds in standing.items() if holds}
+        self._most_taken = max(_FEW, 2 * len(self._taken))
 
     def look(self) -> None:
         """Have the background look for collected leases. Takes no lock, so a finalizer may call it."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from math import inf
+from typing import Protocol
 
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
 from lockkit.spi import Claim
 
-__all__ = ["RELEASING", "Hold", "span"]
+__all__ = ["RELEASING", "Handle", "Hold", "span"]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
 """The claim id whose cleanup hooks run in this context: a hook that releases it must not wait for itself."""
@@ -26,6 +27,14 @@ RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None
 def span(ttl: float, capabilities: Capabilities) -> float:
     """Seconds from its basis for which a claim with this ttl is valid."""
     return ttl * (1.0 - capabilities.drift) - capabilities.margin
+
+
+class Handle(Protocol):
+    """A handle of a hold. The hold refers to it weakly: whatever its callbacks refer to may own it."""
+
+    @property
+    def callbacks(self) -> Sequence[Callable[[], None]]:
+        """To be called when the hold is lost, each once."""
 
 
 class Hold:
@@ -41,8 +50,8 @@ class Hold:
             store counts max_hold from the grant.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
         dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
-        handles: The handles that users have of it; empty while there is none yet.
-        key: Thread or task that took it; None once detached.
+        handles: The handles that users have of it, one for each level; empty while there is none yet.
+        key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
         depth: Levels of a reentrant hold that are still to be released.
         pid: The process that asked for it; in a forked child it is inert.
         process_bound: It survives silence, because its store waits for the death of its process.
@@ -65,7 +74,6 @@ class Hold:
         "handles",
         "key",
         "lost_why",
-        "on_lost",
         "pid",
         "process_bound",
         "reentrant",
@@ -99,15 +107,14 @@ class Hold:
         self.pid = os.getpid() if pid is None else pid
         self.depth = 1
         self.reentrant = False
-        self.key: object = None
+        self.key: weakref.ref[object] | None = None
         self.dropped = False
         self.ended = False
-        self.handles: list[weakref.ref[object]] = []
+        self.handles: tuple[weakref.ref[Handle], ...] = ()
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
         self.requests: object = None
-        self.on_lost: list[Callable[[], None]] = []
         self._capabilities = capabilities
         terms = claim.terms
         self._span = span(terms.ttl, capabilities)
@@ -142,6 +149,27 @@ class Hold:
             if handle() is not None:
                 return False
         return bool(self.handles)
+
+    @property
+    def callbacks(self) -> list[Callable[[], None]]:
+        """What the handles that are left want called when it is lost."""
+        handles = [handle() for handle in self.handles]
+        return [call for handle in handles if handle is not None for call in handle.callbacks]
+
+    def handed(self, handle: Handle) -> None:
+        """Note a handle that a user has now."""
+        if not self.handles:
+            self.handles = (weakref.ref(handle),)
+            return
+        with self._mutex:
+            self.handles = (*(other for other in self.handles if other() is not None), weakref.ref(handle))
+
+    def handed_back(self, handle: Handle) -> None:
+        """Forget the handle of a level that was left, while others are held."""
+        with self._mutex:
+            others = tuple(other for other in self.handles if other() not in (None, handle))
+            if others:  # with none at all it would look as if it had never been handed out
+                self.handles = others
 
     @property
     def given_up(self) -> bool:

@@ -6,8 +6,7 @@ import os
 import sys
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -75,6 +74,7 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
+        "_callbacks",
         "_driver",
         "_hold",
         "_home",
@@ -94,7 +94,8 @@ class Lease:
         self._leaving = False
         self._releasing_in = 0
         self._turn = threading.Lock()
-        hold.handles.append(weakref.ref(self))
+        self._callbacks: tuple[Callable[[], None], ...] = ()
+        hold.handed(self)
 
     @property
     def name(self) -> str:
@@ -213,11 +214,20 @@ class Lease:
         self._driver.extend(self._hold, claim)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from a background thread, when the hold is lost; at once if it is already."""
+        """Call back, once, from a background thread, when the hold is lost; at once if it is already.
+
+        The lease keeps the callback, and nothing else does: it may be a method of the object that keeps the lease. It is not
+        called any more once the lease is released (on a reentrant hold: this level of it) or collected.
+        """
         call = _once(callback)
-        self._hold.on_lost.append(call)
+        self._callbacks = (*self._callbacks, call)
         if self._hold.lost_why:
             self._driver.dispatcher.run(call, self._hold.name)
+
+    @property
+    def callbacks(self) -> Sequence[Callable[[], None]]:
+        """What :meth:`on_lost` was given, for the driver, to be called once."""
+        return self._callbacks
 
     def detach(self) -> Lease:
         """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""
@@ -295,7 +305,10 @@ class Lease:
         hold = self._hold
         if not self._leaving:
             if not hold.leave():
-                return _kept(hold, reason) if hold.depth > 0 else self._elsewhere(reason)
+                if hold.depth <= 0:
+                    return self._elsewhere(reason)
+                hold.handed_back(self)
+                return _kept(hold, reason)
             self._leaving = True
         try:
             return self._driver.release(hold, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
@@ -50,7 +51,7 @@ class Options(TypedDict, total=False):
         process_bound: End with the process instead of by silence, where the store can.
         pulseless: Live by the ttl alone, even after this process has ended.
         note: JSON that ``inspect`` shows.
-        on_lost: Called once, from a background thread, when a hold is lost.
+        on_lost: Called once, from a background thread, when a hold is lost, while its lease is there: see :meth:`Lease.on_lost`.
     """
 
     ttl: float
@@ -193,14 +194,17 @@ def whole(value: object, what: str, name: str) -> int:
     return value
 
 
-def holder_key() -> object:
-    """The running asyncio task, else the current thread: objects, because identifiers are used again."""
+def holder_key() -> weakref.ref[object]:
+    """The running asyncio task, else the current thread: objects, because identifiers are used again.
+
+    Referred to weakly, because a thread or task may own the lease that it took.
+    """
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (the one that does not raise)
         task: object = asyncio.current_task()
         if task is not None:
-            return task
-    return threading.current_thread()
+            return weakref.ref(task)
+    return weakref.ref(threading.current_thread())
 
 
 class Lock:
@@ -234,7 +238,7 @@ class Lock:
         self._note = note
         self._on_lost = on_lost
         self.tokens = new_token
-        self._short: dict[object, list[Lease]] = {}
+        self._short: dict[weakref.ref[object], list[Lease]] = {}
 
     @property
     def name(self) -> str:
@@ -325,7 +329,9 @@ class Lock:
             f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
 
-    def _handle(self, driver: Driver, hold: Hold, key: object, taken_at: Caller, attempt: Attempt) -> Lease:
+    def _handle(
+        self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller, attempt: Attempt
+    ) -> Lease:
         """Hand a hold over to a Lease; from here on its collection is what takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
@@ -336,10 +342,12 @@ class Lock:
         attempt.sent = False
         return lease
 
-    def _reenter(self, driver: Driver, own: list[Hold], key: object, taken_at: Caller) -> Lease | None:
+    def _reenter(
+        self, driver: Driver, own: list[Hold], key: weakref.ref[object], taken_at: Caller
+    ) -> Lease | None:
         """Another level of a hold that this thread or task has; it keeps its fence."""
         for hold in own:
-            if not hold.reentrant or hold.key is not key or hold.claim.terms.kind != self.terms.kind:
+            if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
                 continue
             if not hold.enter():
                 continue
@@ -347,15 +355,17 @@ class Lock:
             if not lease.valid():
                 lease.release()
                 raise lease.invalid()
+            if self._on_lost is not None:
+                lease.on_lost(self._on_lost)
             return lease
         return None
 
-    def _check_deadlock(self, own: list[Hold], key: object) -> None:
-        mine = [hold for hold in own if hold.key is key and hold.standing]
+    def _check_deadlock(self, own: list[Hold], key: weakref.ref[object]) -> None:
+        mine = [hold for hold in own if hold.key == key and hold.standing]
         terms = self.terms
         if mine and sum(hold.claim.terms.weight for hold in mine) + terms.weight > terms.capacity:
             raise DeadlockDetected(
-                f"this {'task' if not isinstance(key, threading.Thread) else 'thread'} holds {terms.name!r} and would wait "
+                f"this {'task' if not isinstance(key(), threading.Thread) else 'thread'} holds {terms.name!r} and would wait "
                 "for itself",
                 name=terms.name,
                 hint="release it first, use reentrant=True, or lease.detach() if another thread releases it",

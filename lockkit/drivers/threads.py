@@ -373,7 +373,7 @@ class Driver:
     def _tell_lost(self, hold: Hold, why: Reason) -> None:
         kind = why if why in ("max_hold", "collected") else "lost"
         if kind != "collected":  # before all else: who guards work is to hear first
-            for callback in hold.on_lost:
+            for callback in hold.callbacks:
                 self.dispatcher.run(callback, hold.name)
         self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
         if kind == "collected":  # nobody is left to lose it

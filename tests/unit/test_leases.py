@@ -9,6 +9,7 @@ import logging
 import pickle
 import threading
 import time
+import tracemalloc
 import warnings
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import lockkit
 from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
+from lockkit.lease import Hold
 from lockkit.spi import Unknown
 
 
@@ -233,3 +235,32 @@ def test_a_lease_is_passed_between_threads(client, lease):
     thread.join(5)
     assert answers == ["RELEASED"]
     assert not lease.valid()
+
+
+def test_holds_that_fell_are_not_kept(client):
+    before = sum(isinstance(thing, Hold) for thing in gc.get_objects())
+    for number in range(1000):
+        lease = client.lock(f"job:{number}", ttl=30).acquire()
+        client.evict(lease.name, lease.claim_id, reason="test", now=True)
+        with pytest.raises(LeaseLost):
+            lease.confirm()
+        del lease
+    gc.collect()
+    client.driver().dispatcher.flush(5)
+    assert sum(isinstance(thing, Hold) for thing in gc.get_objects()) - before < 200
+
+
+def test_levels_that_were_left_are_not_kept(client):
+    lock = client.lock("a", ttl=30, reentrant=True)
+    with lock.acquire():
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(2000):
+                with lock:
+                    pass
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < 20_000

@@ -7,6 +7,7 @@ import threading
 
 from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, LeaseLost, NotHeld
 from lockkit.facts import Skipped
+from lockkit.leases import Lease
 from lockkit.spi import NOTE_LIMIT, Conflict
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
@@ -97,6 +98,29 @@ def reentrant_lost(stage: Stage) -> None:
         assert inner.fence > outer.fence, "S5: it runs under a hold that had lapsed"
         assert stage.held() == [inner.claim_id]
     assert not outer.valid()
+
+
+@scenario("S6-reentrant-told", (MUTEX,))
+def reentrant_told(stage: Stage) -> None:
+    """Each level's own ``on_lost`` is called, by option or by method, but not that of a level that was left or collected."""
+    client = stage.client()
+    told: list[str] = []
+    done = threading.Event()
+
+    def level(name: str) -> Lease:
+        ttl = stage.harness.ttl
+        lock = client.lock(stage.name, ttl=ttl, reentrant=True, on_lost=lambda: told.append(name))
+        return stage.kept(lock.acquire(1.0))
+
+    outer, left, inner = level("outer"), level("left"), level("inner")
+    left.on_lost(lambda: told.append("left by method"))
+    inner.on_lost(done.set)
+    assert left.release().outcome == "KEPT"
+    client.evict(stage.name, outer.claim_id, reason="kit", now=True)
+    assert isinstance(stage.work(inner.confirm).error(), LeaseLost)
+    assert done.wait(5.0), "a callback that nothing but its lease refers to was not called"
+    stage.until(lambda: len(told) >= 2, "both levels that are held are told")
+    assert sorted(told) == ["inner", "outer"]
 
 
 @scenario("L4-short-form")

@@ -275,6 +275,37 @@ def collected(stage: Stage) -> None:
     )
 
 
+@scenario("L4-collected-owner", (MUTEX,))
+def collected_owner(stage: Stage) -> None:
+    """A lease whose only owner is its own callback, or the thread that took it, is collected like any other."""
+    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+
+    class Owner:
+        def __init__(self, *, by_option: bool) -> None:
+            mine = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl, on_lost=self.stop)
+            self.lease = (mine if by_option else lock).acquire(5.0)
+            self.lease.on_lost(self.stop)
+
+        def stop(self) -> None:
+            """Told of the loss."""
+
+    class Thread(threading.Thread):
+        def run(self) -> None:
+            self.lease = lock.acquire(5.0)
+
+    def run() -> None:
+        thread = Thread()
+        thread.start()
+        thread.join()
+
+    for drop in (lambda: Owner(by_option=False), lambda: Owner(by_option=True), run):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            drop()
+            gc.collect()
+        stage.until(lambda: stage.stored() == [], "L4: nobody holds it, and it is still renewed")
+
+
 def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
     lock = stage.holder(client, ttl=stage.harness.ttl)
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ class _Handle:
     """What the user has of a hold; its collection is noticed."""
 
     __slots__ = ("__weakref__",)
+    callbacks = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Worker(Actor):
         assert self.attempt is not None
         assert self.hold is not None
         self._handle = _Handle()
-        self.hold.handles.append(weakref.ref(self._handle))
+        self.hold.handed(self._handle)
         self.attempt.sent = False
         self.attempt = None
         self.state = "holding"
