@@ -84,7 +84,7 @@ class AcquireCancelled(AcquireError):
 
 
 class DeadlockDetected(AcquireError):
-    """This thread or task would wait for a claim that it holds itself."""
+    """This thread or task would wait for a claim that it holds itself, or behind somebody who waits for it."""
 
 
 class CapacityMismatch(AcquireError):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from lockkit import durations
-from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, DeadlockDetected, NotHeld
+from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
 from lockkit.leases import Caller, Home, Lease, caller
@@ -260,7 +260,8 @@ class Lock:
 
         Raises:
             AcquireTimeout: The time is up. Nothing of the attempt is left.
-            DeadlockDetected: This thread or task holds it and would wait for itself.
+            DeadlockDetected: This thread or task holds it and would wait for itself, also by way of somebody who stands in
+                between and needs what it holds.
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile.
             BackendError: The store cannot be used; nothing runs unlocked.
@@ -302,8 +303,7 @@ class Lock:
             inner = self._reenter(driver, own, key, taken_at) if self._reentrant else None
             if inner is not None:
                 return inner
-            if timeout != 0:
-                self._check_deadlock(own, key)
+            own = [hold for hold in own if hold.key == key and hold.standing]
         attempt = Attempt(
             self.terms,
             deadline,
@@ -313,6 +313,8 @@ class Lock:
             driver.request_timeout,
             driver.pid,
             self.tokens,
+            own,
+            "thread" if not own or isinstance(key(), threading.Thread) else "task",
         )
         try:
             hold = driver.acquire(attempt, on_wait)
@@ -359,17 +361,6 @@ class Lock:
                 lease.on_lost(self._on_lost)
             return lease
         return None
-
-    def _check_deadlock(self, own: list[Hold], key: weakref.ref[object]) -> None:
-        mine = [hold for hold in own if hold.key == key and hold.standing]
-        terms = self.terms
-        if mine and sum(hold.claim.terms.weight for hold in mine) + terms.weight > terms.capacity:
-            raise DeadlockDetected(
-                f"this {'task' if not isinstance(key(), threading.Thread) else 'thread'} holds {terms.name!r} and would wait "
-                "for itself",
-                name=terms.name,
-                hint="release it first, use reentrant=True, or lease.detach() if another thread releases it",
-            )
 
     def __enter__(self) -> Lock:
         lease = self.acquire()

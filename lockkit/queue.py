@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["RW_CAPACITY", "Queued", "blockers", "grantable", "prefix"]
+__all__ = ["RW_CAPACITY", "Queued", "blockers", "grantable", "hopeless", "prefix"]
 
 RW_CAPACITY = 1_000_000
 """Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
@@ -68,3 +68,24 @@ def blockers(queue: Sequence[Queued], place: int) -> list[int]:
         if total > mine.capacity:
             return chosen
     return []
+
+
+def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:
+    """Which claim, up to ``queue[place]``, can never hold before the owner of ``mine`` releases something; None if all can.
+
+    That owner waits at ``place`` and releases nothing meanwhile. A claim holds only together with everything ahead of it,
+    so one that does not fit beside the owner's claims ahead of it stays where it is, and so does everybody behind it.
+
+    Args:
+        queue: As for :func:`prefix`.
+        mine: Which claims the owner holds.
+        waits: Which claims wait: all others leave by themselves.
+        place: Where the owner waits.
+    """
+    capacity, held = queue[0].capacity, 0
+    for at, claim in enumerate(queue[: place + 1]):
+        if mine[at]:
+            held += claim.weight
+        elif waits[at] and claim.capacity == capacity and held + claim.weight > capacity:
+            return at
+    return None

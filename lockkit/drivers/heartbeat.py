@@ -12,7 +12,7 @@ from lockkit.clock import Clock, jitter
 from lockkit.drivers.ticker import Ticker
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Effect
-from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
+from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.spi import Beat, Claim
 
 __all__ = ["Heartbeat", "Holding", "Waiter"]
@@ -32,9 +32,14 @@ class Performer(Protocol):
 
 
 class Holding:
-    """A hold in the heartbeat. ``next`` is when to renew it: never if it is not to be renewed (any more)."""
+    """A hold in the heartbeat.
 
-    __slots__ = ("beat", "hold", "next", "slack", "ttl")
+    Attributes:
+        next: When to renew it: never if it is not to be renewed (any more).
+        failures: Batches with it that got no answer, one after the other.
+    """
+
+    __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
 
     def __init__(self, hold: Hold, now: float) -> None:
         self.hold: Hold | None = hold
@@ -42,6 +47,7 @@ class Holding:
         self.ttl = hold.claim.terms.ttl
         self.slack = _COALESCE * self.ttl / 3.0
         self.next = due(hold.basis, self.ttl, jitter(), now) if hold.auto_renew else math.inf
+        self.failures = 0
 
     def wake(self) -> None:
         """Nobody waits for a hold."""
@@ -53,7 +59,7 @@ class Holding:
 class Waiter:
     """A waiting claim in the heartbeat, and the bell that its thread waits for."""
 
-    __slots__ = ("_missed", "beat", "bell", "claim", "hold", "next", "slack", "ttl")
+    __slots__ = ("_missed", "beat", "bell", "claim", "failures", "hold", "next", "slack", "ttl")
 
     def __init__(self, claim: Claim, interval: float, now: float) -> None:
         self.claim = claim
@@ -63,6 +69,7 @@ class Waiter:
         self.bell = Bell()
         self.slack = _COALESCE * interval
         self.next = now + interval
+        self.failures = 0
         self._missed = 0
 
     def wake(self) -> None:
@@ -101,7 +108,6 @@ class Heartbeat:
         self._renewed = renewed
         self._mutex = threading.RLock()
         self._members: dict[str, Holding | Waiter] = {}
-        self._failures = 0
         self._beats = Ticker("lockkit-heartbeat", self._beat, clock)
         self._deadlines = Ticker("lockkit-deadlines", self._overdue, clock)
 
@@ -189,21 +195,21 @@ class Heartbeat:
                 member.next = math.inf
             else:
                 members.append(member)
-        if members:
-            before = [0.0 if member.hold is None else member.hold.basis for member in members]
-            answered = self._perform(
-                renewing(members, self._clock.now, self._budget(members, now), self._renewed)
-            )
-            self._failures = 0 if answered else self._failures + 1
-            self._reschedule(members, before, answered=answered)
+        while members:
+            together, members, budget = batch(members, self._clock.now(), self._request_timeout)
+            before = [0.0 if member.hold is None else member.hold.basis for member in together]
+            answered = self._perform(renewing(together, self._clock.now, budget, self._renewed))
+            self._reschedule(together, before, answered=answered)
+            members = self._still_there(members)
         with self._mutex:
             return min([member.next for member in self._members.values()], default=math.inf)
 
-    def _budget(self, members: list[Holding | Waiter], now: float) -> float:
-        """Up to the request timeout, but short enough to send once more before the first of them runs out."""
-        ends = [member.hold.expires() for member in members if member.hold is not None]
-        left = min(ends) - now if ends else self._request_timeout
-        return max(0.05, min(self._request_timeout, left / 2)) if left > 0 else self._request_timeout
+    def _still_there(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
+        """Those of a later batch that were not withdrawn while an earlier one was under way."""
+        if not members:
+            return members
+        with self._mutex:
+            return [member for member in members if self._members.get(member.beat[0].token) is member]
 
     def _reschedule(self, members: list[Holding | Waiter], before: list[float], *, answered: bool) -> None:
         now = self._clock.now()
@@ -212,9 +218,12 @@ class Heartbeat:
         for member, moved_from in zip(members, before, strict=True):
             hold = member.hold
             if not answered:
+                member.failures += 1
                 interval = member.slack / _COALESCE
-                member.next = now + min(_RETRY * 2.0 ** min(self._failures - 1, 8), max(interval / 4, 0.02))
-            elif hold is None:
+                member.next = now + min(_RETRY * 2.0 ** min(member.failures - 1, 8), max(interval / 4, 0.02))
+                continue
+            member.failures = 0
+            if hold is None:
                 member.next = now + self._interval
             elif hold.basis == moved_from:
                 member.next = now + min(_RETRY, member.slack)

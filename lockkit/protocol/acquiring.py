@@ -2,12 +2,12 @@
 
 Rules kept here: a token is used for one stretch in the queue only (Lapsed means a new token, at the tail); an UNKNOWN
 outcome is settled by replaying the same request; ``create`` is sent again only while the outcome is unknown; an answer
-that arrives after its basis has run out grants nothing; one total timeout covers everything.
+that arrives after its basis has run out grants nothing; one total timeout covers everything; nobody waits for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from lockkit import durations
@@ -15,6 +15,7 @@ from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError, Permi
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.lease import Hold
 from lockkit.names import claim_id, new_token
+from lockkit.protocol import deadlock
 from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
 from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 
@@ -40,10 +41,13 @@ class Attempt:
         doubtful: Some acquire of ``claim`` was UNKNOWN.
         holder: Who was last seen in the way.
         hold: What was granted, while nobody has a handle for it.
+        mine: Holds of the same name that the asking thread or task has.
+        who: What asks: "thread" or "task".
         pid: The process that asks; None for the one that runs this.
     """
 
     __slots__ = (
+        "_looked_at",
         "_token",
         "auto_renew",
         "claim",
@@ -51,12 +55,14 @@ class Attempt:
         "doubtful",
         "hold",
         "holder",
+        "mine",
         "note",
         "pid",
         "request_timeout",
         "sent",
         "terms",
         "wait",
+        "who",
     )
 
     def __init__(
@@ -69,6 +75,8 @@ class Attempt:
         request_timeout: float = REQUEST_TIMEOUT,
         pid: int | None = None,
         token: Callable[[], str] = new_token,
+        mine: Sequence[Hold] = (),
+        who: str = "thread",
     ) -> None:
         self.terms = terms
         self.deadline = deadline
@@ -78,6 +86,9 @@ class Attempt:
         self.request_timeout = request_timeout
         self.pid = pid
         self._token = token
+        self.mine = mine
+        self.who = who
+        self._looked_at: Claim | None = None
         self.claim: Claim | None = None
         self.sent = False
         self.doubtful = False
@@ -85,10 +96,27 @@ class Attempt:
         self.hold: Hold | None = None
 
     def fresh(self) -> Claim:
-        """A new claim with a new token."""
+        """A new claim with a new token.
+
+        Raises:
+            DeadlockDetected: It would wait for what its own thread or task holds.
+        """
+        if self.mine and self.wait:
+            deadlock.refuse(self.terms, self.mine, self.who)
         self.claim = claim = Claim(self._token(), self.terms, self.wait, self.note)
         self.doubtful = False
         return claim
+
+    def deadlocked(
+        self, claim: Claim, now: Now, budget: Callable[[float], float]
+    ) -> Generator[Effect, Any, ClaimInfo | None]:
+        """Look once, when a claim is queued, who makes it wait for its own thread or task; again if the store did not tell."""
+        if self._looked_at is claim:
+            return None
+        between = yield from deadlock.who_waits_for(self.mine, claim, now, budget)
+        if between != "unknown":
+            self._looked_at = claim
+        return None if isinstance(between, str) else between
 
     def leftover(self) -> Orphan | None:
         """What must be removed in the background if this attempt ends here."""
@@ -111,7 +139,7 @@ def acquiring(
         drives this clears it on taking charge.
 
     Raises:
-        AcquireTimeout, CapacityMismatch: Nothing of the attempt is left.
+        AcquireTimeout, CapacityMismatch, DeadlockDetected: Nothing of the attempt is left.
         BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background.
     """
     pace = _Pace(attempt, now(), random)
@@ -163,9 +191,7 @@ def acquiring(
             if isinstance(answer, Queued):
                 create, unread = False, None
                 attempt.holder = answer.holder
-                if answer.capacity != attempt.terms.capacity:
-                    yield from _give_up(attempt, pace, now)
-                    raise _mismatch(attempt, answer.capacity)
+                yield from _unless_in_vain(attempt, claim, answer, pace, now, wall)
                 if not pace.over(at):
                     yield from pace.report(attempt, answer, at)
                     yield WaitForWake(
@@ -297,6 +323,29 @@ class _Pace:
         claim = claim_id(attempt.claim.token) if attempt.claim else ""
         yield Notify(Event(kind, attempt.terms.name, claim, duration=waited, data=data))
         self._warn_at = self.start + max(FIRST_WARNING, 2 * waited)
+
+
+def _unless_in_vain(
+    attempt: Attempt,
+    claim: Claim,
+    answer: Queued,
+    pace: _Pace,
+    now: Now,
+    wall: Callable[[], float],
+) -> Generator[Effect, Any, None]:
+    """Give a wait up that cannot end.
+
+    Raises:
+        CapacityMismatch, DeadlockDetected: Why it cannot.
+    """
+    if answer.capacity != attempt.terms.capacity:
+        yield from _give_up(attempt, pace, now)
+        raise _mismatch(attempt, answer.capacity)
+    if attempt.mine:
+        between = yield from attempt.deadlocked(claim, now, pace.budget)
+        if between is not None:
+            yield from _give_up(attempt, pace, now)
+            raise deadlock.told(claim, between, attempt.who, wall())
 
 
 def _final(trouble: Refused | Unknown) -> bool:

@@ -7,19 +7,23 @@ only a wake. An answer that comes after the hold has run out, or after it was en
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from lockkit.facts import Event, Reason
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
 from lockkit.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
-__all__ = ["Member", "due", "losing", "renewing", "waiter_interval"]
+__all__ = ["Member", "batch", "due", "losing", "patience", "renewing", "waiter_interval"]
 
 _SHARE = 3.0
 """A claim is renewed at a third of its own deadline."""
 _REST = 4.0
 """Or when such a share of what is left of it is over."""
+_LEAST = 0.05
+"""Seconds that a renewal may take however little is left."""
+_UNLIKE = 2.0
+"""A call is cut no shorter than such a share of what each of its claims could wait for an answer."""
 
 
 class Member(Protocol):
@@ -40,6 +44,9 @@ class Member(Protocol):
         """Note that this renewal was not answered."""
 
 
+M = TypeVar("M", bound=Member)
+
+
 def due(basis: float, ttl: float, jitter: float, now: float) -> float:
     """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1).
 
@@ -48,6 +55,39 @@ def due(basis: float, ttl: float, jitter: float, now: float) -> float:
     """
     share = 1.0 - 0.1 * jitter
     return max(basis + ttl / _SHARE * share, now + (basis + ttl - now) / _REST * share)
+
+
+def patience(hold: Hold | None, now: float, longest: float) -> float:
+    """Seconds that the renewal of one claim may take: short enough to send it once more before its hold runs out.
+
+    Args:
+        hold: None for a claim that waits.
+        now: CLOCK_BOOTTIME seconds.
+        longest: Seconds that any call may take.
+    """
+    left = longest if hold is None else hold.expires() - now
+    if left <= 0 or hold is None:
+        return longest
+    return max(_LEAST, min(longest, left / 2))
+
+
+def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], list[M], float]:
+    """Cut a batch off what is to be renewed: those in the greatest hurry, with all who can wait little longer.
+
+    One call has one budget, the shortest of its claims: where a hold of a quarter of a second sits beside one of half a
+    minute, its haste must not cost the other every answer that takes longer.
+
+    Returns:
+        Whom to send now, who is left for the next batch, and the budget of this one.
+    """
+    budgets = [patience(member.hold, now, longest) for member in members]
+    budget = min(budgets)
+    most = _UNLIKE * budget
+    if max(budgets) <= most:
+        return list(members), [], budget
+    together = [member for member, own in zip(members, budgets, strict=True) if own <= most]
+    others = [member for member, own in zip(members, budgets, strict=True) if own > most]
+    return together, others, budget
 
 
 def waiter_interval(waiter_deadline: float) -> float:

@@ -37,6 +37,7 @@ __all__ = [
     "interrupt_after",
     "late_copy",
     "refuse",
+    "slow",
     "through",
 ]
 
@@ -92,6 +93,19 @@ def black_hole(faults: Faults, send: Send, budget: float) -> Any:
     """No answer for as long as the caller has budget."""
     faults.healed.wait(budget)
     raise _unknown("nothing answers")
+
+
+def slow(seconds: float) -> Fault:
+    """An answer that takes so long (real time): a caller without that much budget does not hear it."""
+
+    def fault(faults: Faults, send: Send, budget: float) -> Any:
+        faults.healed.wait(min(seconds, budget))
+        answer = send()
+        if budget < seconds:
+            raise _unknown("the answer took longer than the budget")
+        return answer
+
+    return fault
 
 
 def delay(seconds: float) -> Fault:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Call, Lost, Notify, Orphan
-from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
+from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
 from lockkit.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
@@ -194,3 +196,28 @@ def test_what_is_not_known_of_one_claim_moves_nothing_wakes_nobody_and_is_told(h
     assert (held.basis, other.basis) == (before, clock.now())
     assert (waiting.woken, waiting.unanswered) == (0, 1)
     assert run.counts == [1]
+
+
+def batches(members, now, longest=2.0):
+    left = members
+    while left:
+        together, left, budget = batch(left, now, longest)
+        yield together, budget
+
+
+@given(st.lists(st.none() | st.floats(-1.0, 60.0), min_size=1, max_size=12))
+def test_a_batch_is_cut_by_budgets(lefts):
+    members = [Member(Claim(str(at), Terms("a", ttl=60.0))) for at in range(len(lefts))]
+    for member, left in zip(members, lefts, strict=True):
+        if left is not None:
+            member.hold = Hold(member.claim, 1, left - 60.0, CAPABILITIES)
+    sent = []
+    for together, budget in batches(members, now=0.0):
+        for member in together:
+            own = patience(member.hold, 0.0, 2.0)
+            assert budget <= own <= 2 * budget, (
+                "it is cut shorter than what it could wait for, or waits too long"
+            )
+        sent += together
+        assert all(patience(member.hold, 0.0, 2.0) > budget for member in members if member not in sent)
+    assert sorted(map(id, sent)) == sorted(map(id, members))

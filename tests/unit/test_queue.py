@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.queue import RW_CAPACITY, blockers, grantable, prefix
+from lockkit.queue import RW_CAPACITY, blockers, grantable, hopeless, prefix
 
 
 @dataclass(frozen=True)
@@ -138,3 +138,32 @@ def test_nothing_is_grantable_while_somebody_holds_outside_the_prefix():
 def test_whoever_holds_the_prefix_does_not_close_it(queue):
     fits = prefix(queue)
     assert grantable(queue, [place < fits for place in range(len(queue))]) == fits
+
+
+@st.composite
+def waits_in(draw):
+    """A queue with a waiting claim of somebody who may hold other claims in it."""
+    capacity = draw(st.integers(1, 4))
+    weights = draw(st.lists(st.integers(1, capacity), min_size=1, max_size=7))
+    queue = [Claim(weight, capacity) for weight in weights]
+    holds = draw(st.integers(0, prefix(queue[:-1])))
+    mine = [at < holds and draw(st.booleans()) for at in range(len(queue))]
+    return queue, mine, holds
+
+
+@given(waits_in())
+def test_hopeless_is_who_is_still_there_when_everybody_else_has_had_a_turn(drawn):
+    queue, mine, holds = drawn
+    last = len(queue) - 1
+    found = hopeless(queue, mine, [at >= holds for at in range(len(queue))], last)
+    left = list(range(len(queue)))
+    while True:
+        granted = left[: prefix([queue[at] for at in left])]
+        done = [at for at in granted if not mine[at] and at != last]
+        if not done:
+            break
+        left = [at for at in left if at not in done]
+    if last in granted:
+        assert found is None
+    else:
+        assert found == next(at for at in left if not mine[at])

@@ -261,4 +261,25 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=replace(NO_FAULTS, evict=1, pause=1, sleep=1, budget=20),
         patch=protocol.heartbeat_keeps_lapsed,
     ),
+    Mutant(
+        "own-weights-only",
+        "who stands between the own holds and the new claim is not looked at",
+        patch=protocol.sees_own_weights_only,
+        scenarios=("L2-self-deadlock-between",),
+        only="memory",
+    ),
+    Mutant(
+        "one-budget-for-all",
+        "a batch takes no longer than the hold in the greatest hurry can wait",
+        patch=protocol.one_budget_for_all,
+        scenarios=("S6-short-beside-long",),
+        only="memory",
+    ),
+    Mutant(
+        "hold-owns-its-handle",
+        "what the heartbeat knows refers to the lease that the user has",
+        patch=protocol.hold_owns_its_handle,
+        scenarios=("L4-collected-owner",),
+        only="memory",
+    ),
 )

@@ -58,11 +58,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One deliberate mistake, and the invariant of the simulation that must notice it.
+    """One deliberate mistake, and what must notice it: an invariant of the simulation, scenarios of the kit, or both.
 
     Attributes:
         what: The mistake, in words.
-        killed_by: The broken promise that kills it. Others may notice it too; they do not count.
+        killed_by: The broken promise of the simulation that kills it; empty if only the kit can. Others may notice it too; they
+            do not count.
         setup: Where it shows: a key of :data:`~lockkit.testing.simulation.SETUPS`.
         faults: What it takes to show.
         patch: Makes the mistake while the context lasts.
@@ -74,7 +75,7 @@ class Mutant:
 
     name: str
     what: str
-    killed_by: str
+    killed_by: str = ""
     setup: str = "mutex-atomic"
     faults: Faults = field(default_factory=Faults)
     patch: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -7,13 +7,16 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from lockkit.drivers import heartbeat as heartbeat_module
 from lockkit.facts import Capabilities, Event
-from lockkit.lease import Hold
+from lockkit.lease import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
+from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import Effect, Notify, Now, WaitForWake
 from lockkit.protocol.releasing import Release
+from lockkit.protocol.renewing import Member, patience
 from lockkit.spi import Claim, Granted
 from lockkit.testing.mutants.mutant import patched
 from lockkit.testing.mutants.stores import replay_not_marked
@@ -26,14 +29,17 @@ __all__ = [
     "flag_validity",
     "forgets_doubt",
     "heartbeat_keeps_lapsed",
+    "hold_owns_its_handle",
     "holds_after_wake",
     "hook_again",
     "late_answer_grants",
     "loses_again",
     "no_poll",
+    "one_budget_for_all",
     "orphans_stay",
     "renews_after_release",
     "revives",
+    "sees_own_weights_only",
     "token_per_client",
     "valid_after_release",
 ]
@@ -270,4 +276,33 @@ def hook_again() -> Iterator[None]:
             yield from clean(release, now)
 
     with patched(releasing_module, _clean=again):
+        yield
+
+
+@contextmanager
+def sees_own_weights_only() -> Iterator[None]:
+    """Who stands between the own holds and the new claim is not looked at."""
+    with patched(deadlock_module, hopeless=lambda *_: None):
+        yield
+
+
+@contextmanager
+def one_budget_for_all() -> Iterator[None]:
+    """One batch holds everybody who is due, and takes no longer than the one in the greatest hurry can wait."""
+
+    def batch(members: list[Member], now: float, longest: float) -> tuple[list[Member], list[Member], float]:
+        return members, [], min(patience(member.hold, now, longest) for member in members)
+
+    with patched(heartbeat_module, batch=batch):
+        yield
+
+
+@contextmanager
+def hold_owns_its_handle() -> Iterator[None]:
+    """What the heartbeat knows refers to the lease that the user has."""
+
+    def handed(self: Hold, handle: Handle) -> None:
+        self.handles = (lambda: handle,)  # type: ignore[assignment]
+
+    with patched(Hold, handed=handed):
         yield

@@ -278,11 +278,12 @@ def collected(stage: Stage) -> None:
 @scenario("L4-collected-owner", (MUTEX,))
 def collected_owner(stage: Stage) -> None:
     """A lease whose only owner is its own callback, or the thread that took it, is collected like any other."""
-    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+    ttl = 2 * stage.harness.short_ttl
+    lock = stage.holder(stage.client(), ttl=ttl)
 
     class Owner:
         def __init__(self, *, by_option: bool) -> None:
-            mine = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl, on_lost=self.stop)
+            mine = stage.holder(stage.client(), ttl=ttl, on_lost=self.stop)
             self.lease = (mine if by_option else lock).acquire(5.0)
             self.lease.on_lost(self.stop)
 
@@ -303,7 +304,7 @@ def collected_owner(stage: Stage) -> None:
             warnings.simplefilter("ignore", ResourceWarning)
             drop()
             gc.collect()
-        stage.until(lambda: stage.stored() == [], "L4: nobody holds it, and it is still renewed")
+        stage.until(lambda: stage.stored() == [], "L4: nobody holds it, and it is still renewed", ttl + 3.0)
 
 
 def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:

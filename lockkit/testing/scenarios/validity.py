@@ -9,7 +9,7 @@ from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import Owner
 from lockkit.leases import Lease
 from lockkit.spi import Claim
-from lockkit.testing.faults import black_hole, delay_reply, drop_reply, refuse
+from lockkit.testing.faults import black_hole, delay_reply, drop_reply, refuse, slow
 from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import NotApplicable, Stage, scenario
@@ -159,6 +159,34 @@ def failed_renewal(stage: Stage) -> None:
     assert lease.valid()
     assert losses.count == 0
     assert not lease.lost.is_set()
+
+
+@scenario("S6-short-beside-long", (MUTEX,))
+def short_beside_long(stage: Stage) -> None:
+    """A slow answer costs a hold in haste its lease, but not those of its client that could wait for it."""
+    if stage.harness.capabilities.fixed_ttl:
+        raise NotApplicable("all claims of a client have one ttl on this store")
+    client, faults = stage.faulty()
+    short, long = stage.harness.short_ttl, 4 * stage.harness.short_ttl
+    losses = Losses()
+    leases = [stage.take(client.lock(f"kit/long-{at}", ttl=long, on_lost=losses)) for at in range(2)]
+    faults.always(slow(0.4 * short), "renew")
+    over = threading.Event()
+
+    def haste(at: int) -> int:
+        lost = 0
+        over.wait(at * short / 12)  # so that one of them is due whenever a long one is
+        while not over.is_set():
+            lease = client.lock(f"kit/short-{at}", ttl=short).acquire(10.0)
+            lost += lease.lost.wait(short * 2)
+            lease.release()
+        return lost
+
+    hasty = [stage.work(lambda at=at: haste(at)) for at in range(12)]  # type: ignore[misc]
+    stage.steady(lambda: losses.count == 0, "S6: it was not renewed for the haste of another", 2 * long)
+    over.set()
+    assert all(work.result() for work in hasty), "the answers were not slow enough to show anything"
+    assert all(lease.valid() for lease in leases)
 
 
 @scenario("S6-silence-is-loss")

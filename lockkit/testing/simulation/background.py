@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit.lease import Hold
 from lockkit.protocol.effects import Call, Orphan
-from lockkit.protocol.renewing import due, losing, renewing, waiter_interval
+from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown
 from lockkit.testing.simulation.actors import Actor
 
@@ -67,6 +67,7 @@ class Heartbeat(Actor):
         self._interval = waiter_interval(client.world.store.capabilities.waiter_deadline)
         self._failures = 0
         self._batch: list[Member] = []
+        self._later: list[Member] = []
 
     def hold(self, hold: Hold) -> None:
         self.holds[hold.claim.token] = hold
@@ -110,15 +111,13 @@ class Heartbeat(Actor):
         now = self.client.world.clock.now()
         for token in [token for token, member in self.members.items() if _idle(member)]:
             del self.members[token]
-        members = [member for member in self.members.values() if member.next <= now + member.slack]
+        members = [member for member in self._later if self.members.get(member.claim.token) is member]
+        if not members:
+            members = [member for member in self.members.values() if member.next <= now + member.slack]
         if not members:
             return
-        self._batch = members
-        left = min(
-            (member.hold.expires() - now for member in members if member.hold), default=REQUEST_TIMEOUT
-        )
-        budget = max(0.05, min(REQUEST_TIMEOUT, left / 2)) if left > 0 else REQUEST_TIMEOUT
-        self.begin(renewing(members, self.now, budget, lambda _: None))
+        self._batch, self._later, budget = batch(members, now, REQUEST_TIMEOUT)
+        self.begin(renewing(self._batch, self.now, budget, lambda _: None))
         self.perform()
 
     def perform(self) -> None:
