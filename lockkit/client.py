@@ -152,8 +152,14 @@ class Client(Operations):
         With ``on_busy="skip"`` a call that finds the lock busy (or times out) returns a :class:`~lockkit.facts.Skipped`,
         which is falsy, and is logged and counted.
 
+        The lock is held while the function runs, so what is still to run when it returns is refused: when it is decorated, a
+        generator or coroutine function, and one under ``@contextmanager``; when it is called, one that returns a coroutine, a
+        generator, a context manager made by contextlib, or a Future that is not done (it is cancelled). Other lazy objects,
+        such as ``map(...)``, look like any result.
+
         Raises:
-            ConfigError: At once, for a template that does not fit the function.
+            ConfigError: At once, for a template that does not fit the function, and for a function that cannot be seen to
+                hold; from the call, for a result that is still to run.
         """
         from lockkit.decorator import locked  # late: it needs inspect, and few need it
 
@@ -167,8 +173,19 @@ class Client(Operations):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
-        """A handle for a claim taken elsewhere (``Lease.handle()``), bound to this client: it can release exactly that."""
-        return LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self)
+        """A handle for a claim taken elsewhere (``Lease.handle()``), bound to this client: it can release exactly that.
+
+        Raises:
+            ConfigError: It is no handle, or one of another namespace.
+        """
+        copy = LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self)
+        if copy.namespace not in (None, self.namespace):
+            raise ConfigError(
+                f"the handle of {copy.name!r} is of namespace {copy.namespace!r}, and this client is in {self.namespace!r}",
+                name=copy.name,
+                hint="connect with the namespace of the handle",
+            )
+        return copy
 
     def stats(self) -> dict[str, int]:
         """This process's counters since it began; the meanings are :data:`lockkit.events.COUNTERS`."""

@@ -21,6 +21,9 @@ class LeaseCopy:
 
     ``valid()`` is always false: only the handle that renews a claim knows. Bind it to a client to release
     (:meth:`~lockkit.Client.adopt`).
+
+    Attributes:
+        namespace: Where its claim is; None if the handle does not say.
     """
 
     def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:
@@ -32,6 +35,8 @@ class LeaseCopy:
                 raise ValueError(f"v is {handle['v']!r:.20}, and this lockkit knows 1")
         except (KeyError, ValueError) as error:
             raise ConfigError(f"not the handle of a lease: {error!r}") from None
+        namespace = handle.get("namespace")
+        self.namespace = None if namespace is None else str(namespace)
         self._handle = dict(handle)
         self._home = home
 

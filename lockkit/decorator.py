@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import string
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Literal, ParamSpec, TypeVar
 
 from lockkit.errors import AcquireTimeout, ConfigError
@@ -17,6 +19,12 @@ __all__ = ["locked"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_MAKERS = tuple(
+    make(lambda: None).__code__  # type: ignore[arg-type, return-value]
+    for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
+)
+"""The code of every function that ``@contextmanager`` and ``@asynccontextmanager`` return."""
+_INSIDE = "take the lock inside it: with client.lock(...).acquire():"
 
 
 def locked(
@@ -30,18 +38,25 @@ def locked(
         raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
+        if not hasattr(function, "__qualname__") or isinstance(function, classmethod | staticmethod):
+            raise ConfigError(
+                f"only functions can be decorated, not {function!r}",
+                hint="decorate below @classmethod and @staticmethod",
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(
                 f"{function.__qualname__} is a generator function: its body would run after the lock is released",
-                hint="take the lock inside it: with client.lock(...).acquire():",
+                hint=_INSIDE,
             )
-        if not hasattr(function, "__qualname__"):
+        if getattr(function, "__code__", None) in _MAKERS:
             raise ConfigError(
-                f"only functions can be decorated, not {function!r}", hint="decorate below @classmethod"
+                f"{function.__qualname__} returns a context manager: its body would run after the lock is released",
+                hint=_INSIDE,
             )
         if inspect.iscoroutinefunction(function):
             raise ConfigError(
-                f"{function.__qualname__} is a coroutine function; this client is not asynchronous"
+                f"{function.__qualname__} is a coroutine function; this client is not asynchronous",
+                hint="decorate a function that runs it to its end: asyncio.run(...)",
             )
         signature = inspect.signature(function)
         _check_template(template, signature, function.__qualname__)
@@ -60,11 +75,46 @@ def locked(
                 count(skipped)
                 return skipped
             with lease:
-                return function(*args, **keywords)
+                result = function(*args, **keywords)
+                _refuse_what_is_not_done(result, function.__qualname__, lock.name)
+                return result
 
         return call
 
     return decorate
+
+
+def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
+    """Refuse what runs, or goes on, after the function has returned; what can be stopped is stopped.
+
+    Raises:
+        ConfigError: The result is a coroutine, a generator, a context manager of contextlib, or a Future that is not done.
+    """
+    instead = _INSIDE
+    if isinstance(result, CoroutineType):
+        kind, instead = "a coroutine", "run it in the function: asyncio.run(...)"
+        result.close()
+    elif isinstance(result, GeneratorType):
+        kind, instead = "a generator", "return a list, or take the lock inside the generator"
+        result.close()
+    elif isinstance(result, AsyncGeneratorType):
+        kind = "an asynchronous generator"
+    elif isinstance(result, contextlib._GeneratorContextManagerBase):  # noqa: SLF001 (there is no public name)
+        kind = "a context manager"
+    elif isinstance(result, Awaitable) or hasattr(result, "add_done_callback"):
+        done, cancel = getattr(result, "done", None), getattr(result, "cancel", None)
+        if callable(done) and done():
+            return
+        kind, instead = "something to wait for", "wait for it in the function, and return what it gives"
+        if callable(cancel):
+            cancel()
+    else:
+        return
+    raise ConfigError(
+        f"{function} returned {kind}, which would run after the lock {name!r} is released",
+        name=name,
+        hint=instead,
+    )
 
 
 def _check_template(template: str, signature: inspect.Signature, function: str) -> None:

@@ -251,9 +251,10 @@ class Driver:
         """Compare-and-remove a claim that this client does not look after."""
         name, began = claim.terms.name, self.clock.now()
         for hold in self.heartbeat.holds():
-            if (
-                hold.claim.token == claim.token
-            ):  # the lease that was copied is ours: from here on it is not valid
+            if (hold.claim.token, hold.name) == (
+                claim.token,
+                name,
+            ):  # the lease that was copied is ours: no longer valid
                 hold.end()
                 self.heartbeat.withdraw(claim.token)
         answer = self.request(lambda budget: self.backend.release(claim, budget), name)

@@ -18,6 +18,7 @@ import lockkit
 from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.lease import Hold
+from lockkit.leases import LeaseCopy
 from lockkit.spi import Unknown
 
 
@@ -202,6 +203,23 @@ def test_what_is_no_handle_is_refused_and_not_quoted(client, handle):
 
 def test_a_handle_that_is_one_is_taken(client):
     assert client.adopt({"name": "a", "token": TOKEN, "fence": 1}).release().outcome == "LOST"
+
+
+def test_a_handle_of_another_namespace_is_refused(client, lease):
+    handle = {**lease.handle(), "namespace": "prod"}
+    with pytest.raises(ConfigError, match="namespace 'prod', and this client is in 'default'") as told:
+        client.adopt(handle)
+    assert lease.token not in str(told.value)
+    with pytest.raises(ConfigError, match="namespace"):
+        client.adopt(LeaseCopy(handle))
+    assert lease.valid()
+
+
+def test_a_handle_with_the_name_of_another_lock_ends_nothing(client, lease):
+    assert client.adopt({**lease.handle(), "name": "b"}).release().outcome == "LOST"
+    lease.confirm()
+    assert [copy.claim_id for copy in client.leases()] == [lease.claim_id], "it is still renewed"
+    assert lease.release().outcome == "RELEASED"
 
 
 def test_only_a_pulseless_claim_is_handed_over(client, lease):
