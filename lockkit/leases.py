@@ -210,8 +210,24 @@ class Lease:
             text = f"ttl must be at most {durations.exact(capabilities.max_ttl)} on this store, not {durations.exact(ttl)}"
             raise ConfigError(text, hint=capabilities.ttl_limits or None)
         self._require_own()
-        claim = self._hold.claim._replace(terms=terms._replace(ttl=ttl))
-        self._driver.extend(self._hold, claim)
+        self._extend(ttl)
+
+    def lengthen(self, ttl: float, patience: float | None) -> None:
+        """Have at least this ttl from now on, for a level of a reentrant hold. Asks the store only if it has less.
+
+        Args:
+            ttl: Seconds; allowed on this store.
+            patience: Seconds that it may take; None for as long as a request.
+
+        Raises:
+            LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
+        """
+        if ttl > self.ttl and not self._home.capabilities.fixed_ttl:
+            self._extend(ttl, patience)
+
+    def _extend(self, ttl: float, patience: float | None = None) -> None:
+        claim = self._hold.claim
+        self._driver.extend(self._hold, claim._replace(terms=claim.terms._replace(ttl=ttl)), patience)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already.

@@ -43,7 +43,9 @@ class Options(TypedDict, total=False):
     Attributes:
         ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
         timeout: Seconds to wait in all; None for ever, 0 not at all.
-        reentrant: The thread or task that holds it may acquire it again; the fence stays. Mutexes only.
+        reentrant: The thread or task that holds it may acquire it again; the fence stays. Mutexes only. An inner level has its
+            own on_lost, and makes the ttl longer if its own is longer, which asks the store; all else is as the outermost
+            level has it.
         auto_renew: Renew in the background; without it a hold ends after its ttl unless extended.
         max_hold: Seconds after which a hold is ended; None for never.
         min_hold: Seconds from the grant for which it goes on blocking even if released.
@@ -300,7 +302,7 @@ class Lock:
         taken_at = caller()
         own = home.mine(self.terms.name)
         if own:
-            inner = self._reenter(driver, own, key, taken_at) if self._reentrant else None
+            inner = self._reenter(driver, own, key, taken_at, timeout) if self._reentrant else None
             if inner is not None:
                 return inner
             own = [hold for hold in own if hold.key == key and hold.standing]
@@ -345,9 +347,14 @@ class Lock:
         return lease
 
     def _reenter(
-        self, driver: Driver, own: list[Hold], key: weakref.ref[object], taken_at: Caller
+        self,
+        driver: Driver,
+        own: list[Hold],
+        key: weakref.ref[object],
+        taken_at: Caller,
+        timeout: float | None,
     ) -> Lease | None:
-        """Another level of a hold that this thread or task has; it keeps its fence."""
+        """Another level of a hold that this thread or task has; it keeps its fence, and has the longest ttl of all levels."""
         for hold in own:
             if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
                 continue
@@ -357,6 +364,11 @@ class Lock:
             if not lease.valid():
                 lease.release()
                 raise lease.invalid()
+            try:
+                lease.lengthen(self.terms.ttl, timeout or None)
+            except BaseException:
+                lease.release()
+                raise
             if self._on_lost is not None:
                 lease.on_lost(self._on_lost)
             return lease

@@ -206,10 +206,12 @@ class Driver:
         self.lose(hold, hold.overdue(now) or getattr(answer, "why", "lost"))
         raise _lost(hold)
 
-    def extend(self, hold: Hold, claim: Claim) -> None:
-        """Renew with the longer ttl of ``claim`` (same token) from now on; errors as :meth:`confirm`."""
+    def extend(self, hold: Hold, claim: Claim, patience: float | None = None) -> None:
+        """Renew with the longer ttl of ``claim`` (same token) from now on, within ``patience``; errors as :meth:`confirm`."""
         ttl = claim.terms.ttl
-        renewal = self._ask(hold, lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget))
+        renewal = self._ask(
+            hold, lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget), patience
+        )
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
             self.heartbeat.again(hold)
@@ -217,10 +219,12 @@ class Driver:
         self.lose(hold, hold.overdue(now) or renewal.why or "lost")
         raise _lost(hold)
 
-    def _ask(self, hold: Hold, call: Callable[[float], T]) -> T:
+    def _ask(self, hold: Hold, call: Callable[[float], T], patience: float | None = None) -> T:
         left = hold.expires() - self.clock.now()
+        if left > 0:
+            patience = left / 2 if patience is None else min(patience, left / 2)
         try:
-            return self.request(call, hold.name, left / 2 if left > 0 else None)
+            return self.request(call, hold.name, patience)
         except BackendError:
             if why := hold.overdue(self.clock.now()):
                 self.lose(hold, why)

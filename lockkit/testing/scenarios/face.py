@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import threading
 
-from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, LeaseLost, NotHeld
+from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost, NotHeld
 from lockkit.facts import Skipped
 from lockkit.leases import Lease
 from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit.testing.faults import black_hole
+from lockkit.testing.scenarios.queueing import HAND_OFF
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, Part
-from lockkit.testing.stage import Stage, scenario
+from lockkit.testing.stage import NotApplicable, Stage, scenario
 
 __all__ = ["deadlock"]
 
@@ -149,6 +151,55 @@ def reentrant_lost(stage: Stage) -> None:
         assert inner.fence > outer.fence, "S5: it runs under a hold that had lapsed"
         assert stage.held() == [inner.claim_id]
     assert not outer.valid()
+
+
+@scenario("S4-reentrant-ttl", (MUTEX,))
+def reentrant_ttl(stage: Stage) -> None:
+    """A level with a longer ttl makes the hold longer, where ttls may differ; one with a shorter ttl changes nothing."""
+    client, ttl = stage.client(), stage.harness.ttl
+
+    def level(ttl: float) -> Lease:
+        lease = client.lock(stage.name, ttl=ttl, reentrant=True, auto_renew=False).try_acquire()
+        assert lease is not None
+        return stage.kept(lease)
+
+    outer = level(ttl)
+    inner = level(2 * ttl)
+    if client.capabilities.fixed_ttl:
+        assert inner.ttl == ttl
+        return
+    assert inner.ttl == outer.ttl == 2 * ttl
+    assert inner.remaining() > ttl
+    assert stage.client().inspect(stage.name).holders[0].ttl == 2 * ttl
+    before = stage.stored()
+    assert level(ttl).ttl == 2 * ttl
+    assert stage.unchanged(before)
+    assert inner.release().outcome == "KEPT"
+    assert outer.ttl == 2 * ttl, "no call shortens a held claim"
+
+
+@scenario("S4-reentrant-ttl-refused", (MUTEX,))
+def reentrant_ttl_refused(stage: Stage) -> None:
+    """A level whose longer ttl gets no answer is not entered, within its timeout, and the outer one stays as it was."""
+    client, faults = stage.faulty()
+    if client.capabilities.fixed_ttl:
+        raise NotApplicable("all claims of a client have one ttl on this store")
+    ttl = stage.harness.ttl
+    outer = stage.take(client.lock(stage.name, ttl=ttl, reentrant=True))
+    faults.always(black_hole, "extend")
+    inner = client.lock(stage.name, ttl=2 * ttl, reentrant=True)
+    with stage.within(0.2 + 0.5 + HAND_OFF, "giving up"):
+        try:
+            inner.acquire(0.2)
+        except BackendError:
+            pass
+        else:
+            raise AssertionError("S3: it was entered with a shorter ttl than it asked for")
+    faults.heal()
+    outer.confirm()
+    assert outer.ttl == ttl
+    assert outer.release().outcome == "RELEASED"
+    assert stage.stored() == []
 
 
 @scenario("S6-reentrant-told", (MUTEX,))
