@@ -164,7 +164,13 @@ class _Batch:
         for _ in range(_ROUNDS):
             begun: list[_Step] = []
             for nth, at in enumerate(places):
-                row = _row_of(self.moves[at], answer.found(nth))
+                try:
+                    row = _row_of(self.moves[at], answer.found(nth))
+                except Refused as refusal:  # a key that a stranger has spoiled must not cost the others
+                    if len(self.moves) == 1:
+                        raise
+                    self.answers[at] = Renewal("UNKNOWN", trouble=str(refusal))
+                    continue
                 known = self._judged(self.moves[at], row)
                 if known is not None:
                     self.answers[at] = known

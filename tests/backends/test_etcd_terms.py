@@ -477,6 +477,21 @@ def test_what_the_time_does_not_suffice_for_moves_with_the_next_heartbeat(etcd, 
     held(store, clock, claims)
 
 
+def test_a_claim_that_a_stranger_has_spoiled_keeps_no_other_from_moving(etcd, clock, server):
+    elections, store = etcd
+    claims = [take(store, f"lock-{at}", ttl=TTL) for at in range(3)]
+    spoiled = store.store.entries[claims[0][0].token].key
+    server.call("kv/put", {"key": spoiled, "value": b"{}", "ignore_lease": True})
+    elections.elect()
+    clock.advance(TTL * 0.6)
+
+    assert store.renew(claims, BUDGET)[0].state == "UNKNOWN"
+
+    held(store, clock, claims[1:])
+    elections.goes_on()
+    held(store, clock, claims[1:])
+
+
 def test_what_is_nearest_to_its_end_moves_first(etcd, clock):
     elections, store = etcd
     claims = []
