@@ -32,13 +32,13 @@ _AT_ONCE = 60
 """Claims that move in one transaction: two operations each, and etcd allows 128 by default."""
 _FEWEST = 8
 """Claims of a batch, so that a few dozen are not moved one by one."""
-_WORKERS = 16
+_WORKERS = 32
 """Of a client, that move claims at the same time: what limits them is the round trip of a grant."""
 _ROUNDS = 3
 """Of one transaction, in which others change what it compares."""
 GRACE = 1.0
 """Seconds for which the holder of a claim may go on renewing the old lease when another client has moved it."""
-_SHARE = 0.7
+_SHARE = 0.8
 """Of the time, after which nothing more begins."""
 _PAUSE = 0.01
 """Seconds until a claim that another thread moves is looked at again."""

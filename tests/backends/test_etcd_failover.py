@@ -72,6 +72,7 @@ class Names:
             thread.join(60)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc"])
 def test_a_leader_that_stood_still_takes_nothing_from_anybody_when_it_goes_on(request, scheme):
     if scheme == "etcd+grpc":
