@@ -16,7 +16,7 @@ KINDS: Mapping[str, str] = {
     "timeout": "A wait reached its total timeout.",
     "busy": "A claim that does not wait was refused.",
     "skipped": "A decorated function was skipped because the lock was busy.",
-    "requeued": "A waiting claim lapsed and was queued again with a new token.",
+    "requeued": "A claim lapsed, or its grant was over before it could be used; another follows after a pause.",
     "renewal_failed": "A renewal got no good answer; the lease is still valid.",
     "lost": "A hold may have lapsed. Told once per hold.",
     "max_hold": "A hold reached its max_hold and was ended.",

@@ -2,7 +2,8 @@
 
 Rules kept here: a token is used for one stretch in the queue only (Lapsed means a new token, at the tail); an UNKNOWN
 outcome is settled by replaying the same request; ``create`` is sent again only while the outcome is unknown; an answer
-that arrives after its basis has run out grants nothing; one total timeout covers everything; nobody waits for itself.
+that arrives after its basis has run out grants nothing; a claim that came to nothing is followed by another only after a
+pause, whatever the store; one total timeout covers everything; nobody waits for itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from lockkit import durations
-from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError, PermissionDenied
+from lockkit.errors import (
+    AcquireTimeout,
+    BackendUnavailable,
+    CapacityMismatch,
+    LockkitError,
+    PermissionDenied,
+)
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.lease import Hold
 from lockkit.names import claim_id, new_token
@@ -140,7 +147,8 @@ def acquiring(
 
     Raises:
         AcquireTimeout, CapacityMismatch, DeadlockDetected: Nothing of the attempt is left.
-        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background.
+        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background. So it is
+            told, too, when every grant was over before it could be used.
     """
     pace = _Pace(attempt, now(), random)
     while True:
@@ -171,7 +179,6 @@ def acquiring(
                 yield Pause(pace.next_try(now()))
                 continue
             at = now()
-            pace.heard(answer)
             if isinstance(answer, Granted):
                 hold = Hold(
                     claim,
@@ -188,6 +195,7 @@ def acquiring(
                     return hold
                 yield from _give_up(attempt, pace, now)
                 break
+            pace.heard(answer)
             if isinstance(answer, Queued):
                 create, unread = False, None
                 attempt.holder = answer.holder
@@ -211,8 +219,8 @@ def acquiring(
             yield from _give_up(attempt, pace, now)
             if answer.why == "resized":
                 raise _mismatch(attempt, None)
-            yield Notify(Event("requeued", attempt.terms.name, claim_id(claim.token), reason=answer.why))
             break
+        yield from _begin_again(attempt, pace, now, answer)
 
 
 class _Pace:
@@ -231,6 +239,7 @@ class _Pace:
         "_since",
         "_told",
         "_tries",
+        "_vain",
         "_warn_at",
         "answered",
         "start",
@@ -242,11 +251,14 @@ class _Pace:
         self._deadline = attempt.deadline
         self._request = attempt.request_timeout
         self._limit = None if self._deadline is None else max(self._deadline, start + self._request)
+        if not attempt.wait:  # it does not queue, so that its time is that of its requests
+            self._deadline = self._limit
         self.answered = False
         self._since: float | None = None  # when the first question was asked that was in vain
         self._told = False
         self._random = random
         self._tries = 0
+        self._vain = 0
         self._warn_at = start
         self.trouble: LockkitError | None = None
 
@@ -296,10 +308,29 @@ class _Pace:
         data = {"error": str(trouble)}
         yield Notify(Event("unanswered", attempt.terms.name, claim, duration=at - self._since, data=data))
 
+    def vain(self, error: LockkitError, at: float) -> None:
+        """Note an answer, read ``at``, that is of no use: as good as a refusal."""
+        self.answered = True
+        if self._since is None:
+            self._since = at
+        self.trouble = error
+
+    def hopeless(self, at: float) -> bool:
+        """Whether a wait without a timeout has been answered in vain for too long."""
+        return self._limit is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
+
     def next_try(self, at: float) -> float:
         """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
         self._tries += 1
-        wait = min(1.0, 0.01 * 2.0**self._tries) * (0.5 + self._random())
+        return self._after(at, self._tries)
+
+    def next_claim(self, at: float) -> float:
+        """When to begin with another claim: likewise, by how many came to nothing."""
+        self._vain += 1
+        return self._after(at, self._vain)
+
+    def _after(self, at: float, times: int) -> float:
+        wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self._random())
         return at + wait if self._limit is None else min(at + wait, self._limit)
 
     def until(self, answer: Queued) -> float | None:
@@ -372,6 +403,49 @@ def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, 
             return
     yield Orphan(attempt.claim, abandon=attempt.doubtful, graceful=False)
     attempt.sent = False
+
+
+def _begin_again(
+    attempt: Attempt, pace: _Pace, now: Now, answer: Granted | Lapsed
+) -> Generator[Effect, Any, None]:
+    """Pause between a claim that came to nothing and the next one: what ended the first may end the next as well.
+
+    Args:
+        attempt: The attempt that goes on.
+        pace: Its pace.
+        now: CLOCK_BOOTTIME seconds.
+        answer: The end of the claim: Lapsed, or a grant that was over before it could be used.
+
+    Raises:
+        BackendUnavailable: Grants have been over before they could be used for too long.
+    """
+    assert attempt.claim is not None
+    at, trouble = now(), _useless(attempt, answer)
+    if trouble is not None:
+        pace.vain(trouble, at)
+        if pace.hopeless(at):
+            raise _named(trouble, attempt)
+    why = answer.why if isinstance(answer, Lapsed) else "over"
+    yield Notify(Event("requeued", attempt.terms.name, claim_id(attempt.claim.token), reason=why))
+    yield Pause(pace.next_claim(at))
+
+
+def _useless(attempt: Attempt, answer: Granted | Lapsed) -> BackendUnavailable | None:
+    """The error to tell of such an answer if none better comes; None where another place in the queue makes up for it."""
+    terms = attempt.terms
+    if isinstance(answer, Granted):
+        lasts = f"ttl {durations.show(terms.ttl)}"
+        if terms.max_hold is not None:
+            lasts += f", max_hold {durations.show(terms.max_hold)}"
+        return BackendUnavailable(
+            f"{terms.name!r} was granted, and the grant was over before it could be used ({lasts})",
+            hint="give it a longer ttl or max_hold, or find out why the store is slow: lockkit doctor",
+        )
+    if attempt.wait:
+        return None
+    return BackendUnavailable(
+        f"the claim for {terms.name!r} was ended before it was granted ({answer.why})", hint="try again"
+    )
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:

@@ -71,8 +71,74 @@ def test_an_answer_that_comes_after_its_basis_has_run_out_grants_nothing(start, 
     run.answer(answer)
     assert run.until(Call, method="release").args == (first,)
     run.answer("RELEASED")
-    assert run.effect.args[0].token != first.token
-    assert run.effect.args[1] is True
+    assert run.until(Pause).until > clock.now()
+    call = run.until(Call, method="acquire")
+    assert call.args[0].token != first.token
+    assert call.args[1] is True
+
+
+def test_grants_that_are_over_when_they_are_read_are_asked_for_at_doubling_intervals(start, clock):
+    _, run = start(timeout=None, max_hold=0.1)
+    pauses = []
+    for _ in range(8):
+        run.until(Call, method="acquire")
+        answer = granted(clock)
+        clock.forward(0.2)
+        run.answer(answer)
+        pauses.append(run.until(Pause).until - clock.now())
+        clock.forward(pauses[-1])
+    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_grants_that_are_over_when_they_are_read_are_trouble_and_neither_busy_nor_a_timeout(
+    start, clock, wait
+):
+    _, run = start(timeout=1.0 if wait else 0, wait=wait, max_hold=0.1)
+    asked = 0
+    while not run.done:
+        run.until(Call, method="acquire")
+        asked += 1
+        answer = granted(clock)
+        clock.forward(0.2)
+        run.answer(answer)
+        if type(run.effect) is Withdraw:
+            run.until(Call, method="release")
+            run.answer("RELEASED")
+        while type(run.effect) in (Notify, Pause):
+            if type(run.effect) is Pause:
+                clock.forward(max(run.effect.until - clock.now(), 0.0))
+            run.answer()
+    assert type(run.raised) is BackendUnavailable
+    assert "over before it could be used" in str(run.raised)
+    assert asked > 2, "not at the first"
+
+
+def test_a_wait_without_a_timeout_does_not_go_on_for_ever_with_grants_of_no_use(start, clock):
+    _, run = start(timeout=None, max_hold=0.1)
+    began = clock.now()
+    while not run.done:
+        if type(run.effect) is Pause:
+            clock.forward(run.effect.until - clock.now())
+        answer = None
+        if type(run.effect) is Call and run.effect.method == "acquire":
+            answer = granted(clock)
+            clock.forward(0.2)
+        run.answer(answer)
+    assert type(run.raised) is BackendUnavailable
+    assert OUTAGE_LIMIT <= clock.now() - began < OUTAGE_LIMIT + 3
+
+
+def test_a_host_that_slept_between_asking_and_reading_goes_on(start, clock):
+    _, run = start(timeout=None)
+    answer = granted(clock)
+    clock.forward(10 * OUTAGE_LIMIT)
+    run.answer(answer)
+    run.until(Call, method="release")
+    run.answer("RELEASED")
+    run.until(Call, method="acquire")
+    run.answer(granted(clock))
+    assert run.result is not None
 
 
 def test_lapsed_means_a_new_token_at_the_tail_and_nobody_renews_the_old_one(start, clock):
@@ -414,7 +480,7 @@ def _answers(clock):
     yield lambda: Granted(4, clock.now())
 
 
-@pytest.mark.parametrize("stop", range(14))
+@pytest.mark.parametrize("stop", range(20))
 def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_on_the_store(
     start, clock, stop
 ):
@@ -425,8 +491,9 @@ def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_
         if run.done:
             return
         if type(run.effect) is Call and run.effect.method == "acquire":
-            asked = run.effect.args[0]
-            run.answer(next(answers)())
+            answer = next(answers)()
+            asked = None if isinstance(answer, Lapsed) else run.effect.args[0]
+            run.answer(answer)
         elif type(run.effect) is Call:
             asked = None
             run.answer("RELEASED")

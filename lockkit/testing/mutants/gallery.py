@@ -207,6 +207,14 @@ MUTANTS: tuple[Mutant, ...] = (
         scenarios=("S5-late-grant",),
     ),
     Mutant(
+        "retries-at-once",
+        "a claim that came to nothing is followed by the next without a pause",
+        "L6-pause",
+        faults=_STOPS,
+        patch=protocol.retries_at_once,
+        scenarios=("L6-over-before-it-begins",),
+    ),
+    Mutant(
         "basis-when-read",
         "validity is counted from the reading of an answer",
         "S3",

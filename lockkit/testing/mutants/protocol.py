@@ -38,6 +38,7 @@ __all__ = [
     "one_budget_for_all",
     "orphans_stay",
     "renews_after_release",
+    "retries_at_once",
     "revives",
     "sees_own_weights_only",
     "token_per_client",
@@ -248,6 +249,13 @@ def renews_after_release() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patched(releasing_module, Withdraw=_no_effect))
         stack.enter_context(patched(background, _idle=lambda member: False))  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def retries_at_once() -> Iterator[None]:
+    """A claim that came to nothing is followed by the next without a pause."""
+    with patched(acquiring_module, _begin_again=lambda *_: iter(())):
         yield
 
 

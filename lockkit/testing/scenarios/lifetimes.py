@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lockkit.errors import LeaseLost
+from lockkit.errors import BackendUnavailable, LeaseLost
+from lockkit.facts import Owner
+from lockkit.testing.faults import delay_reply, interrupt
+from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.scenarios.validity import Losses, paused
 from lockkit.testing.stage import Stage, scenario
 
@@ -58,6 +61,42 @@ def max_hold(stage: Stage) -> None:
     assert losses.told.wait(2.0)
     assert lease.lost_because == "max_hold"
     assert losses.count == 1
+
+
+@scenario("L6-over-before-it-begins")
+def over_before_it_begins(stage: Stage) -> None:
+    """A grant that is over before it can be used is never asked for again without a pause, and leaves nothing."""
+    client, faults = stage.faulty()
+    short = 0.01
+    (stepper,) = steppers(stage, 1)
+    stepper.backend = client.driver().backend
+    few = 4
+    faults.add("acquire", interrupt(AssertionError(f"{few} claims and no pause")), skip=few)
+    faults.always(delay_reply(lambda: stage.harness.advance(2 * short)), "acquire")
+    terms = stage.shape.holders[0].terms(stage.name, Owner(), ttl=stage.harness.ttl, max_hold=short)
+    pending = stepper.acquire(terms)
+    for _ in range(few - 1):
+        assert pending.state == "paused", pending.error or f"{pending.state}: it goes on without a pause"
+        pending.step()
+    assert pending.state == "paused"
+    pending.cancel()
+    stepper.remove_orphans(due_only=False)
+    assert stage.stored() == [], "L4: a grant of no use is still there"
+
+
+@scenario("L6-over-is-told")
+def over_is_told(stage: Stage) -> None:
+    """When every grant is over before it can be used, a try says so, in bound: that is neither busy nor a timeout."""
+    client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
+    lock = stage.holder(client, max_hold=0.01)
+    faults.always(delay_reply(lambda: stage.harness.advance(0.02)), "acquire")
+    error = stage.work(lock.try_acquire).error()
+    assert isinstance(error, BackendUnavailable), f"{error!r} was told"
+    assert "was over before it could be used" in str(error)
+    assert "max_hold" in str(error.hint)
+    assert faults.log.count("acquire") > 1, "it was asked for once only"
+    faults.heal()
+    stage.until(lambda: stage.stored() == [], "L4: a grant of no use is removed")
 
 
 @scenario("L6-max-hold-process-bound", needs=("process_bound",))

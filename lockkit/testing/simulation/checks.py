@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.lease import Hold
 from lockkit.queue import prefix
+from lockkit.spi import Claim
 from lockkit.testing.simulation.faults import LOST_DATA
 from lockkit.testing.simulation.network import Request
 from lockkit.testing.simulation.stores import StoredRow
@@ -59,6 +60,14 @@ class Checks:
         self._removing: set[int] = set()
 
     # -- told by the clients
+
+    def asks(self, worker: Worker, claim: Claim) -> None:
+        """An acquire is about to be sent."""
+        if worker.asked not in ("", claim.token):
+            self.world.violated(
+                "L6-pause", f"{worker.asked} came to nothing and {claim.token} follows at once"
+            )
+        worker.asked = claim.token
 
     def granted(self, worker: Worker, hold: Hold) -> None:
         """A grant was read."""

@@ -121,6 +121,8 @@ class Worker(Actor):
         self.began = 0.0
         self.keeps = 0.0
         """Until when it keeps what it holds, if nobody hurries it."""
+        self.asked = ""
+        """The token that was last asked for, if there was no pause since."""
         self._handle: _Handle | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
@@ -142,6 +144,7 @@ class Worker(Actor):
             token=lambda: world.token(self.client.name),
         )
         self.state = "acquiring"
+        self.asked = ""
         how = "try" if plan.timeout == 0 else f"acquire, timeout {plan.timeout}"
         world.tell(
             f"{self.label}: {how} {plan.terms.name} (weight {plan.terms.weight} of {plan.terms.capacity})"
@@ -226,9 +229,12 @@ class Worker(Actor):
                 self.register()
             case None:
                 self.hand_over()
-            case Call():
+            case Call(method, args):
+                if method == "acquire":
+                    self.client.world.checks.asks(self, args[0])
                 self.send(effect)
             case Pause():
+                self.asked = ""
                 self.answered(None)
             case WaitForWake():
                 self._wait(effect)
