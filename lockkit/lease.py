@@ -46,8 +46,9 @@ class Hold:
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
-        since: Basis of the grant, or earlier: when a request was sent that may have been granted and not been read. The
-            store counts max_hold from the grant.
+        since: When the request was sent that was granted, or an earlier one that may have been granted and was not read: no
+            later than the store's grant, from which the store counts max_hold. Not the basis, which may be older where a claim
+            joins a session or a lease that runs already.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
         dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
         handles: The handles that users have of it, one for each level; empty while there is none yet.

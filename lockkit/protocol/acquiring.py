@@ -180,13 +180,14 @@ def acquiring(
                 continue
             at = now()
             if isinstance(answer, Granted):
+                asked = before if unread is None else unread
                 hold = Hold(
                     claim,
                     answer.fence,
                     answer.basis,
                     capabilities,
-                    since=unread,
-                    wall=wall() - (0.0 if unread is None else at - unread),
+                    since=asked,
+                    wall=wall() - (at - asked),
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
                     pid=attempt.pid,

@@ -11,6 +11,7 @@ pytest.importorskip("kazoo")
 
 from kazoo.protocol.serialization import Create2, Sync
 
+import lockkit.protocol.acquiring
 from lockkit.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.harnesses.zookeeper import TICK, ZooKeeperHarness
@@ -45,6 +46,12 @@ def for_ever(hold):
     return broken
 
 
+def since_the_basis(hold):
+    return lambda claim, fence, basis, *rest, since, **more: hold(
+        claim, fence, basis, *rest, since=basis, **more
+    )
+
+
 KIT = {
     "the fence is the number in the queue": (
         "S4-fence-rises",
@@ -62,6 +69,12 @@ KIT = {
     "an offer lasts as long as its session": ("S2-slow-offer", entries, "GRACE", lambda _: 1e9),
     "a waiter lasts as long as its session": ("L5-dead-waiter", entries, "GRACE", lambda _: 1e9),
     "nothing is watched": ("L3-hand-off", watching.NodeWatch, "arm", lambda _: lambda self: None),
+    "max_hold counts from the basis of the session": (
+        "L6-max-hold-from-grant",
+        lockkit.protocol.acquiring,
+        "Hold",
+        since_the_basis,
+    ),
     "a token may be used again": ("S12-late-after-success", Store, "bury", lambda _: lambda *_: None),
 }
 

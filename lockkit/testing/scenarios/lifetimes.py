@@ -99,6 +99,21 @@ def over_is_told(stage: Stage) -> None:
     stage.until(lambda: stage.stored() == [], "L4: a grant of no use is removed")
 
 
+@scenario("L6-max-hold-from-grant")
+def max_hold_from_grant(stage: Stage) -> None:
+    """max_hold counts from the grant, although what the claim lives by (a session, a lease) has been running for a while."""
+    client = stage.client()
+    with stage.holder(client, name=f"{stage.name}/before").acquire(5.0):
+        stage.harness.advance(0.45 * stage.harness.ttl)
+    limit = 0.4 * stage.harness.ttl
+    before = stage.harness.clock.now()
+    lease = stage.kept(stage.holder(client, max_hold=limit).acquire(5.0))
+    left, spent = lease.remaining(), stage.harness.clock.now() - before
+    assert left >= limit - spent - 0.01, (
+        f"L6: {left:g} s are left of a max_hold of {limit:g} s, {spent:g} s after it was asked for"
+    )
+
+
 @scenario("L6-max-hold-process-bound", needs=("process_bound",))
 def max_hold_process_bound(stage: Stage) -> None:
     """Nor does a process-bound hold outlive its max_hold."""
