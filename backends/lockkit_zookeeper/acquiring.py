@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from random import random
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, Sync
+from kazoo.protocol.serialization import Create2, GetChildren, GetData, Sync
 
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
@@ -47,6 +48,10 @@ __all__ = ["acquire", "emergency_release", "release"]
 _EPHEMERAL_SEQUENTIAL = 3
 _ROUNDS = 8
 """How often a parent may vanish between its making and the create."""
+_PAUSE, _LONGEST_PAUSE = 0.005, 0.05
+"""Seconds between the looks of a try that is held up by other tries."""
+_STAYS, _ROUND_TRIPS = 0.05, 3.0
+"""Seconds, and times that a look takes, for which another try has stood in the queue if it is no refused one that is about to go."""
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
@@ -59,25 +64,129 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
             return Lapsed(why or "absent")
         session = store.at(claim.terms.ttl, budget)
         entry = session.join(claim)
+        if not claim.wait:
+            return _tried(store, session, entry, None, end)
         queue = _created(store, session, entry, end)
     else:
         session, entry = found
         if entry.ended:
             return entry.lapsed()
         if entry.path is None and (not entry.sent or find(session, entry, left(end)) is None):
+            if not claim.wait:
+                return _tried(store, session, entry, None, end)
             queue = _created(store, session, entry, end)
         else:
             # With a `sync`, or a member that lags would confirm what is gone, and keep waiting who could hold.
-            parent = store.known(claim.terms).parent
-            _, nodes = ask_all(session.wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-            queue = read_queue(nodes or (), claim.terms.name)
+            queue, _ = _looked(store, session, claim, end)
+            if not claim.wait and not entry.held:
+                return _tried(store, session, entry, queue, end)
     if entry.ended:
         return entry.lapsed()
     return _judged(store, session, entry, queue, claim, end)
 
 
-def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
-    """Make the claim's node; the queue as it was just after.
+def _looked(store: Store, session: Session, claim: Claim, end: float) -> tuple[Queue, bool]:
+    """The queue as the leader has it, and whether there is a parent for it."""
+    parent = store.known(claim.terms).parent
+    _, nodes = ask_all(session.wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    return read_queue(nodes or (), claim.terms.name), nodes is not None
+
+
+def _tried(store: Store, session: Session, entry: Entry, queue: Queue | None, end: float) -> Answer:
+    """Acquire without waiting, and leave nothing if that is refused.
+
+    ZooKeeper has no create on a condition. If each try made its node and then looked, those that are refused would stand in
+    the queue for a moment and refuse the next ones, and with enough of them nobody would ever get a free lock. So a try looks
+    first, and makes its node only if there is room. Of those that do so at the same time the first is granted; the others
+    delete theirs and look again. So whenever an empty queue gets its first node somebody is granted.
+
+    For the same reason another try in the way is no reason to be refused, unless it stays: then it holds. ``queue`` is the
+    queue with the claim's own node in it, if that is there already.
+    """
+    claim, terms = entry.claim, entry.claim.terms
+    began = time.monotonic()
+    until = began + (end - began) / 2  # the rest is for taking back what is under way then
+    seen: dict[str, float] = {}
+    pause = _PAUSE
+    there = True
+    if queue is None and not store.should_be_empty(store.known(terms).parent):
+        queue, there = _looked_first(store, session, entry, end)
+    stays = max(_STAYS, _ROUND_TRIPS * (time.monotonic() - began))
+    while True:
+        if entry.ended:
+            return _over(session, entry)
+        if entry.path is not None:
+            assert queue is not None
+            place = queue.place(claim.token)
+            if place is None or place < queue.grants or entry.evicted:
+                return _judged(store, session, entry, queue, claim, end)
+            _withdraw(session, entry, end)
+            queue = queue.without(claim.token)
+        room = "now"
+        if queue is not None:
+            room = queue.room(terms.weight, terms.capacity, _staying(queue, seen, stays))
+        if room == "now":
+            queue, there = _created(store, session, entry, end, there=there), True
+            continue
+        assert queue is not None
+        if room == "none" or time.monotonic() >= until:
+            return _refused(store, session, entry, queue, end)
+        time.sleep(min(pause * (0.5 + random()), max(0.0, until - time.monotonic())))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        queue, there = _looked_first(store, session, entry, end)
+
+
+def _staying(queue: Queue, seen: dict[str, float], stays: float) -> list[str]:
+    """The tokens of the tries that have been seen for so long that they must hold."""
+    at = time.monotonic()
+    return [
+        each.token for each in queue.claims if each.tries and at >= seen.setdefault(each.token, at) + stays
+    ]
+
+
+def _looked_first(store: Store, session: Session, entry: Entry, end: float) -> tuple[Queue, bool]:
+    """The queue, for a claim that has no node in it.
+
+    Raises:
+        Refused: There is no answer; so nothing was done.
+    """
+    try:
+        return _looked(store, session, entry.claim, end)
+    except (Refused, Unknown) as trouble:
+        session.end(entry, "absent")
+        session.forget(entry)  # as if it had never been: the same token may be sent again
+        if isinstance(trouble, Refused):
+            raise
+        raise Refused(trouble.error) from trouble
+
+
+def _withdraw(session: Session, entry: Entry, end: float) -> None:
+    """Take back the node of a try that does not fit.
+
+    Raises:
+        Refused, Unknown: It may still be there. It is removed in the background.
+    """
+    assert entry.path is not None
+    try:
+        remove(session.wire, entry.path, end)
+    except (Refused, Unknown):
+        session.end(entry, "late")
+        session.chores.remove(entry)
+        raise
+    entry.withdrawn()
+
+
+def _over(session: Session, entry: Entry) -> Lapsed:
+    """Lapsed, for a claim that was ended while its create was under way: whatever became of that, nothing is to be left."""
+    if entry.sent:
+        session.chores.remove(entry)
+    else:
+        session.gone(entry)
+    return entry.lapsed()
+
+
+def _created(store: Store, session: Session, entry: Entry, end: float, *, there: bool = True) -> Queue:
+    """Make the claim's node; the queue as it was just after. ``there`` is false if the parent is known not to be there.
 
     Raises:
         Refused: It is definitely not there.
@@ -86,11 +195,12 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
     claim, wire = entry.claim, session.wire
     stated = store.known(claim.terms)
     make = Create2(
-        stated.path(claim.token), stated.first(claim, store.clock.wall()), store.acl, _EPHEMERAL_SEQUENTIAL
+        stated.path(claim), stated.first(claim, store.clock.wall()), store.acl, _EPHEMERAL_SEQUENTIAL
     )
     doing = f"create {stated.parent}/..."
     try:
-        first: tuple[Any, ...] = ()
+        container = (CreateContainer(stated.parent, store.acl),)
+        first: tuple[Any, ...] = () if there else container
         for _ in range(_ROUNDS):
             entry.sent = True
             *_, created, listed = answers = send_all(
@@ -103,7 +213,7 @@ def _created(store: Store, session: Session, entry: Entry, end: float) -> Queue:
                 entry.sent = False
                 if first:  # what should be above it is not there either
                     make_parents(wire, stated.parent, store.acl, end)
-                first = (CreateContainer(stated.parent, store.acl),)
+                first = container
                 continue
             entry.path, entry.fence = path, stat.czxid
             session.chores.lasting(entry)
@@ -149,6 +259,7 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         return entry.lapsed()
     if entry.held or place < queue.grants:
         waited = not entry.held
+        entry.alone = len(queue.claims) == 1 and not queue.markers
         if not session.grant(entry):
             session.end(entry, entry.over)
             session.chores.remove(entry)
@@ -156,39 +267,22 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         if waited:
             session.chores.granted(entry, store.clock.wall())
         return Granted(entry.fence, entry.basis)
-    head = f"{parent}/{queue.claims[0].node}"
-    if not claim.wait:
-        return _refused(session, entry, queue, head, end)
     with session.mutex:
         entry.heard(now)
-    holder = _head(store, session.wire, claim.terms.name, queue, head, end)
+    holder = _head(store, session.wire, claim.terms.name, queue, end)
     return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, holder)
 
 
-def _refused(session: Session, entry: Entry, queue: Queue, head: str, end: float) -> Busy:
-    """It does not fit, and nothing of it is to be left."""
+def _refused(store: Store, session: Session, entry: Entry, queue: Queue, end: float) -> Busy:
+    """There is no room for a try, and nothing of it is in the queue."""
     session.end(entry, "late")
-    assert entry.path is not None
-    deleted, looked = answers = send_all(session.wire, (Delete(entry.path, -1), GetData(head, None)), end)
-    wait_for_last(answers, end)
-    try:
-        wait_for(deleted, session.wire, end, "delete a refused claim")
-    except theirs.NoNodeError:
-        pass
-    except (Refused, Unknown):
-        session.chores.remove(entry)
-        raise
     session.gone(entry)
-    name, capacity = entry.claim.terms.name, queue.claims[0].capacity
-    try:
-        holder = _info(name, queue, wait_for(looked, session.wire, end, f"read {head}"))
-    except (Refused, Unknown, theirs.NoNodeError):
-        holder = _unread(name, queue)
-    return Busy(capacity, holder)
+    return Busy(queue.claims[0].capacity, _head(store, session.wire, entry.claim.terms.name, queue, end))
 
 
-def _head(store: Store, wire: Wire, name: str, queue: Queue, head: str, end: float) -> ClaimInfo:
+def _head(store: Store, wire: Wire, name: str, queue: Queue, end: float) -> ClaimInfo:
     """Who is first, from memory if possible."""
+    head = f"{store.paths.queue(name)}/{queue.claims[0].node}"
     known = store.heads.get(head)
     if known is not None:
         return known
@@ -235,18 +329,23 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
     if session.lost:
         session.gone(entry)
         return ABSENT
-    if entry.path is None and (not entry.sent or find(session, entry, budget) is None):
-        session.gone(entry)
-        return ABSENT
-    assert entry.path is not None
     try:
-        there = remove(session.wire, entry.path, end, entry.version)
-    except (
-        theirs.BadVersionError
-    ):  # somebody wrote to it: perhaps a resize, whose marker goes with the last claim
-        entry.resized = True
-        there = remove(session.wire, entry.path, end)
+        if entry.path is None and (not entry.sent or find(session, entry, budget) is None):
+            session.gone(entry)
+            return ABSENT
+        assert entry.path is not None
+        try:
+            there = remove(session.wire, entry.path, end, entry.version)
+        except theirs.BadVersionError:
+            # Somebody wrote to it: perhaps a resize, whose marker goes with the last claim.
+            entry.resized = True
+            there = remove(session.wire, entry.path, end)
+    except (Refused, Unknown):
+        session.chores.remove(entry)  # it has ended, so nobody else looks after it
+        raise
     session.gone(entry)
+    if there and entry.alone:
+        store.left_empty(entry.path.rpartition("/")[0])
     return RELEASED if there else ABSENT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -185,10 +186,53 @@ def _files(options: dict[str, str], shown: str, *, tls: bool) -> dict[str, str |
     files: dict[str, str | None] = dict.fromkeys(_TLS)
     for option in given:
         place = Path(options[option]).expanduser()
-        if not os.access(place, os.R_OK):  # a wrong path must not look like a wrong certificate
+        if not (
+            place.is_file() and os.access(place, os.R_OK)
+        ):  # a wrong path must not look like a wrong certificate
             raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
         files[option] = str(place)
+    _look(files, options, shown)
     return files
+
+
+def _look(files: dict[str, str | None], stated: dict[str, str], shown: str) -> None:
+    """Look at the files before they are used: what OpenSSL says of them names none, and would look like the network."""
+
+    def unfit(option: str, what: str, hint: str) -> ConfigError:
+        return ConfigError(f"{shown}: {option}: {veiled(stated[option], shown)} {what}", hint=hint)
+
+    ca, certificate, key = (files[option] for option in _TLS)
+    for option, file in (("ca_file", ca), ("cert_file", certificate)):
+        try:
+            if file is not None:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        except ssl.SSLError:
+            hint = f"{option} is a file in PEM form, with -----BEGIN CERTIFICATE----- in it"
+            raise unfit(option, "is no certificate", hint) from None
+    if key is not None and certificate is None:
+        hint = "add cert_file=PATH, which it is the key of"
+        raise unfit("key_file", "is of no use without a certificate", hint)
+    if certificate is None:
+        return
+    where = "cert_file" if key is None else "key_file"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=_ask)
+    except _PassphraseWanted:
+        hint = "lockkit asks nobody for it: openssl pkey -in FILE -out FILE2 writes the key without"
+        raise unfit(where, "has a key with a passphrase", hint) from None
+    except ssl.SSLError as error:
+        if "MISMATCH" in str(error):
+            raise unfit(where, "is not the key of cert_file", "name the two that belong together") from None
+        hint = f"{where} is a file in PEM form, with -----BEGIN PRIVATE KEY----- in it"
+        raise unfit(where, "has no key in it", hint) from None
+
+
+class _PassphraseWanted(Exception):
+    pass
+
+
+def _ask() -> str:
+    raise _PassphraseWanted
 
 
 def _place(text: str) -> str:

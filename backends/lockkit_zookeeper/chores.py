@@ -60,6 +60,10 @@ class Due(Protocol):
     def needed(self) -> bool:
         """Whether it is a loss if it is never done."""
 
+    @property
+    def until(self) -> float:
+        """CLOCK_BOOTTIME seconds at which it is to be done; until then the session must not be ended."""
+
     def __call__(self, now: float, /) -> float:
         """Do it, if it is time; when to come again, 0 for never."""
 
@@ -94,6 +98,11 @@ class Chores:
     def pending(self) -> bool:
         """Whether something is under way that ends with the session, and then was in vain."""
         return any(each.needed for each in self.due)
+
+    @property
+    def needed_until(self) -> float:
+        """CLOCK_BOOTTIME seconds up to which ending the session would undo something; 0 for nothing."""
+        return max((each.until for each in [*self.due] if each.needed), default=0.0)
 
     def tidy(self, parent: str) -> None:
         """See whether a resize left something in a queue that nothing depends on any more."""
@@ -197,8 +206,11 @@ class Chores:
 
     def watcher(self, entry: Entry) -> Callable[[Any], None]:
         """A watch on a claim's own node."""
+        path = entry.path
 
         def told(event: Any) -> None:
+            if entry.path != path:  # a try has withdrawn that node itself
+                return
             if event.type == EventType.DELETED:
                 self._session.end(entry, "absent")
                 self._session.gone(entry)
@@ -221,9 +233,12 @@ class Chores:
     def _look(self, entry: Entry) -> None:
         if entry.ended or entry.path is None:
             return
-        answer = self._session.wire.send(GetData(entry.path, self.watcher(entry)))
+        path = entry.path
+        answer = self._session.wire.send(GetData(path, self.watcher(entry)))
 
         def read(done: Any) -> None:
+            if entry.path != path:
+                return
             if done.successful():
                 self.seen(entry, *done.value)
                 if not entry.held and not entry.waits and not entry.ended:

@@ -26,12 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 from kazoo.exceptions import AuthFailedError
 from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.connection import STOP_CONNECTING, ConnectionHandler
 from kazoo.protocol.serialization import SASL
+from kazoo.retry import ForceRetryError
 
 from lockkit.clock import Clock
+from lockkit.errors import LockkitError
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Calls
+from lockkit_zookeeper.failures import without_trust
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.wire import Wire
@@ -164,12 +167,27 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         sasl: dict[str, Any] | None,
         clock: Clock,
         wire: Wire,
+        address: Address,
     ) -> None:
         super().__init__(client, retry, logger=logger, sasl_options=sasl)
         self._clock = clock
         self._wire = weakref.proxy(wire)
         self._rounds = 0
         self._said_nothing = False
+        self._address = address
+        self._round: dict[tuple[str, int], LockkitError | None] = {}
+
+    def _connect_loop(self, retry: Any) -> Any:
+        self._round.clear()
+        try:
+            return super()._connect_loop(retry)
+        except ForceRetryError:
+            # What is wrong with certificates stays wrong. A session that was connected before goes on trying: it has claims.
+            found = self._round
+            if self._wire.turn or not found or len(found) < len(self.client.hosts) or None in found.values():
+                raise
+            self._wire.refusal = [*found.values()][-1]
+            return STOP_CONNECTING
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         # Asked for at the start of each round.
@@ -235,12 +253,13 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         began = self._clock.now()
         try:
             read_timeout, connect_timeout = super()._connect(host, hostip, port)
-        except self.handler.timeout_exception as error:
-            _silent[hostip, port] = time.monotonic()
-            self._wire.trouble = f"{hostip}:{port}: {error}"
-            raise
         except Exception as error:
+            if isinstance(error, self.handler.timeout_exception):
+                _silent[hostip, port] = time.monotonic()
             self._wire.trouble = f"{hostip}:{port}: {error}"
+            final = without_trust(error, f"{host}:{port}", ca_file=self._address.ca_file is not None)
+            # A name may have several addresses, and a server listen at one of them.
+            self._round[host, port] = final or self._round.get((host, port))
             raise
         self._rounds = 0
         _silent.pop((hostip, port), None)

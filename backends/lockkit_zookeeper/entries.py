@@ -45,6 +45,7 @@ class Entry:
         why: What its owner is told then.
         evicted: A note names it.
         since: When it was granted.
+        alone: Nobody else stood in the queue when it was granted.
         resized: A resize wrote to its node, so a marker may wait for its end.
         version: Of its node's data, as last seen.
         waits: Its node says that it waits.
@@ -53,6 +54,7 @@ class Entry:
     """
 
     __slots__ = (
+        "alone",
         "basis",
         "claim",
         "deadline",
@@ -85,6 +87,7 @@ class Entry:
         self.why: Why = "absent"
         self.evicted = False
         self.since = 0.0
+        self.alone = False
         self.resized = False
         self.version = 0
         self.waits = False
@@ -95,6 +98,10 @@ class Entry:
         """Have its owner ask, if it waits."""
         for watcher in [*self.watches]:
             watcher.wake()
+
+    def withdrawn(self) -> None:
+        """Note that its node is definitely gone, and that another may be made."""
+        self.path, self.fence, self.version, self.sent = None, 0, 0, False
 
     @property
     def token(self) -> str:

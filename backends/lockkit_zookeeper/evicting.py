@@ -177,7 +177,7 @@ class _Eviction:
         self._stat = stat
         self._info = info
         self._made = made
-        self._over = self._time()
+        self.until = self._time()
         self._next = first
         self.needed = not first  # a note that has served may go with its session
 
@@ -205,9 +205,9 @@ class _Eviction:
         note = ask(wire, Exists(self._note, None), end, "look at a note")
         if note is None or note.czxid != self._made:
             _, self._made = _note(self._store, self._session, self._stat, self._info.claim_id, end)
-            self._over = self._time()
+            self.until = self._time()
             return False
-        if now < self._over:
+        if now < self.until:
             return False
         both = [CheckVersion(self._note, note.version), Delete(self._path, -1), Delete(self._note, -1)]
         return commit(wire, both, end, "evict a claim")

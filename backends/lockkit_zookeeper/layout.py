@@ -3,13 +3,16 @@
 A claim's node says token, weight and capacity in its name, and the server appends its number in the queue; so a listing
 alone is enough for the rule. The capacity there is what the claim was made with. A resize adds a marker, a node of the
 same numbering: claims with smaller numbers have the marker's capacity from then on, later ones their own.
+
+A weight with a zero before it marks a **try**, a claim that does not wait: its node goes at once if it does not fit. To the rule
+of the queue this makes no difference, and a reader that knows of no tries reads the same number.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Sequence
+from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
 from lockkit.names import encode
@@ -61,6 +64,7 @@ class Place(NamedTuple):
         capacity: That in force for it.
         stated: That in its name.
         may_hold: Although it may be beyond the prefix: it fitted when a resize shrank the lock.
+        tries: A try: it holds, or is about to go.
     """
 
     node: str
@@ -70,6 +74,7 @@ class Place(NamedTuple):
     number: int
     stated: int
     may_hold: bool = False
+    tries: bool = False
 
 
 class Queue:
@@ -112,6 +117,33 @@ class Queue:
             ]
         return [self.claims[at].node for at in found]
 
+    def without(self, token: str) -> Queue:
+        """The same queue but for one claim."""
+        rest = [claim for claim in self.claims if claim.token != token]
+        return Queue(rest, self.markers if rest else (), self.spent)
+
+    def room(
+        self, weight: int, capacity: int, stay: Container[str] = ()
+    ) -> Literal["now", "perhaps", "none"]:
+        """Tell whether a claim that comes now would fit; ``perhaps`` if it would without tries that may be about to go.
+
+        Args:
+            weight: The weight of the claim.
+            capacity: The capacity that the claim is made with.
+            stay: Tokens of tries that hold, and so do not go.
+        """
+        if self._admits(self.claims, weight, capacity):
+            return "now"
+        lasting = [claim for claim in self.claims if not claim.tries or claim.token in stay]
+        if len(lasting) < len(self.claims) and self._admits(lasting, weight, capacity):
+            return "perhaps"
+        return "none"
+
+    def _admits(self, claims: Sequence[Place], weight: int, capacity: int) -> bool:
+        behind = claims[-1].number + 1 if claims else 0
+        mine = Place("", "", weight, capacity, behind, capacity)
+        return Queue([*claims, mine], self.markers, ()).grants > len(claims)
+
     def surely_waits(self, place: int) -> bool:
         """Whether the claim at ``place`` cannot hold."""
         return place >= self.fits and not self.claims[place].may_hold
@@ -138,7 +170,8 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
             )
         token, weight, stated, number, capacity, upto, marker = match.groups()
         if token is not None:
-            claims.append(Place(node, token, int(weight), int(stated), int(number), int(stated)))
+            tries = weight[0] == "0"
+            claims.append(Place(node, token, int(weight), int(stated), int(number), int(stated), tries=tries))
         else:
             resizes.append((int(marker), int(capacity), _ALL if upto == "all" else int(upto), node))
     if len(claims) > 1:

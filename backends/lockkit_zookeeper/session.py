@@ -51,7 +51,9 @@ class _Beat:
 
     __slots__ = ("answered", "nodes", "notes", "sent", "sync", "turn")
 
-    def __init__(self, sent: float, turn: int, sync: Any, notes: Any, nodes: list[tuple[Entry, Any]]) -> None:
+    def __init__(
+        self, sent: float, turn: int, sync: Any, notes: Any, nodes: list[tuple[Entry, str, Any]]
+    ) -> None:
         self.sent = sent
         self.turn = turn
         self.sync = sync
@@ -61,7 +63,7 @@ class _Beat:
 
     @property
     def ready(self) -> bool:
-        return all(each.ready() for each in (self.sync, self.notes, *(answer for _, answer in self.nodes)))
+        return all(each.ready() for each in (self.sync, self.notes, *(answer for _, _, answer in self.nodes)))
 
 
 class Session:
@@ -78,6 +80,8 @@ class Session:
         entries: Its claims by token, until they are definitely gone.
         ended: Why it is over; empty while it is not.
         lost: The servers have ended it, so nothing of it is left.
+        closed: Its client wants nothing more of it.
+        left: Nothing more is done for it.
         used: When somebody last asked for it.
     """
 
@@ -99,10 +103,13 @@ class Session:
         self.entries: dict[str, Entry] = {}
         self.ended = ""
         self.lost = False
+        self.closed = False
+        self.left = False
         self.used = clock.now()
         self.mutex = threading.RLock()
         self.moved = Crowd()
         self.chores = Chores(self)
+        self._address = address
         self._can = can
         self._tick = address.tick
         self._over = over
@@ -220,10 +227,10 @@ class Session:
             self._beat = None
             self._row.clear()
 
-    def _lost(self) -> None:
+    def _lost(self, ended: bool) -> None:  # noqa: FBT001
         with self.mutex:
-            self.lost = True
-        self.over("the session has ended")
+            self.lost = self.lost or ended
+        self.over("the session has ended" if ended else "the connection has ended")
 
     def over(self, why: str) -> None:
         """No claim joins it any more, and those that it has are lost."""
@@ -246,7 +253,8 @@ class Session:
                 over. If not said: only if nothing of it stands or is under way.
         """
         with self.mutex:  # in one with the look at its claims, or one could join between
-            self.ended = self.ended or "closed"
+            self.ended, self.closed = self.ended or "closed", True
+            self.left = self.left or self.ended == "closed"
             if goodbye is None:
                 goodbye = not self.chores.pending and all(entry.ended for entry in self.entries.values())
         self.poke()
@@ -282,9 +290,59 @@ class Session:
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
         self.chores.stop()
-        if self.ended != "closed":
-            # Every claim of it is ended, so no other depends on it: its end takes away what is left of them.
-            self.wire.close(goodbye=not (self.lost or self._silent))
+        if not self.closed:
+            self._leave()
+
+    def _leave(self) -> None:
+        """End the session on the servers, as soon as one of them answers and nobody can believe in its claims any more.
+
+        All its claims are ended, so no other depends on it; what is left of them stands in the way of those who wait, and
+        would for long: each new leader gives every session its whole timeout again. Only who knows the session's password
+        can end it, and then nothing that is still under way on an earlier connection is done any more.
+        """
+        self.wire.close(goodbye=False)
+        if self.wire.identity is None:
+            self.lost = True
+        else:
+            self._end_on_the_servers(self.wire.identity)
+        if self.lost:
+            for entry in [*self.entries.values()]:
+                self.gone(entry)
+        self.left = True
+        self._over(self)
+
+    def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
+        while not self.closed and (wait := self._believed_until() - self.clock.now()) > 0:
+            self._bell.wait(wait)
+        over = []
+
+        def lost(ended: bool) -> None:  # noqa: FBT001
+            self.lost = self.lost or ended
+            over.append(ended)
+            self.poke()
+
+        wire = Wire(
+            self._address, self.timeout, self.clock, lambda _: self.poke(), lambda: None, lost, identity
+        )
+        answer = None
+        try:
+            if not self.closed:
+                wire.start()
+            while not (self.closed or self.lost or over):
+                if answer is not None and answer.ready():
+                    self.lost, answer = answer.successful(), None
+                elif answer is None and wire.up:
+                    answer = wire.end()
+                    answer.rawlink(lambda _: self.poke())
+                else:
+                    self._bell.wait(1.0)
+        finally:
+            wire.close(goodbye=False)
+
+    def _believed_until(self) -> float:
+        """When nobody can believe any more in what its claims or the notes of its evictions say."""
+        claims = [entry.deadline for entry in [*self.entries.values()] if entry.held]
+        return max(*claims, self.chores.needed_until, 0.0)
 
     def _turn(self) -> float:
         now = self.clock.now()
@@ -323,10 +381,10 @@ class Session:
                 for entry in self.entries.values():
                     if entry.path is not None and not entry.ended:
                         watch = self.chores.watcher(entry)
-                        nodes.append((entry, wire.send(GetData(entry.path, watch))))
+                        nodes.append((entry, entry.path, wire.send(GetData(entry.path, watch))))
             self._beat = _Beat(sent, wire.turn, sync, notes, nodes)
             self._next_beat = sent + self.timeout / _PATIENCE
-        (nodes[-1][1] if nodes else notes).rawlink(lambda _: self.poke())
+        (nodes[-1][2] if nodes else notes).rawlink(lambda _: self.poke())
 
     def _take_in(self) -> None:
         """Take in an answered ``sync``, and what was read behind it."""
@@ -371,9 +429,11 @@ class Session:
                     self._tell(entry)
         return True
 
-    def _look_at(self, nodes: list[tuple[Entry, Any]]) -> None:
+    def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
         """After a cut: which nodes are still there; and those who wait ask again, for their watches are gone."""
-        for entry, answer in nodes:
+        for entry, path, answer in nodes:
+            if entry.path != path:  # a try has withdrawn that node itself
+                continue
             if answer.successful():
                 self.chores.seen(entry, *answer.value)
             elif isinstance(answer.exception, theirs.NoNodeError):

@@ -25,13 +25,13 @@ class Stated(NamedTuple):
 
     Attributes:
         parent: The path of the queue.
-        between: What comes between the token and the server's number.
+        between: What comes between the token and the server's number, for a claim that waits and for a try.
         data: The JSON up to the time, which differs, and without its end.
     """
 
     terms: Terms
     parent: str
-    between: str
+    between: tuple[str, str]
     data: str
 
     @classmethod
@@ -41,11 +41,12 @@ class Stated(NamedTuple):
         if terms.max_hold is not None:
             said["max_hold"] = terms.max_hold
         said["owner"] = owner
-        return cls(terms, parent, f"-{terms.weight}-{terms.capacity}-", _json(said)[:-1])
+        waits = f"-{terms.weight}-{terms.capacity}-"
+        return cls(terms, parent, (waits, f"-0{waits[1:]}"), _json(said)[:-1])
 
-    def path(self, token: str) -> str:
-        """What the node is made as; the server appends its number."""
-        return f"{self.parent}/{token}{self.between}"
+    def path(self, claim: Claim) -> str:
+        """The path to make the node of a claim with; the server appends its number."""
+        return f"{self.parent}/{claim.token}{self.between[not claim.wait]}"
 
     def first(self, claim: Claim, wall: float) -> bytes:
         """The data of a claim that is made now."""

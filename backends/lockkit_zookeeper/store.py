@@ -35,6 +35,7 @@ class Store:
         can: What it can do.
         acl: Who may do what with the nodes that are made here.
         heads: What was last seen of claims that stood in somebody's way, by path.
+        empty: Queues in which the last claim of this client was alone, and which it has left.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
@@ -45,6 +46,7 @@ class Store:
         self.paths = Paths(address.chroot, options.namespace)
         self.acl = access(address)
         self.heads: dict[str, ClaimInfo] = {}
+        self.empty: dict[str, None] = {}
         self._pid = os.getpid()
         self._mutex = threading.RLock()
         self._opening: dict[float, threading.RLock] = {}
@@ -198,9 +200,8 @@ class Store:
         with self._mutex:
             if self._sessions.get(timeout) is session:
                 del self._sessions[timeout]
-                if session.entries:
-                    self._old = [old for old in self._old if old.entries and not old.lost]
-                    self._old.append(session)
+                self._old.append(session)
+            self._old = [old for old in self._old if not old.left]
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""
@@ -243,6 +244,16 @@ class Store:
         if len(self.heads) >= 1024:
             self.heads.clear()
         self.heads[path] = info
+
+    def left_empty(self, parent: str) -> None:
+        """Remember that a queue should be empty."""
+        if len(self.empty) >= _KNOWN:
+            self.empty.clear()
+        self.empty[parent] = None
+
+    def should_be_empty(self, parent: str) -> bool:
+        """Whether it should be; a guess that is good for one try."""
+        return self.empty.pop(parent, _KNOWN) is None
 
     def session_of(self, claim: Claim, budget: float) -> Session:
         """The session of a claim of this client, else some session."""

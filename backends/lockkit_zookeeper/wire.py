@@ -21,10 +21,13 @@ from typing import Any
 
 import kazoo.exceptions as theirs
 from kazoo.client import KazooClient
+from kazoo.protocol.serialization import Close
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
 from lockkit.clock import Clock
+from lockkit.errors import LockkitError
+from lockkit.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Crowd
 from lockkit_zookeeper.connecting import Connection, Handler
@@ -50,12 +53,15 @@ class Wire:
         connected: Told, from kazoo's thread, of every connection that is ready: CLOCK_BOOTTIME seconds of just before its
             connect request was sent.
         suspended: Told that the connection is cut; the session may go on.
-        lost: Told that the session is over.
+        lost: Told that there will be no more connection; and whether the servers have ended the session, with all that it had.
+        identity: The id and the password of a session to go on with, in place of a new one.
 
     Attributes:
+        identity: The session's id and its password, for another connection to go on with it. None before there is one.
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: How many connections there have been.
         failed: The login was refused.
+        refusal: Why no server can be talked to, if another try would not help.
         knows_sasl: False if a server turned out to know nothing of it, although the login is to be shown so.
         trouble: Why the last attempt to connect came to nothing.
     """
@@ -70,12 +76,15 @@ class Wire:
         clock: Clock,
         connected: Callable[[float], None],
         suspended: Callable[[], None],
-        lost: Callable[[], None],
+        lost: Callable[[bool], None],
+        identity: tuple[int, bytes] | None = None,
     ) -> None:
         self.where = address.shown
+        self.identity = identity
         self.granted = 0.0
         self.turn = 0
         self.failed = False
+        self.refusal: LockkitError | None = None
         self._connected = connected
         self._suspended = suspended
         self._lost = lost
@@ -94,6 +103,7 @@ class Wire:
             connection_retry=_retry(-1),
             command_retry=_retry(0),
             logger=_kazoo,
+            client_id=identity,
         )
         self._client._connection = Connection(
             self._client,
@@ -102,6 +112,7 @@ class Wire:
             sasl if address.user and address.auth == "sasl" else None,
             clock,
             self,
+            address,
         )
         self._client.add_listener(self._changed)
         _wires.add(self)
@@ -120,6 +131,8 @@ class Wire:
         """
         self._waiting.wait(lambda: self._ready or self._over, budget)
         if not self.up:
+            if self.refusal is not None:
+                raise Refused(self.refusal, retry=False)
             if self.failed:
                 raise refused_login(self.where) if self.knows_sasl else without_sasl(self.where)
             raise not_connected(self.where, self.trouble)
@@ -151,6 +164,10 @@ class Wire:
         watchers = self._client._data_watchers.get(path)
         if watchers is not None:
             watchers.discard(watcher)
+
+    def end(self) -> Answer:
+        """Ask the server to end the session, and with it every node that it has."""
+        return self.send(_Goodbye())
 
     def bounce(self) -> None:
         """Cut the connection; kazoo makes another, to another host if it can."""
@@ -206,6 +223,7 @@ class Wire:
 
     def is_ready(self, began: float, granted: float) -> None:
         """Told by the connection."""
+        self.identity = (self._client._session_id, self._client._session_passwd)
         self.granted = granted
         self.turn += 1
         self._connected(began)
@@ -218,11 +236,13 @@ class Wire:
             self._ready = False
             self._suspended()
         elif state == KazooState.LOST:
-            self.failed = self._client.client_state == KeeperState.AUTH_FAILED
+            state = self._client.client_state
+            self.failed = state == KeeperState.AUTH_FAILED
             self._over = True
             self._client._stopped.set()  # or kazoo would go on with a session of which nobody knows
             self._waiting.wake()
-            self._lost()
+            # Closed it is by ourselves, too, and by whatever kazoo stumbles over: that says nothing of the session.
+            self._lost(state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
         """In a forked child: close what it has from its parent without a word on the connection."""
@@ -236,6 +256,14 @@ class Wire:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     socket.socket.close(sock)
+
+
+class _Goodbye(Close):  # type: ignore[misc]
+    """kazoo's request to end a session, for one who waits for the answer."""
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
+        return True
 
 
 def _retry(tries: int) -> Any:

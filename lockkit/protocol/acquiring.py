@@ -180,13 +180,12 @@ def acquiring(
                 continue
             at = now()
             if isinstance(answer, Granted):
-                asked = before if unread is None else unread
                 hold = Hold(
                     claim,
                     answer.fence,
                     answer.basis,
                     capabilities,
-                    since=asked,
+                    since=(asked := before if unread is None else unread),
                     wall=wall() - (at - asked),
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,

@@ -46,6 +46,20 @@ def for_ever(hold):
     return broken
 
 
+def creates_first(_):
+    """Make the node of a try first, and refuse the try if there is anybody before it."""
+
+    def broken(store, session, entry, queue, end):
+        if queue is None:
+            queue = acquiring._created(store, session, entry, end)
+        if queue.place(entry.token) < queue.grants:
+            return acquiring._judged(store, session, entry, queue, entry.claim, end)
+        acquiring._withdraw(session, entry, end)
+        return acquiring._refused(store, session, entry, queue, end)
+
+    return broken
+
+
 def since_the_basis(hold):
     return lambda claim, fence, basis, *rest, since, **more: hold(
         claim, fence, basis, *rest, since=basis, **more
@@ -69,6 +83,7 @@ KIT = {
     "an offer lasts as long as its session": ("S2-slow-offer", entries, "GRACE", lambda _: 1e9),
     "a waiter lasts as long as its session": ("L5-dead-waiter", entries, "GRACE", lambda _: 1e9),
     "nothing is watched": ("L3-hand-off", watching.NodeWatch, "arm", lambda _: lambda self: None),
+    "a try makes its node before it looks": ("L3-try-storm", acquiring, "_tried", creates_first),
     "max_hold counts from the basis of the session": (
         "L6-max-hold-from-grant",
         lockkit.protocol.acquiring,

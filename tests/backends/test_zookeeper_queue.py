@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 
 import pytest
@@ -19,11 +20,13 @@ from lockkit.errors import IncompatibleLayout
 from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.queue import prefix
-from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
+from lockkit.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.stage import Work
+from lockkit_zookeeper import acquiring
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
@@ -94,6 +97,153 @@ def test_without_a_resize_it_is_the_queue_rule(parts, random):
     assert [claim.node for claim in listed.claims] == nodes
     assert listed.fits == listed.grants == prefix(listed.claims)
     assert all(listed.surely_waits(place) == (place >= listed.fits) for place in range(len(nodes)))
+
+
+def a_try(at, number, weight=1, capacity=1):
+    return f"{TOKENS[at]}-0{weight}-{capacity}-{number:010d}"
+
+
+def test_a_try_counts_in_the_queue_like_any_claim():
+    listed = read_queue([a_try(0, 1), node(1, 2), a_try(2, 3)], "a")
+    assert [(claim.weight, claim.tries) for claim in listed.claims] == [(1, True), (1, False), (1, True)]
+    assert listed.fits == 1
+    assert listed.blockers(1) == [a_try(0, 1)]
+
+
+@pytest.mark.parametrize(
+    "nodes, room",
+    [
+        ([], "now"),
+        ([node(0, 1)], "none"),
+        ([a_try(0, 1)], "perhaps"),
+        ([a_try(0, 1), a_try(1, 2)], "perhaps"),
+        ([a_try(0, 1), node(1, 2)], "none"),
+        ([node(0, 1), a_try(1, 2)], "none"),
+        ([a_try(0, 1, capacity=2)], "perhaps"),
+        ([node(0, 1, capacity=2)], "none"),
+        ([marker(0, 1, "all")], "now"),
+        ([node(0, 1), marker(2, 5, "all")], "none"),
+    ],
+)
+def test_whether_there_is_room_in_a_mutex(nodes, room):
+    assert read_queue(nodes, "a").room(1, 1) == room
+
+
+@pytest.mark.parametrize(
+    "nodes, weight, room",
+    [
+        ([node(0, 1, 1, 3)], 2, "now"),
+        ([node(0, 1, 2, 3)], 2, "none"),
+        ([node(0, 1, 1, 3), a_try(1, 2, 1, 3)], 2, "perhaps"),
+        ([node(0, 1, 2, 3), a_try(1, 2, 1, 3)], 2, "none"),
+        ([node(0, 1, 1, 3), node(1, 2, 3, 3)], 1, "none"),
+        ([node(0, 1, 1, 3), a_try(1, 2, 3, 3)], 1, "perhaps"),
+        ([node(0, 1, 1, 2), marker(2, 3, "all")], 2, "now"),
+    ],
+)
+def test_whether_there_is_room_in_a_semaphore(nodes, weight, room):
+    assert read_queue(nodes, "a").room(weight, 3) == room
+
+
+def test_a_try_that_stays_holds():
+    listed = read_queue([node(0, 1, 1, 3), a_try(1, 2, 1, 3), a_try(2, 3, 1, 3)], "a")
+    assert listed.room(1, 3) == "perhaps"
+    assert listed.room(1, 3, [TOKENS[1]]) == "perhaps"
+    assert listed.room(2, 3, [TOKENS[1]]) == "none"
+    assert listed.room(1, 3, [TOKENS[1], TOKENS[2]]) == "none"
+
+
+BEFORE_TRIES = re.compile(
+    r"([0-9a-f]{32})-([0-9]+)-([0-9]+)-(-[0-9]{9,}|[0-9]{10,})|resize-([0-9]+)-(-?[0-9]+|all)-(-[0-9]{9,}|[0-9]{10,})"
+)
+"""The names that a lockkit reads which knows of no tries; it refuses a queue with any other."""
+
+
+def test_a_lockkit_that_knows_of_no_tries_reads_the_node_of_one_as_a_claim(store, look, parent):
+    one, _ = take(store, wait=False, **of(3, 2))
+    (name,) = nodes(look, parent)
+    token, weight, capacity, number, *_ = BEFORE_TRIES.fullmatch(name).groups()
+    assert (token, int(weight), int(capacity)) == (one.token, 2, 3)
+    assert read_queue([name], "a").claims[0].tries
+    assert not read_queue([f"{token}-2-3-{number}"], "a").claims[0].tries
+
+
+def requests(store, monkeypatch):
+    wire, sent = store.store.at(TTL, BUDGET).wire, []
+    real = wire.send
+    monkeypatch.setattr(wire, "send", lambda request: sent.append(type(request).__name__) or real(request))
+    return sent
+
+
+def test_a_try_on_a_free_lock_that_this_client_left_takes_the_requests_of_an_acquire(store, monkeypatch):
+    store.release(take(store, wait=False, ttl=TTL)[0], BUDGET)
+    sent = requests(store, monkeypatch)
+    for _ in range(3):
+        one, _ = take(store, wait=False, ttl=TTL)
+        assert sent[:2] == ["Create2", "GetChildren"]
+        store.release(one, BUDGET)
+        assert sent[2:] == ["Delete"]
+        sent.clear()
+
+
+def test_a_try_on_a_held_lock_writes_nothing(opened, monkeypatch):
+    store, other = opened(), opened()
+    one, fence = take(store, ttl=TTL)
+    sent = requests(other, monkeypatch)
+    answer = other.acquire(claim(ttl=TTL, wait=False), True, BUDGET)
+    assert isinstance(answer, Busy)
+    assert answer.holder.claim_id == claim_id(one.token)
+    assert answer.holder.fence == fence
+    assert not {"Create2", "Delete", "SetData"} & set(sent), sent
+
+
+def test_a_try_that_holds_refuses_another(opened):
+    store, other = opened(), opened()
+    one, _ = take(store, wait=False, ttl=TTL)
+    answer = other.acquire(claim(ttl=TTL, wait=False), True, BUDGET)
+    assert isinstance(answer, Busy)
+    assert answer.holder.claim_id == claim_id(one.token)
+
+
+def test_a_try_of_another_capacity_that_holds_is_told(opened):
+    store, other = opened(), opened()
+    take(store, wait=False, **of(2))
+    answer = other.acquire(claim(wait=False, **of(3)), True, BUDGET)
+    assert isinstance(answer, Busy)
+    assert answer.capacity == 2
+
+
+def test_a_try_is_not_refused_for_one_that_goes(store, look, parent, monkeypatch):
+    monkeypatch.setattr(acquiring, "_STAYS", 60.0)
+    store.release(take(store, ttl=TTL)[0], BUDGET)
+    refused = look.create(f"{parent}/{TOKENS[0]}-01-1-", sequence=True, makepath=True)
+    looks, looked = [], acquiring._looked
+    monkeypatch.setattr(acquiring, "_looked", lambda *args: looks.append(args) or looked(*args))
+    work = Work(lambda: store.acquire(claim(ttl=TTL, wait=False), True, 60.0))
+    until(lambda: len(looks) > 2, "it looks again")
+    assert len(nodes(look, parent)) == 1, "it stands in the way of others while it is refused"
+    look.delete(refused)
+    assert isinstance(work.result(), Granted)
+
+
+def test_of_two_tries_that_see_an_empty_queue_the_first_is_granted_and_the_other_leaves_nothing(
+    opened, look, parent, monkeypatch
+):
+    store, other = opened(), opened()
+    take(store, "other", ttl=TTL)
+    created, granted = acquiring._created, []
+
+    def late(*args, **more):
+        if not granted:  # meanwhile another that saw the same is quicker
+            monkeypatch.setattr(acquiring, "_created", created)
+            granted.append(other.acquire(claim(ttl=TTL, wait=False), True, BUDGET))
+        return created(*args, **more)
+
+    monkeypatch.setattr(acquiring, "_created", late)
+    answer = store.acquire(claim(ttl=TTL, wait=False), True, BUDGET)
+    assert isinstance(granted[0], Granted)
+    assert isinstance(answer, Busy)
+    assert len(nodes(look, parent)) == 1
 
 
 def test_a_session_has_one_name_whatever_its_sign():
@@ -312,8 +462,9 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     session, entry = store.store.entry(one.token)
-    session.ended = "its keeper hangs"  # so nothing is read, confirmed or reaped; kazoo pings
-    session.wire.close = lambda **_: None
+    session._turn = lambda: (
+        60.0
+    )  # its keeper does nothing, so nothing is read, confirmed or reaped; kazoo pings
     session.poke()
     end = session.basis + session.span
     noted = SYSTEM.now()
@@ -322,8 +473,6 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     assert SYSTEM.now() >= noted + TTL, "S3: removed while its holder could still believe in it"
     assert SYSTEM.now() >= end
     assert entry is not None
-    del session.wire.close
-    session.wire.close(goodbye=True).join(2.0)
 
 
 def test_an_evictor_that_leaves_at_once_is_heard_all_the_same(opened, look, parent):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,11 +18,15 @@ from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
 
 from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.spi import BackendSpec
-from lockkit.testing.claims import BUDGET
+from lockkit.spi import BackendSpec, OpenOptions, Refused
+from lockkit.testing.claims import BUDGET, take
+from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import until
+from lockkit.testing.servers.wire import Wire
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit.testing.troubles import SECRET, both_ways, trouble
+from lockkit.testing.troubles import SECRET, both_ways, through_a_client, trouble
+from lockkit_zookeeper.address import parse
+from lockkit_zookeeper.backend import open_store
 
 TICK = 0.15
 LOCKER, OBSERVER = ("locker", SECRET), ("watcher", "binoculars")
@@ -87,7 +92,7 @@ def test_an_observer_may_look_and_nothing_else(server, fenced):
         assert observer.names() == ["a", "s"]
         assert observer.record("a").value == {"y": 2}
         for what in (
-            observer.lock("a", ttl=2.4).try_acquire,
+            observer.lock("new", ttl=2.4).try_acquire,
             lambda: observer.lock("new", ttl=2.4).acquire(2.0),
             lambda: observer.evict("a", lease.claim_id, reason="test", now=True),
             lambda: observer.resize("s", 3),
@@ -169,6 +174,22 @@ def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced
         until(lambda: not admin.exists(parent) or not admin.get_children(parent), "it is removed", 5.0)
 
 
+def test_what_may_not_be_released_is_removed_once_it_may_without_being_asked_again(server, fenced):
+    parent = f"{fenced}/lockkit/default/q/a"
+    with (
+        contextlib.closing(open_store(url(server, fenced, *LOCKER), OpenOptions())) as store,
+        server.connect() as admin,
+    ):
+        one, _ = take(store, ttl=9.0)
+        acl, _ = admin.get_acls(parent)
+        admin.set_acls(parent, [make_digest_acl(*LOCKER, read=True, create=True)])
+        with pytest.raises(Refused):
+            store.release(one, BUDGET)
+        assert len(admin.get_children(parent)) == 1
+        admin.set_acls(parent, acl)
+        until(lambda: not admin.exists(parent) or not admin.get_children(parent), "it is removed", 5.0)
+
+
 def test_no_password_is_shown_anywhere(server, fenced, caplog):
     caplog.set_level("DEBUG")
     with connect(url(server, fenced, *LOCKER)) as client:
@@ -220,10 +241,90 @@ def test_tls_with_a_private_authority_and_a_certificate_of_ones_own(tls):
 
 @both_ways
 def test_who_does_not_know_the_authority_is_told(tls, way):
-    error = trouble(url(tls, "/app"), way)
+    error = at_once(url(tls, "/app"), way)
 
     assert isinstance(error, BackendUnavailable)
-    assert "certificate" in str(error).lower()
+    assert "certificate verify failed" in str(error)
+    assert "?ca_file=" in error.hint
+
+
+def at_once(url, way):
+    """The error that a user of this URL is told, although there would be a minute to try again."""
+
+    def patiently(url):
+        if way is not through_a_client:
+            way(url)
+        with connect(url) as client:
+            client.lock("a").acquire(timeout=60)
+
+    return trouble(url, patiently)
+
+
+@both_ways
+def test_another_authority_is_told(tls, way, tmp_path):
+    mine, other = tls.certificates, Certificates(tmp_path)
+    files = {"cert_file": mine.client, "key_file": mine.client_key}
+    error = at_once(url(tls, "/app", ca_file=other.ca, **files), way)
+    assert isinstance(error, BackendUnavailable)
+    assert "another authority" in error.hint
+
+
+@both_ways
+def test_another_name_than_the_certificates_is_told(tls, way):
+    mine = tls.certificates
+    files = {"ca_file": mine.ca, "cert_file": mine.client, "key_file": mine.client_key}
+    with Elsewhere((tls.host, tls.port)) as other:
+        error = at_once(url(tls, "/app", **files).replace(tls.address, other.address), way)
+    assert isinstance(error, BackendUnavailable)
+    assert "name the host as its certificate does" in error.hint
+
+
+class Elsewhere(Wire):
+    """An address that is not in the certificate."""
+
+    host = "127.0.0.2"
+
+
+@both_ways
+def test_a_missing_client_certificate_is_told(tls, way):
+    error = at_once(url(tls, "/app", ca_file=tls.certificates.ca), way)
+    assert isinstance(error, PermissionDenied)
+    assert "cert_file=" in error.hint
+
+
+@both_ways
+def test_a_client_certificate_of_another_authority_is_told(tls, way, tmp_path):
+    other = Certificates(tmp_path)
+    files = {"cert_file": other.client, "key_file": other.client_key}
+    error = at_once(url(tls, "/app", ca_file=tls.certificates.ca, **files), way)
+    assert isinstance(error, PermissionDenied)
+    assert "does not accept the certificate" in str(error)
+
+
+@pytest.mark.parametrize(
+    "files, told",
+    [
+        ({"ca_file": "server_key"}, "ca_file: .* is no certificate"),
+        ({"cert_file": "client_key"}, "cert_file: .* is no certificate"),
+        ({"cert_file": "client"}, "cert_file: .* has no key in it"),
+        ({"cert_file": "client", "key_file": "server_key"}, "key_file: .* is not the key of cert_file"),
+        ({"cert_file": "client", "key_file": "ca"}, "key_file: .* has no key in it"),
+        ({"key_file": "client_key"}, "key_file: .* without a certificate"),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_told_before_anything_is_asked(tls, files, told):
+    files = {option: getattr(tls.certificates, file) for option, file in files.items()}
+    with pytest.raises(ConfigError, match=told):
+        parse(url(tls, "/app", **files))
+
+
+@both_ways
+def test_as_long_as_one_of_several_servers_may_come_it_is_tried_again(tls, way):
+    closed = socket.create_server(("127.0.0.1", 0))
+    other = f"127.0.0.1:{closed.getsockname()[1]}"
+    closed.close()
+    error = trouble(url(tls, "/app").replace(tls.address, f"{tls.address},{other}"), way)
+    assert "cannot reach" in str(error)
 
 
 def test_files_without_tls_and_files_that_are_not_there_are_told(tls):

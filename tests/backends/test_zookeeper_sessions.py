@@ -17,7 +17,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.lease import Hold
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
+from lockkit.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire
@@ -364,6 +364,73 @@ def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, wired, serv
     wired.heal()
     until(lambda: not there_by_id(server, wired, one), "S11: the lost claim goes", TTL + 1.0)
     assert isinstance(again(lambda: store.acquire(one, False, BUDGET)), Lapsed)
+
+
+def given_up(store, one, wired):
+    """Have the client give up the session of a claim while it is cut off. The servers would keep it for long."""
+    mine = session(store, one)
+    wired.hold()
+    wired.drop()
+    until(lambda: not mine.wire.up, "the cut is noticed")
+    with mine.mutex:
+        mine.basis -= 20.0
+        for entry in mine.entries.values():
+            entry.deadline -= 20.0
+    mine.poke()
+    until(lambda: mine.ended, "it is given up")
+    return mine
+
+
+def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opened, wired, server):
+    store = opened(wired.url)
+    one, _ = take(store, ttl=9.0)
+    mine = given_up(store, one, wired)
+    assert there_by_id(server, wired, one)
+    for call in (store.release, store.abandon, store.emergency_release):
+        with pytest.raises((Refused, Unknown)):
+            call(one, 0.2)
+    wired.heal()
+    until(lambda: mine.left, "it is left")
+    assert store.release(one, BUDGET) == ABSENT
+    assert not there_by_id(server, wired, one)
+
+
+def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, wired, server):
+    """Its own waiter stood behind what was left of it, until the servers ended it, and each new leader begins that anew."""
+    store, other = opened(wired.url), opened()
+    held, _ = take(store, ttl=9.0)
+    waiter, behind = queue(store, ttl=9.0), queue(other, ttl=9.0)
+    given_up(store, held, wired)
+    assert len(children(server, wired)) == 3
+    wired.heal()
+    until(lambda: len(children(server, wired)) == 1, "S11: what is left of it goes", 5.0)
+    assert isinstance(other.acquire(behind, False, BUDGET), Granted)
+    assert isinstance(again(lambda: store.acquire(waiter, False, BUDGET)), Lapsed)
+
+
+def test_what_was_not_lost_by_time_is_left_until_nobody_can_believe_in_it(opened, wired, server):
+    store = opened(wired.url)
+    one, _ = take(store, ttl=2.4)
+    mine, entry = store.store.entry(one.token)
+    mine.over("kazoo stumbled")
+    while there_by_id(server, wired, one):
+        time.sleep(0.01)
+    assert SYSTEM.now() >= entry.deadline, "S3: ended while its holder could believe in it"
+
+
+def test_a_store_that_is_closed_ends_no_session_any_more(opened, wired, server):
+    store = opened(wired.url)
+    one, _ = take(store, ttl=9.0)
+    mine = given_up(store, one, wired)
+    store.close()
+    until(lambda: not mine._keeper.is_alive(), "its keeper ends")
+    wired.heal()
+    assert there_by_id(server, wired, one)
+
+
+def children(server, wired):
+    with server.connect() as look:
+        return look.get_children(f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a")
 
 
 def there_by_id(server, wired, one):

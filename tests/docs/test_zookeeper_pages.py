@@ -218,7 +218,7 @@ def test_the_rights_of_the_page_are_enough_and_its_hashes_are_right(server):
     ):
         assert observer.inspect("a").holders[0].claim_id == lease.claim_id
         with pytest.raises(lockkit.PermissionDenied):
-            observer.lock("a").try_acquire()
+            observer.lock("b").try_acquire()
 
 
 def acl(text):

@@ -7,6 +7,7 @@ import threading
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import Owner
 from lockkit.leases import Lease
+from lockkit.locks import Lock
 from lockkit.names import new_token
 from lockkit.spi import POLL_CAP, Claim, Granted, Queued
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, WRITER, Part
@@ -41,6 +42,41 @@ def busy(stage: Stage) -> None:
     assert stage.newcomer(stage.client()).try_acquire() is None
     assert stage.unchanged(before)
     assert len(stage.held()) == len(leases)
+
+
+_POLLERS, _CLIENTS, _GRANTS = 32, 4, 50
+_STORM = 45.0
+"""Seconds in which a crowd that polls must have been granted so many leases."""
+
+
+@scenario("L3-try-storm", (MUTEX, SEMAPHORE, READERS))
+def try_storm(stage: Stage) -> None:
+    """A crowd polls a free lock with tries: it is granted again and again, although refused tries are under way all the time."""
+    locks = [stage.newcomer(stage.client()) for _ in range(_CLIENTS)]
+    for lock in locks:
+        stage.take(lock).release()
+    granted: list[int] = []
+    begin, over = threading.Barrier(_POLLERS), threading.Event()
+
+    def poll(lock: Lock) -> None:
+        begin.wait(_STORM)
+        while not over.is_set():
+            lease = lock.try_acquire()
+            if lease is not None:
+                granted.append(lease.fence)
+                lease.release()
+
+    crowd = [stage.work(lambda lock=locks[at % _CLIENTS]: poll(lock)) for at in range(_POLLERS)]  # type: ignore[misc]
+    try:
+        stage.until(
+            lambda: len(granted) >= _GRANTS or any(each.done for each in crowd), "L3: it is granted", _STORM
+        )
+    finally:
+        over.set()
+    for each in crowd:
+        each.result()
+    assert len(set(granted)) == len(granted), "S4: each has a fence of its own"
+    stage.until(lambda: stage.stored() == [], "L4: nobody is left")
 
 
 @scenario("L3-hand-off")
