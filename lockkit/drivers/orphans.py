@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -15,21 +16,36 @@ from lockkit.spi import Backend, Refused, Unknown
 
 __all__ = ["Orphans"]
 
+_log = logging.getLogger("lockkit.driver")
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 """Backoff in seconds; short enough that nothing is left a second after the store is back (L4)."""
+_FIRST_TRY = 0.3
+"""Seconds that a try may take, of a claim that has kept nobody waiting so far."""
+_SLOW = 0.1
+"""Seconds after which a try in vain says that the claim keeps others waiting."""
+_HELPERS, _FOR_SLOW = 8, 4
+"""Threads at most that help to remove claims, and how many of them may be busy with those that keep others waiting."""
 
 
 class _Entry:
-    __slots__ = ("next", "orphan", "wait")
+    __slots__ = ("busy", "next", "orphan", "slow", "wait")
 
     def __init__(self, orphan: Orphan) -> None:
         self.orphan = orphan
         self.next = max(orphan.after, 0.0)
         self.wait = _FIRST_WAIT
+        self.slow = False
+        self.busy = False
 
 
 class Orphans:
-    """Removes what it is given, in the background, each one until the store's answer is definite."""
+    """Removes what it is given, in the background, each one until the store's answer is definite.
+
+    One thread does, as long as the store answers. A claim whose server is silent (one node of a cluster) must not delay those on
+    other servers: its first try is short, and from then on helpers try it, each on a thread of its own, of which some are
+    left to claims that have kept nobody waiting.
+    """
 
     def __init__(
         self, backend: Backend, clock: Clock, tell: Callable[[Event], None], request_timeout: float
@@ -41,6 +57,9 @@ class Orphans:
         self._mutex = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._done: Callable[[], None] | None = None
+        self._helpers = 0
+        self._slow = 0
+        self._closed = False
         self._ticker = Ticker("lockkit-orphans", self._turn, clock)
 
     def add(self, orphan: Orphan) -> None:
@@ -62,14 +81,15 @@ class Orphans:
         end = self._clock.now() + budget
         with self._mutex:
             entries = list(self._entries.values())
-        for entry in entries:
+        for count, entry in zip(range(len(entries), 0, -1), entries, strict=True):
             left = end - self._clock.now()
             if left <= 0:
                 return
-            self._remove(entry, min(left, self._request_timeout))
+            self._remove(entry, min(left / count, self._request_timeout))
 
     def close(self) -> None:
         """Stop at once, whatever is left."""
+        self._closed = True
         self._ticker.close()
 
     def retire(self, done: Callable[[], None]) -> None:
@@ -90,25 +110,87 @@ class Orphans:
         self._ticker.join(timeout)
 
     def _turn(self) -> float:
-        now = self._clock.now()
-        with self._mutex:
-            entries = [entry for entry in self._entries.values() if entry.next <= now]
-        for entry in entries:
-            self._remove(entry, self._request_timeout)
+        while (entry := self._take(slow=False)) is not None:
+            self._remove(entry, self._budget(entry))
+            if entry.slow:  # those behind it may be no better: not one after the other
+                self._get_help()
+        self._get_help()
         if not self._entries:
             self._finish()
+        return self._soonest()
+
+    def _take(self, *, slow: bool) -> _Entry | None:
+        """The next claim that is due, marked as busy, of those that have kept others waiting or of those that have not."""
         with self._mutex:
-            return min((entry.next for entry in self._entries.values()), default=math.inf)
+            if self._closed or (slow and self._slow >= _FOR_SLOW):
+                return None
+            now = self._clock.now()
+            due = (
+                one for one in self._entries.values() if one.slow == slow and one.next <= now and not one.busy
+            )
+            entry = min(due, key=lambda one: one.next, default=None)
+            if entry is not None:
+                entry.busy = True
+                self._slow += slow
+            return entry
+
+    def _soonest(self) -> float:
+        """When somebody has to look for work next. A helper looks by itself once it has done."""
+        with self._mutex:
+            full = self._slow >= _FOR_SLOW or self._helpers >= _HELPERS
+            waiting = (one for one in self._entries.values() if not (one.busy or (one.slow and full)))
+            return min((one.next for one in waiting), default=math.inf)
+
+    def _get_help(self) -> None:
+        """Hand what is due to helpers, as far as there may be so many; without a thread to be had, do it here."""
+        while self._helpers < _HELPERS:
+            entry = self._take(slow=False) or self._take(slow=True)
+            if entry is None:
+                return
+            with self._mutex:
+                self._helpers += 1
+            thread = threading.Thread(
+                target=self._help, args=(entry,), name="lockkit-orphans-helper", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads
+                self._help(entry)
+
+    def _help(self, entry: _Entry | None) -> None:
+        while entry is not None:
+            slow = entry.slow
+            try:
+                self._remove(entry, self._budget(entry))
+            except Exception:
+                _log.exception("a claim could not be removed; it is tried again in a second")
+            with self._mutex:
+                self._slow -= slow
+            entry = self._take(slow=False) or self._take(slow=True)
+        with self._mutex:
+            self._helpers -= 1
+        # Whatever became due meanwhile, and the end where nothing is left, is the ticker's.
+        self._ticker.poke(self._soonest() if self._entries else 0.0)
+
+    def _budget(self, entry: _Entry) -> float:
+        return self._request_timeout if entry.slow else min(_FIRST_TRY, self._request_timeout)
 
     def _remove(self, entry: _Entry, budget: float) -> None:
         orphan = entry.orphan
         method = self._backend.abandon if orphan.abandon else self._backend.release
+        began = self._clock.now()
         try:
             method(orphan.claim, budget, graceful=orphan.graceful)
-        except (Refused, Unknown):
-            entry.next = self._clock.now() + entry.wait
+        except BaseException as error:
+            now = self._clock.now()
+            expected = isinstance(error, (Refused, Unknown))
+            entry.slow = entry.slow or now - began >= min(_SLOW, budget)
+            entry.next = now + (entry.wait if expected else 1.0)
             entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
-            return
+            entry.busy = False
+            if expected:
+                return
+            raise
         with self._mutex:
             if self._entries.get(orphan.claim.token) is entry:
                 del self._entries[orphan.claim.token]

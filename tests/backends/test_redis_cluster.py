@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from itertools import islice
 
 import pytest
 
 import lockkit
+from lockkit.names import new_token
+from lockkit.protocol.effects import Orphan
+from lockkit.spi import Claim, Granted, Terms
 from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.keys import Keys
 
@@ -161,3 +165,45 @@ def test_the_death_of_a_node_ends_only_what_is_on_it():
 def test_a_database_of_a_cluster_is_refused():
     with pytest.raises(lockkit.ConfigError, match="has no databases"):
         lockkit.connect("redis+cluster://localhost:7000/1").lock("a").acquire()
+
+
+def test_claims_given_up_on_a_silent_node_do_not_delay_those_on_others(cluster, connect):
+    client = connect()
+    silent, *healthy = cluster.nodes
+    names = {node: list(islice(names_on(cluster, client, node), 12)) for node in cluster.nodes}
+    client.names()
+    driver = client.driver()
+    tries, removed = [], threading.Event()
+    real = driver.backend.release
+    given_up = {name for node in healthy for name in names[node]}
+
+    def release(claim, budget, **more):
+        tries.append((claim.terms.name, budget))
+        answer = real(claim, budget, **more)
+        given_up.discard(claim.terms.name)
+        if not given_up:
+            removed.set()
+        return answer
+
+    driver.backend.release = release
+    claims = [Claim(new_token(), Terms(name)) for node in cluster.nodes for name in names[node]]
+    assert all(isinstance(driver.backend.acquire(claim, True, 5.0), Granted) for claim in claims)
+    with ExitStack() as stack:
+        for node in healthy:  # they go on whatever they think of the silent one
+            node.cli("CONFIG", "SET", "cluster-require-full-coverage", "no")
+            stack.callback(node.cli, "CONFIG", "SET", "cluster-require-full-coverage", "yes")
+        silent.pause()
+        stack.callback(silent.resume)
+        for claim in claims:  # those of the silent node first
+            driver.orphans.add(Orphan(claim, abandon=False, graceful=True))
+        assert removed.wait(30)
+        first = {}
+        for name, budget in tries:
+            first.setdefault(name, budget)
+        assert max(first[name] for name in names[silent]) < 0.5
+        assert sum(budget > 0.5 for _, budget in tries) <= 6
+    end = time.monotonic() + 20
+    while len(driver.orphans):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not any(client.inspect(name).claims for node in cluster.nodes for name in names[node])

@@ -1,0 +1,161 @@
+"""The orphan list: each claim is removed whatever becomes of the others."""
+
+import threading
+import time
+
+import pytest
+
+from lockkit.clock import SYSTEM
+from lockkit.drivers.orphans import Orphans
+from lockkit.errors import BackendUnavailable
+from lockkit.names import new_token
+from lockkit.protocol.effects import Orphan
+from lockkit.spi import Claim, Terms, Unknown
+from lockkit.testing.claims import open_store
+
+TIMEOUT = 2.0
+
+
+class SilentFor:
+    """A store of which one server is silent: whoever asks for a name of it waits for as long as he may.
+
+    Attributes:
+        tries: Each try for such a name, with the budget it was given.
+        back: Set once that server answers again.
+    """
+
+    def __init__(self):
+        self._store = open_store("memory://orphans")
+        self.tries = []
+        self.back = threading.Event()
+
+    def release(self, claim, budget, *, graceful=True):
+        if claim.terms.name.startswith("silent"):
+            self.tries.append((claim.terms.name, budget))
+            if not self.back.wait(budget):
+                raise Unknown(BackendUnavailable("no answer"))
+        return self._store.release(claim, budget, graceful=graceful)
+
+    abandon = release
+
+
+class Removals:
+    def __init__(self):
+        self.names = []
+        self.changed = threading.Condition()
+
+    def __call__(self, event):
+        with self.changed:
+            self.names.append(event.name)
+            self.changed.notify_all()
+
+    def of(self, start, count):
+        with self.changed:
+            return self.changed.wait_for(
+                lambda: sum(name.startswith(start) for name in self.names) >= count, 60.0
+            )
+
+
+@pytest.fixture
+def store():
+    made = SilentFor()
+    yield made
+    made.back.set()
+
+
+@pytest.fixture
+def told():
+    return Removals()
+
+
+@pytest.fixture
+def orphans(store, told):
+    made = Orphans(store, SYSTEM, told, TIMEOUT)
+    yield made
+    made.close()
+
+
+def orphan(name, after=0.0):
+    return Orphan(Claim(new_token(), Terms(name)), abandon=False, graceful=False, after=after)
+
+
+@pytest.mark.parametrize("silent", [1, 24])
+def test_claims_on_a_silent_server_do_not_delay_those_on_others(orphans, store, told, silent):
+    for number in range(silent):
+        orphans.add(orphan(f"silent:{number}"))
+    for number in range(20):
+        orphans.add(orphan(f"healthy:{number}"))
+    assert told.of("healthy", 20)
+    # A short first try for each, and then four at a time: never the whole budget one after the other.
+    first = {}
+    for name, budget in store.tries:
+        first.setdefault(name, budget)
+    assert max(first.values()) < 0.5
+    assert sum(budget > 0.5 for _, budget in store.tries) <= max(4, silent // 2)
+    # While it goes on, the others still pass.
+    for number in range(20):
+        orphans.add(orphan(f"later:{number}"))
+        assert told.of("later", number + 1)
+    store.back.set()
+    assert told.of("silent", silent)
+    assert not len(orphans)
+
+
+def test_helpers_end_once_there_is_nothing_to_help_with(orphans, store, told):
+    before = set(threading.enumerate())
+    for number in range(12):
+        orphans.add(orphan(f"silent:{number}"))
+    orphans.add(orphan("healthy"))
+    assert told.of("healthy", 1)
+    assert len(set(threading.enumerate()) - before) <= 9
+    done = threading.Event()
+    orphans.retire(done.set)
+    store.back.set()
+    assert done.wait(20)
+    assert told.of("silent", 12)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_without_a_thread_to_be_had_all_are_removed_all_the_same(orphans, store, told, monkeypatch):
+    orphans.add(orphan("healthy:0"))
+    assert told.of("healthy", 1)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for number in range(3):
+        orphans.add(orphan(f"silent:{number}"))
+    orphans.add(orphan("healthy:1"))
+    assert told.of("healthy", 2)
+    store.back.set()
+    assert told.of("silent", 3)
+
+
+def test_an_error_that_nobody_expected_does_not_end_the_tries(orphans, store, told, caplog):
+    real, broken = store.release, [RuntimeError("a bug")] * 2
+
+    def release(claim, budget, *, graceful=True):
+        if broken and claim.terms.name == "broken":
+            time.sleep(0.2)  # as one whose server is slow, so that a helper tries it as well
+            raise broken.pop()
+        return real(claim, budget, graceful=graceful)
+
+    store.release = release
+    orphans.add(orphan("broken"))
+    orphans.add(orphan("healthy"))
+    assert told.of("healthy", 1)
+    assert told.of("broken", 1)
+    assert not broken
+    assert "a claim could not be removed" in caplog.text
+
+
+def test_a_flush_gives_every_claim_its_share_of_the_time(orphans, store, told):
+    later = SYSTEM.now() + 1000
+    for name in ("silent:0", "silent:1", "healthy"):
+        orphans.add(orphan(name, after=later))
+    orphans.flush(0.3)
+    assert told.names == ["healthy"]
+    assert sum(budget for _, budget in store.tries) <= 0.31
