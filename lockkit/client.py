@@ -27,6 +27,7 @@ from lockkit.facts import (
 from lockkit.lease import Hold
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
+from lockkit.printable import printable
 from lockkit.queue import RW_CAPACITY
 from lockkit.spi import OpenOptions, Refused, Unknown
 
@@ -90,7 +91,7 @@ class Client(Operations):
     @property
     def url(self) -> str:
         """The store's URL, secrets redacted."""
-        from lockkit.settings import redact
+        from lockkit.redaction import redact
 
         return redact(self.config.url)
 
@@ -228,7 +229,9 @@ class Client(Operations):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self.url} namespace {self.namespace!r}{' closed' if self._closed else ''}>"
+        return (
+            f"<Client {printable(self.url)} namespace {self.namespace!r}{' closed' if self._closed else ''}>"
+        )
 
     # -- what locks and leases need
 
@@ -249,7 +252,12 @@ class Client(Operations):
 
         def tell(trouble: Refused | Unknown) -> None:
             if not told:
-                _log.warning("%s does not open yet, trying for %.0f s: %s", self.url, seconds, trouble)
+                _log.warning(
+                    "%s does not open yet, trying for %.0f s: %s",
+                    printable(self.url),
+                    seconds,
+                    printable(str(trouble)),
+                )
             told.append(trouble)
 
         try:
@@ -267,7 +275,7 @@ class Client(Operations):
         """Tell what the store warned of when it was opened. For those who lock: who only looks is not concerned."""
         while self._warnings:
             try:
-                _log.warning("%s", self._warnings.pop(0))
+                _log.warning("%s", printable(self._warnings.pop(0)))
             except IndexError:  # another thread tells it
                 return
 

@@ -21,7 +21,8 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Finding, Severity
 from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical, stamp
 from lockkit.places import StatePlace, state_place
-from lockkit.settings import SETTINGS, Value, meant, redact, template, toml
+from lockkit.redaction import redact, redact_name
+from lockkit.settings import SETTINGS, Value, meant, template, toml
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -88,6 +89,12 @@ class Config:
     files: Mapping[str, object] = field(default_factory=dict, repr=False)
     arguments: Mapping[str, object] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        shown = (
+            f"{key}={value}" for key, value, source in self.describe() if source != DEFAULT or key == "url"
+        )
+        return f"Config({', '.join(shown)})"
+
     def source(self, key: str) -> str:
         """Where a value came from: a file's path, ``LOCKKIT_URL``, ``argument``, ``default``, ..."""
         return self.sources.get(key, DEFAULT)
@@ -102,10 +109,10 @@ class Config:
             (key, toml(setting, getattr(self, key)), self.source(key)) for key, setting in SETTINGS.items()
         ]
         if self.profile is not None:
-            rows.append(("profile", f'"{redact(self.profile)}"', self.source("profile")))
+            rows.append(("profile", f'"{redact_name(self.profile)}"', self.source("profile")))
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
-        return rows + [(redact(key), "(set)", self.source(key)) for key in keys]
+        return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]
 
     def state_place(self, *, create: bool = True) -> StatePlace:
         """This user's state folder, created where it isn't there, and why it is that one.
@@ -234,7 +241,7 @@ def examine(
         if not layer.problems and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
             told = (
-                ", ".join([*layer.values, *(f"[profiles.{redact(name)}]" for name in layer.profiles)])
+                ", ".join([*layer.values, *(f"[profiles.{redact_name(name)}]" for name in layer.profiles)])
                 or "no settings"
             )
             findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))
@@ -306,9 +313,9 @@ def _decide(
     """What the layers come to, as far as it can be told, and all that is wrong with how they fit together."""
     chosen = found.chosen(profile)
     if chosen and chosen not in found.profiles():
-        known = sorted(map(redact, found.profiles()))
+        known = sorted(map(redact_name, found.profiles()))
         there = f"there are {', '.join(known)}" if known else "no file has profiles"
-        told = f"there is no profile {redact(chosen)!r}"
+        told = f"there is no profile {redact_name(chosen)!r}"
         return None, [ConfigError(told, hint=meant(chosen, known) or there)]
     below, pins = _stack(found, profile)
     values, sources = _merge([*below, *pins, stated])
@@ -342,7 +349,7 @@ def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]
     chosen = found.chosen(profile)
     files = found.files()
     profiles = [
-        Layer(f"{layer.source} [profiles.{redact(chosen)}]", layer.profiles[chosen], pinned=layer.pinned)
+        Layer(f"{layer.source} [profiles.{redact_name(chosen)}]", layer.profiles[chosen], pinned=layer.pinned)
         for layer in files
         if chosen and chosen in layer.profiles
     ]

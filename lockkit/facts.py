@@ -9,6 +9,8 @@ Times in facts are seconds since the epoch (for people); whatever decides is rec
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, NoReturn
 
+from lockkit.printable import printable
+
 __all__ = [
     "Alert",
     "Capabilities",
@@ -69,7 +71,7 @@ class Owner(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.user or 'somebody'}@{self.host or 'unknown host'} pid {self.pid}"
-        return f"{where} ({self.program})" if self.program else where
+        return printable(f"{where} ({self.program})" if self.program else where)
 
 
 class ClaimInfo(NamedTuple):

@@ -16,7 +16,9 @@ from typing import NamedTuple, TypeAlias
 
 from lockkit.errors import ConfigError
 from lockkit.places import barred, home_dir
-from lockkit.settings import SETTINGS, Setting, Value, meant, read, redact, shape
+from lockkit.printable import printable
+from lockkit.redaction import redact_name
+from lockkit.settings import SETTINGS, Setting, Value, meant, read, shape
 
 __all__ = [
     "ARGUMENT",
@@ -258,7 +260,7 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
     else:
         layer.pinned = pinned
     for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
-        layer.profiles[name] = _values(layer, profile, f"profiles.{redact(name)}.", ())
+        layer.profiles[name] = _values(layer, profile, f"profiles.{redact_name(name)}.", ())
     for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
         layer.plugins[canonical(dist)] = dict(settings)
     layer.values.update(_values(layer, rest, "", ("profiles", "plugins", *(("pinned",) if pins else ()))))
@@ -272,7 +274,7 @@ def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]
         if isinstance(table, dict):
             yield name, table
         else:
-            place = f"{key}.{redact(name)}"
+            place = f"{key}.{redact_name(name)}"
             layer.problem(f"{place} must be a table, not {shape(table)}", f"write [{place}]")
 
 
@@ -284,7 +286,8 @@ def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -
             allowed = (*SETTINGS, *besides)
             guess = meant(key, allowed)
             layer.problem(
-                f"unknown key {prefix}{redact(key)}", f"{guess or ''} allowed: {', '.join(allowed)}".strip()
+                f"unknown key {prefix}{redact_name(key)}",
+                f"{guess or ''} allowed: {', '.join(allowed)}".strip(),
             )
             continue
         layer.keep(setting, value, prefix=prefix, into=values)
@@ -377,4 +380,4 @@ def warn(layer: Layer, *, quietly: bool = False) -> None:
 def _warn(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        _log.warning("%s", message)
+        _log.warning("%s", printable(message))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.identity import user_name
+from lockkit.printable import printable
 
 __all__ = [
     "StatePlace",
@@ -169,8 +170,8 @@ def _tell(path: Path, why: str) -> None:
         _log.warning(
             "locks and journals are kept in %s, because %s; a process that finds another folder does not share them "
             "(to choose one for all: state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
-            path,
-            why,
+            printable(str(path)),
+            printable(why),
         )
 
 

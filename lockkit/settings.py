@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from lockkit.durations import limit, parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace
+from lockkit.redaction import redact, redact_name, veiled
 
 __all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "shape", "template", "toml", "veiled"]
 
@@ -199,8 +200,8 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     """
     key = setting.key
     match setting.kind, value:
-        case _, str() if key != "url" and "://" in value:
-            pass  # a URL in the wrong place: quoted by nobody but us, who redact it
+        case _, str() if key != "url" and _strayed(key, value):
+            pass  # a URL in the wrong place: its text is quoted below, redacted, and nowhere else
         case "limit", str():
             return limit(value, what=key, zero=setting.zero)
         case "duration", str():
@@ -221,8 +222,17 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             if setting.check is not None:
                 setting.check(value)
             return value
-    told = repr(redact(value)) if isinstance(value, str) else shape(value)
+    told = (
+        repr(redact(value) if key == "url" else redact_name(value))
+        if isinstance(value, str)
+        else shape(value)
+    )
     raise ConfigError(f"{key} must be {setting.expects()}, not {told}", hint=meant(value, setting.allowed))
+
+
+def _strayed(key: str, value: str) -> bool:
+    """Whether a value may be a store's URL, or a login. A path may have colons and an "@" of its own."""
+    return "://" in value if key == "state_dir" else redact_name(value) != value
 
 
 def shape(value: object) -> str:
@@ -264,7 +274,7 @@ def toml(setting: Setting, value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(_quoted(redact(name)) for name in value)}]"
+        return f"[{', '.join(_quoted(redact_name(name)) for name in value)}]"
     if isinstance(value, str):
         return _quoted(redact(value) if setting.key == "url" else value)
     if value == int(value):
@@ -308,65 +318,3 @@ def template() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-_SECRET = r"(?i)pa?s|pw|token|secret|cred|auth|key|^observer$"  # noqa: S105 (a pattern)
-_HOSTS = r"(?:(?:\[[0-9A-Fa-f:.]*\]|[^/?#@:,\[\]]+)(?::\d+)?(?:,|(?=[/?#]|$)))+(?:[/?#]|$)"  # nobody's password among them
-_PUBLIC = r"(?i)(file|path|dir|certs?|reqs|name|user)$|^auth=(digest|sasl)$"
-_FILES = r"sqlite:(?:/|///+)(?!/)(?:[^:]*@)?[^@]*$"  # a path: its @ may be that of a home folder
-_NAMED = r"[a-z_]*(?:file|path|dir|user|name|password)="  # an option that may have an @ in its value
-_SOCKET = r"unix:///[^@]*$"
-
-
-def redact(url: str) -> str:
-    """A URL fit for logs: passwords become ``***``, and so do values of options that are called like secrets.
-
-    A password with unescaped ``/``, ``?``, ``#`` or ``@`` in it is hidden too, and so is one in a URL that is misspelt: what
-    stands before the last ``@`` is shown only as far as it cannot be a password, at the price that more may be hidden.
-    """
-    scheme = re.match(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+", url)
-    head = scheme[0] if scheme else ""
-    tail = url[len(head) :]
-    hosts = re.match(_HOSTS, tail) if head else None
-    if hosts and "@" in tail[hosts.end() - 1 :].partition("?")[0]:  # what looks like a port begins a password
-        hosts = None
-    if hosts:
-        head, tail = head + tail[: hosts.end()], tail[hosts.end() :]
-        if head.endswith("?"):
-            head, tail = head[:-1], f"?{tail}"
-    place, mark, query = tail.partition("?")
-    options = query.split("&")
-    plain = all("@" not in option or re.match(_NAMED, option) for option in options)
-    if not re.match(_FILES, url) and ("@" in place or not plain):
-        user = None if hosts else re.match(r"[^/?#@:]*:", tail)
-        head += f"{user[0] if user else ''}***@"
-        place, mark, query = tail[tail.rindex("@") + 1 :].partition("?")
-        if ":" in place and not re.match(_HOSTS, place):
-            return f"{head}{place.partition(':')[0]}:***"
-    elif not hosts and not re.match(f"{_FILES}|{_SOCKET}", url):
-        shape = r"[^/?#@:]*:" if head else r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?+[^:?]*:"
-        if match := re.match(shape, tail):
-            return f"{head}{match[0]}***"
-    told: list[str] = []
-    for option in query.split("&"):
-        if ":" in option.partition("=")[0]:
-            told.append(f"{option.partition(':')[0]}:***")
-            break
-        told.append(_option(option))
-    return head + place + mark + "&".join(told)
-
-
-def _option(option: str) -> str:
-    key, equals, value = option.partition("=")
-    if equals and re.search(_SECRET, key) and not (re.search(_PUBLIC, key) or re.search(_PUBLIC, option)):
-        return f"{key}=***"
-    _, at, rest = value.rpartition("@")
-    return f"{key}{equals}{'***@' if at else ''}{rest}"
-
-
-def veiled(part: str, shown: str) -> str:
-    """Part of a URL, fit to be quoted in an error: itself if the redacted URL shows it, else ``***``.
-
-    Where a URL is misspelt its password can stand in any part: in the path, in the name of an option, in the host.
-    """
-    return part if part in shown else "***"

@@ -341,6 +341,9 @@ class OpenOptions(NamedTuple):
     suspect: Callable[[str], None] = lambda _token: None
     budget: float = REQUEST_TIMEOUT
 
+    def __repr__(self) -> str:
+        return f"OpenOptions({self.namespace!r}, state_dir={self.state_dir!r}, settings=...)"  # a plugin's may be secrets
+
 
 class BackendSpec(NamedTuple):
     """A store on offer, as collected by ``lockkit_backends``.
@@ -356,6 +359,9 @@ class BackendSpec(NamedTuple):
         declared: ``declared(url)``, where that depends on the URL: what it declares for this one, before any I/O.
         check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect:
             for ``lockkit config check``. Raises as ``open``; what it returns is of no interest. None: only ``open`` can tell.
+        harmless: Options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` where only that
+            value may. The values of all other options are shown as ``***``, and so is the password. Scheme, user, hosts and path
+            are shown: a secret has no place in them.
     """
 
     name: str
@@ -367,3 +373,4 @@ class BackendSpec(NamedTuple):
     api: int = API
     declared: Callable[[str], Capabilities] | None = None
     check: Callable[[str], object] | None = None
+    harmless: tuple[str, ...] = ()

@@ -116,5 +116,5 @@ def _file(path: str, option: str, shown: str) -> str:
     """A file that can be read: a wrong path must not look like a wrong certificate."""
     place = Path(path).expanduser()
     if not os.access(place, os.R_OK):
-        raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
+        raise ConfigError(f"{shown}: {option}: cannot read {veiled(path, shown)}")
     return str(place)

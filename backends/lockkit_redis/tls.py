@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
 
 from lockkit.errors import ConfigError
 from lockkit.settings import veiled
@@ -45,20 +44,15 @@ def _file(path: str, option: str, shown: str) -> str:
     place = Path(path).expanduser()
     if not (place.is_file() and os.access(place, os.R_OK)):
         raise ConfigError(
-            f"{shown}: {option}: cannot read {_told(path, shown)}",
+            f"{shown}: {option}: cannot read {veiled(path, shown)}",
             hint="name a file that you may read",
         )
     return str(place)
 
 
-def _told(path: str, shown: str) -> str:
-    """A path as it was stated, if the redacted URL shows it; there it is still escaped."""
-    return veiled(path, unquote_plus(shown))
-
-
 def _look(files: Mapping[str, str], stated: Mapping[str, str], shown: str) -> None:
     def unfit(option: str, what: str, hint: str) -> ConfigError:
-        return ConfigError(f"{shown}: {option}: {_told(stated[option], shown)} {what}", hint=hint)
+        return ConfigError(f"{shown}: {option}: {veiled(stated[option], shown)} {what}", hint=hint)
 
     for option in ("ca_file", "cert_file"):
         if option in files and not _has_certificate(files[option]):

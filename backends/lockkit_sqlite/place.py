@@ -96,7 +96,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     except OSError as error:
         raise _unusable(path, error) from error
     if not path.is_absolute() or text.endswith("/") or taken:
-        raise ConfigError(f"not the absolute path of a file: {veiled(text, unquote(shown))!r}", hint=_USAGE)
+        raise ConfigError(f"not the absolute path of a file: {veiled(text, shown)!r}", hint=_USAGE)
     return path, synchronous
 
 

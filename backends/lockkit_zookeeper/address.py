@@ -189,7 +189,7 @@ def _files(options: dict[str, str], shown: str, *, tls: bool) -> dict[str, str |
         if not (
             place.is_file() and os.access(place, os.R_OK)
         ):  # a wrong path must not look like a wrong certificate
-            raise ConfigError(f"{shown}: {option}: cannot read {veiled(str(place), shown)}")
+            raise ConfigError(f"{shown}: {option}: cannot read {veiled(options[option], shown)}")
         files[option] = str(place)
     _look(files, options, shown)
     return files

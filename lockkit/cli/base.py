@@ -42,6 +42,7 @@ __all__ = [
     "line",
     "option",
     "there",
+    "word",
 ]
 
 COMMON = "Common options"
@@ -84,13 +85,11 @@ class Session(NamedTuple):
 
 def there(session: Session) -> tuple[str, str]:
     """The options that lead there, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
-    import shlex
-
-    from lockkit.settings import redact
+    from lockkit.redaction import redact
 
     words: list[str] = []
     url = session.url or ""
-    secret = redact(url) != url
+    secret = bool(url) and redact(url) != url
     for flag, value in (
         ("--url", None if secret else url),
         ("--profile", session.profile),
@@ -99,7 +98,20 @@ def there(session: Session) -> tuple[str, str]:
         if value:
             words += [flag, value]
     first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
-    return "".join(f" {shlex.quote(word)}" for word in words), first
+    return "".join(f" {word(each)}" for each in words), first
+
+
+def word(text: str) -> str:
+    """A text as one word of a shell, fit to be pasted; what does not print is escaped as bash, zsh and ksh read it."""
+    import shlex
+
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(
+        f"\\{char}" if char in "\\'" else char if char.isprintable() else f"\\U{ord(char):08x}"
+        for char in text
+    )
+    return f"$'{escaped}'"
 
 
 class Option(click.Option):
@@ -119,9 +131,7 @@ def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
         more: What follows, as it is to be typed.
         options: As :func:`there` tells them.
     """
-    import shlex
-
-    quoted, more = shlex.quote(name), f" {more}" if more else ""
+    quoted, more = word(name), f" {more}" if more else ""
     if name.startswith("-"):
         return f"lockkit {command}{options}{more} -- {quoted}"
     return f"lockkit {command}{options} {quoted}{more}"
@@ -217,7 +227,8 @@ class Name(_StrType):
         url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
         try:
             with Session(url=url, profile=profile, namespace=namespace).client() as client:
-                return [CompletionItem(name) for name in client.names(incomplete)]
+                # One that does not print would have to be shown escaped, and then it is another name.
+                return [CompletionItem(name) for name in client.names(incomplete) if name.isprintable()]
         except Exception:
             return []
 

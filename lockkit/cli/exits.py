@@ -27,6 +27,7 @@ from lockkit.errors import (
     PluginError,
     ReleaseFailed,
 )
+from lockkit.printable import printable
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo
@@ -144,7 +145,7 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     """
     code = code_of(error) if code is None else code
     if code == INTERNAL:
-        traceback.print_exception(error)
+        sys.stderr.write(printable("".join(traceback.format_exception(error)), lines=True))
     if sys.stderr.isatty() and code_of(error) == INTERRUPTED:
         from lockkit.cli import output
 
@@ -157,9 +158,10 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
         output.write_json(document, stream=sys.stderr)
         return code
     hint = _hint(error)
-    *before, last = _message(error).splitlines() or [type(error).__name__]
+    *before, last = printable(_message(error), lines=True).rstrip("\n").split("\n")
+    last = last or type(error).__name__
     if hint:  # on the same line, however long: the reason comes first, and it is on the last line
-        last = f"{last} ({' '.join(hint.split())})"
+        last = f"{last} ({printable(' '.join(hint.split()))})"
     for line in before:
         print(line, file=sys.stderr)
     print(f"lockkit: {last}", file=sys.stderr)

@@ -20,6 +20,7 @@ from lockkit.cli import exits
 from lockkit.errors import BackendUnavailable
 from lockkit.names import claim_id, digest, new_token
 from lockkit.places import private_dir, state_place
+from lockkit.redaction import identity
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -245,4 +246,4 @@ def _folder(client: Client) -> Path:
 
 
 def _digest(client: Client, name: str) -> str:
-    return digest(f"{client.url}\0{client.namespace}\0{name}")[:24]
+    return digest(f"{identity(client.config.url)}\0{client.namespace}\0{name}")[:24]

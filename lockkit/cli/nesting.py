@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from lockkit.names import digest
+from lockkit.redaction import identity
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -104,7 +105,7 @@ def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str
 
 def _place(client: Client) -> tuple[str, str]:
     # A digest, because a URL may hold a password and this goes to the environment of everything that is started.
-    return digest(client.url)[:12], client.namespace
+    return digest(identity(client.config.url))[:12], client.namespace
 
 
 def _entries(environ: Mapping[str, str]) -> list[dict[str, object]]:

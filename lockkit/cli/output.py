@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from lockkit.errors import LockkitError
+from lockkit.printable import printable
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -23,9 +24,11 @@ __all__ = [
     "colour",
     "lock",
     "lock_state",
+    "notice",
     "owner",
     "release",
     "rfc3339",
+    "say",
     "store",
     "store_words",
     "write_json",
@@ -40,6 +43,20 @@ def write_json(document: Mapping[str, object], *, stream: TextIO | None = None, 
     pretty = indent and stream.isatty()
     stream.write(json.dumps(document, indent=2 if pretty else None, default=str) + "\n")
     stream.flush()
+
+
+def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:
+    """Write a text for people; what does not print is escaped, since names and errors come from elsewhere.
+
+    Args:
+        text: One line or more, without the last newline.
+        head: What stands before it as it is, for instance a coloured word.
+        stream: Where to; None: standard output. Standard error is flushed.
+    """
+    stream = sys.stdout if stream is None else stream
+    stream.write(f"{head}{printable(text, lines=True)}\n")
+    if stream is sys.stderr:
+        stream.flush()
 
 
 def rfc3339(at: float | None) -> str | None:
@@ -64,7 +81,7 @@ def notice(sentence: str, *, name: str, as_json: bool) -> None:
     if as_json:
         write_json({"schema": "lockkit.notice/1", "name": name, "message": sentence}, stream=sys.stderr)
     else:
-        print(f"lockkit: {sentence}", file=sys.stderr, flush=True)
+        say(f"lockkit: {sentence}", stream=sys.stderr)
 
 
 def colour(stream: TextIO | None = None) -> bool:

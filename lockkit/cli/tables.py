@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from lockkit.cli import output
+from lockkit.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["show", "table", "width"]
+__all__ = ["add", "show", "table", "width"]
 
 _PIPE_WIDTH = 200
 """Columns in a pipe: nothing is cut there, because something may parse it."""
@@ -31,6 +32,11 @@ def table(*columns: str) -> Table:
             no_wrap=column in ("claim", "state", "since", "fence", "waiters"),
         )
     return made
+
+
+def add(made: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row. What does not print is escaped: names and owners come from elsewhere."""
+    made.add_row(*(printable(cell, lines=True) for cell in cells), style=style)
 
 
 def width() -> int:

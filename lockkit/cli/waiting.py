@@ -14,6 +14,7 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
+from lockkit.printable import printable
 from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
@@ -130,18 +131,18 @@ class Announcer:
         if self._told > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:
-            sys.stderr.write(f"{output.store_words(self._client)}\n")
+            output.say(output.store_words(self._client), stream=sys.stderr)
         if self._live:
-            self._follow_with(line, due=due)
+            self._follow_with(printable(line), due=due)
         else:
-            sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+            output.say(line, stream=sys.stderr)
 
     def _follow_with(self, line: str, *, due: bool) -> None:
         """Put it in the live line's place. Of one that wraps only the last row would be: it is cut, and told whole when due."""
         fits = cut(line, _columns() - 1)
         whole = f"{line}\n" if due and fits != line else ""
         sys.stderr.write(f"\r\x1b[K{whole}{fits}")
+        sys.stderr.flush()
         self._line_open = True
 
     def _queue(self, name: str) -> LockInfo | None:

@@ -19,6 +19,7 @@ from lockkit.drivers.callbacks import CALLBACKS, HANGS
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 from lockkit.plugins.calling import Implementation, call_each, function_of
+from lockkit.printable import printable
 
 __all__ = ["Dispatcher"]
 
@@ -91,7 +92,7 @@ class Dispatcher:
             if _log.isEnabledFor(level):
                 self._write(level, what)
         elif what.kind in _ONLY_ALERTS:
-            _log.error("%s", what.message, extra=_fields(what))
+            _log.error("%s", printable(what.message), extra=_fields(what))
         deliveries = self._events if isinstance(what, Event) else self._alerts
         if deliveries:
             dated = what._replace(at=self._clock.wall())
@@ -110,7 +111,7 @@ class Dispatcher:
             self._failed = since, count + 1
             if count >= _MANY:
                 return
-        _log.log(level, "%s", _sentence(event), extra=_fields(event))
+        _log.log(level, "%s", printable(_sentence(event)), extra=_fields(event))
 
     def run(self, callback: Callable[[], None], name: str = "") -> None:
         """Run a user's callback of loss, apart from all plugins; what it raises is logged.

@@ -18,7 +18,8 @@ from lockkit.layers import canonical
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
-from lockkit.settings import meant, redact
+from lockkit.redaction import redact_name
+from lockkit.settings import meant
 from lockkit.spi import Refused, Unknown
 
 __all__ = ["check_files"]
@@ -139,7 +140,7 @@ def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:
             {where for key, where in loaded.sources.items() if key.startswith(f"plugins.{dist}.")}
         )
         where = f" (from {', '.join(origins)})" if origins else ""
-        shown = redact(dist)
+        shown = redact_name(dist)
         told = f"[plugins.{shown}]{where} is for a distribution that is not installed"
         yield Finding(
             "config", "warning", told, meant(dist, offering) or f"pip install {shown}, or remove it"
@@ -162,7 +163,7 @@ def _switches(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]
     known = names | {store.name for store in SCHEMES.values()} | {"all"}
     for name in loaded.disable_plugins:
         if canonical(name) not in known:
-            told = f"disable_plugins (from {loaded.source('disable_plugins')}): there is no plugin {redact(name)!r}"
+            told = f"disable_plugins (from {loaded.source('disable_plugins')}): there is no plugin {redact_name(name)!r}"
             yield Finding(
                 "config", "warning", told, meant(name, known) or "lockkit plugins lists what there is"
             )

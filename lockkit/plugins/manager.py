@@ -25,6 +25,8 @@ from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
+from lockkit.printable import printable
+from lockkit.redaction import declare, scrub_error
 from lockkit.spi import API, Backend, BackendSpec, OpenOptions
 
 __all__ = ["PluginInfo", "PluginManager"]
@@ -187,7 +189,8 @@ class PluginManager:
         scheme = scheme_of(url)
         plugin, spec = self._find(scheme)
         try:
-            yield spec
+            with _scrubbed(url):
+                yield spec
         except ImportError as error:
             if spec.extra is None:
                 raise PluginError(f"the store {spec.name} cannot be opened: {error}") from error
@@ -234,6 +237,7 @@ class PluginManager:
                                 self._report(name, f"the URL scheme {scheme}: is taken by another plugin")
                             else:
                                 found[scheme] = (name, spec)
+                                declare(scheme, spec.harmless)
                 self._offered = found
             return self._offered
 
@@ -352,7 +356,7 @@ class PluginManager:
         told = f"plugin {name}: {problem}"
         if told not in _reported:
             _reported.add(told)
-            _log.warning("%s", told)
+            _log.warning("%s", printable(told))
 
     def _free(self, name: str, dist: str = "") -> str:
         if name not in self._infos and name not in self._stores:
@@ -361,3 +365,14 @@ class PluginManager:
             f"{dist or 'code'}.{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))
         )
         return next(candidate for candidate in candidates if candidate not in self._infos)
+
+
+@contextmanager
+def _scrubbed(url: str) -> Iterator[None]:
+    """Let no error of a third party's store quote what is hidden of its URL; lockkit's own redact it themselves."""
+    try:
+        yield
+    except Exception as error:
+        if scheme_of(url) not in SCHEMES:
+            scrub_error(error, url)
+        raise

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lockkit._version import __version__
 from lockkit.errors import ConfigError
-from lockkit.settings import redact
+from lockkit.redaction import redact
 
 __all__ = ["SCHEMES", "Store", "scheme_of", "unknown_scheme"]
 

@@ -3,19 +3,25 @@
 import io
 import json
 import re
+import traceback
 from contextlib import redirect_stderr, redirect_stdout
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lockkit import config
+from lockkit import config, connect, redaction
 from lockkit.cli.main import run
-from lockkit.errors import LockkitError
+from lockkit.errors import BackendUnavailable, LockkitError
+from lockkit.facts import Capabilities
+from lockkit.hooks import hookimpl
 from lockkit.plugins.checking import check_files
 from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
-from lockkit.settings import redact, veiled
+from lockkit.redaction import redact, veiled
+from lockkit.settings import SETTINGS
+from lockkit.spi import BackendSpec, Refused
 
 SECRET = "topsecret"
 NETWORK = sorted(SCHEMES.keys() - {"memory", "sqlite", "unix"})
@@ -201,3 +207,199 @@ def test_a_part_of_a_url_is_quoted_if_the_redacted_url_shows_it(part, told):
 def test_a_harmless_option_is_shown_and_a_hash_is_not():
     assert redact("zookeeper://h?auth=sasl&observer=w:x") == "zookeeper://h?auth=sasl&observer=***"
     assert json.dumps(redact("x://h?auth=abc")) == '"x://h?auth=***"'
+
+
+# -- one list of what is harmless -----------------------------------------------------------------------------
+
+SECRET_OPTIONS = {"redis": {"sentinel_password"}, "zookeeper": {"observer", "auth"}}
+"""Options of lockkit's own stores that are not shown, or not whatever their value is."""
+
+
+def test_all_settings_but_the_url_may_be_shown_in_its_query():
+    assert SETTINGS.keys() - {"url"} == redaction.EVERYWHERE
+
+
+def test_every_option_of_a_store_is_either_shown_or_known_to_be_secret():
+    from lockkit_etcd import address as etcd
+    from lockkit_redis import address as redis
+    from lockkit_sqlite.place import OPTIONS
+    from lockkit_zookeeper import address as zookeeper
+
+    allowed = {
+        "memory": set(),
+        "sqlite": set(OPTIONS),
+        "redis": {option for options in (redis._COMMON, *redis._OPTIONS.values()) for option in options},
+        "etcd": set(etcd._FILES),
+        "zookeeper": set(zookeeper._OPTIONS),
+    }
+    assert redaction.SHIPPED.keys() == SCHEMES.keys()
+    for scheme, store in SCHEMES.items():
+        secret = SECRET_OPTIONS.get(store.name, set())
+        shown = {option for option in redaction.SHIPPED[scheme] if "=" not in option}
+        assert shown == allowed[store.name] - secret
+
+
+# -- a third party's store ------------------------------------------------------------------------------------
+
+
+class Theirs:
+    """A store that says too much when it cannot be opened."""
+
+    def __init__(self, scheme="theirs", harmless=("pool", "mode=fast")):
+        self.spec = BackendSpec(
+            scheme, (scheme,), self.open, "theirs", Capabilities("fleet"), harmless=harmless
+        )
+
+    @hookimpl
+    def lockkit_backends(self):
+        return [self.spec]
+
+    def open(self, url, options):
+        try:
+            raise ValueError(f"the driver cannot read {url!r}", url)
+        except ValueError as error:
+            password = url.partition("@")[0].rpartition(":")[2]
+            found = BackendUnavailable(
+                f"no login as {password} at {url}", hint=f"is {unquote(password)} right?"
+            )
+            raise Refused(found, retry=False) from error
+
+
+def test_options_that_a_third_party_declares_are_shown_and_its_others_are_not():
+    url = "some-theirs://ann:topsecret@h/db?pool=4&mode=fast&key=topsecret&ttl=9"
+    assert redact(url) == "some-theirs://ann:***@h/***?pool=***&mode=***&key=***&ttl=9"
+    PluginManager(plugins=[Theirs("some-theirs")]).backends()
+    assert redact(url) == "some-theirs://ann:***@h/db?pool=4&mode=fast&key=***&ttl=9"
+    assert redact(url.replace("fast", SECRET)).count("***") == 3
+
+
+def test_nobody_declares_options_of_lockkits_own_stores_harmless():
+    plugins = PluginManager(plugins=[Theirs("redis", ("password",))])
+    plugins.backends()
+    assert redact(f"redis://h?password={SECRET}") == "redis://h?password=***"
+
+
+@pytest.mark.parametrize("password", [SECRET, "top%2Fsecret", "top%20secret"])
+def test_an_error_of_a_third_partys_store_is_told_without_the_password(password):
+    url = f"theirs://ann:{password}@h/db?token=alsosecret"
+    client = connect(url, plugins=[Theirs()])
+    with pytest.raises(BackendUnavailable) as raised:
+        client.lock("x").acquire(timeout=0)
+    shown = "".join(traceback.format_exception(raised.value)) + str(vars(raised.value))
+    assert "no login as *** at theirs://ann:***@h/db?token=***" in shown
+    for secret in (password, unquote(password), "alsosecret"):
+        assert secret not in shown
+
+
+# -- everything that is printed -------------------------------------------------------------------------------
+
+SECRETIVE = (
+    *("password", "sentinel_password", "sentinel_passwd", "sentinel_user2", "sslpassword", "observer", "url"),
+    *("file", "token_file", "pass_path", "secret_name", "cert", "dir", "key", "db2", "Pool", "%70ool"),
+)
+WORDS = st.text(alphabet="abcxyz0189-_.~", min_size=1, max_size=8)
+AROUND = st.text(alphabet="abxy01%:&=+;,!$'()* \u202e\x9b", max_size=4)
+
+
+@st.composite
+def urls_with_secrets(draw):
+    """A URL, and the secrets in it."""
+    scheme = draw(st.sampled_from([*sorted(SCHEMES), "theirs", "unheard-of"]))
+    secrets = []
+
+    def secret(more=AROUND):
+        secrets.append(f"s3cret{len(secrets)}")
+        return f"{draw(more)}{secrets[-1]}{draw(more)}"
+
+    login = f"{draw(st.just('') | WORDS)}:{secret()}@" if draw(st.booleans()) else ""
+    hosts = ",".join(draw(st.lists(WORDS, min_size=1, max_size=3)))
+    path = draw(st.sampled_from(["", "/", "/0", "/a/b"]))
+    options = []
+    for _ in range(draw(st.integers(0, 3))):
+        key = draw(st.sampled_from(SECRETIVE))
+        options.append(f"{key}={secret(st.text(alphabet='abxy01%:=+ ', max_size=4))}")
+    harmless = draw(
+        st.lists(st.sampled_from(["ttl=30s", "namespace=a", "db=1", "pool=2", "tls=yes"]), max_size=2)
+    )
+    query = "&".join(draw(st.permutations([*options, *harmless])))
+    return f"{scheme}://{login}{hosts}{path}" + (f"?{query}" if query else ""), secrets
+
+
+@settings(max_examples=400, deadline=None)
+@given(urls_with_secrets())
+def test_no_secret_of_a_url_is_printed_anywhere(drawn):
+    url, secrets = drawn
+    shown = [redact(url), redaction.identity(url), told(url)]
+    try:
+        client = connect(url, plugins=[Theirs()])
+        shown += [repr(client), repr(client.config), str(vars(client)), client.url]
+    except LockkitError as error:
+        shown += ["".join(traceback.format_exception(error)), repr(error), str(vars(error))]
+    for secret in secrets:
+        assert secret not in "\n".join(shown)
+
+
+@settings(max_examples=25, deadline=None)
+@given(urls_with_secrets())
+def test_no_secret_of_a_url_is_printed_by_a_command(drawn):
+    url, secrets = drawn
+    assume("\0" not in url)
+    commands = [["config", "show"], ["config", "check"]]
+    if url.partition(":")[0] in (
+        "theirs",
+        "unheard-of",
+        "sqlite",
+    ):  # no server is asked
+        commands += [
+            ["status"],
+            ["explain", "x"],
+            ["held", "x"],
+            ["doctor"],
+            ["bench", "uncontended", "--url", url],
+        ]
+    for words in commands:
+        for more in ((), ("--json",)):
+            out = io.StringIO()
+            with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
+                patch.setenv("LOCKKIT_URL", url)
+                patch.setenv("HOME", "/nonexistent")
+                run([*words, *more])
+            assert out.getvalue()
+            for secret in secrets:
+                assert secret not in out.getvalue(), words
+
+
+def test_a_config_is_shown_without_secrets_and_with_what_was_stated():
+    loaded = config.load(
+        f"redis://ann:{SECRET}@h/1?ttl=9s", environ={}, cwd="/", etc="/nonexistent", scope="fleet"
+    )
+    assert repr(loaded) == 'Config(url="redis://ann:***@h/1", ttl="9s", scope="fleet")'
+    assert SECRET not in f"{loaded} {loaded!r}"
+
+
+@pytest.mark.parametrize("key", ["ttl", "namespace", "scope", "strict", "disable_plugins", "max_hold"])
+def test_a_login_in_the_place_of_another_setting_is_not_quoted(key):
+    with pytest.raises(LockkitError) as raised:
+        config.load(f"redis://h?{key}=ann:{SECRET}", environ={}, cwd="/", etc="/nonexistent")
+    assert SECRET not in str(raised.value)
+    assert key in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "etcds", "zookeepers"])
+@pytest.mark.parametrize(
+    "stated, path", [("~/no%20such.pem", "~/no such.pem"), ("/no+such", "/no such"), ("~/x", "~/x")]
+)
+def test_a_tls_file_that_cannot_be_read_is_told_as_it_was_stated(scheme, stated, path):
+    both = "" if scheme != "etcds" else f"&cert_file={stated}&key_file={stated}"
+    url = f"{scheme}://ann:{SECRET}@h?ca_file={stated}{both}"
+    with pytest.raises(LockkitError) as raised:
+        parsed(url)
+    assert f"ca_file: cannot read {path}" in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
+def test_a_new_password_does_not_make_another_store_and_another_option_does():
+    one, other = "theirs2://ann:a@h/x?token=1", "theirs2://ann:b@h/x?token=1"
+    assert redaction.identity(one) == redaction.identity(other)
+    assert redaction.identity(one) != redaction.identity("theirs2://ann:a@h/x?token=2")
+    assert redaction.identity("redis://ann:a@h/0?ttl=9") == redact("redis://ann:b@h/0?ttl=9")

@@ -189,7 +189,7 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
         print(lease.token)
     else:
         options, first = there(session)
-        print(
+        output.say(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
             f"{line('release', lease.name, options=options)} ends it{first}"
         )

@@ -37,11 +37,11 @@ def _show(session: Session) -> None:
         settings = [{"key": key, "value": _value(value), "source": source} for key, value, source in rows]
         output.write_json({"schema": "lockkit.config/1", "settings": settings}, indent=True)
         return
-    from lockkit.cli.tables import show, table
+    from lockkit.cli.tables import add, show, table
 
     made = table("setting", "value", "from")
     for row in rows:
-        made.add_row(*row)
+        add(made, *row)
     show(made)
 
 
@@ -75,9 +75,9 @@ def _check(session: Session) -> int:
         output.write_json({"schema": "lockkit.findings/1", "findings": rows}, indent=True)
     else:
         for one in findings:
-            print(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
+            output.say(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
         if not findings:
-            print("ok: no configuration files; everything has its default")
+            output.say("ok: no configuration files; everything has its default")
     return exits.CONFIG if wrong else exits.OK
 
 
@@ -114,4 +114,4 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
     if session.json:
         output.write_json({"schema": "lockkit.config-init/1", "file": str(path)})
     else:
-        print(f"wrote {path}")
+        output.say(f"wrote {path}")

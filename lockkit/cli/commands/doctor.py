@@ -51,7 +51,7 @@ def command(session: Session, *, fail_on: str) -> int:
     else:
         for one in findings:
             word = click.style(one.severity, fg=_COLOURS[one.severity]) if output.colour() else one.severity
-            print(f"{word}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
+            output.say(f": {one.message}" + (f" ({one.hint})" if one.hint else ""), head=word)
     worst = max((_RANK[one.severity] for one in findings), default=0)
     return worst if worst >= _RANK[fail_on] else exits.OK
 

@@ -75,16 +75,16 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
             if claim and waited
             else ""
         )
-        print(f"claim {claim_id} is out of {name!r}{then}")
+        output.say(f"claim {claim_id} is out of {name!r}{then}")
         if now and not waited:
-            print("--now: its holder may go on working until it notices", file=sys.stderr)
+            output.say("--now: its holder may go on working until it notices", stream=sys.stderr)
         return exits.OK
     until = (
         "until it has stopped"
         if result.blocks_until is None
         else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
     )
-    print(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
+    output.say(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
     if claim is not None:
-        print("\n".join(ways_out(claim._replace(evicted=True), *there(session))))
+        output.say("\n".join(ways_out(claim._replace(evicted=True), *there(session))))
     return exits.OK

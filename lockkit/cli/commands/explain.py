@@ -50,8 +50,8 @@ def command(session: Session, name: str) -> None:
                 indent=True,
             )
             return
-        print(f"{output.store_words(client)}, namespace {client.namespace}")
-    print("\n".join(told))
+        output.say(f"{output.store_words(client)}, namespace {client.namespace}")
+    output.say("\n".join(told))
 
 
 def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:

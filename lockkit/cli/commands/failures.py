@@ -64,14 +64,14 @@ def _list(session: Session, *, everything: bool) -> None:
         output.write_json({"schema": "lockkit.failures/1", "failures": records}, indent=True)
         return
     if not records:
-        print("no failures" if everything else "no unresolved failures")
+        output.say("no failures" if everything else "no unresolved failures")
         return
-    from lockkit.cli.tables import show, table
+    from lockkit.cli.tables import add, show, table
 
     columns = ("id", "at", "name", "claim", "errors", "resolved")
     made = table(*columns)
     for record in records:
-        made.add_row(*(_text(record, key) for key in columns))
+        add(made, *(_text(record, key) for key in columns))
     show(made)
 
 
@@ -85,7 +85,7 @@ def _show(session: Session, identity: str) -> None:
         return
     width = max(map(len, record))
     for key, value in record.items():
-        print(f"{key:<{width}}  {value}")
+        output.say(f"{key:<{width}}  {value}")
 
 
 @make("resolve", group=command, examples="lockkit failures resolve 1f9a03c2")
@@ -100,7 +100,7 @@ def _resolve(session: Session, identity: str) -> None:
     if session.json:
         output.write_json({"schema": "lockkit.failure/1", "failure": _find(session, str(record["id"]))})
     else:
-        print(f"resolved {record['id']}")
+        output.say(f"resolved {record['id']}")
 
 
 def _text(record: Mapping[str, object], key: str) -> str:

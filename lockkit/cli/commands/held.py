@@ -45,7 +45,7 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
                 }
             )
         elif not quiet:
-            print("held" if found else f"not held{_why(session, client, name, ours)}")
+            output.say("held" if found else f"not held{_why(session, client, name, ours)}")
     return exits.OK if found else exits.FAILED
 
 

@@ -39,15 +39,15 @@ def command(session: Session) -> int:
         ]
         output.write_json({"schema": "lockkit.plugins/1", "plugins": rows}, indent=True)
     else:
-        from lockkit.cli.tables import show, table
+        from lockkit.cli.tables import add, show, table
 
         made = table("plugin", "from", "version", "hooks", "import")
         for info in found:
             state = "disabled" if info.disabled else ", ".join(info.hooks) or "-"
             took = "-" if info.import_time is None else f"{info.import_time * 1000:.0f} ms"
-            made.add_row(info.name, info.dist or info.source, info.version or "-", state, took)
+            add(made, info.name, info.dist or info.source, info.version or "-", state, took)
         show(made)
         for info in found:
             if info.error:
-                print(f"{info.name}: {info.error}")
+                output.say(f"{info.name}: {info.error}")
     return exits.FAILED if any(info.error for info in found) else exits.OK

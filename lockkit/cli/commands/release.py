@@ -76,7 +76,7 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
                 }
             )
     if not session.json:
-        print(f"released {name!r}", file=sys.stderr)
+        output.say(f"released {name!r}", stream=sys.stderr)
     return exits.OK
 
 

@@ -39,6 +39,6 @@ def command(session: Session, name: str, capacity: int) -> None:
             )
             return
     if count:
-        print(f"{name!r}: {count} claim{'s' if count > 1 else ''}, capacity {capacity}")
+        output.say(f"{name!r}: {count} claim{'s' if count > 1 else ''}, capacity {capacity}")
     else:
-        print(f"{name!r} has no claims; whoever comes first states the capacity")
+        output.say(f"{name!r} has no claims; whoever comes first states the capacity")

@@ -15,6 +15,7 @@ from lockkit.cli.base import NAME, Duration, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
 from lockkit.errors import BackendError, IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,15 +97,15 @@ def _show(session: Session, client: Client, locks: list[LockInfo], unread: _Unre
     if session.json:
         output.write_json(_document(client, locks, unread), indent=True)
         return
-    print(f"{output.store_words(client)}, namespace {client.namespace}")
+    output.say(f"{output.store_words(client)}, namespace {client.namespace}")
     if locks:
         from lockkit.cli.tables import show, width
 
         show(_table(locks, width()))
     elif not unread:
-        print("no lock is held or waited for")
+        output.say("no lock is held or waited for")
     for line in _reasons(unread):
-        print(line)
+        output.say(line)
 
 
 def _reasons(unread: _Unread) -> list[str]:
@@ -119,7 +120,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
             elif session.json:
                 output.write_json(exits.describe(look), stream=sys.stderr)
             else:
-                print(_away(look))
+                output.say(_away(look))
             sys.stdout.flush()
     from rich.live import Live
     from rich.markup import escape
@@ -137,7 +138,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
                 told = lines = [*_reasons(unread), place]
             table = _table(locks, width())
-            table.caption = escape("\n".join(told))
+            table.caption = escape(printable("\n".join(told), lines=True))
             live.update(table, refresh=True)
 
 
@@ -163,7 +164,7 @@ def _away(error: BackendError) -> str:
 
 def _table(locks: list[LockInfo], width: int) -> Table:
     """Everything where there is room; what one acts on at 80 columns; a few short lines for each claim below 60."""
-    from lockkit.cli.tables import table
+    from lockkit.cli.tables import add, table
 
     wide, narrow = width >= _WIDE, width < _NARROW
     columns: tuple[str, ...] = ("name", "state", "claim", "holder", "since", "waiters")
@@ -187,7 +188,7 @@ def _table(locks: list[LockInfo], width: int) -> Table:
                 "waiters": str(len(info.waiters)) if first else "",
             }
             row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
-            made.add_row(*row, style=_COLOURS.get(state))
+            add(made, *row, style=_COLOURS.get(state))
     return made
 
 

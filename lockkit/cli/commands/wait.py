@@ -70,11 +70,8 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
             if not told and not quiet:
                 told = True
                 holder = next(iter(info.holders or info.claims))
-                print(
-                    f"waiting until {name!r} is free; {in_the_way(holder, time.time())}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                sentence = f"waiting until {name!r} is free; {in_the_way(holder, time.time())}"
+                output.say(sentence, stream=sys.stderr)
             waited = time.monotonic() - began
             if timeout is not None and waited >= timeout:
                 raise AcquireTimeout(
@@ -110,7 +107,7 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
         nonlocal told
         if not told and not quiet and client.clock.now() > end:  # it is more than a moment
             told = True
-            print(f"trying on: {trouble.error.message}", file=sys.stderr, flush=True)
+            output.say(f"trying on: {trouble.error.message}", stream=sys.stderr)
 
     try:
         return patiently(

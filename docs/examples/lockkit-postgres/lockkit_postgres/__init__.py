@@ -34,5 +34,14 @@ def lockkit_backends() -> list[BackendSpec]:
             open=_open,
             summary="A PostgreSQL server, for a fleet: queues in a schema of a database.",
             capabilities=CAPABILITIES,
+            harmless=(
+                "schema",
+                "sslmode",
+                "sslrootcert",
+                "sslcert",
+                "sslkey",
+                "connect_timeout",
+                "application_name",
+            ),
         )
     ]

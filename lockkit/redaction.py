@@ -1,0 +1,208 @@
+"""Redaction: the one place that decides what of a URL may be shown. What is not known to be harmless is ``***``.
+
+A password can stand anywhere in a URL that is misspelt. So a URL is shown by what it is, never by what it is not: each part
+has to have the shape of its kind, and of options only those that are listed are shown. A URL that cannot be read that way is
+its scheme and ``***``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
+
+from lockkit.names import digest
+from lockkit.printable import printable
+
+__all__ = ["EVERYWHERE", "SHIPPED", "declare", "identity", "redact", "redact_name", "scrub_error", "veiled"]
+
+EVERYWHERE = frozenset(
+    (
+        *("namespace", "ttl", "timeout", "max_hold", "min_hold", "lock_delay", "scope", "strict"),
+        *("request_timeout", "state_dir", "cleanup_budget", "kill_after", "on_lost"),
+        *("age_warning", "age_soft", "age_hard", "log_format", "disable_plugins", "plugin_errors"),
+    )
+)
+"""Settings that may stand in the query of every URL: all but ``url``."""
+
+_TLS = ("ca_file", "cert_file", "key_file")
+_REDIS = frozenset(("db", "min_replicas", "tls", "sentinel_user", *_TLS))
+_ETCD = frozenset(_TLS)
+_ZOOKEEPER = frozenset(("tick", "margin", "max_ttl", "auth=digest", "auth=sasl", "tls", *_TLS))
+
+SHIPPED: Mapping[str, frozenset[str]] = {
+    "memory": frozenset(),
+    "sqlite": frozenset(("synchronous",)),
+    "unix": _REDIS,
+    **{
+        f"{name}{more}": _REDIS for name in ("redis", "valkey") for more in ("", "s", "+cluster", "+sentinel")
+    },
+    **{f"etcd{more}": _ETCD for more in ("", "s", "+grpc", "s+grpc")},
+    **dict.fromkeys(("zookeeper", "zookeepers", "zk"), _ZOOKEEPER),
+}
+"""Scheme -> harmless options of lockkit's own stores, known before any of them is imported; see :func:`declare`."""
+
+_declared: dict[str, frozenset[str]] = {}
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)", re.DOTALL)
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.%~-]*)(?::[0-9]{1,5})?"
+_SERVERS = re.compile(
+    rf"//(?:(?P<login>[^/]*)@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^:@]*)?)", re.DOTALL
+)
+_USER = re.compile(r"[\w.%~+-]*")
+_PATHS = {
+    # A file may lie in the home folder of ann@corp; where a colon stands before that, it may be a login.
+    "sqlite": re.compile(r"[^:@/][^:@]*|(?:(?:/|///+)(?!/)(?:[^:@]*@)?[^@]*)?", re.DOTALL),
+    "memory": re.compile(r"(?://)?[^:@/]*/?", re.DOTALL),
+    "unix": re.compile(r"(?://)?/[^@/][^@]*", re.DOTALL),
+}
+_FOLDER = re.compile(r"/(?!/)[^:@]*", re.DOTALL)
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
+_HIDDEN = "***"
+_SCRUBBED = 4
+"""Characters that a secret has at least, to be looked for in others' texts: shorter ones stand in any word."""
+
+
+def declare(scheme: str, options: Iterable[str]) -> None:
+    """Note which options of a third party's store are harmless; what is shown of lockkit's own stays as it is.
+
+    Args:
+        scheme: The URL scheme, in lower case.
+        options: Names of options, or ``name=value`` where only that value is harmless.
+    """
+    _declared[scheme] = frozenset(options)
+
+
+def redact(url: str) -> str:
+    """A URL fit to be shown: scheme, user, hosts, path, and options that are known to be harmless; everything else is ``***``.
+
+    The path is shown only for a scheme that some loaded store offers. A URL that cannot be read is its scheme and ``***``.
+    """
+    parts = _parts(url)
+    return printable(parts.shown) if parts is not None else _HIDDEN
+
+
+def redact_name(text: str) -> str:
+    """A name fit to be shown, of a profile, a key, a plugin: redacted if it may be a URL, or part of one."""
+    return redact(text) if ":" in text or "@" in text else text
+
+
+def veiled(part: str, shown: str) -> str:
+    """Part of a URL, fit to be quoted in an error: itself if the redacted URL shows it, escaped or not, else ``***``."""
+    return part if part in shown or part in unquote(shown) or part in unquote_plus(shown) else _HIDDEN
+
+
+def scrub(text: str, url: str) -> str:
+    """A text of somebody else's (a library's error, a plugin's) without what :func:`redact` hides of a URL."""
+    parts = _parts(url)
+    found = text.replace(url, redact(url))
+    for secret in parts.hidden if parts is not None else ():
+        for spelling in dict.fromkeys((secret, unquote(secret), unquote_plus(secret))):
+            if len(spelling) >= _SCRUBBED:
+                found = found.replace(spelling, _HIDDEN)
+    return found
+
+
+def scrub_error(error: BaseException, url: str) -> None:
+    """:func:`scrub` the texts of an error, and of those that led to it, in place."""
+    seen: list[BaseException] = []
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or any(one is other for other in seen):
+            continue
+        seen.append(one)
+        one.args = tuple(scrub(each, url) if isinstance(each, str) else each for each in one.args)
+        for key, value in list(vars(one).items()):
+            if isinstance(value, str):
+                setattr(one, key, scrub(value, url))
+            elif isinstance(value, BaseException):
+                todo.append(value)
+        todo += [one.__cause__, one.__context__]
+
+
+def identity(url: str) -> str:
+    """A text that tells stores apart, without secrets: what is hidden of a URL takes part as a digest, but for its password.
+
+    The password is left out, so that a new one does not make another store of the same.
+    """
+    parts = _parts(url)
+    if parts is None:
+        return f"{_HIDDEN} {digest(url)}"
+    return parts.shown if parts.whole else f"{parts.shown} {digest(parts.bare)}"
+
+
+class _Parts(NamedTuple):
+    """A URL, read.
+
+    Attributes:
+        shown: What may be shown.
+        bare: All of it but the login.
+        whole: Whether ``shown`` hides nothing but a login.
+        hidden: What it hides: passwords and values of options.
+    """
+
+    shown: str
+    bare: str
+    whole: bool
+    hidden: tuple[str, ...] = ()
+
+
+def _parts(url: str) -> _Parts | None:
+    match = _URL.match(url)
+    if match is None:
+        return None
+    head, place, mark, query = match.groups()
+    scheme = head.lower()
+    slashes = "//" if place.startswith("//") else ""
+    unread = _Parts(
+        f"{head}:{slashes}{_HIDDEN}", url, whole=False, hidden=(url[len(head) + 1 + len(slashes) :],)
+    )
+    if match.end() != len(url) or "@" in query:
+        return unread
+    read = _place(scheme, place)
+    if read is None:
+        return unread
+    harmless = EVERYWHERE | SHIPPED.get(scheme, _declared.get(scheme, frozenset()))
+    options = query.split("&") if mark else []
+    told = [_option(each, harmless) for each in options]
+    secrets = tuple(
+        each.partition("=")[2] or each for each, shown in zip(options, told, strict=True) if each != shown
+    )
+    return _Parts(
+        f"{head}:{read.shown}{mark}{'&'.join(told)}",
+        f"{head}:{read.bare}{mark}{query}",
+        whole=read.whole and told == options,
+        hidden=(*read.hidden, *secrets),
+    )
+
+
+def _place(scheme: str, place: str) -> _Parts | None:
+    """What stands between scheme and query."""
+    if scheme in _PATHS:
+        return _Parts(place, place, whole=True) if _PATHS[scheme].fullmatch(place) else None
+    known = scheme in SHIPPED or scheme in _declared
+    match = _SERVERS.fullmatch(place)
+    if match is None:
+        theirs = scheme in _declared and _FOLDER.fullmatch(place)
+        return _Parts(place, place, whole=True) if theirs or not place else None
+    login, hosts, path = match["login"], match["hosts"], match["path"]
+    hidden: tuple[str, ...] = ()
+    shown = f"//{hosts}"
+    if login is not None:
+        user, _, password = login.partition(":")
+        hidden = (password or user,)
+        shown = (
+            f"//{user}:{_HIDDEN}@{hosts}" if password and _USER.fullmatch(user) else f"//{_HIDDEN}@{hosts}"
+        )
+    if known or path in ("", "/"):
+        return _Parts(shown + path, f"//{hosts}{path}", whole=True, hidden=hidden)
+    return _Parts(f"{shown}/{_HIDDEN}", f"//{hosts}{path}", whole=False, hidden=(*hidden, path[1:]))
+
+
+def _option(option: str, harmless: frozenset[str]) -> str:
+    key, equals, value = option.partition("=")
+    if not option or (equals and ":" not in value and (key in harmless or option in harmless)):
+        return option
+    return f"{key}={_HIDDEN}" if equals and _KEY.fullmatch(key) else _HIDDEN
