@@ -26,6 +26,7 @@ __all__ = [
     "default_state_dir",
     "filesystem",
     "home_dir",
+    "make_folders",
     "network_filesystem",
     "private_dir",
     "state_place",
@@ -230,8 +231,7 @@ def _obstacle(path: Path, *, create: bool) -> str:
 def _make(path: Path, *, create: bool) -> bool:
     """Whether it is there now; OSError where it can't be created, or plainly couldn't."""
     if create:
-        # makedirs gives its mode to the last folder only, and the umask may take from it but never add.
-        os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 (Path.mkdir raises FileExistsError for a link to a folder)
+        make_folders(path)
         return True
     above = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     trouble = 0
@@ -242,6 +242,33 @@ def _make(path: Path, *, create: bool) -> bool:
     if trouble:
         raise OSError(trouble, os.strerror(trouble))
     return above == path
+
+
+def make_folders(path: Path) -> None:
+    """Create a folder, and those above it that are missing: each for its owner alone (0700), whatever the umask.
+
+    ``os.makedirs`` gives its mode to the last one only. The others would get what the umask leaves of 0777, and with a
+    umask of 0 anybody could then put a folder of his own in the place of this one.
+
+    Raises:
+        OSError: One cannot be created, or something else bears its name.
+    """
+    for folder in (*reversed(path.parents), path):
+        if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where it may not look)
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                if not os.path.isdir(folder):  # noqa: PTH112 (as above; another process may have created it just now)
+                    raise
+            else:
+                _owner_alone(folder)
+
+
+def _owner_alone(folder: Path) -> None:
+    """Give the owner of a new folder what the umask took."""
+    mode = stat.S_IMODE(folder.lstat().st_mode)
+    if mode & 0o700 != 0o700:
+        folder.chmod(mode | 0o700)
 
 
 def _expand(text: str, home: Path | None, source: str) -> Path:

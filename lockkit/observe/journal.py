@@ -6,11 +6,14 @@ crash left half-written is passed over when reading.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+
+from lockkit.places import make_folders
 
 __all__ = ["FILE", "append", "read", "resolve"]
 
@@ -75,17 +78,34 @@ def _lines(path: Path) -> list[dict[str, object]]:
 
 
 def _write(folder: Path, line: Mapping[str, object]) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(folder)
     path = folder / FILE
+    handle = _opened(path)
     try:
-        if path.stat().st_size >= _ROTATE_AT:
-            path.replace(folder / f"{FILE}.1")
-    except FileNotFoundError:
-        pass
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+        if os.fstat(handle).st_size >= _ROTATE_AT and _moved(path, handle):
+            handle, full = _opened(path), handle
+            os.close(full)
         # One write: lines of several processes never mix. It begins with a newline in case a crash cut the last line.
         os.write(handle, f"\n{json.dumps(line, default=str)}\n".encode())
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _moved(path: Path, handle: int) -> bool:
+    """Move a full journal out of the way, unless another process does or did so: it would drop what that one moved.
+
+    The lock is never waited for. Without it the record goes into the full file, which is found under either name.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine, there = os.fstat(handle), path.stat()
+    except OSError:
+        return False
+    if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+        path.replace(path.with_name(f"{FILE}.1"))
+    return True

@@ -103,6 +103,32 @@ def test_home_gets_the_state_folder_for_its_owner_only(home, mounts):
     assert str(place) == str(place.path)
 
 
+@pytest.mark.parametrize("umask", [0, 0o22, 0o77, 0o277])
+def test_every_folder_that_is_created_is_for_its_owner_alone_whatever_the_umask(home, mounts, umask):
+    """With a umask of 0 ~/.local was 0777: anybody could put a folder of his own in the place of this user's."""
+    old = os.umask(umask)
+    try:
+        place = places.state_place({"HOME": str(home)}, mounts=mounts(("/", "ext4")))
+    finally:
+        os.umask(old)
+    made = (place.path, *(folder for folder in place.path.parents if home in folder.parents))
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700] * 3
+
+
+def test_folders_that_are_there_keep_their_modes(home, mounts):
+    (home / ".local").mkdir()
+    (home / ".local").chmod(0o755)
+    place = places.state_place({"HOME": str(home)}, mounts=mounts(("/", "ext4")))
+    assert stat.S_IMODE((home / ".local").stat().st_mode) == 0o755
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
+
+
+def test_a_file_in_place_of_a_folder_above_is_told(home, mounts):
+    (home / ".local").write_text("")
+    with pytest.raises(FileExistsError):
+        places.make_folders(home / ".local/state/lockkit")
+
+
 def test_order_of_the_sources(tmp_path, home):
     environ = {
         "HOME": str(home),

@@ -95,6 +95,7 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
     Each is shown with its default; where there is none, an example says so. All of it works when it is uncommented.
     """
     from lockkit.config import template
+    from lockkit.places import make_folders
 
     if path is None:
         base = os.environ.get("XDG_CONFIG_HOME", "")
@@ -105,7 +106,7 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
             f"{path} exists already", code=exits.FAILED, kind="exists", hint="--force overwrites it"
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         path.write_text(template(), encoding="utf-8")
     except OSError as error:
         raise exits.CommandFailed(
