@@ -5,6 +5,7 @@ Nothing here decides which layer wins; that is :mod:`lockkit.config`.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -162,10 +163,10 @@ def look(
         if folder is not None:
             looked.append(folder / "lockkit" / "config.toml")
             user = file(looked[-1])
-        path = project_file(here, house) if here else None
-        if path is not None and path not in looked:
-            looked.append(path)
-            project = file(path)
+        found = _project(here, house) if here else None
+        if found is not None and found[0] not in looked:
+            looked.append(found[0])
+            project = found[1]
     stamps = {str(path): stamp(path) for path in looked}
     return Found(environ, file(Path(etc), pins=True), user, project, environment(environ), stamps)
 
@@ -216,6 +217,12 @@ def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | Non
             return None
         layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
         return layer
+    return _parsed(layer, path, text, needed=needed, pins=pins)
+
+
+def _parsed(
+    layer: Layer, path: Path, text: bytes, *, needed: bool = False, pins: bool = False
+) -> Layer | None:
     embedded = path.name == "pyproject.toml"
     if embedded and not needed and b"lockkit" not in text:
         return None  # spares most projects the parser
@@ -303,26 +310,76 @@ def project_file(cwd: Path, home: Path | None) -> Path | None:
     """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
 
     The search ends with the home folder or the root. A file that lies in a folder that everybody may write to, and belongs
-    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp.
+    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp. So
+    is a link there: who made it says nothing of the file at its end.
     """
+    found = _project(cwd, home)
+    return found[0] if found else None
+
+
+def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
+    """The file of :func:`project_file` and what it says, both of one opening: a name may lead elsewhere the next time."""
     last = Path(os.path.realpath(home)) if home else None
     for folder in (cwd, *cwd.parents):
         for name in ("lockkit.toml", "pyproject.toml"):
             path = folder / name
             try:
-                seen = path.stat()
-                if not stat.S_ISREG(seen.st_mode) or (
-                    name == "pyproject.toml" and b"lockkit" not in path.read_bytes()
-                ):
-                    continue
+                text = _trusted(folder, name)
+            except PermissionError:
+                if name == "lockkit.toml":
+                    return path, file(path)  # which says why it cannot be read
+                continue
             except OSError:
                 continue
-            if folder.stat().st_mode & stat.S_IWOTH and seen.st_uid not in (0, os.getuid()):
-                _warn(f"{path} is passed over: everybody may write to its folder, and it is not yours")
-            elif name == "lockkit.toml" or file(path) is not None:
-                return path
+            if text is None or (name == "pyproject.toml" and b"lockkit" not in text):
+                continue
+            layer = _parsed(Layer(str(path)), path, text)
+            if layer is not None:
+                return path, layer
         if folder in (home, last):
             break
+    return None
+
+
+def _trusted(folder: Path, name: str) -> bytes | None:
+    """The content of a file; None for one that is no file, or that a stranger may have put there.
+
+    What is looked at is what was opened, the folder too: a link that is turned between a look and the reading would
+    lead past a look at its name.
+
+    Raises:
+        PermissionError: It is there, and this user may not read it.
+        OSError: It is not there.
+    """
+    inside = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        anybody = bool(os.fstat(inside).st_mode & stat.S_IWOTH)
+        # O_NONBLOCK: to open a FIFO would wait for its writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_NOFOLLOW if anybody else 0)
+        try:
+            descriptor = os.open(name, flags, dir_fd=inside)
+        except PermissionError as error:
+            seen = os.stat(name, dir_fd=inside, follow_symlinks=not anybody)
+            if not anybody:
+                if stat.S_ISREG(seen.st_mode):
+                    raise
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+            mine = False
+        except OSError as error:
+            if error.errno != errno.ELOOP or not anybody:
+                raise
+            mine = False
+        else:
+            with os.fdopen(descriptor, "rb") as opened:
+                seen = os.fstat(descriptor)
+                if not stat.S_ISREG(seen.st_mode):
+                    return None
+                mine = not anybody or seen.st_uid in (0, os.getuid())
+                if mine:
+                    return opened.read()
+    finally:
+        os.close(inside)
+    _warn(f"{folder / name} is passed over: everybody may write to its folder, and it is not yours")
     return None
 
 

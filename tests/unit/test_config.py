@@ -1,5 +1,6 @@
 """Which layer wins, and what is told about it."""
 
+import itertools
 import logging
 import os
 import tempfile
@@ -18,6 +19,7 @@ from lockkit import config, layers
 from lockkit.errors import ConfigError
 from lockkit.plugins.checking import check_files
 from lockkit.settings import SETTINGS, read, redact, template, toml
+from lockkit.testing.children import Child
 
 
 class World:
@@ -261,6 +263,45 @@ def test_a_strangers_file_in_an_open_folder_is_passed_over(world, caplog):
     world.cwd.chmod(0o1777)
     assert world.load().url == "sqlite:"
     assert str(path) in caplog.text
+
+
+def test_a_link_in_an_open_folder_is_passed_over(world, caplog):
+    """Who owns the file at its end says nothing of who made the link, and it may lead elsewhere the next moment."""
+    world.write(world.home / "mine.toml", 'url = "redis://mine"')
+    path = world.cwd / "lockkit.toml"
+    path.symlink_to(world.home / "mine.toml")
+    assert world.load().url == "redis://mine"  # in a folder of one's own a link is one's own wish
+    world.cwd.chmod(0o1777)
+    assert world.load().url == "sqlite:"
+    assert str(path) in caplog.text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_strangers_file_that_takes_turns_with_ones_own_is_never_read(world):
+    """Its owner is asked of what was opened: a look at the name says nothing of what is read under it later."""
+    theirs = world.write(world.cwd / "theirs", 'url = "redis://evil"')
+    os.chown(theirs, 65_534, 65_534)
+    mine = world.write(world.cwd / "mine", 'url = "redis://mine"')
+    world.cwd.chmod(0o777)
+
+    def turn(_):
+        for file in itertools.cycle((theirs, mine)):
+            (world.cwd / "next").hardlink_to(file)
+            (world.cwd / "next").replace(world.cwd / "lockkit.toml")
+
+    turning = Child(turn)
+    try:
+        urls = {world.load().url for _ in range(500)}
+    finally:
+        turning.kill()
+        turning.close()
+    assert "redis://mine" in urls
+    assert urls <= {"redis://mine", "sqlite:"}
+
+
+def test_a_fifo_in_place_of_a_project_file_is_passed_over(world):
+    os.mkfifo(world.cwd / "lockkit.toml")
+    assert world.load().url == "sqlite:"
 
 
 def test_a_named_file_takes_the_place_of_the_found_ones_but_not_of_the_administrators(world):
