@@ -200,14 +200,14 @@ class Renewal(NamedTuple):
             claim while there is for others: nothing is said of it).
         basis: As in :class:`Granted`; meaningful for HELD.
         requests: What others asked of the holder, the claim's note as annotated (``{"ask_release": ...}``).
-        why: For LOST: absent, evicted, or another fence.
+        why: For LOST: absent, evicted, lapsed, another fence, or the store's files were removed or replaced.
         trouble: For UNKNOWN: what is the matter.
     """
 
     state: Literal["HELD", "WAITING", "OFFERED", "LOST", "UNKNOWN"]
     basis: float = 0.0
     requests: Mapping[str, object] | None = None
-    why: Literal["", "absent", "evicted", "fence", "lapsed"] = ""
+    why: Literal["", "absent", "evicted", "fence", "files", "lapsed"] = ""
     trouble: str = ""
 
 

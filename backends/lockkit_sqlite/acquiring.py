@@ -35,7 +35,6 @@ class _Candidate(NamedTuple):
 def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
     """See :meth:`lockkit.spi.Backend.acquire`."""
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
-    store.follow()
     if not create:
         return _ask(store, claim, note, end)
     if store.house.pulse is None:

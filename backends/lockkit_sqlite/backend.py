@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
@@ -30,7 +31,7 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
         path, synchronous = locate(url, options.state_dir)
     except BackendUnavailable as error:
         raise Refused(error, retry=False) from error
-    return SqliteBackend(prepare(path, synchronous), options)
+    return SqliteBackend(path, prepare(path, synchronous), options)
 
 
 class SqliteBackend:
@@ -38,8 +39,14 @@ class SqliteBackend:
 
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(self, place: Place, options: OpenOptions) -> None:
-        self._store = Store(place, options)
+    def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
+        self._opened = Store(given, place, options)
+
+    @property
+    def _store(self) -> Store:
+        """The store, on the files that bear its names now."""
+        self._opened.follow()
+        return self._opened
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.spi.Backend.acquire`."""
@@ -47,7 +54,7 @@ class SqliteBackend:
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """See :meth:`lockkit.spi.Backend.renew`. Over a connection of its own: it never queues behind a caller."""
-        return renewing.renew(self._store, beats, time.monotonic() + budget)
+        return renewing.renew(self._opened, beats, time.monotonic() + budget)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.release`."""
@@ -59,7 +66,7 @@ class SqliteBackend:
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.spi.Backend.emergency_release`. Opens the file anew."""
-        store, end = self._store, time.monotonic() + budget
+        store, end = self._opened, time.monotonic() + budget
         link = store.emergency_link()
         try:
             return release(store, link, claim, end, graceful=graceful)
@@ -68,7 +75,7 @@ class SqliteBackend:
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.spi.Backend.watch`."""
-        return waiting.watch(self._store, name, blockers, wake, claim)
+        return waiting.watch(self._opened, name, blockers, wake, claim)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.spi.Backend.inspect`. The dead are shown as such until the next acquire removes them."""
@@ -113,17 +120,18 @@ class SqliteBackend:
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.spi.Backend.check`."""
-        return health.check(self._store, time.monotonic() + budget)
+        return health.check(self._opened, time.monotonic() + budget)
 
     def pulse(self) -> Sequence[int]:
         """The FIFO that vouches for this process's claims; close-on-exec until somebody says otherwise."""
-        self._store.house.name()
-        pulse = self._store.house.pulse
+        house = self._opened.house
+        house.name()
+        pulse = house.pulse
         return (pulse.descriptor,) if pulse is not None else ()
 
     def close(self) -> None:
         """Close the connections. The pulse stays as long as claims name it, at most to the end of the process."""
         try:
-            self._store.close()
+            self._opened.close()
         except (Refused, LockkitError):
             pass

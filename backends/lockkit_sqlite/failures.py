@@ -14,7 +14,7 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["FULL", "busy", "free_space", "inherited", "is_busy", "mapped", "no_log", "shown"]
+__all__ = ["FULL", "busy", "free_space", "inherited", "is_busy", "mapped", "no_log", "shown", "swapped"]
 
 FULL = 256 << 10
 """Bytes of free space below which an input/output error is put down to a full disk: a new log and its index need some 70 KB."""
@@ -88,6 +88,16 @@ def no_log(path: str) -> Refused:
             f"cannot use {path}: no write-ahead log there", hint="put it on a local file system"
         ),
         retry=False,
+    )
+
+
+def swapped(path: str, error: sqlite3.Error) -> Unknown:
+    """What a request met that ran while somebody removed or replaced the files: the next one finds them made anew."""
+    return Unknown(
+        BackendUnavailable(
+            f"the files of {path} were removed or replaced under this process ({_name(error) or error})",
+            hint="keep cleaners and backups away from them; to free a lock, use lockkit evict",
+        )
     )
 
 

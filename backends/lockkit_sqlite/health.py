@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,11 +19,18 @@ __all__ = ["check"]
 _LITTLE = 32 << 20
 """Bytes of free space below which a warning is due: the log alone may grow to 8 MB."""
 _SKEW = 60.0
+_TOLD = 86400.0
+"""Seconds for which a check tells that a store was made anew."""
 
 
 def check(store: Store, end: float) -> Sequence[Finding]:
     """See :meth:`lockkit.spi.Backend.check`."""
-    findings = [*_file(store), *_room(store)]
+    try:
+        store.follow(closely=True)
+    except (Refused, Unknown) as trouble:
+        hint = getattr(trouble.error, "hint", "") or ""
+        return [Finding("file", "error", f"its files are gone: {trouble}", hint), *_room(store)]
+    findings = [*_file(store), *_anew(store), *_room(store)]
     try:
         findings += _inside(store, end)
     except (Refused, Unknown) as trouble:
@@ -36,7 +44,7 @@ def _file(store: Store) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(os.stat(place.path).st_mode)  # noqa: PTH116
     except OSError as error:
-        hint = "restart its users: they go on with a file that no newcomer can see"
+        hint = "somebody removed it this moment: ask again"
         yield Finding("file", "error", f"{place.path} is gone: {error.strerror}", hint)
         return
     if mode & 0o777 & ~place.mode:
@@ -52,6 +60,18 @@ def _file(store: Store) -> Iterator[Finding]:
         )
     else:
         yield Finding("file system", "ok", f"it is on {filesystem(place.path) or 'an unknown file system'}")
+
+
+def _anew(store: Store) -> Iterator[Finding]:
+    at, why = store.anew()
+    if 0 <= store.clock.wall() - at < _TOLD:
+        hint = "find out who did it: a cleaner of old files, a restored backup; to free a lock, use lockkit evict"
+        when = time.strftime("%F %T", time.localtime(at))
+        yield Finding(
+            "files", "warning", f"made anew at {when}, because {why}; what was held then is lost", hint
+        )
+    else:
+        yield Finding("files", "ok", "database, log and index are those that were opened")
 
 
 def _room(store: Store) -> Iterator[Finding]:

@@ -18,11 +18,11 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.places import barred, default_state_dir, network_filesystem
+from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.spi import Refused
 
-__all__ = ["Place", "locate", "prepare"]
+__all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
 
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
@@ -94,14 +94,19 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     try:
         taken = path.is_dir()
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     if not path.is_absolute() or text.endswith("/") or taken:
         raise ConfigError(f"not the absolute path of a file: {veiled(text, shown)!r}", hint=_USAGE)
     return path, synchronous
 
 
-def prepare(path: Path, synchronous: str) -> Place:
-    """Check the folder and create what is missing, with the right modes whatever the umask.
+def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
+    """Check the folder, and create it if it is missing, with the right mode whatever the umask.
+
+    Args:
+        path: The database as its users name it.
+        synchronous: SQLite's setting of that name.
+        shared: The folder is known to have been shared by a group, so that one of this user's own is no substitute.
 
     Raises:
         Refused: It cannot be used; the error says why and what to do.
@@ -109,15 +114,23 @@ def prepare(path: Path, synchronous: str) -> Place:
     try:
         folder = path.parent.resolve()
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seen = folder.stat()
+            if shared:
+                raise Refused(
+                    BackendUnavailable(
+                        f"{folder} is gone, which a group shared",
+                        hint=f"create it anew: mkdir -m 2770 {folder}, and chgrp",
+                    )
+                )
+            make_folders(folder)
         target = folder / path.name
         if target.is_symlink():
             target = target.resolve()
+            folder = target.parent  # where log, index and FIFOs will be
+        seen = folder.stat()
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except RuntimeError as error:  # what resolve() raises for a loop of links, before Python 3.13
-        raise _unusable(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
+        raise unusable(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
     kind = network_filesystem(folder)
     if kind is not None:
         raise Refused(
@@ -127,13 +140,7 @@ def prepare(path: Path, synchronous: str) -> Place:
             ),
             retry=False,
         )
-    shared = _judge(folder, seen)
-    place = Place(str(target), f"{target}.pulses", shared, synchronous)
-    try:
-        _create(place)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    return place
+    return Place(str(target), f"{target}.pulses", _judge(folder, seen), synchronous)
 
 
 def _judge(folder: Path, seen: os.stat_result) -> bool:
@@ -170,7 +177,12 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
     return False
 
 
-def _create(place: Place) -> None:
+def create(place: Place) -> None:
+    """Create the database, empty and with the right mode whatever the umask, if it is not there.
+
+    Raises:
+        OSError: It cannot be created.
+    """
     try:
         # Only a file that was not there is opened and closed here: closing any descriptor of a file drops this
         # process's POSIX locks on it, those of an open SQLite connection too (sqlite.org/howtocorrupt.html, 2.2).
@@ -182,15 +194,36 @@ def _create(place: Place) -> None:
             os.fchmod(descriptor, place.mode)
         finally:
             os.close(descriptor)
-    folder = Path(place.pulses)
+
+
+def make_pulses(folder: str, *, shared: bool) -> None:
+    """Create the folder of FIFOs if it is not there, with the right mode whatever the umask.
+
+    Raises:
+        OSError: It cannot be created, or something else bears its name.
+        Refused: Everybody may write to the one that is there.
+    """
+    path = Path(folder)
     try:
-        folder.mkdir(mode=0o700)
+        path.mkdir(mode=0o700)
     except FileExistsError:
+        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder") from None
+        if mode & stat.S_IWOTH:
+            raise Refused(
+                PermissionDenied(
+                    f"everybody may write to {folder} (mode {stat.S_IMODE(mode):04o})",
+                    hint=f"chmod {'2770' if shared else '700'} {folder}",
+                ),
+                retry=False,
+            ) from None
         return
-    folder.chmod(0o2770 if place.shared else 0o700)
+    path.chmod(0o2770 if shared else 0o700)
 
 
-def _unusable(path: Path, error: OSError) -> Refused:
+def unusable(path: Path, error: OSError) -> Refused:
+    """The refusal for a place that the system does not let this process use."""
     if error.errno in (errno.EACCES, errno.EPERM):
         folder = barred(path)
         if folder is not None:

@@ -25,6 +25,7 @@ from typing import Literal
 
 from lockkit.errors import BackendUnavailable
 from lockkit.spi import Refused
+from lockkit_sqlite.place import make_pulses
 
 __all__ = [
     "ALIVE",
@@ -67,6 +68,7 @@ class Pulse:
     def _born(self) -> int:
         # Named only once it has a reader: nobody ever sees it without one while its process lives.
         path = f"{self.folder}/{self.name}"
+        make_pulses(self.folder, shared=self._mode != 0o600)  # somebody may have removed it
         os.mkfifo(path + _UNBORN, self._mode)
         try:
             os.chmod(path + _UNBORN, self._mode)  # noqa: PTH101
@@ -91,7 +93,7 @@ class Pulse:
             return None
         try:
             old, self.descriptor = self.descriptor, self._born()
-        except OSError:
+        except (OSError, Refused):
             return None
         return old
 

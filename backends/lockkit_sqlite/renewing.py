@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lockkit.queue import prefix
-from lockkit.spi import Beat, Claim, Renewal
+from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import HELD, LINGERING
 from lockkit_sqlite.rows import Row, fitting
@@ -26,8 +26,12 @@ _ABSENT = Renewal("LOST", why="absent")
 
 def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.spi.Backend.renew`."""
-    store.follow()
-    store.house.heal()
+    try:
+        store.follow(closely=True)
+    except (Refused, Unknown) as trouble:
+        if store.whole():
+            raise
+        return [_gone(fence, trouble) for _, fence in beats]
     answers: dict[int, Renewal] = {}
     held = [(at, claim, fence) for at, (claim, fence) in enumerate(beats) if fence is not None]
     asked = _asked(store, end) if held else {}
@@ -44,13 +48,18 @@ def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
     return [answers[at] for at in range(len(beats))]
 
 
+def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
+    """The files are gone, and cannot be made anew yet: a hold in them is lost; a waiter may still queue again."""
+    return Renewal("UNKNOWN", trouble=str(trouble)) if fence is None else Renewal("LOST", why="files")
+
+
 def extend(store: Store, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
     """See :meth:`lockkit.spi.Backend.extend`."""
     key = (store.namespace, claim.terms.name, claim.token)
     done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
     if done:
         return Renewal("HELD", basis=now / 1e6)
-    return _lost(store.queue(store.beats, claim.terms.name, end), claim, now)
+    return _lost(store, store.queue(store.beats, claim.terms.name, end), claim, fence, now)
 
 
 def _asked(store: Store, end: float) -> dict[str, Mapping[str, object]]:
@@ -82,13 +91,13 @@ def _renew_held(
         if renewed is None or (claim.token, fence) in renewed:
             answers[at] = plain._replace(requests=asked[claim.token]) if claim.token in asked else plain
         else:
-            answers[at] = _lost(store.queue(link, claim.terms.name, end), claim, now)
+            answers[at] = _lost(store, store.queue(link, claim.terms.name, end), claim, fence, now)
 
 
-def _lost(rows: Sequence[Row], claim: Claim, now: int) -> Renewal:
+def _lost(store: Store, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:
     row = next((row for row in rows if row.token == claim.token), None)
     if row is None:
-        return _ABSENT
+        return Renewal("LOST", why="files") if fence <= store.left else _ABSENT
     if row.evicted:
         return Renewal("LOST", why="evicted", requests=_note(row.note) if row.asked else None)
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")

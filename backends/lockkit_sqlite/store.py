@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import threading
 import time
@@ -14,9 +16,11 @@ from lockkit.queue import prefix
 from lockkit.spi import OpenOptions, Refused, Terms, Unknown
 from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.failures import inherited, no_log
-from lockkit_sqlite.layout import DDL, FAR, LINGERING, PAGE_SIZE, WAITING, check_layout, layout_row
+from lockkit_sqlite.failures import inherited
+from lockkit_sqlite.files import FILES, Stamp, look, settled, stamp, watched
+from lockkit_sqlite.layout import FAR, LINGERING, WAITING
 from lockkit_sqlite.link import Link
+from lockkit_sqlite.opening import mark_anew, open_links
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
 from lockkit_sqlite.rows import Row, claim_info, info_text, read_rows
@@ -26,9 +30,15 @@ __all__ = ["GRACE", "Store", "micros"]
 
 GRACE = 6_000_000
 """Microseconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
-_OPENING = 2.0
+_MARKING = 0.5
+_RECENT = 3600.0
+_told: set[tuple[str, float]] = set()
+_REPLACED = "the database was removed or replaced"
 _SWEPT = 64
 _KNOWN = 256
+
+
+_log = logging.getLogger("lockkit.sqlite")
 
 
 def micros(seconds: float) -> int:
@@ -84,74 +94,128 @@ class Stated(NamedTuple):
 class Store:
     """One open file. ``calls`` serves callers, ``beats`` the heartbeat, which must not queue behind them."""
 
-    def __init__(self, place: Place, options: OpenOptions) -> None:
+    def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
         self.place = place
+        self.given = given
+        self._folder = str(given.parent)
         self.clock = options.clock
         self.namespace = options.namespace
         self.owner = options.owner
         self.boot = options.owner.boot_id or _boot_id()
         self._closed = False
         self._moving = threading.RLock()
-        self._open()
+        self._generation = 0
+        self._mark: Stamp | None = None
+        self.left = 0
+        """Fences up to this one were given by files that are gone."""
+        self.files = watched(place.path)
+        self._open(None)
         self.house = REGISTRY.enter(place.pulses, place.mode)
         self._stated: dict[int, Stated] = {}
+        self._remember()
 
-    def _open(self) -> None:
-        calls = self.fresh_link()
-        try:
-            self._file = self._seen()
-            self._lay(calls, time.monotonic() + _OPENING)
-            beats = self.fresh_link()
-        except BaseException:
-            calls.close()
-            raise
-        self.calls, self.beats = calls, beats
+    def _open(self, old: Link | None) -> str:
+        """Open the files, or make them anew; why, if so."""
+        calls, beats, why = open_links(self.given, self.place, self.files, self.clock, self.owner, old)
+        self._generation = self.files.generation
+        self._database = self.files.opened.database if self.files.opened else None
+        self.calls, self.beats = self._guarded(calls), self._guarded(beats)
+        self.files.users.add(self)
+        return why
 
-    def _seen(self) -> tuple[int, int] | None:
+    def _guarded(self, link: Link) -> Link:
+        """A connection that tells trouble with its files from other trouble. A call under way keeps it beyond a move."""
+        generation = self._generation
+        link.whole = lambda: generation == self._generation and self.whole()
+        return link
+
+    def whole(self) -> bool:
+        """Whether the files that bear the names are those that this store has open. True where nobody can say."""
         try:
-            seen = os.stat(self.place.path)  # noqa: PTH116 - a microsecond matters: Path.stat takes three
+            there = look(str(self.given), self.place.path)
         except OSError:
-            return None
-        return seen.st_dev, seen.st_ino
+            return True
+        return self._generation == self.files.generation and there == self.files.opened
 
-    def follow(self) -> None:
-        """Go over to the file that now bears the name, if somebody removed or replaced the one that is open.
+    def follow(self, *, closely: bool = False) -> None:
+        """Go over to the files that now bear the names, if somebody removed or replaced one of those that are open.
 
-        SQLite would go on with the old one, unseen by every newcomer. Claims in it are lost; fences go on rising.
+        SQLite would go on with the old ones, unseen by every newcomer. Claims in them are lost; fences go on rising.
+
+        Args:
+            closely: Look at each file. Otherwise a folder without a change since the last look is enough: any removal,
+                renaming or new file changes its time, within a tick of the kernel's clock (4 to 10 ms).
+
+        Raises:
+            Refused: They cannot be made anew, or not be looked at.
         """
-        if self._seen() == self._file:
+        mark = stamp(self._folder)
+        if (
+            mark == self._mark
+            and not closely
+            and mark is not None
+            and self._generation == self.files.generation
+        ):
             return
-        with self._moving:
-            if self._seen() == self._file or self._closed or self.house.inherited:
-                return
-            prepare(Path(self.place.path), self.place.synchronous)
-            self._open()  # a call under way keeps the old connections until it is done
+        if self._closed or self.house.inherited:
+            return
+        if not self.whole():
+            with self._moving:
+                if not self.whole():
+                    self._move()
+        self.house.heal()
+        self._mark = settled(mark)
 
-    def fresh_link(self) -> Link:
-        """A new connection to the file."""
-        return Link(self.place.path, self.clock, synchronous=self.place.synchronous)
+    def _move(self) -> None:
+        before = self._database
+        place = prepare(self.given, self.place.synchronous, shared=self.place.shared)
+        if place.path != self.place.path:  # a link leads elsewhere now
+            house = REGISTRY.enter(place.pulses, place.mode)
+            REGISTRY.leave(self.house, self._unused)
+            self.files.leave(self)
+            self.place, self.house, self.files = place, house, watched(place.path)
+        why = self._open(self.calls)
+        if why or before != self._database:
+            self.left = int(self.clock.wall() * 1e6)
+            mark_anew(self.calls, why or _REPLACED, self.clock, self.owner, time.monotonic() + _MARKING)
+            at, told = self.anew()
+            _told.add((self.place.path, at))
+            _log.warning(
+                "%s: its files were removed or replaced while this process had them open (%s); what was held in them is "
+                "lost (keep cleaners and backups away from them; to free a lock, use lockkit evict)",
+                self.place.path,
+                told or why or _REPLACED,
+            )
+
+    def anew(self) -> tuple[float, str]:
+        """When (seconds since 1970) the store was made anew, and why; 0 and empty if it never was."""
+        try:
+            found = self.calls.read(
+                "SELECT value FROM meta WHERE key = 'anew'", (), time.monotonic() + _MARKING
+            )
+            row = json.loads(found[0][0]) if found else {}
+            return float(row.get("at", 0.0)), str(row.get("why", ""))
+        except (Refused, Unknown, ValueError, TypeError, AttributeError):
+            return 0.0, ""
+
+    def _remember(self) -> None:
+        """Tell whoever opens a store that was made anew a short while ago: its users may ask what became of their locks."""
+        at, why = self.anew()
+        if 0 <= self.clock.wall() - at < _RECENT and (self.place.path, at) not in _told:
+            _told.add((self.place.path, at))
+            _log.warning(
+                "%s was made anew at %s, because %s; what was held in it then is lost",
+                self.place.path,
+                time.strftime("%H:%M:%S", time.localtime(at)),
+                why,
+            )
 
     def emergency_link(self) -> Link:
         """A new connection for one release, unless this is a forked child: its parent's claims are none of its own."""
         if self.house.inherited:
             raise inherited(self.place.path)
-        return self.fresh_link()
-
-    def _lay(self, link: Link, end: float) -> None:
-        """Check the layout, or lay it in a new file."""
-        found = link.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
-        stored = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end) if found else []
-        if not stored:
-            link.read(f"PRAGMA page_size={PAGE_SIZE}", (), end)
-            mode = link.read("PRAGMA journal_mode=WAL", (), end)
-            if mode != [("wal",)]:
-                raise no_log(self.place.path)
-            for statement in DDL:
-                link.write(statement, lambda _: (), end)
-            row = layout_row(self.owner)
-            link.write("INSERT OR IGNORE INTO meta VALUES ('layout', ?1)", lambda _: (row,), end)
-            stored = link.read("SELECT value FROM meta WHERE key = 'layout'", (), end)
-        check_layout(stored[0][0], self.place.path)
+        self.follow()
+        return self._guarded(Link(self.place.path, self.clock, synchronous=self.place.synchronous))
 
     def now(self) -> int:
         """CLOCK_BOOTTIME microseconds."""
@@ -277,6 +341,7 @@ class Store:
         REGISTRY.leave(self.house, self._unused)
         self.calls.close()
         self.beats.close()
+        self.files.leave(self)
 
     def _unused(self, fifo: str) -> bool:
         try:
@@ -301,11 +366,16 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     links.after_fork_in_parent()
+    for files in list(FILES.values()):
+        files.reopened()
     REGISTRY.lock.release()
 
 
 def _after_fork_in_child() -> None:
     REGISTRY.forget()  # first: until then the child vouches for its parent
+    for files in list(FILES.values()):
+        files.bare()
+    FILES.clear()
     links.after_fork_in_child()
 
 

@@ -42,6 +42,7 @@ _GONE = "its claim was gone from the store: it was evicted with --now, or the st
 _LOST = {
     "absent": _GONE,
     "fence": "the store has it under another fence",
+    "files": "the store's files were removed or replaced",
     "lapsed": "not renewed in time",
     "lost": "not renewed in time",
     "max_hold": "max_hold is over",

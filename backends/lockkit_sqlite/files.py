@@ -1,0 +1,295 @@
+"""The files of a store: opened by one process at a time, and watched for their removal or replacement.
+
+SQLite knows its files by descriptor once they are open; a process that opens them later goes by their names. If somebody
+removes or replaces one in between (rm, a cleaner of old files, a restored backup), both sides go on, and neither sees
+the other: both grant. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that short:
+
+- While a process has the database open, the three names belong to the inodes that it opened. SQLite removes log and
+  index only at the close of the last connection of all. So another inode under one of the names is damage.
+- After damage the database is made anew, so that it has another inode: every process that has the old one open sees
+  that, whichever of the files was touched, and comes over.
+- The database states its own inode. A copy (a restored backup) is not taken for the store: its claims ended long ago.
+- Opening and making anew are done by one process at a time, under a lock on the folder of FIFOs. That saves work and no
+  more: two processes that do it at once find each other's files at their next look.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from lockkit_sqlite.failures import busy
+from lockkit_sqlite.link import opening
+from lockkit_sqlite.place import Place, make_pulses
+
+__all__ = [
+    "FILES",
+    "Files",
+    "Opened",
+    "Stamp",
+    "alone",
+    "clear",
+    "look",
+    "others_inside",
+    "settled",
+    "stamp",
+    "trouble",
+    "watched",
+]
+
+Inode: TypeAlias = tuple[int, int]
+Stamp: TypeAlias = tuple[int, int, int]
+
+LOG, SHM = "-wal", "-shm"
+_PAUSE = 0.002
+_TICK = 2_000_000_000
+"""Nanoseconds that a folder must have been left alone for its time of change to prove that it still is. The kernel's clock
+for files ticks every few milliseconds, some file systems round to seconds, and of two changes within a tick the second
+shows in nothing."""
+_LOCKS = Path("/proc/locks")
+_SHARED = range(0x40000002, 0x40000002 + 510)
+"""The bytes of a database on which SQLite locks (os.h, SHARED_FIRST)."""
+
+
+class Opened(NamedTuple):
+    """Which files bear the names of database, log and its index in shared memory; None for a name that no file bears."""
+
+    database: Inode | None
+    log: Inode | None
+    shm: Inode | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all three are there, as they are while a process has them open."""
+        return None not in self
+
+
+class Files:
+    """The files of one path as this process has them open, shared by all its stores on that path.
+
+    SQLite shares them as well: a connection to a database that the process has open already uses the index that is
+    mapped, whatever bears its name by then.
+
+    Attributes:
+        opened: What was opened last.
+        generation: Rises when another database is opened; a store of an earlier generation has to open anew.
+        users: The open stores.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.opened: Opened | None = None
+        self.generation = 0
+        self.users: weakref.WeakSet[object] = weakref.WeakSet()
+        self._shield: int | None = None
+
+    def known(self) -> Opened | None:
+        """What this process has open, if anything."""
+        return self.opened if self.users else None
+
+    def took(self, opened: Opened, *, anew: bool) -> None:
+        """Note what was opened; ``anew``: even if its inode is that of the old database, which nothing kept from reuse."""
+        if anew or self.opened is None or self.opened.database != opened.database:
+            self.generation += 1
+        self.opened = opened
+        self.bare()
+        self._shield = _shield(Path(self.path).parent)
+
+    def leave(self, user: object) -> None:
+        """One user less; the last one lets the folder go."""
+        self.users.discard(user)
+        if not self.users:
+            self.bare()
+
+    def bare(self) -> None:
+        """Let go of the folder. In a forked child too: the lock stays its parent's."""
+        shield, self._shield = self._shield, None
+        if shield is not None:
+            os.close(shield)
+
+    def __del__(self) -> None:
+        self.bare()
+
+    def reopened(self) -> None:
+        """Note log and index after a fork, for which all connections were closed: the last close of all removes both."""
+        if self.opened is not None:
+            try:
+                there = look(self.path, self.path)
+            except OSError:
+                return
+            if there.database == self.opened.database and there.whole:
+                self.opened = there
+
+
+FILES: weakref.WeakValueDictionary[str, Files] = weakref.WeakValueDictionary()
+
+
+def watched(path: str) -> Files:
+    """The files of a path, the same for every store of this process."""
+    with opening():
+        files = FILES.get(path)
+        if files is None:
+            files = FILES[path] = Files(path)
+        return files
+
+
+def look(given: str, path: str) -> Opened:
+    """Look which files bear the names now.
+
+    Args:
+        given: The database as its users name it, links and all: one that leads elsewhere now is a replaced database.
+        path: The database, links resolved: SQLite puts log and index beside it.
+
+    Raises:
+        OSError: Nobody can say; the files may be there.
+    """
+    return Opened(_inode(given), _inode(path + LOG), _inode(path + SHM))
+
+
+def _inode(path: str) -> Inode | None:
+    try:
+        seen = os.stat(path)  # noqa: PTH116 - a microsecond matters: Path.stat takes three
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def stamp(folder: str) -> Stamp | None:
+    """What changes with every entry of a folder that is added, removed or renamed; None where nobody can say.
+
+    The time of change, unlike that of modification, cannot be set by anybody.
+    """
+    try:
+        seen = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return seen.st_ctime_ns, seen.st_ino, seen.st_dev
+
+
+def settled(mark: Stamp | None) -> Stamp | None:
+    """A stamp that will differ after the next change; None for one that is too young to promise that."""
+    return mark if mark is not None and mark[0] + _TICK < time.time_ns() else None
+
+
+def trouble(there: Opened, known: Opened | None, path: str) -> str:
+    """What was done to the files, in words; empty if they can be used as they are.
+
+    Args:
+        there: The files that bear the names.
+        known: The files that this process has open, if any.
+        path: The database.
+    """
+    name = Path(path).name
+    if there.database is None:
+        return f"{name} was removed" if known or there.log or there.shm else ""
+    if known is None:
+        missing = _those(name, log=there.log is None, shm=there.shm is None)
+        return (
+            f"{missing} removed under running processes" if missing and others_inside(there.database) else ""
+        )
+    if there.database != known.database:
+        stale = _those(name, log=there.log == known.log, shm=there.shm == known.shm)
+        return f"{name} was replaced and the old {stale.rsplit(' ', 1)[0]} left beside it" if stale else ""
+    touched = _those(name, log=there.log != known.log, shm=there.shm != known.shm)
+    gone = there.log is None or there.shm is None
+    return f"{touched} {'removed' if gone else 'replaced'}" if touched else ""
+
+
+def _those(name: str, *, log: bool, shm: bool) -> str:
+    names = [name + suffix for suffix, counts in ((LOG, log), (SHM, shm)) if counts]
+    return f"{' and '.join(names)} {'was' if len(names) == 1 else 'were'}" if names else ""
+
+
+def others_inside(database: Inode) -> bool:
+    """Whether any process of this host has the database open: then log and index must be there.
+
+    SQLite keeps a shared lock on a database in WAL mode for as long as a connection is open. The kernel's list shows it
+    without opening the database once more, whose close would drop this process's own locks. Processes of another pid
+    namespace are missing in the list, and some file systems are listed under another device: they find out by
+    themselves that their files are gone, at their next look.
+    """
+    wanted = f"{os.major(database[0]):02x}:{os.minor(database[0]):02x}:{database[1]}"
+    try:
+        entries = _LOCKS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    for entry in entries:
+        fields = entry.split()
+        shared = len(fields) == 8 and fields[1] == "POSIX" and fields[3] == "READ" and fields[5] == wanted
+        if shared and fields[6].isdigit() and int(fields[6]) in _SHARED:
+            return True
+    return False
+
+
+def _shield(folder: Path) -> int | None:
+    """A descriptor of a folder with a shared lock (flock), for which systemd-tmpfiles leaves all in it alone.
+
+    Unless the folder is the very one that it was told to clean: /var/tmp itself, where no store may lie. A database that is only read and written through its log looks unused for as long as nobody copies the log into it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None  # it may be used without being read
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        pass  # another lock of somebody's does as well
+    return descriptor
+
+
+def clear(path: str) -> None:
+    """Remove what is left of a store that has been removed in part, the database first.
+
+    A log without its database belongs to nothing; beside another database SQLite would copy it into that.
+    """
+    for suffix in ("", LOG, SHM, "-journal"):
+        Path(path + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(place: Place, end: float) -> Iterator[None]:
+    """Keep every other process, and every other thread of this one, from opening these files meanwhile.
+
+    Raises:
+        Refused: Another process is at it for too long; it may be stopped.
+        OSError: The folder of FIFOs cannot be used.
+    """
+    while True:
+        with opening():
+            held = _locked(place)
+            if held is not None:
+                try:
+                    yield
+                finally:
+                    os.close(held)
+                return
+        if time.monotonic() >= end:
+            raise busy(place.path)
+        time.sleep(_PAUSE)
+
+
+def _locked(place: Place) -> int | None:
+    """A descriptor of the folder of FIFOs that is locked, or None. That folder, because only its users can open it."""
+    make_pulses(place.pulses, shared=place.shared)
+    try:
+        descriptor = os.open(place.pulses, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None  # removed this moment
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(descriptor)
+        if _inode(place.pulses) == (mine.st_dev, mine.st_ino):
+            return descriptor
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

@@ -1,0 +1,529 @@
+"""The files of the embedded store removed, replaced and restored under processes that have them open."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lockkit.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
+from lockkit.testing.children import Child
+from lockkit.testing.claims import claim, take
+from lockkit_sqlite import files
+from lockkit_sqlite.backend import open_store
+from lockkit_sqlite.pulse import ALIVE, probe
+
+SUFFIXES = ("", "-wal", "-shm")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "state"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def path(folder):
+    return folder / "locks.db"
+
+
+@pytest.fixture
+def url(path):
+    return f"sqlite:{path}"
+
+
+@pytest.fixture
+def opened(url):
+    """Opens stores of this process, and closes them."""
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            store = open_store(url, OpenOptions())
+            stack.callback(store.close)
+            return store
+
+        yield start
+
+
+@pytest.fixture
+def process(url):
+    """Starts processes with an open store each; what they are told to do is a line of Python, and its value the answer."""
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            def play(parent):
+                store = open_store(url, OpenOptions())
+                held = {}
+
+                def hold(name, **terms):
+                    held[name] = take(store, name=name, **terms)
+                    return held[name][1]
+
+                def beat(name):
+                    one, fence = held[name]
+                    renewal = store.renew([(one, fence)], 2.0)[0]
+                    return [renewal.state, renewal.why]
+
+                def free(name):
+                    return store.release(held[name][0], 2.0)
+
+                def attempt(name):
+                    answer = store.acquire(claim(name=name, wait=False), True, 2.0)
+                    return answer.fence if isinstance(answer, Granted) else type(answer).__name__
+
+                known = {"store": store, "hold": hold, "beat": beat, "free": free, "attempt": attempt}
+                while True:
+                    parent.tell(eval(parent.hear(), known))
+
+            child = Child(play)
+            stack.callback(child.kill)
+
+            def do(line):
+                child.tell(line)
+                return child.hear()
+
+            do.child = child
+            return do
+
+        yield start
+
+
+def remove(path, suffixes):
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink()
+
+
+def replace(path):
+    """Another store's file in place of the database, and no log."""
+    other = path.with_name("other.db")
+    with closing(open_store(f"sqlite:{other}", OpenOptions())) as store:
+        take(store, name="another", pulseless=True)
+    other.replace(path)
+    remove(path, ("-wal", "-shm"))
+
+
+def restore(path, suffixes=()):
+    """A backup in place of the database, as cp and mv make it."""
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    backup.replace(path)
+    remove(path, suffixes)
+
+
+def move_folder(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+DAMAGE = {
+    **{
+        "+".join(suffix or "db" for suffix in some): lambda path, some=some: remove(path, some)
+        for count in (1, 2, 3)
+        for some in itertools.combinations(SUFFIXES, count)
+    },
+    "folder": lambda path: shutil.rmtree(path.parent),
+    "folder moved": move_folder,
+    "replaced": replace,
+    "backup": restore,
+    "backup, no log": lambda path: restore(path, ("-wal", "-shm")),
+    "db and its folder of FIFOs": lambda path: (remove(path, SUFFIXES), shutil.rmtree(f"{path}.pulses")),
+}
+every_damage = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+
+
+@every_damage
+@pytest.mark.parametrize("bound", [False, True], ids=["ttl", "process-bound"])
+@pytest.mark.parametrize("first", ["newcomer", "holder", "idle"])
+def test_whatever_is_removed_the_holder_is_told_at_its_next_beat_and_all_meet_again(
+    process, path, damage, bound, first
+):
+    holder, idle = process(), process()
+    assert idle("attempt('warm')")
+    fence = holder(f"hold('x', ttl=60, process_bound={bound})")
+    damage(path)
+
+    if first == "newcomer":
+        newcomer = process()
+        taken = newcomer("hold('x', ttl=60)")
+        assert holder("beat('x')") == ["LOST", "files"]
+        assert idle("attempt('x')") == "Busy"
+    elif first == "holder":
+        assert holder("beat('x')") == ["LOST", "files"]
+        newcomer = process()
+        taken = newcomer("hold('x', ttl=60)")
+        assert idle("attempt('x')") == "Busy"
+    else:
+        taken = idle("hold('x', ttl=60)")
+        assert holder("beat('x')") == ["LOST", "files"]
+        newcomer, idle = idle, process()
+        assert idle("attempt('x')") == "Busy"
+    assert taken > fence
+    assert newcomer("beat('x')") == ["HELD", ""]
+    assert holder("attempt('x')") == "Busy"
+    assert holder("free('x')") == "ABSENT"
+    assert newcomer("free('x')") == "RELEASED"
+    assert holder("attempt('x')") > taken
+
+
+@every_damage
+def test_whatever_is_removed_a_release_says_that_the_hold_was_lost(process, path, damage):
+    holder = process()
+    holder("hold('x', ttl=60)")
+    damage(path)
+    assert holder("free('x')") == ABSENT
+
+
+@every_damage
+def test_processes_that_find_it_out_at_once_make_one_store(process, path, damage):
+    everybody = [process() for _ in range(4)]
+    for number, one in enumerate(everybody):
+        one(f"hold('mine{number}', ttl=60)")
+    damage(path)
+    for one in everybody:
+        one.child.tell("attempt('x')")
+    answers = [one.child.hear() for one in everybody]
+    assert sorted(type(answer).__name__ for answer in answers) == ["int", "str", "str", "str"]
+    for number, one in enumerate(everybody):
+        assert one(f"beat('mine{number}')") == ["LOST", "files"]
+    assert process()("attempt('x')") == "Busy"
+
+
+@every_damage
+def test_all_stores_of_one_process_come_over(opened, process, path, damage):
+    """SQLite shares the log's index among a process's connections, whatever bears its name by then."""
+    mine, other = opened(), opened()
+    one, fence = take(mine, name="x", ttl=60)
+    two, second = take(other, name="y", ttl=60)
+    damage(path)
+    third = opened()
+    newcomer = process()
+    taken = newcomer("hold('x', ttl=60)")
+    assert taken > fence
+    assert isinstance(third.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+    assert mine.renew([(one, fence)], 2.0)[0].why == "files"
+    assert other.renew([(two, second)], 2.0)[0].why == "files"
+    for store in (mine, other, third):
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+    assert newcomer("beat('x')") == ["HELD", ""]
+
+
+def test_the_last_ones_leaving_which_removes_the_log_is_no_damage(process, opened, path):
+    for _ in range(5):
+        store = opened()
+        one, fence = take(store, name="x", ttl=60)
+        guest = process()
+        guest("hold('y', ttl=60)")
+        assert guest("free('y')") == RELEASED
+        guest("store.close()")
+        assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+        assert store.release(one, 2.0) == RELEASED
+        store.close()
+        assert not Path(f"{path}-wal").exists()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("file",), ("layout",)]
+
+
+def test_processes_that_come_and_go_are_no_damage(process, path):
+    def come_and_go():
+        def play(parent):
+            for _ in range(40):
+                store = open_store(f"sqlite:{path}", OpenOptions())
+                one, fence = take(store, name=f"n{os.getpid()}", ttl=60)
+                assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+                assert store.release(one, 2.0) == RELEASED
+                store.close()
+            return "done"
+
+        return Child(play)
+
+    children = [come_and_go() for _ in range(4)]
+    for child in children:
+        assert child.hear() == "done"
+        child.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("file",), ("layout",)]
+
+
+def test_a_restored_backup_is_not_taken_for_the_store_but_its_records_and_fences_go_on(opened, path):
+    store = opened()
+    _, fence = take(store, name="x", ttl=60, process_bound=True)
+    store.put_record("gpu", {"quarantined": True}, 0, 2.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE entries SET since = ? WHERE namespace = ''", (fence + 10**12,))
+        connection.commit()
+    store.close()
+    shutil.copy(path, path.with_name("backup.db"))
+    remove(path, [""])
+    path.with_name("backup.db").rename(path)
+
+    again = opened()
+
+    one, taken = take(again, name="x")
+    assert taken > fence + 10**12
+    assert again.record("gpu", 2.0).value == {"quarantined": True}
+    (told,) = [found for found in again.check(2.0) if found.check == "files"]
+    assert told.severity == "warning"
+    assert "copy" in told.message
+    assert again.release(one, 2.0) == RELEASED
+
+
+def test_fences_rise_over_damage_although_the_wall_clock_is_behind_them(opened, path):
+    store = opened()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE entries SET since = since + ? WHERE namespace = ''", (2 * 10**15,))
+        connection.commit()
+    one, fence = take(store, name="x")
+    assert store.release(one, 2.0) == RELEASED
+    remove(path, ["-wal", "-shm"])
+    assert take(store, name="x")[1] > fence
+
+
+def test_a_link_that_leads_elsewhere_is_a_replaced_store(tmp_path, folder):
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (tmp_path / "current").symlink_to(folder)
+    store = open_store(f"sqlite:{tmp_path}/current/locks.db", OpenOptions())
+    one, fence = take(store, name="x", ttl=60)
+    (tmp_path / "next").symlink_to(other)
+    (tmp_path / "next").rename(tmp_path / "current")
+    assert store.renew([(one, fence)], 2.0)[0].why == "files"
+    with closing(open_store(f"sqlite:{other}/locks.db", OpenOptions())) as there:
+        take(there, name="x", ttl=60)
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+    store.close()
+
+
+def test_where_the_store_cannot_be_made_anew_the_holder_is_told_all_the_same(opened, path, folder):
+    store = opened()
+    one, fence = take(store, name="x", ttl=60, process_bound=True)
+    shutil.rmtree(folder)
+    folder.write_text("something else")
+
+    assert store.renew([(one, fence)], 2.0)[0].why == "files"
+    with pytest.raises(Refused, match=str(path)):
+        store.acquire(claim(name="x"), True, 2.0)
+    folder.unlink()
+    take(store, name="x")
+
+
+def test_a_groups_folder_that_is_gone_is_not_replaced_by_a_private_one(opened, folder):
+    folder.chmod(0o2770)
+    store = opened()
+    take(store, name="x")
+    shutil.rmtree(folder)
+    with pytest.raises(Refused, match="which a group shared"):
+        store.acquire(claim(name="y"), True, 2.0)
+    assert not folder.exists()
+
+
+def test_what_is_left_of_a_store_whose_database_is_gone_is_cleared_away(process, opened, path):
+    holder = process()
+    holder("hold('x')")
+    holder.child.kill()
+    remove(path, [""])
+    assert Path(f"{path}-wal").exists()
+    take(opened(), name="x")
+
+
+def test_the_check_and_every_newcomer_say_what_happened(opened, process, path, caplog):
+    store = opened()
+    take(store, name="x", ttl=60)
+    assert {found.check: found.severity for found in store.check(2.0)}["files"] == "ok"
+    remove(path, ["-shm"])
+    (told,) = [found for found in store.check(2.0) if found.check == "files"]
+    assert told.severity == "warning"
+    assert "locks.db-shm was removed" in told.message
+    assert "locks.db-shm was removed" in caplog.text
+    line = "[each.message for each in store.check(2.0) if each.check == 'files']"
+    assert process()(line) == [told.message]
+
+
+def test_an_error_that_comes_of_removed_files_says_nothing_of_the_request(opened, path):
+    store = opened()
+    take(store, name="x")
+    link = store._opened.calls
+    remove(path, SUFFIXES)
+    with pytest.raises(Exception, match="were removed or replaced") as caught:
+        link.read("SELECT no_such_function()", (), time.monotonic() + 1.0)
+    assert type(caught.value).__name__ == "Unknown"
+
+
+# -- forks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_childs_store_stands_when_its_parent_has_closed_its_own(process, url, path):
+    """SQLite takes an inherited lock for the child's own: the parent's close removed log and index under it."""
+
+    def parent(told):
+        store = open_store(url, OpenOptions())
+        take(store, name="warm")
+
+        def child(heard):
+            mine = open_store(url, OpenOptions())
+            one, fence = take(mine, name="x", ttl=60)
+            heard.tell("held")
+            while heard.hear() != "end":
+                heard.tell(mine.renew([(one, fence)], 2.0)[0].state)
+
+        forked = Child(child)
+        assert forked.hear() == "held"
+        store.close()
+        told.tell("closed")
+        while (line := told.hear()) != "end":
+            forked.tell(line)
+            told.tell(forked.hear())
+        forked.tell("end")
+        forked.close()
+
+    family = Child(parent)
+    assert family.hear() == "closed"
+    assert Path(f"{path}-wal").exists()
+    newcomer = process()
+    assert newcomer("attempt('x')") == "Busy"
+    family.tell("beat")
+    assert family.hear() == "HELD"
+    assert newcomer("attempt('x')") == "Busy"
+    family.tell("end")
+    family.close()
+
+
+def test_a_fork_loses_nothing_in_its_parent(opened, path):
+    stores = [opened(), opened()]
+    one, fence = take(stores[0], name="x", ttl=60)
+    for _ in range(5):
+        child = Child(lambda _: "done")
+        assert child.hear() == "done"
+        child.close()
+        for store in stores:
+            assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        assert stores[0].renew([(one, fence)], 2.0)[0].state == "HELD"
+    assert stores[0].release(one, 2.0) == RELEASED
+    assert {found.check: found.severity for found in stores[1].check(2.0)}["files"] == "ok"
+
+
+def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
+    store = opened()
+    one, fence = take(store, name="x", ttl=60)
+    remove(path, SUFFIXES)
+    child = Child(lambda _: "done")
+    assert child.hear() == "done"
+    child.close()
+    assert store.renew([(one, fence)], 2.0)[0].why == "files"
+    take(store, name="x")
+
+
+# -- FIFOs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["beat", "acquire"])
+def test_a_removed_folder_of_fifos_is_restored(opened, path, call):
+    store = opened()
+    one, fence = take(store, name="x", ttl=60, process_bound=True)
+    pulses = Path(f"{path}.pulses")
+    (pulse,) = pulses.iterdir()
+    shutil.rmtree(pulses)
+
+    if call == "beat":
+        assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    else:
+        take(store, name="y")
+
+    assert stat.S_IMODE(pulses.stat().st_mode) == 0o700
+    assert probe(str(pulses), pulse.name) == ALIVE
+    assert store.inspect("x", 2.0).claims[0].alive
+
+
+def test_a_folder_of_fifos_that_everybody_may_write_to_is_refused(opened, path):
+    Path(f"{path}.pulses").mkdir()
+    Path(f"{path}.pulses").chmod(0o777)
+    with pytest.raises(Refused, match=f"everybody may write to {path}.pulses"):
+        opened()
+
+
+def test_the_files_and_folders_of_a_store_are_for_their_user_alone_with_a_umask_of_0(tmp_path):
+    old = os.umask(0)
+    try:
+        store = open_store(f"sqlite:{tmp_path}/a/b/locks.db", OpenOptions())
+        take(store, name="x")
+    finally:
+        os.umask(old)
+    made = list(tmp_path.rglob("*"))
+    assert len(made) == 7
+    assert {stat.S_IMODE(each.stat().st_mode) & 0o077 for each in made} == {0}
+    store.close()
+
+
+# -- what is looked at, and when --------------------------------------------------------------------------------
+
+
+def test_a_call_looks_at_one_folder_where_nothing_changed(opened, path, monkeypatch):
+    """Acquire and release pay one stat(2) for all of this."""
+    store = opened()
+    one, _ = take(store, name="x")
+    store.release(one, 2.0)
+    monkeypatch.setattr(files, "_TICK", 0)  # not too young to be trusted
+    store.inspect("x", 2.0)
+    looked = []
+    monkeypatch.setattr("lockkit_sqlite.store.look", lambda *given: looked.append(given))
+
+    one, _ = take(store, name="x")
+    store.release(one, 2.0)
+
+    assert not looked
+
+
+def test_a_change_within_a_tick_of_the_last_one_is_not_missed(opened, process, path):
+    """A folder's time of change is as coarse as the kernel's clock for files."""
+    store = opened()
+    for _ in range(30):
+        one, _ = take(store, name="x", ttl=60)
+        remove(path, ["-wal"])
+        assert store.release(one, 2.0) == ABSENT
+
+
+# -- cleaners of old files ----------------------------------------------------------------------------------------
+
+TMPFILES = shutil.which("systemd-tmpfiles")
+
+
+def old(folder):
+    """Make everything in it look unused for a hundred days; what cannot be set is the time of change."""
+    ago = time.time() - 100 * 86400
+    for each in [*folder.rglob("*"), folder]:
+        os.utime(each, (ago, ago), follow_symlinks=False)
+
+
+@pytest.mark.skipif(TMPFILES is None, reason="systemd-tmpfiles is not installed")
+def test_a_cleaner_of_old_files_passes_over_a_store_that_is_open(opened, process, folder, path, tmp_path):
+    """systemd-tmpfiles leaves a folder below the one that it cleans alone while somebody holds a lock on it (flock)."""
+    store = opened()
+    one, fence = take(store, name="x", ttl=60, process_bound=True)
+    idle = process()
+    idle("attempt('warm')")
+    rules = tmp_path / "clean.conf"
+    rules.write_text(f"d {folder.parent} - - - am:1d\n")
+    old(folder)
+
+    subprocess.run([TMPFILES, "--clean", rules], check=True)
+
+    assert {each.name for each in folder.iterdir()} == {
+        *(f"locks.db{suffix}" for suffix in SUFFIXES),
+        "locks.db.pulses",
+    }
+    assert len(list(Path(f"{path}.pulses").iterdir())) == 2
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    store.close()
+    idle.child.kill()
+    old(folder)
+    subprocess.run([TMPFILES, "--clean", rules], check=True)
+    assert not path.exists(), "the rule that is tested does nothing"
