@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import itertools
 import os
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import lockkit
+from lockkit.errors import LeaseLost
 from lockkit.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
@@ -527,3 +530,36 @@ def test_a_cleaner_of_old_files_passes_over_a_store_that_is_open(opened, process
     old(folder)
     subprocess.run([TMPFILES, "--clean", rules], check=True)
     assert not path.exists(), "the rule that is tested does nothing"
+
+
+def test_the_rule_that_is_shipped_for_tmpfiles_keeps_every_fallback_folder():
+    rules = Path(__file__).parents[2] / "tmpfiles.d" / "lockkit.conf"
+    lines = [line.split() for line in rules.read_text().splitlines() if line and not line.startswith("#")]
+    assert [kind for kind, _ in lines] == ["x"]
+    assert fnmatch.fnmatch(f"/var/tmp/lockkit-{os.getuid()}", lines[0][1])
+    if TMPFILES is not None:
+        checked = subprocess.run([TMPFILES, "--clean", rules], capture_output=True, text=True, check=True)
+        assert not checked.stderr
+
+
+def test_a_waiter_in_removed_files_queues_again_in_the_new_ones(path, url):
+    def wait(parent):
+        client = lockkit.connect(url)
+        lock = client.lock("x", ttl=60)
+        client.lock("warm").acquire().release()
+        parent.tell("here")
+        with lock.acquire(timeout=30) as lease:
+            parent.tell(lease.fence)
+
+    with lockkit.connect(url) as client:
+        lease = client.lock("x", ttl=60).acquire()
+        waiter = Child(wait)
+        assert waiter.hear() == "here"
+        while not client.inspect("x").waiters:
+            time.sleep(0.005)
+        remove(path, ("-wal", "-shm"))
+        with pytest.raises(LeaseLost):
+            lease.confirm()
+        assert waiter.hear() > lease.fence
+        waiter.close()
+        lease.release()

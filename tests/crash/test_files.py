@@ -28,30 +28,34 @@ def told(parent):
 
 
 def hold_again_and_again(url, seed):
-    """Take the lock, hold on for up to three ttls, and note when it was valid: (from, to, fence)."""
+    """Take the lock, hold on for a moment or for three ttls, and note when it was valid: (from, to, fence)."""
 
     def play(parent):
         logging.disable(logging.CRITICAL)
         rng = random.Random(seed)
-        client = lockkit.connect(url)
-        lock = client.lock("x", ttl=TTL)
+        client = None
         holds, failures = [], []
         while not told(parent):
+            if client is not None and rng.random() < 0.5:  # removed files are seen by newcomers only
+                client.close()
+                client = None
             try:
-                lease = lock.acquire(timeout=1.0)
+                client = client or lockkit.connect(url)
+                lease = client.lock("x", ttl=TTL).acquire(timeout=1.0)
             except TimeoutError:
                 continue
             except LockkitError as error:
                 failures.append([time.clock_gettime(time.CLOCK_BOOTTIME), repr(error)])
                 continue
             start = last = time.clock_gettime(time.CLOCK_BOOTTIME)
-            until = start + rng.choice((0.0, 0.02, 3 * TTL)) * rng.random()
+            until = start + rng.choice((0.0, 0.02, 3 * TTL))
             while (now := time.clock_gettime(time.CLOCK_BOOTTIME)) < until and lease.valid():
                 last = now
                 time.sleep(0.001)
             lease.release()
             holds.append([start, last, lease.fence])
-        client.close()
+        if client is not None:
+            client.close()
         return [holds, failures]
 
     return Child(play)
@@ -103,12 +107,13 @@ def test_s3_an_overlap_after_a_removal_ends_with_the_validity_of_the_last_beat_b
 
 def damage(rng, path):
     """Remove some of the files, all, or the whole folder."""
-    kind = rng.randrange(6)
+    kind = rng.randrange(8)
     if kind == 0:
         shutil.rmtree(path.parent, ignore_errors=True)
     elif kind == 1:
         path.parent.rename(path.parent.with_name(f"gone-{os.urandom(4).hex()}"))
     else:
-        for suffix in rng.sample(("", "-wal", "-shm"), rng.randint(1, 3)):
+        some = rng.sample(("", "-wal", "-shm"), rng.randint(1, 3)) if kind < 5 else ("-wal", "-shm")
+        for suffix in some:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
             time.sleep(rng.choice((0.0, 0.0005)))
