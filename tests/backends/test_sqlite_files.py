@@ -364,7 +364,7 @@ def test_an_error_that_comes_of_removed_files_says_nothing_of_the_request(opened
 # -- forks ----------------------------------------------------------------------------------------------------
 
 
-def test_a_forked_childs_store_stands_when_its_parent_has_closed_its_own(process, url, path):
+def test_the_store_of_a_forked_child_stands_when_its_parent_has_closed_its_own(process, url, path):
     """SQLite takes an inherited lock for the child's own: the parent's close removed log and index under it."""
 
     def parent(told):
