@@ -32,7 +32,7 @@ _AT_ONCE = 60
 """Claims that move in one transaction: two operations each, and etcd allows 128 by default."""
 _FEWEST = 8
 """Claims of a batch, so that a few dozen are not moved one by one."""
-_WORKERS = 32
+_WORKERS = 24
 """Of a client, that move claims at the same time: what limits them is the round trip of a grant."""
 _ROUNDS = 3
 """Of one transaction, in which others change what it compares."""
