@@ -272,7 +272,7 @@ def dead_waiter(stage: Stage) -> None:
         lease.release()
     patient.step()
     assert patient.state == "held", "the dead waiter holds up those behind it"
-    silent.step()
+    silent.run()
     assert silent.claim.token != token, "S12: it came back under the token that had lapsed"
     if stage.shape.exclusive or stage.shape is READERS:
         assert silent.state == "waiting"
