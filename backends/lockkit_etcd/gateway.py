@@ -88,13 +88,25 @@ class Gateway:
     def txn(self, request: Txn, budget: float) -> TxnAnswer:
         again = not request.when and all(type(op) is Get for op in request.then)
         try:
-            return self._call(b"kv/txn", wire.txn_body(request), budget, wire.txn_answer, again=again)
+            return self._call(
+                b"kv/txn",
+                wire.txn_body(request),
+                budget,
+                lambda told: wire.txn_answer(told, request),
+                again=again,
+            )
         except Forbidden as refusal:
             raise refusal.asked(self.where, (*request.then, *request.otherwise)) from refusal
 
     def range(self, request: Get, budget: float) -> tuple[Header, Found]:
         try:
-            return self._call(b"kv/range", wire.range_body(request), budget, wire.range_answer, again=True)
+            return self._call(
+                b"kv/range",
+                wire.range_body(request),
+                budget,
+                lambda told: wire.range_answer(told, request),
+                again=True,
+            )
         except Forbidden as refusal:
             raise refusal.asked(self.where, (request,)) from refusal
 
@@ -167,11 +179,14 @@ class Gateway:
         for many, endpoint in zip(range(len(self._endpoints), 0, -1), self._endpoints, strict=True):
             until = time.monotonic() + left(end) / many
             try:
-                found.append(
-                    wire.status_answer(endpoint.where, endpoint.ask(b"maintenance/status", b"{}", until))
-                )
+                text = endpoint.ask(b"maintenance/status", b"{}", until)
             except (Refused, Unknown) as trouble:
                 found.append(trouble)
+                continue
+            try:
+                found.append(wire.status_answer(endpoint.where, text))
+            except wire.MEANINGLESS:
+                found.append(unanswered(f"{text[:40]!r} means nothing", endpoint.where))
         return found
 
     def watch(

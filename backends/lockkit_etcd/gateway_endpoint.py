@@ -22,6 +22,8 @@ _UNUSED = 30.0
 """Seconds after which a connection that others made superfluous is closed, once another is given back."""
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
 """Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
+_LONGEST = 1000
+"""Characters of an error's text that are passed on."""
 _SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
 
 
@@ -165,13 +167,11 @@ class Endpoint:
 
 
 def _failed(text: bytes, where: str, status: int) -> Exception:
+    """The error to raise for an answer that is no success; a proxy may have written it."""
     try:
         told = json.loads(text)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        told = told.get("error", told)
+        code = int(told.get("code", -1))
+    except MEANINGLESS:
         return unanswered(f"HTTP {status}: {text[:100].decode(errors='replace')}", where)
-    told = told.get("error", told)
-    if not isinstance(told, dict):
-        return unanswered(f"HTTP {status}: {told}", where)
-    return said(int(told.get("code", -1)), str(told.get("message", told)), where)
+    return said(code, str(told.get("message", told))[:_LONGEST], where)

@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 _COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
-MEANINGLESS = (ValueError, KeyError, TypeError, AttributeError)
-"""What it leads to to take for an answer what is none."""
+MEANINGLESS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""Raised when a text that is no answer of etcd is read as one."""
 _KEPT = re.compile(rb'\{"result":\{"header":(\{[^{}]*\}),"ID":"(\d+)"(?:,"TTL":"(\d+)")?\}\}')
 _DONE = Done()
 
@@ -119,22 +119,35 @@ def header(said: Mapping[str, Any]) -> Header:
     return Header(int(of["member_id"]), int(of["raft_term"]), int(of.get("revision", 0)))
 
 
-def answers(said: Mapping[str, Any]) -> list[Found | Done | Deleted]:
-    """What the ops of a transaction answered."""
-    return [_answer(each) for each in said.get("responses", ())]
+def answers(said: Mapping[str, Any], asked: Sequence[Op]) -> list[Found | Done | Deleted]:
+    """The answers to the ops of a transaction, one to each.
+
+    Raises:
+        ValueError: They are not.
+    """
+    told = said.get("responses", ())
+    return [_answer(each, op) for each, op in zip(told, asked, strict=True)]
 
 
-def _answer(each: Mapping[str, Any]) -> Found | Done | Deleted:
-    if "response_range" in each:
-        return found(each["response_range"])
-    if "response_delete_range" in each:
+def _answer(each: Mapping[str, Any], op: Op) -> Found | Done | Deleted:
+    if type(op) is Get:
+        return found(each["response_range"], op)
+    if type(op) is Delete:
         return Deleted(int(each["response_delete_range"].get("deleted", 0)))
     return _DONE
 
 
-def found(said: Mapping[str, Any]) -> Found:
-    """What a read found."""
-    return Found([_kv(each) for each in said.get("kvs", ())], bool(said.get("more")))
+def found(said: Mapping[str, Any], asked: Get) -> Found:
+    """What a read found.
+
+    Raises:
+        ValueError: Some of it was not asked for.
+    """
+    kvs = [_kv(each) for each in said.get("kvs", ())]
+    first, end = asked.key, asked.end or asked.key + b"\0"
+    if kvs and not all(first <= kv.key < end for kv in kvs):
+        raise ValueError("it has keys that were not asked for")
+    return Found(kvs, bool(said.get("more")))
 
 
 def changes(events: Sequence[Mapping[str, Any]]) -> list[Change]:
@@ -153,14 +166,15 @@ def _kv(of: Mapping[str, Any]) -> Kv:
     )
 
 
-def txn_answer(told: Any) -> TxnAnswer:
+def txn_answer(told: Any, asked: Txn) -> TxnAnswer:
     """What a transaction did."""
-    return TxnAnswer(header(told), bool(told.get("succeeded")), answers(told))
+    succeeded = bool(told.get("succeeded"))
+    return TxnAnswer(header(told), succeeded, answers(told, asked.then if succeeded else asked.otherwise))
 
 
-def range_answer(told: Any) -> tuple[Header, Found]:
+def range_answer(told: Any, asked: Get) -> tuple[Header, Found]:
     """What a read found, and who answered."""
-    return header(told), found(told)
+    return header(told), found(told, asked)
 
 
 def grant_answer(told: Any) -> Granted:

@@ -23,6 +23,8 @@ _LEAST = 0.005
 _SLACK = 0.005
 """Seconds by which a call may be late rather than set the socket's timeout once more."""
 _LONGEST_HEAD = 65_536
+_DIGITS = 16
+"""Most digits of a length."""
 _LAST_CHUNK = b"0\r\n\r\n"
 _DEAD = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 14_000))
 """Of a connection on which nothing is said for long: 14 s, then it counts as cut."""
@@ -113,7 +115,10 @@ class Line:
         """
         _, found, rest = head.partition(b"\r\ncontent-length: ")
         if found:
-            yield self._take(int(rest[: rest.index(b"\r")]), end)
+            text = rest[: rest.index(b"\r")].strip()
+            if not text.isdigit() or len(text) > _DIGITS:
+                raise Garbled(f"no length of HTTP: {text[:40]!r}")
+            yield self._take(int(text), end)
             return
         if b"\r\ntransfer-encoding: chunked\r\n" not in head:
             raise Garbled("an answer without a length")
@@ -128,10 +133,7 @@ class Line:
         while (at := self._buffer.find(b"\r\n")) < 0:
             self._buffer += self._recv(end)
         text, self._buffer = self._buffer[:at], self._buffer[at + 2 :]
-        try:
-            return int(text.partition(b";")[0], 16)
-        except ValueError:
-            raise Garbled(f"no chunk of HTTP: {text[:40]!r}") from None
+        return _size(text)
 
     def _take(self, count: int, end: float) -> bytes:
         buffer = self._buffer
@@ -213,17 +215,24 @@ def _unchunked(raw: bytes) -> bytes | None:
     pieces: list[bytes] = []
     at = 0
     while (line := raw.find(b"\r\n", at)) >= 0:
-        try:
-            size = int(raw[at:line].partition(b";")[0], 16)
-        except ValueError:
-            size = -1
-        if size < 0:
-            raise Garbled(f"no chunk of HTTP: {raw[at : at + 40]!r}")
+        size = _size(raw[at:line])
         at = line + 2 + size + 2
         if not size:
             return b"".join(pieces)
         pieces.append(raw[line + 2 : at - 2])
     return None
+
+
+def _size(text: bytes) -> int:
+    """The size that a chunk begins with."""
+    digits = text.partition(b";")[0].strip()
+    try:
+        size = int(digits, 16) if len(digits) <= _DIGITS else -1
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise Garbled(f"no chunk of HTTP: {text[:40]!r}")
+    return size
 
 
 def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Line:
