@@ -75,11 +75,13 @@ class Unknown(Exception):
 
     Args:
         error: What the user is told if it cannot be settled in time.
+        retry: Whether asking again may help; if not (a full disk, a missing right) it is given up and taken back at once.
     """
 
-    def __init__(self, error: LockkitError) -> None:
+    def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
         super().__init__(str(error))
         self.error = error
+        self.retry = retry
 
 
 class Conflict(Exception):

@@ -1,7 +1,9 @@
 """Acquire: queue up, and hold once it fits. What decides is compared in the transaction that writes.
 
 - Nobody there: one transaction, "if the queue is empty, I hold".
-- It fits behind those who hold (a permit, a reader): one look, then "if nobody came since, I hold".
+- It fits behind those who hold (a permit, a reader): one look, then "if nobody came since, I hold". Where others come and go
+  all the time that says no for ever, so a try queues up, too, in the end; its claim says that it is a try's, and goes again if
+  it does not fit.
 - Otherwise, or where this client has just waited, it waits, on a lease of the length of a waiter's deadline; when it fits,
   "if my claim is as I saw it, I hold", on the lease that lasts as long as a hold does. Those before it can only go, and a
   resize changes every claim, so that is enough. A mutex that is first does without the look: "if nobody who came before is
@@ -13,7 +15,6 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.queue import blockers, prefix
 from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
@@ -22,7 +23,7 @@ from lockkit_etcd.moving import Move, move_one
 from lockkit_etcd.rows import Row, changing, fitting, mark_of, packed, place_of, read, rows, unpacked
 from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.strangers import renew_strangers
-from lockkit_etcd.transport import Compare, Get, LeaseGone, Op, Put, Txn, TxnAnswer
+from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 from lockkit_etcd.view import claim_info
 
 __all__ = ["WAITING_LENGTH", "acquire", "confirm", "drop_guard", "reason"]
@@ -31,6 +32,8 @@ WAITING_LENGTH = 6
 """Seconds that a waiter may be silent."""
 _TRIES = 3
 """Of entering behind those who hold, before it queues up like others."""
+_PAUSE = 0.01
+"""Seconds between two looks at a queue in which the tries of others stand for a moment."""
 _YOUNG = 0.1
 """Of a lease for a claim whose time counts from its basis, in seconds."""
 
@@ -57,7 +60,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
             if not entry.doubtful and claim.token not in store.spoilt:
                 store.over(entry, entry.hold)
         elif new:  # it stands in the queue by now: only what was to follow is refused
-            raise Unknown(refusal.error) from refusal
+            raise Unknown(refusal.error, retry=refusal.retry) from refusal
         raise
 
 
@@ -87,7 +90,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     hold = _ready(store, entry, end)
     stated, queue = entry.stated, Get(*entry.stated.keys)
     when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
-    most = 0 if claim.wait and store.likely_in_line(queue.key) else 1_000
+    most = 0 if claim.wait and store.likely_in_line(queue.key) else _TRIES + 1
     for tries in range(most):
         held = _held(store, entry, claim)
         answer = store.txn(Txn(when, held, (queue,)), end, hold, entry.guard)
@@ -100,10 +103,10 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         _leave_alone(store, entry, found)
         would = [*found, _newcomer(entry, claim)]
         if fitting(would) < len(would):
-            if not claim.wait:
+            if not claim.wait and _in_the_way(would, len(found)):
                 return _busy(store, entry, found, end)
             break
-        if claim.wait and tries >= _TRIES:
+        if tries >= _TRIES:
             break
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
@@ -190,6 +193,15 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
     return ops
 
 
+def _in_the_way(queue: list[Row], place: int) -> bool:
+    """Whether claims that stay are in the way of the one at a place, and not only tries that are about to go again."""
+    fits = fitting(queue)
+    stay = [
+        row for at, row in enumerate(queue[:place]) if at < fits or row.holding or not row.value.get("try")
+    ]
+    return fitting([*stay, *queue[place:]]) <= len(stay)
+
+
 def _newcomer(entry: Entry, claim: Claim) -> Row:
     terms = claim.terms
     return Row(entry.mark, 1 << 63, "WAITING", terms.weight, terms.capacity, 0, 0, False, entry.key, {})
@@ -242,6 +254,15 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
             return _replayed(store, entry, row, end)
         entry.stage = "WAITING"
         fits = entry.fits = place < fitting(found)
+        if not fits and not entry.claim.wait:
+            if _in_the_way(found, place):
+                return _go_again(store, entry, found, end)
+            if time.monotonic() >= end:
+                raise changing(entry.claim.terms.name)
+            time.sleep(_PAUSE)
+            header, found = store.queue(Get(*entry.stated.keys), end)
+            revision = header.revision
+            continue
         if not fits:
             drop_guard(store, entry, end)
             store.in_line(entry.stated.keys.queue)
@@ -256,6 +277,17 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
         revision, found = answer.header.revision, rows(answer.found())
         if time.monotonic() >= end:
             raise changing(entry.claim.terms.name)
+
+
+def _go_again(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
+    """Take the claim of a try away, which others are in the way of."""
+    mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
+    store.txn(Txn((mine,), (Delete(entry.key),)), end)
+    others = [row for row in found if row.mark != entry.mark]
+    if entry.wait is not None and not entry.wait.doubtful:
+        wait, entry.wait = entry.wait, None
+        store.leases.give_back(wait)
+    return _busy(store, entry, others or found, end)
 
 
 def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
@@ -275,11 +307,7 @@ def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
 
 
 def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
-    row, fits = found[place], prefix(found)
-    if place < fits:  # crowded out by those that hold beyond the prefix, until they go
-        chosen = [each for each in found[fits:] if each.holding]
-    else:
-        chosen = [found[at] for at in blockers(found, place)]
+    row, chosen = found[place], entry.saw(found, place)
     entry.alone = (
         entry.stated.exclusive
         and not any(each.holding for each in found[place + 1 :])

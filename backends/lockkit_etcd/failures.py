@@ -1,6 +1,7 @@
 """What goes wrong with etcd, and what is known then: one table, by the code of gRPC and etcd's own words.
 
-Both transports carry the same errors. A line here says "definitely not done"; what is not listed may have been done.
+Both transports carry the same errors. A line here says "definitely not done", but for a full database; what is not listed
+may have been done.
 Codes alone decide nothing: 8 is "database space exceeded" as well as "message too large", 5 a lease as well as a path,
 and 14 "no leader", which is definite, as well as "request timed out", which is not.
 """
@@ -63,7 +64,7 @@ class _Line(NamedTuple):
     text: str
     hint: str
     retry: bool = False
-    kind: type[Refused] = Refused
+    kind: type[Refused | Unknown] = Refused
 
 
 RIGHTS = 'see "Rights on etcd" in lockkit\'s documentation'
@@ -89,6 +90,8 @@ _TABLE: dict[tuple[int, str], _Line] = {
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
         "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
+        # The writes under way while the last room is used up are answered like this and stored all the same.
+        kind=Unknown,
     ),
     (8, "too many requests"): _Line(BackendUnavailable, "it has too many requests", "this passes", retry=True),
     (8, "larger than max"): _Line(

@@ -45,14 +45,23 @@ def release(
     else:
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
         note = keys.note(store.namespace, store.client, entry.id)
-        request = Txn((mine,), (Delete(entry.key), Delete(note)), (Delete(note),))
+        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry), Delete(note)), (Delete(note),))
         answer = RELEASED if _do(transport, request, end).succeeded else ABSENT
     try:
         _settle_leases(store, transport, entry, end, abandon=abandon)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
-        raise Unknown(refusal.error) from refusal
+        raise Unknown(refusal.error, retry=refusal.retry) from refusal
     store.over(entry, *entry.leases)
     return answer
+
+
+def _guard(store: Store, entry: Entry | None) -> tuple[Delete, ...]:
+    """The removal of what goes on blocking for a claim, where its min_hold is over: its lease lasts for whole seconds."""
+    if entry is None or entry.guard is None or entry.granted_at is None:
+        return ()
+    if store.clock.now() < entry.granted_at + entry.claim.terms.min_hold:
+        return ()
+    return (Delete(keys.guard_of(entry.key)),)
 
 
 def _do(transport: Transport, request: Txn, end: float) -> TxnAnswer:
@@ -97,7 +106,8 @@ def _by_look(
         if row.state == "LINGERING":  # its guard's, too, goes on blocking
             return RELEASED
         try:
-            if _do(transport, Txn(*_removal(store, transport, row, end, graceful=graceful)), end).succeeded:
+            when, then = _removal(store, transport, row, end, graceful=graceful)
+            if _do(transport, Txn(when, (*then, *_guard(store, entry))), end).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for as long as what was to block on lasts
             pass

@@ -3,7 +3,9 @@
 The read serves three ends. Its answer shows the raft term in which the keepalives before it were answered: for a lease of
 another term they prove nothing, and its claim moves to another lease (:mod:`lockkit_etcd.moving`). A claim that a note names
 is lost (evicted), or has requests for its holder. And whoever waits is told what no watch may have told: that its turn has
-come, or that its claim is gone.
+come, or that its claim is gone. Of a queue only the keys of the claims that wait and of their blockers are read, without
+values: while they all stand as they were seen, nothing has changed for those that wait. Only where one does not, the whole
+queue is read.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from lockkit_etcd.watching import Watches
 __all__ = ["renew"]
 
 _ROUNDS = 2
-_READS = 64
+_READS = 120
 """Reads in one transaction; etcd allows 128 by default."""
+_SINGLE = 16
+"""Keys of one queue that are read one by one; of more, all of the queue's are listed, without values."""
 _THIRD = 3.0
 _SHARE = 0.6
 _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
@@ -183,24 +187,59 @@ def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int
 def _look(
     store: Store, waiting: Sequence[tuple[int, Entry]], end: float
 ) -> tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]:
-    """The notes to this client, and the queues that it waits in; the header is of the first read."""
-    wanted = list({entry.stated.keys.queue: Get(*entry.stated.keys) for _, entry in waiting}.values())
-    first: Header | None = None
-    notes: dict[str, Mapping[str, Any]] = {}
+    """The notes to this client, and those queues that it waits in and that have changed; the header is of the first read."""
+    by_queue: dict[bytes, list[Entry]] = {}
+    for _, entry in waiting:
+        by_queue.setdefault(entry.stated.keys.queue, []).append(entry)
+    glances = {queue: _glance(entries) for queue, entries in by_queue.items()}
+    header, found = _read(store, [store.notes, *(get for some in glances.values() for get in some)], end)
+    notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
+    changed: list[Get] = []
+    for queue, entries in by_queue.items():
+        stand = {kv.key: kv for get in glances[queue] for kv in found[get]}
+        if not (glances[queue] and all(_stands(entry, stand) for entry in entries)):
+            changed.append(Get(*entries[0].stated.keys))
     queues: dict[bytes, list[Row] | Refused] = {}
-    while first is None or wanted:
-        reads = wanted[: _READS - 1]
-        wanted = wanted[_READS - 1 :]
-        answer = store.transport.txn(Txn((), (store.notes, *reads)), left(end))
-        if first is None:
-            first = answer.header
-            notes = {kv.key.rpartition(b"/")[2].decode(): _note(kv) for kv in answer.found(0)}
-        for at, get in enumerate(reads, 1):
-            try:
-                queues[get.key] = rows(answer.found(at))
-            except Refused as refusal:  # a queue that a stranger has spoiled must not cost the others
-                queues[get.key] = refusal
-    return first, notes, queues
+    for get, kvs in _read(store, changed, end)[1].items() if changed else ():
+        try:
+            queues[get.key] = rows(kvs)
+        except Refused as refusal:  # a queue that a stranger has spoiled must not cost the others
+            queues[get.key] = refusal
+    return header, notes, queues
+
+
+def _read(store: Store, wanted: Sequence[Get], end: float) -> tuple[Header, dict[Get, Sequence[Kv]]]:
+    """Read, in as few transactions as it takes; the header is of the first."""
+    first: Header | None = None
+    found: dict[Get, Sequence[Kv]] = {}
+    for at in range(0, len(wanted), _READS):
+        reads = wanted[at : at + _READS]
+        answer = store.transport.txn(Txn((), tuple(reads)), left(end))
+        first = first or answer.header
+        found.update({get: answer.found(place) for place, get in enumerate(reads)})
+    assert first is not None
+    return first, found
+
+
+def _glance(entries: Sequence[Entry]) -> list[Get]:
+    """Reads that show whether a queue is as it was for some that wait in it; none where that is not known of one."""
+    wanted: dict[bytes, None] = {}
+    for entry in entries:
+        if entry.seen is None:
+            return []
+        wanted[entry.key] = None
+        wanted.update(dict.fromkeys(entry.seen[1]))
+    if len(wanted) > _SINGLE:
+        return [Get(*entries[0].stated.keys, keys_only=True)]
+    return [Get(key, keys_only=True) for key in wanted]
+
+
+def _stands(entry: Entry, stand: Mapping[bytes, Kv]) -> bool:
+    """Whether a claim and its blockers are as they were seen."""
+    seen, own = entry.seen, stand.get(entry.key)
+    if seen is None or own is None or own.created != entry.fence or own.modified != seen[0]:
+        return False
+    return all((kv := stand.get(key)) is not None and kv.created == fence for key, fence in seen[1].items())
 
 
 def _note(kv: Kv) -> Mapping[str, Any]:
@@ -243,7 +282,10 @@ def _tell_waiting(
     answers: list[Renewal | None],
 ) -> None:
     for at, entry in waiting:
-        found = queues[entry.stated.keys.queue]
+        found = queues.get(entry.stated.keys.queue)
+        if found is None:  # nothing has changed
+            answers[at] = _OFFERED if entry.fits else _WAITING
+            continue
         if isinstance(found, Refused):
             answers[at] = Renewal("UNKNOWN", trouble=str(found))
             continue
@@ -252,8 +294,12 @@ def _tell_waiting(
             why = notes.get(entry.id, {}).get("why")
             answers[at] = Renewal("LOST", why="evicted" if why == "evicted" else "absent")
             continue
+        held = found[place].state == "HELD"
         entry.fits = place < fitting(found)
-        answers[at] = _OFFERED if entry.fits or found[place].state == "HELD" else _WAITING
-    for queue, found in queues.items():
+        if not (entry.fits or held):
+            entry.saw(found, place)
+        answers[at] = _OFFERED if entry.fits or held else _WAITING
+    for queue in {entry.stated.keys.queue for _, entry in waiting}:
+        found = queues.get(queue)
         if not isinstance(found, Refused):
-            watches.look(queue, {(row.key, row.fence) for row in found})
+            watches.look(queue, None if found is None else {(row.key, row.fence) for row in found})

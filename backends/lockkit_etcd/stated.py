@@ -68,6 +68,8 @@ class Stated(NamedTuple):
             ConfigError: Its note is no JSON, or too long.
         """
         note = f'"note":{_note(claim.note)},' if claim.note else ""
+        if not claim.wait and state == "WAITING":
+            note = f'"try":true,{note}'
         return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},"term":{term},{note}{self.tail}'.encode()
 
 

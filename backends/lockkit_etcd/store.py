@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Literal
 
+from lockkit.queue import blockers, prefix
 from lockkit.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
@@ -44,6 +46,9 @@ class Entry:
         placed: The revision that put it on the lease that it is on, where it has moved.
         mover: Whoever is moving it to another lease. Until that is definite no keepalive of the present one counts.
         unsure: A move had no answer: only a read shows which lease it is on.
+        granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has begun by then.
+        seen: What a heartbeat compares with what is stored, to see that nothing has changed for a waiter: the revision that
+            last changed its claim, and each blocker's key with the revision that created it. None before a look.
     """
 
     __slots__ = (
@@ -51,6 +56,7 @@ class Entry:
         "claim",
         "fence",
         "fits",
+        "granted_at",
         "guard",
         "hold",
         "key",
@@ -59,6 +65,7 @@ class Entry:
         "mover",
         "placed",
         "row",
+        "seen",
         "stage",
         "stated",
         "unsure",
@@ -79,6 +86,8 @@ class Entry:
         self.hold: Lease | None = None
         self.guard: Lease | None = None
         self.looked = 0
+        self.granted_at: float | None = None
+        self.seen: tuple[int, dict[bytes, int]] | None = None
         self.placed = 0
         self.mover: object = None
         self.unsure = False
@@ -87,6 +96,18 @@ class Entry:
     def settled(self) -> bool:
         """Whether the lease that it is on is known."""
         return self.mover is None and not self.unsure
+
+    def saw(self, found: Sequence[Row], place: int) -> list[Row]:
+        """Remember the queue as it is for this claim, which does not fit; its blockers."""
+        fits = prefix(found)
+        if place < fits:  # crowded out by those that hold beyond the prefix, until they go
+            chosen = [each for each in found[fits:] if each.holding]
+        else:
+            chosen = [found[at] for at in blockers(found, place)]
+        self.seen = found[place].modified, {each.key: each.fence for each in chosen if not each.guard}
+        if any(each.guard for each in chosen):  # its place may be older than its key
+            self.seen = None
+        return chosen
 
     @property
     def id(self) -> str:
@@ -249,6 +270,7 @@ class Store:
             entry.fence = fence
             entry.stage = "HELD"
             entry.row = None
+            entry.granted_at = self.clock.now()
             wait = entry.wait
             if wait is not None and not wait.doubtful:
                 entry.wait = None  # first, or who repeats this after Ctrl-C would give it back twice

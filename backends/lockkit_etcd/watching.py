@@ -178,9 +178,9 @@ class _Room:
             pass
         self._wake(list(self.waiters))
 
-    def look(self, standing: set[tuple[bytes, int]]) -> None:
-        """These claims stand in the queue: has the watch told of all that do not?"""
-        untold = any(
+    def look(self, standing: set[tuple[bytes, int]] | None) -> None:
+        """Check that the watch has told of all that is needed and does not stand in the queue; None: all of that stands."""
+        untold = standing is not None and any(
             each not in standing and self._gone.get(each[0], 0) < each[1]
             for watch in list(self.waiters)
             for each in watch.needed
@@ -237,8 +237,8 @@ class Watches:
                 room.open()
         return watch
 
-    def look(self, queue: bytes, standing: set[tuple[bytes, int]]) -> None:
-        """A heartbeat has seen who stands in a queue."""
+    def look(self, queue: bytes, standing: set[tuple[bytes, int]] | None) -> None:
+        """A heartbeat has seen who stands in a queue; None: all whom its waiters need."""
         for room in list(self._rooms.get(queue, ())):
             room.look(standing)
 

@@ -17,7 +17,6 @@ from lockkit.errors import (
     BackendUnavailable,
     CapacityMismatch,
     LockkitError,
-    PermissionDenied,
 )
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.lease import Hold
@@ -283,14 +282,14 @@ class _Pace:
         """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
         if self._since is None:
             self._since = at
-        says_much = budget >= self._request or _final(trouble)
+        says_much = budget >= self._request or not trouble.retry
         says_something = isinstance(trouble, Refused) or budget >= _MOMENT
         if says_much or (says_something and self.trouble is None):
             self.trouble = trouble.error
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
         """Whether the trouble is final, or has lasted too long."""
-        if _final(trouble):
+        if not trouble.retry:
             return True
         if self._limit is not None:
             return at >= self._limit
@@ -377,13 +376,6 @@ def _unless_in_vain(
         if between is not None:
             yield from _give_up(attempt, pace, now)
             raise deadlock.told(claim, between, attempt.who, wall())
-
-
-def _final(trouble: Refused | Unknown) -> bool:
-    """Whether it would be the same again: it is refused for good, or was stopped half-way for want of a right."""
-    if isinstance(trouble, Refused):
-        return not trouble.retry
-    return isinstance(trouble.error, PermissionDenied)
 
 
 def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, None]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import threading
 import time
 
 import pytest
 
 from lockkit.names import claim_id
-from lockkit.spi import Granted, OpenOptions, Unknown
+from lockkit.spi import Busy, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
 from lockkit.testing.servers.processes import installed
-from lockkit_etcd import acquiring, gateway, operating
+from lockkit_etcd import acquiring, failures, gateway, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from lockkit_etcd.leases import Leases
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -107,6 +109,47 @@ def of_a_large_batch_only_what_was_answered_is_held(server, store, other):
 def every_lease_of_a_large_batch_is_answered(server, store, other):
     for _ in range(10):
         assert len(store.store.transport.keepalive(range(1, 451), 5.0)) == 450
+
+
+def a_write_answered_with_no_space_leaves_nothing_once_it_is_given_up(server, store, other):
+    real, one = store.store.transport.txn, claim()
+
+    def crossing(request, budget):
+        real(request, budget)
+        raise failures.said(8, "etcdserver: mvcc: database space exceeded", "here")
+
+    store.store.transport.txn = crossing
+    try:
+        store.acquire(one, True, BUDGET)
+    except Unknown:
+        store.store.transport.txn = real
+        store.abandon(one, BUDGET)
+    except Refused:  # then there is nothing to be given up
+        store.store.transport.txn = real
+    assert states(other) == []
+
+
+def a_waiter_whose_wake_was_lost_is_offered_its_turn_by_a_poll(server, store, other):
+    holder, _ = take(other)
+    one = queue(store)
+    assert renew(store, one).state == "WAITING"
+    other.release(holder, BUDGET)
+    assert renew(store, one).state == "OFFERED"
+
+
+def a_try_behind_a_try_that_is_about_to_go_is_not_busy(server, store, other):
+    take(other, capacity=9, weight=4, kind="semaphore")
+    heavy = queue(other, capacity=9, weight=6, kind="semaphore")
+    key = other.store.entries[heavy.token].key
+    (kv,) = server.call("kv/range", {"key": key})["kvs"]
+    value = json.loads(base64.b64decode(kv["value"])) | {"try": True}
+    server.call("kv/put", {"key": key, "value": json.dumps(value).encode(), "ignore_lease": True})
+    light = claim(wait=False, capacity=9, kind="semaphore")
+    try:
+        answer = store.acquire(light, True, 0.5)
+    except Unknown:
+        answer = None
+    assert not isinstance(answer, Busy)
 
 
 def a_waiter_whose_own_claim_is_gone_does_not_hold(server, store, other):
@@ -258,7 +301,33 @@ def no_look_after_a_cut(patch):
     patch.setattr(_Room, "_wake", lambda self, watches: None)
 
 
+def no_space_is_a_refusal(monkeypatch):
+    """A write that was refused for space counts as not done."""
+    full = (8, "database space exceeded")
+    monkeypatch.setitem(failures._TABLE, full, failures._TABLE[full]._replace(kind=Refused))
+
+
+def a_poll_looks_for_its_own_claim_alone(monkeypatch):
+    """A waiter's poll does not look whether those in its way still stand."""
+    real = Entry.saw
+
+    def saw(self, found, place):
+        chosen = real(self, found, place)
+        self.seen = found[place].modified, {}
+        return chosen
+
+    monkeypatch.setattr(Entry, "saw", saw)
+
+
+def tries_are_in_the_way_of_tries(monkeypatch):
+    """A try is told that it is busy because another stands in the queue for a moment."""
+    monkeypatch.setattr(acquiring, "_in_the_way", lambda queue, place: True)
+
+
 MUTANTS = {
+    no_space_is_a_refusal: a_write_answered_with_no_space_leaves_nothing_once_it_is_given_up,
+    a_poll_looks_for_its_own_claim_alone: a_waiter_whose_wake_was_lost_is_offered_its_turn_by_a_poll,
+    tries_are_in_the_way_of_tries: a_try_behind_a_try_that_is_about_to_go_is_not_busy,
     validity_from_now: a_grant_on_an_old_lease_counts_from_its_basis,
     recycled_after_an_unknown: a_copy_of_a_create_without_an_answer_is_refused_after_the_release,
     evict_by_revoke: an_eviction_leaves_the_lease_to_its_client,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import itertools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,16 +14,17 @@ import pytest
 import lockkit
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Finding
-from lockkit.spi import RELEASED, OpenOptions, Refused
+from lockkit.spi import RELEASED, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser
+from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
 from lockkit.testing.servers.processes import free_port, installed, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_etcd import failures, health
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.transport import Status
+from lockkit_etcd.transport import Put, Status
 
+SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
@@ -130,20 +133,91 @@ def test_in_a_full_database_holds_are_renewed_and_can_be_released(full):
     answers = store.renew([*held, (waiter, None)], BUDGET)
     assert [each.state for each in answers] == ["HELD", "HELD", "WAITING"]
     assert store.release(held[0][0], BUDGET) == RELEASED
-    with pytest.raises(Refused):
+    with pytest.raises(Unknown) as told:
         store.acquire(waiter, False, BUDGET)
+    assert not told.value.retry
     assert store.abandon(waiter, BUDGET) == RELEASED
     assert states(store, "held-0") == []
 
 
-def test_in_a_full_database_a_refused_acquire_leaves_nothing_and_is_not_doubtful(full):
+def test_in_a_full_database_an_acquire_leaves_nothing_once_it_is_abandoned(full):
     _, store, *_ = full
     known = len(store.store.entries)
-    with pytest.raises(Refused) as told:
-        store.acquire(claim("b"), True, BUDGET)
+    one = claim("b")
+    with pytest.raises(Unknown) as told:
+        store.acquire(one, True, BUDGET)
     assert not told.value.retry
+    store.abandon(one, BUDGET)
     assert states(store, "b") == []
     assert len(store.store.entries) == known
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_write_that_is_answered_with_no_space_and_stored_all_the_same_leaves_nothing(server, scheme):
+    """The write that uses the last room up is stored, and answered like one that is refused."""
+    url = scheme + server.url().removeprefix("etcd")
+    with lockkit.connect(url) as client, lockkit.connect(server.url()) as other:
+        client.lock("warm", ttl=60).acquire(timeout=2).release()
+        transport = client.driver().backend.store.transport
+        real, puts = transport.txn, []
+
+        def crossing(request, budget):
+            answer = real(request, budget)
+            if any(type(op) is Put for op in request.then) and answer.succeeded:
+                puts.extend(op.lease for op in request.then if type(op) is Put)
+                raise failures.said(8, "etcdserver: mvcc: database space exceeded", "here")
+            return answer
+
+        transport.txn = crossing
+        with pytest.raises(BackendUnavailable, match="NOSPACE"):
+            client.lock("crossed", ttl=60).acquire(timeout=5)
+        transport.txn = real
+        assert len(puts) == 1, "it was tried again, in a database without room"
+        assert other.inspect("crossed").claims == (), "a claim that nobody holds is left"
+        leases = {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
+        assert puts[0] not in leases, "its lease may still get a key"
+        other.lock("crossed", ttl=60).try_acquire().release()
+
+
+def test_what_is_refused_while_the_room_is_used_up_leaves_no_claim(tmp_path):
+    """Writes race for the last room, on a real server: some of those that are refused are stored."""
+    with (
+        EtcdServer(quota_backend_bytes=2 << 20) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        refused = []
+
+        def fill(at):
+            for number in itertools.count():
+                try:
+                    server.call("kv/put", {"key": f"f/{at}-{number}".encode(), "value": b"x" * 15_000})
+                except EtcdRefused:
+                    return
+
+        def lock(client, at):
+            for number in itertools.count():
+                try:
+                    client.lock(f"n{at}-{number}", ttl=60).acquire(timeout=3).release()
+                except BackendUnavailable as error:
+                    refused.append(error)
+                    return
+
+        some = [clients.enter_context(lockkit.connect(server.url())) for _ in range(2)]
+        threads = [threading.Thread(target=fill, args=(at,)) for at in range(4)]
+        threads += [threading.Thread(target=lock, args=(some[at % 2], at)) for at in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 12
+        assert all("NOSPACE" in str(error) for error in refused)
+
+        def claims():
+            return server.call("kv/range", {**covered("lockkit/default/q/"), "keys_only": True}).get(
+                "kvs", []
+            )
+
+        until(lambda: claims() == [], "nothing is left that nobody holds", 5.0)
 
 
 def test_the_doctor_names_the_alarm(full):
@@ -170,8 +244,9 @@ def test_a_strangers_key_in_a_queue_is_told_and_costs_only_that_queue(store, ser
         store.inspect("bad", BUDGET)
     assert not told.value.retry
     answers = store.renew([(good, fence), (bad, other), (waiter, None)], BUDGET)
-    assert [each.state for each in answers] == ["HELD", "HELD", "UNKNOWN"]
+    assert [each.state for each in answers] == ["HELD", "HELD", "WAITING"], "its blocker stands"
     assert store.release(bad, BUDGET) == RELEASED
+    assert renew(store, waiter).state == "UNKNOWN"
     assert store.abandon(waiter, BUDGET) == RELEASED
 
 
@@ -212,7 +287,6 @@ def test_unknown_fields_are_kept(store, server):
 @pytest.mark.parametrize(
     "code,message,kind",
     [
-        (8, "etcdserver: mvcc: database space exceeded", Refused),
         (8, "etcdserver: too many requests", Refused),
         (14, "etcdserver: no leader", failures.Elsewhere),
         (16, "etcdserver: invalid auth token", failures.TokenExpired),
@@ -226,6 +300,7 @@ def test_what_is_listed_was_not_done(code, message, kind):
 @pytest.mark.parametrize(
     "code,message",
     [
+        (8, "etcdserver: mvcc: database space exceeded"),
         (14, "etcdserver: request timed out"),
         (14, "etcdserver: request timed out, possibly due to previous leader failure"),
         (14, "etcdserver: leader changed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -124,7 +125,7 @@ def test_every_key_and_field_that_is_stored_has_a_row(server, client):
 
     assert {key.split("/")[2] for key in keys} == shapes
     assert any(key.endswith("+") for key in keys)
-    assert {field for value in claims for field in value} == documented - {"lease"}
+    assert {field for value in claims for field in value} == documented - {"lease", "try"}
 
 
 def test_nothing_is_left_of_a_name_but_its_record(server, client):
@@ -164,3 +165,53 @@ def test_an_uncontended_lock_takes_two_requests(server, client):
     for _ in range(20):
         lock.acquire().release()
     assert server.requests() - before <= 2 * 20 + 2
+
+
+def _kibibytes(cell):
+    return float(re.match(r"([\d.]+) KiB", cell).group(1)) * 1024
+
+
+def _size(server):
+    """The bytes of the database, without history and holes."""
+    server.compact()
+    server.call("maintenance/defragment", {}, timeout=30.0)
+    return int(server.status()["dbSize"])
+
+
+def _connections(server):
+    """How many connections clients have to it."""
+    here = f":{server.port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(here) and row[3] == "01" for row in rows)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="nothing tells the connections")
+def test_claims_take_no_more_room_and_connections_than_the_page_says():
+    rows = {row[0]: row[1] for row in table(section(PAGE, "## Size")) if len(row) > 1 and "KiB" in row[1]}
+    many, threads = 24, []
+    with EtcdServer() as server, lockkit.connect(server.url()) as holder, contextlib.ExitStack() as stack:
+        empty = _size(server)
+        leases = [holder.lock(f"held-{at}", ttl=60).acquire() for at in range(100)]
+        held = _size(server)
+        assert (held - empty) / 100 <= _kibibytes(rows["a held claim"])
+        before, standing = _connections(server), threading.Semaphore(0)
+        for _ in range(many):
+            client = stack.enter_context(lockkit.connect(server.url()))
+            for at in range(4):
+                lock = client.lock(f"held-{at}", ttl=60)
+                wait = threading.Thread(
+                    target=lambda lock=lock: lock.acquire(
+                        60.0, on_wait=lambda _: standing.release()
+                    ).release()
+                )
+                threads.append(wait)
+                wait.start()
+        for _ in threads:
+            assert standing.acquire(timeout=20.0)
+        assert (_size(server) - held) / len(threads) <= _kibibytes(rows["a waiting claim"])
+        # Of a client as many as calls of it run at the same time, four here, and one for each watch.
+        assert _connections(server) - before <= many * (4 + 4)
+        for lease in leases:
+            lease.release()
+        for wait in threads:
+            wait.join()

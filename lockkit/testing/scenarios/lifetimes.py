@@ -143,6 +143,18 @@ def min_hold(stage: Stage) -> None:
     assert again.fence > max(lease.fence for lease in leases)
 
 
+@scenario("S2-min-hold-over", needs=("min_hold",))
+def min_hold_over(stage: Stage) -> None:
+    """A claim that is released after its min_hold blocks no longer, however short that was."""
+    short = 0.001
+    leases = stage.fill(min_hold=short)
+    stage.harness.advance(10 * short)
+    for lease in leases:
+        assert lease.release().outcome == "RELEASED"
+    assert stage.stored() == [], "it goes on blocking after its min_hold"
+    stage.take(stage.newcomer(stage.client()))
+
+
 @scenario("S2-min-hold-of-the-dead", needs=("min_hold",))
 def min_hold_of_the_dead(stage: Stage) -> None:
     """min_hold runs to its end although its owner dies, and although it is released and then looked at by others."""

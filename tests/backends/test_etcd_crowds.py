@@ -1,0 +1,284 @@
+"""What many claims of one queue cost on etcd: tries that get in, looks that do not wait for each other, polls that stay small."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib.util
+import json
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import lockkit
+from lockkit.errors import OutcomeUnknown
+from lockkit.spi import Busy, Granted, OpenOptions, Queued, Unknown
+from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.servers.etcd import EtcdServer
+from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
+from lockkit.testing.servers.processes import installed, until
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.transport import Found, Put
+
+pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def empty(server):
+    server.call("kv/deleterange", covered("lockkit/"))
+    for each in server.call("lease/leases").get("leases", []):
+        with contextlib.suppress(EtcdRefused):
+            server.call("lease/revoke", {"ID": each["ID"]})
+
+
+@pytest.fixture(params=SCHEMES)
+def opened(server, request):
+    """Opens stores over one of the transports."""
+    with contextlib.ExitStack() as stack:
+
+        def opened():
+            url = request.param + server.url().removeprefix("etcd")
+            return stack.enter_context(contextlib.closing(open_store(url, OpenOptions())))
+
+        yield opened
+
+
+def permit(wait=False, capacity=9, weight=1):
+    return claim(wait=wait, capacity=capacity, weight=weight, kind="semaphore")
+
+
+def before_each_write(store, meanwhile):
+    """Have something happen between each look of a store and the write that it leads to."""
+    transport = store.store.transport
+    real = transport.txn
+
+    def txn(request, budget):
+        if any(type(op) is Put for op in request.then):
+            transport.txn = real
+            try:
+                meanwhile()
+            finally:
+                transport.txn = txn
+        return real(request, budget)
+
+    transport.txn = txn
+    return real
+
+
+# -- tries
+
+
+def test_a_try_gets_in_where_others_come_and_go_all_the_time(opened):
+    store, other = opened(), opened()
+    take(other, capacity=9, kind="semaphore")
+
+    def come_and_go():
+        one, _ = take(other, capacity=9, kind="semaphore")
+        other.release(one, BUDGET)
+
+    before_each_write(store, come_and_go)
+    assert isinstance(store.acquire(permit(), True, BUDGET), Granted)
+    assert states(other) == ["HELD", "HELD"]
+
+
+def test_a_try_that_was_overtaken_and_does_not_fit_any_more_is_busy_and_leaves_nothing(opened):
+    store, other = opened(), opened()
+    take(other, capacity=9, kind="semaphore")
+    before_each_write(store, lambda: take(other, capacity=9, kind="semaphore"))
+    taken = 8
+    for _ in range(3):
+        answer = store.acquire(permit(), True, BUDGET)
+        if isinstance(answer, Busy):
+            break
+    assert isinstance(answer, Busy)
+    assert answer.capacity == 9
+    found = states(other)
+    assert "WAITING" not in found
+    assert found.count("HELD") >= taken
+    store.store.leases.close()
+    assert not store.store.entries.keys() - {
+        token for token, entry in store.store.entries.items() if entry.stage == "HELD"
+    }
+
+
+def test_a_try_that_stands_in_the_queue_for_a_moment_refuses_no_other(opened, server):
+    """A heavy try does not fit and is about to go; a light one behind it is not told that it is busy."""
+    light, other = opened(), opened()
+    take(other, capacity=9, weight=4, kind="semaphore")
+    heavy = queue(other, capacity=9, weight=6, kind="semaphore")
+    key = other.store.entries[heavy.token].key
+    (kv,) = server.call("kv/range", {"key": key})["kvs"]
+    value = json.loads(base64.b64decode(kv["value"])) | {"try": True}
+    server.call("kv/put", {"key": key, "value": json.dumps(value).encode(), "ignore_lease": True})
+    with ThreadPoolExecutor() as pool:
+        work = pool.submit(light.acquire, permit(), True, 10.0)
+        until(lambda: len(states(other)) == 3, "it stands behind the other try")
+        assert not work.done()
+        other.abandon(heavy, BUDGET)
+        assert isinstance(work.result(10.0), Granted)
+    heavy = queue(other, capacity=9, weight=6, kind="semaphore")
+    assert isinstance(light.acquire(permit(), True, BUDGET), Busy), "this one waits, and comes first"
+
+
+# -- looks
+
+
+def test_an_inspection_asks_for_the_leases_at_once(opened):
+    """It takes as long as a few round trips and not as many as there are claims."""
+    store = opened()
+    take(store, ttl=60)
+    for _ in range(7):
+        queue(store, ttl=60)
+    real, together = store.store.transport.remaining, threading.Barrier(8)
+
+    def remaining(lease, budget):
+        together.wait(5.0)  # none goes on before all are under way
+        return real(lease, budget)
+
+    store.store.transport.remaining = remaining
+    found = store.inspect("a", 10.0).claims
+    assert [each.state for each in found] == ["HELD"] + ["WAITING"] * 7
+    assert found[0].deadline - found[1].deadline > 30, "each has its own lease"
+
+
+def test_an_inspection_shows_the_queue_though_no_lease_is_answered_for(opened):
+    store = opened()
+    take(store, ttl=60)
+    queue(store, ttl=60)
+
+    def remaining(lease, budget):
+        raise Unknown(OutcomeUnknown("no answer"))
+
+    store.store.transport.remaining = remaining
+    assert [each.state for each in store.inspect("a", BUDGET).claims] == ["HELD", "WAITING"]
+
+
+# -- polls
+
+
+def heard(store, poll):
+    """The keys, and bytes of values, that a poll reads."""
+    transport = store.store.transport
+    real, kvs = transport.txn, []
+
+    def txn(request, budget):
+        answer = real(request, budget)
+        kvs.extend(kv for each in answer.answers if isinstance(each, Found) for kv in each.kvs)
+        return answer
+
+    transport.txn = txn
+    try:
+        poll()
+    finally:
+        transport.txn = real
+    return len(kvs), sum(len(kv.value) for kv in kvs)
+
+
+@pytest.mark.parametrize("ahead", [1, 5, 40])
+def test_a_poll_reads_no_more_however_long_the_queue_is(opened, ahead):
+    store, other = opened(), opened()
+    take(other, ttl=60)
+    for _ in range(ahead - 1):
+        queue(other, ttl=60)
+    one = queue(store, ttl=60)
+    assert heard(store, lambda: renew(store, one)) == (2, 0)
+    assert renew(store, one).state == "WAITING"
+
+
+def test_a_poll_of_many_waiters_of_a_client_lists_their_queue_once_without_values(opened):
+    store, other = opened(), opened()
+    take(other, ttl=60)
+    waiting = [(queue(store, ttl=60), None) for _ in range(30)]
+    assert heard(store, lambda: store.renew(waiting, 5.0)) == (31, 0)
+
+
+def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
+    """For each waiter: its turn has come, its claim is gone, or somebody in front of it is; and nothing else is said."""
+    store, other = opened(), opened()
+    holder, _ = take(other, ttl=60)
+    second = queue(other, ttl=60)
+    ours = [queue(store, ttl=60) for _ in range(3)]
+    beats = [(one, None) for one in ours]
+    assert [each.state for each in store.renew(beats, 5.0)] == ["WAITING"] * 3
+    other.abandon(second, BUDGET)
+    assert [each.state for each in store.renew(beats, 5.0)] == ["WAITING"] * 3
+    assert heard(store, lambda: store.renew(beats, 5.0))[1] == 0, "what it saw is what it compares with"
+    other.release(holder, BUDGET)
+    assert [each.state for each in store.renew(beats, 5.0)] == ["OFFERED", "WAITING", "WAITING"]
+    server.call("kv/deleterange", {"key": store.store.entries[ours[1].token].key})
+    assert [each.state for each in store.renew(beats, 5.0)] == ["OFFERED", "LOST", "WAITING"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, None])
+def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
+    """Whatever happens in the queue: who fits is offered, who does not waits, who is gone is lost."""
+    seed = random.randrange(2**32) if seed is None else seed
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    store, other = opened(), opened()
+    capacity = 4
+    waiters, holders = [], []
+    for _ in range(60):
+        act = chance.choice(["join", "join", "leave", "resize", "ask"])
+        if act == "join":
+            where = chance.choice([store, other])
+            one = permit(wait=True, capacity=capacity, weight=chance.choice([1, 1, 2, 3]))
+            answer = where.acquire(one, True, BUDGET)
+            (holders if isinstance(answer, Granted) else waiters).append((where, one))
+        elif act == "leave" and holders + waiters:
+            some = chance.choice([each for each in (holders, waiters) if each])
+            where, one = some.pop(chance.randrange(len(some)))
+            where.abandon(one, BUDGET)
+        elif act == "resize":
+            other.resize("a", capacity := chance.choice([3, 4, 5]), BUDGET)
+        elif act == "ask" and waiters:
+            at = chance.randrange(len(waiters))
+            answer = waiters[at][0].acquire(waiters[at][1], False, BUDGET)
+            if not isinstance(answer, Queued):
+                where, one = waiters.pop(at)
+                if isinstance(answer, Granted):
+                    holders.append((where, one))
+        mine = [one for where, one in waiters if where is store]
+        told = [each.state for each in store.renew([(one, None) for one in mine], 5.0)]
+        shown = {info.claim_id: info.state for info in other.inspect("a", 5.0).claims}
+        expected = [shown.get(lockkit.names.claim_id(one.token), "LOST") for one in mine]
+        assert told == expected, (seed, act)
+        waiters = [each for each in waiters if shown.get(lockkit.names.claim_id(each[1].token)) is not None]
+
+
+def test_permits_are_tried_for_by_many_at_a_time_without_a_refusal(server):
+    """On a semaphore with room for all every try is granted, and none is told that the queue keeps changing."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(lockkit.connect(server.url())) for _ in range(3)]
+        told, done = [], []
+
+        def work(client):
+            semaphore = client.semaphore("roomy", 12, ttl=30)
+            for _ in range(15):
+                try:
+                    lease = semaphore.try_acquire()
+                except Exception as error:
+                    told.append(error)
+                    return
+                if lease is None:
+                    told.append("busy")
+                else:
+                    done.append(lease.release())
+
+        threads = [threading.Thread(target=work, args=(clients[at % 3],)) for at in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert told == []
+        assert len(done) == 8 * 15
+        until(lambda: clients[0].inspect("roomy").claims == (), "nothing is left")
