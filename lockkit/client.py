@@ -309,8 +309,8 @@ class Client(Operations):
         self._taken = {name: holds for name, holds in standing.items() if holds}
         self._most_taken = max(_FEW, 2 * len(self._taken))
 
-    def look(self) -> None:
-        """Have the background look for collected leases. Takes no lock, so a finalizer may call it."""
+    def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
+        """Have the background look for leases that were collected or left. Takes no lock, so a finalizer may call it."""
         driver = self._driver
         if driver is not None and self._pid == os.getpid():
             driver.heartbeat.look()

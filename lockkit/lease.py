@@ -30,7 +30,14 @@ def span(ttl: float, capabilities: Capabilities) -> float:
 
 
 class Handle(Protocol):
-    """A handle of a hold. The hold refers to it weakly: whatever its callbacks refer to may own it."""
+    """What a user has of a hold, one for each level of a reentrant one.
+
+    The hold refers to it weakly: whatever its callbacks refer to may own it.
+    """
+
+    @property
+    def open(self) -> bool:
+        """Whether its user goes on under it: it was not released, and the ``with`` statement it was entered by stands."""
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
@@ -50,12 +57,15 @@ class Hold:
             later than the store's grant, from which the store counts max_hold. Not the basis, which may be older where a claim
             joins a session or a lease that runs already.
         doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
-        dropped: Its last handle's finalizer has run. If Ctrl-C cut that short, ``handles`` still tells.
+        closing: Its release has begun. If a signal cut that short, whoever comes next goes on.
+        dropped: Its last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still tells.
         handles: The handles that users have of it, one for each level; empty while there is none yet.
         key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
-        depth: Levels of a reentrant hold that are still to be released.
         pid: The process that asked for it; in a forked child it is inert.
         process_bound: It survives silence, because its store waits for the death of its process.
+        turn: Taken by the thread that releases it.
+        turn_of: That thread's identifier.
+        work: The driver's: how far the release got, for whichever thread goes on with it.
     """
 
     __slots__ = (
@@ -67,7 +77,7 @@ class Hold:
         "auto_renew",
         "basis",
         "claim",
-        "depth",
+        "closing",
         "doubtful",
         "dropped",
         "ended",
@@ -82,7 +92,10 @@ class Hold:
         "requests",
         "since",
         "since_wall",
+        "turn",
+        "turn_of",
         "where",
+        "work",
     )
 
     def __init__(
@@ -106,12 +119,15 @@ class Hold:
         self.doubtful = doubtful
         self.auto_renew = auto_renew
         self.pid = os.getpid() if pid is None else pid
-        self.depth = 1
+        self.closing = False
         self.reentrant = False
         self.key: weakref.ref[object] | None = None
         self.dropped = False
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
+        self.turn = threading.Lock()
+        self.turn_of = 0
+        self.work: object = None
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
@@ -139,7 +155,23 @@ class Hold:
     @property
     def standing(self) -> bool:
         """Whether somebody still has it in hand: not released, lost, or collected."""
-        return not (self.ended or self.lost_why or self.collected)
+        return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether any handle is open."""
+        if self.dropped:
+            return False
+        for handle in self.handles:  # asked for every hold at every beat, so no generator
+            user = handle()
+            if user is not None and user.open:
+                return True
+        return False
+
+    def has_other(self, handle: Handle) -> bool:
+        """Whether a handle beside this one is open."""
+        users = [ref() for ref in self.handles]
+        return any(user is not None and user is not handle and user.open for user in users)
 
     @property
     def collected(self) -> bool:
@@ -158,12 +190,8 @@ class Hold:
         return [call for handle in handles if handle is not None for call in handle.callbacks]
 
     def handed(self, handle: Handle) -> None:
-        """Note a handle that a user has now."""
-        if not self.handles:
-            self.handles = (weakref.ref(handle),)
-            return
-        with self._mutex:
-            self.handles = (*(other for other in self.handles if other() is not None), weakref.ref(handle))
+        """Note the first handle that a user has; :meth:`enter` notes the others."""
+        self.handles = (*self.handles, weakref.ref(handle))
 
     def handed_back(self, handle: Handle) -> None:
         """Forget the handle of a level that was left, while others are held."""
@@ -174,8 +202,12 @@ class Hold:
 
     @property
     def given_up(self) -> bool:
-        """Whether its release has begun: if that was cut short, it need not be kept until its validity ends."""
-        return self.depth <= 0
+        """Whether it is to be released now: its release has begun, or the last handle was left.
+
+        A signal may have cut that short, anywhere. Unlike a collected hold, it need not be kept until its validity ends:
+        nobody works under it.
+        """
+        return self.closing or not (self.collected or self.in_hand or not self.handles)
 
     @property
     def lost(self) -> threading.Event:
@@ -187,27 +219,29 @@ class Hold:
             event.set()
         return event
 
-    def leave(self) -> bool:
-        """Step out of one level of a reentrant hold; True for the caller who has to release it."""
-        with self._mutex:
-            self.depth -= 1
-            return self.depth == 0
+    # A level is its handle, and not a number: left twice it is left once, and one that nobody has any more is none.
 
-    def enter(self) -> bool:
-        """Step into one more level; False if it is not standing any more."""
+    def leave(self) -> bool:
+        """Begin the release unless another handle is open; whether it has begun, now or before."""
         with self._mutex:
-            if self.depth <= 0 or not self.standing:
+            if not self.closing and not self.in_hand:
+                self.closing = True
+            return self.closing
+
+    def enter(self, handle: Handle) -> bool:
+        """Step into one more level, which lasts as long as its handle is open; False if it is not standing any more."""
+        with self._mutex:
+            if self.closing or not self.standing:
                 return False
-            self.depth += 1
+            open_ones = [ref for ref in self.handles if (user := ref()) is not None and user.open]
+            self.handles = (*open_ones, weakref.ref(handle))
             return True
 
     def take_over(self) -> bool:
-        """Claim the release of all levels at once; False if somebody is at it, or has done it."""
+        """Begin the release whatever handles are open; False if it had begun."""
         with self._mutex:
-            if self.depth <= 0:
-                return False
-            self.depth = 0
-            return True
+            began, self.closing = self.closing, True
+            return not began
 
     def expires(self) -> float:
         """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""

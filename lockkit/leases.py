@@ -16,6 +16,7 @@ from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
 from lockkit.lease import RELEASING, Hold
+from lockkit.leaving import Exit, Statement
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -51,8 +52,8 @@ class Home(Protocol):
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
 
-    def look(self) -> None:
-        """Have the background look for collected leases. Takes no lock."""
+    def look(self, gone: object = None) -> None:
+        """Have the background look for leases that were collected or left. Takes no lock."""
 
     def handle(self, hold: Hold) -> dict[str, object]:
         """What another process needs to release it. Contains the token: a secret."""
@@ -69,20 +70,25 @@ class Lease:
     :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
 
     A Lease that is garbage-collected unreleased warns (ResourceWarning); its claim is renewed no more and is removed when
-    its validity has ended, never earlier.
+    its validity has ended, never earlier. A signal handler that raises (Ctrl-C) may cut a release short anywhere: a second
+    :meth:`release` goes on where it was cut, and if none comes the background does, from within a ttl.
+
+    Attributes:
+        left: Its release was asked for; it is nobody's any more.
+        statement: The ``with`` statement that holds it, which it does not outlive.
     """
 
     __slots__ = (
         "__weakref__",
         "_callbacks",
         "_driver",
+        "_entering",
         "_hold",
         "_home",
-        "_leaving",
-        "_releasing_in",
         "_report",
         "_taken_at",
-        "_turn",
+        "left",
+        "statement",
     )
 
     def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: Caller) -> None:
@@ -91,11 +97,10 @@ class Lease:
         self._hold = hold
         self._taken_at = taken_at
         self._report: ReleaseReport | None = None
-        self._leaving = False
-        self._releasing_in = 0
-        self._turn = threading.Lock()
+        self._entering: Statement | None = None
+        self.statement: Statement | None = None
+        self.left = False
         self._callbacks: tuple[Callable[[], None], ...] = ()
-        hold.handed(self)
 
     @property
     def name(self) -> str:
@@ -137,9 +142,14 @@ class Lease:
         return self._hold.lost_why
 
     @property
+    def open(self) -> bool:
+        """Whether its user goes on under it: not released, and the ``with`` statement it was entered by stands."""
+        return not self.left and (self.statement is None or self.statement.stands)
+
+    @property
     def report(self) -> ReleaseReport | None:
         """How the release went; None before."""
-        return self._report
+        return self._report or self._hold.report
 
     @property
     def requests(self) -> Mapping[str, object]:
@@ -271,17 +281,18 @@ class Lease:
             )
         self._require_own()
         handle = self.handle()
+        hold.end()  # first: nobody renews what has ended, even if this is cut short
         self._report = _kept(hold, "handed over")
         self._driver.heartbeat.withdraw(hold.claim.token)
-        hold.end()
         self._home.gave_up(hold)
         return handle
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
 
-        Idempotent: later and concurrent calls return the same report. Takes at most the sum of the budgets. In a forked
-        child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
+        Idempotent: later and concurrent calls return the same report, and one after an interruption (Ctrl-C) goes on where
+        that came. Takes at most the sum of the budgets. In a forked child, and on an inner level of a reentrant hold,
+        nothing is released (outcome KEPT).
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -290,27 +301,17 @@ class Lease:
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
-        if self._hold.pid != os.getpid():
-            return _kept(self._hold, reason)
-        if self._report is None:
-            here = threading.get_ident()
-            if self._releasing_in == here or self._in_its_hook():
-                return _kept(self._hold, reason)
-            with self._turn:
-                self._releasing_in = here
-                try:
-                    if self._report is None:
-                        self._report = self._release(reason)
-                finally:
-                    self._releasing_in = 0
-        if raise_failed and self._report.outcome == "ABANDONED":
+        report = self._report
+        if report is None:
+            report = self._release(reason)
+        if raise_failed and report.outcome == "ABANDONED":
             raise ReleaseFailed(
                 f"no layer of the release of {self.name!r} got a definite answer",
-                report=self._report,
+                report=report,
                 name=self.name,
                 hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
             )
-        return self._report
+        return report
 
     def _in_its_hook(self) -> bool:
         """Whether one of its own cleanup hooks asks, directly or not."""
@@ -319,32 +320,53 @@ class Lease:
 
     def _release(self, reason: Reason) -> ReleaseReport:
         hold = self._hold
-        if not self._leaving:
-            if not hold.leave():
-                if hold.depth <= 0:
-                    return self._elsewhere(reason)
-                hold.handed_back(self)
-                return _kept(hold, reason)
-            self._leaving = True
+        if hold.pid != os.getpid():
+            return _kept(hold, reason)
+        if hold.turn_of == threading.get_ident() or self._in_its_hook():
+            return _kept(hold, reason)
         try:
-            return self._driver.release(hold, reason)
+            self.left = True
+            if hold.leave():
+                self._report = self._driver.release(hold, reason)
+            else:
+                hold.handed_back(self)
+                self._report = _kept(hold, reason)
         finally:
-            self._report = self._hold.report
-            if self._report is not None:
+            if hold.report is not None:
                 self._home.gave_up(hold)
+            elif self._report is None:  # cut short
+                self._home.look()
+        return self._report
 
-    def _elsewhere(self, reason: Reason) -> ReleaseReport:
-        """Its client is being closed and releases it."""
-        return self._hold.report or _kept(self._hold, reason)
+    # -- as a context manager
+
+    @property
+    def look(self) -> Callable[[object], None]:
+        """See :class:`lockkit.leaving.Manager`."""
+        return self._home.look
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering = statement
 
     def __enter__(self) -> Lease:
+        statement = self._entering
+        if statement is not None and statement.stands:
+            self.statement = statement
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    def leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,  # noqa: ARG002
+        error: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
+        """Release it, at the end of a ``with`` statement if there is one; see :class:`Lease`."""
         try:
             report = self.release("normal" if error is None else "error")
+            if statement is not None:
+                statement.over()
         except BaseException as interrupt:
             if error is None:
                 raise
@@ -357,18 +379,23 @@ class Lease:
         elif report.outcome == "LOST" or self._hold.lost_why:
             raise self.invalid()
 
+    __exit__ = Exit(leave)
+
     def __del__(self) -> None:
         hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
-        if hold is None or self._report is not None or hold.ended or hold.pid != os.getpid():
+        if hold is None or hold.report is not None or hold.ended or hold.pid != os.getpid():
             return
-        if hold.depth > 1:
-            hold.depth -= 1
+        if hold.dropped or hold.has_other(self):
             return
         # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
         # rest, also if this finalizer is cut short.
+        if not self.open:  # it was left, and a signal cut its release short
+            hold.closing = True
+            self._home.look()
+            return
         hold.dropped = True
         self._home.look()
-        if hold.given_up or hold.lost_why:
+        if hold.closing or hold.lost_why:
             return
         warnings.warn_explicit(
             f"the lease of {hold.name!r} was never released; it lapses when its validity ends",

@@ -14,6 +14,7 @@ from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
 from lockkit.leases import Caller, Home, Lease, caller
+from lockkit.leaving import Exit, Statement
 from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.queue import RW_CAPACITY
@@ -241,6 +242,7 @@ class Lock:
         self._on_lost = on_lost
         self.tokens = new_token
         self._short: dict[weakref.ref[object], list[Lease]] = {}
+        self._entering: list[Statement] = []
 
     @property
     def name(self) -> str:
@@ -323,7 +325,12 @@ class Lock:
             if hold is not None:
                 return self._handle(driver, hold, key, taken_at, attempt)
         except BaseException:
+            attempt.over = (
+                True  # first, and without a call: from here on the background takes back what this may not
+            )
             driver.take_back(attempt)
+            if attempt in driver.under_way:
+                self._home.look()
             raise
         if attempt_only:
             return None
@@ -340,9 +347,11 @@ class Lock:
         hold.key = key
         hold.reentrant = self._reentrant
         lease = Lease(self._home, driver, hold, taken_at)
+        hold.handed(lease)
         if self._on_lost is not None:
             lease.on_lost(self._on_lost)
         self._home.took(hold)
+        driver.under_way.pop(attempt, None)
         attempt.sent = False
         return lease
 
@@ -358,45 +367,99 @@ class Lock:
         for hold in own:
             if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
                 continue
-            if not hold.enter():
+            if not hold.standing:
                 continue
             lease = Lease(self._home, driver, hold, taken_at)
-            if not lease.valid():
-                lease.release()
-                raise lease.invalid()
             try:
-                lease.lengthen(self.terms.ttl, timeout or None)
+                if hold.enter(lease):
+                    if not lease.valid():
+                        lease.release()
+                        raise lease.invalid()
+                    lease.lengthen(self.terms.ttl, timeout or None)
+                    if self._on_lost is not None:
+                        lease.on_lost(self._on_lost)
+                    return lease
             except BaseException:
-                lease.release()
+                lease.left = True  # without a call: nobody has this level
                 raise
-            if self._on_lost is not None:
-                lease.on_lost(self._on_lost)
-            return lease
+            lease.left = True
         return None
 
+    # -- as a context manager
+
+    @property
+    def look(self) -> Callable[[object], None]:
+        """See :class:`lockkit.leaving.Manager`."""
+        return self._home.look
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering.append(statement)
+
     def __enter__(self) -> Lock:
+        statement = self._entered()
         lease = self.acquire()
-        self._short.setdefault(holder_key(), []).append(lease)
+        if statement is not None:  # no call may come between: the lease must not outlive the statement
+            statement.lease = lease
+            lease.statement = statement
+        key = holder_key()
+        if statement is not None:
+            statement.key = key
+        leases = self._short.setdefault(key, [])
+        if leases:
+            leases[:] = [other for other in leases if other.open]
+        leases.append(lease)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    def _entered(self) -> Statement | None:
+        """The ``with`` statement that calls ``__enter__``; None if that was called by hand."""
+        here = threading.get_ident()
+        found = None
+        for statement in self._entering[::-1]:
+            if statement.thread == here and found is None and statement.stands:
+                found = statement
+            elif statement.stands:
+                continue  # another thread's, or one further out
+            try:
+                self._entering.remove(statement)
+            except ValueError:  # a signal handler in between was as quick
+                pass
+        return found
+
+    def _leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
-        key = holder_key()
-        if key not in self._short and len(self._short) == 1:
-            # A generator that was suspended in its `with` ends elsewhere, and nobody else is in one: it is that one.
-            key = next(iter(self._short))
+        """Release what the ``with`` statement holds, in whatever thread or task it ends."""
+        self._left(statement).leave(statement, kind, error, traceback)
+
+    __exit__ = Exit(_leave)
+
+    def _left(self, statement: Statement | None) -> Lease:
+        lease = None if statement is None else statement.lease
+        key = None if statement is None else statement.key
+        if lease is None or key is None:  # called by hand: the innermost of this thread or task
+            key = holder_key()
+            if key not in self._short and len(self._short) == 1:
+                # A generator that was suspended in its `with` ends elsewhere, and nobody else is in one: it is that one.
+                key = next(iter(self._short))
         leases = self._short.get(key)
+        if lease is None:
+            lease = leases.pop() if leases else None
+        elif leases and lease in leases:
+            leases.remove(lease)
         if not leases:
+            self._short.pop(key, None)
+        if lease is None:
             raise NotHeld(
                 f"this thread or task did not enter the `with` of {self.name!r} that it leaves",
                 name=self.name,
                 hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
             )
-        lease = leases.pop()
-        if not leases:
-            del self._short[key]
-        lease.__exit__(kind, error, traceback)
+        return lease
 
     @property
     def lease(self) -> Lease:
@@ -405,10 +468,11 @@ class Lock:
         Raises:
             NotHeld: There is none.
         """
-        leases = self._short.get(holder_key())
-        if not leases:
-            raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
-        return leases[-1]
+        leases = self._short.get(holder_key(), ())
+        for lease in reversed(leases):
+            if lease.open:
+                return lease
+        raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
 
     def __repr__(self) -> str:
         terms = self.terms

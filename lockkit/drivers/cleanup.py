@@ -7,7 +7,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from lockkit.bell import Bell
 from lockkit.clock import Clock
+from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport
 from lockkit.lease import RELEASING
 from lockkit.plugins.calling import function_of
@@ -47,11 +49,7 @@ OVERRUNS = Overruns()
 
 
 class CleanupRuns:
-    """The hooks of one release. A hook is started once, however often :meth:`run` is called for it.
-
-    Attributes:
-        interrupts: What interrupted the waiting for hooks; raised when the release is done.
-    """
+    """The hooks of one release. A hook is started once, however often and from whatever thread that is asked for."""
 
     def __init__(
         self,
@@ -65,64 +63,87 @@ class CleanupRuns:
         self._clock = clock
         self._context = context
         self._runs: dict[str, _Run] = {}
-        self.interrupts: list[BaseException] = []
 
-    def run(self, plugin: str, budget: float) -> HookReport:
-        """Run a hook for at most ``budget`` seconds.
+    def start(self, plugin: str, budget: float) -> None:
+        """Start a hook that may take ``budget`` seconds, unless it has been started or is disabled.
 
-        One Ctrl-C during the wait is kept for later: the hook goes on to its budget. A second one ends the waiting.
+        Interrupted, it has started the hook or not; asked again, it starts the hook if it had not.
         """
-        hook = (plugin, self._hooks[plugin])
-        if self._overruns.disabled(hook):
-            return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
         run = self._runs.get(plugin)
         if run is None:
-            run = self._runs[plugin] = _Run(hook, self._context(self._clock.now() + budget), self._clock)
-        try:
-            report = run.wait(budget)
-        except BaseException as interrupt:
-            self.interrupts.append(interrupt)
-            report = run.wait(budget)
-        if report.outcome == "RUNNING":
-            self._overruns.note(hook)
+            hook = (plugin, self._hooks[plugin])
+            if self._overruns.disabled(hook):
+                return
+            run = _Run(hook, self._context(self._clock.now() + budget), budget, self._clock)
+            self._runs[plugin] = run
+        run.start()
+
+    def report(self, plugin: str, *, wait: bool) -> HookReport:
+        """How a hook ended; with ``wait`` not before its budget is over, if it is still running."""
+        run = self._runs.get(plugin)
+        if run is None:
+            return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
+        report = run.report(wait=wait)
+        if wait and report.outcome == "RUNNING":
+            self._overruns.note((plugin, self._hooks[plugin]))
         return report
 
 
 class _Run:
-    """One started hook."""
+    """One hook, to be run once.
 
-    def __init__(self, hook: CleanupHook, context: CleanupContext, clock: Clock) -> None:
+    What ties the threads together are bare locks and plain attributes: a signal handler that raises between two
+    bytecodes of the waiting thread cannot leave those half-way (see :class:`~lockkit.bell.Bell`).
+    """
+
+    def __init__(self, hook: CleanupHook, context: CleanupContext, budget: float, clock: Clock) -> None:
         self._plugin, self._call = hook
         self._context = context
         self._clock = clock
         self._began = clock.now()
+        self._end = self._began + budget
         self._took = 0.0
         self._error: BaseException | None = None
-        self._done = threading.Event()
+        self._begun = threading.Lock()  # taken for good by the one thread that runs the hook
+        self._finished = False
+        self._bell = Bell()
         self._variables = contextvars.copy_context()
         self._variables.run(RELEASING.set, context.claim_id)
-        self._thread = threading.Thread(target=self._run, name=f"lockkit-cleanup-{self._plugin}", daemon=True)
 
-    def wait(self, budget: float) -> HookReport:
-        if self._thread.ident is None:
-            try:
-                self._thread.start()
-            except RuntimeError:  # the interpreter is shutting down: no new threads, so without a time limit
-                self._run()
-        if not self._done.wait(max(0.0, self._began + budget - self._clock.now())):
+    def start(self) -> None:
+        if self._begun.locked():
+            return
+        try:
+            start(self._run, f"lockkit-cleanup-{self._plugin}")
+        except (
+            RuntimeError
+        ):  # no thread to be had, as when the interpreter shuts down: here, without a time limit
+            self._run()
+
+    def report(self, *, wait: bool) -> HookReport:
+        while wait and not self._finished:
+            left = self._end - self._clock.now()
+            if left <= 0:
+                break
+            self._bell.wait(left)
+        if not self._finished:
             return HookReport(self._plugin, "RUNNING", self._clock.now() - self._began, "still running")
         if self._error is not None:
-            return HookReport(
-                self._plugin, "FAILED", self._took, f"{type(self._error).__name__}: {self._error}"
-            )
+            error = f"{type(self._error).__name__}: {self._error}"
+            return HookReport(self._plugin, "FAILED", self._took, error)
         return HookReport(self._plugin, "DONE", self._took)
 
     def _run(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         try:
             self._variables.run(self._call, context=self._context)
         except BaseException as error:
             self._error = error
             _log.warning("cleanup plugin %r failed", self._plugin, exc_info=error)
         finally:
-            self._took = self._clock.now() - self._began
-            self._done.set()
+            try:
+                self._took = self._clock.now() - self._began
+            finally:
+                self._finished = True
+                self._bell.ring()

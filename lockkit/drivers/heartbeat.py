@@ -19,6 +19,8 @@ __all__ = ["Heartbeat", "Holding", "Waiter"]
 
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
+_MOMENT = 0.05
+"""Seconds after which a release that has begun and that no thread is at was cut short."""
 _COALESCE = 0.25
 """What is due within this share of its interval goes along with a batch that is sent anyway."""
 _PATIENCE = 3
@@ -91,6 +93,11 @@ class Heartbeat:
         waiter_deadline: Seconds after which the store drops a silent waiter.
         request_timeout: Seconds that one batch may take.
         renewed: Told how many holds a batch renewed.
+        go_on: Told of a hold whose release was cut short; goes on with it, elsewhere.
+        tidy: Looks after attempts that were cut short; true if it is to do so again in a moment.
+
+    Attributes:
+        releasing: Holds whose release has begun and has no report yet, registered or not.
     """
 
     def __init__(
@@ -100,12 +107,18 @@ class Heartbeat:
         waiter_deadline: float,
         request_timeout: float,
         renewed: Callable[[int], None],
+        go_on: Callable[[Hold], None],
+        tidy: Callable[[], bool],
     ) -> None:
         self._clock = clock
         self._perform = perform
         self._request_timeout = request_timeout
         self._interval = waiter_interval(waiter_deadline)
         self._renewed = renewed
+        self._go_on = go_on
+        self._tidy = tidy
+        self._given_up: set[Hold] = set()
+        self.releasing: dict[Hold, None] = {}
         self._mutex = threading.RLock()
         self._members: dict[str, Holding | Waiter] = {}
         self._beats = Ticker("lockkit-heartbeat", self._beat, clock)
@@ -125,6 +138,7 @@ class Heartbeat:
         with self._mutex:
             self._members[claim.token] = waiter
         self._beats.poke(waiter.next)
+        self._deadlines.poke(waiter.next)
         return waiter
 
     def withdraw(self, token: str) -> None:
@@ -167,7 +181,7 @@ class Heartbeat:
             return [member for member in self._members.values() if isinstance(member, Waiter)]
 
     def look(self) -> None:
-        """Look for what was collected or given up. Takes no lock, so a finalizer may call it."""
+        """Look for what was collected or cut short. Takes no lock, so a finalizer may call it."""
         self._deadlines.nudge()
 
     def close(self) -> None:
@@ -236,21 +250,24 @@ class Heartbeat:
     def _overdue(self) -> float:
         """Declare lost what has run out, whatever the heartbeat is doing."""
         now = self._clock.now()
-        again = math.inf
-        for hold in self.holds():
-            if hold.standing and not hold.process_bound:
+        again = now + _MOMENT if self._tidy() else math.inf
+        holds = self.holds()
+        if self._look_at_releases(holds):
+            again = min(again, now + _MOMENT)
+        for hold in holds:
+            if hold.in_hand and not (hold.closing or hold.ended or hold.lost_why or hold.process_bound):
                 ends = hold.expires()
                 if now < ends:
                     again = min(again, ends)
                     continue
-            if hold.collected:
+            if hold.collected and not hold.closing:
                 hold.dropped = True  # if its finalizer was cut short: it is not renewed any more
             if hold.ended or hold.lost_why:
                 if hold.dropped:
                     self.withdraw(hold.claim.token)
                 continue
             why = hold.overdue(now)
-            if hold.dropped and (hold.given_up or now >= hold.expires()):
+            if hold.dropped and now >= hold.expires():
                 why = "collected"
             if why:
                 self._perform(losing(hold, why))
@@ -259,6 +276,19 @@ class Heartbeat:
             else:
                 again = min(again, _next_deadline(hold, now))
         return again
+
+    def _look_at_releases(self, holds: list[Hold]) -> bool:
+        """Have releases gone on with that were cut short; whether to look again in a moment."""
+        seen, self._given_up = self._given_up, set()
+        given_up = [hold for hold in holds if (hold.closing or not hold.in_hand) and hold.given_up]
+        for hold in {*given_up, *list(self.releasing)}:
+            if hold.report is not None:
+                self.releasing.pop(hold, None)
+                continue
+            self._given_up.add(hold)
+            if hold in seen:  # not only just begun
+                self._go_on(hold)
+        return bool(self._given_up)
 
 
 def _next_deadline(hold: Hold, now: float) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lockkit.clock import Clock, jitter
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
@@ -13,6 +15,7 @@ from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.patience import patiently
+from lockkit.drivers.starting import start
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError, LeaseLost, LockkitError
 from lockkit.events import Counters
@@ -29,6 +32,7 @@ from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (
+    AwaitHook,
     Call,
     Effect,
     Lost,
@@ -36,11 +40,11 @@ from lockkit.protocol.effects import (
     Orphan,
     Pause,
     RecordFailure,
-    RunHook,
+    StartHook,
     WaitForWake,
     Withdraw,
 )
-from lockkit.protocol.releasing import CLEANUP_BUDGET, Release, releasing
+from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Release, releasing
 from lockkit.protocol.renewing import losing
 from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
 
@@ -50,12 +54,18 @@ _JOIN = 0.15
 _EXIT_BUDGET = 1.9
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
-_PATIENCE = 16
-"""Interruptions of one release after which it is left to the background."""
 _LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
 T = TypeVar("T")
+_log = logging.getLogger("lockkit.driver")
+
+
+class _Work(NamedTuple):
+    """How far the release of a hold got, for the thread that has its turn."""
+
+    release: Release
+    runs: CleanupRuns | None
 
 
 class Driver:
@@ -91,7 +101,8 @@ class Driver:
         self._record_failure = record_failure
         self._overruns = OVERRUNS
         self.closed = False
-        self._under_way: set[Attempt] = set()
+        self.under_way: dict[Attempt, Waits] = {}
+        self._over: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout)
         self.heartbeat = Heartbeat(
             clock,
@@ -99,19 +110,21 @@ class Driver:
             self._capabilities.waiter_deadline,
             request_timeout,
             lambda count: counters.add("renewals", count),
+            self.go_on,
+            self._tidy,
         )
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
 
-        With a hold, ``attempt.sent`` stays true until the caller has a handle for it; cut short before that, the caller
-        must :meth:`take_back`.
+        With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle for it; cut
+        short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
         self.counters.add("attempts")
         clock = self.clock
         waits = Waits(self, on_wait, clock.now())
         hold: Hold | None
-        self._under_way.add(attempt)
+        self.under_way[attempt] = waits
         try:
             if self.closed:
                 raise AcquireCancelled("this client is closed", name=attempt.terms.name)
@@ -122,6 +135,9 @@ class Driver:
                 if self.closed:
                     raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         except BaseException as error:
+            attempt.over = (
+                True  # first, and without a call: from here on the background takes back what this may not
+            )
             self.take_back(attempt)
             self.counters.add(_ending(error))
             if isinstance(error, AcquireTimeout):
@@ -129,7 +145,8 @@ class Driver:
             raise
         finally:
             waits.close()
-            self._under_way.discard(attempt)
+            if attempt.hold is None or attempt.over:
+                self.under_way.pop(attempt, None)
         if hold is None:
             self.counters.add("busy")
             self._tell_attempt("busy", attempt)
@@ -158,8 +175,59 @@ class Driver:
                 if isinstance(another, Exception):
                     raise
 
+    def _tidy(self) -> bool:
+        """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
+        seen, self._over = self._over, {attempt for attempt in list(self.under_way) if attempt.over}
+        for attempt in self._over & seen:  # not only just over
+            self.take_back(attempt)
+            waits = self.under_way.pop(attempt, None)
+            if waits is not None:
+                waits.close()
+        return bool(self._over)
+
     def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
-        """Run the release pipeline to its end, whatever interrupts it; then raise what did."""
+        """Take the release of a hold to its end, from wherever it is; then raise what interrupted this thread at it.
+
+        One thread at a time; the next goes on where the last was cut short, or finds the report.
+        """
+        with hold.turn:
+            hold.turn_of = threading.get_ident()
+            try:
+                if hold.report is None:
+                    self.heartbeat.releasing[hold] = None
+                    self._release(hold, reason)
+                assert hold.report is not None
+                return hold.report
+            finally:
+                hold.turn_of = 0
+                if hold.report is not None:
+                    self.heartbeat.releasing.pop(hold, None)
+
+    def _release(self, hold: Hold, reason: Reason) -> None:
+        work = hold.work
+        if not isinstance(work, _Work):
+            work = hold.work = self._work(hold, reason)
+        release, runs = work
+        interrupts = release.interrupts = []
+        report: ReleaseReport | None = None
+        while report is None:
+            try:
+                report = self._drive(releasing(release, self.clock.now), None, runs)
+            except BaseException as interrupt:
+                # It hit the generator itself; a new one goes on from what `release` records.
+                interrupts.append(interrupt)
+                if len(interrupts) > PATIENCE:
+                    raise
+        self._count(release, report)
+        if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
+            held = self.clock.now() - hold.since
+            self.dispatcher.tell(
+                Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held)
+            )
+        if interrupts:
+            raise interrupts[0]
+
+    def _work(self, hold: Hold, reason: Reason) -> _Work:
         hooks = self._cleanup_hooks()
         plugins = [name for name, _ in hooks] if hooks else ()
         release = Release(hold, reason, plugins, self._cleanup_budget, self.request_timeout)
@@ -168,26 +236,23 @@ class Driver:
             runs = CleanupRuns(
                 hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end)
             )
-        began = hold.since
-        report: ReleaseReport | None = None
-        while report is None:
-            try:
-                report = self._drive(releasing(release, self.clock.now), None, runs)
-            except BaseException as interrupt:
-                # It hit the generator itself; a new one goes on from what `release` records.
-                release.interrupts.append(interrupt)
-                if len(release.interrupts) > _PATIENCE:
-                    raise
-        self._count(release, report)
-        if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
-            held = self.clock.now() - began
-            self.dispatcher.tell(
-                Event("released", hold.name, hold.claim_id, hold.fence, reason, duration=held)
-            )
-        interrupts = [*runs.interrupts, *release.interrupts] if runs else release.interrupts
-        if interrupts:
-            raise interrupts[0]
-        return report
+        return _Work(release, runs)
+
+    def go_on(self, hold: Hold) -> None:
+        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
+        if hold.report is not None or hold.turn.locked() or self.closed:
+            return
+        hold.leave()
+        try:
+            start(lambda: self._go_on(hold), "lockkit-release")
+        except RuntimeError as error:  # the deadline thread asks again
+            _log.warning("cannot start a thread to go on with the release of %r: %s", hold.name, error)
+
+    def _go_on(self, hold: Hold) -> None:
+        try:
+            self.release(hold, "error")
+        except Exception:
+            _log.exception("the release of %r, gone on with in the background, failed", hold.name)
 
     def confirm(self, hold: Hold) -> None:
         """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
@@ -285,7 +350,7 @@ class Driver:
         end = self.clock.now() + _EXIT_BUDGET
         self._cancel_waiters()
         for hold in self.heartbeat.holds():
-            if not hold.take_over():
+            if not hold.take_over() and hold.turn.locked():
                 self._await_release(hold, end)
             elif self.clock.now() < end:
                 report = self.release(hold, reason)
@@ -316,7 +381,7 @@ class Driver:
         """Have the threads that wait give up, and those that ask hear their answer; their claims land on the orphan list."""
         for _ in range(100):
             waiting = self.heartbeat.waiting()
-            if not waiting and not self._under_way:
+            if not waiting and all(attempt.over for attempt in list(self.under_way)):
                 return
             for waiter in waiting:
                 waiter.wake()
@@ -365,8 +430,10 @@ class Driver:
                 self.orphans.add(effect)
             case RecordFailure(record):
                 self._record_failure(dict(record))
-            case RunHook(plugin, budget) if runs is not None:
-                return runs.run(plugin, budget)
+            case StartHook(plugin, budget) if runs is not None:
+                runs.start(plugin, budget)
+            case AwaitHook(plugin, wait) if runs is not None:
+                return runs.report(plugin, wait=wait)
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None

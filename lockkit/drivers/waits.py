@@ -87,8 +87,9 @@ class Waits:
         self._wait = getattr(watch, "wait", Bell.wait)
 
     def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
+        watch = self._watch
+        if watch is not None:
+            watch.close()
             self._watch = None
 
 

@@ -49,6 +49,7 @@ class Attempt:
         hold: What was granted, while nobody has a handle for it.
         mine: Holds of the same name that the asking thread or task has.
         who: What asks: "thread" or "task".
+        over: It has ended in an exception or in "busy". If that was cut short, the background takes back what is left.
         pid: The process that asks; None for the one that runs this.
     """
 
@@ -63,6 +64,7 @@ class Attempt:
         "holder",
         "mine",
         "note",
+        "over",
         "pid",
         "request_timeout",
         "sent",
@@ -100,6 +102,7 @@ class Attempt:
         self.doubtful = False
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
+        self.over = False
 
     def fresh(self) -> Claim:
         """A new claim with a new token.

@@ -13,6 +13,7 @@ from lockkit.lease import Hold
 from lockkit.spi import Claim
 
 __all__ = [
+    "AwaitHook",
     "Call",
     "Effect",
     "Lost",
@@ -21,7 +22,7 @@ __all__ = [
     "Orphan",
     "Pause",
     "RecordFailure",
-    "RunHook",
+    "StartHook",
     "WaitForWake",
     "Withdraw",
 ]
@@ -81,11 +82,21 @@ class Lost(NamedTuple):
     why: Reason
 
 
-class RunHook(NamedTuple):
-    """Run one cleanup hook on a thread of its own, for at most the budget. Result: a HookReport."""
+class StartHook(NamedTuple):
+    """Start one cleanup hook on a thread of its own, with a budget, unless it has been started. Result: None.
+
+    Starting a hook twice is starting it once, so whoever was interrupted asks again.
+    """
 
     plugin: str
     budget: float
+
+
+class AwaitHook(NamedTuple):
+    """Wait for a hook that was started, until its budget is over; or only look, without ``wait``. Result: a HookReport."""
+
+    plugin: str
+    wait: bool = True
 
 
 class RecordFailure(NamedTuple):
@@ -100,4 +111,6 @@ class Notify(NamedTuple):
     what: Event | Alert
 
 
-Effect: TypeAlias = Call | WaitForWake | Pause | Withdraw | Orphan | RunHook | RecordFailure | Notify | Lost
+Effect: TypeAlias = (
+    Call | WaitForWake | Pause | Withdraw | Orphan | StartHook | AwaitHook | RecordFailure | Notify | Lost
+)

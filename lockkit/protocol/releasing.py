@@ -3,8 +3,9 @@
     HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
 
 What has been done is kept in a :class:`Release`, not in the generator: if an exception hits the generator itself
-(Ctrl-C lands between any two bytecodes), a new generator over the same Release goes on where it was. Cleanup hooks are
-identified by plugin and never started twice; sending a release twice is harmless, because it compares.
+(Ctrl-C lands between any two bytecodes), a new generator over the same Release goes on where it was, in the same thread
+or in another. Cleanup hooks are identified by plugin and never started twice; an interruption that meets the start of a
+hook starts it again, so none is left out. Sending a release twice is harmless, because it compares.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lockkit.facts import (
 )
 from lockkit.lease import Hold
 from lockkit.protocol.effects import (
+    AwaitHook,
     Call,
     Effect,
     Lost,
@@ -33,18 +35,22 @@ from lockkit.protocol.effects import (
     Orphan,
     Pause,
     RecordFailure,
-    RunHook,
+    StartHook,
     Withdraw,
 )
 from lockkit.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
-__all__ = ["CLEANUP_BUDGET", "Release", "releasing"]
+__all__ = ["CLEANUP_BUDGET", "PATIENCE", "Release", "releasing"]
 
 CLEANUP_BUDGET = 10.0
 """Seconds that one cleanup hook may take, unless configured."""
+PATIENCE = 16
+"""Interruptions of one thread's release after which the release is left to another thread."""
 _NORMAL_SHARE = 0.65
 """Of the request timeout, what the normal layer may use; the emergency layer has the rest."""
 _PAUSE = 0.05
+_CUTS = 2
+"""Interruptions of the wait for a hook that end it."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -128,13 +134,7 @@ def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
     """Layer 1: every hook once, while the heartbeat still renews."""
     began = now()
     for plugin in release.plugins[len(release.hooks) :]:
-        try:
-            report = yield RunHook(plugin, release.cleanup_budget)
-        except GeneratorExit:  # not an interruption: another generator goes on
-            raise
-        except BaseException as interrupt:
-            release.interrupts.append(interrupt)
-            report = HookReport(plugin, "UNKNOWN", error=repr(interrupt))
+        report = yield from _run(release, plugin)
         release.hooks.append(report)
         told = {"plugin": plugin, "outcome": report.outcome, "error": report.error}
         yield Notify(
@@ -150,6 +150,36 @@ def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
         if report.outcome == "RUNNING":
             yield Notify(_alert(release, "cleanup_overrun", "P1", f"cleanup {plugin!r} overran its budget"))
     release.cleaned = now() - began
+
+
+def _run(release: Release, plugin: str) -> Generator[Effect, Any, HookReport]:
+    """Start a hook, whatever interrupts that, and wait for it.
+
+    The first Ctrl-C while it runs is kept for later: the hook goes on to its budget. A second one ends the waiting, and
+    the hook goes on alone.
+    """
+    interrupts = release.interrupts
+    started = False
+    cut = 0
+    while True:
+        try:
+            if not started:
+                yield StartHook(plugin, release.cleanup_budget)
+                started = True
+            report: HookReport = yield AwaitHook(plugin, cut < _CUTS)
+        except GeneratorExit:  # not an interruption: another generator goes on
+            raise
+        except BaseException as interrupt:
+            interrupts.append(interrupt)
+            if len(interrupts) > PATIENCE:
+                raise
+            cut += started
+            continue
+        if report.outcome == "RUNNING" and cut >= _CUTS:
+            return report._replace(
+                outcome="UNKNOWN", error=f"still running when interrupted: {interrupts[-1]!r}"
+            )
+        return report
 
 
 def _remove(
@@ -185,7 +215,7 @@ def _remove(
             if len(release.interrupts) > 2:
                 break
         else:
-            release.outcome = _settled(release, answer)
+            release.outcome = _settled(release, answer, now())
             outcome: LayerOutcome = "DONE" if answer == RELEASED else "ABSENT"
             return LayerReport(layer, outcome, now() - began)
         at = now()
@@ -203,10 +233,11 @@ def _remove(
     return LayerReport(layer, "UNKNOWN" if release.doubtful else "FAILED", now() - began, str(error))
 
 
-def _settled(release: Release, answer: str) -> ReleaseOutcome:
+def _settled(release: Release, answer: str, at: float) -> ReleaseOutcome:
     """What a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
     if answer == ABSENT and not release.doubtful:
-        release.stolen = bool(release.was_valid)
+        # A release that was cut short may have been gone on with when the claim had run out.
+        release.stolen = bool(release.was_valid) and at < release.hold.expires()
         return "LOST"
     return "RELEASED"
 

@@ -12,6 +12,7 @@ from lockkit.lease import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (
+    AwaitHook,
     Call,
     Effect,
     Lost,
@@ -19,7 +20,7 @@ from lockkit.protocol.effects import (
     Orphan,
     Pause,
     RecordFailure,
-    RunHook,
+    StartHook,
     WaitForWake,
     Withdraw,
 )
@@ -123,9 +124,9 @@ class Stepper:
                 self.lost.append(hold)
             case RecordFailure(record):
                 self.failures.append(record)
-            case RunHook(plugin, _):
+            case AwaitHook(plugin, _):
                 return self.hook(plugin)
-            case Withdraw() | Pause() | WaitForWake():
+            case StartHook() | Withdraw() | Pause() | WaitForWake():
                 pass
         return None
 

@@ -7,7 +7,17 @@ import pytest
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Capabilities, HookReport
 from lockkit.lease import Hold
-from lockkit.protocol.effects import Call, Lost, Notify, Orphan, Pause, RecordFailure, RunHook, Withdraw
+from lockkit.protocol.effects import (
+    AwaitHook,
+    Call,
+    Lost,
+    Notify,
+    Orphan,
+    Pause,
+    RecordFailure,
+    StartHook,
+    Withdraw,
+)
 from lockkit.protocol.releasing import Release, releasing
 from lockkit.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
 
@@ -36,7 +46,7 @@ def play(run, clock, answers=(), default=RELEASED):
     while not run.done:
         effect = run.effect
         met.append(effect.method if type(effect) is Call else type(effect).__name__)
-        if type(effect) is RunHook:
+        if type(effect) is AwaitHook:
             run.answer(HookReport(effect.plugin, "DONE"))
         elif type(effect) is Pause:
             clock.forward(max(0.0, effect.until - clock.now()))
@@ -57,8 +67,10 @@ def test_the_plain_order(release, start, clock):
     it = release(plugins=HOOKS)
     run = start(it)
     assert [kind for kind in play(run, clock) if kind != "Notify"] == [
-        "RunHook",
-        "RunHook",
+        "StartHook",
+        "AwaitHook",
+        "StartHook",
+        "AwaitHook",
         "Withdraw",
         "release",
     ]
@@ -73,9 +85,9 @@ def test_cleanup_runs_while_it_is_valid_and_the_hold_is_over_before_the_release_
     it = release(plugins=HOOKS)
     run = start(it)
     assert it.hold.valid(clock.now())
-    while type(run.effect) in (RunHook, Notify):
+    while type(run.effect) in (StartHook, AwaitHook, Notify):
         assert it.hold.valid(clock.now())
-        run.answer(HookReport(run.effect.plugin, "DONE") if type(run.effect) is RunHook else None)
+        run.answer(HookReport(run.effect.plugin, "DONE") if type(run.effect) is AwaitHook else None)
     assert type(run.effect) is Withdraw
     run.answer()
     assert type(run.effect) is Call
@@ -145,6 +157,7 @@ def test_no_answer_at_all_is_abandoned_on_the_record_within_the_request_timeout(
 
 def test_a_hook_that_overran_is_told(release, start):
     run = start(release(plugins=("slow",)))
+    run.answer()
     run.answer(HookReport("slow", "RUNNING"))
     told = []
     while type(run.effect) is Notify:
@@ -176,8 +189,12 @@ def through(release, start, clock, interrupt_at, *, drop, default):
             continue
         count += 1
         met.append(effect)
-        if type(effect) is RunHook:
-            hooks.append(effect.plugin)
+        if type(effect) is StartHook:
+            if effect.plugin not in hooks:  # a driver starts it once, however often it is asked
+                hooks.append(effect.plugin)
+            run.answer()
+        elif type(effect) is AwaitHook:
+            assert effect.plugin in hooks, "waited for a hook that was never started"
             run.answer(HookReport(effect.plugin, "DONE"))
         elif type(effect) is Pause:
             clock.forward(max(0.0, effect.until - clock.now()))

@@ -114,21 +114,53 @@ def test_it_is_not_valid_in_another_process(monkeypatch):
     assert not one.valid(100)
 
 
-def test_each_level_leaves_once_and_only_one_caller_releases():
-    one = hold()
-    one.depth = 3
-    assert [one.leave() for _ in range(3)] == [False, False, True]
-    assert one.given_up
-    assert not one.leave(), "a release that comes again must not release again"
-    assert not one.take_over()
+class Handle:
+    open = True
 
 
-def test_taking_over_leaves_nothing_to_leave():
+def levels(one, count):
+    handles = [Handle() for _ in range(count)]
+    assert all(one.enter(handle) for handle in handles)
+    return handles
+
+
+def test_the_last_handle_that_is_left_releases_and_being_left_twice_is_being_left_once():
     one = hold()
-    one.depth = 3
+    outer, inner = levels(one, 2)
+    inner.open = False
+    assert not one.leave()
+    assert not one.leave(), "a second release of the inner level must not leave the outer one"
+    assert not one.given_up
+    outer.open = False
+    assert one.given_up, "a release that was cut short before it began is known"
+    assert one.leave()
+    assert one.leave(), "a release that was cut short goes on"
+    assert not one.enter(Handle())
+
+
+def test_a_level_that_nobody_has_any_more_is_none():
+    one = hold()
+    outer, inner = levels(one, 2)
+    del inner
+    outer.open = False
+    assert one.leave()
+
+
+def test_a_hold_whose_handles_are_all_gone_is_collected_and_not_given_up():
+    one = hold()
+    (handle,) = levels(one, 1)
+    del handle
+    assert one.collected
+    assert not one.given_up
+
+
+def test_taking_over_leaves_nothing_to_enter():
+    one = hold()
+    kept = levels(one, 2)
     assert one.take_over()
     assert not one.take_over()
-    assert not one.leave()
+    assert one.leave()
+    assert not one.enter(kept[0])
 
 
 @given(

@@ -16,6 +16,7 @@ _MODULES = (
     "ambiguity",
     "names",
     "leaks",
+    "interrupted",
     "layers",
     "forking",
     "face",

@@ -13,7 +13,7 @@ from lockkit.facts import Alert, CleanupContext, Event
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal
 from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
-from lockkit.testing.scenarios.leaks import CtrlC
+from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 

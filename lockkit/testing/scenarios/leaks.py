@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dis
 import gc
-import sys
 import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError
-from lockkit.locks import Lock
 from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
+from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import Stage, scenario
 
@@ -26,10 +23,6 @@ __all__ = ["footprint"]
 _SOON = 1.0
 """Seconds after which nothing of a failed acquire remains, with the store reachable."""
 _MOST_CALLS = 40
-
-
-class CtrlC(KeyboardInterrupt):
-    """The Ctrl-C of a scenario: not to be taken for somebody who wants the test run to end."""
 
 
 def footprint() -> Counter[str]:
@@ -98,90 +91,6 @@ def interrupted_wait(stage: Stage) -> None:
         client.close()
     for lease in leases:
         assert lease.valid()
-
-
-class _Bomb:
-    """Raises Ctrl-C at the n-th place in lockkit at which the interpreter would let a signal through.
-
-    CPython looks for signals when a function begins, after calls and before it loops, and nowhere else; so a ``with``
-    that was entered is always left.
-    """
-
-    _LOOKS = ("RESUME", "CALL", "JUMP_BACKWARD")
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.where = ""
-        self._last: dict[FrameType, str] = {}
-
-    def __enter__(self) -> _Bomb:
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-        self._last.clear()
-
-    def _call(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith("lockkit") or name.startswith("lockkit.testing"):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self._opcode
-
-    def _opcode(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        if event == "opcode":
-            looked = self._last.get(frame, "").startswith(self._LOOKS)
-            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self.left -= looked
-            if self.left == 0:
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
-                sys.settrace(None)
-                raise CtrlC
-        return self._opcode
-
-
-@scenario("L4-interrupted-anywhere", (MUTEX,))
-def interrupted_anywhere(stage: Stage) -> None:
-    """Ctrl-C wherever it can strike in acquire and release: the claim goes, at once or with its ttl; nobody hangs.
-
-    Between two functions there is always a moment in which nobody has the lease; then its collection takes it back.
-    """
-    client = stage.client()
-    ttl = 0.15 if stage.harness.capabilities.min_ttl <= 0.15 else stage.harness.short_ttl
-    lock = stage.holder(client, ttl=ttl)
-    lock.acquire(1.0).release()  # everything lazy has happened
-    late: list[str] = []
-    at = 0
-    while True:
-        at += 1
-        bomb = _Bomb(at)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            _acquire_and_release(lock, bomb)
-            gc.collect()
-        if not bomb.where:
-            break
-        began = time.monotonic()
-        stage.until(
-            lambda: stage.stored() == [], f"L4: the claim stays after Ctrl-C at {bomb.where}", ttl + 2.0
-        )
-        if time.monotonic() - began > ttl / 2:
-            late.append(bomb.where)
-        error = stage.work(lambda: lock.acquire(1.0).release()).error()
-        assert error is None, f"after Ctrl-C at {bomb.where}: {error!r}"
-    # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
-    assert at > (100 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
-    assert len(late) <= max(at / 10, 6), f"of {at} places these left the claim to its ttl: {late}"
-
-
-def _acquire_and_release(lock: Lock, bomb: _Bomb) -> None:
-    try:
-        with bomb:
-            lock.acquire(1.0).release()
-    except CtrlC:
-        pass
 
 
 @scenario("L4-timed-out")

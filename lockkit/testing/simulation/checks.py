@@ -120,6 +120,10 @@ class Checks:
             world.violated("S11-abandoned", f"{token} was abandoned and nobody removes it")
         if set(release.plugins) != {hook.plugin for hook in release.hooks}:
             world.violated("ONCE", f"cleanup of {token}: {release.hooks} instead of {release.plugins}")
+        if not worker.hooks_run.issuperset(release.plugins):
+            world.violated(
+                "ONCE", f"cleanup of {token}: only {sorted(worker.hooks_run)} of {release.plugins} ran"
+            )
         if hold.lost_why and not self._told.get(id(hold)):
             world.violated("S6-told", f"{token} was lost ({hold.lost_why}) and nobody was told")
         if hold.valid(now):

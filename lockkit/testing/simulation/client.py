@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lockkit.errors import LockkitError
-from lockkit.facts import HookReport
+from lockkit.facts import HookReport, LayerOutcome
 from lockkit.lease import Hold
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (
+    AwaitHook,
     Call,
     Effect,
     Lost,
@@ -18,7 +19,7 @@ from lockkit.protocol.effects import (
     Orphan,
     Pause,
     RecordFailure,
-    RunHook,
+    StartHook,
     WaitForWake,
     Withdraw,
 )
@@ -39,6 +40,7 @@ class _Handle:
 
     __slots__ = ("__weakref__",)
     callbacks = ()
+    open = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +240,14 @@ class Worker(Actor):
                 self.answered(None)
             case WaitForWake():
                 self._wait(effect)
-            case RunHook(plugin):
+            case StartHook(plugin):
                 self.client.world.tell(f"{self.label}: cleanup hook {plugin}")
                 self.client.world.checks.hook_runs(self, plugin)
                 self.hooks_run.add(plugin)
-                self.answered(HookReport(plugin, "DONE"))
+                self.answered(None)
+            case AwaitHook(plugin):
+                outcome: LayerOutcome = "DONE" if plugin in self.hooks_run else "UNKNOWN"
+                self.answered(HookReport(plugin, outcome))
             case _:
                 self.client.background(effect)
                 self.answered(None)

@@ -1,0 +1,31 @@
+"""Starting a thread from code that a signal may interrupt."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+
+__all__ = ["start"]
+
+
+def start(target: Callable[[], None], name: str) -> None:
+    """Start a daemon thread; an exception from a signal handler finds it started or not, never half-way.
+
+    ``threading.Thread.start`` waits for the new thread in Python code, and a handler that raises there can leave the
+    lock of that wait taken, so that the new thread never gets as far as its target. Here the calling thread makes one
+    call into C. The ``Thread`` is started by the thread that call makes, where no handler runs.
+
+    An interrupted caller does not know whether the thread was started: a target that must run once sees to that itself.
+
+    Raises:
+        RuntimeError: No thread can be started (a limit of the system, or the interpreter is shutting down).
+    """
+    _thread.start_new_thread(_start, (target, name))
+
+
+def _start(target: Callable[[], None], name: str) -> None:
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:  # one more cannot be had: this one will do, without a name
+        target()

@@ -1,0 +1,105 @@
+"""How a context manager learns that its ``with`` statement is left, whatever a signal handler raises."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
+
+if TYPE_CHECKING:
+    from lockkit.leases import Lease
+
+__all__ = ["Exit", "Leave", "Statement"]
+
+M = TypeVar("M", bound="Manager")
+Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+
+
+class Statement:
+    """One ``with`` statement.
+
+    Attributes:
+        key: The thread or task that entered it.
+        lease: What it holds, once it is entered.
+        thread: The identifier of the thread that it began in.
+    """
+
+    __slots__ = ("key", "lease", "left", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.key: weakref.ref[object] | None = None
+        self.lease: Lease | None = None
+        self.left: Callable[[], object | None] = _gone
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is neither left, nor was given up before its body began."""
+        return self.left() is not None
+
+    def over(self) -> None:
+        """What it held is released: nobody needs to be told of its end."""
+        self.left = _gone
+
+
+def _gone() -> None:
+    return None
+
+
+class Manager(Protocol):
+    """A context manager that has such an exit."""
+
+    def entering(self, statement: Statement) -> None:
+        """A ``with`` statement has looked up ``__exit__``, and is about to call ``__enter__``."""
+
+    @property
+    def look(self) -> Callable[[object], None]:
+        """Has the background look for what was left. Takes no lock, and refers to no lease."""
+
+
+class Exit(Generic[M]):
+    """An ``__exit__`` whose ``with`` statement is known to be over even if no bytecode of it ever runs.
+
+    CPython lets signals through when a Python function begins: a handler that raises can end ``__exit__`` before its
+    first statement, and the lease would stay, held and renewed, in whatever variable still names it. But a ``with``
+    statement looks its ``__exit__`` up before it calls ``__enter__``, keeps what it found on its frame's stack, and drops
+    that when it is left, in whatever way. So each look-up gives out an object of its own, which nobody else refers to,
+    and its end is the end of the statement. The object is not a Python function: those stay in a traceback.
+
+    Looked up on the class, as ``contextlib.ExitStack`` does, it is a plain function, and there is no statement.
+    """
+
+    def __init__(
+        self,
+        leave: Callable[
+            [M, Statement | None, type[BaseException] | None, BaseException | None, TracebackType | None],
+            None,
+        ],
+    ) -> None:
+        self._leave = leave
+        self.__doc__ = leave.__doc__
+
+    @overload
+    def __get__(self, manager: None, owner: type[M]) -> Callable[..., None]: ...
+    @overload
+    def __get__(self, manager: M, owner: type[M] | None = None) -> Leave: ...
+    def __get__(self, manager: M | None, owner: type[M] | None = None) -> Callable[..., None]:
+        if manager is None:
+            return self._by_hand
+        statement = Statement()
+        leave = partial(self._leave, manager, statement)
+        statement.left = weakref.ref(leave, manager.look)
+        manager.entering(statement)
+        return leave
+
+    def _by_hand(
+        self,
+        manager: M,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(manager, None, kind, error, traceback)

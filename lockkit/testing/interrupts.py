@@ -1,0 +1,99 @@
+"""Ctrl-C at a chosen place: what a signal handler that raises does, made repeatable."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from types import FrameType
+from typing import Any
+
+__all__ = ["Bomb", "CtrlC"]
+
+
+class CtrlC(KeyboardInterrupt):
+    """The Ctrl-C of a scenario: not to be taken for somebody who wants the test run to end."""
+
+
+class Bomb:
+    """Raises Ctrl-C at the n-th place in lockkit, or a store, at which CPython lets a signal through; then perhaps again.
+
+    CPython looks for signals when a Python function begins, after a call of something that is not a Python function, and
+    before a jump backwards. What it raises after a call it raises at the call, and so it is here: whatever handles the
+    exceptions of the call handles this one, and a ``with`` that was entered is always left.
+
+    Args:
+        at: The place, counted from 1.
+        then: After so many further places once more; 0 for never.
+
+    Attributes:
+        where: Where it went off; empty if it never did.
+        again: Where it did for the second time.
+    """
+
+    def __init__(self, at: int, then: int = 0) -> None:
+        self._left = at
+        self._then = then
+        self._last: dict[FrameType, tuple[str, bool]] = {}
+        self.where = ""
+        self.again = ""
+
+    def __enter__(self) -> Bomb:
+        self._arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left = 0
+        sys.settrace(None)
+        sys.setprofile(None)
+        self._last.clear()
+
+    # An exception in either kind of function makes the interpreter forget that one; the other arms it again.
+
+    def _arm(self) -> None:
+        sys.settrace(self._trace)
+        sys.setprofile(self._profile)
+
+    def _place(self, frame: FrameType) -> None:
+        if self._left <= 0:
+            return
+        self._left -= 1
+        if self._left > 0:
+            return
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+        if not self.where:
+            self.where = where
+            self._left = self._then
+        else:
+            self.again = where
+        raise CtrlC
+
+    def _profile(self, frame: FrameType, event: str, arg: object) -> None:  # noqa: ARG002
+        if sys.gettrace() is None and self._left > 0:
+            sys.settrace(self._trace)
+        if event == "c_return" and _ours(frame):
+            self._last[frame] = ("", False)  # this is its place
+            self._place(frame)
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+        if sys.getprofile() is None and self._left > 0:
+            sys.setprofile(self._profile)
+        if event == "call":
+            if frame.f_back is not None:
+                self._last[frame.f_back] = ("", False)  # after a call of a Python function it does not look
+            if not _ours(frame):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+            self._place(frame)
+        elif event == "opcode":
+            last, looks = self._last.get(frame, ("", False))
+            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            self._last[frame] = (name, name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")))
+            if looks and last:
+                self._place(frame)
+        return self._trace
+
+
+def _ours(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    return isinstance(name, str) and name.startswith("lockkit") and not name.startswith("lockkit.testing")

@@ -1,0 +1,213 @@
+"""L4, S9, S10: a signal handler that raises, at every place where CPython lets one through, once and twice."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from lockkit.facts import CleanupContext
+from lockkit.hooks import hookimpl
+from lockkit.leases import Lease
+from lockkit.locks import Lock
+from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.shapes import MUTEX
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["Sweep"]
+
+_BOUND = 6.0
+"""Seconds in which a release must return; most of it is for a slow machine."""
+_FURTHEST = 40
+"""A second Ctrl-C comes at most so many places after the first."""
+
+
+class Cleaner:
+    """A plugin that counts its runs for each claim."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+
+    @hookimpl
+    def lockkit_cleanup(self, context: CleanupContext) -> None:
+        self.runs[context.claim_id] += 1
+
+
+class Sweep:
+    """One way to use a lock, interrupted at every place.
+
+    Args:
+        use: Uses the lock; what it appends to the list is a lease that its program still has afterwards.
+        cleanup: With a cleanup hook.
+        again: The program calls release again.
+        options: Of the lock.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        use: Callable[[Lock, list[Lease]], None],
+        *,
+        cleanup: bool = False,
+        again: bool = False,
+        **options: bool,
+    ) -> None:
+        self._stage = stage
+        self._use = use
+        self._cleaner = Cleaner()
+        self.ttl = max(0.5, stage.harness.short_ttl)
+        client = stage.client(plugins=[self._cleaner] if cleanup else [])
+        self._lock = stage.holder(client, ttl=self.ttl, **options)
+        self._cleanup = cleanup
+        self._again = again
+        with self._lock.acquire(1.0):  # everything lazy has happened
+            pass
+        self._late: list[str] = []
+        self._seed = ""
+
+    def once(self) -> None:
+        """Ctrl-C at every place."""
+        at = 0
+        while self._strike(Bomb(at + 1)):
+            at += 1
+        # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
+        assert at > (60 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
+        assert len(self._late) <= max(at / 8, 8), (
+            f"of {at} places these left the claim to its ttl: {self._late}"
+        )
+
+    def twice(self) -> None:
+        """Ctrl-C at every place, and again soon."""
+        seed = random.randrange(1 << 30)
+        chance = random.Random(seed)
+        self._seed = f", seed {seed}"
+        at = 0
+        while self._strike(Bomb(at + 1, min(chance.randint(1, _FURTHEST), chance.randint(1, _FURTHEST)))):
+            at += 1
+
+    def _strike(self, bomb: Bomb) -> bool:
+        """Use it once; whether the bomb went off."""
+        kept: list[Lease] = []
+        caught: list[
+            BaseException
+        ] = []  # kept, as a console keeps the last traceback, with all that its frames refer to
+        with warnings.catch_warnings(), _unraisable(caught):
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                with bomb:
+                    self._use(self._lock, kept)
+            except CtrlC as error:
+                if kept:
+                    caught.append(error)
+            where = f"after Ctrl-C at {bomb.where}" + (f" and {bomb.again}{self._seed}" if bomb.again else "")
+            self._ends(where, kept)
+        if self._cleanup:
+            for claim, runs in self._cleaner.runs.items():
+                assert runs == 1, f"S9: cleanup of {claim} ran {runs} times {where}"
+            for lease in kept:
+                assert self._cleaner.runs[lease.claim_id] == 1, f"S9: no cleanup of {lease.claim_id} {where}"
+            self._cleaner.runs.clear()
+        return bool(bomb.where)
+
+    def _ends(self, where: str, kept: list[Lease]) -> None:
+        """Nothing is held that nobody holds, and whoever asks for the lock gets it."""
+        stage = self._stage
+        for lease in kept if self._again else ():
+            stage.work(lease.release).result(_BOUND)
+        began = time.monotonic()
+        stage.until(lambda: stage.stored() == [], f"L4: the claim stays {where}", self.ttl + 3.0)
+        if time.monotonic() - began > self.ttl / 2:
+            self._late.append(where)
+        error = stage.work(lambda: self._lock.acquire(2.0).release()).error()
+        assert error is None, f"{where}: {error!r}"
+        for lease in kept:
+            report = stage.work(lease.release).result(_BOUND)
+            assert report.outcome in ("RELEASED", "LOST", "KEPT"), f"{report} {where}"
+
+
+@contextlib.contextmanager
+def _unraisable(caught: list[BaseException]) -> Iterator[None]:
+    """Ctrl-C in a finalizer is nobody's: CPython has nowhere to raise it."""
+    before = sys.unraisablehook
+
+    def hook(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, CtrlC):
+            caught.append(what.exc_value)
+        else:
+            before(what)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _lease_form(lock: Lock, kept: list[Lease]) -> None:
+    with lock.acquire(1.0) as lease:
+        kept.append(lease)
+
+
+def _short_form(lock: Lock, kept: list[Lease]) -> None:
+    with lock:
+        kept.append(lock.lease)
+
+
+def _nested(lock: Lock, kept: list[Lease]) -> None:
+    with lock.acquire(1.0) as lease, lock, lock.acquire(1.0) as inner:
+        kept.extend((lease, inner))
+
+
+def _released(lock: Lock, kept: list[Lease]) -> None:
+    lease = lock.acquire(1.0)
+    kept.append(lease)
+    try:
+        lease.release()
+    finally:
+        lease.release()
+
+
+def _dropped(lock: Lock, kept: list[Lease]) -> None:  # noqa: ARG001
+    lock.acquire(1.0).release()
+
+
+@scenario("L4-interrupted-anywhere", (MUTEX,))
+def anywhere(stage: Stage) -> None:
+    """Ctrl-C wherever it can strike in acquire and release: the claim goes, at once or with its ttl; nobody hangs."""
+    Sweep(stage, _dropped).once()
+
+
+@scenario("L4-interrupted-with", (MUTEX,))
+def with_lease(stage: Stage) -> None:
+    """Ctrl-C anywhere in ``with lock.acquire() as lease:``: cleaned up once and gone, although the variable lives on."""
+    Sweep(stage, _lease_form, cleanup=True).once()
+
+
+@scenario("L4-interrupted-short-form", (MUTEX,))
+def with_lock(stage: Stage) -> None:
+    """Ctrl-C anywhere in ``with lock:``: no lease stays in the lock, held and renewed and nobody's."""
+    Sweep(stage, _short_form, cleanup=True).once()
+
+
+@scenario("L4-interrupted-levels", (MUTEX,))
+def levels(stage: Stage) -> None:
+    """Ctrl-C anywhere in entering and leaving the levels of a reentrant lock: the last one out releases it, once."""
+    Sweep(stage, _nested, cleanup=True, reentrant=True).once()
+
+
+@scenario("S10-interrupted-release", (MUTEX,))
+def released(stage: Stage) -> None:
+    """Ctrl-C anywhere in release: a second release goes on where it was cut; each hook runs exactly once."""
+    Sweep(stage, _released, cleanup=True, again=True).once()
+
+
+@scenario("L4-interrupted-twice", (MUTEX,))
+def twice(stage: Stage) -> None:
+    """All of this with a second Ctrl-C soon after the first."""
+    for use in (_lease_form, _short_form, _released):
+        Sweep(stage, use, cleanup=True, again=use is _released).twice()
+    Sweep(stage, _nested, cleanup=True, reentrant=True).twice()
