@@ -26,6 +26,7 @@ class Bomb:
         then: After so many further places once more; 0 for never.
 
     Attributes:
+        seen: How many places there were.
         where: Where it went off; empty if it never did.
         again: Where it did for the second time.
     """
@@ -34,6 +35,8 @@ class Bomb:
         self._left = at
         self._then = then
         self._last: dict[FrameType, tuple[str, bool]] = {}
+        self._functions = (self._trace, self._profile)  # kept: CPython 3.11 calls what it has just let go
+        self.seen = 0
         self.where = ""
         self.again = ""
 
@@ -50,12 +53,13 @@ class Bomb:
     # An exception in either kind of function makes the interpreter forget that one; the other arms it again.
 
     def _arm(self) -> None:
-        sys.settrace(self._trace)
-        sys.setprofile(self._profile)
+        sys.settrace(self._functions[0])
+        sys.setprofile(self._functions[1])
 
     def _place(self, frame: FrameType) -> None:
         if self._left <= 0:
             return
+        self.seen += 1
         self._left -= 1
         if self._left > 0:
             return
@@ -69,14 +73,14 @@ class Bomb:
 
     def _profile(self, frame: FrameType, event: str, arg: object) -> None:  # noqa: ARG002
         if sys.gettrace() is None and self._left > 0:
-            sys.settrace(self._trace)
+            sys.settrace(self._functions[0])
         if event == "c_return" and _ours(frame):
             self._last[frame] = ("", False)  # this is its place
             self._place(frame)
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
         if sys.getprofile() is None and self._left > 0:
-            sys.setprofile(self._profile)
+            sys.setprofile(self._functions[1])
         if event == "call":
             if frame.f_back is not None:
                 self._last[frame.f_back] = ("", False)  # after a call of a Python function it does not look
@@ -91,7 +95,7 @@ class Bomb:
             self._last[frame] = (name, name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")))
             if looks and last:
                 self._place(frame)
-        return self._trace
+        return self._functions[0]
 
 
 def _ours(frame: FrameType) -> bool:

@@ -244,6 +244,13 @@ MUTANTS: tuple[Mutant, ...] = (
         patch=protocol.hook_again,
     ),
     Mutant(
+        "interrupted-hook-counts",
+        "a cleanup hook whose start was interrupted counts as done",
+        "ONCE",
+        faults=_INTERRUPTS,
+        patch=protocol.interrupted_hook_counts,
+    ),
+    Mutant(
         "fence-starts-again",
         "an empty queue forgets its fences",
         "S4",

@@ -8,19 +8,20 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from lockkit.drivers import heartbeat as heartbeat_module
-from lockkit.facts import Capabilities, Event
+from lockkit.facts import Capabilities, Event, HookReport
 from lockkit.lease import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
 from lockkit.protocol.acquiring import Attempt, acquiring
-from lockkit.protocol.effects import Effect, Notify, Now, WaitForWake
+from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, StartHook, WaitForWake
 from lockkit.protocol.releasing import Release
 from lockkit.protocol.renewing import Member, patience
 from lockkit.spi import Claim, Granted
 from lockkit.testing.mutants.mutant import patched
 from lockkit.testing.mutants.stores import replay_not_marked
 from lockkit.testing.simulation import background, client
+from lockkit.testing.simulation.actors import Interrupt
 from lockkit.testing.simulation.world import World
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "hold_owns_its_handle",
     "holds_after_wake",
     "hook_again",
+    "interrupted_hook_counts",
     "late_answer_grants",
     "loses_again",
     "no_poll",
@@ -313,4 +315,21 @@ def hold_owns_its_handle() -> Iterator[None]:
         self.handles = (lambda: handle,)  # type: ignore[assignment]
 
     with patched(Hold, handed=handed):
+        yield
+
+
+@contextmanager
+def interrupted_hook_counts() -> Iterator[None]:
+    """An interruption of a cleanup hook's start ends the hook."""
+
+    def run(release: Release, plugin: str) -> Generator[Effect, Any, HookReport]:
+        try:
+            yield StartHook(plugin, release.cleanup_budget)
+            report: HookReport = yield AwaitHook(plugin)
+        except Interrupt as interrupt:
+            release.interrupts.append(interrupt)
+            return HookReport(plugin, "UNKNOWN", error=repr(interrupt))
+        return report
+
+    with patched(releasing_module, _run=run):
         yield

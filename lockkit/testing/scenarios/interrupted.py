@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lockkit.facts import CleanupContext
 from lockkit.hooks import hookimpl
@@ -22,6 +22,8 @@ __all__ = ["Sweep"]
 
 _BOUND = 6.0
 """Seconds in which a release must return; most of it is for a slow machine."""
+_MOST, _MOST_TWICE = 600, 150
+"""Places at which one scenario strikes; of more than that it takes some by chance."""
 _FURTHEST = 40
 """A second Ctrl-C comes at most so many places after the first."""
 
@@ -67,35 +69,41 @@ class Sweep:
         with self._lock.acquire(1.0):  # everything lazy has happened
             pass
         self._late: list[str] = []
-        self._seed = ""
+        self._struck = 0
+        self._seed = random.randrange(1 << 30)
+        self._chance = random.Random(self._seed)
 
     def once(self) -> None:
-        """Ctrl-C at every place."""
-        at = 0
-        while self._strike(Bomb(at + 1)):
-            at += 1
+        """Ctrl-C at every place; at some of them, where a store has very many."""
+        for at in self._places(_MOST):
+            self._strike(Bomb(at))
+        struck = self._struck
         # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
-        assert at > (60 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
-        assert len(self._late) <= max(at / 8, 8), (
-            f"of {at} places these left the claim to its ttl: {self._late}"
+        assert struck > (60 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
+        assert len(self._late) <= max(struck / 8, 8), (
+            f"of {struck} places these left the claim to its ttl: {self._late}"
         )
 
     def twice(self) -> None:
-        """Ctrl-C at every place, and again soon."""
-        seed = random.randrange(1 << 30)
-        chance = random.Random(seed)
-        self._seed = f", seed {seed}"
-        at = 0
-        while self._strike(Bomb(at + 1, min(chance.randint(1, _FURTHEST), chance.randint(1, _FURTHEST)))):
-            at += 1
+        """Ctrl-C at some places, and again soon."""
+        chance = self._chance
+        for at in self._places(_MOST_TWICE):
+            self._strike(Bomb(at, min(chance.randint(1, _FURTHEST), chance.randint(1, _FURTHEST))))
 
-    def _strike(self, bomb: Bomb) -> bool:
-        """Use it once; whether the bomb went off."""
+    def _places(self, most: int) -> Sequence[int]:
+        count = Bomb(1 << 30)
+        with count:
+            self._use(self._lock, [])
+        places = range(1, count.seen + 1)
+        return places if len(places) <= most else sorted(self._chance.sample(places, most))
+
+    def _strike(self, bomb: Bomb) -> None:
+        """Use it once, and see what is left."""
         kept: list[Lease] = []
         caught: list[
             BaseException
-        ] = []  # kept, as a console keeps the last traceback, with all that its frames refer to
-        with warnings.catch_warnings(), _unraisable(caught):
+        ] = []  # as a console keeps the last traceback, and what its frames refer to
+        with warnings.catch_warnings(), _unraisable():
             warnings.simplefilter("ignore", ResourceWarning)
             try:
                 with bomb:
@@ -103,7 +111,8 @@ class Sweep:
             except CtrlC as error:
                 if kept:
                     caught.append(error)
-            where = f"after Ctrl-C at {bomb.where}" + (f" and {bomb.again}{self._seed}" if bomb.again else "")
+            self._struck += bool(bomb.where)
+            where = f"after Ctrl-C at {bomb.where} and {bomb.again or 'no more'}, seed {self._seed}"
             self._ends(where, kept)
         if self._cleanup:
             for claim, runs in self._cleaner.runs.items():
@@ -111,7 +120,6 @@ class Sweep:
             for lease in kept:
                 assert self._cleaner.runs[lease.claim_id] == 1, f"S9: no cleanup of {lease.claim_id} {where}"
             self._cleaner.runs.clear()
-        return bool(bomb.where)
 
     def _ends(self, where: str, kept: list[Lease]) -> None:
         """Nothing is held that nobody holds, and whoever asks for the lock gets it."""
@@ -130,14 +138,12 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def _unraisable(caught: list[BaseException]) -> Iterator[None]:
+def _unraisable() -> Iterator[None]:
     """Ctrl-C in a finalizer is nobody's: CPython has nowhere to raise it."""
     before = sys.unraisablehook
 
     def hook(what: sys.UnraisableHookArgs) -> None:
-        if isinstance(what.exc_value, CtrlC):
-            caught.append(what.exc_value)
-        else:
+        if not isinstance(what.exc_value, CtrlC):
             before(what)
 
     sys.unraisablehook = hook
@@ -207,7 +213,18 @@ def released(stage: Stage) -> None:
 
 @scenario("L4-interrupted-twice", (MUTEX,))
 def twice(stage: Stage) -> None:
-    """All of this with a second Ctrl-C soon after the first."""
-    for use in (_lease_form, _short_form, _released):
-        Sweep(stage, use, cleanup=True, again=use is _released).twice()
+    """With a second Ctrl-C soon after the first: the same."""
+    Sweep(stage, _lease_form, cleanup=True).twice()
+    Sweep(stage, _short_form, cleanup=True).twice()
+
+
+@scenario("L4-interrupted-levels-twice", (MUTEX,))
+def levels_twice(stage: Stage) -> None:
+    """With a second Ctrl-C soon after the first, in the levels of a reentrant lock: the same."""
     Sweep(stage, _nested, cleanup=True, reentrant=True).twice()
+
+
+@scenario("S10-interrupted-release-twice", (MUTEX,))
+def released_twice(stage: Stage) -> None:
+    """With a second Ctrl-C soon after the first, in a release with a cleanup hook: the same."""
+    Sweep(stage, _released, cleanup=True, again=True).twice()
