@@ -22,15 +22,17 @@ class Statement:
     """One ``with`` statement.
 
     Attributes:
+        frame: The identity of the frame that it stands in: no other has it as long as the statement lasts.
         key: The thread or task that entered it.
         lease: What it holds, once it is entered.
         thread: The identifier of the thread that it began in.
     """
 
-    __slots__ = ("key", "lease", "left", "thread")
+    __slots__ = ("frame", "key", "lease", "left", "thread")
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.frame = 0
         self.key: weakref.ref[object] | None = None
         self.lease: Lease | None = None
         self.left: Callable[[], object | None] = _gone

@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from lockkit import durations
@@ -197,24 +197,22 @@ def whole(value: object, what: str, name: str) -> int:
     return value
 
 
-def holder_key() -> weakref.ref[object]:
-    """The running asyncio task, else the current thread: objects, because identifiers are used again.
-
-    Referred to weakly, because a thread or task may own the lease that it took.
-    """
+def asker() -> object:
+    """The running asyncio task, else the current thread: objects, because identifiers are used again."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (the one that does not raise)
         task: object = asyncio.current_task()
         if task is not None:
-            return weakref.ref(task)
-    return weakref.ref(threading.current_thread())
+            return task
+    return threading.current_thread()
 
 
 class Lock:
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
-    ``with lock:`` is the short form; its leases are kept per thread or task. ``with lock.acquire() as lease:`` hands out
-    the lease.
+    ``with lock:`` is the short form; each ``with`` statement releases the lease that it took, in whatever thread or task it ends.
+    A block that ``contextlib.ExitStack`` enters must end in the thread or task that it began in: elsewhere it is NotHeld, and its
+    lease goes on until that thread or task is over. ``with lock.acquire() as lease:`` hands out the lease.
 
     Attributes:
         terms: What the store is told of its claims.
@@ -241,7 +239,7 @@ class Lock:
         self._note = note
         self._on_lost = on_lost
         self.tokens = new_token
-        self._short: dict[weakref.ref[object], list[Lease]] = {}
+        self._short: weakref.WeakKeyDictionary[object, list[Lease]] = weakref.WeakKeyDictionary()
         self._entering: list[Statement] = []
 
     @property
@@ -300,7 +298,7 @@ class Lock:
         deadline = None if timeout is None else home.clock.now() + timeout
         driver = home.driver(timeout)
         home.warn()
-        key = holder_key()
+        key = weakref.ref(asker())  # weakly: a thread or task may own the lease that it takes
         taken_at = caller()
         own = home.mine(self.terms.name)
         if own:
@@ -398,14 +396,16 @@ class Lock:
 
     def __enter__(self) -> Lock:
         statement = self._entered()
+        if statement is not None:
+            statement.frame = id(sys._getframe(1))  # noqa: SLF001
         lease = self.acquire()
         if statement is not None:  # no call may come between: the lease must not outlive the statement
             statement.lease = lease
             lease.statement = statement
-        key = holder_key()
+        who = asker()
         if statement is not None:
-            statement.key = key
-        leases = self._short.setdefault(key, [])
+            statement.key = weakref.ref(who)
+        leases = self._short.setdefault(who, [])
         if leases:
             leases[:] = [other for other in leases if other.open]
         leases.append(lease)
@@ -439,40 +439,46 @@ class Lock:
     __exit__ = Exit(_leave)
 
     def _left(self, statement: Statement | None) -> Lease:
+        """The lease of the block that ends.
+
+        A ``with`` statement knows its own. Called by hand, as ``contextlib.ExitStack`` does, it is the last that this thread or
+        task took by hand: where there is none, to guess would be to release somebody else's.
+        """
         lease = None if statement is None else statement.lease
-        key = None if statement is None else statement.key
-        if lease is None or key is None:  # called by hand: the innermost of this thread or task
-            key = holder_key()
-            if key not in self._short and len(self._short) == 1:
-                # A generator that was suspended in its `with` ends elsewhere, and nobody else is in one: it is that one.
-                key = next(iter(self._short))
-        leases = self._short.get(key)
+        who = asker() if lease is None or statement is None or statement.key is None else statement.key()
+        leases = [] if who is None else self._short.get(who, [])
         if lease is None:
-            lease = leases.pop() if leases else None
-        elif leases and lease in leases:
-            leases.remove(lease)
-        if not leases:
-            self._short.pop(key, None)
+            lease = next((own for own in reversed(leases) if own.statement is None), None)
         if lease is None:
             raise NotHeld(
-                f"this thread or task did not enter the `with` of {self.name!r} that it leaves",
+                f"this thread or task did not enter the `with` of {self.name!r} that it leaves; whoever did still holds it",
                 name=self.name,
                 hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
             )
+        if lease in leases:
+            leases.remove(lease)
+        if not leases and who is not None:
+            self._short.pop(who, None)
         return lease
 
     @property
     def lease(self) -> Lease:
-        """The innermost lease that this thread or task took by ``with lock:``.
+        """The lease of the innermost block around the caller that this thread or task entered by ``with lock:``.
 
         Raises:
             NotHeld: There is none.
         """
-        leases = self._short.get(holder_key(), ())
-        for lease in reversed(leases):
-            if lease.open:
-                return lease
-        raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
+        leases = [lease for lease in self._short.get(asker(), ()) if lease.open]
+        if len(leases) > 1:  # one may be that of a generator, which is suspended in its block
+            around: set[int] = set()
+            frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+            while frame is not None:
+                around.add(id(frame))
+                frame = frame.f_back
+            leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
+        if not leases:
+            raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
+        return leases[-1]
 
     def __repr__(self) -> str:
         terms = self.terms

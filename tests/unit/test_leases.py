@@ -123,6 +123,7 @@ def test_a_callback_that_raises_is_logged_and_the_next_one_called(client, lease,
     with pytest.raises(LeaseLost):
         lease.confirm()
     assert called.wait(5)
+    client.driver().dispatcher.flush(5)
     assert "ZeroDivisionError" in caplog.text
 
 

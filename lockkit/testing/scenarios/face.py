@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import warnings
+from collections.abc import Generator
+from contextlib import ExitStack
 
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost, NotHeld
 from lockkit.facts import Skipped
@@ -248,6 +252,72 @@ def short_form(stage: Stage) -> None:
             raise KeyError("mine")
 
     assert isinstance(stage.work(lost_and_failed).error(), KeyError), "the body's exception wins"
+
+
+@scenario("L4-short-form-elsewhere", (SEMAPHORE,))
+def short_form_elsewhere(stage: Stage) -> None:
+    """Each ``with lock:`` releases its own lease, wherever and in whatever order the blocks end; never another's."""
+    lock = stage.holder(stage.client())
+
+    def suspended() -> Generator[Lease, None, None]:
+        with lock:
+            while True:
+                yield lock.lease
+
+    def begun() -> tuple[Generator[Lease, None, None], Lease]:
+        block = suspended()
+        return block, next(block)
+
+    theirs, _ = stage.work(begun).result()
+    with lock:
+        mine = lock.lease
+        stage.work(theirs.close).result()  # a third thread
+        assert mine.valid(), "S7: another's block released it"
+        assert stage.held() == [mine.claim_id]
+        theirs, _ = stage.work(begun).result()
+        theirs.close()  # this thread, as the collector may
+        assert mine.valid(), "S7: another's block released it"
+        assert stage.held() == [mine.claim_id]
+    first, one = begun()
+    second, other = begun()
+    assert next(first) is one, "that of the last block that began, not of the one around it"
+    assert next(second) is other
+    first.close()  # not the last that began
+    assert not one.valid()
+    assert stage.held() == [other.claim_id]
+    second.close()
+    assert stage.stored() == []
+    assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
+
+
+@scenario("L4-short-form-by-hand", (SEMAPHORE,))
+def short_form_by_hand(stage: Stage) -> None:
+    """What ends elsewhere and cannot be known is NotHeld, releases nobody's lease, and lapses with the thread that took it."""
+    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+
+    def entered() -> tuple[ExitStack, Lease]:
+        stack = ExitStack()
+        stack.enter_context(lock)
+        return stack, lock.lease
+
+    stack, lease = entered()
+    with lock:
+        mine = lock.lease
+        stack.close()
+        assert not lease.valid()
+        assert mine.valid(), "S7: another's block released it"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        stack, lease = stage.work(entered).result()
+        with lock:
+            mine = lock.lease
+            error = stage.work(stack.close).error()
+            assert isinstance(error, NotHeld), "another thread's block was guessed"
+            assert mine.valid(), "S7: another's block released it"
+            assert lease.valid()
+        del lease, error, stack
+        gc.collect()
+    stage.until(lambda: stage.stored() == [], "L4: nobody can release it, and it is still renewed")
 
 
 @scenario("L4-decorator", (MUTEX,))
