@@ -26,6 +26,7 @@ from lockkit.facts import (
 )
 from lockkit.lease import Hold
 from lockkit.locks import Lock, Options, RWLock, build, whole
+from lockkit.mutex import Mutex
 from lockkit.operating import Operations
 from lockkit.printable import printable
 from lockkit.queue import RW_CAPACITY
@@ -77,7 +78,7 @@ class Client(Operations):
         self._where = where
         self._spec = plugins.backend(config.url)
         self.capabilities: Capabilities = self._spec.capabilities
-        self._mutex = threading.RLock()
+        self._mutex = Mutex()
         self._driver: Driver | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -194,7 +195,7 @@ class Client(Operations):
 
     def leases(self) -> list[LeaseCopy]:
         """Copies of the handles of what this process holds through this client."""
-        driver = self._driver if self._pid == os.getpid() else None
+        driver = self._own_driver()
         holds = driver.heartbeat.holds() if driver else []
         return [LeaseCopy(self.handle(hold), self) for hold in holds if not hold.ended]
 
@@ -206,7 +207,7 @@ class Client(Operations):
 
     def close(self) -> None:
         """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice."""
-        with self._mutex_of_this_process():
+        with self._own_mutex():
             self._closed = True
             driver, self._driver = self._driver, None
         if driver is not None:
@@ -215,7 +216,7 @@ class Client(Operations):
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
-        driver = self._driver if self._pid == os.getpid() else None
+        driver = self._own_driver()
         if driver is not None and not driver.closed:
             self._closed = True
             driver.close(reason)
@@ -240,8 +241,8 @@ class Client(Operations):
 
         None is as long as a request may take. Each try takes ``request_timeout`` at most. With patience all of it takes that long and half a second more at most.
         """
-        driver = self._driver
-        if driver is not None and self._pid == os.getpid():
+        driver = self._own_driver()
+        if driver is not None:
             return driver
         from lockkit.drivers.patience import patiently
 
@@ -287,7 +288,7 @@ class Client(Operations):
         """Note a hold, for deadlocks and reentrancy."""
         hold.where = self._where
         name = hold.claim.terms.name
-        with self._mutex:
+        with self._mutex.of_this_process():
             before = self._taken.get(name)
             self._taken[name] = [*(old for old in before if old.standing), hold] if before else [hold]
             if len(self._taken) > self._most_taken:
@@ -296,12 +297,15 @@ class Client(Operations):
     def gave_up(self, hold: Hold) -> None:
         """Forget a hold."""
         name = hold.claim.terms.name
-        with self._mutex:
+        with self._mutex.of_this_process():
             taken = self._taken.get(name, ())
-            if len(taken) > 1:
-                self._taken[name] = [other for other in taken if other is not hold]
-            elif taken and taken[0] is hold:
-                del self._taken[name]
+            others = [other for other in taken if other is not hold]
+            if others:
+                self._taken[name] = others
+            elif (
+                taken and self._taken.get(name) is taken
+            ):  # else a signal handler has locked the same name meanwhile
+                self._taken.pop(name, None)
 
     def _forget_the_fallen(self) -> None:
         """Forget holds that were lost or collected, which nobody gives up; at doubling sizes, so it costs next to nothing."""
@@ -311,8 +315,8 @@ class Client(Operations):
 
     def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
         """Have the background look for leases that were collected or left. Takes no lock, so a finalizer may call it."""
-        driver = self._driver
-        if driver is not None and self._pid == os.getpid():
+        driver = self._own_driver()
+        if driver is not None:
             driver.heartbeat.look()
 
     def handle(self, hold: Hold) -> dict[str, object]:
@@ -338,9 +342,10 @@ class Client(Operations):
         from lockkit.observe import journal  # noqa: F401 (when it is needed, files may be all that is short)
 
         asked = self.clock.now()
-        with self._mutex_of_this_process():
-            if self._driver is not None:
-                return self._driver
+        with self._own_mutex():
+            driver = self._own_driver()
+            if driver is not None:
+                return driver
             if self._closed:
                 raise AcquireCancelled("this client is closed", hint="connect again")
             if self._refused is not None and self._refused[0] >= asked:
@@ -393,8 +398,8 @@ class Client(Operations):
 
     def _suspect(self, token: str) -> None:
         """The store believes that a claim is gone."""
-        driver = self._driver
-        if driver is not None and self._pid == os.getpid():
+        driver = self._own_driver()
+        if driver is not None:
             driver.heartbeat.suspect(token)
 
     def _record_failure(self, record: dict[str, object]) -> None:
@@ -406,16 +411,23 @@ class Client(Operations):
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
 
-    def _mutex_of_this_process(self) -> threading.RLock:
-        """In a forked child everything of the parent's is put aside first, its mutex included."""
+    def _own_mutex(self) -> threading.RLock:
+        """The mutex of this process; in a forked child everything of the parent's is put aside first."""
+        mutex = self._mutex.of_this_process()
         if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._mutex = threading.RLock()
-            self._driver = None
-            self._taken = {}
-            self._counters = Counters()
-            self._warnings = []
-        return self._mutex
+            with mutex:
+                if self._pid != os.getpid():
+                    self._driver = None
+                    self._taken = {}
+                    self._counters = Counters()
+                    self._warnings = []
+                    self._pid = os.getpid()  # last: whoever sees it sees the rest as well
+        return mutex
+
+    def _own_driver(self) -> Driver | None:
+        """The engine of this process if there is one; never the parent's."""
+        driver = self._driver
+        return driver if driver is not None and driver.pid == os.getpid() else None
 
 
 def connect(

@@ -8,7 +8,6 @@ is woken after the mutex is free. Nothing here waits or fails, so every outcome 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -44,7 +43,6 @@ __all__ = ["MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
 _shared: dict[tuple[str, str, Clock], Store] = {}
-_opening = threading.Lock()
 
 
 def open_store(url: str, options: OpenOptions) -> MemoryBackend:
@@ -54,8 +52,8 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
         ConfigError: The URL says more than a label, or the namespace is not allowed.
     """
     where, namespace = label(url), check_namespace(options.namespace)
-    with _opening:
-        store = _shared.setdefault((where, namespace, options.clock), Store(options.clock))
+    # Without a mutex, which a fork in another thread would leave taken: this is one operation.
+    store = _shared.setdefault((where, namespace, options.clock), Store(options.clock))
     return MemoryBackend(store, options)
 
 

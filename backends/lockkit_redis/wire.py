@@ -81,7 +81,10 @@ class Wire:
         try:
             answer = line.ask(packed, end)
         except BaseException as error:
-            raise self._ended(line, error) from error
+            why = self._ended(line, error)
+            if why is error:
+                raise
+            raise why from error
         if isinstance(answer, theirs.RedisError):
             self._settle(line, (answer,))
             raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self)
@@ -101,7 +104,10 @@ class Wire:
         try:
             answers = line.row(packed, end, count)
         except BaseException as error:
-            raise self._ended(line, error) from error
+            why = self._ended(line, error)
+            if why is error:
+                raise
+            raise why from error
         self._settle(line, answers, whole=whole)
         return answers
 

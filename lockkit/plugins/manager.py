@@ -7,7 +7,6 @@ lockkit's own stores are plugins like any other, except that each is imported on
 import inspect
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from lockkit._version import __version__
 from lockkit.errors import ConfigError, PluginError
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
+from lockkit.mutex import Mutex
 from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
 from lockkit.plugins.discovery import Installed, installed
@@ -84,7 +84,7 @@ class PluginManager:
     ) -> None:
         self._disabled = frozenset(map(canonical, disabled))
         self._raise = raise_errors
-        self._mutex = threading.RLock()
+        self._mutex = Mutex()
         self._infos: dict[str, PluginInfo] = {}
         self._calls: dict[str, tuple[Implementation, ...]] = {}
         self._offered: dict[str, tuple[str, BackendSpec]] | None = None
@@ -105,7 +105,7 @@ class PluginManager:
         Raises:
             PluginError: It isn't a plugin, or breaks the contract.
         """
-        with self._mutex:
+        with self._mutex.of_this_process():
             default = getattr(plugin, "__name__", None) or type(plugin).__name__
             name = self._free(name or str(default))
             self._add(PluginInfo(name), plugin)
@@ -121,7 +121,7 @@ class PluginManager:
         """
         calls = self._calls.get(hook)
         if calls is None:
-            with self._mutex:
+            with self._mutex.of_this_process():
                 caller = getattr(self._pm.hook, hook)
                 calls = callables(caller.get_hookimpls(), caller.spec.argnames)
                 self._calls[hook] = calls
@@ -207,7 +207,7 @@ class PluginManager:
     def _find(self, scheme: str) -> tuple[str, BackendSpec]:
         store = SCHEMES.get(scheme)
         if store is not None and self._offered is None:
-            with self._mutex:
+            with self._mutex.of_this_process():
                 self._add_store(store)
                 for spec in self._offers(store.name):
                     if scheme in spec.schemes:
@@ -225,7 +225,7 @@ class PluginManager:
         raise unknown_scheme(scheme, offered)
 
     def _collect(self) -> Mapping[str, tuple[str, BackendSpec]]:
-        with self._mutex:
+        with self._mutex.of_this_process():
             if self._offered is None:
                 found: dict[str, tuple[str, BackendSpec]] = {}
                 for store in self._stores.values():
@@ -244,7 +244,7 @@ class PluginManager:
     def describe(self) -> list[PluginInfo]:
         """Every plugin, loaded or not, by source and name; imports all stores."""
         self._collect()
-        with self._mutex:
+        with self._mutex.of_this_process():
             return sorted(self._infos.values(), key=lambda info: (info.source, info.name))
 
     # -- loading ----------------------------------------------------------------------------------------------

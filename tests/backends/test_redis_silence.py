@@ -136,3 +136,24 @@ def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it()
             assert wire._free == []
             server.cli("REPLICAOF", "NO", "ONE")
         wire.close()
+
+
+@pytest.mark.parametrize("method", ["ask", "row"])
+def test_what_a_signal_handler_raises_is_not_its_own_cause(server, method, monkeypatch):
+    class Interrupt(KeyboardInterrupt):
+        pass
+
+    def interrupted(*_):
+        raise Interrupt
+
+    store = open_store(server.url(), OpenOptions())
+    try:
+        store.check(2.0)
+        monkeypatch.setattr("lockkit_redis.line.Line.ask", interrupted)
+        monkeypatch.setattr("lockkit_redis.line.Line.row", interrupted)
+        with pytest.raises(Interrupt) as caught:
+            store.acquire(claim(), True, 2.0) if method == "ask" else store.names("", 2.0)
+        assert caught.value.__cause__ is None
+    finally:
+        monkeypatch.undo()
+        store.close()

@@ -283,3 +283,27 @@ def test_levels_that_were_left_are_not_kept(client):
         finally:
             tracemalloc.stop()
     assert after - before < 20_000
+
+
+def test_a_signal_handler_that_locks_the_same_name_may_come_while_a_hold_is_forgotten(client):
+    class Interrupted(dict):
+        def get(self, *asked):
+            found = super().get(*asked)
+            if self.handler is not None:
+                handler, self.handler = self.handler, None
+                handler()
+            return found
+
+    taken = client._taken = Interrupted(client._taken)
+    taken.handler = None
+    lock, kept = client.lock("a"), []
+    lease = lock.acquire()
+    hold = client.mine("a")[0]
+    lease.release()
+    for handler in (lambda: lock.acquire().release(), lambda: kept.append(lock.acquire())):
+        client.took(hold)
+        taken.handler = handler
+        client.gave_up(hold)
+    assert [other.claim_id for other in client.mine("a")] == [kept[0].claim_id]
+    kept[0].release()
+    assert client.mine("a") == []

@@ -1,0 +1,107 @@
+"""What a fork finds half-way: mutexes that another thread holds, threads of the child that race for the client."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+import lockkit
+from lockkit.mutex import Mutex
+from lockkit.plugins import PluginManager
+from lockkit.testing.children import in_child
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+_SOON = 5.0
+
+
+@pytest.fixture
+def held_elsewhere():
+    """Has another thread hold a mutex for the time of the test."""
+    over, threads = threading.Event(), []
+
+    def hold(mutex):
+        held = threading.Event()
+
+        def keep():
+            with mutex.of_this_process():
+                held.set()
+                over.wait(30.0)
+
+        threads.append(threading.Thread(target=keep))
+        threads[-1].start()
+        assert held.wait(_SOON)
+
+    yield hold
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def in_time(call):
+    """What a call gives on a thread of its own; None if it hangs."""
+    given = []
+    thread = threading.Thread(target=lambda: given.append(call()), daemon=True)
+    thread.start()
+    thread.join(_SOON)
+    return given[0] if given else None
+
+
+def test_a_mutex_that_another_thread_holds_is_free_in_the_child(held_elsewhere):
+    mutex = Mutex()
+    held_elsewhere(mutex)
+
+    def locked():
+        with mutex.of_this_process():
+            return "free"
+
+    assert in_child(lambda: in_time(locked)) == "free"
+
+
+def test_a_plugin_manager_works_in_the_child_whoever_used_it_in_the_parent(held_elsewhere):
+    manager = PluginManager()
+    held_elsewhere(manager._mutex)
+
+    class Plugin:
+        @lockkit.hookimpl
+        def lockkit_event(self, event):
+            """Hears."""
+
+    assert in_child(lambda: in_time(lambda: manager.register(Plugin(), "mine"))) == "mine"
+
+
+def test_threads_that_race_after_a_fork_all_get_one_engine_and_never_the_parents():
+    client = lockkit.connect("memory:")
+    parents = client.driver()
+
+    def race():
+        sys.setswitchinterval(1e-6)
+        gate, got = threading.Barrier(8), []
+
+        def use():
+            gate.wait(_SOON)
+            got.append(client.driver())
+
+        threads = [threading.Thread(target=use, daemon=True) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(_SOON)
+        return [len(got), len(set(got)), parents in got]
+
+    assert all(in_child(race) == [8, 1, False] for _ in range(40))
+    client.close()
+
+
+def test_a_thread_never_gets_the_parents_engine_however_far_another_one_came_with_putting_it_aside():
+    client = lockkit.connect("memory:")
+    parents = client.driver()
+
+    def half_way():
+        client._pid = os.getpid()
+        return client.driver() is parents
+
+    assert in_child(half_way) is False
+    client.close()
