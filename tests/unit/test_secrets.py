@@ -87,7 +87,7 @@ def parsed(url: str) -> str:
     return f"{address!r} {tuple(rest)}"
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(misspelt())
 @example("redis:///u:topsecret@h")
 @example("redis:/u:topsecret@h")
@@ -325,7 +325,7 @@ def urls_with_secrets(draw):
     return f"{scheme}://{login}{hosts}{path}" + (f"?{query}" if query else ""), secrets
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(urls_with_secrets())
 def test_no_secret_of_a_url_is_printed_anywhere(drawn):
     url, secrets = drawn
@@ -339,7 +339,7 @@ def test_no_secret_of_a_url_is_printed_anywhere(drawn):
         assert secret not in "\n".join(shown)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(urls_with_secrets())
 def test_no_secret_of_a_url_is_printed_by_a_command(drawn):
     url, secrets = drawn
