@@ -81,7 +81,7 @@ def test_the_documents_of_a_run(lockkit):
     assert (report["exit_code"], report["release"]["outcome"]) == (0, "RELEASED")
     holder = lockkit.start("run", "x", "--ttl", "3s", "--json", "--report", "report", "--", "sleep", "60")
     lockkit.until(lambda: lockkit.claims("x"))
-    waiting, error = lockkit("run", "x", "--json", "--timeout", "200ms", "--", "true").stderr.splitlines()
+    waiting, error = lockkit("run", "x", "--json", "--timeout", "2s", "--", "true").stderr.splitlines()
     assert check(json.loads(waiting))["position"] == 1
     assert check(json.loads(error))["exit_code"] == 124
     (claim,) = lockkit.claims("x")
