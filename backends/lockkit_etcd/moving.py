@@ -298,6 +298,8 @@ class _Batch:
             row = entry.row
             if row is not None and row.modified == step.row.modified:
                 entry.row = row._replace(modified=revision, lease=step.lease.id)
+            if entry.seen is not None and entry.seen[0] == step.row.modified:
+                entry.seen = revision, entry.seen[1]
         return _kept(one, step.row, step.lease)
 
 

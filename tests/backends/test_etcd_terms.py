@@ -126,7 +126,7 @@ def etcds(server, clock):
         def another(scheme="etcd"):
             elections = Elections(connect(parse(f"{scheme}://{server.address}"), clock))
             return elections, stack.enter_context(
-                contextlib.closing(EtcdBackend(elections, OpenOptions(clock=clock)))
+                contextlib.closing(EtcdBackend(elections, OpenOptions(clock=clock, budget=20.0)))
             )
 
         yield another
