@@ -301,15 +301,11 @@ class Session:
         can end it, and then nothing that is still under way on an earlier connection is done any more.
         """
         self.wire.close(goodbye=False)
-        if self.wire.identity is None:
+        if self.wire.identity is None:  # there never was one
             self.lost = True
-        else:
+        elif not self.lost:
             self._end_on_the_servers(self.wire.identity)
-        if self.lost:
-            for entry in [*self.entries.values()]:
-                self.gone(entry)
         self.left = True
-        self._over(self)
 
     def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
         while not self.closed and (wait := self._believed_until() - self.clock.now()) > 0:
@@ -336,6 +332,8 @@ class Session:
                     answer.rawlink(lambda _: self.poke())
                 else:
                     self._bell.wait(1.0)
+        except RuntimeError:  # no more threads can be started; it lapses by its timeout
+            _log.warning("a session with %s could not be ended, and lasts up to its timeout", self.wire.where)
         finally:
             wire.close(goodbye=False)
 

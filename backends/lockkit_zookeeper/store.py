@@ -200,8 +200,7 @@ class Store:
         with self._mutex:
             if self._sessions.get(timeout) is session:
                 del self._sessions[timeout]
-                self._old.append(session)
-            self._old = [old for old in self._old if not old.left]
+                self._old = [*(old for old in self._old if not old.left), session]
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""

@@ -24,8 +24,8 @@ STORM = textwrap.dedent("""
     rng = random.Random(seed)
     client, observer = lockkit.connect(url), lockkit.connect(url)
     lock = client.lock("storm", ttl=4.0)
-    kept = client.lock("kept", ttl=4.0).acquire(timeout=5.0)  # lost if a signal tears the session
-    lock.acquire(timeout=5.0).release()
+    kept = client.lock("kept", ttl=10.0).acquire(timeout=5.0)  # lost if a signal tears the session
+    lock.acquire(timeout=10.0).release()
 
 
     class TimeLimit(Exception):  # as Celery's is no BaseException
@@ -48,7 +48,7 @@ STORM = textwrap.dedent("""
 
 
     CALLS = (
-        lambda: lock.acquire(timeout=5.0).release(),
+        lambda: lock.acquire(timeout=10.0).release(),
         lambda: (lease := lock.try_acquire()) and lease.release(),
         lambda: client.inspect("storm"),
         lambda: kept.confirm(),
@@ -77,10 +77,14 @@ STORM = textwrap.dedent("""
     print("fired", fired, "caught", caught, "in finalizers", nowhere)
     assert fired == signals == caught + nowhere
     assert kept.valid(), kept.lost_because
-    time.sleep(4.0)
-    assert kept.valid(), kept.lost_because
+    left, end = kept.remaining(), time.monotonic() + 30.0
+    while kept.remaining() <= left and time.monotonic() < end:
+        assert kept.valid(), kept.lost_because
+        left = min(left, kept.remaining())
+        time.sleep(0.02)
+    assert kept.remaining() > left, "its session is confirmed no more"
     kept.confirm()
-    lock.acquire(timeout=5.0).release()
+    lock.acquire(timeout=10.0).release()
     kept.release()
     end = time.monotonic() + 10.0
     while (left := [name for name in ("storm", "kept") if observer.inspect(name).claims]) and time.monotonic() < end:
