@@ -324,9 +324,11 @@ class Session:
         try:
             if not self.closed:
                 wire.start()
-            while not (self.closed or self.lost or over):
-                if answer is not None and answer.ready():
+            while not (self.closed or self.lost):
+                if answer is not None and answer.ready():  # first: the connection has its end from this, too
                     self.lost, answer = answer.successful(), None
+                elif over:
+                    break
                 elif answer is None and wire.up:
                     answer = wire.end()
                     answer.rawlink(lambda _: self.poke())

@@ -261,6 +261,9 @@ class Wire:
 class _Goodbye(Close):  # type: ignore[misc]
     """kazoo's request to end a session, for one who waits for the answer."""
 
+    def __bool__(self) -> bool:
+        return True  # kazoo sets no answer of a request that is false, and a tuple of nothing is
+
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
         return True
