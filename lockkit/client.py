@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
@@ -25,6 +27,7 @@ from lockkit.facts import (
     Skipped,
 )
 from lockkit.lease import Hold
+from lockkit.leases import caller, place
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.mutex import Mutex
 from lockkit.operating import Operations
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.drivers.threads import Driver
     from lockkit.plugins import PluginManager
+    from lockkit.plugins.calling import Implementation
 
 __all__ = ["Client", "connect"]
 
@@ -80,6 +84,8 @@ class Client(Operations):
         self.capabilities: Capabilities = self._spec.capabilities
         self._mutex = Mutex()
         self._driver: Driver | None = None
+        self._ended: Driver | None = None
+        self._made_at = caller()
         self._pid = os.getpid()
         self._closed = False
         self._refused: tuple[float, Refused | Unknown] | None = None
@@ -206,18 +212,25 @@ class Client(Operations):
     # -- life
 
     def close(self) -> None:
-        """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice."""
+        """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice.
+
+        All holds are released at the same time. A first Ctrl-C waits until that is done; a second one ends the call, while the
+        releases go on in the background. Another call, or the end of the interpreter, waits for them.
+        """
         with self._own_mutex():
             self._closed = True
-            driver, self._driver = self._driver, None
+            driver = self._ended = self._ended or self._driver
+            self._driver = None
         if driver is not None:
             driver.close("exit")
             driver.retire()
+            self._ended = None
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
-        driver = self._own_driver()
-        if driver is not None and not driver.closed:
+        ended = self._ended
+        driver = ended if ended is not None and ended.pid == os.getpid() else self._own_driver()
+        if driver is not None:
             self._closed = True
             driver.close(reason)
 
@@ -228,6 +241,18 @@ class Client(Operations):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        driver = getattr(self, "_driver", None)  # None: its constructor was cut short
+        if driver is None or driver.closed or driver.pid != os.getpid():
+            return
+        driver.drop()
+        warnings.warn_explicit(
+            f"the client of {self.url} was never closed",
+            ResourceWarning,
+            *place(self._made_at),
+            source=self,
+        )
 
     def __repr__(self) -> str:
         return (
@@ -244,14 +269,20 @@ class Client(Operations):
         driver = self._own_driver()
         if driver is not None:
             return driver
+        from lockkit.drivers.lifecycle import ending, wait_no_longer_than_the_interpreter
         from lockkit.drivers.patience import patiently
+        from lockkit.drivers.ticker import no_thread, thread_refused
 
         request = self.config.request_timeout
         longest = max(request, _LEAST_OPENING)
         seconds = request if patience is None else patience
         told: list[object] = []
+        if seconds:
+            wait_no_longer_than_the_interpreter()
 
         def tell(trouble: Refused | Unknown) -> None:
+            if seconds and ending():
+                raise AcquireCancelled("the interpreter ends")
             if not told:
                 _log.warning(
                     "%s does not open yet, trying for %.0f s: %s",
@@ -271,6 +302,10 @@ class Client(Operations):
             )
         except (Refused, Unknown) as trouble:
             raise trouble.error from None
+        except RuntimeError as error:
+            if no_thread(error):
+                raise thread_refused(error, None) from error
+            raise
 
     def warn(self) -> None:
         """Tell what the store warned of when it was opened. For those who lock: who only looks is not concerned."""
@@ -361,9 +396,9 @@ class Client(Operations):
                 clock=self.clock,
                 state_dir=state_dir,
                 strict=config.strict,
-                warn=self._warn,
+                warn=_weakly(self._warn),
                 settings=config.plugins.get(self.plugins.distribution(config.url), {}),
-                suspect=self._suspect,
+                suspect=_weakly(self._suspect),
                 budget=budget,
             )
             try:
@@ -382,12 +417,12 @@ class Client(Operations):
                     self.plugins.implementations("lockkit_event"),
                     self.plugins.implementations("lockkit_alert"),
                 ),
-                lambda: list(self.plugins.implementations("lockkit_cleanup")),
-                self._record_failure,
+                _Hooks(self.plugins),
+                _Journal(config),
                 config.cleanup_budget,
                 config.request_timeout,
             )
-            at_exit(self)
+            at_exit(self._driver)
             return self._driver
 
     def _warn(self, message: str) -> None:
@@ -402,22 +437,13 @@ class Client(Operations):
         if driver is not None:
             driver.heartbeat.suspect(token)
 
-    def _record_failure(self, record: dict[str, object]) -> None:
-        """Write the critical-failure record; a full disk must not break the release that it reports."""
-        try:
-            from lockkit.observe import journal
-
-            journal.append(self.config.state_place().path, record)
-        except Exception:
-            _log.exception("could not write the critical-failure record %r", record)
-
     def _own_mutex(self) -> threading.RLock:
         """The mutex of this process; in a forked child everything of the parent's is put aside first."""
         mutex = self._mutex.of_this_process()
         if self._pid != os.getpid():
             with mutex:
                 if self._pid != os.getpid():
-                    self._driver = None
+                    self._driver = self._ended = None
                     self._taken = {}
                     self._counters = Counters()
                     self._warnings = []
@@ -428,6 +454,46 @@ class Client(Operations):
         """The engine of this process if there is one; never the parent's."""
         driver = self._driver
         return driver if driver is not None and driver.pid == os.getpid() else None
+
+
+# The engine outlives a client that is dropped, and must not keep it alive: what it is given refers to no client.
+
+
+class _Hooks:
+    """The cleanup hooks in force."""
+
+    def __init__(self, plugins: PluginManager) -> None:
+        self._plugins = plugins
+
+    def __call__(self) -> list[Implementation]:
+        return list(self._plugins.implementations("lockkit_cleanup"))
+
+
+class _Journal:
+    """Writes critical-failure records; a full disk must not break the release that it reports."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def __call__(self, record: dict[str, object]) -> None:
+        try:
+            from lockkit.observe import journal
+
+            journal.append(self._config.state_place().path, record)
+        except Exception:
+            _log.exception("could not write the critical-failure record %r", record)
+
+
+def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:
+    """The method for as long as its object lives; then nothing."""
+    found = weakref.WeakMethod(method)
+
+    def call(argument: str) -> None:
+        alive = found()
+        if alive is not None:
+            alive(argument)
+
+    return call
 
 
 def connect(

@@ -21,7 +21,7 @@ from lockkit.leaving import Exit, Statement
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["Caller", "Home", "Lease", "LeaseCopy", "caller"]
+__all__ = ["Caller", "Home", "Lease", "LeaseCopy", "caller", "place"]
 
 Caller: TypeAlias = tuple[CodeType, int]
 """Code and an instruction in it."""
@@ -148,7 +148,7 @@ class Lease:
 
     @property
     def report(self) -> ReleaseReport | None:
-        """How the release went; None before."""
+        """How the release went; None before. Also that of a client which was closed while this was held."""
         return self._report or self._hold.report
 
     @property
@@ -400,8 +400,7 @@ class Lease:
         warnings.warn_explicit(
             f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
             ResourceWarning,
-            self._taken_at[0].co_filename,
-            _line(*self._taken_at),
+            *place(self._taken_at),
             source=self,
         )
 
@@ -461,8 +460,10 @@ def caller() -> Caller:
     return frame.f_code, frame.f_lasti
 
 
-def _line(code: CodeType, instruction: int) -> int:
+def place(caller: Caller) -> tuple[str, int]:
+    """File and line of a :func:`caller`."""
+    code, instruction = caller
     for start, end, line in code.co_lines():
         if start <= instruction < end and line is not None:
-            return line
-    return code.co_firstlineno
+            return code.co_filename, line
+    return code.co_filename, code.co_firstlineno

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
+from lockkit.drivers.lifecycle import ending
 from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport
 from lockkit.lease import RELEASING
-from lockkit.plugins.calling import function_of
+from lockkit.plugins.calling import hook_of
 
 __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns"]
 
@@ -25,7 +26,7 @@ CleanupHook = tuple[str, Callable[..., object]]
 
 
 class Overruns:
-    """Which hooks overran their budget, told apart by their function: whatever client ran them."""
+    """Which hooks overran their budget, told apart by plugin: whatever client ran them."""
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()
@@ -33,15 +34,15 @@ class Overruns:
 
     def note(self, hook: CleanupHook) -> None:
         """Count one overrun."""
-        function = function_of(hook)
+        key = hook_of(hook)
         with self._mutex:
-            self._counts[function] = self._counts.get(function, 0) + 1
+            self._counts[key] = self._counts.get(key, 0) + 1
         if self.disabled(hook):
             _log.error("cleanup plugin %r overran its budget again: disabled for this process", hook[0])
 
     def disabled(self, hook: CleanupHook) -> bool:
         """Whether it is not run any more."""
-        return self._counts.get(function_of(hook), 0) > _OVERRUNS_ALLOWED
+        return self._counts.get(hook_of(hook), 0) > _OVERRUNS_ALLOWED
 
 
 OVERRUNS = Overruns()
@@ -115,10 +116,14 @@ class _Run:
             return
         try:
             start(self._run, f"lockkit-cleanup-{self._plugin}")
-        except (
-            RuntimeError
-        ):  # no thread to be had, as when the interpreter shuts down: here, without a time limit
-            self._run()
+        except RuntimeError as error:
+            if (
+                ending()
+            ):  # there are no more threads: in this one, which the interpreter does not wait for for ever
+                self._run()
+            elif self._begun.acquire(blocking=False):
+                self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")
+                self._finished = True
 
     def report(self, *, wait: bool) -> HookReport:
         while wait and not self._finished:

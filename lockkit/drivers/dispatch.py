@@ -18,7 +18,7 @@ from lockkit.clock import Clock
 from lockkit.drivers.callbacks import CALLBACKS, HANGS
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
-from lockkit.plugins.calling import Implementation, call_each, function_of
+from lockkit.plugins.calling import Implementation, call_each, hook_of
 from lockkit.printable import printable
 
 __all__ = ["Dispatcher"]
@@ -158,7 +158,7 @@ class _Delivery:
         self._keyword = keyword
         self._implementation = implementation
         self._plugin = implementation[0]
-        self._function = function_of(implementation)
+        self._key = hook_of(implementation)
         self._counters = counters
         self._queue: deque[Event | Alert] = deque()
         self._mutex = threading.RLock()
@@ -176,7 +176,7 @@ class _Delivery:
     def put(self, what: Event | Alert) -> None:
         """Tell it soon; dropped and counted if it hangs, or is too slow."""
         self._name_hanging()
-        if self._hanging.get(self._function) or len(self._queue) >= _QUEUE:
+        if self._hanging.get(self._key) or len(self._queue) >= _QUEUE:
             self._counters.add("events_dropped" if isinstance(what, Event) else "alerts_dropped")
             return
         self._queue.append(what)
@@ -222,7 +222,7 @@ class _Delivery:
             if not self._hangs():
                 return
             self._told = True
-            self._hanging[self._function] = self._hanging.get(self._function, 0) + 1
+            self._hanging[self._key] = self._hanging.get(self._key, 0) + 1
         self._counters.add("hooks_hanging")
         _log.error(
             "plugin %s: its %s has not come back for %.0f s; it is skipped in this process until it does",
@@ -255,11 +255,11 @@ class _Delivery:
             if not self._told:
                 return
             self._told = False
-            left = self._hanging.get(self._function, 1) - 1
+            left = self._hanging.get(self._key, 1) - 1
             if left:
-                self._hanging[self._function] = left
+                self._hanging[self._key] = left
             else:
-                self._hanging.pop(self._function, None)
+                self._hanging.pop(self._key, None)
         _log.warning(
             "plugin %s: its %s has come back; it is told of what happens again", self._plugin, self._hook
         )

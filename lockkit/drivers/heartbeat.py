@@ -95,6 +95,7 @@ class Heartbeat:
         renewed: Told how many holds a batch renewed.
         go_on: Told of a hold whose release was cut short; goes on with it, elsewhere.
         tidy: Looks after attempts that were cut short; true if it is to do so again in a moment.
+        also: Called in the deadline thread after each of its turns, with the present; says when it is to be called again.
 
     Attributes:
         releasing: Holds whose release has begun and has no report yet, registered or not.
@@ -109,6 +110,7 @@ class Heartbeat:
         renewed: Callable[[int], None],
         go_on: Callable[[Hold], None],
         tidy: Callable[[], bool],
+        also: Callable[[float], float],
     ) -> None:
         self._clock = clock
         self._perform = perform
@@ -117,12 +119,36 @@ class Heartbeat:
         self._renewed = renewed
         self._go_on = go_on
         self._tidy = tidy
+        self._also = also
         self._given_up: set[Hold] = set()
         self.releasing: dict[Hold, None] = {}
         self._mutex = threading.RLock()
         self._members: dict[str, Holding | Waiter] = {}
         self._beats = Ticker("lockkit-heartbeat", self._beat, clock)
-        self._deadlines = Ticker("lockkit-deadlines", self._overdue, clock)
+        self._deadlines = Ticker("lockkit-deadlines", self._look, clock)
+
+    @property
+    def running(self) -> bool:
+        """Whether both threads run."""
+        return self._beats.running and self._deadlines.running
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to look after."""
+        return not self._members
+
+    def start(self) -> None:
+        """Start both threads.
+
+        Raises:
+            RuntimeError: One of them cannot be started.
+        """
+        self._deadlines.start()
+        self._beats.start()
+
+    def lend(self, work: Callable[[], None]) -> bool:
+        """Do something on the deadline thread; False if it does not run."""
+        return self._deadlines.lend(work)
 
     def hold(self, hold: Hold) -> None:
         """Look after a granted claim; takes the place of its waiter."""
@@ -246,6 +272,10 @@ class Heartbeat:
                     basis, ttl = hold.basis, member.ttl
                     after = due(basis, ttl, chance, now)
                 member.next = after
+
+    def _look(self) -> float:
+        again = self._overdue()
+        return min(again, self._also(self._clock.now()))
 
     def _overdue(self) -> float:
         """Declare lost what has run out, whatever the heartbeat is doing."""

@@ -1,4 +1,4 @@
-"""What happens to a client when its process ends: atexit, SIGTERM, fork."""
+"""What happens to what a process holds when it ends: exit, SIGTERM, fork; and to those who wait in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 import weakref
 from types import FrameType
 from typing import Protocol
@@ -14,14 +16,28 @@ from typing import Protocol
 from lockkit.errors import ConfigError
 from lockkit.facts import Reason
 
-__all__ = ["at_exit", "on_sigterm"]
+__all__ = [
+    "Engine",
+    "at_exit",
+    "ending",
+    "listening",
+    "on_sigterm",
+    "over",
+    "wait_no_longer_than_the_interpreter",
+]
 
+EXIT_BUDGET = 0.5
+"""Seconds that all clients of a process together may take to release, beyond their cleanup hooks, when it ends."""
+_LAST_WORDS = 0.1
+"""Of these, for records and log lines of what the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
 _CALLERS = ("lockkit.cli", "lockkit.decorator", "lockkit.__main__")
 """Where the user's own code, or a whole program, runs further up the stack, with nothing of ours taken."""
 _INSIDE_PATIENCE = 0.2
 """Seconds for which the handler keeps the main thread from leaving a call of ours."""
+_LAST = -100
+"""Priority of the finalizer in a child of multiprocessing: after all others, as atexit comes after the threads' end."""
 
 
 class Closable(Protocol):
@@ -31,24 +47,115 @@ class Closable(Protocol):
         """Release what this process holds; bounded."""
 
 
-_clients: weakref.WeakSet[Closable] = weakref.WeakSet()
+class Engine(Protocol):
+    """A client's engine in one process."""
+
+    pid: int
+
+    def wake_all(self) -> None:
+        """Have all that wait look whether they still may."""
+
+    def begin_close(self, reason: Reason, budget: float) -> None:
+        """Begin to release what it holds, in the background."""
+
+    def await_close(self, longest: float) -> None:
+        """Wait for that; ``longest`` does not count cleanup hooks."""
+
+
+_engines: set[Engine] = set()
+"""Those that may hold something. A client that was dropped, or whose close() was cut short, is still among them."""
 _registered_by: int | None = None
+_ending = False
+_listening = _behind_pools = False
 
 
-def at_exit(client: Closable) -> None:
-    """Release what the client holds when this process ends (not when a forked child does)."""
+def at_exit(engine: Engine) -> None:
+    """Release what it holds when this process ends (not when a forked child does), unless it is :func:`over` by then."""
     global _registered_by  # noqa: PLW0603 (one registration for the process)
-    _clients.add(client)
-    if _registered_by != os.getpid():
-        if _registered_by is None:
-            atexit.register(_release_all, "exit")
-        _registered_by = os.getpid()
+    _engines.add(engine)
+    if _registered_by == os.getpid():
+        return
+    if _registered_by is None:
+        atexit.register(_release_all, "exit")
+    _registered_by = os.getpid()
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        from multiprocessing.util import (
+            Finalize,
+        )  # a child of it ends by os._exit: what atexit knows is never called
+
+        Finalize(None, _end_of_child, exitpriority=_LAST)
+
+
+def over(engine: Engine) -> None:
+    """It holds nothing any more."""
+    _engines.discard(engine)
+
+
+def ending() -> bool:
+    """Whether the interpreter is going down: the main thread is over, and whoever waits may wait no longer."""
+    return _ending or (not _listening and not threading.main_thread().is_alive())
+
+
+def wait_no_longer_than_the_interpreter() -> None:
+    """Have the end of the interpreter end all waits: it waits for all threads that are no daemons, so they must not wait.
+
+    To be called before a wait. Cheap.
+    """
+    global _ending, _listening, _behind_pools  # noqa: PLW0603 (one registration for the process)
+    # The interpreter calls in reverse order, and concurrent.futures waits there for the threads of its pools. So where
+    # that was imported after the first registration, another is needed to come before it.
+    pools = hasattr(sys.modules.get("concurrent.futures.thread"), "ThreadPoolExecutor")
+    if _listening and (_behind_pools or not pools):
+        return
+    register = getattr(threading, "_register_atexit", None)
+    if register is None:  # ending() looks at the main thread instead
+        return
+    try:
+        register(_end_waits)
+    except RuntimeError:  # too late to register
+        _ending = True
+        return
+    _listening, _behind_pools = True, pools
+
+
+def listening() -> bool:
+    """Whether waits are woken at the end; if not, they have to look at :func:`ending` from time to time."""
+    return _listening
+
+
+def _end_waits() -> None:
+    global _ending  # noqa: PLW0603 (there is one interpreter)
+    _ending = True
+    for engine in _mine():
+        with contextlib.suppress(Exception):
+            engine.wake_all()
+
+
+def _end_of_child() -> None:
+    """In a child of multiprocessing: what the interpreter does in this order where it ends by itself."""
+    _end_waits()
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    _release_all("exit")
 
 
 def _release_all(reason: Reason) -> None:
-    for client in list(_clients):
+    global _ending  # noqa: PLW0603 (there is one interpreter)
+    _ending = True
+    engines = _mine()
+    end = time.monotonic() + EXIT_BUDGET
+    for engine in engines:
         with contextlib.suppress(Exception):
-            client.release_all(reason)
+            engine.begin_close(reason, EXIT_BUDGET - _LAST_WORDS)
+    for engine in engines:
+        with contextlib.suppress(Exception):
+            engine.await_close(max(0.0, end - time.monotonic()))
+
+
+def _mine() -> list[Engine]:
+    return [engine for engine in list(_engines) if engine.pid == os.getpid()]
 
 
 def on_sigterm(client: Closable) -> None:

@@ -12,7 +12,7 @@ from lockkit.drivers.ticker import Ticker
 from lockkit.facts import Event
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
-from lockkit.spi import Backend, Refused, Unknown
+from lockkit.spi import Backend, Claim, Refused, Unknown
 
 __all__ = ["Orphans"]
 
@@ -26,6 +26,8 @@ _SLOW = 0.1
 """Seconds after which a try in vain says that the claim keeps others waiting."""
 _HELPERS, _FOR_SLOW = 8, 4
 """Threads at most that help to remove claims, and how many of them may be busy with those that keep others waiting."""
+_SLACK = 5.0
+"""Seconds after which a claim that nobody renews has lapsed, counted from the end of its ttl."""
 
 
 class _Entry:
@@ -45,17 +47,27 @@ class Orphans:
     One thread does, as long as the store answers. A claim whose server is silent (one node of a cluster) must not delay those on
     other servers: its first try is short, and from then on helpers try it, each on a thread of its own, of which some are
     left to claims that have kept nobody waiting.
+
+    Args:
+        unable: Called when no thread can be started for it; whoever hears of it is to :meth:`start` it before long.
     """
 
     def __init__(
-        self, backend: Backend, clock: Clock, tell: Callable[[Event], None], request_timeout: float
+        self,
+        backend: Backend,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        request_timeout: float,
+        unable: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._clock = clock
         self._tell = tell
         self._request_timeout = request_timeout
+        self._unable = unable
         self._mutex = threading.RLock()
         self._entries: dict[str, _Entry] = {}
+        self._until = math.inf
         self._done: Callable[[], None] | None = None
         self._helpers = 0
         self._slow = 0
@@ -67,14 +79,24 @@ class Orphans:
         entry = _Entry(orphan)
         with self._mutex:
             self._entries[orphan.claim.token] = entry
-        self._ticker.poke(entry.next)
+        if not self._ticker.poke(entry.next):
+            self._unable()
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def left(self) -> list[Claim]:
+        """The claims in charge."""
+        with self._mutex:
+            return [entry.orphan.claim for entry in self._entries.values()]
+
     def look(self) -> None:
         """Look at the clock now; for whoever moved it (a test). A thread that sleeps does not notice."""
         self._ticker.nudge()
+
+    def start(self) -> bool:
+        """Start the thread if there is something to do and that failed before; False if it fails still."""
+        return not self._entries or self._ticker.running or self._ticker.poke(self._clock.now())
 
     def flush(self, budget: float) -> None:
         """Try each once, now, whatever it was to wait for; within ``budget`` seconds in all. For a client that closes."""
@@ -93,10 +115,14 @@ class Orphans:
         self._ticker.close()
 
     def retire(self, done: Callable[[], None]) -> None:
-        """Go on until nothing is left, then stop and call ``done``; at once if there is nothing."""
+        """Go on until nothing is left, then stop and call ``done``; at once if there is nothing.
+
+        But no longer than until every claim has lapsed by itself: nobody renews them any more.
+        """
+        longest = max((claim.terms.ttl + claim.terms.lock_delay for claim in self.left()), default=0.0)
+        self._until = self._clock.now() + longest + _SLACK
         self._done = done
-        self._ticker.nudge()
-        if not self._entries:
+        if not self._entries or not self._ticker.poke(self._clock.now()):
             self._finish()
 
     def _finish(self) -> None:
@@ -115,9 +141,11 @@ class Orphans:
             if entry.slow:  # those behind it may be no better: not one after the other
                 self._get_help()
         self._get_help()
+        if self._entries and self._clock.now() >= self._until:
+            self._give_up()
         if not self._entries:
             self._finish()
-        return self._soonest()
+        return min(self._soonest(), self._until)
 
     def _take(self, *, slow: bool) -> _Entry | None:
         """The next claim that is due, marked as busy, of those that have kept others waiting or of those that have not."""
@@ -174,6 +202,15 @@ class Orphans:
 
     def _budget(self, entry: _Entry) -> float:
         return self._request_timeout if entry.slow else min(_FIRST_TRY, self._request_timeout)
+
+    def _give_up(self) -> None:
+        with self._mutex:
+            names = sorted({repr(claim.terms.name) for claim in self.left()})
+            self._entries.clear()
+        _log.warning(
+            "the store has not answered since this client was closed; what it left there has lapsed: %s",
+            ", ".join(names),
+        )
 
     def _remove(self, entry: _Entry, budget: float) -> None:
         orphan = entry.orphan

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import logging
+import math
 import os
 import threading
-import time
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from lockkit.clock import Clock, jitter
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
+from lockkit.drivers.closing import Closing
 from lockkit.drivers.dispatch import Dispatcher
+from lockkit.drivers.errand import Errand
 from lockkit.drivers.heartbeat import Heartbeat
+from lockkit.drivers.lifecycle import over
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.patience import patiently
 from lockkit.drivers.starting import start
+from lockkit.drivers.stopwatch import Stopwatch
+from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError, LeaseLost, LockkitError
 from lockkit.events import Counters
@@ -50,15 +58,19 @@ from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refu
 
 __all__ = ["Driver"]
 
+_log = logging.getLogger("lockkit")
 _JOIN = 0.15
-_EXIT_BUDGET = 1.9
+_GRACE = 0.5
+"""Seconds beyond its budget after which a cleanup hook is not waited for."""
+_START_AGAIN = 0.5
+"""Seconds after which a thread that could not be started is tried again."""
+_CLOSE_BUDGET = 1.9
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
 
 _LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
 T = TypeVar("T")
-_log = logging.getLogger("lockkit.driver")
 
 
 class _Work(NamedTuple):
@@ -100,10 +112,15 @@ class Driver:
         self.request_timeout = request_timeout
         self._record_failure = record_failure
         self._overruns = OVERRUNS
+        self._cleaning = Stopwatch(clock)
+        self._mutex = threading.RLock()
+        self._closing: Errand | None = None
+        self._retiring: Errand | None = None
         self.closed = False
+        self._dropped = False
         self.under_way: dict[Attempt, Waits] = {}
         self._over: set[Attempt] = set()
-        self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout)
+        self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
         self.heartbeat = Heartbeat(
             clock,
             self._background,
@@ -112,6 +129,7 @@ class Driver:
             lambda count: counters.add("renewals", count),
             self.go_on,
             self._tidy,
+            self._look_after,
         )
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
@@ -128,6 +146,8 @@ class Driver:
         try:
             if self.closed:
                 raise AcquireCancelled("this client is closed", name=attempt.terms.name)
+            if not self.heartbeat.running:  # before the store is asked: no grant without a heartbeat
+                self.heartbeat.start()
             hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter), waits)
             if hold is not None:
                 attempt.hold = hold
@@ -142,6 +162,8 @@ class Driver:
             self.counters.add(_ending(error))
             if isinstance(error, AcquireTimeout):
                 self._tell_attempt("timeout", attempt)
+            if no_thread(error):
+                raise thread_refused(error, attempt.terms.name) from error
             raise
         finally:
             waits.close()
@@ -185,17 +207,22 @@ class Driver:
                 waits.close()
         return bool(self._over)
 
-    def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
+    def release(self, hold: Hold, reason: Reason, request_timeout: float | None = None) -> ReleaseReport:
         """Take the release of a hold to its end, from wherever it is; then raise what interrupted this thread at it.
 
         One thread at a time; the next goes on where the last was cut short, or finds the report.
+
+        Args:
+            hold: What to release; its levels are all left.
+            reason: Kept in events, journal and metrics.
+            request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
         """
         with hold.turn:
             hold.turn_of = threading.get_ident()
             try:
                 if hold.report is None:
                     self.heartbeat.releasing[hold] = None
-                    self._release(hold, reason)
+                    self._release(hold, reason, request_timeout)
                 assert hold.report is not None
                 return hold.report
             finally:
@@ -203,11 +230,13 @@ class Driver:
                 if hold.report is not None:
                     self.heartbeat.releasing.pop(hold, None)
 
-    def _release(self, hold: Hold, reason: Reason) -> None:
+    def _release(self, hold: Hold, reason: Reason, request_timeout: float | None) -> None:
         work = hold.work
         if not isinstance(work, _Work):
             work = hold.work = self._work(hold, reason)
         release, runs = work
+        if request_timeout is not None:
+            release.request_timeout = min(release.request_timeout, request_timeout)
         interrupts = release.interrupts = []
         report: ReleaseReport | None = None
         while report is None:
@@ -344,48 +373,103 @@ class Driver:
         """Declare a hold lost, with all that follows; once."""
         self._background(losing(hold, why))
 
+    # -- the end
+
     def close(self, reason: Reason) -> None:
-        """Release what is held, take back what is waiting, flush the orphan list; bounded. Then stop the threads."""
+        """Release what is held, take back what is waiting, try the orphan list once; bounded. Then stop renewing.
+
+        May be called again, from any thread, also after an exception of a signal handler ended it: it goes on.
+        """
+        self._errand(reason, _CLOSE_BUDGET).wait()
+
+    def begin_close(self, reason: Reason, budget: float) -> None:
+        """Begin that in the background."""
+        self._errand(reason, budget).begin()
+
+    def _errand(self, reason: Reason, budget: float) -> Errand:
         self.closed = True
-        end = self.clock.now() + _EXIT_BUDGET
-        self._cancel_waiters()
-        for hold in self.heartbeat.holds():
-            if not hold.take_over() and hold.turn.locked():
-                self._await_release(hold, end)
-            elif self.clock.now() < end:
-                report = self.release(hold, reason)
-                end += sum(layer.duration for layer in report.layers if layer.layer == "cleanup")
-            else:  # its cleanup must not be skipped without a word, nor the claim be left to a live process
-                hold.end()
-                self.heartbeat.withdraw(hold.claim.token)
-                self.orphans.add(Orphan(hold.claim, abandon=True, graceful=True))
-                self.dispatcher.tell(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason))
-        self.orphans.flush(max(0.1, end - self.clock.now()))
-        self.heartbeat.close()
-        self.dispatcher.flush(0.2)
+        with self._mutex:
+            if self._closing is None:
+                work = Closing(self, reason, budget).run
+                self._closing = Errand("lockkit-close", work, self.heartbeat.lend)
+            return self._closing
+
+    def await_close(self, longest: float) -> None:
+        """Wait for that, at most ``longest`` seconds beyond cleanup hooks; then log what is left."""
+        if self._closing is not None:
+            self._closing.wait(longest, lambda: self.cleaning)
+        left = [*self.orphans.left(), *(hold.claim for hold in self.heartbeat.holds())]
+        if left:
+            names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
+            longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in left)
+            _log.error(
+                "the process ends with claims that the store did not confirm to be removed (%d: %s%s); they lapse by %s",
+                len(left),
+                names,
+                ", ..." if len(left) > 5 else "",
+                datetime.fromtimestamp(self.clock.wall() + longest, UTC).isoformat(timespec="seconds"),
+            )
 
     def retire(self) -> None:
-        """Let go of the store once nothing is left to remove: for a closed client in a process that lives on."""
+        """Let go of the store once nothing is left to remove: for a closed client in a process that lives on.
+
+        May be called again, as :meth:`close`.
+        """
+        with self._mutex:
+            if self._retiring is None:
+                self._retiring = Errand("lockkit-close", self._retire, self.heartbeat.lend)
+        self._retiring.wait()
+
+    def _retire(self) -> None:
+        over(self)
         self.orphans.retire(self.backend.close)
         self.heartbeat.join(_JOIN)
         if not len(self.orphans):
             self.orphans.join(_JOIN)
         self.dispatcher.close(_JOIN)
 
-    def _await_release(self, hold: Hold, end: float) -> None:
-        """Somebody else is releasing it; let them."""
-        while hold.report is None and self.clock.now() < end:
-            time.sleep(0.005)
+    def drop(self) -> None:
+        """End by itself once nothing is held: its client was collected. Takes no lock, so a finalizer may call it."""
+        self._dropped = True
+        if self.heartbeat.running:
+            self.heartbeat.look()
+            return
+        with contextlib.suppress(RuntimeError):  # no thread to be had: its descriptors go with the process
+            _thread.start_new_thread(self._end_dropped, ())
 
-    def _cancel_waiters(self) -> None:
-        """Have the threads that wait give up, and those that ask hear their answer; their claims land on the orphan list."""
-        for _ in range(100):
-            waiting = self.heartbeat.waiting()
-            if not waiting and all(attempt.over for attempt in list(self.under_way)):
-                return
-            for waiter in waiting:
-                waiter.wake()
-            time.sleep(0.005)
+    def _end_dropped(self) -> None:
+        self.closed = True
+        self.heartbeat.close()
+        self._retire()
+
+    def wake_all(self) -> None:
+        """Have the threads that wait look whether they still may; their claims land on the orphan list."""
+        for waiter in self.heartbeat.waiting():
+            waiter.wake()
+
+    @property
+    def asking(self) -> bool:
+        """Whether a thread is in an acquire."""
+        return not all(attempt.over for attempt in list(self.under_way))
+
+    @property
+    def cleaning(self) -> bool:
+        """Whether a cleanup hook runs; not if it hangs in a thread that could give it no time limit."""
+        return self._cleaning.moving(self._cleanup_budget + _GRACE)
+
+    def working_time(self) -> float:
+        """A clock that stands still while cleanup hooks run."""
+        return self.clock.now() - self._cleaning.total()
+
+    def _look_after(self, now: float) -> float:
+        """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
+        if self._dropped and not self.closed and self.heartbeat.empty:
+            self._end_dropped()
+        started = self.dispatcher.look()
+        return math.inf if self.orphans.start() and started else now + _START_AGAIN
+
+    def _look_soon(self) -> None:
+        self.heartbeat.look()
 
     # -- effects
 
@@ -433,7 +517,8 @@ class Driver:
             case StartHook(plugin, budget) if runs is not None:
                 runs.start(plugin, budget)
             case AwaitHook(plugin, wait) if runs is not None:
-                return runs.report(plugin, wait=wait)
+                with self._cleaning:
+                    return runs.report(plugin, wait=wait)
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None
@@ -447,6 +532,7 @@ class Driver:
         if kind != "collected":  # before all else: who guards work is to hear first
             for callback in hold.callbacks:
                 self.dispatcher.run(callback, hold.name)
+            self._look_soon()  # in case there was no thread to be had
         self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
         if kind == "collected":  # nobody is left to lose it
             return

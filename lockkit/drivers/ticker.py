@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
+from lockkit.errors import BackendUnavailable
 
-__all__ = ["Ticker"]
+__all__ = ["Ticker", "no_thread", "thread_refused"]
 
 _log = logging.getLogger("lockkit.driver")
 
@@ -20,6 +22,9 @@ class Ticker:
 
     The order that makes an unlocked fast path safe: put the work where ``turn`` finds it, then poke. A poke that sees an
     earlier turn pending may rely on that turn to see the work, because the pending time is cleared before the turn looks.
+
+    Attributes:
+        running: Whether its thread runs.
     """
 
     def __init__(self, name: str, turn: Callable[[], float], clock: Clock) -> None:
@@ -31,32 +36,56 @@ class Ticker:
         self._next = math.inf
         self._nudged = False
         self._closed = False
+        self._lent: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
+        self.running = False
 
-    def poke(self, at: float) -> None:
-        """Make sure that a turn begins by ``at`` (CLOCK_BOOTTIME seconds)."""
+    def start(self) -> None:
+        """Start the thread, if it does not run.
+
+        Raises:
+            RuntimeError: No thread can be started: a limit of the system, or the interpreter ends.
+        """
+        with self._mutex:
+            if self.running or self._closed:
+                return
+            # Known before it starts: of two, because a signal handler tore the first start, the first one ends itself.
+            thread = self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self.running = True
+
+    def poke(self, at: float) -> bool:
+        """Make sure that a turn begins by ``at`` (CLOCK_BOOTTIME seconds); False if no thread can be started for it."""
         if at >= self._next:
-            return
+            return True
         with self._mutex:
             if at >= self._next or self._closed:
-                return
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                try:
-                    self._thread.start()
-                except (
-                    RuntimeError
-                ):  # the interpreter is shutting down: what is left, the end of the process settles
-                    return
+                return True
+            try:
+                self.start()
+            except RuntimeError:
+                return False
             # Rung before it is set: torn apart by Ctrl-C, this leaves a needless wake-up, not a missed one. The thread
             # looks only once the mutex is free.
             self._bell.ring()
             self._next = at
+        return True
 
     def nudge(self) -> None:
         """Have a turn soon. Takes no lock, so a finalizer may call it; without a thread it waits for the next poke."""
         self._nudged = True
         self._bell.ring()
+
+    def lend(self, work: Callable[[], None]) -> bool:
+        """Do something on its thread, before its next turn; False if it does not run.
+
+        For the end of the interpreter, when no thread can be started any more.
+        """
+        if not self.running:
+            return False
+        self._lent.append(work)
+        self._bell.ring()
+        return True
 
     def close(self) -> None:
         """Stop after the turn under way. Does not wait for it."""
@@ -70,8 +99,9 @@ class Ticker:
             thread.join(timeout)
 
     def _run(self) -> None:
+        me = threading.current_thread()
         while True:
-            while not self._closed:
+            while not self._closed and self._thread is me and not self._lent:
                 with self._mutex:
                     left = self._next - self._clock.now()
                     if left <= 0 or self._nudged:
@@ -79,11 +109,35 @@ class Ticker:
                         self._nudged = False
                         break
                 self._bell.wait(left)
-            if self._closed:
+            if self._closed or self._thread is not me:
+                if self._thread is me:
+                    self.running = False
                 return
-            try:
-                again = self._turn()
-            except Exception:
-                _log.exception("%s failed; it goes on in a second", self._name)
-                again = self._clock.now() + 1.0
-            self.poke(again)
+            if self._lent:
+                self._guarded(self._lent.popleft())
+                continue
+            again = self._guarded(self._turn)
+            self.poke(self._clock.now() + 1.0 if again is None else again)
+
+    def _guarded(self, work: Callable[[], float | None]) -> float | None:
+        """Whatever happens, the thread lives on: what it looks after has nobody else."""
+        try:
+            return work()
+        except BaseException:
+            _log.exception("%s failed; it goes on in a second", self._name)
+            return None
+
+
+def no_thread(error: BaseException) -> bool:
+    """Whether an error says that no thread can be started."""
+    return isinstance(error, RuntimeError) and "new thread" in str(error)
+
+
+def thread_refused(error: BaseException, name: str | None) -> BackendUnavailable:
+    """What the user is told of it."""
+    what = "the store" if name is None else f"the lock {name!r}"
+    return BackendUnavailable(
+        f"no thread can be started for {what}: {error}",
+        name=name,
+        hint="nothing is held; end other threads, or raise the limit of processes (ulimit -u, pids.max)",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.heartbeat import Waiter
+from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the_interpreter
+from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
 from lockkit.protocol.effects import WaitForWake
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OnWait", "Waits", "sleep_until"]
 
+_log = logging.getLogger("lockkit")
 _LONGEST_WAIT = 60.0
+_LOOK = 0.5
+"""Seconds after which a wait that nobody wakes at the end of the interpreter looks for it."""
 
 OnWait: TypeAlias = Callable[[Waiting], None]
 """Told, from the waiting thread, each time the store answers "queued"."""
@@ -56,19 +62,26 @@ class Waits:
         if self._on_wait is not None:
             waited = driver.clock.now() - self.began
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
-        while not driver.closed:
+        wait_no_longer_than_the_interpreter()
+        while not self._cancelled():
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
-            if left <= 0 or self._wait(waiter.bell, left):
+            if left <= 0 or self._wait(waiter.bell, left if listening() else min(left, _LOOK)):
                 break
         waiter.bell.rung()  # whatever it rang for, the store is asked now
-        if driver.closed:
-            raise AcquireCancelled("the client was closed while waiting", name=effect.claim.terms.name)
+        if why := self._cancelled():
+            raise AcquireCancelled(why, name=effect.claim.terms.name)
 
     def pause(self, until: float) -> None:
         """Wait before asking again after trouble."""
         sleep_until(self._driver.clock, until)
+        if why := self._cancelled():
+            raise AcquireCancelled(why)
+
+    def _cancelled(self) -> str:
+        """Why nobody may wait any longer, if so."""
         if self._driver.closed:
-            raise AcquireCancelled("the client was closed while waiting")
+            return "the client was closed while waiting"
+        return "the interpreter ends, and waits for this thread" if ending() else ""
 
     def close(self) -> None:
         """The wait is over, however it ended."""
@@ -83,8 +96,15 @@ class Waits:
         """Have the store ring the bell; in this thread, if it can."""
         backend = self._driver.backend
         listen = getattr(backend, "listen", None) or backend.watch
-        watch = self._watch = listen(effect.claim.terms.name, effect.blockers, bell.ring, effect.claim)
-        self._wait = getattr(watch, "wait", Bell.wait)
+        self._wait = Bell.wait
+        try:
+            watch = self._watch = listen(effect.claim.terms.name, effect.blockers, bell.ring, effect.claim)
+        except RuntimeError as error:
+            if not no_thread(error):
+                raise
+            _log.warning("%s; %r is asked for by polling", error, effect.claim.terms.name)
+        else:
+            self._wait = getattr(watch, "wait", Bell.wait)
 
     def _unwatch(self) -> None:
         watch = self._watch

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from pluggy import HookImpl
 
-__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal", "function_of"]
+__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal", "hook_of"]
 
 _log = logging.getLogger("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
@@ -54,10 +54,10 @@ def _fit(
     return call
 
 
-def function_of(implementation: Implementation) -> object:
-    """The function behind an implementation: the same for all clients that a plugin, or objects of its class, serve."""
-    function: object = getattr(implementation[1], "__wrapped__", implementation[1])
-    return getattr(function, "__func__", function)
+def hook_of(implementation: Implementation) -> object:
+    """The hook behind an implementation, as the plugin has it: equal for all clients that the plugin serves."""
+    hook: object = getattr(implementation[1], "__wrapped__", implementation[1])
+    return hook
 
 
 def call_each(

@@ -187,6 +187,8 @@ def _remove(
 ) -> Generator[Effect, Any, LayerReport]:
     """Layers 2 and 3: compare-and-remove, replayed while the outcome is unknown and budget remains."""
     hold = release.hold
+    if budget <= 0.0:
+        return LayerReport(layer, "SKIPPED", error="no time was left for a request")
     graceful = not hold.lost_why
     keywords = {} if graceful else {"graceful": False}
     began = at = now()

@@ -53,6 +53,11 @@ class Actor:
     def pid(self):
         return self.process.pid
 
+    @property
+    def said(self):
+        """What it has written to stderr."""
+        return "".join(self._said)
+
     def start(self, code):
         self.process.stdin.write(json.dumps(code) + "\n")
         self.process.stdin.flush()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
+
+from lockkit.testing.servers.processes import until
 
 BLACK_HOLE = """
 from pathlib import Path
@@ -60,6 +64,96 @@ def test_exit_is_not_blocked_by_a_store_that_swallows_everything(mutex, doing):
     actor.process.stdin.close()
     assert actor.wait() == 0
     assert time.monotonic() - began < 2.5 + 1.0, "interpreter exit was blocked"
+
+
+@pytest.mark.parametrize("kind", ["thread", "pool", "pool imported later"])
+def test_exit_ends_the_waits_of_threads_that_the_interpreter_waits_for(mutex, kind):
+    mutex.holders(ttl=60)
+    actor = mutex.actor()
+    if kind == "pool imported later":
+        actor.run("""
+try: client.lock(NAME).acquire(0.05)
+except lockkit.AcquireTimeout: pass
+""")
+    start = (
+        "ThreadPoolExecutor(1).submit(wait)" if "pool" in kind else "threading.Thread(target=wait).start()"
+    )
+    actor.run(f"""
+from concurrent.futures import ThreadPoolExecutor
+def wait():
+    try: client.lock(NAME).acquire()
+    except lockkit.AcquireCancelled as error: print(error, file=sys.stderr)
+{start}
+while not client.inspect(NAME).waiters: time.sleep(0.005)
+""")
+    actor.process.stdin.close()
+    assert actor.wait() == 0
+    until(lambda: "the interpreter ends" in actor.said, "the wait says why it ended")
+    assert [state for state, _ in mutex.rows()] == [1]
+
+
+def test_exit_is_one_budget_for_all_clients_and_says_until_when_the_rest_lasts(mutex):
+    actor = mutex.actor()
+    actor.run("lease = client.lock('warm').acquire(10); lease.release()")
+    actor.run(BLACK_HOLE.format(settings={}))
+    actor.run("""
+clients = [harness.client(url=faults.FAULTY_URL, plugins=[faults.through(harness, bad)]) for _ in range(6)]
+leases = [each.lock(f"x{n}", ttl=60).acquire(10) for n, each in enumerate(clients)]
+""")
+    actor.run("bad.always(faults.black_hole)")
+    began = time.monotonic()
+    actor.process.stdin.close()
+    assert actor.wait() == 0
+    assert time.monotonic() - began < 8.0, "one after the other they take more than 12 s"
+    until(lambda: actor.said.count("they lapse by 2") == 6, "the log says until when what is left lasts")
+
+
+def test_exit_is_not_blocked_by_a_hook_that_hangs_where_no_thread_can_be_started(mutex):
+    """From Python 3.12 on there are no new threads at the end; here they are refused."""
+    actor = mutex.actor()
+    actor.run("""
+import atexit
+from lockkit.config import load
+class Hangs:
+    @lockkit.hookimpl
+    def lockkit_cleanup(self, context):
+        print("began", file=sys.stderr, flush=True)
+        threading.Event().wait()
+client2 = lockkit.connect(config=load(url=url, cleanup_budget=0.2), plugins=[Hangs()])
+lease = client2.lock(NAME, ttl=60).acquire(10)
+def refuse(*_):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+@atexit.register
+def refuse_all():
+    import _thread
+    threading.Thread.start = _thread.start_new_thread = refuse
+""")
+    actor.process.stdin.close()
+    assert actor.wait() == 0
+    until(lambda: "began" in actor.said, "the hook runs all the same")
+
+
+CHILD = """
+import multiprocessing, sys, lockkit
+client = lockkit.connect({url!r})
+kept = []
+def job():
+    kept.append(client.lock("crash/lock", ttl=60, pulseless=True).acquire(5))
+if __name__ == "__main__":
+    child = multiprocessing.get_context({method!r}).Process(target=job)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_of_multiprocessing_releases_what_it_holds(mutex, tmp_path, method):
+    """Such a child ends by os._exit, without atexit; and this claim would outlive its process."""
+    script = tmp_path / "parent.py"
+    script.write_text(CHILD.format(url=mutex.url, method=method))
+    subprocess.run([sys.executable, str(script)], check=True, timeout=60)
+    assert mutex.rows() == []
 
 
 @pytest.mark.parametrize("handler", ["default", "own"])

@@ -143,9 +143,9 @@ def test_a_cleanup_hook_that_overran_twice_is_disabled_for_every_client_of_the_p
             started.append(context.name)
             over.wait()
 
-    outcomes = []
+    outcomes, plugin = [], Hangs()
     for _ in range(4):
-        with lockkit.connect(config=load(url="memory:", cleanup_budget=0.05), plugins=[Hangs()]) as client:
+        with lockkit.connect(config=load(url="memory:", cleanup_budget=0.05), plugins=[plugin]) as client:
             report = client.lock("x").acquire().release()
             outcomes.append(report.layers[0].hooks[0].outcome)
             assert report.outcome == "RELEASED"

@@ -19,6 +19,7 @@ _MODULES = (
     "interrupted",
     "layers",
     "forking",
+    "ends",
     "face",
     "capabilities",
 )

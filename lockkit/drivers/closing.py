@@ -1,0 +1,115 @@
+"""Closing a client: what it holds is released at the same time, every hold through all layers, within one budget."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from math import ceil
+from typing import TYPE_CHECKING
+
+from lockkit.bell import Bell
+from lockkit.facts import Event, Reason
+from lockkit.lease import Hold
+from lockkit.protocol.effects import Orphan
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+
+__all__ = ["Closing"]
+
+_log = logging.getLogger("lockkit")
+_CREW = 32
+"""Holds that are released at the same time."""
+_LEAST = 0.25
+"""Seconds that a release has at least for its requests where there are more holds than a crew takes at once."""
+_GRACE = 0.2
+"""Seconds beyond its budget after which a release is not waited for any longer."""
+_TICK = 0.005
+"""Seconds between two looks at what others have under way."""
+
+
+class Closing:
+    """The releases of a client that closes.
+
+    Args:
+        budget: Seconds that the requests of all of them may take together; cleanup hooks have their own budgets.
+    """
+
+    def __init__(self, driver: Driver, reason: Reason, budget: float) -> None:
+        self._driver = driver
+        self._reason: Reason = reason
+        self._budget = budget
+        self._context = contextvars.copy_context()
+        self._todo: list[Hold] = []
+        self._dropped: set[Hold] = set()
+        self._began = 0.0
+        self._released = Bell()
+
+    def run(self) -> None:
+        """Cancel what waits, release what is held, try the orphan list once, tell plugins; then stop renewing."""
+        driver = self._driver
+        self._began = driver.working_time()
+        driver.wake_all()
+        # Those whose release a signal cut short may be registered no more; a thread that is at one finishes it.
+        holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.heartbeat.releasing})
+        self._todo = [hold for hold in holds if hold.take_over() or not hold.turn.locked()]
+        crew = min(len(self._todo), _CREW)
+        if not all(self._start() for _ in range(crew)):
+            self._work()  # there are no more threads: this one, and those that were to be had
+        while self._unfinished(holds) or driver.asking:
+            if self._left() <= -_GRACE and not driver.cleaning:
+                break
+            driver.wake_all()
+            self._released.wait(_TICK)
+        for hold in self._unfinished(holds):
+            self._drop(hold)
+        driver.orphans.flush(max(0.1, self._left()))
+        driver.heartbeat.close()
+        driver.dispatcher.flush(0.2)
+
+    def _left(self) -> float:
+        return self._budget - (self._driver.working_time() - self._began)
+
+    def _unfinished(self, holds: list[Hold]) -> list[Hold]:
+        """Those whose release is under way, here or in a thread of the user's."""
+        return [hold for hold in holds if hold.report is None and hold not in self._dropped]
+
+    def _start(self) -> bool:
+        try:
+            threading.Thread(target=self._work, name="lockkit-close-release", daemon=True).start()
+        except RuntimeError:
+            return False
+        return True
+
+    def _work(self) -> None:
+        """Release one after the other; each of the crew does."""
+        while True:
+            try:
+                hold = self._todo.pop()
+            except IndexError:
+                return
+            try:
+                # With the variables of the thread that closes, as a hook expects them.
+                self._context.copy().run(self._driver.release, hold, self._reason, self._share())
+            except BaseException:
+                _log.exception("releasing %r failed; it is removed in the background", hold.name)
+                self._drop(hold)
+            self._released.ring()
+
+    def _share(self) -> float:
+        """Seconds for the requests of the next release; 0 if the time is up."""
+        left = self._left()
+        if left <= 0.0:
+            return 0.0
+        fair = left / ceil((len(self._todo) + 1) / _CREW)
+        return min(left, max(fair, _LEAST), self._driver.request_timeout)
+
+    def _drop(self, hold: Hold) -> None:
+        """Its release does not come back: renew it no more, and leave the claim to the background."""
+        driver = self._driver
+        hold.end()
+        driver.heartbeat.withdraw(hold.claim.token)
+        driver.orphans.add(Orphan(hold.claim, abandon=True, graceful=not hold.lost_why))
+        self._dropped.add(hold)
+        driver.dispatcher.tell(Event("abandoned", hold.name, hold.claim_id, hold.fence, self._reason))

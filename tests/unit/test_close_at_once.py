@@ -1,0 +1,123 @@
+"""close(): every hold through every layer, once, whatever interrupts the thread that closes."""
+
+from __future__ import annotations
+
+import contextvars
+import signal
+import threading
+
+import pytest
+
+import lockkit
+
+LONG = 30.0
+"""Seconds to wait for what is to happen at once."""
+
+
+class Cleans:
+    """A cleanup hook that waits to be let on, and tells what it saw."""
+
+    def __init__(self):
+        self.began = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.cleaned = []
+
+    @lockkit.hookimpl
+    def lockkit_cleanup(self, context):
+        self.began.release()
+        self.go.wait(LONG)
+        self.cleaned.append(context.name)
+
+
+class CtrlC:
+    """Ctrl-C as Python has it; ``struck`` are set one by one."""
+
+    def __init__(self):
+        self.struck = [threading.Event(), threading.Event()]
+        self._count = 0
+
+    def handle(self, number, frame):
+        self._count += 1
+        self.struck[self._count - 1].set()
+        raise KeyboardInterrupt
+
+    def strike(self, count, when):
+        """Strike the main thread so many times, once ``when`` has returned."""
+
+        def run():
+            when()
+            for struck in self.struck[:count]:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                struck.wait(LONG)
+
+        threading.Thread(target=run, daemon=True).start()
+
+
+@pytest.fixture
+def ctrl_c():
+    ctrl_c = CtrlC()
+    before = signal.signal(signal.SIGINT, ctrl_c.handle)
+    yield ctrl_c
+    signal.signal(signal.SIGINT, before)
+
+
+def test_one_ctrl_c_in_close_waits_for_the_end_of_all_releases(ctrl_c):
+    plugin = Cleans()
+    client = lockkit.connect("memory:", plugins=[plugin])
+    leases = [client.lock(name).acquire() for name in "abc"]
+
+    def all_began():
+        for _ in leases:
+            assert plugin.began.acquire(timeout=LONG)
+
+    ctrl_c.strike(1, all_began)
+    threading.Thread(target=lambda: (ctrl_c.struck[0].wait(LONG), plugin.go.set()), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        client.close()
+    assert sorted(plugin.cleaned) == ["a", "b", "c"]
+    assert [lease.report.outcome for lease in leases] == ["RELEASED"] * 3
+
+
+def test_a_second_ctrl_c_ends_close_and_another_close_waits_for_the_rest(ctrl_c):
+    plugin = Cleans()
+    client = lockkit.connect("memory:", plugins=[plugin])
+    leases = [client.lock(name).acquire() for name in "abc"]
+    ctrl_c.strike(2, lambda: plugin.began.acquire(timeout=LONG))
+    with pytest.raises(KeyboardInterrupt):
+        client.close()
+    assert plugin.cleaned == []
+    plugin.go.set()
+    client.close()
+    assert sorted(plugin.cleaned) == ["a", "b", "c"]
+    assert [lease.report.outcome for lease in leases] == ["RELEASED"] * 3
+
+
+def test_the_hooks_of_close_see_the_variables_of_the_thread_that_closes():
+    variable, seen = contextvars.ContextVar("variable"), []
+
+    class Looks:
+        @lockkit.hookimpl
+        def lockkit_cleanup(self, context):
+            seen.append(variable.get(None))
+
+    client = lockkit.connect("memory:", plugins=[Looks()])
+    leases = [client.lock(name).acquire() for name in "ab"]
+    variable.set("here")
+    client.close()
+    assert seen == ["here", "here"]
+    assert [lease.report.outcome for lease in leases] == ["RELEASED"] * 2
+
+
+def test_close_from_several_threads_is_one_close():
+    plugin = Cleans()
+    client = lockkit.connect("memory:", plugins=[plugin])
+    lease = client.lock("a").acquire()
+    closing = [threading.Thread(target=client.close) for _ in range(4)]
+    for thread in closing:
+        thread.start()
+    assert plugin.began.acquire(timeout=LONG)
+    plugin.go.set()
+    for thread in closing:
+        thread.join(LONG)
+    assert plugin.cleaned == ["a"]
+    assert lease.report.outcome == "RELEASED"
