@@ -87,6 +87,8 @@ class Files:
         self.opened: Opened | None = None
         self.generation = 0
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
+        self.forking = False
+        """The connections are closed for a fork: which files bear the names is not known until they are open again."""
         self._shield: int | None = None
 
     def known(self) -> Opened | None:
@@ -118,13 +120,14 @@ class Files:
 
     def reopened(self) -> None:
         """Note log and index after a fork, for which all connections were closed: the last close of all removes both."""
-        if self.opened is not None:
-            try:
-                there = look(self.path, self.path)
-            except OSError:
-                return
-            if there.database == self.opened.database and there.whole:
+        try:
+            there = look(self.path, self.path)
+            if self.opened is not None and there.database == self.opened.database and there.whole:
                 self.opened = there
+        except OSError:
+            pass
+        finally:
+            self.forking = False
 
 
 FILES: weakref.WeakValueDictionary[str, Files] = weakref.WeakValueDictionary()

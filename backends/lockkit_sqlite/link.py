@@ -263,13 +263,15 @@ def _unbrace() -> None:
 
 
 def after_fork_in_parent() -> None:
-    """Open the connections again, and let the threads go on."""
-    _unbrace()
-    for link in list(_links):
-        link.resume()
-    while _held:
-        _held.pop().release()
-    _opening.release()
+    """Open the connections again, and let the threads go on, whatever a signal handler raises meanwhile."""
+    try:
+        _unbrace()
+        for link in list(_links):
+            link.resume()
+    finally:
+        while _held:
+            _held.pop().release()
+        _opening.release()
 
 
 def after_fork_in_child() -> None:

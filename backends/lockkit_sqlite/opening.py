@@ -22,7 +22,8 @@ __all__ = ["Carried", "Links", "mark_anew", "open_links"]
 
 _PATIENCE = 2.0
 _ATTEMPTS = 8
-_AGAIN = 0.005
+_LOOKS = (0.005, 0.02, 0.0)
+"""Seconds between looks that must all find the same damage. After a fork a process has its lock a moment before its log."""
 _CARRYING = 0.2
 
 
@@ -109,9 +110,9 @@ def _link(place: Place, clock: Clock) -> Link:
 
 
 def _damage(given: Path, place: Place, files: Files) -> str:
-    """What was done to the files, seen twice: another tool that opens them has its log a moment after its lock."""
+    """What was done to the files, as several looks agree."""
     found = ""
-    for pause in (_AGAIN, 0.0):
+    for pause in _LOOKS:
         found = trouble(look(str(given), place.path), files.known(), place.path)
         if not found:
             break

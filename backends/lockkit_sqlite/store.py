@@ -135,7 +135,8 @@ class Store:
             there = look(str(self.given), self.place.path)
         except OSError:
             return True
-        return self._generation == self.files.generation and there == self.files.opened
+        files = self.files
+        return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
         """Go over to the files that now bear the names, if somebody removed or replaced one of those that are open.
@@ -361,14 +362,18 @@ def _boot_id() -> str:
 
 def _before_fork() -> None:
     REGISTRY.lock.acquire()
+    for files in list(FILES.values()):
+        files.forking = True
     links.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    links.after_fork_in_parent()
-    for files in list(FILES.values()):
-        files.reopened()
-    REGISTRY.lock.release()
+    try:
+        links.after_fork_in_parent()
+    finally:
+        for files in list(FILES.values()):
+            files.reopened()
+        REGISTRY.lock.release()
 
 
 def _after_fork_in_child() -> None:

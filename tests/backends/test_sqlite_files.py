@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -412,6 +413,40 @@ def test_a_fork_loses_nothing_in_its_parent(opened, path):
         assert stores[0].renew([(one, fence)], 2.0)[0].state == "HELD"
     assert stores[0].release(one, 2.0) == RELEASED
     assert {found.check: found.severity for found in stores[1].check(2.0)}["files"] == "ok"
+
+
+def test_forks_beside_calls_and_others_that_come_and_go_lose_nothing(opened, path, caplog):
+    """The last of all to close removes the log, so a process may find another one after its fork."""
+    store = opened()
+    one, fence = take(store, name="held", ttl=60)
+
+    def visit(_):
+        while True:
+            with closing(open_store(f"sqlite:{path}", OpenOptions())) as guest:
+                take(guest, name=f"n{os.getpid()}")
+
+    guest = Child(visit)
+    over = threading.Event()
+    lost = []
+
+    def call():
+        while not over.is_set():
+            mine, _ = take(store, name="called", ttl=60)
+            lost.append((store.renew([(one, fence)], 2.0)[0].state, store.release(mine, 2.0)))
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        for _ in range(40):
+            child = Child(lambda _: "done")
+            assert child.hear() == "done"
+            child.close()
+    finally:
+        over.set()
+        caller.join()
+        guest.kill()
+    assert set(lost) == {("HELD", RELEASED)}
+    assert not caplog.messages
 
 
 def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
