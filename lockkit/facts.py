@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, NoReturn
 from lockkit.printable import printable
 
 __all__ = [
+    "LOSSES",
     "Alert",
     "Capabilities",
     "ClaimInfo",
@@ -53,6 +54,15 @@ Severity = Literal["ok", "warning", "error"]
 Reason = str
 """Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
 or whatever the caller gave (``task_failure``, ...)."""
+LOSSES: Mapping[Reason, str] = {
+    "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
+    "fence": "the store has it under another fence",
+    "files": "the store's files were removed or replaced",
+    "lapsed": "not renewed in time",
+    "lost": "not renewed in time",
+    "max_hold": "max_hold is over",
+}
+"""Why a hold was lost (``Lease.lost_because``), in words."""
 
 
 class Owner(NamedTuple):

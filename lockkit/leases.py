@@ -14,7 +14,7 @@ from lockkit import durations
 from lockkit.clock import Clock
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import Capabilities, Reason, ReleaseReport, Skipped
+from lockkit.facts import LOSSES, Capabilities, Reason, ReleaseReport, Skipped
 from lockkit.lease import RELEASING, Hold
 from lockkit.leaving import Exit, Statement
 
@@ -427,7 +427,7 @@ class Lease:
         if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
             return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")
         return LeaseLost(
-            f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {hold.lost_why or 'its ttl ran out'}",
+            f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or 'its ttl ran out'}",
             name=hold.name,
             hint="stop the guarded work; acquire again for a new fence",
         )

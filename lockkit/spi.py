@@ -182,10 +182,11 @@ class Busy(NamedTuple):
 class Lapsed(NamedTuple):
     """There is no such claim to speak for (any more): the protocol starts again with a new token, at the tail.
 
-    ``resized`` means that it was removed because its weight exceeds the new capacity.
+    ``resized`` means that it was removed because its weight exceeds the new capacity, ``files`` that the store's files were
+    removed or replaced.
     """
 
-    why: Literal["absent", "evicted", "lingering", "resized", "late"] = "absent"
+    why: Literal["absent", "evicted", "files", "lingering", "resized", "late"] = "absent"
 
 
 Answer: TypeAlias = Granted | Queued | Busy | Lapsed

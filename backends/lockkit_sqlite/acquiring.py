@@ -19,7 +19,7 @@ from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING
 from lockkit_sqlite.link import Params
 from lockkit_sqlite.rows import Row, fitting, holding
-from lockkit_sqlite.store import GRACE, Store
+from lockkit_sqlite.store import GRACE, Store, micros
 
 __all__ = ["acquire"]
 
@@ -67,7 +67,7 @@ def _ask(store: Store, claim: Claim, note: str | None, end: float, *, trying: bo
             continue
         place = next((at for at, row in enumerate(rows) if row.token == token), None)
         if place is None:
-            answer = _try(store, claim, note, rows, end) if trying else _absent(rows, claim.terms)
+            answer = _try(store, claim, note, rows, end) if trying else _absent(store, rows, claim.terms)
         else:
             answer = _stand(store, claim, rows, place, end)
         if answer is None:
@@ -134,8 +134,12 @@ def _try(store: Store, claim: Claim, note: str | None, rows: list[Row], end: flo
     return Busy(rows[0].capacity, store.facts(terms.name, rows, 0))
 
 
-def _absent(rows: list[Row], terms: Terms) -> Lapsed:
-    """Why a claim is not there: a resize that left it no room, or its own silence."""
+def _absent(store: Store, rows: list[Row], terms: Terms) -> Lapsed:
+    """Why a claim is not there: files that are gone, a resize that left it no room, or its own silence."""
+    if int(store.clock.wall() * 1e6) - store.left < micros(
+        terms.ttl
+    ):  # a claim of before that has been told since
+        return Lapsed("files")
     return Lapsed("resized" if rows and rows[0].capacity < terms.weight else "absent")
 
 

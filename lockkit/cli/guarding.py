@@ -26,6 +26,7 @@ from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
+from lockkit.facts import LOSSES
 from lockkit.protocol.acquiring import in_the_way
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Request", "guard"]
 
 TTL = 60.0
-_GONE = "its claim was gone from the store: it was evicted with --now, or the store has lost it"
-_LOST = {
-    "absent": _GONE,
-    "fence": "the store has it under another fence",
-    "files": "the store's files were removed or replaced",
-    "lapsed": "not renewed in time",
-    "lost": "not renewed in time",
-    "max_hold": "max_hold is over",
-}
-"""``Lease.lost_because`` in words."""
 CtrlC = Literal["alone", "group"] | None
 
 
@@ -260,7 +251,7 @@ class _Run:
             self._report.released(report)
         lost = ended.lost
         if lost is None and report.outcome == "LOST":
-            lost = f"when it was to be released, {_GONE}"
+            lost = f"when it was to be released, {LOSSES['absent']}"
         if lost is not None:
             self._report.lost(lost)
             raise exits.CommandFailed(
@@ -311,7 +302,7 @@ class _Run:
         because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
-            return _LOST.get(because, because) or "lost"
+            return LOSSES.get(because, because) or "lost"
         self._report.evicted(evicted)
         return f"evicted by {evicted['by']}: {evicted['reason']}"
 

@@ -28,6 +28,7 @@ from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError, LeaseLost, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import (
+    LOSSES,
     Alert,
     CleanupContext,
     Event,
@@ -537,7 +538,7 @@ class Driver:
         if kind == "collected":  # nobody is left to lose it
             return
         self.counters.add("lost")
-        text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {why}"
+        text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
         self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
 
     def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
@@ -588,7 +589,7 @@ def _named(error: LockkitError, name: str | None) -> LockkitError:
 
 def _lost(hold: Hold) -> LeaseLost:
     return LeaseLost(
-        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {hold.lost_why or 'ended'}",
+        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or 'ended'}",
         name=hold.name,
         hint="stop the guarded work; acquire again for a new fence",
     )

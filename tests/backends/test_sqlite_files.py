@@ -593,7 +593,7 @@ def test_a_waiter_in_removed_files_queues_again_in_the_new_ones(path, url):
         while not client.inspect("x").waiters:
             time.sleep(0.005)
         remove(path, ("-wal", "-shm"))
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLost, match="files were removed or replaced"):
             lease.confirm()
         assert waiter.hear() > lease.fence
         waiter.close()
