@@ -20,7 +20,8 @@ from lockkit_sqlite.place import Place, create, unusable
 
 __all__ = ["Carried", "Links", "mark_anew", "open_links"]
 
-_PATIENCE = 2.0
+_PATIENCE, _MOVING = 2.0, 0.4
+"""Seconds to wait for another process that opens the files: when a store is opened, and in the middle of a call."""
 _ATTEMPTS = 8
 _LOOKS = (0.005, 0.02, 0.0)
 """Seconds between looks that must all find the same damage. After a fork a process has its lock a moment before its log."""
@@ -65,7 +66,7 @@ def open_links(
         Refused: They cannot be opened, or somebody goes on removing them.
         Unknown: SQLite's error is none of those that tell whether anything was done.
     """
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + (_PATIENCE if old is None else _MOVING)
     why, carried = "", Carried()
     for _ in range(_ATTEMPTS):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import fnmatch
 import itertools
 import os
@@ -598,3 +599,24 @@ def test_a_waiter_in_removed_files_queues_again_in_the_new_ones(path, url):
         assert waiter.hear() > lease.fence
         waiter.close()
         lease.release()
+
+
+def test_a_process_that_stopped_while_it_opened_the_files_costs_a_call_no_more_than_a_moment(opened, path):
+    def stop(parent):
+        folder = os.open(f"{path}.pulses", os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        parent.tell("locked")
+        parent.hear()
+
+    store = opened()
+    one, fence = take(store, name="x", ttl=60)
+    stopped = Child(stop)
+    assert stopped.hear() == "locked"
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    remove(path, SUFFIXES)
+
+    assert store.renew([(one, fence)], 2.0)[0].why == "files"
+    with pytest.raises(Refused, match="busy"):
+        store.acquire(claim(name="x"), True, 2.0)
+    stopped.kill()
+    take(store, name="x")
