@@ -186,7 +186,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
             found = self._round
             if self._wire.turn or not found or len(found) < len(self.client.hosts) or None in found.values():
                 raise
-            self._wire.refusal = [*found.values()][-1]
+            self._wire.refused([*found.values()][-1])
             return STOP_CONNECTING
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:

@@ -230,6 +230,13 @@ class Wire:
         self._ready = True
         self._waiting.wake()
 
+    def refused(self, refusal: LockkitError | None) -> None:
+        """Told by the connection that another try would not help; kazoo tells nobody of an end before the first connection."""
+        self.refusal = refusal
+        self._over = True
+        self._waiting.wake()
+        self._lost(False)
+
     def _changed(self, state: str) -> None:
         """Told by kazoo, from its thread."""
         if state == KazooState.SUSPENDED:

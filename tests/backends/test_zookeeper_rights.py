@@ -253,7 +253,7 @@ def at_once(url, way):
 
     def patiently(url):
         if way is not through_a_client:
-            way(url)
+            open_store(url, OpenOptions(budget=60.0)).close()
         with connect(url) as client:
             client.lock("a").acquire(timeout=60)
 
