@@ -22,7 +22,7 @@ __all__ = ["Sweep"]
 
 _BOUND = 6.0
 """Seconds in which a release must return; most of it is for a slow machine."""
-_MOST, _MOST_TWICE = 600, 150
+_MOST, _MOST_TWICE = 400, 100
 """Places at which one scenario strikes; of more than that it takes some by chance."""
 _FURTHEST = 40
 """A second Ctrl-C comes at most so many places after the first."""
