@@ -183,7 +183,7 @@ def test_errors_logs_and_reprs_show_it_escaped(caplog):
     with caplog.at_level(logging.DEBUG, "lockkit"):
         for kind in ("lost", "skipped", "emergency"):
             told = Event(kind, NASTY, "c", 1, HARD, data={"holder": HARD, "error": HARD})
-            Dispatcher(Counters(), lockkit.clock.SYSTEM, None).tell(told)
+            Dispatcher(Counters(), lockkit.clock.SYSTEM).tell(told)
     assert len(caplog.records) >= 3
     assert all(clean(record.getMessage()) for record in caplog.records)
     assert caplog.records[-1].lock == NASTY
