@@ -187,6 +187,7 @@ def test_errors_logs_and_reprs_show_it_escaped(caplog):
     assert len(caplog.records) >= 3
     assert all(clean(record.getMessage()) for record in caplog.records)
     assert caplog.records[-1].lock == NASTY
+    client.close()
 
 
 @pytest.mark.parametrize(
