@@ -97,7 +97,7 @@ def _renew_held(
 def _lost(store: Store, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:
     row = next((row for row in rows if row.token == claim.token), None)
     if row is None:
-        return Renewal("LOST", why="files") if fence <= store.left else _ABSENT
+        return Renewal("LOST", why="files") if 0 < fence <= store.left else _ABSENT
     if row.evicted:
         return Renewal("LOST", why="evicted", requests=_note(row.note) if row.asked else None)
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
