@@ -138,6 +138,7 @@ class _Batch:
         self.answers: list[Renewal | None] = [None] * len(moves)
         self._begin_by = begin_by
         self._end = end
+        self._granted: set[Lease] = set()
 
     def run(self) -> None:
         """Move them; no answer for those that somebody else moves meanwhile, or that the time does not suffice for.
@@ -240,10 +241,11 @@ class _Batch:
             length = seconds(min(lasting, longest) + row.value.get("lock_delay", 0.0) + one.grace)
             if one.ttl is None and lease is not None:
                 length = max(length, lease.length)
-        found = self.store.spare(entry, length) if entry is not None else None
+        found = self.store.spare(entry, length, self._granted) if entry is not None else None
         if found is None:
             found = self.store.leases.grant(length, self._end)
             if entry is not None:
+                self._granted.add(found)
                 self.store.keep(entry, found)
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Literal
 
 from lockkit.queue import blockers, prefix
@@ -218,10 +218,24 @@ class Store:
             if entry.mover is mover:
                 entry.mover = None
 
-    def spare(self, entry: Entry, length: int) -> Lease | None:
-        """A lease that an earlier move of a claim left over, and that serves for the next."""
+    def spare(self, entry: Entry, length: int, granted: Container[Lease]) -> Lease | None:
+        """A lease that an earlier move of a claim left over, and that serves for the next.
+
+        None that is older than what the claim is on has been renewed to: the move would bring its end forward while its holder
+        counts from the renewal. So the move that left it over is the one under way, or has had no answer: since then no
+        keepalive has counted.
+
+        Args:
+            entry: The claim, which is being moved.
+            length: Seconds, at least.
+            granted: What was granted for the move under way.
+        """
         with self._ends:
+            present = entry.wait if entry.stage == "WAITING" else entry.hold
+            since = present.basis if present is not None else 0.0
             for lease in self.spoilt.get(entry.claim.token, ()):
+                if not (entry.unsure or lease in granted) or lease.basis < since:
+                    continue
                 if not lease.borrowed and lease.length >= length and self.leases.usable(lease):
                     return lease
         return None

@@ -11,9 +11,9 @@ import contextlib
 
 import pytest
 
-from lockkit.errors import OutcomeUnknown
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, OpenOptions, Unknown
+from lockkit.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.servers.etcd import EtcdServer
@@ -423,6 +423,35 @@ def test_an_extended_claim_moves_to_a_lease_of_its_new_length(etcd, clock):
     elections.elect()
     held(store, clock, [(one, fence)])
     assert store.store.entries[one.token].hold.length == 2 * TTL
+
+
+@pytest.mark.parametrize("outcome", ["refused", "unknown"])
+def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clock, outcome):
+    elections, store = etcd
+    one, fence = take(store, ttl=TTL)
+    if outcome == "refused":
+
+        def refuse(_):
+            raise Refused(BackendUnavailable("too many requests"))
+
+        elections.before_txn = refuse
+    else:
+        elections.lost, elections.undone = 1, True
+    with pytest.raises((Refused, Unknown)):  # the lease for it was granted
+        store.extend(one, fence, 2 * TTL, BUDGET)
+    for _ in range(2):
+        clock.advance(TTL / 3)
+        renewed = renew(store, one, fence)
+        assert renewed.state == "HELD"
+    assert renewed.basis + 1.0 > clock.now()
+
+    answer = store.extend(one, fence, 2 * TTL, BUDGET)
+
+    # Whoever holds it counts the new ttl from the later of the two.
+    assert answer.basis >= renewed.basis
+    entry = store.store.entries[one.token]
+    assert entry.hold.basis == answer.basis
+    assert store.store.transport.remaining(entry.hold.id, BUDGET).ttl >= 2 * TTL - 2
 
 
 def test_whoever_has_the_token_of_a_claim_moves_it_and_its_owner_follows(etcds, clock):
