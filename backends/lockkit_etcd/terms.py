@@ -55,11 +55,20 @@ class RaftTerms:
     def heard(self, header: Header, before: Mapping[int, int]) -> None:
         """Take in an answer that took a consensus.
 
+        Such an answer shows no earlier term than those before it, whichever member gives it. If it does, the servers have begun
+        anew (they lost their data, or are others), and what was known before is of no use: a lease must not be taken for one of
+        a term that these servers will come to yet.
+
         Args:
             header: Of the answer.
             before: :attr:`shown`, as it was when the request was sent.
         """
         member, term = header.member, header.term
+        if term < max(before.values(), default=0):
+            with self._mutex:
+                if term < max(self.shown.values(), default=0):
+                    self.known, self.shown = 0, {member: term}
+            return
         first = before.get(member, 0)
         if first > self.known or term > self.shown.get(member, 0):
             with self._mutex:

@@ -454,6 +454,29 @@ def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clo
     assert store.store.transport.remaining(entry.hold.id, BUDGET).ttl >= 2 * TTL - 2
 
 
+def test_terms_that_begin_anew_cost_one_move_and_no_more(etcd, clock):
+    """As they do on servers that lost their data: else each heartbeat would move each claim from then on."""
+    elections, store = etcd
+    elections.term = 9
+    before, fence = take(store, ttl=TTL)
+    held(store, clock, [(before, fence)])
+    elections.term = 2
+    held(store, clock, [(before, fence)])
+    claims = [(before, fence), take(store, "b", ttl=TTL)]
+    held(store, clock, claims)
+    leases = [store.store.entries[one.token].hold.id for one, _ in claims]
+
+    for _ in range(3):
+        clock.advance(TTL / 3)
+        held(store, clock, claims)
+
+    assert [store.store.entries[one.token].hold.id for one, _ in claims] == leases
+    elections.term = 9
+    held(store, clock, claims)
+    elections.goes_on()
+    held(store, clock, claims)
+
+
 def test_whoever_has_the_token_of_a_claim_moves_it_and_its_owner_follows(etcds, clock):
     (elections, store), (theirs, other) = etcds(), etcds()
     one, fence = take(store, ttl=TTL)
@@ -557,7 +580,23 @@ def test_a_term_is_known_by_the_second_answer_of_the_member_that_showed_it():
     assert answer(2, 8) == 7, "of another member, which had shown the term before"
     assert answer(1, 8) == 8
     assert answer(2, 8) == 8
-    assert answer(3, 7) == 8
+    assert answer(3, 8) == 8
+
+
+@pytest.mark.parametrize("member", [1, 3], ids=["the same member", "a new member"])
+def test_nothing_is_known_of_terms_any_more_once_a_later_answer_shows_an_earlier_one(member):
+    raft = RaftTerms()
+    for _ in range(2):
+        raft.heard(Header(1, 7, 1), raft.shown)
+    asked = raft.shown
+    assert raft.known == 7
+
+    raft.heard(Header(member, 2, 1), asked)
+    assert raft.known == 0
+    raft.heard(Header(member, 2, 1), asked)
+    assert raft.known == 0, "asked before the servers were known to have begun anew"
+    raft.heard(Header(member, 2, 1), raft.shown)
+    assert raft.known == 2
 
 
 @pytest.mark.parametrize(
