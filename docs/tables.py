@@ -20,6 +20,7 @@ from lockkit import errors, events
 from lockkit.cli import exits
 from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
+from lockkit.facts import LOSSES
 from lockkit.settings import toml
 
 DOCS = Path(__file__).parent
@@ -105,6 +106,11 @@ def exceptions() -> str:
     return rows(("exception", "is a", "exit code", "meaning"), found)
 
 
+def losses() -> str:
+    """Every reason of a loss."""
+    return rows(("`lost_because`", "in words"), ((f"`{why}`", words) for why, words in LOSSES.items()))
+
+
 MEANINGS = {
     "scope": "whom it keeps apart: the threads of a process, the processes of a host, or a fleet of hosts",
     "fair": "first come, first served, by arrival at the store",
@@ -147,6 +153,7 @@ TABLES = {
     "alerts": alerts,
     "counters": counters,
     "exceptions": exceptions,
+    "losses": losses,
     "capabilities": capabilities,
 }
 

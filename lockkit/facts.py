@@ -56,11 +56,15 @@ Reason = str
 or whatever the caller gave (``task_failure``, ...)."""
 LOSSES: Mapping[Reason, str] = {
     "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
+    "evicted": "it was evicted",
     "fence": "the store has it under another fence",
     "files": "the store's files were removed or replaced",
     "lapsed": "not renewed in time",
+    "late": "its release had already begun",
+    "lingering": "it had already ended, and only blocks until its min_hold or lock_delay is over",
     "lost": "not renewed in time",
     "max_hold": "max_hold is over",
+    "resized": "the lock was resized to a capacity below its weight",
 }
 """Why a hold was lost (``Lease.lost_because``), in words."""
 

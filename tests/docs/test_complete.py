@@ -7,6 +7,7 @@ import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import pytest
@@ -17,8 +18,9 @@ from lockkit import errors, events
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
 from lockkit.config import ENVIRONMENT, SETTINGS
-from lockkit.facts import Capabilities
+from lockkit.facts import LOSSES, Capabilities
 from lockkit.plugins import specs
+from lockkit.spi import Lapsed, Renewal
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOOKS = [name for name in specs.__all__ if name.startswith("lockkit_")]
@@ -55,7 +57,7 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
     [
         ("reference/config.md", [*SETTINGS, *ENVIRONMENT]),
         ("reference/events.md", [*events.KINDS, *events.ALERTS, *events.COUNTERS]),
-        ("reference/errors.md", errors.__all__),
+        ("reference/errors.md", [*errors.__all__, *LOSSES]),
         ("reference/capabilities.md", list(Capabilities._fields)),
     ],
 )
@@ -63,6 +65,11 @@ def test_each_has_a_row(name, things):
     text = page(name)
 
     assert [thing for thing in things if f"\n| `{thing}` |" not in text] == []
+
+
+@pytest.mark.parametrize("answer", [Lapsed, Renewal])
+def test_every_reason_that_a_store_may_give_for_a_loss_has_words(answer):
+    assert set(get_args(get_type_hints(answer)["why"])) - {""} <= set(LOSSES)
 
 
 def test_every_exception_is_public_and_explained():
