@@ -1,7 +1,7 @@
 """Validity: arithmetic at the moment of asking, never a flag that a heartbeat sets (S3, S5, S6).
 
 A :class:`Hold` is the state of one granted claim, shared by the handle that the user has, the heartbeat and the release
-pipeline. Handles differ between the thread and the asyncio face; this is the same for both.
+pipeline.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def span(ttl: float, capabilities: Capabilities) -> float:
 
 
 class Handle(Protocol):
-    """What a user has of a hold, one for each level of a reentrant one.
+    """A user's handle of a hold; a reentrant hold has one for each level.
 
-    The hold refers to it weakly: whatever its callbacks refer to may own it.
+    The hold refers to the handle weakly, because an object to which the callbacks refer may own the handle.
     """
 
     @property
     def open(self) -> bool:
-        """Whether its user goes on under it: it was not released, and the ``with`` statement it was entered by stands."""
+        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
-        """To be called when the hold is lost, each once."""
+        """Functions to call when the hold is lost, each once."""
 
 
 class Hold:
@@ -53,19 +53,19 @@ class Hold:
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
-        since: When the request was sent that was granted, or an earlier one that may have been granted and was not read: no
-            later than the store's grant, from which the store counts max_hold. Not the basis, which may be older where a claim
-            joins a session or a lease that runs already.
-        doubtful: Its acquire was UNKNOWN at some point, so it is removed by ``abandon``.
-        closing: Its release has begun. If a signal cut that short, whoever comes next goes on.
-        dropped: Its last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still tells.
+        since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
+            later than the store's grant, from which the store counts max_hold. The basis may be older, where a claim joins
+            a session or a lease that runs already.
+        doubtful: Whether its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
+        closing: Whether the release has begun. If a signal cut it short, the next thread goes on with it.
+        dropped: Whether the last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still shows that.
         handles: The handles that users have of it, one for each level; empty while there is none yet.
         key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
         pid: The process that asked for it; in a forked child it is inert.
-        process_bound: It survives silence, because its store waits for the death of its process.
-        turn: Taken by the thread that releases it.
-        turn_of: That thread's identifier.
-        work: The driver's: how far the release got, for whichever thread goes on with it.
+        process_bound: Whether the hold survives silence, because the store waits for the death of its process.
+        turn: The mutex of the thread that releases the hold.
+        turn_of: The identifier of that thread.
+        work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
     __slots__ = (
@@ -154,7 +154,7 @@ class Hold:
 
     @property
     def standing(self) -> bool:
-        """Whether somebody still has it in hand: not released, lost, or collected."""
+        """Whether somebody still works under the hold: it was not released, lost or collected."""
         return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
 
     @property
@@ -185,7 +185,7 @@ class Hold:
 
     @property
     def callbacks(self) -> list[Callable[[], None]]:
-        """What the handles that are left want called when it is lost."""
+        """The callbacks of the handles that still exist, for a loss."""
         handles = [handle() for handle in self.handles]
         return [call for handle in handles if handle is not None for call in handle.callbacks]
 
@@ -197,15 +197,15 @@ class Hold:
         """Forget the handle of a level that was left, while others are held."""
         with self._mutex:
             others = tuple(other for other in self.handles if other() not in (None, handle))
-            if others:  # with none at all it would look as if it had never been handed out
+            if others:  # without any handle the hold would look as if it had never been handed out
                 self.handles = others
 
     @property
     def given_up(self) -> bool:
-        """Whether it is to be released now: its release has begun, or the last handle was left.
+        """Whether the hold is to be released now: its release has begun, or its last handle was left.
 
-        A signal may have cut that short, anywhere. Unlike a collected hold, it need not be kept until its validity ends:
-        nobody works under it.
+        A signal may have cut that short, anywhere. Unlike a collected hold, such a hold need not be kept until its validity
+        ends: nobody works under it.
         """
         return self.closing or not (self.collected or self.in_hand or not self.handles)
 
@@ -219,17 +219,17 @@ class Hold:
             event.set()
         return event
 
-    # A level is its handle, and not a number: left twice it is left once, and one that nobody has any more is none.
+    # A level is its handle, not a number: to leave it twice is to leave it once, and a collected handle is no level.
 
     def leave(self) -> bool:
-        """Begin the release unless another handle is open; whether it has begun, now or before."""
+        """Begin the release unless another handle is open; return whether the release has begun, now or before."""
         with self._mutex:
             if not self.closing and not self.in_hand:
                 self.closing = True
             return self.closing
 
     def enter(self, handle: Handle) -> bool:
-        """Step into one more level, which lasts as long as its handle is open; False if it is not standing any more."""
+        """Add a level, which lasts as long as its handle is open; return False if the hold is not standing any more."""
         with self._mutex:
             if self.closing or not self.standing:
                 return False
@@ -238,7 +238,7 @@ class Hold:
             return True
 
     def take_over(self) -> bool:
-        """Begin the release whatever handles are open; False if it had begun."""
+        """Begin the release whatever handles are open; return False if it had begun before."""
         with self._mutex:
             began, self.closing = self.closing, True
             return not began
@@ -253,7 +253,7 @@ class Hold:
         return self.fresh(now) and self.pid == os.getpid()
 
     def fresh(self, now: float) -> bool:
-        """The same in the process that is known to be its own."""
+        """Like :meth:`valid`, for a caller that is known to run in the hold's own process."""
         return not self.ended and not self.lost_why and now < self.expires()
 
     def renewed(self, basis: float, now: float) -> bool:
@@ -300,6 +300,6 @@ class Hold:
         return True
 
     def end(self) -> None:
-        """It is about to be removed: from here on nothing is valid. Set before any such request is sent."""
+        """Note that the claim is about to be removed: from here on the hold is not valid. Call this before any such request is sent."""
         with self._mutex:
             self.ended = True

@@ -29,7 +29,7 @@ _PACKAGE = __file__.removesuffix("leases.py")
 
 
 class Home(Protocol):
-    """What locks and leases need of their client."""
+    """The part of a client that locks and leases need."""
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -38,10 +38,10 @@ class Home(Protocol):
     def clock(self) -> Clock: ...
 
     def driver(self, patience: float | None = 0.0) -> Driver:
-        """The engine of this process; opens the store if need be, which may take that many seconds; None: a request's."""
+        """The engine of this process. Opens the store if need be, within ``patience`` seconds; None: as long as a request may take."""
 
     def warn(self) -> None:
-        """Tell what the store warned of when it was opened, to who takes a lock."""
+        """Log, for a program that takes a lock, the warnings that the store gave when it was opened."""
 
     def mine(self, name: str) -> list[Hold]:
         """Holds of a name that this process has."""
@@ -53,10 +53,10 @@ class Home(Protocol):
         """Forget a hold."""
 
     def look(self, gone: object = None) -> None:
-        """Have the background look for leases that were collected or left. Takes no lock."""
+        """Have the background look for leases that were garbage-collected, or whose ``with`` was left. Takes no lock."""
 
     def handle(self, hold: Hold) -> dict[str, object]:
-        """What another process needs to release it. Contains the token: a secret."""
+        """A document with which another process can release the hold. Contains the token: a secret."""
 
     def skipped(self, skipped: Skipped) -> None:
         """Count and tell a skipped call."""
@@ -71,11 +71,11 @@ class Lease:
 
     A Lease that is garbage-collected unreleased warns (ResourceWarning); its claim is renewed no more and is removed when
     its validity has ended, never earlier. A signal handler that raises (Ctrl-C) may cut a release short anywhere: a second
-    :meth:`release` goes on where it was cut, and if none comes the background does, from within a ttl.
+    :meth:`release` goes on where the first was cut, and without one the background does so within a ttl.
 
     Attributes:
-        left: Its release was asked for; it is nobody's any more.
-        statement: The ``with`` statement that holds it, which it does not outlive.
+        left: Whether the release was asked for; nobody works under the lease any more.
+        statement: The ``with`` statement that holds the lease; the lease ends with it.
     """
 
     __slots__ = (
@@ -108,7 +108,7 @@ class Lease:
 
     @property
     def claim_id(self) -> str:
-        """What the claim is called outside this process."""
+        """The name of the claim outside this process."""
         return self._hold.claim_id
 
     @property
@@ -138,17 +138,17 @@ class Lease:
 
     @property
     def lost_because(self) -> Reason:
-        """Why it was lost: ``lost``, ``max_hold``, ``evicted``, ``absent``, ...; empty while it is not."""
+        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost."""
         return self._hold.lost_why
 
     @property
     def open(self) -> bool:
-        """Whether its user goes on under it: not released, and the ``with`` statement it was entered by stands."""
+        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
         return not self.left and (self.statement is None or self.statement.stands)
 
     @property
     def report(self) -> ReleaseReport | None:
-        """How the release went; None before. Also that of a client which was closed while this was held."""
+        """How the release went; None before. Set as well when the client was closed and released the hold."""
         return self._report or self._hold.report
 
     @property
@@ -185,8 +185,8 @@ class Lease:
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
 
-        It asks again while the trouble may pass, for ``request_timeout`` seconds in all, and no longer than half of what is left of
-        the lease.
+        Asks again while the trouble may pass, for ``request_timeout`` seconds in all, but for no more than half of the time
+        that the lease has left.
 
         Raises:
             LeaseLost, NotHeld: As :meth:`ensure_held`.
@@ -242,8 +242,8 @@ class Lease:
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already.
 
-        The lease keeps the callback, and nothing else does: it may be a method of the object that keeps the lease. It is not
-        called any more once the lease is released (on a reentrant hold: this level of it) or collected.
+        Only the lease keeps a reference to the callback, so the callback may be a method of the object that keeps the lease. A
+        lease that was released (on a reentrant hold: this level of it) or collected calls nobody.
         """
         call = _once(callback)
         self._callbacks = (*self._callbacks, call)
@@ -252,11 +252,11 @@ class Lease:
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
-        """What :meth:`on_lost` was given, for the driver, to be called once."""
+        """The callbacks given to :meth:`on_lost`; the driver calls each once."""
         return self._callbacks
 
     def detach(self) -> Lease:
-        """Give up the thread or task that took it: from now on it is nobody's own, and any may wait for its lock."""
+        """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
         self._hold.key = None
         return self
 
@@ -267,7 +267,7 @@ class Lease:
     def hand_over(self) -> dict[str, object]:
         """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
 
-        From here on it lives by its ttl alone, and this lease is inert. Only for locks made with ``pulseless=True``.
+        From here on the claim lasts until its ttl is over, unless somebody renews it, and this lease is inert. Only for locks made with ``pulseless=True``.
 
         Raises:
             ConfigError: The claim would end with this process.
@@ -314,7 +314,7 @@ class Lease:
         return report
 
     def _in_its_hook(self) -> bool:
-        """Whether one of its own cleanup hooks asks, directly or not."""
+        """Whether the caller is one of the lease's own cleanup hooks, directly or through others."""
         hook_of = RELEASING.get()
         return hook_of is not None and hook_of == self._hold.claim_id
 
@@ -362,7 +362,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """Release it, at the end of a ``with`` statement if there is one; see :class:`Lease`."""
+        """Release the lease at the end of its ``with`` statement, or when ``__exit__`` is called by hand; see :class:`Lease`."""
         try:
             report = self.release("normal" if error is None else "error")
             if statement is not None:
@@ -438,7 +438,7 @@ def _kept(hold: Hold, reason: Reason) -> ReleaseReport:
 
 
 def _once(callback: Callable[[], None]) -> Callable[[], None]:
-    """The callback, for two who may both call it: whoever comes first does."""
+    """A function that two threads may both call; the first call runs the callback."""
     pending = [callback]
 
     def call() -> None:
@@ -452,8 +452,8 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
 
 
 def caller() -> Caller:
-    """Code and instruction outside this package that asked, for the ResourceWarning."""
-    # Not the line: f_lineno takes as long to find as all the rest of this.
+    """Code and instruction of the nearest caller outside this package, for the ResourceWarning."""
+    # The line is computed only when it is needed: f_lineno takes as long as all the rest of this function.
     frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); nearer are only our own
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back

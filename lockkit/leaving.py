@@ -22,10 +22,10 @@ class Statement:
     """One ``with`` statement.
 
     Attributes:
-        frame: The identity of the frame that it stands in: no other has it as long as the statement lasts.
+        frame: The ``id()`` of the frame with the statement; no other frame has that as long as the statement lasts.
         key: The thread or task that entered it.
-        lease: What it holds, once it is entered.
-        thread: The identifier of the thread that it began in.
+        lease: The lease that the statement holds, once it is entered.
+        thread: The identifier of the thread in which the statement began.
     """
 
     __slots__ = ("frame", "key", "lease", "left", "thread")
@@ -39,11 +39,11 @@ class Statement:
 
     @property
     def stands(self) -> bool:
-        """Whether it is neither left, nor was given up before its body began."""
+        """Whether the statement was neither left nor given up before its body began."""
         return self.left() is not None
 
     def over(self) -> None:
-        """What it held is released: nobody needs to be told of its end."""
+        """Note that its lease is released, so nobody needs to be told of the statement's end."""
         self.left = _gone
 
 
@@ -52,14 +52,14 @@ def _gone() -> None:
 
 
 class Manager(Protocol):
-    """A context manager that has such an exit."""
+    """A context manager whose ``__exit__`` is an :class:`Exit`."""
 
     def entering(self, statement: Statement) -> None:
-        """A ``with`` statement has looked up ``__exit__``, and is about to call ``__enter__``."""
+        """Note a ``with`` statement that has looked up ``__exit__`` and is about to call ``__enter__``."""
 
     @property
     def look(self) -> Callable[[object], None]:
-        """Has the background look for what was left. Takes no lock, and refers to no lease."""
+        """A function that has the background look for leases whose ``with`` was left. The function takes no lock and refers to no lease."""
 
 
 class Exit(Generic[M]):
@@ -68,10 +68,10 @@ class Exit(Generic[M]):
     CPython lets signals through when a Python function begins: a handler that raises can end ``__exit__`` before its
     first statement, and the lease would stay, held and renewed, in whatever variable still names it. But a ``with``
     statement looks its ``__exit__`` up before it calls ``__enter__``, keeps what it found on its frame's stack, and drops
-    that when it is left, in whatever way. So each look-up gives out an object of its own, which nobody else refers to,
-    and its end is the end of the statement. The object is not a Python function: those stay in a traceback.
+    that when it is left, in whatever way. So each look-up returns a new object to which nobody else refers, and the
+    statement is over when that object is collected. The object is not a Python function, because a traceback keeps those alive.
 
-    Looked up on the class, as ``contextlib.ExitStack`` does, it is a plain function, and there is no statement.
+    A look-up on the class, as ``contextlib.ExitStack`` does, gives a plain function without a statement.
     """
 
     def __init__(

@@ -39,14 +39,14 @@ DEFAULT = Default()
 
 
 class Options(TypedDict, total=False):
-    """What a lock can be given; what is left out comes from the config.
+    """Options of a lock; the config gives those that are left out.
 
     Attributes:
         ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
         timeout: Seconds to wait in all; None for ever, 0 not at all.
-        reentrant: The thread or task that holds it may acquire it again; the fence stays. Mutexes only. An inner level has its
-            own on_lost, and makes the ttl longer if its own is longer, which asks the store; all else is as the outermost
-            level has it.
+        reentrant: The thread or task that holds the lock may acquire it again; the fence stays. Mutexes only. An inner level has its
+            own on_lost, and asks the store to lengthen the ttl if its own is longer; all else is as the outermost level has
+            it.
         auto_renew: Renew in the background; without it a hold ends after its ttl unless extended.
         max_hold: Seconds after which a hold is ended; None for never.
         min_hold: Seconds from the grant for which it goes on blocking even if released.
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
         process_bound: End with the process instead of by silence, where the store can.
         pulseless: Live by the ttl alone, even after this process has ended.
         note: JSON that ``inspect`` shows.
-        on_lost: Called once, from a background thread, when a hold is lost, while its lease is there: see :meth:`Lease.on_lost`.
+        on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
     """
 
     ttl: float
@@ -211,13 +211,14 @@ class Lock:
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
     ``with lock:`` is the short form; each ``with`` statement releases the lease that it took, in whatever thread or task it ends.
-    A block that ``contextlib.ExitStack`` enters must end in the thread or task that it began in: elsewhere it is NotHeld, and its
-    lease goes on until that thread or task is over. ``with lock.acquire() as lease:`` hands out the lease.
+    A block that ``contextlib.ExitStack`` enters must end in the thread or task that it began in: elsewhere its end raises NotHeld, and
+    the lease lasts until the thread or task that entered the block is over. ``with lock.acquire() as lease:`` hands out the lease.
 
     Attributes:
-        terms: What the store is told of its claims.
-        tokens: Makes the token of a claim, just before the store first hears of it. Replace it by one that keeps the token in a
-            safe place, where somebody else is to release what this process may not live to hold; what it raises ends the acquire.
+        terms: The terms of its claims, as the store gets them.
+        tokens: Makes the token of a claim, just before the store first hears of it. Replace the function by one that
+            keeps the token in a safe place, if somebody else is to release the claim should this process die; an exception that
+            the function raises ends the acquire.
     """
 
     def __init__(
@@ -262,10 +263,10 @@ class Lock:
 
         Raises:
             AcquireTimeout: The time is up. Nothing of the attempt is left.
-            DeadlockDetected: This thread or task holds it and would wait for itself, also by way of somebody who stands in
-                between and needs what it holds.
+            DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
+                needs what it holds.
             CapacityMismatch: Others use the name with another capacity.
-            AcquireCancelled: The client was closed meanwhile.
+            AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
             BackendError: The store cannot be used; nothing runs unlocked.
             ConfigError: What is there is not what the store's URL says.
         """
@@ -323,9 +324,7 @@ class Lock:
             if hold is not None:
                 return self._handle(driver, hold, key, taken_at, attempt)
         except BaseException:
-            attempt.over = (
-                True  # first, and without a call: from here on the background takes back what this may not
-            )
+            attempt.over = True  # first, and without a call: if a signal cuts this short, the background takes the claim back
             driver.take_back(attempt)
             if attempt in driver.under_way:
                 self._home.look()
@@ -341,7 +340,7 @@ class Lock:
     def _handle(
         self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller, attempt: Attempt
     ) -> Lease:
-        """Hand a hold over to a Lease; from here on its collection is what takes the claim back."""
+        """Hand a hold over to a Lease; from here on garbage collection of the lease takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
         lease = Lease(self._home, driver, hold, taken_at)
@@ -378,7 +377,9 @@ class Lock:
                         lease.on_lost(self._on_lost)
                     return lease
             except BaseException:
-                lease.left = True  # without a call: nobody has this level
+                lease.left = (
+                    True  # an assignment, not a call that a signal could interrupt: nobody has this level
+                )
                 raise
             lease.left = True
         return None
@@ -412,7 +413,7 @@ class Lock:
         return self
 
     def _entered(self) -> Statement | None:
-        """The ``with`` statement that calls ``__enter__``; None if that was called by hand."""
+        """The ``with`` statement that calls ``__enter__``; None if it was called by hand."""
         here = threading.get_ident()
         found = None
         for statement in self._entering[::-1]:
@@ -422,7 +423,7 @@ class Lock:
                 continue  # another thread's, or one further out
             try:
                 self._entering.remove(statement)
-            except ValueError:  # a signal handler in between was as quick
+            except ValueError:  # a signal handler in between has removed it
                 pass
         return found
 
@@ -441,8 +442,8 @@ class Lock:
     def _left(self, statement: Statement | None) -> Lease:
         """The lease of the block that ends.
 
-        A ``with`` statement knows its own. Called by hand, as ``contextlib.ExitStack`` does, it is the last that this thread or
-        task took by hand: where there is none, to guess would be to release somebody else's.
+        A ``with`` statement knows its own lease. A call by hand, as ``contextlib.ExitStack`` makes it, ends the last lease that this
+        thread or task took by hand; if there is none, a guess might release somebody else's.
         """
         lease = None if statement is None else statement.lease
         who = asker() if lease is None or statement is None or statement.key is None else statement.key()
@@ -451,7 +452,7 @@ class Lock:
             lease = next((own for own in reversed(leases) if own.statement is None), None)
         if lease is None:
             raise NotHeld(
-                f"this thread or task did not enter the `with` of {self.name!r} that it leaves; whoever did still holds it",
+                f"this thread or task leaves a `with` of {self.name!r} that it did not enter; the thread or task that entered it still holds the lock",
                 name=self.name,
                 hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
             )

@@ -1,4 +1,4 @@
-"""What people are shown of a text that somebody else wrote: a name, an owner, a note, a reason, a server's error."""
+"""Escapes for texts that somebody else wrote and people see: a name, an owner, a note, a reason, a server's error."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ __all__ = ["printable"]
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""A text that does to a terminal what it says, and no more: what does not print is escaped, as ``repr`` does.
+    r"""A text that is safe to print on a terminal: characters that do not print are escaped, as ``repr`` does.
 
-    That is control characters (C0, DEL and C1: terminals obey U+009B as they obey ESC [), those that turn the direction of
-    writing (U+202E and its like), those of no width, the separators of lines and paragraphs, and blanks that look like a space.
-    Without it one name could look like another, or a name could rewrite the screen.
+    Escaped are control characters (C0, DEL and C1: terminals obey U+009B as they obey ESC [), characters that turn the direction
+    of writing (U+202E and others), characters without width, the separators of lines and paragraphs, and blanks that look like a
+    space. Unescaped, one name could look like another, or a name could rewrite the screen.
 
     Args:
         text: The text.
-        lines: Keep its newlines: the text is ours, and has several lines.
+        lines: Keep newlines, for a text of lockkit's own that has several lines.
     """
     if text.isprintable():
         return text

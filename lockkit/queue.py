@@ -16,7 +16,7 @@ RW_CAPACITY = 1_000_000
 
 
 class Queued(Protocol):
-    """What the rule looks at."""
+    """The two facts of a claim that the rule looks at."""
 
     @property
     def weight(self) -> int: ...
@@ -43,15 +43,15 @@ def prefix(queue: Sequence[Queued]) -> int:
 def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
     """How many claims, from the front, may be granted: the prefix, or none while a claim that holds stands outside (S2).
 
-    So it can be after a shrinking resize: shared claims that fitted together may answer in any order, and what is held
-    stays held and counts.
+    A holder can stand outside the prefix after a shrinking resize: claims that fitted together before may have been granted in any
+    order, and they stay held and count.
     """
     fits = prefix(queue)
     return 0 if True in holding[fits:] else fits
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:
-    """Which predecessors of ``queue[place]`` to watch: while they all stand it cannot hold; when one goes it asks again.
+    """Which predecessors of ``queue[place]`` to watch: while they all stand that claim cannot hold; when one goes its owner asks again.
 
     A smallest such set: the nearest predecessor of another capacity alone, else the heaviest first (of equals the
     nearest) until their weights plus its own exceed the capacity. Empty if nothing is in the way.
@@ -71,15 +71,15 @@ def blockers(queue: Sequence[Queued], place: int) -> list[int]:
 
 
 def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:
-    """Which claim, up to ``queue[place]``, can never hold before the owner of ``mine`` releases something; None if all can.
+    """The place of the first claim, up to ``place``, that can never hold before the owner of ``mine`` releases something; None if all can.
 
-    That owner waits at ``place`` and releases nothing meanwhile. A claim holds only together with everything ahead of it,
+    The owner of ``mine`` waits at ``place`` and releases nothing meanwhile. A claim holds only together with everything ahead of it,
     so one that does not fit beside the owner's claims ahead of it stays where it is, and so does everybody behind it.
 
     Args:
         queue: As for :func:`prefix`.
         mine: Which claims the owner holds.
-        waits: Which claims wait: all others leave by themselves.
+        waits: Which claims wait; all others leave in time without any help.
         place: Where the owner waits.
     """
     capacity, held = queue[0].capacity, 0

@@ -1,7 +1,7 @@
-"""Redaction: the one place that decides what of a URL may be shown. What is not known to be harmless is ``***``.
+"""Redaction: the one place that decides which parts of a URL may be shown. A part not known to be harmless is ``***``.
 
-A password can stand anywhere in a URL that is misspelt. So a URL is shown by what it is, never by what it is not: each part
-has to have the shape of its kind, and of options only those that are listed are shown. A URL that cannot be read that way is
+A password can stand anywhere in a URL that is misspelt. So a part is shown only if it is known to be harmless, never because it
+does not look like a password: each part has to have the shape of its kind, and only listed options are shown. A URL that cannot be read that way is
 its scheme and ``***``.
 """
 
@@ -52,7 +52,7 @@ _SERVERS = re.compile(
 )
 _USER = re.compile(r"[\w.%~+-]*")
 _PATHS = {
-    # A file may lie in the home folder of ann@corp; where a colon stands before that, it may be a login.
+    # The path may contain an @, as in /home/ann@corp; a colon before the @ makes it look like a login, so it is hidden.
     "sqlite": re.compile(r"[^:@/][^:@]*|(?:(?:/|///+)(?!/)(?:[^:@]*@)?[^@]*)?", re.DOTALL),
     "memory": re.compile(r"(?://)?[^:@/]*/?", re.DOTALL),
     "unix": re.compile(r"(?://)?/[^@/][^@]*", re.DOTALL),
@@ -61,11 +61,11 @@ _FOLDER = re.compile(r"/(?!/)[^:@]*", re.DOTALL)
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
 _HIDDEN = "***"
 _SCRUBBED = 4
-"""Characters that a secret has at least, to be looked for in others' texts: shorter ones stand in any word."""
+"""The fewest characters of a secret that is looked for in others' texts: a shorter one stands in many words."""
 
 
 def declare(scheme: str, options: Iterable[str]) -> None:
-    """Note which options of a third party's store are harmless; what is shown of lockkit's own stays as it is.
+    """Note which options of a third party's store are harmless. The lists of lockkit's own stores do not change.
 
     Args:
         scheme: The URL scheme, in lower case.
@@ -75,7 +75,7 @@ def declare(scheme: str, options: Iterable[str]) -> None:
 
 
 def redact(url: str) -> str:
-    """A URL fit to be shown: scheme, user, hosts, path, and options that are known to be harmless; everything else is ``***``.
+    """A URL fit to be shown: scheme, hosts, path, the user if a password follows it, and harmless options; all else is ``***``.
 
     The path is shown only for a scheme that some loaded store offers. A URL that cannot be read is its scheme and ``***``.
     """
@@ -84,7 +84,7 @@ def redact(url: str) -> str:
 
 
 def redact_name(text: str) -> str:
-    """A name fit to be shown, of a profile, a key, a plugin: redacted if it may be a URL, or part of one."""
+    """The name of a profile, a key or a plugin, fit to be shown: redacted if it may be a URL or part of one."""
     return redact(text) if ":" in text or "@" in text else text
 
 
@@ -94,7 +94,7 @@ def veiled(part: str, shown: str) -> str:
 
 
 def scrub(text: str, url: str) -> str:
-    """A text of somebody else's (a library's error, a plugin's) without what :func:`redact` hides of a URL."""
+    """A text that is not lockkit's (the error of a library or a plugin) without the parts of a URL that :func:`redact` hides."""
     parts = _parts(url)
     found = text.replace(url, redact(url))
     for secret in parts.hidden if parts is not None else ():
@@ -105,7 +105,7 @@ def scrub(text: str, url: str) -> str:
 
 
 def scrub_error(error: BaseException, url: str) -> None:
-    """:func:`scrub` the texts of an error, and of those that led to it, in place."""
+    """Apply :func:`scrub` to the texts of an error, and of the errors that led to it, in place."""
     seen: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo:
@@ -123,9 +123,9 @@ def scrub_error(error: BaseException, url: str) -> None:
 
 
 def identity(url: str) -> str:
-    """A text that tells stores apart, without secrets: what is hidden of a URL takes part as a digest, but for its password.
+    """A text that tells stores apart, without secrets: hidden parts of the URL take part as a digest, except the login.
 
-    The password is left out, so that a new one does not make another store of the same.
+    Without the login, a new password still names the same store.
     """
     parts = _parts(url)
     if parts is None:
@@ -137,10 +137,10 @@ class _Parts(NamedTuple):
     """A URL, read.
 
     Attributes:
-        shown: What may be shown.
-        bare: All of it but the login.
+        shown: The text that may be shown.
+        bare: The URL without its login.
         whole: Whether ``shown`` hides nothing but a login.
-        hidden: What it hides: passwords and values of options.
+        hidden: The hidden parts: passwords and values of options.
     """
 
     shown: str
@@ -179,7 +179,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _place(scheme: str, place: str) -> _Parts | None:
-    """What stands between scheme and query."""
+    """Read the part between scheme and query; None if it cannot be read."""
     if scheme in _PATHS:
         return _Parts(place, place, whole=True) if _PATHS[scheme].fullmatch(place) else None
     known = scheme in SHIPPED or scheme in _declared

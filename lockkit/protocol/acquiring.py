@@ -28,7 +28,7 @@ from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Q
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way"]
 
 OUTAGE_LIMIT = 30.0
-"""Seconds that a wait without a timeout bears a store that answered before and does not any more, from the first question in vain."""
+"""Seconds for which a wait without a timeout goes on when the store answers no longer, from the first unanswered request."""
 FIRST_WARNING = 60.0
 """Seconds after which a wait is reported as still going on; then at doubling intervals."""
 _MOMENT = 1.0
@@ -43,13 +43,13 @@ class Attempt:
     Attributes:
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
         wait: False: be refused rather than queue.
-        sent: Something of ``claim`` may be on the store, and nobody else has taken charge of it.
+        sent: Whether ``claim`` may be on the store and nobody else has taken charge of it.
         doubtful: Some acquire of ``claim`` was UNKNOWN.
-        holder: Who was last seen in the way.
-        hold: What was granted, while nobody has a handle for it.
+        holder: The claim that was last seen in the way.
+        hold: The granted hold, while nobody has a handle for it.
         mine: Holds of the same name that the asking thread or task has.
-        who: What asks: "thread" or "task".
-        over: It has ended in an exception or in "busy". If that was cut short, the background takes back what is left.
+        who: "thread" or "task", for messages.
+        over: Whether the attempt ended in an exception. If its cleanup was cut short, the background takes back the rest.
         pid: The process that asks; None for the one that runs this.
     """
 
@@ -119,7 +119,7 @@ class Attempt:
     def deadlocked(
         self, claim: Claim, now: Now, budget: Callable[[float], float]
     ) -> Generator[Effect, Any, ClaimInfo | None]:
-        """Look once, when a claim is queued, who makes it wait for its own thread or task; again if the store did not tell."""
+        """Find, once for each queued claim, who makes it wait for its own thread or task; look again if the store gave no answer."""
         if self._looked_at is claim:
             return None
         between = yield from deadlock.who_waits_for(self.mine, claim, now, budget)
@@ -149,8 +149,8 @@ def acquiring(
 
     Raises:
         AcquireTimeout, CapacityMismatch, DeadlockDetected: Nothing of the attempt is left.
-        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background. So it is
-            told, too, when every grant was over before it could be used.
+        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background. Also raised
+            if every grant was over before it could be used.
     """
     pace = _Pace(attempt, now(), random)
     while True:
@@ -230,7 +230,7 @@ class _Pace:
 
     Attributes:
         answered: Whether the store has ever answered.
-        trouble: Why the store has granted nothing since it was last heard of; what to tell when the time is up.
+        trouble: Why the store has granted nothing since it was last heard of; the error to raise when the time is up.
     """
 
     __slots__ = (
@@ -256,7 +256,7 @@ class _Pace:
         if not attempt.wait:  # it does not queue, so that its time is that of its requests
             self._deadline = self._limit
         self.answered = False
-        self._since: float | None = None  # when the first question was asked that was in vain
+        self._since: float | None = None  # when the first request without a useful answer was sent
         self._told = False
         self._random = random
         self._tries = 0
@@ -278,7 +278,7 @@ class _Pace:
         self._since = None
         self._told = False
         self._tries = 0
-        if not isinstance(answer, Lapsed):  # that only says that there is to be another claim
+        if not isinstance(answer, Lapsed):  # Lapsed only says that another claim is needed
             self.trouble = None
 
     def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
@@ -302,7 +302,7 @@ class _Pace:
     def complain(
         self, attempt: Attempt, trouble: Refused | Unknown, at: float
     ) -> Generator[Effect, Any, None]:
-        """Tell, once in an outage, that the store does not answer and that it is tried on."""
+        """Tell, once in an outage, that the store does not answer and that the attempt goes on."""
         if self._told or self._since is None or at - self._since < _MOMENT:
             return
         self._told = True
@@ -311,14 +311,14 @@ class _Pace:
         yield Notify(Event("unanswered", attempt.terms.name, claim, duration=at - self._since, data=data))
 
     def vain(self, error: LockkitError, at: float) -> None:
-        """Note an answer, read ``at``, that is of no use: as good as a refusal."""
+        """Note an answer, read ``at``, that is of no use; it counts like a refusal."""
         self.answered = True
         if self._since is None:
             self._since = at
         self.trouble = error
 
     def hopeless(self, at: float) -> bool:
-        """Whether a wait without a timeout has been answered in vain for too long."""
+        """Whether a wait without a timeout has had only useless answers for too long."""
         return self._limit is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
 
     def next_try(self, at: float) -> float:
@@ -327,7 +327,7 @@ class _Pace:
         return self._after(at, self._tries)
 
     def next_claim(self, at: float) -> float:
-        """When to begin with another claim: likewise, by how many came to nothing."""
+        """When to begin with another claim: the same intervals, by the number of claims that came to nothing."""
         self._vain += 1
         return self._after(at, self._vain)
 
@@ -369,7 +369,7 @@ def _unless_in_vain(
     """Give a wait up that cannot end.
 
     Raises:
-        CapacityMismatch, DeadlockDetected: Why it cannot.
+        CapacityMismatch, DeadlockDetected: The wait cannot end, for this reason.
     """
     if answer.capacity != attempt.terms.capacity:
         yield from _give_up(attempt, pace, now)
@@ -407,7 +407,7 @@ def _begin_again(
 
     Args:
         attempt: The attempt that goes on.
-        pace: Its pace.
+        pace: The pace of that attempt.
         now: CLOCK_BOOTTIME seconds.
         answer: The end of the claim: Lapsed, or a grant that was over before it could be used.
 
@@ -426,7 +426,7 @@ def _begin_again(
 
 
 def _useless(attempt: Attempt, answer: Granted | Lapsed) -> BackendUnavailable | None:
-    """The error to tell of such an answer if none better comes; None where another place in the queue makes up for it."""
+    """The error to raise if no better answer follows; None where the wait simply goes on with another claim."""
     terms = attempt.terms
     if isinstance(answer, Granted):
         lasts = f"ttl {durations.show(terms.ttl)}"
@@ -447,7 +447,7 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
     """``held by ann@box pid 4711 (sleep), 12 s``; of a claim in front that only waits itself ``next is ...``.
 
     Args:
-        claim: Somebody who is in the way.
+        claim: The claim that is in the way.
         wall: Seconds since the epoch.
     """
     verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")

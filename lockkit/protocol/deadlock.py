@@ -1,7 +1,7 @@
 """Self-deadlock: a thread or task must not wait for what it holds itself.
 
-What it holds is known to its client; who stands in between, only to the store. A queue behind an own hold grows at its end
-only, so one look at it, once the new claim stands there, decides for good.
+The client knows the holds of a thread or task; only the store knows which claims stand between them and a new claim. The queue
+behind a hold grows only at its end, so one look at the queue, once the new claim stands in it, decides for good.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from lockkit.spi import Claim, Refused, Terms, Unknown
 __all__ = ["refuse", "told", "who_waits_for"]
 
 _SECOND_LOOK = 0.1
-"""Seconds between two looks. A claim that only tries may stand in a queue for a moment; what still stands there is in the way."""
+"""Seconds between two looks. A try may stand in the queue for a moment, so only a claim that two looks find is in the way."""
 
 
 def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
     """Refuse a wait that cannot end, as far as is known without asking the store.
 
     Args:
-        terms: What is asked for.
+        terms: The terms of the new claim.
         mine: Holds of the same name that the asking thread or task has.
-        who: What asks: "thread" or "task".
+        who: "thread" or "task", for the message.
 
     Raises:
-        DeadlockDetected: It does not fit beside what the same thread or task holds.
+        DeadlockDetected: The new claim does not fit beside the holds of the same thread or task.
     """
     if sum(hold.claim.terms.weight for hold in mine) + terms.weight <= terms.capacity:
         return
@@ -48,13 +48,13 @@ def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
 def who_waits_for(
     mine: Sequence[Hold], claim: Claim, now: Now, budget: Callable[[float], float]
 ) -> Generator[Effect, Any, ClaimInfo | Literal["nobody", "unknown"]]:
-    """Look who, between a thread's or task's own holds and its new claim, cannot hold before it releases one of them.
+    """Find the claim between a thread's or task's own holds and its new claim that cannot hold before that thread or task releases.
 
     Args:
-        mine: Its holds of the name.
-        claim: The new one, which stands in the queue.
+        mine: The holds of the name that the thread or task has.
+        claim: The new claim, which stands in the queue.
         now: CLOCK_BOOTTIME seconds.
-        budget: Seconds that a request may take that is sent then.
+        budget: Seconds that a request may take, by the time at which it is sent.
     """
     seen = ""
     while True:
@@ -84,12 +84,12 @@ def _between(mine: Sequence[Hold], asks: str, info: LockInfo) -> ClaimInfo | Non
 
 
 def told(claim: Claim, between: ClaimInfo, who: str, wall: float) -> DeadlockDetected:
-    """The error about somebody who stands in between.
+    """The error about a claim that stands in between.
 
     Args:
-        claim: What was asked for.
-        between: Who stands in between.
-        who: What asks: "thread" or "task".
+        claim: The new claim.
+        between: The claim that stands in between.
+        who: "thread" or "task", for the message.
         wall: Seconds since the epoch.
     """
     name, waited = claim.terms.name, durations.show(max(wall - between.since, 0.0))

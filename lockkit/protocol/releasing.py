@@ -2,10 +2,10 @@
 
     HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
 
-What has been done is kept in a :class:`Release`, not in the generator: if an exception hits the generator itself
+The progress is kept in a :class:`Release`, not in the generator: if an exception hits the generator itself
 (Ctrl-C lands between any two bytecodes), a new generator over the same Release goes on where it was, in the same thread
-or in another. Cleanup hooks are identified by plugin and never started twice; an interruption that meets the start of a
-hook starts it again, so none is left out. Sending a release twice is harmless, because it compares.
+or in another. Cleanup hooks are identified by plugin and none runs twice; after an interruption at the start of a hook the
+start is asked for again, so none is left out. Sending a release twice is harmless, because it compares.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CLEANUP_BUDGET = 10.0
 PATIENCE = 16
 """Interruptions of one thread's release after which the release is left to another thread."""
 _NORMAL_SHARE = 0.65
-"""Of the request timeout, what the normal layer may use; the emergency layer has the rest."""
+"""The share of the request timeout that the normal layer may use; the emergency layer has the rest."""
 _PAUSE = 0.05
 _CUTS = 2
 """Interruptions of the wait for a hook that end it."""
@@ -62,8 +62,8 @@ class Release:
         outcome: None until an answer was definite.
         refusals: Release requests the store refused.
         stolen: The claim was gone although the hold was still valid.
-        untold: Why it is lost, until that has been told.
-        asked: A request was sent whose answer has not been taken in; cut short there, it may have been executed.
+        untold: The reason of a loss that has not been told yet.
+        asked: Whether a request is under way; if an interruption comes before its answer is read, it may have been executed.
         recorded: The critical-failure record is written.
         interrupts: Exceptions (Ctrl-C, cancellation) that hit the pipeline; the driver raises the first at the end.
     """
@@ -238,7 +238,7 @@ def _remove(
 def _settled(release: Release, answer: str, at: float) -> ReleaseOutcome:
     """What a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
     if answer == ABSENT and not release.doubtful:
-        # A release that was cut short may have been gone on with when the claim had run out.
+        # A release that was cut short may have been resumed only after the claim had run out.
         release.stolen = bool(release.was_valid) and at < release.hold.expires()
         return "LOST"
     return "RELEASED"
