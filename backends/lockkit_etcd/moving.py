@@ -236,7 +236,7 @@ class _Batch:
         if one.fence is None and lease is not None:
             length = lease.length
         else:
-            lasting = one.ttl if one.ttl is not None else row.value.get("ttl", one.claim.terms.ttl)
+            lasting = _ttl(one, row)
             longest = row.value.get("max_hold", lasting)
             length = seconds(min(lasting, longest) + row.value.get("lock_delay", 0.0) + one.grace)
             if one.ttl is None and lease is not None:
@@ -259,12 +259,10 @@ class _Batch:
         then: list[Op] = []
         entries = [entry for step in begun if (entry := self.moves[step.at].entry) is not None]
         for at, row, lease in begun:
-            ttl = self.moves[at].ttl
-            said = (
-                {**row.value, "term": lease.term}
-                if ttl is None
-                else {**row.value, "term": lease.term, "ttl": ttl}
-            )
+            one = self.moves[at]
+            said = {**row.value, "term": lease.term}
+            if one.ttl is not None:
+                said["ttl"] = _ttl(one, row)
             when.append(Compare(row.key, "MOD", "EQUAL", row.modified))
             then += [Put(row.key, packed(said), lease.id), self._note(row, lease)]
         request = Txn(tuple(when), tuple(then), self._gets([step.at for step in begun]))
@@ -311,6 +309,12 @@ class _Step(NamedTuple):
     at: int
     row: Row
     lease: Lease
+
+
+def _ttl(one: Move, row: Row) -> float:
+    """What a claim lasts from now on: never less than before, for somebody may count on it."""
+    stored: float = row.value.get("ttl", one.claim.terms.ttl)
+    return stored if one.ttl is None else max(stored, one.ttl)
 
 
 def _kept(one: Move, row: Row, lease: Lease) -> Renewal:

@@ -454,6 +454,19 @@ def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clo
     assert store.store.transport.remaining(entry.hold.id, BUDGET).ttl >= 2 * TTL - 2
 
 
+def test_a_shorter_extend_shortens_nothing(etcd, clock):
+    """Of two threads that extend one lease the first to ask may be the last to hear, and then counts on what it asked for."""
+    _, store = etcd
+    one, fence = take(store, ttl=TTL)
+    store.extend(one, fence, 3 * TTL, BUDGET)
+    store.extend(one, fence, 2 * TTL, BUDGET)
+    hold = store.store.entries[one.token].hold
+    assert store.store.transport.remaining(hold.id, BUDGET).ttl > 2 * TTL
+    clock.advance(TTL)
+    held(store, clock, [(one, fence)])
+    assert store.inspect("a", BUDGET).claims[0].deadline > clock.wall() + 2 * TTL
+
+
 def test_terms_that_begin_anew_cost_one_move_and_no_more(etcd, clock):
     """As they do on servers that lost their data: else each heartbeat would move each claim from then on."""
     elections, store = etcd
