@@ -202,7 +202,8 @@ def replied(error: Exception, whence: Whence) -> Refused | Unknown:
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
     told = kind(f"{where}: {text}{said}", hint=hint)
-    return Unknown(told) if _HALFWAY.search(str(error)) else Refused(told, retry=retry)
+    outcome = Unknown if _HALFWAY.search(str(error)) else Refused
+    return outcome(told, retry=retry)
 
 
 def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
