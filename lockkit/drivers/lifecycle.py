@@ -19,6 +19,7 @@ from lockkit.facts import Reason
 __all__ = [
     "Engine",
     "at_exit",
+    "await_the_end",
     "ending",
     "listening",
     "on_sigterm",
@@ -28,6 +29,7 @@ __all__ = [
 
 EXIT_BUDGET = 0.5
 """Seconds that all clients of a process together may take to release, beyond their cleanup hooks, when it ends."""
+_LOOK = 0.01
 _LAST_WORDS = 0.1
 """Of these, for records and log lines of what the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
@@ -65,7 +67,7 @@ class Engine(Protocol):
 _engines: set[Engine] = set()
 """Those that may hold something. A client that was dropped, or whose close() was cut short, is still among them."""
 _registered_by: int | None = None
-_ending = False
+_ending = _only_daemons = False
 _listening = _behind_pools = False
 
 
@@ -95,6 +97,19 @@ def over(engine: Engine) -> None:
 def ending() -> bool:
     """Whether the interpreter is going down: the main thread is over, and whoever waits may wait no longer."""
     return _ending or (not _listening and not threading.main_thread().is_alive())
+
+
+def await_the_end() -> None:
+    """In a daemon thread whose wait was cancelled because the interpreter goes down: end with it, silently.
+
+    The thread would print a traceback that means nothing to anybody, and one that CPython stops while it writes aborts the
+    whole process ("could not acquire lock for stderr at interpreter shutdown"). Returns in a thread that is no daemon, and
+    where threads that are none still run after a while: they may wait for this one.
+    """
+    if ending() and threading.current_thread().daemon:
+        end = time.monotonic() + EXIT_BUDGET
+        while _only_daemons or time.monotonic() < end:
+            time.sleep(_LOOK)
 
 
 def wait_no_longer_than_the_interpreter() -> None:
@@ -142,8 +157,8 @@ def _end_of_child() -> None:
 
 
 def _release_all(reason: Reason) -> None:
-    global _ending  # noqa: PLW0603 (there is one interpreter)
-    _ending = True
+    global _ending, _only_daemons  # noqa: PLW0603 (there is one interpreter)
+    _ending = _only_daemons = True
     engines = _mine()
     end = time.monotonic() + EXIT_BUDGET
     for engine in engines:

@@ -18,7 +18,7 @@ from lockkit.drivers.closing import Closing
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.errand import Errand
 from lockkit.drivers.heartbeat import Heartbeat
-from lockkit.drivers.lifecycle import over
+from lockkit.drivers.lifecycle import await_the_end, over
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.patience import patiently
 from lockkit.drivers.starting import start
@@ -165,6 +165,8 @@ class Driver:
                 self._tell_attempt("timeout", attempt)
             if no_thread(error):
                 raise thread_refused(error, attempt.terms.name) from error
+            if isinstance(error, AcquireCancelled):
+                await_the_end()
             raise
         finally:
             waits.close()

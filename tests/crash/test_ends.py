@@ -42,6 +42,9 @@ while not client.inspect(NAME).waiters: time.sleep(0.005)
     actor.process.stdin.close()
     assert actor.wait() == 0
     assert time.monotonic() - began < 3.0
+    assert "AcquireCancelled" not in actor.said, (
+        "a daemon thread that prints while the interpreter ends may abort it"
+    )
     assert [state for state, _ in cast.rows()] == [1] * len(holders)
 
 
