@@ -210,9 +210,10 @@ def asker() -> object:
 class Lock:
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
-    ``with lock:`` is the short form; each ``with`` statement releases the lease that it took, in whatever thread or task it ends.
-    A block that ``contextlib.ExitStack`` enters must end in the thread or task that it began in: elsewhere its end raises NotHeld, and
-    the lease lasts until the thread or task that entered the block is over. ``with lock.acquire() as lease:`` hands out the lease.
+    ``with lock:`` is the short form; each ``with`` statement, and each block that ``contextlib.ExitStack`` enters, releases the
+    lease that it took, in whatever thread or task it ends. An ``__exit__`` called by hand must be called in the thread or task that
+    called ``__enter__``: elsewhere the call raises NotHeld, and the lease lasts until that thread or task is over.
+    ``with lock.acquire() as lease:`` hands out the lease.
 
     Attributes:
         terms: The terms of its claims, as the store gets them.
@@ -396,9 +397,12 @@ class Lock:
         self._entering.append(statement)
 
     def __enter__(self) -> Lock:
-        statement = self._entered()
-        if statement is not None:
-            statement.frame = id(sys._getframe(1))  # noqa: SLF001
+        frame = sys._getframe(1)  # noqa: SLF001
+        statement = _EXIT.entered(self, frame)
+        if statement is None:
+            statement = self._entered()
+            if statement is not None:
+                statement.frame = id(frame)
         lease = self.acquire()
         if statement is not None:  # no call may come between: the lease must not outlive the statement
             statement.lease = lease
@@ -442,14 +446,19 @@ class Lock:
     def _left(self, statement: Statement | None) -> Lease:
         """The lease of the block that ends.
 
-        A ``with`` statement knows its own lease. A call by hand, as ``contextlib.ExitStack`` makes it, ends the last lease that this
-        thread or task took by hand; if there is none, a guess might release somebody else's.
+        A ``with`` statement knows its own lease, and so does a block of ``contextlib.ExitStack``. A call by hand ends the last lease
+        that this thread or task took by hand; if there is none, a guess might release somebody else's. The same holds for a
+        bound ``__exit__`` that is called again after the lease it knew is over.
         """
         lease = None if statement is None else statement.lease
+        if lease is not None and statement is not None and (not statement.stands or lease.report is not None):
+            again = self._by_hand()
+            if again is not None:
+                lease, statement = again, None
         who = asker() if lease is None or statement is None or statement.key is None else statement.key()
         leases = [] if who is None else self._short.get(who, [])
         if lease is None:
-            lease = next((own for own in reversed(leases) if own.statement is None), None)
+            lease = self._by_hand()
         if lease is None:
             raise NotHeld(
                 f"this thread or task leaves a `with` of {self.name!r} that it did not enter; the thread or task that entered it still holds the lock",
@@ -461,6 +470,11 @@ class Lock:
         if not leases and who is not None:
             self._short.pop(who, None)
         return lease
+
+    def _by_hand(self) -> Lease | None:
+        """The last lease that this thread or task took by hand and still has."""
+        leases = self._short.get(asker(), ())
+        return next((own for own in reversed(leases) if own.statement is None), None)
 
     @property
     def lease(self) -> Lease:
@@ -476,6 +490,7 @@ class Lock:
             while frame is not None:
                 around.add(id(frame))
                 frame = frame.f_back
+            around.add(0)  # and those that are in no frame
             leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
         if not leases:
             raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
@@ -484,6 +499,9 @@ class Lock:
     def __repr__(self) -> str:
         terms = self.terms
         return f"<Lock {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+
+
+_EXIT: Exit[Lock] = Lock.__dict__["__exit__"]
 
 
 class RWLock:

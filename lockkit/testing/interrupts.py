@@ -24,6 +24,7 @@ class Bomb:
     Args:
         at: The place, counted from 1.
         then: After so many further places once more; 0 for never.
+        beside: Modules that it strikes in beside lockkit and the stores.
 
     Attributes:
         seen: How many places there were.
@@ -31,7 +32,8 @@ class Bomb:
         again: Where it did for the second time.
     """
 
-    def __init__(self, at: int, then: int = 0) -> None:
+    def __init__(self, at: int, then: int = 0, beside: tuple[str, ...] = ()) -> None:
+        self._beside = beside
         self._left = at
         self._then = then
         self._last: dict[FrameType, tuple[str, bool]] = {}
@@ -74,7 +76,7 @@ class Bomb:
     def _profile(self, frame: FrameType, event: str, arg: object) -> None:  # noqa: ARG002
         if sys.gettrace() is None and self._left > 0:
             sys.settrace(self._functions[0])
-        if event == "c_return" and _ours(frame):
+        if event == "c_return" and self._ours(frame):
             self._last[frame] = ("", False)  # this is its place
             self._place(frame)
 
@@ -84,7 +86,7 @@ class Bomb:
         if event == "call":
             if frame.f_back is not None:
                 self._last[frame.f_back] = ("", False)  # after a call of a Python function it does not look
-            if not _ours(frame):
+            if not self._ours(frame):
                 return None
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
@@ -97,7 +99,8 @@ class Bomb:
                 self._place(frame)
         return self._functions[0]
 
-
-def _ours(frame: FrameType) -> bool:
-    name = frame.f_globals.get("__name__", "")
-    return isinstance(name, str) and name.startswith("lockkit") and not name.startswith("lockkit.testing")
+    def _ours(self, frame: FrameType) -> bool:
+        name = frame.f_globals.get("__name__", "")
+        if not isinstance(name, str) or name.startswith("lockkit.testing"):
+            return False
+        return name.startswith("lockkit") or name in self._beside

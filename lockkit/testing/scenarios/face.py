@@ -290,32 +290,72 @@ def short_form_elsewhere(stage: Stage) -> None:
     assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
 
 
-@scenario("L4-short-form-by-hand", (SEMAPHORE,))
-def short_form_by_hand(stage: Stage) -> None:
-    """What ends elsewhere and cannot be known is NotHeld, releases nobody's lease, and lapses with the thread that took it."""
-    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+@scenario("L4-short-form-stack", (SEMAPHORE,))
+def short_form_stack(stage: Stage) -> None:
+    """A block of ``contextlib.ExitStack`` releases its own lease, in whatever thread it ends; dropped, it releases it as well."""
+    lock = stage.holder(stage.client())
 
     def entered() -> tuple[ExitStack, Lease]:
         stack = ExitStack()
         stack.enter_context(lock)
         return stack, lock.lease
 
-    stack, lease = entered()
+    first, one = entered()
+    second, other = entered()
+    assert lock.lease is other
+    first.close()  # not the last that was entered
+    assert not one.valid()
+    assert stage.held() == [other.claim_id], "S7: another's block released it"
+    stage.work(second.close).result()
+    assert stage.stored() == []
     with lock:
         mine = lock.lease
-        stack.close()
+        theirs, lease = stage.work(entered).result()
+        theirs.close()
+        assert not lease.valid()
+        assert stage.held() == [mine.claim_id], "S7: another's block released it"
+        dropped, lease = entered()
+        dropped.pop_all()
+        del dropped
+        stage.until(lambda: not lease.valid(), "L4: nobody can release it, and it is still renewed")
+        assert stage.held() == [mine.claim_id]
+    assert stage.stored() == []
+
+
+@scenario("L4-short-form-by-hand", (SEMAPHORE,))
+def short_form_by_hand(stage: Stage) -> None:
+    """What ends elsewhere and cannot be known is NotHeld, releases nobody's lease, and lapses with the thread that took it."""
+    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+
+    def entered() -> Lease:
+        lock.__enter__()
+        return lock.lease
+
+    def ended() -> None:
+        lock.__exit__(None, None, None)
+
+    lease = entered()
+    with lock:
+        mine = lock.lease
+        ended()
         assert not lease.valid()
         assert mine.valid(), "S7: another's block released it"
+    enter, leave = lock.__enter__, lock.__exit__  # as somebody keeps who wraps a lock
+    for _ in range(2):
+        enter()
+        assert len(stage.stored()) == 1
+        leave(None, None, None)
+        assert stage.stored() == [], "L4: what was kept releases the first lease alone"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        stack, lease = stage.work(entered).result()
+        lease = stage.work(entered).result()
         with lock:
             mine = lock.lease
-            error = stage.work(stack.close).error()
+            error = stage.work(ended).error()
             assert isinstance(error, NotHeld), "another thread's block was guessed"
             assert mine.valid(), "S7: another's block released it"
             assert lease.valid()
-        del lease, error, stack
+        del lease, error
         gc.collect()
     stage.until(lambda: stage.stored() == [], "L4: nobody can release it, and it is still renewed")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import sys
 import time
@@ -47,6 +48,7 @@ class Sweep:
         use: Uses the lock; what it appends to the list is a lease that its program still has afterwards.
         cleanup: With a cleanup hook.
         again: The program calls release again.
+        beside: Modules that it is interrupted in beside lockkit and the stores.
         options: Of the lock.
     """
 
@@ -57,6 +59,7 @@ class Sweep:
         *,
         cleanup: bool = False,
         again: bool = False,
+        beside: tuple[str, ...] = (),
         **options: bool,
     ) -> None:
         self._stage = stage
@@ -67,6 +70,7 @@ class Sweep:
         self._lock = stage.holder(client, ttl=self.ttl, **options)
         self._cleanup = cleanup
         self._again = again
+        self._beside = beside
         with self._lock.acquire(1.0):  # everything lazy has happened
             pass
         self._late: list[str] = []
@@ -77,7 +81,7 @@ class Sweep:
     def once(self) -> None:
         """Ctrl-C at every place; at some of them, where a store has very many."""
         for at in self._places(_MOST):
-            self._strike(Bomb(at))
+            self._strike(Bomb(at, beside=self._beside))
         struck = self._struck
         # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
         assert struck > (60 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
@@ -89,10 +93,11 @@ class Sweep:
         """Ctrl-C at some places, and again soon."""
         chance = self._chance
         for at in self._places(_MOST_TWICE):
-            self._strike(Bomb(at, min(chance.randint(1, _FURTHEST), chance.randint(1, _FURTHEST))))
+            then = min(chance.randint(1, _FURTHEST), chance.randint(1, _FURTHEST))
+            self._strike(Bomb(at, then, self._beside))
 
     def _places(self, most: int) -> Sequence[int]:
-        count = Bomb(1 << 30)
+        count = Bomb(1 << 30, beside=self._beside)
         with count:
             self._use(self._lock, [])
         places = range(1, count.seen + 1)
@@ -113,6 +118,8 @@ class Sweep:
                 if kept:
                     caught.append(error)
             self._struck += bool(bomb.where)
+            if self._beside:  # the frames of others may stand in a cycle with what they raise
+                gc.collect()
             where = f"after Ctrl-C at {bomb.where} and {bomb.again or 'no more'}, seed {self._seed}"
             self._ends(where, kept)
         if self._cleanup:
@@ -171,6 +178,11 @@ def _short_form(lock: Lock, kept: list[Lease]) -> None:
         kept.append(lock.lease)
 
 
+def _stack(lock: Lock, kept: list[Lease]) -> None:  # noqa: ARG001
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock)
+
+
 def _nested(lock: Lock, kept: list[Lease]) -> None:
     with lock.acquire(1.0) as lease, lock, lock.acquire(1.0) as inner:
         kept.extend((lease, inner))
@@ -205,6 +217,12 @@ def with_lease(stage: Stage) -> None:
 def with_lock(stage: Stage) -> None:
     """Ctrl-C anywhere in ``with lock:``: no lease stays in the lock, held and renewed and nobody's."""
     Sweep(stage, _short_form, cleanup=True).once()
+
+
+@scenario("L4-interrupted-exit-stack", (MUTEX,))
+def exit_stack(stage: Stage) -> None:
+    """Ctrl-C anywhere in a block of ``contextlib.ExitStack``, in its own code too: no lease stays, held and renewed and nobody's."""
+    Sweep(stage, _stack, cleanup=True, beside=("contextlib",)).once()
 
 
 @scenario("L4-interrupted-levels", (MUTEX,))
