@@ -226,7 +226,7 @@ class MemoryBackend:
         with store.mutex:
             rows = store.settle(name, self._clock.now(), woken).rows
             fences = set(blockers)
-            standing = [row for row in rows.values() if str(row.fence) in fences]
+            standing = [row for row in list(rows.values()) if str(row.fence) in fences]
             own = rows.get(claim.token)
             watch = Waker(wake, standing if own is None else [*standing, own])
             if own is None or own.state != "WAITING" or len(standing) < len(fences):
@@ -238,7 +238,8 @@ class MemoryBackend:
         """See :meth:`lockkit.spi.Backend.inspect`. Shows no claim past its deadline."""
         with self._store.mutex:
             queue = self._store.queues.get(name)
-            return lock_info(name, queue.rows.values() if queue else (), self._clock)
+            # a copy, made in one step: a signal handler may lock the name meanwhile
+            return lock_info(name, list(queue.rows.values()) if queue else (), self._clock)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
         """See :meth:`lockkit.spi.Backend.names`. Always exact."""
@@ -246,8 +247,8 @@ class MemoryBackend:
             now = self._clock.now()
             return sorted(
                 name
-                for name, queue in self._store.queues.items()
-                if name.startswith(prefix) and any(row.deadline > now for row in queue.rows.values())
+                for name, queue in list(self._store.queues.items())
+                if name.startswith(prefix) and any(row.deadline > now for row in list(queue.rows.values()))
             )
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
