@@ -160,6 +160,14 @@ MUTANTS: tuple[Mutant, ...] = (
         store=stores.LateRenewalShortens,
     ),
     Mutant(
+        "extend-shortens",
+        "an extend by less than the one before it shortens the claim",
+        "",
+        patch=stores.extend_shortens,
+        scenarios=("S3-late-renewal-shortens-nothing",),
+        only="memory",
+    ),
+    Mutant(
         "death-purges-lingering",
         "the death of a process removes what min_hold and lock_delay keep",
         "LINGER",

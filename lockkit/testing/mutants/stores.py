@@ -21,6 +21,7 @@ __all__ = [
     "LateRenewalShortens",
     "ReleaseLeavesLapsed",
     "SkipsLapsed",
+    "extend_shortens",
     "fence_starts_again",
     "overtakes",
     "purges_heads_only",
@@ -47,6 +48,24 @@ def purges_heads_only() -> Iterator[None]:
 
     type_of_queue = sys.modules[store.__module__].__dict__["Queue"]
     with patched(store, settle=settle):
+        yield
+
+
+@contextmanager
+def extend_shortens() -> Iterator[None]:
+    """An extend by less than the one before it is taken for the last word."""
+    backend = memory()[0]
+    extend: Callable[..., Any] = vars(backend)["extend"]
+
+    @functools.wraps(extend)
+    def outright(self: Any, claim: Any, fence: int, ttl: float, budget: float) -> Any:
+        answer = extend(self, claim, fence, ttl, budget)
+        row = self._store.queues[claim.terms.name].rows.get(claim.token)
+        if row is not None:
+            row.ttl = ttl
+        return answer
+
+    with patched(backend, extend=outright):
         yield
 
 

@@ -222,7 +222,10 @@ def late_renewal(stage: Stage) -> None:
 
 @scenario("S3-late-renewal-shortens-nothing")
 def late_renewal_shortens_nothing(stage: Stage) -> None:
-    """A copy of an older renewal that arrives after a newer one, or after an extension, shortens nothing."""
+    """A copy of an older renewal that arrives after a newer one, or after an extension, shortens nothing.
+
+    Nor does a shorter extension: of two threads that extend one lease, the first to ask may be the last to hear.
+    """
     extendable(stage)
     stepper, faults = faulty_stepper(stage)
     pending = acquire(stage, stepper)
@@ -242,6 +245,15 @@ def late_renewal_shortens_nothing(stage: Stage) -> None:
     assert before.surely is not None
     assert after.deadline is not None
     assert after.deadline >= before.surely, "a late renewal shortened the claim"
+    assert after.surely is not None
+    ttl = stage.harness.ttl
+    assert backend.extend(Claim(hold.claim.token, terms), hold.fence, 2 * ttl, 2.0).state == "HELD"
+    stage.harness.advance(ttl / 3)
+    for _ in range(2):  # the first may only find out that it was extended elsewhere
+        stepper.beat([pending])
+    (last,) = stage.stored()
+    assert last.deadline is not None
+    assert last.deadline >= after.surely + ttl / 4, "a shorter extension shortened the claim"
     stepper.release(hold)
 
 
