@@ -2,12 +2,12 @@
 
 A lease cannot be made longer, and in another term than its own a keepalive proves nothing of it (:mod:`lockkit_etcd.terms`).
 So the claim moves: look where it is, have a lease granted, then "if the claim is as I saw it, put it on this lease". Its
-key, its place and its fence stay. What was compared is a revision that nothing else can bring back, so a copy of the request that
+key, its place and its fence stay. The transaction compares a revision, which never comes back, so a copy of the request that
 arrives late moves nothing. While a move is under way, or has had no answer, no keepalive counts for the claim, and the next
 move begins with a look: it goes on from wherever the claim is.
 
-Many claims share a look and a transaction; the grants are one for each. What is nearest to its end goes first, and what the
-time does not suffice for is left to the next heartbeat, a quarter of a second later.
+Many claims share a look and a transaction; the grants are one for each. Claims that are nearest to their end go first, and those
+for which there is no time are left to the next heartbeat, a quarter of a second later.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _AT_ONCE = 60
 _FEWEST = 8
 """Claims of a batch, so that a few dozen are not moved one by one."""
 _WORKERS = 24
-"""Of a client, that move claims at the same time: what limits them is the round trip of a grant."""
+"""Threads of a client that move claims at the same time; the round trip of a grant limits each of them."""
 _ROUNDS = 3
-"""Of one transaction, in which others change what it compares."""
+"""How often a transaction is tried when others change the revisions that it compares."""
 GRACE = 1.0
 """Seconds for which the holder of a claim may go on renewing the old lease when another client has moved it."""
 _SHARE = 0.8
-"""Of the time, after which nothing more begins."""
+"""The share of the time after which no further batch begins."""
 _PAUSE = 0.01
 """Seconds until a claim that another thread moves is looked at again."""
 
@@ -48,10 +48,10 @@ class Move(NamedTuple):
     """A claim that is to move.
 
     Attributes:
-        entry: What this client knows of it; None if another client object made it.
-        fence: Of its hold; None while it waits.
-        ttl: What it is extended to, or None.
-        grace: Seconds by which its lease is to be longer.
+        entry: The client's record of the claim; None if another client object made it.
+        fence: The fence of its hold; None while the claim waits.
+        ttl: The new ttl, if the claim is extended.
+        grace: Seconds by which the new lease is to be longer.
     """
 
     claim: Claim
@@ -62,20 +62,20 @@ class Move(NamedTuple):
 
     @property
     def lease(self) -> Lease | None:
-        """What it is on, as far as this client knows."""
+        """The lease that the claim is on, as far as this client knows."""
         if self.entry is None:
             return None
         return self.entry.wait if self.fence is None else self.entry.hold
 
     @property
     def ends(self) -> float:
-        """When that may be over."""
+        """When that lease may be over."""
         lease = self.lease
         return lease.basis + lease.length if lease is not None else 0.0
 
 
 def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None]:
-    """Move claims, as many as the time suffices for: what became of each, None for those that were not reached."""
+    """Move as many claims as there is time for; return the outcome for each, None for those that were not reached."""
     answers: list[Renewal | None] = [None] * len(moves)
     order = sorted(range(len(moves)), key=lambda at: moves[at].ends)
     size = max(_FEWEST, min(_AT_ONCE, -(-len(moves) // _WORKERS)))
@@ -117,7 +117,8 @@ def move_one(store: Store, one: Move, end: float) -> Renewal:
     """Move a claim.
 
     Raises:
-        Refused, Unknown: It has not moved, or nobody says whether it has.
+        Refused: The claim has not moved.
+        Unknown: The claim may have moved.
     """
     while True:
         batch = _Batch(store, [one], end, end)
@@ -182,7 +183,7 @@ class _Batch:
             places = [step.at for step in begun]
             try:
                 answer = self._send(begun)
-            except LeaseGone:  # this process stood still for as long as one of them lasts
+            except LeaseGone:  # this process stood still for the whole length of one of these leases
                 for step in begun:
                     step.lease.basis -= step.lease.length
                 answer = self.store.transport.txn(Txn((), self._gets(places)), left(self._end))
@@ -199,7 +200,7 @@ class _Batch:
         return Get(one.entry.key) if one.entry is not None else Get(*self.store.known(one.claim.terms).keys)
 
     def _judged(self, one: Move, row: Row | None) -> Renewal | None:
-        """What becomes of a claim without a move; None if it is to move."""
+        """The outcome for a claim that needs no move; None if it is to move."""
         entry, lease = one.entry, one.lease
         if row is None or (entry is not None and entry.stage == "ENDING"):
             return Renewal("LOST", why="absent")
@@ -216,7 +217,7 @@ class _Batch:
             return Renewal("LOST", why="lapsed")
         if row.lease == lease.id:
             return None
-        # Somebody else has extended it, or an earlier move had no answer: no other can take it from there.
+        # Another client has extended it, or an earlier move had no answer: nobody else can move it from there.
         lease = self.store.own(entry, row.lease) or Lease(
             row.lease, lease.length, lease.basis, row.term, borrowed=True
         )
@@ -250,7 +251,7 @@ class _Batch:
         return found
 
     def _send(self, begun: Sequence[_Step]) -> TxnAnswer:
-        """Put them on their leases, or look again.
+        """Put the claims on their new leases, and read them again if that fails.
 
         Raises:
             Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`.
@@ -281,7 +282,7 @@ class _Batch:
         return answer
 
     def _note(self, row: Row, lease: Lease) -> Op:
-        """What the client of a claim is told: where it is, if that is not what moves it; and what others ask of it."""
+        """The note to the client of a claim: the new lease, if another client moves the claim, and what others ask of the holder."""
         client = str(row.value.get("client", ""))
         key = keys.note(self.store.namespace, client, row.id)
         said: dict[str, object] = {} if client == self.store.client else {"lease": lease.id}

@@ -1,4 +1,4 @@
-"""Claims that another client object made, renewed for whoever has their token."""
+"""Renewal of claims that another client object made, for a client that has their token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def renew_strangers(store: Store, claim: Claim, fence: int | None, end: float) -
     """Renew a claim of another client object; in another term than its lease's, by moving it.
 
     Raises:
-        Refused, Unknown: It is not renewed, for all that is known.
+        Refused, Unknown: No renewal of the claim is certain.
     """
     _, row = store.find(claim, end)
     if row is None:

@@ -1,8 +1,8 @@
-"""Raft terms: in which of them a lease was granted, and what an answer of another term is worth.
+"""Raft terms: the term in which a lease was granted decides whether a later keepalive proves anything.
 
 A leader that stood still for longer than a ttl and goes on revokes, before it learns that it is deposed, every lease whose
-end it has seen by its own clock, although its successor has kept the lease alive (seen on etcd 3.5.16: 30 of 30 leases, in
-one of four to eight such failovers). A deposed leader does not know the leases granted in a later term, so:
+end it has seen by its own clock, although its successor has kept the lease alive (on etcd 3.5.16 in 7 of 16 such failovers, each
+time 30 of 30 leases). A deposed leader does not know the leases granted in a later term, so:
 
 - A lease belongs to one term, and a keepalive counts only in that term. In any other term the basis of the lease stays.
 - A claim on a lease of another term moves to a new lease (:mod:`lockkit_etcd.moving`).
@@ -40,10 +40,10 @@ __all__ = ["Observed", "RaftTerms"]
 
 
 class RaftTerms:
-    """What a client knows of the raft term.
+    """A client's knowledge of the raft term.
 
     Attributes:
-        known: Every grant that is sent from now on is granted in this term or a later one; 0 for not known.
+        known: A term such that every grant sent from now on is granted in it or a later one; 0 for not known.
         shown: The latest term that each member has shown. Replaced, never changed.
     """
 
@@ -60,7 +60,7 @@ class RaftTerms:
         a term that these servers will come to yet.
 
         Args:
-            header: Of the answer.
+            header: The header of the answer.
             before: :attr:`shown`, as it was when the request was sent.
         """
         member, term = header.member, header.term

@@ -2,12 +2,12 @@
 
 SQLite knows its files by descriptor once they are open; a process that opens them later goes by their names. If somebody
 removes or replaces one in between (rm, a cleaner of old files, a restored backup), both sides go on, and neither sees
-the other: both grant. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that short:
+the other: both sides grant. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that short:
 
 - While a process has the database open, the three names belong to the inodes that it opened. SQLite removes log and
   index only at the close of the last connection of all. So another inode under one of the names is damage.
 - After damage the database is made anew, so that it has another inode: every process that has the old one open sees
-  that, whichever of the files was touched, and comes over.
+  that, whichever of the files was touched, and opens the new one.
 - The database states its own inode. A copy (a restored backup) is not taken for the store: its claims ended long ago.
 - Opening and making anew are done by one process at a time, under a lock on the folder of FIFOs. That saves work and no
   more: two processes that do it at once find each other's files at their next look.
@@ -50,11 +50,11 @@ LOG, SHM = "-wal", "-shm"
 _PAUSE = 0.002
 _TICK = 2_000_000_000
 """Nanoseconds that a folder must have been left alone for its time of change to prove that it still is. The kernel's clock
-for files ticks every few milliseconds, some file systems round to seconds, and of two changes within a tick the second
-shows in nothing."""
+for files ticks every few milliseconds, some file systems round to seconds, and the second of two changes within a tick
+leaves no trace."""
 _LOCKS = Path("/proc/locks")
 _SHARED = range(0x40000002, 0x40000002 + 510)
-"""The bytes of a database on which SQLite locks (os.h, SHARED_FIRST)."""
+"""The bytes of a database on which SQLite locks (SHARED_FIRST in SQLite's os.h)."""
 
 
 class Opened(NamedTuple):
@@ -88,7 +88,7 @@ class Files:
         self.generation = 0
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self.forking = False
-        """The connections are closed for a fork: which files bear the names is not known until they are open again."""
+        """Whether the connections are closed for a fork; until they are open again a missing log proves nothing."""
         self._shield: int | None = None
 
     def known(self) -> Opened | None:
@@ -96,7 +96,7 @@ class Files:
         return self.opened if self.users else None
 
     def took(self, opened: Opened, *, anew: bool) -> None:
-        """Note what was opened; ``anew``: even if its inode is that of the old database, which nothing kept from reuse."""
+        """Note which files were opened; with ``anew`` they are new files, even if the file system has reused the old inode."""
         if anew or self.opened is None or self.opened.database != opened.database:
             self.generation += 1
         self.opened = opened
@@ -104,13 +104,13 @@ class Files:
         self._shield = _shield(Path(self.path).parent)
 
     def leave(self, user: object) -> None:
-        """One user less; the last one lets the folder go."""
+        """Remove a user; with the last one the lock on the folder goes."""
         self.users.discard(user)
         if not self.users:
             self.bare()
 
     def bare(self) -> None:
-        """Let go of the folder. In a forked child too: the lock stays its parent's."""
+        """Let go of the lock on the folder. A forked child may call this too: the parent keeps its lock."""
         shield, self._shield = self._shield, None
         if shield is not None:
             os.close(shield)
@@ -146,11 +146,11 @@ def look(given: str, path: str) -> Opened:
     """Look which files bear the names now.
 
     Args:
-        given: The database as its users name it, links and all: one that leads elsewhere now is a replaced database.
+        given: The database as its users name it, links and all: a link that leads elsewhere now means a replaced database.
         path: The database, links resolved: SQLite puts log and index beside it.
 
     Raises:
-        OSError: Nobody can say; the files may be there.
+        OSError: The look failed; the files may be there.
     """
     return Opened(_inode(given), _inode(path + LOG), _inode(path + SHM))
 
@@ -164,9 +164,9 @@ def _inode(path: str) -> Inode | None:
 
 
 def stamp(folder: str) -> Stamp | None:
-    """What changes with every entry of a folder that is added, removed or renamed; None where nobody can say.
+    """A value that changes with every entry of a folder that is added, removed or renamed; None if the folder cannot be read.
 
-    The time of change, unlike that of modification, cannot be set by anybody.
+    The value contains the time of change, which nobody can set, unlike the time of modification.
     """
     try:
         seen = os.stat(folder)  # noqa: PTH116
@@ -176,12 +176,12 @@ def stamp(folder: str) -> Stamp | None:
 
 
 def settled(mark: Stamp | None) -> Stamp | None:
-    """A stamp that will differ after the next change; None for one that is too young to promise that."""
+    """The stamp, if the next change of the folder is certain to change it; None if the stamp is too young for that."""
     return mark if mark is not None and mark[0] + _TICK < time.time_ns() else None
 
 
 def trouble(there: Opened, known: Opened | None, path: str) -> str:
-    """What was done to the files, in words; empty if they can be used as they are.
+    """The damage to the files, in words; empty if they can be used as they are.
 
     Args:
         there: The files that bear the names.
@@ -213,9 +213,9 @@ def others_inside(database: Inode) -> bool:
     """Whether any process of this host has the database open: then log and index must be there.
 
     SQLite keeps a shared lock on a database in WAL mode for as long as a connection is open. The kernel's list shows it
-    without opening the database once more, whose close would drop this process's own locks. Processes of another pid
-    namespace are missing in the list, and some file systems are listed under another device: they find out by
-    themselves that their files are gone, at their next look.
+    without opening the database once more, whose close would drop this process's own locks. The list lacks processes of another
+    pid namespace, and shows some file systems under another device. Such processes find out at their next look that their
+    files are gone.
     """
     wanted = f"{os.major(database[0]):02x}:{os.minor(database[0]):02x}:{database[1]}"
     try:
@@ -233,23 +233,23 @@ def others_inside(database: Inode) -> bool:
 def _shield(folder: Path) -> int | None:
     """A descriptor of a folder with a shared lock (flock), for which systemd-tmpfiles leaves all in it alone.
 
-    Unless the folder is the very one that it was told to clean: /var/tmp itself, where no store may lie. A database that is only read and written through its log looks unused for as long as nobody copies the log into it.
+    The lock is needed because a database that is only read and written through its log looks unused until somebody copies the log into it. systemd-tmpfiles ignores the lock only on the very folder that it was told to clean: /var/tmp itself, where no store may lie.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return None  # it may be used without being read
+        return None  # the folder may be usable without being readable
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        pass  # another lock of somebody's does as well
+        pass  # somebody else's lock on the folder protects it as well
     return descriptor
 
 
 def clear(path: str) -> None:
     """Remove what is left of a store that has been removed in part, the database first.
 
-    A log without its database belongs to nothing; beside another database SQLite would copy it into that.
+    A log alone does no harm. Beside a new database it would, because SQLite would copy it into that, so all goes before one is made.
     """
     for suffix in ("", LOG, SHM, "-journal"):
         Path(path + suffix).unlink(missing_ok=True)
@@ -260,7 +260,7 @@ def alone(place: Place, end: float) -> Iterator[None]:
     """Keep every other process, and every other thread of this one, from opening these files meanwhile.
 
     Raises:
-        Refused: Another process is at it for too long; it may be stopped.
+        Refused: Another process has been opening the files for too long; that process may be stopped.
         OSError: The folder of FIFOs cannot be used.
     """
     while True:

@@ -29,7 +29,7 @@ _CARRYING = 0.2
 
 
 class Carried(NamedTuple):
-    """What outlives the claims of a store that is made anew: its highest fence, and its records."""
+    """The highest fence and the records of a store, which outlive its claims when it is made anew."""
 
     fence: int = 0
     records: tuple[Any, ...] = ()
@@ -41,7 +41,7 @@ class Links(NamedTuple):
     Attributes:
         calls: For callers.
         beats: For the heartbeat.
-        why: What was done to the files that were there, so that they had to be made anew; empty: nothing.
+        why: The damage for which the files had to be made anew; empty if they were not.
     """
 
     calls: Link
@@ -56,15 +56,15 @@ def open_links(
 
     Args:
         given: The database as its users name it.
-        place: Where it is.
-        files: What this process has open there.
-        clock: What deadlines are reckoned by.
-        owner: Who lays a layout.
-        old: A connection to the files as they were; what can be read there is carried over.
+        place: The place of the database.
+        files: The files that this process has open there.
+        clock: The clock for deadlines.
+        owner: The owner to note in a new layout.
+        old: A connection to the files as they were, from which readable fences and records are carried over.
 
     Raises:
-        Refused: They cannot be opened, or somebody goes on removing them.
-        Unknown: SQLite's error is none of those that tell whether anything was done.
+        Refused: The files cannot be opened, or somebody goes on removing them.
+        Unknown: SQLite's error does not tell whether anything was done.
     """
     end = time.monotonic() + (_PATIENCE if old is None else _MOVING)
     why, carried = "", Carried()
@@ -111,7 +111,7 @@ def _link(place: Place, clock: Clock) -> Link:
 
 
 def _damage(given: Path, place: Place, files: Files) -> str:
-    """What was done to the files, as several looks agree."""
+    """The damage to the files, if several looks agree on damage; else empty."""
     found = ""
     for pause in _LOOKS:
         found = trouble(look(str(given), place.path), files.known(), place.path)
@@ -122,7 +122,7 @@ def _damage(given: Path, place: Place, files: Files) -> str:
 
 
 def _carry(link: Link | None, before: Carried) -> Carried:
-    """What can be read of the old store. Best effort: fences rise by the wall clock, too."""
+    """The readable part of the old store. Best effort: fences rise by the wall clock, too."""
     if link is None:
         return before
     end = time.monotonic() + _CARRYING
@@ -143,7 +143,7 @@ def _carry(link: Link | None, before: Carried) -> Carried:
 def _lay(
     link: Link, place: Place, carried: Carried, why: str, clock: Clock, owner: Owner, end: float
 ) -> bool:
-    """Check the layout, or lay it in a new file; False if the database is a copy, which states another inode."""
+    """Check the layout, or write it into a new file; False if the database is a copy, because another inode is noted in it."""
     inode = str(os.stat(place.path).st_ino)  # noqa: PTH116 - as everywhere here
     found = link.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
     meta = _meta(link, end) if found else {}
@@ -179,6 +179,6 @@ def _meta(link: Link, end: float) -> dict[str, str]:
 
 
 def mark_anew(link: Link, why: str, clock: Clock, owner: Owner, end: float) -> None:
-    """Keep in the store when and why it was made anew, unless that is there, for ``doctor`` and for newcomers."""
+    """Note in the store when and why it was made anew, for ``doctor`` and for newcomers; an earlier note stays."""
     row = json.dumps({"at": clock.wall(), "why": why, "pid": owner.pid}, separators=(",", ":"))
     link.write("INSERT OR IGNORE INTO meta VALUES ('anew', ?1)", lambda _: (row,), end)

@@ -51,7 +51,7 @@ _ROUNDS = 8
 _PAUSE, _LONGEST_PAUSE = 0.005, 0.05
 """Seconds between the looks of a try that is held up by other tries."""
 _STAYS, _ROUND_TRIPS = 0.05, 3.0
-"""Seconds, and times that a look takes, for which another try has stood in the queue if it is no refused one that is about to go."""
+"""A try that has stood in the queue for so many seconds, and for so many round trips, is not a refused one about to leave: it holds."""
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
@@ -76,7 +76,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
                 return _tried(store, session, entry, None, end)
             queue = _created(store, session, entry, end)
         else:
-            # With a `sync`, or a member that lags would confirm what is gone, and keep waiting who could hold.
+            # With a `sync`: else a member that lags would confirm a claim that is gone, or delay one that could hold.
             queue, _ = _looked(store, session, claim, end)
             if not claim.wait and not entry.held:
                 return _tried(store, session, entry, queue, end)
@@ -95,12 +95,12 @@ def _looked(store: Store, session: Session, claim: Claim, end: float) -> tuple[Q
 def _tried(store: Store, session: Session, entry: Entry, queue: Queue | None, end: float) -> Answer:
     """Acquire without waiting, and leave nothing if that is refused.
 
-    ZooKeeper has no create on a condition. If each try made its node and then looked, those that are refused would stand in
-    the queue for a moment and refuse the next ones, and with enough of them nobody would ever get a free lock. So a try looks
-    first, and makes its node only if there is room. Of those that do so at the same time the first is granted; the others
-    delete theirs and look again. So whenever an empty queue gets its first node somebody is granted.
+    ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of refused tries would stand in
+    the queue for a moment and the next tries would be refused for them, and with enough of them nobody would ever get a free lock. So a try looks
+    first, and makes its node only if there is room. Of the tries that do so at the same time the first is granted; the others
+    delete their nodes and look again. So whenever an empty queue gets its first node, some try is granted.
 
-    For the same reason another try in the way is no reason to be refused, unless it stays: then it holds. ``queue`` is the
+    For the same reason another try in the way is no reason to be refused, unless that try stays: then it holds the lock. ``queue`` is the
     queue with the claim's own node in it, if that is there already.
     """
     claim, terms = entry.claim, entry.claim.terms
@@ -177,7 +177,7 @@ def _withdraw(session: Session, entry: Entry, end: float) -> None:
 
 
 def _over(session: Session, entry: Entry) -> Lapsed:
-    """Lapsed, for a claim that was ended while its create was under way: whatever became of that, nothing is to be left."""
+    """Answer Lapsed for a claim that was ended while its create was under way, and have the node removed if it was made."""
     if entry.sent:
         session.chores.remove(entry)
     else:
@@ -189,8 +189,8 @@ def _created(store: Store, session: Session, entry: Entry, end: float, *, there:
     """Make the claim's node; the queue as it was just after. ``there`` is false if the parent is known not to be there.
 
     Raises:
-        Refused: It is definitely not there.
-        Unknown: It may be, or may yet come.
+        Refused: The node is definitely not there.
+        Unknown: The node may be there, or may yet come.
     """
     claim, wire = entry.claim, session.wire
     stated = store.known(claim.terms)
@@ -242,7 +242,7 @@ def _created(store: Store, session: Session, entry: Entry, end: float, *, there:
 
 
 def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float) -> Answer:
-    """What a listing means for a claim."""
+    """The answer for a claim that a listing of its queue implies."""
     now = store.clock.now()
     parent = store.known(claim.terms).parent
     place = queue.place(claim.token)
@@ -281,7 +281,7 @@ def _refused(store: Store, session: Session, entry: Entry, queue: Queue, end: fl
 
 
 def _head(store: Store, wire: Wire, name: str, queue: Queue, end: float) -> ClaimInfo:
-    """Who is first, from memory if possible."""
+    """The first claim of the queue, from memory if possible."""
     head = f"{store.paths.queue(name)}/{queue.claims[0].node}"
     known = store.heads.get(head)
     if known is not None:
@@ -316,8 +316,8 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
     """Remove a claim's node, this client's or another's, by its token.
 
     Raises:
-        Refused: It is still there.
-        Unknown: It may be, or may yet come.
+        Refused: The node is still there.
+        Unknown: The node may be there, or may yet come.
     """
     end = time.monotonic() + budget
     found = store.entry(claim.token)
@@ -350,7 +350,7 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
 
 
 def emergency_release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
-    """The same over a connection of its own.
+    """Do the same as :func:`release`, over a connection of its own.
 
     Raises:
         Unknown: Nothing was found, but the session's own connection may still bring it.

@@ -1,4 +1,4 @@
-"""Answers of the servers, and what a thread waits for: nothing here can be torn by an exception that a signal handler raises.
+"""Answers of the servers, and waits for them, that an exception of a signal handler cannot leave half done.
 
 kazoo's own answer and ``threading.Event`` are Python code around a lock. A handler that raises between two of their bytecodes
 (Ctrl-C, Celery's SoftTimeLimitExceeded) may leave that lock taken, and kazoo's thread would wait for it for good, with the
@@ -35,7 +35,7 @@ class Answer:
 
     Attributes:
         value: The result of the request.
-        exception: The error; None if there is none. Of no meaning before the answer is :meth:`ready`.
+        exception: The error; None if there is none. Meaningless before the answer is :meth:`ready`.
     """
 
     __slots__ = ("_bell", "_callbacks", "_handler", "exception", "value")

@@ -1,7 +1,7 @@
-"""One session: which claims it has, and from when on they are valid.
+"""One session: its claims, and the moment from which their validity counts.
 
 **Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
-passes on whom it heard from only when the leader asks, which it does once a tick. (Measured on three servers: counting from
+reports the sessions that it heard from only when the leader asks, once a tick. (Measured on three servers: counting from
 answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
 same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
 between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
@@ -39,11 +39,11 @@ __all__ = ["Session"]
 
 _log = logging.getLogger("lockkit.zookeeper")
 _SHARE = 10.0
-"""Of its timeout, after which the next ``sync`` is sent. A basis is then up to three such shares old: less than a third."""
+"""The next ``sync`` is sent after the session's timeout divided by this. A basis is then at most three such intervals old."""
 _CONFIRMED = 3
 """A ``sync`` counts when it is the first of so many in a row."""
 _PATIENCE = 3.0
-"""A ``sync`` that is not answered within such a share of the timeout: try another server."""
+"""Another server is tried if a ``sync`` has no answer within the session's timeout divided by this."""
 
 
 class _Beat:
@@ -70,19 +70,19 @@ class Session:
     """A session and its keeper, a thread that confirms it and does what must not be waited for.
 
     Args:
-        timeout: Seconds; asked for.
-        over: Told when no claim is to join it any more.
-        gone: Told of a claim that has definitely gone.
-        suspect: Told the token of a held one that has ended without its holder's doing.
+        timeout: Seconds to ask the servers for.
+        over: Called when no claim is to join the session any more.
+        gone: Called with a claim that has definitely gone.
+        suspect: Called with the token of a held claim that has ended without its holder's doing.
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; see the module.
-        entries: Its claims by token, until they are definitely gone.
-        ended: Why it is over; empty while it is not.
-        lost: The servers have ended it, so nothing of it is left.
-        closed: Its client wants nothing more of it.
-        left: Nothing more is done for it.
-        used: When somebody last asked for it.
+        entries: The session's claims by token, until they are definitely gone.
+        ended: Why the session is over; empty while it is not.
+        lost: Whether the servers have ended the session, so that nothing of it is left.
+        closed: Whether the client has closed the session.
+        left: Whether all work for the session is done.
+        used: When a claim last asked for the session.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Session:
             return True
 
     def end(self, entry: Entry, why: Why) -> None:
-        """Nothing of it is granted or renewed from here on. Its node is still to be removed."""
+        """End a claim: it is not granted or renewed from here on. Its node is still to be removed."""
         with self.mutex:
             if entry.ended:
                 return
@@ -180,21 +180,23 @@ class Session:
         self._tell(entry)
 
     def _tell(self, entry: Entry) -> None:
-        """Have its owner ask, or learn that it holds no more."""
+        """Have the owner of a claim ask again, or learn that the claim holds no more."""
         entry.wake()
         believed = entry.held and entry.why != "late"
-        if believed and self.clock.now() < entry.deadline:  # past it, its holder knows by his own clock
+        if (
+            believed and self.clock.now() < entry.deadline
+        ):  # after the deadline the holder knows by its own clock
             self._suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:
-        """It is definite that its node is not there and will not come."""
+        """Forget a claim whose node is definitely not there and will not come."""
         if self.forget(entry):
             self._gone(entry)
         if entry.resized and entry.path is not None:
             self.chores.tidy(entry.path.rpartition("/")[0])
 
     def forget(self, entry: Entry) -> bool:
-        """Look after it no longer; whether it did."""
+        """Stop looking after a claim; return whether the session did so far."""
         with self.mutex:
             return self.entries.pop(entry.token, None) is not None
 
@@ -206,7 +208,7 @@ class Session:
 
     def _connected(self, began: float) -> None:
         if self.wire.turn > 1 and self.wire.granted < self.timeout - 0.001:
-            # Without a goodbye: whoever holds is told now, and has what the servers still grant to find out.
+            # No goodbye: holders are told now, and have until the servers' shorter timeout to stop.
             self._silent = True
             self.over(f"the session goes on with {self.wire.granted:g} s in place of {self.timeout:g}")
             return
@@ -233,7 +235,7 @@ class Session:
         self.over("the session has ended" if ended else "the connection has ended")
 
     def over(self, why: str) -> None:
-        """No claim joins it any more, and those that it has are lost."""
+        """End the session: no claim joins it any more, and its claims are lost."""
         with self.mutex:
             if self.ended:
                 return
@@ -246,11 +248,11 @@ class Session:
         self.poke()
 
     def close(self, *, goodbye: bool | None = None) -> threading.Thread:
-        """Stop, in the background; no claim joins it any more.
+        """Stop, in the background; no claim joins the session any more.
 
         Args:
-            goodbye: End it on the servers, and with it every node that it has. Without, those stand until its timeout is
-                over. If not said: only if nothing of it stands or is under way.
+            goodbye: Whether to end the session on the servers, with every node that it has. Without a goodbye the nodes stand
+                until its timeout is over. None: say goodbye only if no claim stands or is under way.
         """
         with self.mutex:  # in one with the look at its claims, or one could join between
             self.ended, self.closed = self.ended or "closed", True
@@ -261,7 +263,7 @@ class Session:
         return self.wire.close(goodbye=goodbye)
 
     def retire(self) -> bool:
-        """End it if nobody uses it; whether it has ended."""
+        """End the session if nobody uses it; return whether it has ended."""
         with self.mutex:
             if self.ended:
                 return True
@@ -285,7 +287,7 @@ class Session:
         while not self.ended:
             try:
                 wait = self._turn()
-            except Exception:  # whatever it is, others depend on the rest
+            except Exception:  # other claims depend on the keeper, whatever went wrong
                 _log.exception("the keeper of a session with %s stumbled", self.wire.where)
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
@@ -294,11 +296,11 @@ class Session:
             self._leave()
 
     def _leave(self) -> None:
-        """End the session on the servers, as soon as one of them answers and nobody can believe in its claims any more.
+        """End the session on the servers, once one of them answers and the validity of all its claims is over.
 
-        All its claims are ended, so no other depends on it; what is left of them stands in the way of those who wait, and
-        would for long: each new leader gives every session its whole timeout again. Only who knows the session's password
-        can end it, and then nothing that is still under way on an earlier connection is done any more.
+        All claims of the session are ended, so nobody depends on it. Its nodes stand in the way of waiters, and might for long:
+        each new leader gives every session its whole timeout again. Only a client that knows the session's password can end
+        it; requests that are still under way on an earlier connection then have no effect.
         """
         self.wire.close(goodbye=False)
         if self.wire.identity is None:  # there never was one
@@ -340,7 +342,7 @@ class Session:
             wire.close(goodbye=False)
 
     def _believed_until(self) -> float:
-        """When nobody can believe any more in what its claims or the notes of its evictions say."""
+        """When the validity of its claims is over, and the notes of its evictions are not needed any more."""
         claims = [entry.deadline for entry in [*self.entries.values()] if entry.held]
         return max(*claims, self.chores.needed_until, 0.0)
 
@@ -418,7 +420,7 @@ class Session:
             self.moved.wake()
 
     def _read_notes(self, notes: Any) -> bool:
-        """Mark whom the notes name; whether they could be read."""
+        """Mark the claims that the notes name; return whether the notes could be read."""
         if not notes.successful():
             return isinstance(notes.exception, theirs.NoNodeError)
         named = set(notes.value)
@@ -430,7 +432,7 @@ class Session:
         return True
 
     def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
-        """After a cut: which nodes are still there; and those who wait ask again, for their watches are gone."""
+        """Check, after a cut, which nodes are still there, and have waiters ask again, because their watches are gone."""
         for entry, path, answer in nodes:
             if entry.path != path:  # a try has withdrawn that node itself
                 continue
@@ -443,7 +445,7 @@ class Session:
                 watcher.wake()
 
     def _reap(self, now: float) -> None:
-        """End what is past its deadline, and remove it."""
+        """End the claims that are past their deadline, and remove them."""
         if now < self._next_lapse:
             return
         with self.mutex:

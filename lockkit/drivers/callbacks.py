@@ -15,7 +15,7 @@ _log = logging.getLogger("lockkit")
 HANGS = 10.0
 """Seconds after which a callback or a hook that has not come back is named in the log."""
 _MOST = 32
-"""Threads that callbacks may have in one process; those beyond wait for one that comes back."""
+"""Threads that callbacks may have in one process; further callbacks wait until one of them comes back."""
 
 
 class _Job:
@@ -44,12 +44,12 @@ class Callbacks:
         self._refused = False
 
     def run(self, call: Callable[[], None], label: str, owner: object = None) -> None:
-        """Have it called soon; what it raises is logged. Never blocks, never raises.
+        """Have a callback called soon; an exception of the callback is logged. Never blocks, never raises.
 
         Args:
             call: Takes no arguments.
-            label: What the log calls it.
-            owner: Whose it is, for :meth:`pending`.
+            label: The name of the callback in the log.
+            owner: The object that asks, for :meth:`pending`.
         """
         with self._mutex:
             self._queue.append(_Job(call, label, owner))
@@ -120,5 +120,5 @@ class Callbacks:
 
 
 CALLBACKS = Callbacks()
-"""Those of this process, whatever client they belong to."""
+"""The callbacks of this process, of all clients."""
 os.register_at_fork(after_in_child=CALLBACKS.restart)

@@ -46,7 +46,7 @@ class Overruns:
 
 
 OVERRUNS = Overruns()
-"""Those of this process."""
+"""The overruns of this process."""
 
 
 class CleanupRuns:
@@ -68,7 +68,7 @@ class CleanupRuns:
     def start(self, plugin: str, budget: float) -> None:
         """Start a hook that may take ``budget`` seconds, unless it has been started or is disabled.
 
-        Interrupted, it has started the hook or not; asked again, it starts the hook if it had not.
+        An interrupted call may or may not have started the hook; a second call starts the hook only if the first did not.
         """
         run = self._runs.get(plugin)
         if run is None:
@@ -117,9 +117,7 @@ class _Run:
         try:
             start(self._run, f"lockkit-cleanup-{self._plugin}")
         except RuntimeError as error:
-            if (
-                ending()
-            ):  # there are no more threads: in this one, which the interpreter does not wait for for ever
+            if ending():  # there are no more threads: run it in this one, for which the interpreter does not wait for ever
                 self._run()
             elif self._begun.acquire(blocking=False):
                 self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")

@@ -51,12 +51,12 @@ class Closing:
         driver = self._driver
         self._began = driver.working_time()
         driver.wake_all()
-        # Those whose release a signal cut short may be registered no more; a thread that is at one finishes it.
+        # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
         holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.heartbeat.releasing})
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn.locked()]
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):
-            self._work()  # there are no more threads: this one, and those that were to be had
+            self._work()  # no more threads can be started: this one works too, beside those that were started
         while self._unfinished(holds) or driver.asking:
             if self._left() <= -_GRACE and not driver.cleaning:
                 break
@@ -72,7 +72,7 @@ class Closing:
         return self._budget - (self._driver.working_time() - self._began)
 
     def _unfinished(self, holds: list[Hold]) -> list[Hold]:
-        """Those whose release is under way, here or in a thread of the user's."""
+        """The holds whose release is under way, here or in a thread of the user's."""
         return [hold for hold in holds if hold.report is None and hold not in self._dropped]
 
     def _start(self) -> bool:
@@ -83,7 +83,7 @@ class Closing:
         return True
 
     def _work(self) -> None:
-        """Release one after the other; each of the crew does."""
+        """Release one hold after the other, in one thread of the crew."""
         while True:
             try:
                 hold = self._todo.pop()
@@ -106,7 +106,7 @@ class Closing:
         return min(left, max(fair, _LEAST), self._driver.request_timeout)
 
     def _drop(self, hold: Hold) -> None:
-        """Its release does not come back: renew it no more, and leave the claim to the background."""
+        """Give up a release that does not come back: renew the hold no more, and leave its claim to the background."""
         driver = self._driver
         hold.end()
         driver.heartbeat.withdraw(hold.claim.token)

@@ -25,7 +25,7 @@ __all__ = ["Dispatcher"]
 
 _log = logging.getLogger("lockkit")
 _QUEUE = 10_000
-"""Events, and alerts, that may wait for a slow plugin; what comes on top is dropped and counted."""
+"""Events, and alerts, that may wait for a slow plugin; further ones are dropped and counted."""
 _LEVELS = {
     "acquired": logging.DEBUG,
     "released": logging.DEBUG,
@@ -148,7 +148,7 @@ class Dispatcher:
 
 
 class _Delivery:
-    """One hook of one plugin: what it is to be told, and the thread that tells it."""
+    """The queue of events or alerts for one hook of one plugin, and the thread that delivers them."""
 
     _hanging: ClassVar[dict[object, int]] = {}
     """How many calls of a hook hang in this process, whichever clients called it."""
@@ -170,11 +170,11 @@ class _Delivery:
 
     @property
     def pending(self) -> bool:
-        """Whether something waits for it, or is being told to it; not if it hangs."""
+        """Whether the hook has something queued or is being called; False if it hangs."""
         return not self._told and bool(self._queue or self._since)
 
     def put(self, what: Event | Alert) -> None:
-        """Tell it soon; dropped and counted if it hangs, or is too slow."""
+        """Queue an event or alert for the hook; drop and count it if the hook hangs or is too slow."""
         self._name_hanging()
         if self._hanging.get(self._key) or len(self._queue) >= _QUEUE:
             self._counters.add("events_dropped" if isinstance(what, Event) else "alerts_dropped")
@@ -215,7 +215,7 @@ class _Delivery:
         return True
 
     def _name_hanging(self) -> None:
-        """Name a hook that has not come back for long. From then on it is told nothing until it does."""
+        """Log a hook that has not come back for long. From then on it is not called until it comes back."""
         if not self._hangs():
             return
         with self._mutex:
@@ -232,7 +232,7 @@ class _Delivery:
         )
 
     def _hangs(self) -> bool:
-        """Whether it has just been found not to come back."""
+        """Whether the hook hangs and has not been named for that yet."""
         since = self._since
         return since > 0.0 and not self._told and time.monotonic() - since > HANGS
 

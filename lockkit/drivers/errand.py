@@ -19,12 +19,12 @@ _LONG = 1.0
 class Errand:
     """A piece of work that a thread of its own does once, whoever asks for it and however often.
 
-    No signal handler runs there: a Ctrl-C only ends somebody's waiting for it.
+    No signal handler runs in that thread: a Ctrl-C can only end a wait for the work.
 
     Args:
-        work: What to do; an exception that it raises is logged.
-        lend: Has it done by a thread that there is already; False if there is none. For the end of the interpreter, which
-            starts no threads.
+        work: The work to do; an exception that it raises is logged.
+        lend: Gives the work to a thread that runs already; False if there is none. For the end of the interpreter, when
+            no thread can be started.
 
     Attributes:
         over: Whether it is done.
@@ -42,7 +42,7 @@ class Errand:
         self.over = False
 
     def begin(self) -> None:
-        """Have it done in the background; by this very thread if there is no other."""
+        """Have the work done in the background; by the calling thread if there is no other."""
         if self._begun:
             return
         try:

@@ -20,11 +20,11 @@ __all__ = ["Heartbeat", "Holding", "Waiter"]
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
 _MOMENT = 0.05
-"""Seconds after which a release that has begun and that no thread is at was cut short."""
+"""Seconds after which a release that has begun, and that no thread works at, counts as cut short."""
 _COALESCE = 0.25
-"""What is due within this share of its interval goes along with a batch that is sent anyway."""
+"""Claims that are due within this share of their interval go along with a batch that is sent anyway."""
 _PATIENCE = 3
-"""So many renewals of a waiting claim may go unanswered before its thread asks for itself: only that tells an outage, and ends."""
+"""Unanswered renewals of a waiting claim after which its thread asks the store itself: only that thread can report an outage and give up."""
 
 
 class Performer(Protocol):
@@ -37,7 +37,7 @@ class Holding:
     """A hold in the heartbeat.
 
     Attributes:
-        next: When to renew it: never if it is not to be renewed (any more).
+        next: When to renew it; infinity for a hold that is not to be renewed (any more).
         failures: Batches with it that got no answer, one after the other.
     """
 
@@ -52,10 +52,10 @@ class Holding:
         self.failures = 0
 
     def wake(self) -> None:
-        """Nobody waits for a hold."""
+        """Do nothing: nobody waits for a hold."""
 
     def missed(self) -> None:
-        """It lasts until its ttl is over."""
+        """Do nothing: a hold lasts until its ttl is over."""
 
 
 class Waiter:
@@ -95,7 +95,7 @@ class Heartbeat:
         renewed: Told how many holds a batch renewed.
         go_on: Told of a hold whose release was cut short; goes on with it, elsewhere.
         tidy: Looks after attempts that were cut short; true if it is to do so again in a moment.
-        also: Called in the deadline thread after each of its turns, with the present; says when it is to be called again.
+        also: Called in the deadline thread after each of its turns, with the current time; returns when to call it again.
 
     Attributes:
         releasing: Holds whose release has begun and has no report yet, registered or not.
@@ -168,23 +168,23 @@ class Heartbeat:
         return waiter
 
     def withdraw(self, token: str) -> None:
-        """Once this returns no new renewal names the claim, and an answer under way moves nothing."""
+        """Stop renewing a claim: once this returns no new renewal names it, and an answer under way changes nothing."""
         with self._mutex:
             self._members.pop(token, None)
 
     def forget(self, waiter: Waiter) -> None:
-        """The wait is over; if the claim is held by now its hold stays."""
+        """Forget a wait that is over; if the claim is held by now its hold stays."""
         with self._mutex:
             if self._members.get(waiter.claim.token) is waiter:
                 del self._members[waiter.claim.token]
 
     def holds(self) -> list[Hold]:
-        """What this client holds, or has lost and not released yet."""
+        """The holds of this client, including those that it has lost and not released yet."""
         with self._mutex:
             return [member.hold for member in self._members.values() if member.hold is not None]
 
     def again(self, hold: Hold) -> None:
-        """The hold's basis or ttl has changed outside the heartbeat."""
+        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat."""
         with self._mutex:
             if hold.claim.token in self._members:
                 member = self._members[hold.claim.token] = Holding(hold, self._clock.now())
@@ -220,8 +220,8 @@ class Heartbeat:
         self._beats.join(timeout)
         self._deadlines.join(timeout)
 
-    # Of ten thousand holds hardly anything is in a cache when they are due, so each object that is looked at costs. What is
-    # looked at here of each is its member and a few fields of its hold.
+    # Of ten thousand holds hardly anything is in the processor's cache when they are due, so each object costs. The code here
+    # reads only the member and a few fields of its hold.
 
     def _beat(self) -> float:
         """Renew what is due, and what is nearly due with it."""
@@ -245,7 +245,7 @@ class Heartbeat:
             return min([member.next for member in self._members.values()], default=math.inf)
 
     def _still_there(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
-        """Those of a later batch that were not withdrawn while an earlier one was under way."""
+        """The members of a later batch that were not withdrawn while an earlier one was under way."""
         if not members:
             return members
         with self._mutex:
@@ -308,7 +308,7 @@ class Heartbeat:
         return again
 
     def _look_at_releases(self, holds: list[Hold]) -> bool:
-        """Have releases gone on with that were cut short; whether to look again in a moment."""
+        """Have releases resumed that were cut short; return whether to look again in a moment."""
         seen, self._given_up = self._given_up, set()
         given_up = [hold for hold in holds if (hold.closing or not hold.in_hand) and hold.given_up]
         for hold in {*given_up, *list(self.releasing)}:

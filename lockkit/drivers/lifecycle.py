@@ -1,4 +1,4 @@
-"""What happens to what a process holds when it ends: exit, SIGTERM, fork; and to those who wait in it."""
+"""The end of a process (exit, SIGTERM, the end of a child): its holds are released, and its waits end."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ EXIT_BUDGET = 0.5
 """Seconds that all clients of a process together may take to release, beyond their cleanup hooks, when it ends."""
 _LOOK = 0.01
 _LAST_WORDS = 0.1
-"""Of these, for records and log lines of what the store did not confirm."""
+"""Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
 _CALLERS = ("lockkit.cli", "lockkit.decorator", "lockkit.__main__")
-"""Where the user's own code, or a whole program, runs further up the stack, with nothing of ours taken."""
+"""Modules of ours from which the user's code, or a whole program, is called; they hold no lock meanwhile."""
 _INSIDE_PATIENCE = 0.2
 """Seconds for which the handler keeps the main thread from leaving a call of ours."""
 _LAST = -100
@@ -55,7 +55,7 @@ class Engine(Protocol):
     pid: int
 
     def wake_all(self) -> None:
-        """Have all that wait look whether they still may."""
+        """Have all waiting threads check whether they may go on waiting."""
 
     def begin_close(self, reason: Reason, budget: float) -> None:
         """Begin to release what it holds, in the background."""
@@ -65,14 +65,14 @@ class Engine(Protocol):
 
 
 _engines: set[Engine] = set()
-"""Those that may hold something. A client that was dropped, or whose close() was cut short, is still among them."""
+"""The engines that may hold something, also those of clients that were dropped or whose close() was cut short."""
 _registered_by: int | None = None
 _ending = _only_daemons = False
 _listening = _behind_pools = False
 
 
 def at_exit(engine: Engine) -> None:
-    """Release what it holds when this process ends (not when a forked child does), unless it is :func:`over` by then."""
+    """Release what an engine holds when this process ends (not when a forked child does), unless it is :func:`over` by then."""
     global _registered_by  # noqa: PLW0603 (one registration for the process)
     _engines.add(engine)
     if _registered_by == os.getpid():
@@ -84,13 +84,13 @@ def at_exit(engine: Engine) -> None:
     if processes is not None and processes.parent_process() is not None:
         from multiprocessing.util import (
             Finalize,
-        )  # a child of it ends by os._exit: what atexit knows is never called
+        )  # a child of multiprocessing ends by os._exit, which calls no atexit function
 
         Finalize(None, _end_of_child, exitpriority=_LAST)
 
 
 def over(engine: Engine) -> None:
-    """It holds nothing any more."""
+    """Forget an engine that holds nothing any more."""
     _engines.discard(engine)
 
 
@@ -113,7 +113,7 @@ def await_the_end() -> None:
 
 
 def wait_no_longer_than_the_interpreter() -> None:
-    """Have the end of the interpreter end all waits: it waits for all threads that are no daemons, so they must not wait.
+    """Have the end of the interpreter end all waits, because it joins every thread that is no daemon, and would join a waiting one for ever.
 
     To be called before a wait. Cheap.
     """
@@ -148,7 +148,7 @@ def _end_waits() -> None:
 
 
 def _end_of_child() -> None:
-    """In a child of multiprocessing: what the interpreter does in this order where it ends by itself."""
+    """End a child of multiprocessing as the interpreter ends by itself: end waits, join threads, release."""
     _end_waits()
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
@@ -202,9 +202,9 @@ def on_sigterm(client: Closable) -> None:
 class _Releasing:
     """The release that a SIGTERM sets off, on a thread of its own and bounded.
 
-    The handler runs between two bytecodes of the main thread. If that was in the user's code, it waits for the release,
-    so that nothing runs unlocked. If it was in ours, it may have interrupted a critical section that the release needs:
-    then it goes back before long, and the signal is sent once more when the release is over.
+    The handler runs between two bytecodes of the main thread. If it interrupted the user's code, it waits for the release,
+    so that nothing runs unlocked. If it interrupted lockkit's code, that may be a critical section which the release needs:
+    then the handler returns before long, and the signal is sent once more when the release is over.
     """
 
     def __init__(self, client: weakref.ref[Closable]) -> None:

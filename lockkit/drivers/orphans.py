@@ -21,11 +21,11 @@ _log = logging.getLogger("lockkit.driver")
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 """Backoff in seconds; short enough that nothing is left a second after the store is back (L4)."""
 _FIRST_TRY = 0.3
-"""Seconds that a try may take, of a claim that has kept nobody waiting so far."""
+"""Seconds that a try to remove a claim may take, as long as its server has been quick to answer."""
 _SLOW = 0.1
-"""Seconds after which a try in vain says that the claim keeps others waiting."""
+"""Seconds after which a failed try marks its claim as one that delays others."""
 _HELPERS, _FOR_SLOW = 8, 4
-"""Threads at most that help to remove claims, and how many of them may be busy with those that keep others waiting."""
+"""The most threads that help to remove claims, and how many of them may be busy with claims that delay others."""
 _SLACK = 5.0
 """Seconds after which a claim that nobody renews has lapsed, counted from the end of its ttl."""
 
@@ -44,12 +44,12 @@ class _Entry:
 class Orphans:
     """Removes what it is given, in the background, each one until the store's answer is definite.
 
-    One thread does, as long as the store answers. A claim whose server is silent (one node of a cluster) must not delay those on
-    other servers: its first try is short, and from then on helpers try it, each on a thread of its own, of which some are
-    left to claims that have kept nobody waiting.
+    One thread does all of it as long as the store answers. A claim whose server is silent (one node of a cluster) must not delay
+    claims on other servers: its first try is short, and from then on helpers try it, each on a thread of its own. Some
+    helpers are reserved for claims that delay nobody.
 
     Args:
-        unable: Called when no thread can be started for it; whoever hears of it is to :meth:`start` it before long.
+        unable: Called when no thread can be started; the callee has to call :meth:`start` before long.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Orphans:
         return len(self._entries)
 
     def left(self) -> list[Claim]:
-        """The claims in charge."""
+        """The claims that are still to be removed."""
         with self._mutex:
             return [entry.orphan.claim for entry in self._entries.values()]
 
     def look(self) -> None:
-        """Look at the clock now; for whoever moved it (a test). A thread that sleeps does not notice."""
+        """Look at the clock now, for a test that moved the clock: a sleeping thread does not notice that."""
         self._ticker.nudge()
 
     def start(self) -> bool:
@@ -99,7 +99,7 @@ class Orphans:
         return not self._entries or self._ticker.running or self._ticker.poke(self._clock.now())
 
     def flush(self, budget: float) -> None:
-        """Try each once, now, whatever it was to wait for; within ``budget`` seconds in all. For a client that closes."""
+        """Try each claim once, now, without its pause; within ``budget`` seconds in all. For a client that closes."""
         end = self._clock.now() + budget
         with self._mutex:
             entries = list(self._entries.values())
@@ -148,7 +148,7 @@ class Orphans:
         return min(self._soonest(), self._until)
 
     def _take(self, *, slow: bool) -> _Entry | None:
-        """The next claim that is due, marked as busy, of those that have kept others waiting or of those that have not."""
+        """The next due claim, marked as busy: of those that delay others if ``slow``, else of the rest."""
         with self._mutex:
             if self._closed or (slow and self._slow >= _FOR_SLOW):
                 return None
@@ -163,14 +163,14 @@ class Orphans:
             return entry
 
     def _soonest(self) -> float:
-        """When somebody has to look for work next. A helper looks by itself once it has done."""
+        """When a thread has to look for work next. A helper looks by itself after each claim."""
         with self._mutex:
             full = self._slow >= _FOR_SLOW or self._helpers >= _HELPERS
             waiting = (one for one in self._entries.values() if not (one.busy or (one.slow and full)))
             return min((one.next for one in waiting), default=math.inf)
 
     def _get_help(self) -> None:
-        """Hand what is due to helpers, as far as there may be so many; without a thread to be had, do it here."""
+        """Hand due claims to helpers, up to their number; where no thread can be started, remove them here."""
         while self._helpers < _HELPERS:
             entry = self._take(slow=False) or self._take(slow=True)
             if entry is None:
@@ -197,7 +197,7 @@ class Orphans:
             entry = self._take(slow=False) or self._take(slow=True)
         with self._mutex:
             self._helpers -= 1
-        # Whatever became due meanwhile, and the end where nothing is left, is the ticker's.
+        # The ticker looks after claims that became due meanwhile, and after the end when nothing is left.
         self._ticker.poke(self._soonest() if self._entries else 0.0)
 
     def _budget(self, entry: _Entry) -> float:

@@ -27,7 +27,7 @@ def patiently(
     """Do something idempotent, again and again while the trouble may pass; at least once.
 
     Args:
-        call: Told how many seconds it may take.
+        call: The call to make; gets the seconds that it may take.
         clock: CLOCK_BOOTTIME seconds.
         patience: Seconds that all of it may take.
         met: Told of a trouble after which it is tried again.

@@ -1,4 +1,4 @@
-"""How long something has been going on, however many times at once."""
+"""A stopwatch that several threads may run at the same time."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 
 class _Work(NamedTuple):
-    """How far the release of a hold got, for the thread that has its turn."""
+    """The progress of a release, for the thread that goes on with it."""
 
     release: Release
     runs: CleanupRuns | None
@@ -183,7 +183,7 @@ class Driver:
         return hold
 
     def take_back(self, attempt: Attempt) -> None:
-        """The attempt ends here, whatever hit it: nothing of it may stay. A second Ctrl-C does not stop this."""
+        """End an attempt, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
         while True:
             try:
                 leftover = attempt.leftover()
@@ -216,7 +216,7 @@ class Driver:
         One thread at a time; the next goes on where the last was cut short, or finds the report.
 
         Args:
-            hold: What to release; its levels are all left.
+            hold: The hold to release; all its levels are left.
             reason: Kept in events, journal and metrics.
             request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
         """
@@ -289,7 +289,7 @@ class Driver:
     def confirm(self, hold: Hold) -> None:
         """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
 
-        But for no more than half of what is left of the hold: who asks is to have time to stop.
+        The call takes no more than half of the time that the hold has left, so that the caller has time to stop.
 
         Raises:
             LeaseLost: It records the claim no more, or the hold has run out meanwhile.
@@ -349,13 +349,13 @@ class Driver:
             raise _named(trouble.error, name) from None
 
     def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
-        """Compare-and-remove a claim that this client does not look after."""
+        """Compare-and-remove a claim by its token, for a copy of a lease."""
         name, began = claim.terms.name, self.clock.now()
         for hold in self.heartbeat.holds():
             if (hold.claim.token, hold.name) == (
                 claim.token,
                 name,
-            ):  # the lease that was copied is ours: no longer valid
+            ):  # the lease that was copied is this client's: it is no longer valid
                 hold.end()
                 self.heartbeat.withdraw(claim.token)
         answer = self.request(lambda budget: self.backend.release(claim, budget), name)
@@ -386,7 +386,7 @@ class Driver:
         self._errand(reason, _CLOSE_BUDGET).wait()
 
     def begin_close(self, reason: Reason, budget: float) -> None:
-        """Begin that in the background."""
+        """Begin :meth:`close` in the background."""
         self._errand(reason, budget).begin()
 
     def _errand(self, reason: Reason, budget: float) -> Errand:
@@ -398,7 +398,7 @@ class Driver:
             return self._closing
 
     def await_close(self, longest: float) -> None:
-        """Wait for that, at most ``longest`` seconds beyond cleanup hooks; then log what is left."""
+        """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
         if self._closing is not None:
             self._closing.wait(longest, lambda: self.cleaning)
         left = [*self.orphans.left(), *(hold.claim for hold in self.heartbeat.holds())]

@@ -49,7 +49,7 @@ class Ticker:
         with self._mutex:
             if self.running or self._closed:
                 return
-            # Known before it starts: of two, because a signal handler tore the first start, the first one ends itself.
+            # Set before it starts: if a signal handler cut the first start short there may be two threads, and the older one ends itself.
             thread = self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
             self.running = True
@@ -65,8 +65,8 @@ class Ticker:
                 self.start()
             except RuntimeError:
                 return False
-            # Rung before it is set: torn apart by Ctrl-C, this leaves a needless wake-up, not a missed one. The thread
-            # looks only once the mutex is free.
+            # Ring first, then set the time: a Ctrl-C between the two leaves a needless wake-up, not a missed one. The
+            # thread looks only once the mutex is free.
             self._bell.ring()
             self._next = at
         return True
@@ -120,7 +120,7 @@ class Ticker:
             self.poke(self._clock.now() + 1.0 if again is None else again)
 
     def _guarded(self, work: Callable[[], float | None]) -> float | None:
-        """Whatever happens, the thread lives on: what it looks after has nobody else."""
+        """Run work so that no exception ends the thread: nobody else looks after its duties."""
         try:
             return work()
         except BaseException:
@@ -134,7 +134,7 @@ def no_thread(error: BaseException) -> bool:
 
 
 def thread_refused(error: BaseException, name: str | None) -> BackendUnavailable:
-    """What the user is told of it."""
+    """The error for the user when no thread can be started."""
     what = "the store" if name is None else f"the lock {name!r}"
     return BackendUnavailable(
         f"no thread can be started for {what}: {error}",

@@ -67,7 +67,7 @@ class Waits:
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
             if left <= 0 or self._wait(waiter.bell, left if listening() else min(left, _LOOK)):
                 break
-        waiter.bell.rung()  # whatever it rang for, the store is asked now
+        waiter.bell.rung()  # forget earlier rings: the store is asked now
         if why := self._cancelled():
             raise AcquireCancelled(why, name=effect.claim.terms.name)
 
@@ -78,13 +78,13 @@ class Waits:
             raise AcquireCancelled(why)
 
     def _cancelled(self) -> str:
-        """Why nobody may wait any longer, if so."""
+        """Why nobody may wait any longer; empty while waiting is allowed."""
         if self._driver.closed:
             return "the client was closed while waiting"
-        return "the interpreter ends, and waits for this thread" if ending() else ""
+        return "the interpreter is ending, and waits for this thread" if ending() else ""
 
     def close(self) -> None:
-        """The wait is over, however it ended."""
+        """End the wait, however it ended."""
         if self._waiter is None:
             return
         self._unwatch()
