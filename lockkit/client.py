@@ -308,7 +308,7 @@ class Client(Operations):
             raise
 
     def warn(self) -> None:
-        """Tell what the store warned of when it was opened. For those who lock: who only looks is not concerned."""
+        """Log the warnings that the store gave when it was opened, for a program that takes a lock; one that only looks needs none."""
         while self._warnings:
             try:
                 _log.warning("%s", printable(self._warnings.pop(0)))
@@ -349,7 +349,7 @@ class Client(Operations):
         self._most_taken = max(_FEW, 2 * len(self._taken))
 
     def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
-        """Have the background look for leases that were collected or left. Takes no lock, so a finalizer may call it."""
+        """Have the background look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
         driver = self._own_driver()
         if driver is not None:
             driver.heartbeat.look()

@@ -1,4 +1,4 @@
-"""What a copied or unpickled lease is."""
+"""The copy of a lease that copying or unpickling makes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["LeaseCopy"]
 
 
 class LeaseCopy:
-    """What a copied or unpickled Lease is: it can remove exactly that claim, and never speaks for it.
+    """A copied or unpickled Lease: it can remove exactly that claim, and never vouches for it.
 
-    ``valid()`` is always false: only the handle that renews a claim knows. Bind it to a client to release
+    ``valid()`` is always false: only the handle that renews a claim knows. Bind the copy to a client to release the claim
     (:meth:`~lockkit.Client.adopt`).
 
     Attributes:
-        namespace: Where its claim is; None if the handle does not say.
+        namespace: The namespace of the claim; None if the handle does not say.
     """
 
     def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:

@@ -59,7 +59,9 @@ def _look(files: Mapping[str, str], stated: Mapping[str, str], shown: str) -> No
             raise unfit(option, "is no certificate", f"{option} is {_CERTIFICATE}")
     if "key_file" in files and "cert_file" not in files:
         raise unfit(
-            "key_file", "is of no use without a certificate", "add cert_file=PATH, which it is the key of"
+            "key_file",
+            "is of no use without a certificate",
+            "add cert_file=PATH, the certificate that belongs to this key",
         )
     if "cert_file" not in files:
         return

@@ -81,7 +81,7 @@ def open_links(
                 try:
                     if not _lay(calls, place, carried, why, clock, owner, end):
                         carried = _carry(calls, carried)
-                        why = why or f"{Path(place.path).name} was a copy of another store's"
+                        why = why or f"{Path(place.path).name} was a copy of another database"
                         calls.close()
                         clear(place.path)
                         continue
@@ -100,7 +100,7 @@ def open_links(
             raise unusable(given, error) from error
     raise Refused(
         BackendUnavailable(
-            f"somebody goes on removing the files of {place.path}",
+            f"the files of {place.path} are removed again and again",
             hint="keep cleaners and backups away from them",
         )
     )

@@ -210,7 +210,7 @@ def _look(files: dict[str, str | None], stated: dict[str, str], shown: str) -> N
             hint = f"{option} is a file in PEM form, with -----BEGIN CERTIFICATE----- in it"
             raise unfit(option, "is no certificate", hint) from None
     if key is not None and certificate is None:
-        hint = "add cert_file=PATH, which it is the key of"
+        hint = "add cert_file=PATH, the certificate that belongs to this key"
         raise unfit("key_file", "is of no use without a certificate", hint)
     if certificate is None:
         return

@@ -81,7 +81,7 @@ class Waits:
         """Why nobody may wait any longer; empty while waiting is allowed."""
         if self._driver.closed:
             return "the client was closed while waiting"
-        return "the interpreter is ending, and waits for this thread" if ending() else ""
+        return "the interpreter ends, and waits for this thread" if ending() else ""
 
     def close(self) -> None:
         """End the wait, however it ended."""

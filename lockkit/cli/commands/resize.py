@@ -41,4 +41,4 @@ def command(session: Session, name: str, capacity: int) -> None:
     if count:
         output.say(f"{name!r}: {count} claim{'s' if count > 1 else ''}, capacity {capacity}")
     else:
-        output.say(f"{name!r} has no claims; whoever comes first states the capacity")
+        output.say(f"{name!r} has no claims; the next claim sets the capacity")
