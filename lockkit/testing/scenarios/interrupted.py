@@ -24,8 +24,8 @@ __all__ = ["Sweep"]
 
 _BOUND = 6.0
 """Seconds in which a release must return; most of it is for a slow machine."""
-_MOST, _MOST_TWICE = 400, 100
-"""Places at which one scenario strikes; of more than that it takes some by chance."""
+_MOST, _MOST_ELSEWHERE, _MOST_TWICE = 400, 120, 60
+"""Places at which one scenario strikes, in a store inside the process and in others; of more than that it takes some by chance."""
 _FURTHEST = 40
 """A second Ctrl-C comes at most so many places after the first."""
 
@@ -80,7 +80,8 @@ class Sweep:
 
     def once(self) -> None:
         """Ctrl-C at every place; at some of them, where a store has very many."""
-        for at in self._places(_MOST):
+        inside = self._stage.harness.capabilities.scope == "process"
+        for at in self._places(_MOST if inside else _MOST_ELSEWHERE):
             self._strike(Bomb(at, beside=self._beside))
         struck = self._struck
         # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
