@@ -85,7 +85,7 @@ def locked(
 
 
 def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
-    """Refuse what runs, or goes on, after the function has returned; what can be stopped is stopped.
+    """Refuse a result whose work goes on after the function has returned; a result that can be closed or cancelled is.
 
     Raises:
         ConfigError: The result is a coroutine, a generator, a context manager of contextlib, or a Future that is not done.

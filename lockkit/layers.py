@@ -67,7 +67,7 @@ _warned: set[str] = set()
 
 @dataclass(eq=False)
 class Layer:
-    """What one place states.
+    """The settings of one place.
 
     Attributes:
         source: The place, as people know it: a file's path, ``LOCKKIT_*``, ``argument``.
@@ -124,7 +124,7 @@ class Found(NamedTuple):
     stamps: Mapping[str, object]
 
     def files(self) -> list[Layer]:
-        """Those that are files, lowest first."""
+        """The layers that are files, lowest first."""
         return [layer for layer in (self.etc, self.user, self.project) if layer is not None]
 
     def layers(self) -> list[Layer]:
@@ -179,7 +179,7 @@ def _working_folder() -> Path | None:
 
 
 def stamp(path: Path) -> object:
-    """What changes when a file does."""
+    """A mark that changes when the file does."""
     try:
         seen = path.stat()
     except OSError:
@@ -310,8 +310,8 @@ def project_file(cwd: Path, home: Path | None) -> Path | None:
     """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
 
     The search ends with the home folder or the root. A file that lies in a folder that everybody may write to, and belongs
-    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp. So
-    is a link there: who made it says nothing of the file at its end.
+    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp. A
+    link there is passed over, too, because its owner says nothing about the file it leads to.
     """
     found = _project(cwd, home)
     return found[0] if found else None
@@ -344,12 +344,12 @@ def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
 def _trusted(folder: Path, name: str) -> bytes | None:
     """The content of a file; None for one that is no file, or that a stranger may have put there.
 
-    What is looked at is what was opened, the folder too: a link that is turned between a look and the reading would
-    lead past a look at its name.
+    The checks look at the opened folder and file, not at their names: a link could be turned between a check of its name
+    and the reading.
 
     Raises:
-        PermissionError: It is there, and this user may not read it.
-        OSError: It is not there.
+        PermissionError: The file is there, and this user may not read it.
+        OSError: The file is not there.
     """
     inside = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

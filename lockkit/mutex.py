@@ -11,8 +11,8 @@ __all__ = ["Mutex"]
 class Mutex:
     """A reentrant mutex for each process: in a forked child it is free, whichever thread held it when the process forked.
 
-    To be used as ``with mutex.of_this_process():``. The child finds what the mutex protects as it was at the fork,
-    perhaps half-way through a change: that must do no harm, or be put aside first.
+    To be used as ``with mutex.of_this_process():``. The child finds the protected data as they were at the fork,
+    perhaps in the middle of a change: that must do no harm, or the child must discard them first.
     """
 
     __slots__ = ("_locks",)

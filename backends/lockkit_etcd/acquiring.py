@@ -194,7 +194,7 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
 
 
 def _in_the_way(queue: list[Row], place: int) -> bool:
-    """Whether claims that stay are in the way of the one at a place, and not only tries that are about to go again."""
+    """Whether claims that stay are in the way of the claim at a place, and not only tries that are about to leave."""
     fits = fitting(queue)
     stay = [
         row for at, row in enumerate(queue[:place]) if at < fits or row.holding or not row.value.get("try")
@@ -280,7 +280,7 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
 
 
 def _go_again(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
-    """Take the claim of a try away, which others are in the way of."""
+    """Take back the claim of a try that does not fit."""
     mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
     store.txn(Txn((mine,), (Delete(entry.key),)), end)
     others = [row for row in found if row.mark != entry.mark]

@@ -24,7 +24,7 @@ _GOODBYE = (8, 0.1)
 """Free leases that are revoked when the store is closed, and within how many seconds."""
 _HALF = 0.5
 _ANSWERS = 2
-"""Of one member that show a term."""
+"""Answers of one member that are needed to know a term."""
 
 
 class Lease:
@@ -97,7 +97,7 @@ class Leases:
         return self.grant(length, end)
 
     def usable(self, lease: Lease) -> bool:
-        """Whether something new may begin on a lease: one of another term than the present could not be kept alive."""
+        """Whether a claim may begin on a lease; a lease of an earlier term could not be kept alive with certainty."""
         return lease.term == self._terms.known and lease.young(self._clock.now())
 
     def grant(self, length: int, end: float, transport: Transport | None = None) -> Lease:
@@ -118,7 +118,7 @@ class Leases:
             return Lease(id_, length, sent, term)
 
     def learn(self, term: int, end: float, transport: Transport | None = None) -> None:
-        """Ask until what is granted next is known to belong to a term, or a later one; twice at most.
+        """Read, at most twice, until the next grant is known to belong to a certain term or a later one.
 
         A term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other,
         but for its first heartbeat, which moves the claim to another.
@@ -143,7 +143,7 @@ class Leases:
         return kept is not None and kept.ttl > 0 and shown == term
 
     def give_back(self, lease: Lease | None) -> None:
-        """Nothing of this client's is on it any more, for certain, unless it is doubtful."""
+        """Note that no claim of this client is on the lease any more; that is certain unless ``doubtful``."""
         if lease is None or lease.doubtful or lease.borrowed or not self.usable(lease):
             return
         free = self._free.setdefault(lease.length, [])

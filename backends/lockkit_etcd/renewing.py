@@ -158,7 +158,7 @@ def _read_waits(
 
 
 def _as_before(one: Move) -> Renewal:
-    """What is to be said of a claim whose move the next heartbeat goes on with: its basis has not moved."""
+    """The answer for a claim that the next heartbeat goes on moving: its basis has not moved."""
     lease = one.lease
     return Renewal("WAITING") if one.fence is None or lease is None else Renewal("HELD", lease.basis)
 
@@ -252,7 +252,7 @@ def _note(kv: Kv) -> Mapping[str, Any]:
 def _held(
     store: Store, entry: Entry, kept: Kept | None, term: int, note: Mapping[str, Any], now: float
 ) -> Renewal | Move | None:
-    """What became of a claim that holds; None if nothing is known. It moves where a keepalive does not prove enough."""
+    """The outcome for a claim that holds; None if nothing is known. The claim moves where a keepalive does not prove enough."""
     if note.get("why"):
         why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
         return Renewal("LOST", why=why, requests=note.get("note"))

@@ -94,7 +94,7 @@ class Entry:
 
     @property
     def settled(self) -> bool:
-        """Whether the lease that it is on is known."""
+        """Whether this client knows the lease that the claim is on."""
         return self.mover is None and not self.unsure
 
     def saw(self, found: Sequence[Row], place: int) -> list[Row]:
@@ -241,7 +241,7 @@ class Store:
         return None
 
     def keep(self, entry: Entry, lease: Lease) -> None:
-        """Remember a lease that a claim may get on."""
+        """Remember a lease to which a claim may move."""
         with self._ends:
             kept = self.spoilt.setdefault(entry.claim.token, [])
             if lease not in kept:
@@ -252,7 +252,7 @@ class Store:
         return next((each for each in self.at_stake(entry) if each.id == lease), None)
 
     def moved(self, entry: Entry, lease: Lease, revision: int, *, waits: bool) -> None:
-        """A claim has been on another lease since a revision; what else it had stays remembered only where it is doubtful."""
+        """Note that a claim is on another lease since a revision; its earlier leases stay remembered only if they are doubtful."""
         token = entry.claim.token
         with self._ends:
             if self.entries.get(token) is not entry or revision <= entry.placed:
@@ -279,7 +279,7 @@ class Store:
                 self.leases.give_back(each)
 
     def granted(self, entry: Entry, fence: int) -> None:
-        """A claim holds."""
+        """Note that a claim holds."""
         with self._ends:
             entry.fence = fence
             entry.stage = "HELD"

@@ -92,7 +92,7 @@ def no_log(path: str) -> Refused:
 
 
 def swapped(path: str, error: sqlite3.Error) -> Unknown:
-    """What a request met that ran while somebody removed or replaced the files: the next one finds them made anew."""
+    """The error of a request during which somebody removed or replaced the files; the next request finds them made anew."""
     return Unknown(
         BackendUnavailable(
             f"the files of {path} were removed or replaced under this process ({_name(error) or error})",

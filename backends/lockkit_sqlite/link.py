@@ -75,7 +75,7 @@ class Link:
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._resting = False
-        """Closed for a fork, and could not be opened again at once."""
+        """Whether the connection was closed for a fork and could not be opened again at once."""
         with opening():
             end = time.monotonic() + _SETTING_UP
             tries = 0
@@ -158,7 +158,7 @@ class Link:
             connection.close()
 
     def resume(self) -> None:
-        """After it, in the parent: open it again; if that fails, the next call tries. Under the lock."""
+        """After a fork, in the parent: open the connection again; if that fails, the next call tries. Under the lock."""
         end = time.monotonic() + _RESUMING
         while self._resting:
             try:
@@ -255,7 +255,7 @@ def _brace(path: str) -> int:
 
 
 def _unbrace() -> None:
-    """Let go. While no connection is open: any close of the file drops this process's other locks on it."""
+    """Release the lock. Only while no connection is open: any close of the file drops this process's other locks on it."""
     while _braces:
         descriptor = _braces.pop()
         if descriptor >= 0:

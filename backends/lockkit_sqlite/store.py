@@ -107,7 +107,7 @@ class Store:
         self._generation = 0
         self._mark: Stamp | None = None
         self.left = 0
-        """Fences up to this one were given by files that are gone."""
+        """The highest fence that was granted in files that are gone."""
         self.files = watched(place.path)
         self._open(None)
         self.house = REGISTRY.enter(place.pulses, place.mode)
@@ -115,7 +115,7 @@ class Store:
         self._remember()
 
     def _open(self, old: Link | None) -> str:
-        """Open the files, or make them anew; why, if so."""
+        """Open the files or make them anew; return the damage for which they were made anew, or nothing."""
         calls, beats, why = open_links(self.given, self.place, self.files, self.clock, self.owner, old)
         self._generation = self.files.generation
         self._database = self.files.opened.database if self.files.opened else None
@@ -130,7 +130,7 @@ class Store:
         return link
 
     def whole(self) -> bool:
-        """Whether the files that bear the names are those that this store has open. True where nobody can say."""
+        """Whether the files that bear the names are those that this store has open. True if the look fails."""
         try:
             there = look(str(self.given), self.place.path)
         except OSError:
@@ -200,7 +200,7 @@ class Store:
             return 0.0, ""
 
     def _remember(self) -> None:
-        """Tell whoever opens a store that was made anew a short while ago: its users may ask what became of their locks."""
+        """Warn a program that opens a store which was made anew a short while ago: its user may miss locks."""
         at, why = self.anew()
         if 0 <= self.clock.wall() - at < _RECENT and (self.place.path, at) not in _told:
             _told.add((self.place.path, at))

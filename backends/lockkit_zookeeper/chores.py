@@ -62,7 +62,7 @@ class Due(Protocol):
 
     @property
     def until(self) -> float:
-        """CLOCK_BOOTTIME seconds at which it is to be done; until then the session must not be ended."""
+        """CLOCK_BOOTTIME seconds at which the work is due; until then the session must not be ended."""
 
     def __call__(self, now: float, /) -> float:
         """Do it, if it is time; when to come again, 0 for never."""

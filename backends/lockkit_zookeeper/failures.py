@@ -162,7 +162,7 @@ _ALERTS: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
 
 
 def without_trust(error: BaseException, where: str, *, ca_file: bool) -> LockkitError | None:
-    """What is told of a TLS handshake that would fail again; None if another try may help.
+    """The error about a TLS handshake that would fail again; None if another try may help.
 
     Args:
         error: What kazoo raised; what OpenSSL raised is among its causes.

@@ -251,7 +251,7 @@ class Store:
         self.empty[parent] = None
 
     def should_be_empty(self, parent: str) -> bool:
-        """Whether it should be; a guess that is good for one try."""
+        """Whether a queue should be empty: a guess, used for one try only."""
         return self.empty.pop(parent, _KNOWN) is None
 
     def session_of(self, claim: Claim, budget: float) -> Session:

@@ -42,7 +42,7 @@ _ENDED = {
     KeeperState.CLOSED: theirs.ConnectionClosedError,
     KeeperState.EXPIRED_SESSION: theirs.SessionExpiredError,
 }
-"""What kazoo answers in these states without asking."""
+"""The errors that kazoo raises in these states without sending the request."""
 
 
 class Wire:

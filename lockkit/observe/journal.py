@@ -97,9 +97,9 @@ def _opened(path: Path) -> int:
 
 
 def _moved(path: Path, handle: int) -> bool:
-    """Move a full journal out of the way, unless another process does or did so: it would drop what that one moved.
+    """Move a full journal out of the way, unless another process does or did so: a second move would drop the first one's file.
 
-    The lock is never waited for. Without it the record goes into the full file, which is found under either name.
+    This never waits for the lock. Without it the record goes into the full file, which is found under either name.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
