@@ -215,15 +215,17 @@ class Client(Operations):
         """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice.
 
         All holds are released at the same time. A first Ctrl-C waits until that is done; a second one ends the call, while the
-        releases go on in the background. Another call, or the end of the interpreter, waits for them.
+        releases go on in the background. Another call, or the end of the interpreter, waits for them. A Ctrl-C at the very
+        beginning may leave the client as it was, open.
         """
         with self._own_mutex():
+            driver = self._ended or self._driver
+            leaving = None if driver is None else driver.leave("exit")
+            # From here on it ends, whatever hits this thread.
             self._closed = True
-            driver = self._ended = self._ended or self._driver
-            self._driver = None
-        if driver is not None:
-            driver.close("exit")
-            driver.retire()
+            self._ended, self._driver = driver, None
+        if leaving is not None:
+            leaving.wait()
             self._ended = None
 
     def release_all(self, reason: Reason) -> None:
@@ -243,10 +245,14 @@ class Client(Operations):
         self.close()
 
     def __del__(self) -> None:
-        driver = getattr(self, "_driver", None)  # None: its constructor was cut short
-        if driver is None or driver.closed or driver.pid != os.getpid():
+        # Neither: its constructor was cut short. The second: its close() was.
+        driver = getattr(self, "_driver", None) or getattr(self, "_ended", None)
+        if driver is None or driver.gone or driver.pid != os.getpid():
             return
+        closed = driver.closed
         driver.drop()
+        if closed:
+            return
         warnings.warn_explicit(
             f"the client of {self.url} was never closed",
             ResourceWarning,

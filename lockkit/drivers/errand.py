@@ -52,6 +52,11 @@ class Errand:
                 self._run()
         self._begun = True
 
+    def do(self) -> None:
+        """Do it in this thread; if another one is at it, wait until that has done it. For a thread that no signal interrupts."""
+        self._run()
+        self._wait(None, lambda: False)
+
     def wait(self, longest: float | None = None, paused: Callable[[], bool] = lambda: False) -> None:
         """Begin, and wait until it is done.
 
@@ -90,6 +95,7 @@ class Errand:
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False):
             return  # another thread does it
+        self._begun = True
         try:
             self._work()
         except BaseException:

@@ -89,6 +89,10 @@ class Driver:
         dispatcher: Tells events.
         cleanup_hooks: The ``lockkit_cleanup`` implementations in force.
         record_failure: Writes a critical-failure record, fsynced.
+
+    Attributes:
+        closed: It gives out nothing any more.
+        gone: Nobody needs to see to its end: it is on its way, or the end of the process is.
     """
 
     def __init__(
@@ -116,8 +120,9 @@ class Driver:
         self._cleaning = Stopwatch(clock)
         self._mutex = threading.RLock()
         self._closing: Errand | None = None
-        self._retiring: Errand | None = None
+        self._leaving: Errand | None = None
         self.closed = False
+        self.gone = False
         self._dropped = False
         self.under_way: dict[Attempt, Waits] = {}
         self._over: set[Attempt] = set()
@@ -386,16 +391,18 @@ class Driver:
         self._errand(reason, _CLOSE_BUDGET).wait()
 
     def begin_close(self, reason: Reason, budget: float) -> None:
-        """Begin :meth:`close` in the background."""
+        """Begin :meth:`close` in the background, because the process ends."""
+        self.gone = True
         self._errand(reason, budget).begin()
 
     def _errand(self, reason: Reason, budget: float) -> Errand:
-        self.closed = True
         with self._mutex:
-            if self._closing is None:
-                work = Closing(self, reason, budget).run
-                self._closing = Errand("lockkit-close", work, self.heartbeat.lend)
+            errand = self._to_close(reason, budget)
+            self._closing, self.closed = self._closing or errand, True  # no signal is let through here
             return self._closing
+
+    def _to_close(self, reason: Reason, budget: float) -> Errand:
+        return Errand("lockkit-close", Closing(self, reason, budget).run, self.heartbeat.lend)
 
     def await_close(self, longest: float) -> None:
         """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
@@ -413,15 +420,31 @@ class Driver:
                 datetime.fromtimestamp(self.clock.wall() + longest, UTC).isoformat(timespec="seconds"),
             )
 
-    def retire(self) -> None:
-        """Let go of the store once nothing is left to remove: for a closed client in a process that lives on.
+    def leave(self, reason: Reason) -> Errand:
+        """Close, and let go of the store once nothing is left to remove: for a client in a process that lives on.
 
-        May be called again, as :meth:`close`.
+        An exception of a signal handler finds nothing done, or all decided: then the background begins it if nobody else
+        does, at the latest within a ttl, or when the client is collected. May be called again, from any thread.
+
+        Returns:
+            What is to be waited for, or begun.
         """
         with self._mutex:
-            if self._retiring is None:
-                self._retiring = Errand("lockkit-close", self._retire, self.heartbeat.lend)
-        self._retiring.wait()
+            closing = self._to_close(reason, _CLOSE_BUDGET)
+            leaving = Errand("lockkit-close", self._leave, self.heartbeat.lend)
+            # No signal is let through between these, and a handler before them may have closed it.
+            self._closing, self._leaving, self.closed = (
+                self._closing or closing,
+                self._leaving or leaving,
+                True,
+            )
+            return self._leaving
+
+    def _leave(self) -> None:
+        self.gone = True
+        assert self._closing is not None
+        self._closing.do()
+        self._retire()
 
     def _retire(self) -> None:
         over(self)
@@ -432,18 +455,16 @@ class Driver:
         self.dispatcher.close(_JOIN)
 
     def drop(self) -> None:
-        """End by itself once nothing is held: its client was collected. Takes no lock, so a finalizer may call it."""
+        """End by itself once nothing is held, or at once if it is closed: its client was collected.
+
+        Takes no lock, so a finalizer may call it.
+        """
         self._dropped = True
         if self.heartbeat.running:
             self.heartbeat.look()
             return
         with contextlib.suppress(RuntimeError):  # no thread to be had: its descriptors go with the process
-            _thread.start_new_thread(self._end_dropped, ())
-
-    def _end_dropped(self) -> None:
-        self.closed = True
-        self.heartbeat.close()
-        self._retire()
+            _thread.start_new_thread(lambda: self.leave("exit").begin(), ())
 
     def wake_all(self) -> None:
         """Have the threads that wait look whether they still may; their claims land on the orphan list."""
@@ -466,8 +487,10 @@ class Driver:
 
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
-        if self._dropped and not self.closed and self.heartbeat.empty:
-            self._end_dropped()
+        if self._dropped and (self.closed or self.heartbeat.empty):
+            self.leave("exit").begin()
+        elif self._leaving is not None:  # perhaps a signal came before it was begun
+            self._leaving.begin()
         started = self.dispatcher.look()
         return math.inf if self.orphans.start() and started else now + _START_AGAIN
 

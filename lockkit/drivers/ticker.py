@@ -81,7 +81,7 @@ class Ticker:
 
         For the end of the interpreter, when no thread can be started any more.
         """
-        if not self.running:
+        if not self.running or self._closed:
             return False
         self._lent.append(work)
         self._bell.ring()
@@ -109,13 +109,13 @@ class Ticker:
                         self._nudged = False
                         break
                 self._bell.wait(left)
+            if self._lent and self._thread is me:  # also when closed: somebody waits for it
+                self._guarded(self._lent.popleft())
+                continue
             if self._closed or self._thread is not me:
                 if self._thread is me:
                     self.running = False
                 return
-            if self._lent:
-                self._guarded(self._lent.popleft())
-                continue
             again = self._guarded(self._turn)
             self.poke(self._clock.now() + 1.0 if again is None else again)
 

@@ -175,7 +175,7 @@ class Harness(ABC):
     def crash(self, client: Client) -> None:
         """Let a client vanish without a goodbye: nothing of it speaks to the store again, nothing is released."""
         driver = client.driver()
-        driver.closed = True
+        driver.closed = driver.gone = True
         driver.heartbeat.close()
         driver.orphans.close()
         driver.heartbeat.join(2.0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import signal
 import threading
 
 import pytest
 
 import lockkit
+from lockkit.clock import SYSTEM
+from lockkit.drivers.ticker import Ticker
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
@@ -121,3 +124,47 @@ def test_close_from_several_threads_is_one_close():
         thread.join(LONG)
     assert plugin.cleaned == ["a"]
     assert lease.report.outcome == "RELEASED"
+
+
+def test_a_client_that_is_dropped_after_two_ctrl_c_in_close_lets_go_of_its_store(ctrl_c, monkeypatch):
+    plugin, left = Cleans(), threading.Event()
+    client = lockkit.connect("memory:", plugins=[plugin])
+    monkeypatch.setattr(client.driver().backend, "close", left.set)
+    lease = client.lock("a").acquire()
+    ctrl_c.strike(2, lambda: plugin.began.acquire(timeout=LONG))
+    with pytest.raises(KeyboardInterrupt):
+        client.close()
+    del client, lease
+    gc.collect()
+    assert not left.is_set()
+    plugin.go.set()
+    assert left.wait(LONG)
+    assert plugin.cleaned == ["a"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_client_whose_leases_a_signal_released_lets_go_of_its_store_when_it_is_dropped(monkeypatch):
+    left = threading.Event()
+    client = lockkit.connect("memory:")
+    monkeypatch.setattr(client.driver().backend, "close", left.set)
+    lease = client.lock("a").acquire()
+    client.release_all("sigterm")
+    assert lease.report.outcome == "RELEASED"
+    del client, lease
+    gc.collect()
+    assert left.wait(LONG)
+
+
+def test_what_was_lent_to_a_thread_is_done_although_the_thread_is_to_end():
+    ticker = Ticker("test", lambda: float("inf"), SYSTEM)
+    began, go, done = threading.Event(), threading.Event(), threading.Event()
+    ticker.start()
+    assert ticker.lend(lambda: (began.set(), go.wait(LONG)))
+    assert began.wait(LONG)
+    assert ticker.lend(done.set)
+    ticker.close()
+    assert not ticker.lend(done.set)
+    go.set()
+    assert done.wait(LONG)
+    ticker.join(LONG)
+    assert not ticker.running

@@ -259,6 +259,12 @@ MUTANTS: tuple[Mutant, ...] = (
         patch=protocol.interrupted_hook_counts,
     ),
     Mutant(
+        "interrupted-close-counts",
+        "a close that was interrupted before its work began counts as done",
+        patch=protocol.interrupted_close_counts,
+        scenarios=("L4-interrupted-close",),
+    ),
+    Mutant(
         "fence-starts-again",
         "an empty queue forgets its fences",
         "S4",

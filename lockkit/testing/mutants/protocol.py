@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from lockkit.drivers import heartbeat as heartbeat_module
+from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Event, HookReport
 from lockkit.lease import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
@@ -33,6 +34,7 @@ __all__ = [
     "hold_owns_its_handle",
     "holds_after_wake",
     "hook_again",
+    "interrupted_close_counts",
     "interrupted_hook_counts",
     "late_answer_grants",
     "loses_again",
@@ -315,6 +317,22 @@ def hold_owns_its_handle() -> Iterator[None]:
         self.handles = (lambda: handle,)  # type: ignore[assignment]
 
     with patched(Hold, handed=handed):
+        yield
+
+
+@contextmanager
+def interrupted_close_counts() -> Iterator[None]:
+    """An interruption of whoever waits for a client to close ends the closing, begun or not."""
+    wait = Errand.wait
+
+    def impatient(self: Errand, longest: float | None = None) -> None:
+        try:
+            wait(self, longest)
+        except BaseException:
+            self.over = True
+            raise
+
+    with patched(Errand, wait=impatient):
         yield
 
 

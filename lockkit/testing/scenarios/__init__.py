@@ -17,6 +17,7 @@ _MODULES = (
     "names",
     "leaks",
     "interrupted",
+    "closing",
     "layers",
     "forking",
     "ends",

@@ -20,7 +20,7 @@ from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 
-__all__ = ["Sweep"]
+__all__ = ["Cleaner", "Sweep", "unraisable"]
 
 _BOUND = 6.0
 """Seconds in which a release must return; most of it is for a slow machine."""
@@ -110,7 +110,7 @@ class Sweep:
         caught: list[
             BaseException
         ] = []  # as a console keeps the last traceback, and what its frames refer to
-        with warnings.catch_warnings(), _unraisable():
+        with warnings.catch_warnings(), unraisable():
             warnings.simplefilter("ignore", ResourceWarning)
             try:
                 with bomb:
@@ -150,7 +150,7 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def _unraisable() -> Iterator[None]:
+def unraisable() -> Iterator[None]:
     """Ctrl-C in a finalizer is nobody's: CPython has nowhere to raise it.
 
     From CPython 3.12 on the tracer may strike where a generator is closed, which no signal can: the generator goes on then,

@@ -1,0 +1,153 @@
+"""L4, S9: a signal handler that raises, at every place in ``client.close()``, once and twice."""
+
+from __future__ import annotations
+
+import gc
+import random
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from lockkit.client import Client
+from lockkit.errors import AcquireCancelled
+from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.scenarios.interrupted import Cleaner, unraisable
+from lockkit.testing.scenarios.leaks import footprint
+from lockkit.testing.shapes import MUTEX
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["Closings"]
+
+_BOUND = 6.0
+"""Seconds in which a close must return; most of it is for a slow machine."""
+_MOST, _MOST_TWICE = 40, 40
+"""Places at which one scenario strikes; of more than that it takes some by chance. Each costs clients of its own."""
+_FURTHEST = 20
+"""A second Ctrl-C comes at most so many places after the first."""
+_HOLDS = 3
+
+After = Literal["again", "dropped", "kept"]
+"""What the program does after Ctrl-C: it closes the client again; it drops client and leases; nothing."""
+_AFTER: Sequence[After] = ("again", "dropped", "kept")
+
+
+class Closings:
+    """Clients that hold something, each closed with Ctrl-C at one place.
+
+    Where close() had not begun by then, nothing of it is seen. Else all of it is done, whatever the program does next.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._ttl = max(0.5, stage.harness.short_ttl)
+        self._names = [f"{stage.name}/{number}" for number in range(_HOLDS)]
+        self._begun: list[str] = []
+        self._seed = random.randrange(1 << 30)
+        self._chance = random.Random(self._seed)
+        for after in _AFTER:  # everything lazy has happened
+            self._round(Bomb(1 << 30), after)
+        gc.collect()
+        self._before, self._residue = footprint(), stage.harness.residue()
+
+    def once(self) -> None:
+        """Ctrl-C at every place; at some of them, where there are very many."""
+        for at in self._places(_MOST):
+            for after in _AFTER:
+                if not self._round(Bomb(at), after):
+                    break  # the others would show the same
+        # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
+        assert len(self._begun) > 10, f"the bomb hardly ever went off: {self._begun}"
+        self._nothing_is_left()
+
+    def twice(self) -> None:
+        """Ctrl-C at some places, and again soon."""
+        for at in self._places(_MOST_TWICE):
+            self._round(Bomb(at, self._chance.randint(1, _FURTHEST)), self._chance.choice(_AFTER))
+        self._nothing_is_left()
+
+    def _places(self, most: int) -> Sequence[int]:
+        count = Bomb(1 << 30)
+        self._round(count, "again")
+        places = range(1, count.seen + 1)
+        return places if len(places) <= most else sorted(self._chance.sample(places, most))
+
+    def _round(self, bomb: Bomb, after: After) -> bool:
+        """Close a client, and see what is left; whether close() had begun."""
+        stage = self._stage
+        cleaner = Cleaner()
+        client = stage.harness.client(plugins=[cleaner])
+        engine = client.driver()
+        locks = [stage.holder(client, name=name, ttl=self._ttl) for name in self._names]
+        leases = [lock.acquire(5.0) for lock in locks]
+        claims = Counter(lease.claim_id for lease in leases)
+        waiting = None
+        if after != "dropped":
+            stage.on_close(client.close)  # where this fails
+            for lease in leases:
+                stage.kept(lease)
+            waiting = stage.waiting(locks[0])
+        with warnings.catch_warnings(), unraisable():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._close(client, bomb)
+            begun = engine.closed
+            where = f"after Ctrl-C at {bomb.where or 'no place'} and {bomb.again or 'no more'}, {after}, seed {self._seed}"
+            if begun and bomb.where:
+                self._begun.append(where)
+            if not begun:
+                assert all(lease.valid() for lease in leases), (
+                    f"S9: close() has not begun, a lease ended {where}"
+                )
+                assert not cleaner.runs, f"S9: close() has not begun, and hooks ran {where}"
+            if after == "again" or not begun:
+                with stage.within(_BOUND, f"a second close() {where}"):
+                    client.close()
+                assert self._stored() == [], f"L4: claims stay {where}"
+            if after == "dropped":
+                del client, locks, leases
+                gc.collect()
+        longest = self._ttl + 3.0
+        stage.until(lambda: self._stored() == [], f"L4: claims stay {where}", longest)
+        stage.until(lambda: not engine.heartbeat.running, f"L4: threads stay {where}", longest)
+        assert cleaner.runs == claims, f"S9: hooks ran {list(cleaner.runs.values())} times {where}"
+        if waiting is not None:
+            error = waiting.error(_BOUND)
+            assert isinstance(error, AcquireCancelled), f"L4: the wait ended with {error!r} {where}"
+        if after != "dropped":
+            outcomes = [lease.report and lease.report.outcome for lease in leases]
+            assert outcomes == ["RELEASED"] * _HOLDS, f"L4: {outcomes} {where}"
+        return begun
+
+    def _close(self, client: Client, bomb: Bomb) -> None:
+        with self._stage.within(_BOUND, "close()"):
+            try:
+                with bomb:
+                    client.close()
+            except CtrlC:
+                pass
+
+    def _stored(self) -> list[object]:
+        return [row for name in self._names for row in self._stage.stored(name)]
+
+    def _nothing_is_left(self) -> None:
+        stage = self._stage
+        gc.collect()
+        before = self._before
+        stage.until(
+            lambda: footprint() - before == Counter(),
+            f"L4: {before} again, seed {self._seed}",
+            _BOUND,
+        )
+        assert stage.harness.residue() == self._residue
+
+
+@scenario("L4-interrupted-close", (MUTEX,))
+def interrupted_close(stage: Stage) -> None:
+    """Ctrl-C anywhere in ``client.close()``: it has not begun, or all of it is done: by a second close, or by nobody's call."""
+    Closings(stage).once()
+
+
+@scenario("L4-interrupted-close-twice", (MUTEX,))
+def interrupted_close_twice(stage: Stage) -> None:
+    """With a second Ctrl-C soon after the first: the same."""
+    Closings(stage).twice()
