@@ -324,6 +324,7 @@ class Heartbeat:
 def _next_deadline(hold: Hold, now: float) -> float:
     """When to look at a hold again; a process-bound one that is silent is not lost, only not valid."""
     if hold.process_bound and not hold.dropped:
-        longest = hold.claim.terms.max_hold
-        return math.inf if longest is None else hold.since + longest
+        terms = hold.claim.terms
+        later = now + terms.ttl  # a release or a close of it may have been cut short
+        return later if terms.max_hold is None else min(later, hold.since + terms.max_hold)
     return max(hold.expires(), now + 0.001)

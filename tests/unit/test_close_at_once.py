@@ -6,6 +6,7 @@ import contextvars
 import gc
 import signal
 import threading
+import time
 
 import pytest
 
@@ -15,6 +16,14 @@ from lockkit.drivers.ticker import Ticker
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
+
+
+def until(what):
+    """Wait for something that nobody announces."""
+    end = time.monotonic() + LONG
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class Cleans:
@@ -153,6 +162,17 @@ def test_a_client_whose_leases_a_signal_released_lets_go_of_its_store_when_it_is
     del client, lease
     gc.collect()
     assert left.wait(LONG)
+
+
+@pytest.mark.parametrize("process_bound", [False, True])
+def test_a_close_that_was_cut_short_before_it_began_goes_on_by_itself(tmp_path, process_bound):
+    client = lockkit.connect(f"sqlite:{tmp_path}/locks.db")
+    lease = client.lock("a", ttl=0.3, process_bound=process_bound).acquire()
+    until(lambda: client.stats()["renewals"] >= 5)  # nobody looks at its first deadline any more
+    client.driver().leave("exit")  # and Ctrl-C
+    until(lambda: lease.report is not None)
+    assert lease.report.outcome == "RELEASED"
+    client.close()
 
 
 def test_what_was_lent_to_a_thread_is_done_although_the_thread_is_to_end():
