@@ -18,6 +18,8 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from lockkit.forks import Forks
+
 __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
 
 _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
@@ -48,6 +50,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.torn = False
+        self._forks: Forks | None = None
         self._connected: dict[int, weakref.ref[Connected]] = {}
         self._forget()
 
@@ -61,7 +64,7 @@ class Gate:
         me, end = threading.get_ident(), time.monotonic() + seconds
         while True:
             self._inside[me] = True
-            if not self._forking:
+            if self._forks is None or not self._forks.under_way():
                 return True
             self._inside.pop(me, None)
             if time.monotonic() > end:
@@ -75,7 +78,6 @@ class Gate:
     def before_fork(self) -> None:
         """Let nobody in, wait until nobody is in, and have everything closed."""
         self._late = True
-        self._forking[threading.get_ident()] = True
         self._empty()
         for each in list(self._connected.values()):
             connected = each()
@@ -84,14 +86,14 @@ class Gate:
         self._late = not self._empty()
         time.sleep(_SETTLING)
 
-    def after_in_parent(self) -> None:
-        """Go on."""
-        self._forking.pop(threading.get_ident(), None)
-
     def after_in_child(self) -> None:
-        """Nobody is in: they were the parent's."""
-        self.torn = self.torn or self._late
+        """Nobody is in: they were the parent's. May be repeated."""
+        self.torn = self.torn or self._late or (self._forks is not None and not self._forks.prepared())
         self._forget()
+
+    def take_part(self) -> None:
+        """Be closed for every fork from now on."""
+        self._forks = Forks(before=self.before_fork, in_child=self.after_in_child)
 
     def _empty(self) -> bool:
         """Whether nobody is inside, or soon is not."""
@@ -105,7 +107,6 @@ class Gate:
 
     def _forget(self) -> None:
         self._inside: dict[int, bool] = {}
-        self._forking: dict[int, bool] = {}
         self._late = False
 
 
@@ -139,12 +140,7 @@ def guard(grpc: Any) -> None:
     calls would wait for the fork, and the fork for them.
     """
     grpc.insecure_channel("localhost:1").close()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=gate.before_fork,
-            after_in_parent=gate.after_in_parent,
-            after_in_child=gate.after_in_child,
-        )
+    gate.take_part()
 
 
 def trouble() -> str:

@@ -9,7 +9,6 @@ stands, before anything else is looked at. And a claim is OFFERED exactly while 
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 
 from lockkit.clock import Clock
 from lockkit.facts import ClaimState, Record
+from lockkit.forks import Forks
 from lockkit.queue import grantable
 from lockkit.spi import Claim, Terms
 
@@ -214,4 +214,4 @@ def _after_fork() -> None:
         store.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+Forks(in_child=_after_fork)

@@ -14,7 +14,18 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.spi import Refused, Unknown
 
-__all__ = ["FULL", "busy", "free_space", "inherited", "is_busy", "mapped", "no_log", "shown", "swapped"]
+__all__ = [
+    "FULL",
+    "busy",
+    "free_space",
+    "inherited",
+    "is_busy",
+    "mapped",
+    "no_log",
+    "shown",
+    "swapped",
+    "torn",
+]
 
 FULL = 256 << 10
 """Bytes of free space below which an input/output error is put down to a full disk: a new log and its index need some 70 KB."""
@@ -76,6 +87,18 @@ def inherited(path: str) -> Refused:
     return Refused(
         BackendUnavailable(
             f"{path} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
+        ),
+        retry=False,
+    )
+
+
+def torn(path: str) -> Refused:
+    """The refusal for a process that was forked while its parent had the file open."""
+    return Refused(
+        BackendUnavailable(
+            f"{path} cannot be used in this process: it was forked while its parent had the file open "
+            "(by other means than os.fork, or a signal handler raised in the middle of it)",
+            hint="fork with os.fork or multiprocessing, again if a signal handler raised; or start a new program",
         ),
         retry=False,
     )

@@ -119,15 +119,19 @@ class Files:
         self.bare()
 
     def reopened(self) -> None:
-        """Note log and index after a fork, for which all connections were closed: the last close of all removes both."""
+        """Note log and index after a fork, for which all connections were closed: the last close of all removes both.
+
+        Until both are there again nobody has opened them, unless the database was removed or replaced meanwhile.
+        """
         try:
             there = look(self.path, self.path)
-            if self.opened is not None and there.database == self.opened.database and there.whole:
-                self.opened = there
         except OSError:
-            pass
-        finally:
-            self.forking = False
+            return
+        if self.opened is not None and there.database == self.opened.database:
+            if not there.whole:
+                return
+            self.opened = there
+        self.forking = False
 
 
 FILES: weakref.WeakValueDictionary[str, Files] = weakref.WeakValueDictionary()

@@ -5,7 +5,8 @@ No write transaction spans a return to Python: every write is one autocommit sta
 long as one thread of this process held the GIL.
 
 No connection is open across a fork: a child would take its parent's locks for its own, and so hold none
-(sqlite.org/howtocorrupt.html, 2.6).
+(sqlite.org/howtocorrupt.html, 2.6). A fork holds no connection's lock either: it closes the connections one after the
+other, and until it is over no other thread opens one. To those a fork is a file that is busy.
 
 SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more; the lock it waits for is held for some 10 us. So it
 is off, and this one tries again at once, then after fractions of a millisecond.
@@ -21,14 +22,24 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from lockkit.clock import Clock, jitter
-from lockkit_sqlite.failures import busy, inherited, is_busy, mapped, swapped
+from lockkit.forks import Forks
+from lockkit_sqlite.failures import busy, inherited, is_busy, mapped, swapped, torn
 
-__all__ = ["Link", "Params", "after_fork_in_child", "after_fork_in_parent", "before_fork", "opening"]
+__all__ = [
+    "Link",
+    "Params",
+    "after_fork_in_child",
+    "after_fork_in_parent",
+    "before_fork",
+    "locks",
+    "opening",
+    "take_part",
+]
 
 Params: TypeAlias = "tuple[int | str | float | None, ...]"
 Rows: TypeAlias = "list[Any]"
@@ -45,8 +56,8 @@ class Link:
 
     ``_inside`` is held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with
     a timeout stays taken for good if the signal lands before the result is looked at. It is reentrant for a signal handler
-    that makes a call in the middle of another. A fork waits for it: SQLite's own mutexes, if a thread held one at that
-    moment, would stay locked in the child for ever, and a store opened there would hang.
+    that makes a call in the middle of another. A fork waits for it, once: SQLite's own mutexes, if a thread held one at
+    that moment, would stay locked in the child for ever, and a store opened there would hang.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class Link:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
         self.path = path
+        self._pid = os.getpid()
         self._clock = clock
         self._synchronous = synchronous
         self.whole: Callable[[], bool] = lambda: True
@@ -74,18 +86,21 @@ class Link:
         or replaced says nothing of the request."""
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._resting = False
-        """Whether the connection was closed for a fork and could not be opened again at once."""
+        self._leaving: sqlite3.Connection | None = None
+        """Used no more, but not closed yet: one that is dropped is not closed before the next collection."""
+        self._resting = True
+        """Not open yet, or closed for a fork and not yet open again."""
         with opening():
+            if path in _torn:
+                raise torn(path)
+            _links.add(self)
             end = time.monotonic() + _SETTING_UP
             tries = 0
-            while True:
+            while self._resting:
                 try:
-                    self._connection = self._connect()
-                    break
+                    self._wake()
                 except sqlite3.Error as error:
                     tries = self._pause(error, tries, end)
-            _links.add(self)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: SQLite creates nothing. What it creates has the modes that the umask leaves.
@@ -102,10 +117,10 @@ class Link:
             connection.execute("PRAGMA temp_store=MEMORY")
             # Only a read of the database opens its log and index.
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        except BaseException:
+            return connection
+        except BaseException:  # dropped, it would stay open, with its locks, until the next collection
             connection.close()
             raise
-        return connection
 
     def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
         """Run one statement that writes.
@@ -144,54 +159,78 @@ class Link:
 
     def close(self) -> None:
         """Close the connection, after the call in progress."""
+        if self._pid != os.getpid():
+            return
         with self._inside:
             self._resting = False
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._let_go()
 
     def rest(self) -> None:
-        """Before a fork: close the connection. Under the lock."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._resting = True
-            connection.close()
+        """Before a fork: close the connection, after the call in progress. May be repeated."""
+        with self._inside:
+            if self._connection is not None:
+                # First: a connection that is closed and does not rest is closed for good.
+                self._resting = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._leaving, self._connection = self._connection, None
+        if self._leaving is not None:
+            self._leaving.close()
+            self._leaving = None
 
     def resume(self) -> None:
-        """After a fork, in the parent: open the connection again; if that fails, the next call tries. Under the lock."""
+        """After a fork, in the parent: open the connection again; if that fails, the next call tries. May be repeated."""
         end = time.monotonic() + _RESUMING
         while self._resting:
             try:
-                self._connection = self._connect()
-                self._resting = False
+                with self._inside:
+                    self._wake()
             except sqlite3.Error as error:
                 if not is_busy(error) or time.monotonic() > end:
                     return
                 time.sleep(_SHORTEST)
 
+    def _wake(self) -> None:
+        if self._resting and self._connection is None:
+            self._connection = self._connect()
+        self._resting = False
+
+    def closed(self) -> bool:
+        """Whether it has no connection. Nobody is about to open one while another thread forks."""
+        with self._inside:
+            return self._connection is None and self._leaving is None
+
     def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.close()  # whether a forgotten client deserves a warning is for the client to say
+        for connection in (getattr(self, "_connection", None), getattr(self, "_leaving", None)):
+            if connection is not None:
+                connection.close()  # whether a forgotten client deserves a warning is for the client to say
 
     def park(self) -> None:
         """In a forked child: never use an inherited connection, and never close it either.
 
-        There is one only where something else than Python forked, without :func:`before_fork`. It is leaked, beyond the
-        reach of the interpreter's shutdown too.
+        There is one only where :func:`before_fork` was not run to its end: something else than Python forked, or a signal
+        handler struck it again and again. It is leaked, beyond the reach of the interpreter's shutdown too, and the
+        process can open that database no more: SQLite would take the parent's locks for its own.
         """
-        connection, self._connection = self._connection, None
-        self._resting = False
-        self._inside = threading.RLock()
-        if connection is not None:
+        prepared = _forks is not None and _forks.prepared()
+        kept = [each for each in (self._connection, self._leaving) if each is not None]
+        if kept or (self._resting and not prepared):
+            _torn.add(self.path)
+        for connection in kept:
             import ctypes
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        self._connection = self._leaving = None
+        self._resting = False
+        self._inside = threading.RLock()
 
     def _live(self) -> sqlite3.Connection:
-        if self._connection is None and self._resting:
-            self._connection = self._connect()
-            self._resting = False
+        if self._connection is None and self._resting and self._pid == os.getpid():
+            if _forks is not None and _forks.elsewhere():
+                raise _Forking("another thread forks this process")
+            self._wake()
         connection = self._connection
         if connection is None:
             raise inherited(self.path)
@@ -212,10 +251,18 @@ class Link:
         return tries + 1
 
 
+class _Forking(sqlite3.OperationalError):
+    """This process forks: busy for a moment."""
+
+    sqlite_errorname = "SQLITE_BUSY"
+
+
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
 _opening = threading.RLock()
-_held: list[Any] = []
-_braces: list[int] = []
+_braces: dict[str, int] = {}
+_torn: set[str] = set()
+"""Databases of which this process has connections that its parent opened."""
+_forks: Forks | None = None
 _SHARED_FIRST = 0x40000002
 """The first byte of a database on which SQLite holds a shared lock while a connection is open (os.h)."""
 
@@ -225,60 +272,55 @@ def opening() -> AbstractContextManager[bool]:
     return _opening
 
 
+def take_part(forks: Forks) -> None:
+    """Have connections opened by no other thread while one forks."""
+    global _forks  # noqa: PLW0603
+    _forks = forks
+
+
+def locks() -> tuple[threading.RLock, ...]:
+    """What a fork holds."""
+    return (_opening,)
+
+
 def before_fork() -> None:
-    """Wait until no thread is inside SQLite, keep it so, and close every connection."""
-    _opening.acquire()
-    for link in list(_links):
-        link._inside.acquire()  # noqa: SLF001
-        _held.append(link._inside)  # noqa: SLF001
-    _braces.extend(_brace(path) for path in {link.path for link in _links})
+    """Wait for each connection until no thread is inside SQLite, and close it. May be repeated."""
+    for path in {link.path for link in _links}:
+        _brace(path)
     for link in list(_links):
         link.rest()
 
 
-def _brace(path: str) -> int:
-    """A descriptor of a database with a lock that keeps a close from being the last: -1 if there is none.
+def _brace(path: str) -> None:
+    """Open a database with a lock that keeps a close from being the last, if it is there.
 
     The last close copies the log into the database and removes it, at two fsyncs; the fork would wait for them. An open
     file description's lock counts against those of its own process, too (fcntl(2)).
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    try:
+    with suppress(OSError):  # the fork takes longer
+        # In one call, so that no signal can come between a descriptor and its place.
+        if path not in _braces:
+            _braces.update(zip((path,), map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC,)), strict=False))
         lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, 1, 0)
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
-    except OSError:
-        pass  # the fork takes longer
-    return descriptor
+        fcntl.fcntl(_braces[path], fcntl.F_OFD_SETLK, lock)
 
 
 def _unbrace() -> None:
     """Release the lock. Only while no connection is open: any close of the file drops this process's other locks on it."""
-    while _braces:
-        descriptor = _braces.pop()
-        if descriptor >= 0:
-            os.close(descriptor)
+    list(map(os.close, map(_braces.pop, list(_braces))))  # in one call, as above
 
 
 def after_fork_in_parent() -> None:
-    """Open the connections again, and let the threads go on, whatever a signal handler raises meanwhile."""
-    try:
+    """Open the connections again. May be repeated; what it does not come to is done by each connection's next call."""
+    links = list(_links)
+    if all(link.closed() for link in links):
         _unbrace()
-        for link in list(_links):
-            link.resume()
-    finally:
-        while _held:
-            _held.pop().release()
-        _opening.release()
+    for link in links:
+        link.resume()
 
 
 def after_fork_in_child() -> None:
     """Park every inherited connection."""
-    global _opening  # noqa: PLW0603
-    _unbrace()
-    _opening = threading.RLock()
-    _held.clear()
     for link in list(_links):
         link.park()
+    _unbrace()

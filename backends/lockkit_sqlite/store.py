@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lockkit.facts import ClaimInfo
+from lockkit.forks import Forks
 from lockkit.names import claim_id
 from lockkit.queue import prefix
 from lockkit.spi import OpenOptions, Refused, Terms, Unknown
@@ -95,6 +96,9 @@ class Store:
     """One open file. ``calls`` serves callers, ``beats`` the heartbeat, which must not queue behind them."""
 
     def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
+        # Forked by other means than os.fork, or a handler struck each of its hooks.
+        if _process.pid != os.getpid():
+            _after_fork_in_child()
         self.place = place
         self.given = given
         self._folder = str(given.parent)
@@ -136,6 +140,10 @@ class Store:
         except OSError:
             return True
         files = self.files
+        if files.forking and there != files.opened:
+            with links.opening():  # a fork under way holds it
+                if not _forks.under_way():
+                    files.reopened()
         return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
@@ -361,19 +369,16 @@ def _boot_id() -> str:
 
 
 def _before_fork() -> None:
-    REGISTRY.lock.acquire()
     for files in list(FILES.values()):
         files.forking = True
     links.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    try:
-        links.after_fork_in_parent()
-    finally:
-        for files in list(FILES.values()):
+    links.after_fork_in_parent()
+    for files in list(FILES.values()):
+        if files.forking:
             files.reopened()
-        REGISTRY.lock.release()
 
 
 def _after_fork_in_child() -> None:
@@ -382,8 +387,20 @@ def _after_fork_in_child() -> None:
         files.bare()
     FILES.clear()
     links.after_fork_in_child()
+    _process.pid = os.getpid()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+class _Process:
+    """The process that all of this belongs to."""
+
+    pid = os.getpid()
+
+
+_process = _Process()
+_forks = Forks(
+    before=_before_fork,
+    in_parent=_after_fork_in_parent,
+    in_child=_after_fork_in_child,
+    locks=(REGISTRY.lock, *links.locks()),
 )
+links.take_part(_forks)

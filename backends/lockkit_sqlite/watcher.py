@@ -17,6 +17,7 @@ import select
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from lockkit.forks import reinit
 from lockkit_sqlite.failures import inherited
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, new_pulse, open_bell, probe, still_read
 
@@ -277,7 +278,7 @@ class Registry:
         epoll, self._epoll = self._epoll, None
         self._listened = {}
         self._thread = None
-        self.lock = threading.RLock()
+        reinit(self.lock)()
         if epoll is not None:
             epoll.close()
         for house in houses.values():

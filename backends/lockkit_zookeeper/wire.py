@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ from kazoo.retry import KazooRetry
 
 from lockkit.clock import Clock
 from lockkit.errors import LockkitError
+from lockkit.forks import Forks
 from lockkit.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Crowd
@@ -290,4 +290,4 @@ def _after_fork() -> None:
         wire.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+Forks(in_child=_after_fork)

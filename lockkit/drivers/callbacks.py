@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+from lockkit.forks import Forks
 
 __all__ = ["CALLBACKS", "HANGS", "Callbacks"]
 
@@ -121,4 +122,4 @@ class Callbacks:
 
 CALLBACKS = Callbacks()
 """The callbacks of this process, of all clients."""
-os.register_at_fork(after_in_child=CALLBACKS.restart)
+Forks(in_child=CALLBACKS.restart)
