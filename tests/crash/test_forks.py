@@ -272,3 +272,70 @@ def test_a_child_of_a_fork_that_was_not_prepared_is_refused_the_database(tmp_pat
         check=False,
     )
     assert done.stdout.split() == ["1", "True", "RELEASED"], done.stdout + done.stderr
+
+
+GATE = """
+import os, sys, threading
+from lockkit_etcd import grpc_forks
+
+
+class Hit(BaseException):
+    pass
+
+
+class Connection:
+    closed = 0
+
+    def let_go(self):
+        self.closed += 1
+
+
+def strike(place):
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.endswith(("lockkit/forks.py", "grpc_forks.py")):
+            return None
+        left[0] -= 1
+        if left[0] == -1:
+            raise Hit
+        return trace
+
+    left = [place]
+    sys.settrace(trace)
+    return left
+
+
+def passed():
+    passes.append(gate.enter(1.0))
+    gate.leave()
+
+
+sys.unraisablehook = lambda what: None
+grpc_forks._SETTLING = 0.0
+gate, connection, place, left = grpc_forks.Gate(), Connection(), 0, [-1]
+gate.closes(connection)
+gate.take_part()
+while left[0] < 0:
+    closed, passes, left = connection.closed, [], strike(place)
+    try:
+        pid = os.fork()
+    finally:
+        sys.settrace(None)
+    if pid == 0:
+        os._exit(0 if gate.enter(1.0) and not gate.torn else 3)
+    assert connection.closed > closed, place
+    other = threading.Thread(target=passed)
+    other.start()
+    other.join()
+    assert passes == [True], f"struck at place {place}, the gate stays closed"
+    assert os.waitpid(pid, 0)[1] == 0, place
+    place += 1
+print("struck at", place - 1, "places")
+"""
+
+
+def test_the_gate_before_grpc_opens_again_wherever_its_fork_hooks_are_struck() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GATE], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "struck at" in done.stdout
