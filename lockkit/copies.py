@@ -33,7 +33,7 @@ class LeaseCopy:
             self._token = check_token(handle["token"])
             if handle.get("v", 1) != 1:
                 raise ValueError(f"v is {handle['v']!r:.20}, and this lockkit knows 1")
-        except (KeyError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"not the handle of a lease: {error!r}") from None
         namespace = handle.get("namespace")
         self.namespace = None if namespace is None else str(namespace)

@@ -17,6 +17,8 @@ HANGS = 10.0
 """Seconds after which a callback or a hook that has not come back is named in the log."""
 _MOST = 32
 """Threads that callbacks may have in one process; further callbacks wait until one of them comes back."""
+_MOST_HANGING = 256
+"""Threads that callbacks may have in one process if most of them hang."""
 
 
 class _Job:
@@ -42,7 +44,7 @@ class Callbacks:
         self._queue: deque[_Job] = deque()
         self._busy: set[_Job] = set()
         self._threads: set[threading.Thread] = set()
-        self._refused = False
+        self._refused = self._full = False
 
     def run(self, call: Callable[[], None], label: str, owner: object = None) -> None:
         """Have a callback called soon; an exception of the callback is logged. Never blocks, never raises.
@@ -57,20 +59,21 @@ class Callbacks:
         self.look()
 
     def look(self) -> bool:
-        """Start a thread if a callback waits for one, and name those that hang; False if no thread can be started."""
+        """Start a thread if a callback waits for one, and name those that hang; False if another look is needed soon.
+
+        Threads of callbacks that hang do not count, or enough of those would keep every later callback from being called.
+        """
         with self._mutex:
             self._name_hanging()
-            if not self._queue:
-                return True
-            if len(self._threads) >= _MOST:
-                if all(job.told for job in self._busy):
-                    _log.error(
-                        "%d on_lost callbacks wait, because %d others do not come back",
-                        len(self._queue),
-                        _MOST,
-                    )
-                return True
-            return self._start()
+            hanging = sum(job.told for job in self._busy)
+            room = min(_MOST - len(self._threads) + hanging, _MOST_HANGING - len(self._threads))
+            for _ in range(min(len(self._queue), room)):
+                if not self._start():
+                    return False
+            if self._queue and hanging >= _MOST_HANGING and not self._full:
+                self._full = True
+                _log.error("on_lost callbacks wait, because %d others do not come back", hanging)
+            return not self._queue and hanging == len(self._busy)
 
     def pending(self, owner: object) -> bool:
         """Whether a callback of this owner waits or runs."""

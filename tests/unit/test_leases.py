@@ -186,6 +186,9 @@ TOKEN = "0123456789abcdef" * 2
     "handle",
     [
         {},
+        None,
+        [],
+        "a",
         {"name": "a"},
         {"name": "", "token": TOKEN, "fence": 1},
         {"name": "a", "token": TOKEN, "fence": "?"},

@@ -67,6 +67,7 @@ def test_a_callback_that_blocks_keeps_no_other_from_being_called(over):
 
 def test_callbacks_run_at_once_on_a_bounded_number_of_threads(over, monkeypatch, caplog):
     monkeypatch.setattr(callbacks, "_MOST", 2)
+    monkeypatch.setattr(callbacks, "_MOST_HANGING", 2)
     monkeypatch.setattr(callbacks, "HANGS", -1.0)
     calls = callbacks.Callbacks()
     began = threading.Semaphore(0)
@@ -86,6 +87,21 @@ def test_callbacks_run_at_once_on_a_bounded_number_of_threads(over, monkeypatch,
     assert "on_lost callbacks wait" in caplog.text
     over.set()
     assert done.wait(LONG), "what waits for a thread is called once there is one"
+
+
+def test_as_many_callbacks_that_hang_as_there_are_threads_keep_none_from_being_called(
+    over, monkeypatch, caplog
+):
+    monkeypatch.setattr(callbacks, "_MOST", 2)
+    monkeypatch.setattr(callbacks, "HANGS", 0.1)
+    told = threading.Event()
+    with lockkit.connect("memory:") as client:
+        leases = [lose(client, name, over.wait) for name in "abc"]
+        leases.append(lose(client, "d", told.set))
+        assert told.wait(LONG)
+        for lease in leases:
+            lease.release()
+    assert "has not come back" in caplog.text
 
 
 def test_a_callback_that_raises_ends_nothing(over):
