@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import logging
 import math
 import os
@@ -460,11 +459,13 @@ class Driver:
         Takes no lock, so a finalizer may call it.
         """
         self._dropped = True
-        if self.heartbeat.running:
+        if self.heartbeat.running and not self.closed:
             self.heartbeat.look()
             return
-        with contextlib.suppress(RuntimeError):  # no thread to be had: its descriptors go with the process
+        try:  # not by the deadline thread: if it is closed, that one may end without another look
             _thread.start_new_thread(lambda: self.leave("exit").begin(), ())
+        except RuntimeError:  # no thread to be had: that one then, or its descriptors go with the process
+            self.heartbeat.look()
 
     def wake_all(self) -> None:
         """Have the threads that wait look whether they still may; their claims land on the orphan list."""

@@ -152,15 +152,22 @@ def test_a_client_that_is_dropped_after_two_ctrl_c_in_close_lets_go_of_its_store
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_client_whose_leases_a_signal_released_lets_go_of_its_store_when_it_is_dropped(monkeypatch):
-    left = threading.Event()
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_client_whose_leases_a_signal_released_lets_go_of_its_store_when_it_is_dropped(monkeypatch, busy):
+    left, go = threading.Event(), threading.Event()
     client = lockkit.connect("memory:")
     monkeypatch.setattr(client.driver().backend, "close", left.set)
     lease = client.lock("a").acquire()
+    if busy:  # the threads that would look are to end, and have not noticed yet
+        heartbeat = client.driver().heartbeat
+        for ticker in (heartbeat._beats, heartbeat._deadlines):
+            assert ticker.lend(lambda: go.wait(LONG))
+        del heartbeat, ticker
     client.release_all("sigterm")
     assert lease.report.outcome == "RELEASED"
     del client, lease
     gc.collect()
+    go.set()
     assert left.wait(LONG)
 
 
