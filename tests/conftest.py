@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Real stores answer when they answer: pytest-timeout guards against hanging, so no deadline per example.
@@ -18,3 +22,13 @@ settings.register_profile(
     stateful_step_count=100,
 )
 settings.load_profile("lockkit")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command that ran in this process did to logging, or ``caplog`` would see nothing in later tests."""
+    logger = logging.getLogger("lockkit")
+    handlers, propagate, level = [*logger.handlers], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
