@@ -87,7 +87,7 @@ class Gate:
         time.sleep(_SETTLING)
 
     def after_in_child(self) -> None:
-        """Nobody is in: they were the parent's. May be repeated."""
+        """Forget the calls under way: they were the parent's. May be repeated."""
         self.torn = self.torn or self._late or (self._forks is not None and not self._forks.prepared())
         self._forget()
 

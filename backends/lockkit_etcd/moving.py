@@ -313,7 +313,7 @@ class _Step(NamedTuple):
 
 
 def _ttl(one: Move, row: Row) -> float:
-    """What a claim lasts from now on: never less than before, for somebody may count on it."""
+    """Return the ttl of a claim after the move: never less than before, because its holder counts on it."""
     stored: float = row.value.get("ttl", one.claim.terms.ttl)
     return stored if one.ttl is None else max(stored, one.ttl)
 

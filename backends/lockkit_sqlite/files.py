@@ -92,7 +92,7 @@ class Files:
         self._shield: int | None = None
 
     def known(self) -> Opened | None:
-        """What this process has open, if anything."""
+        """Return the files that this process has open; None if it has none open."""
         return self.opened if self.users else None
 
     def took(self, opened: Opened, *, anew: bool) -> None:

@@ -274,7 +274,7 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
 
 
 def _refused(store: Store, session: Session, entry: Entry, queue: Queue, end: float) -> Busy:
-    """There is no room for a try, and nothing of it is in the queue."""
+    """Refuse a try that has no room; nothing of the try is in the queue."""
     session.end(entry, "late")
     session.gone(entry)
     return Busy(queue.claims[0].capacity, _head(store, session.wire, entry.claim.terms.name, queue, end))

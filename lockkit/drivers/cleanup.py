@@ -26,7 +26,7 @@ CleanupHook = tuple[str, Callable[..., object]]
 
 
 class Overruns:
-    """Which hooks overran their budget, told apart by plugin: whatever client ran them."""
+    """Counts, by plugin, the hooks that overran their budget in this process, for all its clients."""
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()

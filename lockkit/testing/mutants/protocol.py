@@ -293,7 +293,7 @@ def hook_again() -> Iterator[None]:
 
 @contextmanager
 def sees_own_weights_only() -> Iterator[None]:
-    """Who stands between the own holds and the new claim is not looked at."""
+    """Acquire does not look at the claims between the own holds and the new claim."""
     with patched(deadlock_module, hopeless=lambda *_: None):
         yield
 
