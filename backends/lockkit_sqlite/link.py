@@ -279,7 +279,7 @@ def take_part(forks: Forks) -> None:
 
 
 def locks() -> tuple[threading.RLock, ...]:
-    """The locks and files that a fork holds until it is over."""
+    """Return the locks that a fork holds until it is over."""
     return (_opening,)
 
 
