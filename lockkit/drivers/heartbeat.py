@@ -95,6 +95,7 @@ class Heartbeat:
         renewed: Told how many holds a batch renewed.
         go_on: Told of a hold whose release was cut short; goes on with it, elsewhere.
         tidy: Looks after attempts that were cut short; true if it is to do so again in a moment.
+        closing: Whether a close has begun: then it releases collected holds too, and they do not lapse before that.
         also: Called in the deadline thread after each of its turns, with the current time; returns when to call it again.
 
     Attributes:
@@ -110,6 +111,7 @@ class Heartbeat:
         renewed: Callable[[int], None],
         go_on: Callable[[Hold], None],
         tidy: Callable[[], bool],
+        closing: Callable[[], bool],
         also: Callable[[float], float],
     ) -> None:
         self._clock = clock
@@ -119,6 +121,7 @@ class Heartbeat:
         self._renewed = renewed
         self._go_on = go_on
         self._tidy = tidy
+        self._closing = closing
         self._also = also
         self._given_up: set[Hold] = set()
         self.releasing: dict[Hold, None] = {}
@@ -229,9 +232,10 @@ class Heartbeat:
         with self._mutex:
             soon = [member for member in self._members.values() if member.next <= now + member.slack]
         members = []
+        closing = self._closing()
         for member in soon:
             hold = member.hold
-            if hold is not None and (hold.ended or hold.lost_why or hold.dropped):
+            if hold is not None and (hold.ended or hold.lost_why or (hold.dropped and not closing)):
                 member.next = math.inf
             else:
                 members.append(member)
@@ -282,6 +286,7 @@ class Heartbeat:
         now = self._clock.now()
         again = now + _MOMENT if self._tidy() else math.inf
         holds = self.holds()
+        closing = self._closing()
         if self._look_at_releases(holds):
             again = min(again, now + _MOMENT)
         for hold in holds:
@@ -296,6 +301,8 @@ class Heartbeat:
                 if hold.dropped:
                     self.withdraw(hold.claim.token)
                 continue
+            if hold.dropped and closing:
+                continue  # the close releases it, with its hooks
             why = hold.overdue(now)
             if hold.dropped and now >= hold.expires():
                 why = "collected"

@@ -134,6 +134,7 @@ class Driver:
             lambda count: counters.add("renewals", count),
             self.go_on,
             self._tidy,
+            lambda: self.closed,
             self._look_after,
         )
 

@@ -182,6 +182,28 @@ def test_a_close_that_was_cut_short_before_it_began_goes_on_by_itself(tmp_path, 
     client.close()
 
 
+def test_a_dropped_lease_does_not_lapse_before_a_close_that_has_begun_comes_to_it():
+    plugin = Cleans()
+    plugin.go.set()
+    client = lockkit.connect("memory:", plugins=[plugin])
+    lease = client.lock("a", ttl=0.2).acquire()
+    engine = client.driver()
+    hold = engine.heartbeat.holds()[0]
+    closing = engine.leave("exit")
+
+    with closing._turn:  # its thread gets no processor
+        with pytest.warns(ResourceWarning):
+            del lease
+            gc.collect()
+        began = SYSTEM.now()
+        until(lambda: SYSTEM.now() - began > 0.5)
+        assert hold.valid(SYSTEM.now())
+        engine.heartbeat.look()
+    closing.do()
+
+    assert plugin.cleaned == ["a"]
+
+
 def test_what_was_lent_to_a_thread_is_done_although_the_thread_is_to_end():
     ticker = Ticker("test", lambda: float("inf"), SYSTEM)
     began, go, done = threading.Event(), threading.Event(), threading.Event()

@@ -78,9 +78,7 @@ class Closings:
         cleaner = Cleaner()
         client = stage.harness.client(plugins=[cleaner])
         engine = client.driver()
-        # A lease that is dropped lapses, without its hook: not before a busy machine comes to release it.
-        ttl = 10.0 * self._ttl if after == "dropped" else self._ttl
-        locks = [stage.holder(client, name=name, ttl=ttl) for name in self._names]
+        locks = [stage.holder(client, name=name, ttl=self._ttl) for name in self._names]
         leases = [lock.acquire(5.0) for lock in locks]
         claims = Counter(lease.claim_id for lease in leases)
         waiting = None
