@@ -317,8 +317,10 @@ def short_form_stack(stage: Stage) -> None:
         dropped, lease = entered()
         dropped.pop_all()
         del dropped
-        stage.until(lambda: not lease.valid(), "L4: nobody can release it, and it is still renewed")
-        assert stage.held() == [mine.claim_id]
+        stage.until(
+            lambda: stage.held() == [mine.claim_id], "L4: nobody can release it, and it is still renewed"
+        )
+        assert not lease.valid()
     assert stage.stored() == []
 
 
