@@ -11,7 +11,7 @@ from lockkit.names import check_name, check_token, claim_id
 from lockkit.spi import Claim, Terms
 
 if TYPE_CHECKING:
-    from lockkit.leases import Home
+    from lockkit.opening import Opening
 
 __all__ = ["LeaseCopy"]
 
@@ -26,7 +26,7 @@ class LeaseCopy:
         namespace: The namespace of the claim; None if the handle does not say.
     """
 
-    def __init__(self, handle: Mapping[str, object], home: Home | None = None) -> None:
+    def __init__(self, handle: Mapping[str, object], opening: Opening | None = None) -> None:
         try:
             self.name = check_name(handle["name"])
             self.fence = int(str(handle["fence"]))
@@ -38,7 +38,7 @@ class LeaseCopy:
         namespace = handle.get("namespace")
         self.namespace = None if namespace is None else str(namespace)
         self._handle = dict(handle)
-        self._home = home
+        self._opening = opening
 
     @property
     def claim_id(self) -> str:
@@ -70,14 +70,14 @@ class LeaseCopy:
         """
         return self._bound().driver().remove(Claim(self._token, Terms(self.name)), self.fence, reason)
 
-    def _bound(self) -> Home:
-        if self._home is None:
+    def _bound(self) -> Opening:
+        if self._opening is None:
             raise NotHeld(
                 f"this copy of the lease of {self.name!r} has no client",
                 name=self.name,
                 hint="client.adopt(copy)",
             )
-        return self._home
+        return self._opening
 
     def handle(self) -> dict[str, object]:
         """As :meth:`Lease.handle`."""

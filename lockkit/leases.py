@@ -8,58 +8,24 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit import durations
-from lockkit.clock import Clock
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import LOSSES, Capabilities, Reason, ReleaseReport, Skipped
+from lockkit.facts import LOSSES, Reason, ReleaseReport
 from lockkit.lease import RELEASING, Hold
 from lockkit.leaving import Exit, Statement
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
 
-__all__ = ["Caller", "Home", "Lease", "LeaseCopy", "caller", "place"]
+__all__ = ["Caller", "Lease", "LeaseCopy", "caller", "handle_of", "place"]
 
 Caller: TypeAlias = tuple[CodeType, int]
 """Code and an instruction in it."""
 _PACKAGE = __file__.removesuffix("leases.py")
-
-
-class Home(Protocol):
-    """The part of a client that locks and leases need."""
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    @property
-    def clock(self) -> Clock: ...
-
-    def driver(self, patience: float | None = 0.0) -> Driver:
-        """The engine of this process. Opens the store if need be, within ``patience`` seconds; None: as long as a request may take."""
-
-    def warn(self) -> None:
-        """Log, for a program that takes a lock, the warnings that the store gave when it was opened."""
-
-    def mine(self, name: str) -> list[Hold]:
-        """Holds of a name that this process has."""
-
-    def took(self, hold: Hold) -> None:
-        """Note a hold."""
-
-    def gave_up(self, hold: Hold) -> None:
-        """Forget a hold."""
-
-    def look(self, gone: object = None) -> None:
-        """Have the background look for leases that were garbage-collected, or whose ``with`` was left. Takes no lock."""
-
-    def handle(self, hold: Hold) -> dict[str, object]:
-        """A document with which another process can release the hold. Contains the token: a secret."""
-
-    def skipped(self, skipped: Skipped) -> None:
-        """Count and tell a skipped call."""
 
 
 class Lease:
@@ -84,15 +50,15 @@ class Lease:
         "_driver",
         "_entering",
         "_hold",
-        "_home",
+        "_opening",
         "_report",
         "_taken_at",
         "left",
         "statement",
     )
 
-    def __init__(self, home: Home, driver: Driver, hold: Hold, taken_at: Caller) -> None:
-        self._home = home
+    def __init__(self, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller) -> None:
+        self._opening = opening
         self._driver = driver
         self._hold = hold
         self._taken_at = taken_at
@@ -159,18 +125,18 @@ class Lease:
 
     def valid(self) -> bool:
         """Whether the hold surely stands now. Arithmetic; no I/O."""
-        return self._hold.valid(self._home.clock.now()) if self._mine() else False
+        return self._hold.valid(self._opening.clock.now()) if self._mine() else False
 
     def remaining(self) -> float:
         """Seconds for which it stays valid if nothing more is heard from the store; 0 if it is not valid."""
         if not self._mine():
             return 0.0
-        now = self._home.clock.now()
+        now = self._opening.clock.now()
         return max(0.0, self._hold.expires() - now) if self._hold.valid(now) else 0.0
 
     def time_to_stop(self) -> float:
         """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
-        return max(0.0, self._hold.expires() - self._home.clock.now()) if self._mine() else 0.0
+        return max(0.0, self._hold.expires() - self._opening.clock.now()) if self._mine() else 0.0
 
     def ensure_held(self) -> None:
         """Raise unless it is valid. Arithmetic; no I/O.
@@ -213,7 +179,7 @@ class Lease:
                 f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s",
                 hint="deadlines only grow; release instead",
             )
-        capabilities = self._home.capabilities
+        capabilities = self._opening.capabilities
         if capabilities.fixed_ttl:
             raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
         if ttl > capabilities.max_ttl:
@@ -232,7 +198,7 @@ class Lease:
         Raises:
             LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
         """
-        if ttl > self.ttl and not self._home.capabilities.fixed_ttl:
+        if ttl > self.ttl and not self._opening.capabilities.fixed_ttl:
             self._extend(ttl, patience)
 
     def _extend(self, ttl: float, patience: float | None = None) -> None:
@@ -262,7 +228,7 @@ class Lease:
 
     def handle(self) -> dict[str, object]:
         """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
-        return self._home.handle(self._hold)
+        return handle_of(self._hold, self._opening.config.namespace)
 
     def hand_over(self) -> dict[str, object]:
         """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
@@ -284,7 +250,7 @@ class Lease:
         hold.end()  # first: nobody renews what has ended, even if this is cut short
         self._report = _kept(hold, "handed over")
         self._driver.heartbeat.withdraw(hold.claim.token)
-        self._home.gave_up(hold)
+        self._driver.registry.remove(hold)
         return handle
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
@@ -333,9 +299,9 @@ class Lease:
                 self._report = _kept(hold, reason)
         finally:
             if hold.report is not None:
-                self._home.gave_up(hold)
+                self._driver.registry.remove(hold)
             elif self._report is None:  # cut short
-                self._home.look()
+                self._opening.look()
         return self._report
 
     # -- as a context manager
@@ -343,7 +309,7 @@ class Lease:
     @property
     def look(self) -> Callable[[object], None]:
         """See :class:`lockkit.leaving.Manager`."""
-        return self._home.look
+        return self._opening.look
 
     def entering(self, statement: Statement) -> None:
         """See :class:`lockkit.leaving.Manager`."""
@@ -391,10 +357,10 @@ class Lease:
         # rest, also if this finalizer is cut short.
         if not self.open:  # it was left, and a signal cut its release short
             hold.closing = True
-            self._home.look()
+            self._opening.look()
             return
         hold.dropped = True
-        self._home.look()
+        self._opening.look()
         if hold.closing or hold.lost_why:
             return
         warnings.warn_explicit(
@@ -431,6 +397,17 @@ class Lease:
             name=hold.name,
             hint="stop the guarded work; acquire again for a new fence",
         )
+
+
+def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
+    """A document with which another process can release a hold. Contains the token: a secret."""
+    return {
+        "v": 1,
+        "namespace": namespace,
+        "name": hold.name,
+        "token": hold.claim.token,
+        "fence": hold.fence,
+    }
 
 
 def _kept(hold: Hold, reason: Reason) -> ReleaseReport:

@@ -13,7 +13,7 @@ from lockkit import durations
 from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.lease import Hold
-from lockkit.leases import Caller, Home, Lease, caller
+from lockkit.leases import Caller, Lease, caller
 from lockkit.leaving import Exit, Statement
 from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
+    from lockkit.opening import Opening
 
 __all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
 
@@ -71,9 +72,7 @@ class Options(TypedDict, total=False):
 
 
 def build(
-    home: Home,
-    config: Config,
-    owner: Owner,
+    opening: Opening,
     name: str,
     kind: Kind,
     weight: int,
@@ -102,10 +101,10 @@ def build(
         _check_note(options["note"])
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
-    timeout = options.get("timeout", config.timeout)
+    timeout = options.get("timeout", opening.config.timeout)
     return Lock(
-        home,
-        _terms(home.capabilities, config, owner, name, kind, weight, capacity, options),
+        opening,
+        _terms(opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options),
         timeout=None if timeout is None else durations.seconds(timeout, what="timeout", zero=True),
         reentrant=bool(options.get("reentrant", False)),
         auto_renew=bool(options.get("auto_renew", True)),
@@ -224,7 +223,7 @@ class Lock:
 
     def __init__(
         self,
-        home: Home,
+        opening: Opening,
         terms: Terms,
         *,
         timeout: float | None = None,
@@ -234,7 +233,7 @@ class Lock:
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.terms = terms
-        self._home = home
+        self._opening = opening
         self._timeout = timeout
         self._reentrant = reentrant
         self._auto_renew = auto_renew
@@ -296,13 +295,13 @@ class Lock:
             _check_note(note)
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
-        home = self._home
-        deadline = None if timeout is None else home.clock.now() + timeout
-        driver = home.driver(timeout)
-        home.warn()
+        opening = self._opening
+        deadline = None if timeout is None else opening.clock.now() + timeout
+        driver = opening.driver(timeout)
+        opening.warn()
         key = weakref.ref(asker())  # weakly: a thread or task may own the lease that it takes
         taken_at = caller()
-        own = home.mine(self.terms.name)
+        own = driver.registry.of(self.terms.name)
         if own:
             inner = self._reenter(driver, own, key, taken_at, timeout) if self._reentrant else None
             if inner is not None:
@@ -328,12 +327,12 @@ class Lock:
             attempt.over = True  # first, and without a call: if a signal cuts this short, the background takes the claim back
             driver.take_back(attempt)
             if attempt in driver.under_way:
-                self._home.look()
+                self._opening.look()
             raise
         if attempt_only:
             return None
         holder = attempt.holder
-        who = f"; {in_the_way(holder, home.clock.wall())}" if holder else ""
+        who = f"; {in_the_way(holder, opening.clock.wall())}" if holder else ""
         raise AcquireTimeout(
             f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
@@ -344,11 +343,12 @@ class Lock:
         """Hand a hold over to a Lease; from here on garbage collection of the lease takes the claim back."""
         hold.key = key
         hold.reentrant = self._reentrant
-        lease = Lease(self._home, driver, hold, taken_at)
+        hold.where = self._opening.where
+        lease = Lease(self._opening, driver, hold, taken_at)
         hold.handed(lease)
         if self._on_lost is not None:
             lease.on_lost(self._on_lost)
-        self._home.took(hold)
+        driver.registry.add(hold)
         driver.under_way.pop(attempt, None)
         attempt.sent = False
         return lease
@@ -367,7 +367,7 @@ class Lock:
                 continue
             if not hold.standing:
                 continue
-            lease = Lease(self._home, driver, hold, taken_at)
+            lease = Lease(self._opening, driver, hold, taken_at)
             try:
                 if hold.enter(lease):
                     if not lease.valid():
@@ -390,7 +390,7 @@ class Lock:
     @property
     def look(self) -> Callable[[object], None]:
         """See :class:`lockkit.leaving.Manager`."""
-        return self._home.look
+        return self._opening.look
 
     def entering(self, statement: Statement) -> None:
         """See :class:`lockkit.leaving.Manager`."""

@@ -15,6 +15,7 @@ from lockkit.spi import Refused, Unknown
 if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
     from lockkit.plugins import PluginManager
 
 __all__ = ["Operations"]
@@ -25,17 +26,23 @@ T = TypeVar("T")
 class Operations:
     """What an operator can do with a store; :class:`~lockkit.client.Client` adds locks."""
 
-    config: Config
-    plugins: PluginManager
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self.config: Config = opening.config
+        self.plugins: PluginManager = opening.plugins
 
     @property
     def owner(self) -> Owner:
         """Who this process is to others."""
-        raise NotImplementedError
+        return self._opening.owner
 
-    def driver(self) -> Driver:
-        """The engine of this process."""
-        raise NotImplementedError
+    def driver(self, patience: float | None = 0.0) -> Driver:
+        """The engine of this process; see :meth:`lockkit.opening.Opening.driver`."""
+        return self._opening.driver(patience)
+
+    def warn(self) -> None:
+        """Log the warnings that the store gave when it was opened, as the first lock does."""
+        self._opening.warn()
 
     def inspect(self, name: str) -> LockInfo:
         """The queue of a name: holders and waiters, in order. Changes nothing."""

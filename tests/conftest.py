@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,10 @@ settings.register_profile(
     stateful_step_count=100,
 )
 settings.load_profile("lockkit")
+
+signal.signal(
+    signal.SIGHUP, signal.SIG_DFL
+)  # `nohup` ignores it, and every program that the tests start would too
 
 
 @pytest.fixture(autouse=True)

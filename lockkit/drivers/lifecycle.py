@@ -43,7 +43,7 @@ _LAST = -100
 
 
 class Closable(Protocol):
-    """A client."""
+    """What the locks of a client share."""
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds; bounded."""
@@ -174,7 +174,7 @@ def _mine() -> list[Engine]:
 
 
 def on_sigterm(client: Closable) -> None:
-    """Release what the client holds when SIGTERM arrives, then do what SIGTERM did before.
+    """Release what a client holds when SIGTERM arrives, then do what SIGTERM did before.
 
     Python's default for SIGTERM ends the process without running any ``finally``, so every deploy would leave locks to
     their ttl. The handler of before runs afterwards; if that was the default, the process ends by the signal.

@@ -20,6 +20,7 @@ from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.lifecycle import await_the_end, over
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.patience import patiently
+from lockkit.drivers.registry import Registry
 from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.ticker import no_thread, thread_refused
@@ -90,6 +91,7 @@ class Driver:
         record_failure: Writes a critical-failure record, fsynced.
 
     Attributes:
+        registry: The holds that its locks have taken.
         closed: It gives out nothing any more.
         gone: Nobody needs to see to its end: it is on its way, or the end of the process is.
     """
@@ -123,6 +125,7 @@ class Driver:
         self.closed = False
         self.gone = False
         self._dropped = False
+        self.registry = Registry()
         self.under_way: dict[Attempt, Waits] = {}
         self._over: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)

@@ -32,7 +32,7 @@ from lockkit.client import Client
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
 from lockkit.lease import Hold
-from lockkit.leases import Lease
+from lockkit.leases import Lease, handle_of
 from lockkit.queue import RW_CAPACITY
 from lockkit.testing.harness import Harness
 from lockkit.testing.seen import Seen, lapsed, show, surely
@@ -214,7 +214,8 @@ class Machine(RuleBasedStateMachine):
                 lease = None
             if lease is not None:
                 granted.add(lease.claim_id)
-                (hold,) = [hold for hold in self.clients[actor].mine(name) if hold.claim_id == lease.claim_id]
+                holds = self.clients[actor].driver().registry.of(name)
+                (hold,) = [hold for hold in holds if hold.claim_id == lease.claim_id]
                 self.holds.append(Held(actor, hold, lease=lease, losses=losses))
                 self.spoke(hold)
 
@@ -322,7 +323,7 @@ class Machine(RuleBasedStateMachine):
             assert report.outcome == "RELEASED", f"S1-ownership: a valid hold was reported {report.outcome}"
         left = self.seen.queues[held.hold.name].get(held.id)
         assert left is None or left.state == "LINGERING", f"L4-no-leak: {held.id} is released and still there"
-        self.copies.append(LeaseCopy(self.clients[held.actor].handle(held.hold)))
+        self.copies.append(LeaseCopy(handle_of(held.hold, self.clients[held.actor].namespace)))
         if twice and held.lease:
             with self.step("S7-stale-release"):
                 assert held.lease.release() == report
@@ -389,7 +390,7 @@ class Machine(RuleBasedStateMachine):
     def pass_time(self, share: float) -> None:
         self.harness.advance(share * self.harness.ttl)
         for client in self.clients:
-            client.look()
+            client.driver().heartbeat.look()
             client.driver().orphans.look()
         end = time.monotonic() + 5.0
         while self.unnoticed():

@@ -297,16 +297,17 @@ def test_a_signal_handler_that_locks_the_same_name_may_come_while_a_hold_is_forg
                 handler()
             return found
 
-    taken = client._taken = Interrupted(client._taken)
+    registry = client.driver().registry
+    taken = registry._holds = Interrupted(registry._holds)
     taken.handler = None
     lock, kept = client.lock("a"), []
     lease = lock.acquire()
-    hold = client.mine("a")[0]
+    hold = registry.of("a")[0]
     lease.release()
     for handler in (lambda: lock.acquire().release(), lambda: kept.append(lock.acquire())):
-        client.took(hold)
+        registry.add(hold)
         taken.handler = handler
-        client.gave_up(hold)
-    assert [other.claim_id for other in client.mine("a")] == [kept[0].claim_id]
+        registry.remove(hold)
+    assert [other.claim_id for other in registry.of("a")] == [kept[0].claim_id]
     kept[0].release()
-    assert client.mine("a") == []
+    assert registry.of("a") == []

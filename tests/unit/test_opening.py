@@ -106,6 +106,36 @@ def test_the_timeout_is_the_limit_and_the_reason_is_told(late):
     assert 1 < plugin.tries < 20
 
 
+def test_a_signal_handler_that_locks_while_its_store_opens_shares_the_store(late):
+    store, client = late(Unknown, 1)
+    opened, taken = [], []
+
+    def handler():
+        if not opened:
+            opened.append(True)
+            taken.append(client.lock("a").acquire())
+
+    store.on_try = handler
+    assert client.lock("a").try_acquire() is None
+    taken[0].release()
+    assert store.tries == 2
+
+
+def test_a_signal_handler_that_needs_a_store_half_imported_is_told_so(late):
+    store, client = late(Unknown, 1)
+    told = []
+
+    def handler():
+        if told:
+            raise ImportError("cannot import name 'open_store' from partially initialized module")
+        told.append(None)
+        with pytest.raises(BackendUnavailable, match="a signal handler interrupted the import"):
+            client.lock("a").try_acquire()
+
+    store.on_try = handler
+    client.lock("a").acquire().release()
+
+
 def test_a_client_that_is_closed_meanwhile_opens_nothing(late):
     plugin, client = late(tries=1000)
     plugin.on_try = lambda: plugin.tries < 3 or client.close()

@@ -100,19 +100,19 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
     """The queue, asked for again and again while the trouble may pass."""
     driver = client.driver(patience)
     request = driver.request_timeout
-    end = client.clock.now() + request
+    end = driver.clock.now() + request
     told = False
 
     def tell(trouble: Refused | Unknown) -> None:
         nonlocal told
-        if not told and not quiet and client.clock.now() > end:  # it is more than a moment
+        if not told and not quiet and driver.clock.now() > end:  # it is more than a moment
             told = True
             output.say(f"trying on: {trouble.error.message}", stream=sys.stderr)
 
     try:
         return patiently(
             lambda left: driver.backend.inspect(name, min(left, request)),
-            client.clock,
+            driver.clock,
             patience,
             tell,
         )

@@ -150,8 +150,8 @@ class ZooKeeperHarness(Harness):
         return known
 
     def _stores(self) -> list[Any]:
-        drivers = [vars(client)["_driver"] for ref in self._clients if (client := ref()) is not None]
-        backends = [*self._backends, *(driver.backend for driver in drivers if driver is not None)]
+        engines = [vars(client)["_opening"].engine for ref in self._clients if (client := ref()) is not None]
+        backends = [*self._backends, *(engine.backend for engine in engines if engine is not None)]
         return [getattr(backend, "inner", backend).store for backend in backends]
 
     def residue(self) -> dict[str, int]:

@@ -1,0 +1,356 @@
+"""The store of a client, opened when it is first used, and in a forked child anew.
+
+``connect()`` imports this module, and with it all of the engine: a signal handler that locks finds nothing half imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from lockkit.clock import Clock
+from lockkit.drivers.dispatch import Dispatcher
+from lockkit.drivers.lifecycle import at_exit, ending, wait_no_longer_than_the_interpreter
+from lockkit.drivers.patience import patiently
+from lockkit.drivers.threads import Driver
+from lockkit.drivers.ticker import no_thread, thread_refused
+from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
+from lockkit.events import Counters
+from lockkit.facts import Capabilities, Event, Owner, Reason, Skipped
+from lockkit.identity import this_process
+from lockkit.leases import caller, place
+from lockkit.mutex import Mutex
+from lockkit.observe import journal
+from lockkit.printable import printable
+from lockkit.redaction import redact
+from lockkit.spi import Backend, OpenOptions, Refused, Unknown
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+    from lockkit.plugins import PluginManager
+    from lockkit.plugins.calling import Implementation
+
+__all__ = ["Opening"]
+
+_log = logging.getLogger("lockkit")
+_LEAST = 0.4
+"""Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
+
+
+class _Here:
+    """What one process has of a client.
+
+    Attributes:
+        driver: The engine, while the client is open.
+        ended: The engine of a client that closes; its close() may have been cut short.
+        refused: When the store was last found not to open, and why.
+        warnings: Those of the store that nobody has logged yet.
+    """
+
+    __slots__ = ("counters", "driver", "ended", "pid", "refused", "warnings")
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.driver: Driver | None = None
+        self.ended: Driver | None = None
+        self.refused: tuple[float, Refused | Unknown] | None = None
+        self.counters = Counters()
+        self.warnings: list[str] = []
+
+
+class Opening:
+    """What a client, its locks and its leases share. Thread-safe. An open store that all of them have dropped is closed.
+
+    A forked child starts afresh: a connection of its own, and none of its parent's leases.
+
+    Attributes:
+        capabilities: What the store can do; the plugin's word until the store is open, then the store's.
+        where: "wrapper" in a program that runs another under a lock.
+        closed: It opens no more.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: PluginManager,
+        clock: Clock,
+        task: str | None,
+        where: Literal["process", "wrapper"],
+    ) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.clock = clock
+        self.where: str = where
+        self.capabilities: Capabilities = plugins.backend(config.url).capabilities
+        self.closed = False
+        self._task = task
+        self._mutex = Mutex()
+        self._here = _Here()
+        self._under_way = False
+        self._made_at = caller()
+        config.check_scope(self.capabilities.scope)
+
+    @property
+    def url(self) -> str:
+        """The store's URL, secrets redacted."""
+        return redact(self.config.url)
+
+    @property
+    def owner(self) -> Owner:
+        """Who this process is to others."""
+        return this_process(self._task)
+
+    @property
+    def engine(self) -> Driver | None:
+        """The engine of this process if there is one; never the parent's."""
+        driver = self._here.driver
+        return driver if driver is not None and driver.pid == os.getpid() else None
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of this process."""
+        with self._own():
+            return self._here.counters
+
+    def driver(self, patience: float | None = 0.0) -> Driver:
+        """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
+
+        None is as long as a request may take. Each try takes ``request_timeout`` at most. With patience all of it takes that long and half a second more at most.
+
+        Raises:
+            BackendError: The store does not open.
+            AcquireCancelled: The client is closed, or the interpreter is ending.
+        """
+        driver = self._here.driver
+        if driver is not None and driver.pid == os.getpid():
+            return driver
+        request = self.config.request_timeout
+        longest = max(request, _LEAST)
+        seconds = request if patience is None else patience
+        told: list[object] = []
+        if seconds:
+            wait_no_longer_than_the_interpreter()
+
+        def tell(trouble: Refused | Unknown) -> None:
+            if seconds and ending():
+                raise AcquireCancelled("the interpreter ends")
+            if not told:
+                _log.warning(
+                    "%s does not open yet, trying for %.0f s: %s",
+                    printable(self.url),
+                    seconds,
+                    printable(str(trouble)),
+                )
+            told.append(trouble)
+
+        try:
+            return patiently(
+                lambda left: self._open(min(left, longest) if seconds else longest),
+                self.clock,
+                seconds,
+                tell,
+                _LEAST,
+            )
+        except (Refused, Unknown) as trouble:
+            raise trouble.error from None
+        except RuntimeError as error:
+            if no_thread(error):
+                raise thread_refused(error, None) from error
+            raise
+
+    def warn(self) -> None:
+        """Log the warnings that the store gave when it was opened, for a program that takes a lock; one that only looks needs none."""
+        while self._here.warnings:
+            try:
+                _log.warning("%s", printable(self._here.warnings.pop(0)))
+            except IndexError:  # another thread tells it
+                return
+
+    def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
+        """Have the background look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
+        driver = self.engine
+        if driver is not None:
+            driver.heartbeat.look()
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Count and tell a call that was skipped because its lock was busy."""
+        driver = self.driver()
+        self._here.counters.add("skipped")
+        holder = str(skipped.holder.owner) if skipped.holder else None
+        driver.dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
+
+    def close(self) -> None:
+        """See :meth:`lockkit.client.Client.close`."""
+        with self._own():
+            here = self._here
+            driver = here.ended or here.driver
+            leaving = None if driver is None else driver.leave("exit")
+            # From here on it ends, whatever hits this thread.
+            self.closed = True
+            here.ended, here.driver = driver, None
+        if leaving is not None:
+            leaving.wait()
+            here.ended = None
+
+    def release_all(self, reason: Reason) -> None:
+        """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
+        ended = self._here.ended
+        driver = ended if ended is not None and ended.pid == os.getpid() else self.engine
+        if driver is not None:
+            self.closed = True
+            driver.close(reason)
+
+    def __del__(self) -> None:
+        here: _Here | None = getattr(self, "_here", None)  # None: its constructor was cut short
+        # The second: its close() was.
+        driver = here and (here.driver or here.ended)
+        if not driver or driver.gone or driver.pid != os.getpid():
+            return
+        closed = driver.closed
+        driver.drop()
+        if closed:
+            return
+        warnings.warn_explicit(
+            f"the client of {self.url} was never closed",
+            ResourceWarning,
+            *place(self._made_at),
+            source=self,
+        )
+
+    def _own(self) -> threading.RLock:
+        """The mutex of this process; in a forked child everything of the parent's is put aside first."""
+        mutex = self._mutex.of_this_process()
+        if self._here.pid != os.getpid():
+            with mutex:
+                if self._here.pid != os.getpid():
+                    self._here = _Here()
+        return mutex
+
+    def _open(self, budget: float) -> Driver:
+        asked = self.clock.now()
+        with self._own():
+            driver = self.engine
+            if driver is not None:
+                return driver
+            if self.closed:
+                raise AcquireCancelled("this client is closed", hint="connect again")
+            here = self._here
+            if here.refused is not None and here.refused[0] >= asked:
+                raise here.refused[1]  # somebody tried while this thread waited; its budget is used up
+            here.warnings = []
+            try:
+                backend = self._open_store(budget)
+            except (Refused, Unknown) as trouble:
+                here.refused = (self.clock.now(), trouble)
+                raise
+            if here.driver is not None:  # a signal handler came in between, and has opened it
+                backend.close()
+                return here.driver
+            self.capabilities = backend.capabilities
+            here.driver = self._start(backend, here.counters)
+            return here.driver
+
+    def _open_store(self, budget: float) -> Backend:
+        config = self.config
+        state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
+        if config.source("url") == "default" and state_dir is not None:
+            self._warn(f"host-local lock in {state_dir}: it excludes only this host")
+        options = OpenOptions(
+            namespace=config.namespace,
+            owner=self.owner,
+            clock=self.clock,
+            state_dir=state_dir,
+            strict=config.strict,
+            warn=_weakly(self._warn),
+            settings=config.plugins.get(self.plugins.distribution(config.url), {}),
+            suspect=_weakly(self._suspect),
+            budget=budget,
+        )
+        outer, self._under_way = self._under_way, True
+        try:
+            return self.plugins.open(config.url, options)
+        except LockkitError as error:
+            if not (outer and isinstance(error.__cause__, ImportError)):
+                raise
+            unavailable = BackendUnavailable(
+                "a signal handler interrupted the import of this store, and cannot use it before that is done",
+                hint="use the client once before the handler is installed, client.check() for instance",
+            )
+            raise Refused(unavailable, retry=False) from error
+        finally:
+            self._under_way = outer
+
+    def _start(self, backend: Backend, counters: Counters) -> Driver:
+        config, plugins = self.config, self.plugins
+        driver = Driver(
+            backend,
+            self.clock,
+            counters,
+            Dispatcher(
+                counters,
+                self.clock,
+                plugins.implementations("lockkit_event"),
+                plugins.implementations("lockkit_alert"),
+            ),
+            _Hooks(plugins),
+            _Journal(config),
+            config.cleanup_budget,
+            config.request_timeout,
+        )
+        at_exit(driver)
+        return driver
+
+    def _warn(self, message: str) -> None:
+        """The store has something to warn of."""
+        self._here.warnings.append(message)
+        if self._here.driver is not None:  # it is not about opening it
+            self.warn()
+
+    def _suspect(self, token: str) -> None:
+        """The store believes that a claim is gone."""
+        driver = self.engine
+        if driver is not None:
+            driver.heartbeat.suspect(token)
+
+
+# The engine outlives a client that is dropped, and must not keep it alive: what it is given refers to no client.
+
+
+class _Hooks:
+    """The cleanup hooks in force."""
+
+    def __init__(self, plugins: PluginManager) -> None:
+        self._plugins = plugins
+
+    def __call__(self) -> list[Implementation]:
+        return list(self._plugins.implementations("lockkit_cleanup"))
+
+
+class _Journal:
+    """Writes critical-failure records; a full disk must not break the release that it reports."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def __call__(self, record: dict[str, object]) -> None:
+        try:
+            journal.append(self._config.state_place().path, record)
+        except Exception:
+            _log.exception("could not write the critical-failure record %r", record)
+
+
+def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:
+    """The method for as long as its object lives; then nothing."""
+    found = weakref.WeakMethod(method)
+
+    def call(argument: str) -> None:
+        alive = found()
+        if alive is not None:
+            alive(argument)
+
+    return call
