@@ -34,7 +34,7 @@ from lockkit.errors import (
     StaleFence,
 )
 from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
-from lockkit.leases import Lease
+from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 
 if TYPE_CHECKING:

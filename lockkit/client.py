@@ -14,7 +14,7 @@ from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Skipped
-from lockkit.leases import handle_of
+from lockkit.lease import handle_of
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
 from lockkit.printable import printable

@@ -1,305 +1,446 @@
-"""Validity: arithmetic at the moment of asking, never a flag that a heartbeat sets (S3, S5, S6).
-
-A :class:`Hold` is the state of one granted claim, shared by the handle that the user has, the heartbeat and the release
-pipeline.
-"""
+"""Leases: the handle of one acquisition, and what a copy of it can still do."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-import weakref
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from math import inf
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, TypeAlias
 
-from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
-from lockkit.names import claim_id
-from lockkit.spi import Claim
+from lockkit import durations
+from lockkit.copies import LeaseCopy
+from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
+from lockkit.facts import LOSSES, Reason, ReleaseReport
+from lockkit.hold import RELEASING, Hold
+from lockkit.leaving import Exit, Statement
 
-__all__ = ["RELEASING", "Handle", "Hold", "span"]
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
 
-RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
-"""The claim id whose cleanup hooks run in this context: a hook that releases it must not wait for itself."""
+__all__ = ["Caller", "Lease", "LeaseCopy", "caller", "handle_of", "place"]
+
+Caller: TypeAlias = tuple[CodeType, int]
+"""Code and an instruction in it."""
+_PACKAGE = __file__.removesuffix("lease.py")
 
 
-def span(ttl: float, capabilities: Capabilities) -> float:
-    """Seconds from its basis for which a claim with this ttl is valid."""
-    return ttl * (1.0 - capabilities.drift) - capabilities.margin
+class Lease:
+    """One acquisition that holds its lock.
 
+    ``valid()`` is true only while the store surely keeps everybody else out (S3); the handle may be passed between
+    threads, and is inert in a forked child. As a context manager it releases on the way out, and raises
+    :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
 
-class Handle(Protocol):
-    """A user's handle of a hold; a reentrant hold has one for each level.
+    A Lease that is garbage-collected unreleased warns (ResourceWarning); its claim is renewed no more and is removed when
+    its validity has ended, never earlier. A signal handler that raises (Ctrl-C) may cut a release short anywhere: a second
+    :meth:`release` goes on where the first was cut, and without one the background does so within a ttl.
 
-    The hold refers to the handle weakly, because an object to which the callbacks refer may own the handle.
+    Attributes:
+        left: Whether the release was asked for; nobody works under the lease any more.
+        statement: The ``with`` statement that holds the lease; the lease ends with it.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_driver",
+        "_entering",
+        "_hold",
+        "_opening",
+        "_report",
+        "_taken_at",
+        "left",
+        "statement",
+    )
+
+    def __init__(self, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller) -> None:
+        self._opening = opening
+        self._driver = driver
+        self._hold = hold
+        self._taken_at = taken_at
+        self._report: ReleaseReport | None = None
+        self._entering: Statement | None = None
+        self.statement: Statement | None = None
+        self.left = False
+        self._callbacks: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self._hold.name
+
+    @property
+    def claim_id(self) -> str:
+        """The name of the claim outside this process."""
+        return self._hold.claim_id
+
+    @property
+    def token(self) -> str:
+        """The secret that releases this claim. Do not print or log it."""
+        return self._hold.claim.token
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: strictly rising per name, in grant order (S4)."""
+        return self._hold.fence
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that the store keeps the claim without renewal."""
+        return self._hold.claim.terms.ttl
+
+    @property
+    def since(self) -> float:
+        """When it was granted, in seconds since the epoch."""
+        return self._hold.since_wall
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set, once and for good, when the hold may have lapsed (S6)."""
+        return self._hold.lost
+
+    @property
+    def lost_because(self) -> Reason:
+        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost."""
+        return self._hold.lost_why
 
     @property
     def open(self) -> bool:
         """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
+        return not self.left and (self.statement is None or self.statement.stands)
+
+    @property
+    def report(self) -> ReleaseReport | None:
+        """How the release went; None before. Set as well when the client was closed and released the hold."""
+        return self._report or self._hold.report
+
+    @property
+    def requests(self) -> Mapping[str, object]:
+        """The claim's note as last seen on the store: what others asked of this holder."""
+        note = self._hold.requests
+        return note if isinstance(note, Mapping) else {}
+
+    def valid(self) -> bool:
+        """Whether the hold surely stands now. Arithmetic; no I/O."""
+        return self._hold.valid(self._opening.clock.now()) if self._mine() else False
+
+    def remaining(self) -> float:
+        """Seconds for which it stays valid if nothing more is heard from the store; 0 if it is not valid."""
+        if not self._mine():
+            return 0.0
+        now = self._opening.clock.now()
+        return max(0.0, self._hold.expires() - now) if self._hold.valid(now) else 0.0
+
+    def time_to_stop(self) -> float:
+        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
+        return max(0.0, self._hold.expires() - self._opening.clock.now()) if self._mine() else 0.0
+
+    def ensure_held(self) -> None:
+        """Raise unless it is valid. Arithmetic; no I/O.
+
+        Raises:
+            LeaseLost: It may have lapsed.
+            NotHeld: It was released, or belongs to another process.
+        """
+        if not self.valid():
+            raise self.invalid()
+
+    def confirm(self) -> None:
+        """Ask the store whether it still records the claim; one round trip, which also renews it.
+
+        Asks again while the trouble may pass, for ``request_timeout`` seconds in all, but for no more than half of the time
+        that the lease has left.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`.
+            BackendError: No answer in that time; the lease is as valid as before.
+        """
+        self._require_own()
+        self._driver.confirm(self._hold)
+
+    def extend(self, ttl: float) -> None:
+        """Use a longer ttl from now on.
+
+        Args:
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim.
+
+        Raises:
+            ConfigError: Below the present ttl.
+            CapabilityError: The store has one ttl for all claims.
+            LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
+        """
+        ttl = durations.seconds(ttl, what="ttl")
+        terms = self._hold.claim.terms
+        if ttl < terms.ttl:
+            raise ConfigError(
+                f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s",
+                hint="deadlines only grow; release instead",
+            )
+        capabilities = self._opening.capabilities
+        if capabilities.fixed_ttl:
+            raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
+        if ttl > capabilities.max_ttl:
+            text = f"ttl must be at most {durations.exact(capabilities.max_ttl)} on this store, not {durations.exact(ttl)}"
+            raise ConfigError(text, hint=capabilities.ttl_limits or None)
+        self._require_own()
+        self._extend(ttl)
+
+    def lengthen(self, ttl: float, patience: float | None) -> None:
+        """Have at least this ttl from now on, for a level of a reentrant hold. Asks the store only if it has less.
+
+        Args:
+            ttl: Seconds; allowed on this store.
+            patience: Seconds that it may take; None for as long as a request.
+
+        Raises:
+            LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
+        """
+        if ttl > self.ttl and not self._opening.capabilities.fixed_ttl:
+            self._extend(ttl, patience)
+
+    def _extend(self, ttl: float, patience: float | None = None) -> None:
+        claim = self._hold.claim
+        self._driver.extend(self._hold, claim._replace(terms=claim.terms._replace(ttl=ttl)), patience)
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from a background thread, when the hold is lost; at once if it is already.
+
+        Only the lease keeps a reference to the callback, so the callback may be a method of the object that keeps the lease. A
+        lease that was released (on a reentrant hold: this level of it) or collected calls nobody.
+        """
+        call = _once(callback)
+        self._callbacks = (*self._callbacks, call)
+        if self._hold.lost_why:
+            self._driver.dispatcher.run(call, self._hold.name)
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
-        """Functions to call when the hold is lost, each once."""
+        """The callbacks given to :meth:`on_lost`; the driver calls each once."""
+        return self._callbacks
 
+    def detach(self) -> Lease:
+        """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
+        self._hold.key = None
+        return self
 
-class Hold:
-    """One granted claim, as its client knows it.
+    def handle(self) -> dict[str, object]:
+        """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
+        return handle_of(self._hold, self._opening.config.namespace)
 
-    ``valid(now)`` is true only while the store still records the claim: nothing that may remove it was sent, and now
-    lies before basis + ttl x (1 - drift) - margin and before since + max_hold. Once it may have lapsed it is lost for
-    good, whoever notices first; only a process-bound claim survives silence, because its store waits for its death.
+    def hand_over(self) -> dict[str, object]:
+        """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
 
-    Attributes:
-        basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
-        since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
-            later than the store's grant, from which the store counts max_hold. The basis may be older, where a claim joins
-            a session or a lease that runs already.
-        doubtful: Whether its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
-        closing: Whether the release has begun. If a signal cut it short, the next thread goes on with it.
-        dropped: Whether the last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still shows that.
-        handles: The handles that users have of it, one for each level; empty while there is none yet.
-        key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
-        pid: The process that asked for it; in a forked child it is inert.
-        process_bound: Whether the hold survives silence, because the store waits for the death of its process.
-        turn: The mutex of the thread that releases the hold.
-        turn_of: The identifier of that thread.
-        work: How far the release got, for the thread that goes on with it; belongs to the driver.
-    """
+        From here on the claim lasts until its ttl is over, unless somebody renews it, and this lease is inert. Only for locks made with ``pulseless=True``.
 
-    __slots__ = (
-        "_capabilities",
-        "_event",
-        "_latest",
-        "_mutex",
-        "_span",
-        "auto_renew",
-        "basis",
-        "claim",
-        "closing",
-        "doubtful",
-        "dropped",
-        "ended",
-        "fence",
-        "handles",
-        "key",
-        "lost_why",
-        "pid",
-        "process_bound",
-        "reentrant",
-        "report",
-        "requests",
-        "since",
-        "since_wall",
-        "turn",
-        "turn_of",
-        "where",
-        "work",
-    )
+        Raises:
+            ConfigError: The claim would end with this process.
+            LeaseLost, NotHeld: It does not hold.
+        """
+        hold = self._hold
+        if not hold.claim.terms.pulseless:
+            raise ConfigError(
+                f"the claim of {self.name!r} is tied to this process",
+                hint="make the lock with pulseless=True",
+            )
+        self._require_own()
+        handle = self.handle()
+        hold.end()  # first: nobody renews what has ended, even if this is cut short
+        self._report = _kept(hold, "handed over")
+        self._driver.heartbeat.withdraw(hold.claim.token)
+        self._driver.registry.remove(hold)
+        return handle
 
-    def __init__(
+    def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
+        """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
+
+        Idempotent: later and concurrent calls return the same report, and one after an interruption (Ctrl-C) goes on where
+        that came. Takes at most the sum of the budgets. In a forked child, and on an inner level of a reentrant hold,
+        nothing is released (outcome KEPT).
+
+        Args:
+            reason: Kept in events, journal and metrics.
+            raise_failed: Raise if no layer got a definite answer.
+
+        Raises:
+            ReleaseFailed: Only with ``raise_failed``.
+        """
+        report = self._report
+        if report is None:
+            report = self._release(reason)
+        if raise_failed and report.outcome == "ABANDONED":
+            raise ReleaseFailed(
+                f"no layer of the release of {self.name!r} got a definite answer",
+                report=report,
+                name=self.name,
+                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
+            )
+        return report
+
+    def _in_its_hook(self) -> bool:
+        """Whether the caller is one of the lease's own cleanup hooks, directly or through others."""
+        hook_of = RELEASING.get()
+        return hook_of is not None and hook_of == self._hold.claim_id
+
+    def _release(self, reason: Reason) -> ReleaseReport:
+        hold = self._hold
+        if hold.pid != os.getpid():
+            return _kept(hold, reason)
+        if hold.turn_of == threading.get_ident() or self._in_its_hook():
+            return _kept(hold, reason)
+        try:
+            self.left = True
+            if hold.leave():
+                self._report = self._driver.release(hold, reason)
+            else:
+                hold.handed_back(self)
+                self._report = _kept(hold, reason)
+        finally:
+            if hold.report is not None:
+                self._driver.registry.remove(hold)
+            elif self._report is None:  # cut short
+                self._opening.look()
+        return self._report
+
+    # -- as a context manager
+
+    @property
+    def look(self) -> Callable[[object], None]:
+        """See :class:`lockkit.leaving.Manager`."""
+        return self._opening.look
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering = statement
+
+    def __enter__(self) -> Lease:
+        statement = self._entering
+        if statement is not None and statement.stands:
+            self.statement = statement
+        return self
+
+    def leave(
         self,
-        claim: Claim,
-        fence: int,
-        basis: float,
-        capabilities: Capabilities,
-        *,
-        since: float | None = None,
-        wall: float = 0.0,
-        doubtful: bool = False,
-        auto_renew: bool = True,
-        pid: int | None = None,
+        statement: Statement | None,
+        kind: type[BaseException] | None,  # noqa: ARG002
+        error: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        self.claim = claim
-        self.fence = fence
-        self.basis = basis
-        self.since = basis if since is None else since
-        self.since_wall = wall
-        self.doubtful = doubtful
-        self.auto_renew = auto_renew
-        self.pid = os.getpid() if pid is None else pid
-        self.closing = False
-        self.reentrant = False
-        self.key: weakref.ref[object] | None = None
-        self.dropped = False
-        self.ended = False
-        self.handles: tuple[weakref.ref[Handle], ...] = ()
-        self.turn = threading.Lock()
-        self.turn_of = 0
-        self.work: object = None
-        self.lost_why: Reason = ""
-        self.where: str = "process"
-        self.report: ReleaseReport | None = None
-        self.requests: object = None
-        self._capabilities = capabilities
-        terms = claim.terms
-        self._span = span(terms.ttl, capabilities)
-        self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
-        self.process_bound = terms.process_bound
-        self._mutex = threading.RLock()
-        self._event: threading.Event | None = None
+        """Release the lease at the end of its ``with`` statement, or when ``__exit__`` is called by hand; see :class:`Lease`."""
+        try:
+            report = self.release("normal" if error is None else "error")
+            if statement is not None:
+                statement.over()
+        except BaseException as interrupt:
+            if error is None:
+                raise
+            error.add_note(f"lockkit: interrupted while releasing {self.name!r}: {interrupt!r}")
+            return
+        if error is not None:
+            for layer in report.layers:
+                if layer.error:
+                    error.add_note(f"lockkit: releasing {self.name!r}, {layer.layer} layer: {layer.error}")
+        elif report.outcome == "LOST" or self._hold.lost_why:
+            raise self.invalid()
 
-    @property
-    def name(self) -> str:
-        return self.claim.terms.name
+    __exit__ = Exit(leave)
 
-    @property
-    def claim_id(self) -> str:
-        return claim_id(self.claim.token)
+    def __del__(self) -> None:
+        hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
+        if hold is None or hold.report is not None or hold.ended or hold.pid != os.getpid():
+            return
+        if hold.dropped or hold.has_other(self):
+            return
+        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
+        # rest, also if this finalizer is cut short.
+        if not self.open:  # it was left, and a signal cut its release short
+            hold.closing = True
+            self._opening.look()
+            return
+        hold.dropped = True
+        self._opening.look()
+        if hold.closing or hold.lost_why:
+            return
+        warnings.warn_explicit(
+            f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
+            ResourceWarning,
+            *place(self._taken_at),
+            source=self,
+        )
 
-    @property
-    def owner(self) -> Owner:
-        return self.claim.terms.owner
+    def __repr__(self) -> str:
+        state = "released" if self._hold.ended else "lost" if self._hold.lost_why else "held"
+        return f"<Lease {self.name!r} claim {self.claim_id} fence {self.fence} {state}>"
 
-    @property
-    def standing(self) -> bool:
-        """Whether somebody still works under the hold: it was not released, lost or collected."""
-        return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, object]], LeaseCopy], tuple[dict[str, object]]]:
+        return LeaseCopy, (self.handle(),)
 
-    @property
-    def in_hand(self) -> bool:
-        """Whether any handle is open."""
-        if self.dropped:
-            return False
-        for handle in self.handles:  # asked for every hold at every beat, so no generator
-            user = handle()
-            if user is not None and user.open:
-                return True
-        return False
+    def _mine(self) -> bool:
+        return self._hold.pid == os.getpid()
 
-    def has_other(self, handle: Handle) -> bool:
-        """Whether a handle beside this one is open."""
-        users = [ref() for ref in self.handles]
-        return any(user is not None and user is not handle and user.open for user in users)
+    def _require_own(self) -> None:
+        if not self._mine() or self._hold.ended or self._hold.lost_why:
+            raise self.invalid()
 
-    @property
-    def collected(self) -> bool:
-        """Whether every handle is gone without having released it."""
-        if self.dropped:
-            return True
-        for handle in self.handles:  # asked for every hold at every beat, so no generator
-            if handle() is not None:
-                return False
-        return bool(self.handles)
+    def invalid(self) -> LeaseLost | NotHeld:
+        """The error that says why it is not valid."""
+        hold = self._hold
+        if not self._mine():
+            text = f"the lease of {hold.name!r} belongs to process {hold.pid}; in a forked child it is inert"
+            return NotHeld(text, name=hold.name, hint="acquire in the child")
+        if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
+            return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")
+        return LeaseLost(
+            f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or 'its ttl ran out'}",
+            name=hold.name,
+            hint="stop the guarded work; acquire again for a new fence",
+        )
 
-    @property
-    def callbacks(self) -> list[Callable[[], None]]:
-        """The callbacks of the handles that still exist, for a loss."""
-        handles = [handle() for handle in self.handles]
-        return [call for handle in handles if handle is not None for call in handle.callbacks]
 
-    def handed(self, handle: Handle) -> None:
-        """Note the first handle that a user has; :meth:`enter` notes the others."""
-        self.handles = (*self.handles, weakref.ref(handle))
+def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
+    """A document with which another process can release a hold. Contains the token: a secret."""
+    return {
+        "v": 1,
+        "namespace": namespace,
+        "name": hold.name,
+        "token": hold.claim.token,
+        "fence": hold.fence,
+    }
 
-    def handed_back(self, handle: Handle) -> None:
-        """Forget the handle of a level that was left, while others are held."""
-        with self._mutex:
-            others = tuple(other for other in self.handles if other() not in (None, handle))
-            if others:  # without any handle the hold would look as if it had never been handed out
-                self.handles = others
 
-    @property
-    def given_up(self) -> bool:
-        """Whether the hold is to be released now: its release has begun, or its last handle was left.
+def _kept(hold: Hold, reason: Reason) -> ReleaseReport:
+    return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
 
-        A signal may have cut that short, anywhere. Unlike a collected hold, such a hold need not be kept until its validity
-        ends: nobody works under it.
-        """
-        return self.closing or not (self.collected or self.in_hand or not self.handles)
 
-    @property
-    def lost(self) -> threading.Event:
-        """Set, for good, when the hold may have lapsed."""
-        event = self._event
-        if event is None:
-            event = self._event = self._event or threading.Event()
-        if self.lost_why:
-            event.set()
-        return event
+def _once(callback: Callable[[], None]) -> Callable[[], None]:
+    """A function that two threads may both call; the first call runs the callback."""
+    pending = [callback]
 
-    # A level is its handle, not a number: to leave it twice is to leave it once, and a collected handle is no level.
+    def call() -> None:
+        try:
+            first = pending.pop()
+        except IndexError:
+            return
+        first()
 
-    def leave(self) -> bool:
-        """Begin the release unless another handle is open; return whether the release has begun, now or before."""
-        with self._mutex:
-            if not self.closing and not self.in_hand:
-                self.closing = True
-            return self.closing
+    return call
 
-    def enter(self, handle: Handle) -> bool:
-        """Add a level, which lasts as long as its handle is open; return False if the hold is not standing any more."""
-        with self._mutex:
-            if self.closing or not self.standing:
-                return False
-            open_ones = [ref for ref in self.handles if (user := ref()) is not None and user.open]
-            self.handles = (*open_ones, weakref.ref(handle))
-            return True
 
-    def take_over(self) -> bool:
-        """Begin the release whatever handles are open; return False if it had begun before."""
-        with self._mutex:
-            began, self.closing = self.closing, True
-            return not began
+def caller() -> Caller:
+    """Code and instruction of the nearest caller outside this package, for the ResourceWarning."""
+    # The line is computed only when it is needed: f_lineno takes as long as all the rest of this function.
+    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); nearer are only our own
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
 
-    def expires(self) -> float:
-        """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""
-        end = self.basis + self._span
-        return end if end < self._latest else self._latest  # noqa: FURB136 (each beat asks thousands of holds)
 
-    def valid(self, now: float) -> bool:
-        """Whether the store still records this hold, as far as arithmetic can tell."""
-        return self.fresh(now) and self.pid == os.getpid()
-
-    def fresh(self, now: float) -> bool:
-        """Like :meth:`valid`, for a caller that is known to run in the hold's own process."""
-        return not self.ended and not self.lost_why and now < self.expires()
-
-    def renewed(self, basis: float, now: float) -> bool:
-        """Take in an answered renewal, read at ``now``; False if the hold had run out by then.
-
-        An answer moves the basis only if the hold is still valid when it is read, and never backwards.
-        """
-        with self._mutex:
-            if self.ended or self.lost_why:
-                return not self.lost_why
-            if (now >= self.basis + self._span or now >= self._latest) and self._over(now):
-                return False
-            if basis > self.basis:  # noqa: PLR1730 (each beat does this for thousands of holds)
-                self.basis = basis
-            return True
-
-    def extended(self, claim: Claim, basis: float, now: float) -> bool:
-        """Take in an answered ``extend``: from now on with the claim's longer ttl."""
-        with self._mutex:
-            if self.ended or self.lost_why or self._over(now):
-                return False
-            self.claim = claim
-            self._span = span(claim.terms.ttl, self._capabilities)
-            self.basis = max(self.basis, basis)
-            return True
-
-    def overdue(self, now: float) -> Reason:
-        """Why the hold is over by the clock alone: ``max_hold``, ``lost``, or an empty string if it is not."""
-        if self.ended or self.lost_why or not self._over(now):
-            return ""
-        return "max_hold" if now >= self._latest else "lost"
-
-    def _over(self, now: float) -> bool:
-        return now >= self._latest or (now >= self.basis + self._span and not self.process_bound)
-
-    def lose(self, why: Reason) -> bool:
-        """Declare it lost, once and for good; True for the caller who did."""
-        with self._mutex:
-            if self.ended or self.lost_why:
-                return False
-            self.lost_why = why
-        if self._event is not None:
-            self._event.set()
-        return True
-
-    def end(self) -> None:
-        """Note that the claim is about to be removed: from here on the hold is not valid. Call this before any such request is sent."""
-        with self._mutex:
-            self.ended = True
+def place(caller: Caller) -> tuple[str, int]:
+    """File and line of a :func:`caller`."""
+    code, instruction = caller
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return code.co_filename, line
+    return code.co_filename, code.co_firstlineno

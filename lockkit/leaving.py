@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
 
 __all__ = ["Exit", "Leave", "Statement"]
 

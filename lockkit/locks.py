@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 from lockkit import durations
 from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, NotHeld
 from lockkit.facts import Capabilities, Kind, Owner
-from lockkit.lease import Hold
-from lockkit.leases import Caller, Lease, caller
+from lockkit.hold import Hold
+from lockkit.lease import Caller, Lease, caller
 from lockkit.leaving import Exit, Statement
 from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way

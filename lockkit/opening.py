@@ -23,7 +23,7 @@ from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import Capabilities, Event, Owner, Reason, Skipped
 from lockkit.identity import this_process
-from lockkit.leases import caller, place
+from lockkit.lease import caller, place
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.printable import printable

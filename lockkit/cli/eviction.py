@@ -10,7 +10,7 @@ from lockkit.errors import LockkitError
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
 
 __all__ = ["mark", "said"]
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.client import Client
     from lockkit.config import Config
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
     from lockkit.locks import Lock, Options
 
 __all__ = ["Request", "guard"]

@@ -25,7 +25,7 @@ from lockkit.redaction import identity
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
 
 __all__ = ["Asking", "Found", "Standing", "Stored", "absent", "find", "of"]
 

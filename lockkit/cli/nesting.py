@@ -11,7 +11,7 @@ from lockkit.redaction import identity
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
     from lockkit.spi import Terms
 
 __all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
     from lockkit.client import Client
     from lockkit.facts import ReleaseReport
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
 
 __all__ = ["RunReport"]
 

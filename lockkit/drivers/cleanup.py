@@ -12,7 +12,7 @@ from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending
 from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport
-from lockkit.lease import RELEASING
+from lockkit.hold import RELEASING
 from lockkit.plugins.calling import hook_of
 
 __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns"]

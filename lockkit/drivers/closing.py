@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.bell import Bell
 from lockkit.facts import Event, Reason
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import Orphan
 
 if TYPE_CHECKING:

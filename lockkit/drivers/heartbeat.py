@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from lockkit.bell import Bell
 from lockkit.clock import Clock, jitter
 from lockkit.drivers.ticker import Ticker
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.spi import Beat, Claim

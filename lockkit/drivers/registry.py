@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 
 __all__ = ["Registry"]
 

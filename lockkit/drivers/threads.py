@@ -37,7 +37,7 @@ from lockkit.facts import (
     ReleaseOutcome,
     ReleaseReport,
 )
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (

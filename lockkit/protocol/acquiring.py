@@ -19,7 +19,7 @@ from lockkit.errors import (
     LockkitError,
 )
 from lockkit.facts import Capabilities, ClaimInfo, Event
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id, new_token
 from lockkit.protocol import deadlock
 from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lockkit import durations
 from lockkit.errors import DeadlockDetected
 from lockkit.facts import ClaimInfo, LockInfo
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Call, Effect, Now, Pause
 from lockkit.queue import hopeless

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.spi import Claim
 
 __all__ = [

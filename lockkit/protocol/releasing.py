@@ -24,7 +24,7 @@ from lockkit.facts import (
     ReleaseOutcome,
     ReleaseReport,
 )
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import (
     AwaitHook,
     Call,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from lockkit.facts import Event, Reason
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
 from lockkit.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 

@@ -31,8 +31,8 @@ from hypothesis.stateful import (
 from lockkit.client import Client
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
-from lockkit.lease import Hold
-from lockkit.leases import Lease, handle_of
+from lockkit.hold import Hold
+from lockkit.lease import Lease, handle_of
 from lockkit.queue import RW_CAPACITY
 from lockkit.testing.harness import Harness
 from lockkit.testing.seen import Seen, lapsed, show, surely

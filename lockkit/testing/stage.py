@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from lockkit.client import Client
-from lockkit.leases import Lease
+from lockkit.lease import Lease
 from lockkit.locks import Lock
 from lockkit.spi import Backend
 from lockkit.testing.children import Child, Parent, in_child

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (

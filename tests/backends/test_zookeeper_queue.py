@@ -17,7 +17,7 @@ from kazoo.exceptions import NoNodeError
 
 from lockkit.clock import SYSTEM
 from lockkit.errors import IncompatibleLayout
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.queue import prefix
 from lockkit.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown

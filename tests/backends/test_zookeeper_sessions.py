@@ -15,7 +15,7 @@ from kazoo.exceptions import NoNodeError
 from lockkit.client import connect
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take

@@ -226,7 +226,7 @@ def test_a_signal_does_not_take_back_what_was_handed_over(lockkit, end, more):
 import os, signal, sys
 from lockkit.cli.main import main
 from lockkit.client import Client
-from lockkit.leases import Lease
+from lockkit.lease import Lease
 real = {end}
 def signalled(self):
     done = real(self)

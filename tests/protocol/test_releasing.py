@@ -6,7 +6,7 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Capabilities, HookReport
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import (
     AwaitHook,
     Call,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Lost, Notify, Orphan
 from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
 from lockkit.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown

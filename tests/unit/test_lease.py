@@ -1,189 +1,313 @@
-"""Validity as arithmetic: a Hold, a clock, and nothing else."""
+"""Handles: what a lease and its copies say and refuse, on the memory store."""
 
 from __future__ import annotations
 
-import os
+import copy
+import gc
+import json
+import logging
+import pickle
+import threading
+import time
+import tracemalloc
+import warnings
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lockkit.facts import Capabilities
-from lockkit.lease import Hold, span
-from lockkit.spi import Claim, Terms
-
-CAN = Capabilities(scope="host", drift=0.01, margin=0.1)
-SPAN = 10 * 0.99 - 0.1
-seconds = st.floats(0, 100)
+import lockkit
+from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, OutcomeUnknown
+from lockkit.facts import ClaimInfo, Owner
+from lockkit.hold import Hold
+from lockkit.lease import LeaseCopy
+from lockkit.spi import Unknown
 
 
-def hold(basis=100.0, capabilities=CAN, **terms):
-    return Hold(Claim("a" * 32, Terms("x", **{"ttl": 10.0, **terms})), 7, basis, capabilities, wall=1e9)
+@pytest.fixture
+def client(request, tmp_path):
+    with lockkit.connect(
+        f"memory://{request.node.nodeid.encode().hex()[:60]}", state_dir=str(tmp_path)
+    ) as client:
+        yield client
 
 
-def test_validity_ends_before_the_ttl_by_drift_and_margin():
-    one = hold()
-    assert span(10, CAN) == pytest.approx(SPAN)
-    assert one.expires() == pytest.approx(100 + SPAN)
-    assert one.valid(100)
-    assert one.valid(100 + SPAN - 1e-6)
-    assert not one.valid(100 + SPAN)
-    assert not one.valid(1e12)
+@pytest.fixture
+def lease(client):
+    lease = client.lock("a", ttl=30).acquire()
+    yield lease
+    lease.release()
 
 
-def test_max_hold_ends_it_whatever_was_renewed():
-    one = hold(max_hold=15.0)
-    assert one.renewed(109, 109)
-    assert one.expires() == pytest.approx(115)
-    assert one.valid(114.9)
-    assert not one.valid(115)
-    assert one.overdue(115) == "max_hold"
-    assert one.overdue(114.9) == ""
+def test_a_lease_says_what_it_holds(lease):
+    assert lease.name == "a"
+    assert lease.ttl == 30
+    assert lease.fence > 0
+    assert len(lease.claim_id) == 12
+    assert 29 < lease.remaining() < 30
+    assert lease.report is None
+    assert lease.lost_because == ""
+    assert lease.requests == {}
+    lease.ensure_held()
+    lease.confirm()
 
 
-def test_a_renewal_counts_from_when_it_was_sent():
-    one = hold()
-    assert one.renewed(105, 108)
-    assert one.expires() == pytest.approx(105 + SPAN)
+def test_the_token_appears_only_where_it_is_asked_for(client, lease, caplog):
+    caplog.set_level(logging.DEBUG)
+    with client.lock("b").acquire() as other:
+        told = f"{lease!r} {lease} {client!r} {client.leases()!r} {client.inspect('a')!r} {client.adopt(lease.handle())!r}"
+    assert lease.token not in told
+    assert lease.claim_id in told
+    assert other.token not in caplog.text
+    assert other.claim_id in caplog.text
 
 
-def test_an_older_answer_that_comes_later_shortens_nothing():
-    one = hold()
-    assert one.renewed(106, 107)
-    assert one.renewed(103, 108)
-    assert one.basis == 106
-
-
-def test_an_answer_read_after_the_end_moves_nothing():
-    one = hold()
-    assert not one.renewed(109, 100 + SPAN)
-    assert one.basis == 100
-    assert not one.extended(one.claim, 109, 100 + SPAN)
-
-
-@pytest.mark.parametrize("over", ["lose", "end"])
-def test_what_is_over_stays_over(over):
-    one = hold()
-    assert one.lose("evicted") if over == "lose" else one.end() is None
-    assert not one.valid(100)
-    one.renewed(101, 101)
-    assert not one.extended(one.claim, 101, 101)
-    assert not one.valid(101)
-    assert one.basis == 100
-    assert not one.lose("lost")
-    assert one.lost_why == ("evicted" if over == "lose" else "")
-    assert one.overdue(1e6) == ""
-
-
-def test_the_event_is_set_whenever_it_is_first_asked_for():
-    before, after = hold(), hold()
-    event = before.lost
-    assert not event.is_set()
-    before.lose("lost")
-    after.lose("lost")
-    assert event.is_set()
-    assert before.lost is event
-    assert after.lost.is_set()
-
-
-def test_a_released_hold_is_not_lost():
-    one = hold()
-    one.end()
-    assert not one.lost.is_set()
-
-
-def test_an_extension_counts_with_the_longer_ttl():
-    one = hold()
-    longer = Claim(one.claim.token, Terms("x", ttl=20.0))
-    assert one.extended(longer, 101, 102)
-    assert one.expires() == pytest.approx(101 + span(20, CAN))
-    assert one.claim is longer
-
-
-def test_a_process_bound_hold_is_silent_but_not_over():
-    one = hold(process_bound=True)
-    assert not one.valid(200)
-    assert one.overdue(200) == ""
-    assert one.renewed(200, 200)
-    assert one.valid(200)
-
-
-def test_it_is_not_valid_in_another_process(monkeypatch):
-    one = hold()
-    monkeypatch.setattr(os, "getpid", lambda: one.pid + 1)
-    assert not one.valid(100)
-
-
-class Handle:
-    open = True
-
-
-def levels(one, count):
-    handles = [Handle() for _ in range(count)]
-    assert all(one.enter(handle) for handle in handles)
-    return handles
-
-
-def test_the_last_handle_that_is_left_releases_and_being_left_twice_is_being_left_once():
-    one = hold()
-    outer, inner = levels(one, 2)
-    inner.open = False
-    assert not one.leave()
-    assert not one.leave(), "a second release of the inner level must not leave the outer one"
-    assert not one.given_up
-    outer.open = False
-    assert one.given_up, "a release that was cut short before it began is known"
-    assert one.leave()
-    assert one.leave(), "a release that was cut short goes on"
-    assert not one.enter(Handle())
-
-
-def test_a_level_that_nobody_has_any_more_is_none():
-    one = hold()
-    outer, inner = levels(one, 2)
-    del inner
-    outer.open = False
-    assert one.leave()
-
-
-def test_a_hold_whose_handles_are_all_gone_is_collected_and_not_given_up():
-    one = hold()
-    (handle,) = levels(one, 1)
-    del handle
-    assert one.collected
-    assert not one.given_up
-
-
-def test_taking_over_leaves_nothing_to_enter():
-    one = hold()
-    kept = levels(one, 2)
-    assert one.take_over()
-    assert not one.take_over()
-    assert one.leave()
-    assert not one.enter(kept[0])
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["renew", "extend", "lose", "end", "wait"]), seconds, seconds), max_size=20
+def test_released_says_what_to_do_next(client):
+    lease = client.lock("a").acquire()
+    report = lease.release("done")
+    assert (report.outcome, report.reason, report.name, report.fence) == (
+        "RELEASED",
+        "done",
+        "a",
+        lease.fence,
     )
+    assert lease.report is report
+    assert report.released
+    for call in (lease.ensure_held, lease.confirm, lambda: lease.extend(60)):
+        with pytest.raises(NotHeld, match="was released"):
+            call()
+    assert lease.remaining() == 0
+    assert not lease.lost.is_set()
+
+
+def test_busy_names_a_holder_only_where_somebody_holds(client, monkeypatch):
+    ahead = ClaimInfo("a", "0" * 12, "WAITING", Owner("ann", "box", 4711), 0, 0, since=time.time())
+    driver = client.driver()
+    monkeypatch.setattr(driver, "acquire", lambda attempt, _: setattr(attempt, "holder", ahead))
+    with pytest.raises(AcquireTimeout, match="'a' is busy; next is ann@box pid 4711, ") as caught:
+        client.lock("a").acquire(timeout=0)
+    assert caught.value.holder is ahead
+
+
+def test_evicted_now_says_that_it_is_lost(client, lease):
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost, match="may have lapsed") as caught:
+        lease.confirm()
+    assert caught.value.name == "a"
+    assert caught.value.hint
+    assert lease.lost.is_set()
+    with pytest.raises(LeaseLost):
+        lease.ensure_held()
+    with pytest.raises(LeaseLost):
+        lease.__exit__(None, None, None)
+
+
+def test_on_lost_is_called_once_also_if_it_is_lost_already(client, lease):
+    early, late, calls = threading.Event(), threading.Event(), []
+    lease.on_lost(lambda: (calls.append("early"), early.set()))
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert early.wait(5)
+    lease.on_lost(lambda: (calls.append("late"), late.set()))
+    assert late.wait(5)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    client.driver().dispatcher.flush(5)
+    assert calls == ["early", "late"]
+
+
+def test_a_callback_that_raises_is_logged_and_the_next_one_called(client, lease, caplog):
+    called = threading.Event()
+    lease.on_lost(lambda: 1 / 0)
+    lease.on_lost(called.set)
+    client.evict("a", lease.claim_id, reason="test", now=True)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert called.wait(5)
+    client.driver().dispatcher.flush(5)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def unanswered(client, monkeypatch, seconds=0.0):
+    """The budgets of questions that nobody answers."""
+    budgets = []
+
+    def ask(_claim, _create, budget):
+        budgets.append(budget)
+        time.sleep(seconds)
+        raise Unknown(OutcomeUnknown("no answer"))
+
+    monkeypatch.setattr(client.driver().backend, "acquire", ask)
+    return budgets
+
+
+def test_confirm_leaves_time_to_stop_where_nobody_answers(client, monkeypatch):
+    lease = client.lock("a", ttl=3, auto_renew=False).acquire()
+    budgets = unanswered(client, monkeypatch)
+    with pytest.raises(OutcomeUnknown):
+        lease.confirm()
+    assert max(budgets) <= 1.5
+
+
+def test_confirm_says_that_the_lease_is_lost_if_it_ran_out_while_nobody_answered(client, monkeypatch):
+    lease = client.lock("a", ttl=0.3, auto_renew=False).acquire()
+    unanswered(client, monkeypatch, 0.4)
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    assert lease.lost.is_set()
+
+
+@pytest.mark.parametrize("ttl", [29.9, 0, -1, float("nan"), float("inf"), True, "60", None, 1e12])
+def test_extend_refuses_what_makes_no_sense(lease, ttl):
+    with pytest.raises(ConfigError):
+        lease.extend(ttl)
+    assert lease.ttl == 30
+
+
+def test_a_copy_is_never_valid_and_ends_exactly_its_claim(client, lease):
+    for twin in (copy.copy(lease), copy.deepcopy(lease), pickle.loads(pickle.dumps(lease))):
+        assert not twin.valid()
+        assert (twin.name, twin.fence, twin.claim_id) == (lease.name, lease.fence, lease.claim_id)
+        with pytest.raises(NotHeld, match="no client"):
+            twin.release()
+        with pytest.raises(NotHeld, match="no client"):
+            twin.held()
+    bound = client.adopt(json.loads(json.dumps(lease.handle())))
+    assert bound.held()
+    assert pickle.loads(pickle.dumps(bound)).claim_id == lease.claim_id
+    lease.release()
+    assert not bound.held()
+    assert bound.release().outcome == "LOST"
+
+
+TOKEN = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        {},
+        None,
+        [],
+        "a",
+        {"name": "a"},
+        {"name": "", "token": TOKEN, "fence": 1},
+        {"name": "a", "token": TOKEN, "fence": "?"},
+        {"name": "a", "token": TOKEN, "fence": 1, "v": 9},
+        {"name": "a", "token": "x", "fence": 1},
+        {"name": "a", "token": None, "fence": 1},
+        {"name": "a", "token": TOKEN + "\r\n*1\r\n$8\r\nFLUSHALL\r\n", "fence": 1},
+        {"name": "a", "token": TOKEN + "\n", "fence": 1},
+    ],
 )
-def test_once_invalid_never_valid_again_and_never_beyond_what_was_answered(steps):
-    one, now, invalid, newest = hold(0.0), 0.0, False, 0.0
-    ttl = 10.0
-    for what, ago, passes in steps:
-        now += passes / 10
-        sent = max(0.0, now - ago)
-        if what == "renew":
-            one.renewed(sent, now)
-        elif what == "extend":
-            ttl += 1
-            one.extended(Claim("a" * 32, Terms("x", ttl=ttl)), sent, now)
-        elif what == "lose":
-            one.lose("lost")
-        elif what == "end":
-            one.end()
-        newest = max(newest, sent)
-        assert one.expires() <= newest + span(ttl, CAN) + 1e-9
-        assert not (invalid and one.valid(now))
-        invalid = invalid or not one.valid(now)
+def test_what_is_no_handle_is_refused_and_not_quoted(client, handle):
+    with pytest.raises(ConfigError) as told:
+        client.adopt(handle)
+    assert TOKEN not in str(told.value)
+
+
+def test_a_handle_that_is_one_is_taken(client):
+    assert client.adopt({"name": "a", "token": TOKEN, "fence": 1}).release().outcome == "LOST"
+
+
+def test_a_handle_of_another_namespace_is_refused(client, lease):
+    handle = {**lease.handle(), "namespace": "prod"}
+    with pytest.raises(ConfigError, match="namespace 'prod', and this client is in 'default'") as told:
+        client.adopt(handle)
+    assert lease.token not in str(told.value)
+    with pytest.raises(ConfigError, match="namespace"):
+        client.adopt(LeaseCopy(handle))
+    assert lease.valid()
+
+
+def test_a_handle_with_the_name_of_another_lock_ends_nothing(client, lease):
+    assert client.adopt({**lease.handle(), "name": "b"}).release().outcome == "LOST"
+    lease.confirm()
+    assert [copy.claim_id for copy in client.leases()] == [lease.claim_id], "it is still renewed"
+    assert lease.release().outcome == "RELEASED"
+
+
+def test_only_a_pulseless_claim_is_handed_over(client, lease):
+    with pytest.raises(ConfigError, match="tied to this process"):
+        lease.hand_over()
+    script = client.lock("script", ttl=30, pulseless=True).acquire()
+    handle = script.hand_over()
+    assert not script.valid()
+    assert script.release().outcome == "KEPT"
+    assert client.inspect("script").holders[0].claim_id == script.claim_id
+    assert client.adopt(handle).release().outcome == "RELEASED"
+
+
+def test_a_dropped_lease_warns_at_the_line_that_took_it_and_a_released_one_does_not(client):
+    lock = client.lock("a", ttl=30)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lock.acquire().release()
+        gc.collect()
+        assert caught == []
+        lock.acquire()
+        gc.collect()
+    assert [(warning.category, warning.filename) for warning in caught] == [(ResourceWarning, __file__)]
+    assert client.inspect("a").holders, "it may still be worked under"
+
+
+def test_a_lease_is_passed_between_threads(client, lease):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(lease.release().outcome))
+    thread.start()
+    thread.join(5)
+    assert answers == ["RELEASED"]
+    assert not lease.valid()
+
+
+def test_holds_that_fell_are_not_kept(client):
+    before = sum(isinstance(thing, Hold) for thing in gc.get_objects())
+    for number in range(1000):
+        lease = client.lock(f"job:{number}", ttl=30).acquire()
+        client.evict(lease.name, lease.claim_id, reason="test", now=True)
+        with pytest.raises(LeaseLost):
+            lease.confirm()
+        del lease
+    gc.collect()
+    client.driver().dispatcher.flush(5)
+    assert sum(isinstance(thing, Hold) for thing in gc.get_objects()) - before < 200
+
+
+def test_levels_that_were_left_are_not_kept(client):
+    lock = client.lock("a", ttl=30, reentrant=True)
+    with lock.acquire():
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(2000):
+                with lock:
+                    pass
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < 20_000
+
+
+def test_a_signal_handler_that_locks_the_same_name_may_come_while_a_hold_is_forgotten(client):
+    class Interrupted(dict):
+        def get(self, *asked):
+            found = super().get(*asked)
+            if self.handler is not None:
+                handler, self.handler = self.handler, None
+                handler()
+            return found
+
+    registry = client.driver().registry
+    taken = registry._holds = Interrupted(registry._holds)
+    taken.handler = None
+    lock, kept = client.lock("a"), []
+    lease = lock.acquire()
+    hold = registry.of("a")[0]
+    lease.release()
+    for handler in (lambda: lock.acquire().release(), lambda: kept.append(lock.acquire())):
+        registry.add(hold)
+        taken.handler = handler
+        registry.remove(hold)
+    assert [other.claim_id for other in registry.of("a")] == [kept[0].claim_id]
+    kept[0].release()
+    assert registry.of("a") == []

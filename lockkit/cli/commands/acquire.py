@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lockkit.client import Client
     from lockkit.facts import Kind
-    from lockkit.leases import Lease
+    from lockkit.lease import Lease
     from lockkit.locks import Lock, Options
 
 __all__ = ["command"]

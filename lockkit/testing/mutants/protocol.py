@@ -10,7 +10,7 @@ from typing import Any
 from lockkit.drivers import heartbeat as heartbeat_module
 from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Event, HookReport
-from lockkit.lease import Handle, Hold
+from lockkit.hold import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockkit.errors import CapabilityError, ConfigError, LockkitError
 from lockkit.facts import ClaimInfo
-from lockkit.lease import span
+from lockkit.hold import span
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from lockkit.facts import CleanupContext
 from lockkit.hooks import hookimpl
-from lockkit.leases import Lease
+from lockkit.lease import Lease
 from lockkit.locks import Lock
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.shapes import MUTEX

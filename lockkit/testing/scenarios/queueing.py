@@ -6,7 +6,7 @@ import threading
 
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import Owner
-from lockkit.leases import Lease
+from lockkit.lease import Lease
 from lockkit.locks import Lock
 from lockkit.names import new_token
 from lockkit.spi import POLL_CAP, Claim, Granted, Queued

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Orphan
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lockkit.facts import Alert, Event, ReleaseReport
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.queue import prefix
 from lockkit.spi import Claim
 from lockkit.testing.simulation.faults import LOST_DATA

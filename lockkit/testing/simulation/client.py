@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
-from lockkit.lease import Hold
+from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (
     AwaitHook,

@@ -1,0 +1,305 @@
+"""Validity: arithmetic at the moment of asking, never a flag that a heartbeat sets (S3, S5, S6).
+
+A :class:`Hold` is the state of one granted claim, shared by the handle that the user has, the heartbeat and the release
+pipeline.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from math import inf
+from typing import Protocol
+
+from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
+from lockkit.names import claim_id
+from lockkit.spi import Claim
+
+__all__ = ["RELEASING", "Handle", "Hold", "span"]
+
+RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
+"""The claim id whose cleanup hooks run in this context: a hook that releases it must not wait for itself."""
+
+
+def span(ttl: float, capabilities: Capabilities) -> float:
+    """Seconds from its basis for which a claim with this ttl is valid."""
+    return ttl * (1.0 - capabilities.drift) - capabilities.margin
+
+
+class Handle(Protocol):
+    """A user's handle of a hold; a reentrant hold has one for each level.
+
+    The hold refers to the handle weakly, because an object to which the callbacks refer may own the handle.
+    """
+
+    @property
+    def open(self) -> bool:
+        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
+
+    @property
+    def callbacks(self) -> Sequence[Callable[[], None]]:
+        """Functions to call when the hold is lost, each once."""
+
+
+class Hold:
+    """One granted claim, as its client knows it.
+
+    ``valid(now)`` is true only while the store still records the claim: nothing that may remove it was sent, and now
+    lies before basis + ttl x (1 - drift) - margin and before since + max_hold. Once it may have lapsed it is lost for
+    good, whoever notices first; only a process-bound claim survives silence, because its store waits for its death.
+
+    Attributes:
+        basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
+        since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
+            later than the store's grant, from which the store counts max_hold. The basis may be older, where a claim joins
+            a session or a lease that runs already.
+        doubtful: Whether its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
+        closing: Whether the release has begun. If a signal cut it short, the next thread goes on with it.
+        dropped: Whether the last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still shows that.
+        handles: The handles that users have of it, one for each level; empty while there is none yet.
+        key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
+        pid: The process that asked for it; in a forked child it is inert.
+        process_bound: Whether the hold survives silence, because the store waits for the death of its process.
+        turn: The mutex of the thread that releases the hold.
+        turn_of: The identifier of that thread.
+        work: How far the release got, for the thread that goes on with it; belongs to the driver.
+    """
+
+    __slots__ = (
+        "_capabilities",
+        "_event",
+        "_latest",
+        "_mutex",
+        "_span",
+        "auto_renew",
+        "basis",
+        "claim",
+        "closing",
+        "doubtful",
+        "dropped",
+        "ended",
+        "fence",
+        "handles",
+        "key",
+        "lost_why",
+        "pid",
+        "process_bound",
+        "reentrant",
+        "report",
+        "requests",
+        "since",
+        "since_wall",
+        "turn",
+        "turn_of",
+        "where",
+        "work",
+    )
+
+    def __init__(
+        self,
+        claim: Claim,
+        fence: int,
+        basis: float,
+        capabilities: Capabilities,
+        *,
+        since: float | None = None,
+        wall: float = 0.0,
+        doubtful: bool = False,
+        auto_renew: bool = True,
+        pid: int | None = None,
+    ) -> None:
+        self.claim = claim
+        self.fence = fence
+        self.basis = basis
+        self.since = basis if since is None else since
+        self.since_wall = wall
+        self.doubtful = doubtful
+        self.auto_renew = auto_renew
+        self.pid = os.getpid() if pid is None else pid
+        self.closing = False
+        self.reentrant = False
+        self.key: weakref.ref[object] | None = None
+        self.dropped = False
+        self.ended = False
+        self.handles: tuple[weakref.ref[Handle], ...] = ()
+        self.turn = threading.Lock()
+        self.turn_of = 0
+        self.work: object = None
+        self.lost_why: Reason = ""
+        self.where: str = "process"
+        self.report: ReleaseReport | None = None
+        self.requests: object = None
+        self._capabilities = capabilities
+        terms = claim.terms
+        self._span = span(terms.ttl, capabilities)
+        self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
+        self.process_bound = terms.process_bound
+        self._mutex = threading.RLock()
+        self._event: threading.Event | None = None
+
+    @property
+    def name(self) -> str:
+        return self.claim.terms.name
+
+    @property
+    def claim_id(self) -> str:
+        return claim_id(self.claim.token)
+
+    @property
+    def owner(self) -> Owner:
+        return self.claim.terms.owner
+
+    @property
+    def standing(self) -> bool:
+        """Whether somebody still works under the hold: it was not released, lost or collected."""
+        return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether any handle is open."""
+        if self.dropped:
+            return False
+        for handle in self.handles:  # asked for every hold at every beat, so no generator
+            user = handle()
+            if user is not None and user.open:
+                return True
+        return False
+
+    def has_other(self, handle: Handle) -> bool:
+        """Whether a handle beside this one is open."""
+        users = [ref() for ref in self.handles]
+        return any(user is not None and user is not handle and user.open for user in users)
+
+    @property
+    def collected(self) -> bool:
+        """Whether every handle is gone without having released it."""
+        if self.dropped:
+            return True
+        for handle in self.handles:  # asked for every hold at every beat, so no generator
+            if handle() is not None:
+                return False
+        return bool(self.handles)
+
+    @property
+    def callbacks(self) -> list[Callable[[], None]]:
+        """The callbacks of the handles that still exist, for a loss."""
+        handles = [handle() for handle in self.handles]
+        return [call for handle in handles if handle is not None for call in handle.callbacks]
+
+    def handed(self, handle: Handle) -> None:
+        """Note the first handle that a user has; :meth:`enter` notes the others."""
+        self.handles = (*self.handles, weakref.ref(handle))
+
+    def handed_back(self, handle: Handle) -> None:
+        """Forget the handle of a level that was left, while others are held."""
+        with self._mutex:
+            others = tuple(other for other in self.handles if other() not in (None, handle))
+            if others:  # without any handle the hold would look as if it had never been handed out
+                self.handles = others
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the hold is to be released now: its release has begun, or its last handle was left.
+
+        A signal may have cut that short, anywhere. Unlike a collected hold, such a hold need not be kept until its validity
+        ends: nobody works under it.
+        """
+        return self.closing or not (self.collected or self.in_hand or not self.handles)
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set, for good, when the hold may have lapsed."""
+        event = self._event
+        if event is None:
+            event = self._event = self._event or threading.Event()
+        if self.lost_why:
+            event.set()
+        return event
+
+    # A level is its handle, not a number: to leave it twice is to leave it once, and a collected handle is no level.
+
+    def leave(self) -> bool:
+        """Begin the release unless another handle is open; return whether the release has begun, now or before."""
+        with self._mutex:
+            if not self.closing and not self.in_hand:
+                self.closing = True
+            return self.closing
+
+    def enter(self, handle: Handle) -> bool:
+        """Add a level, which lasts as long as its handle is open; return False if the hold is not standing any more."""
+        with self._mutex:
+            if self.closing or not self.standing:
+                return False
+            open_ones = [ref for ref in self.handles if (user := ref()) is not None and user.open]
+            self.handles = (*open_ones, weakref.ref(handle))
+            return True
+
+    def take_over(self) -> bool:
+        """Begin the release whatever handles are open; return False if it had begun before."""
+        with self._mutex:
+            began, self.closing = self.closing, True
+            return not began
+
+    def expires(self) -> float:
+        """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""
+        end = self.basis + self._span
+        return end if end < self._latest else self._latest  # noqa: FURB136 (each beat asks thousands of holds)
+
+    def valid(self, now: float) -> bool:
+        """Whether the store still records this hold, as far as arithmetic can tell."""
+        return self.fresh(now) and self.pid == os.getpid()
+
+    def fresh(self, now: float) -> bool:
+        """Like :meth:`valid`, for a caller that is known to run in the hold's own process."""
+        return not self.ended and not self.lost_why and now < self.expires()
+
+    def renewed(self, basis: float, now: float) -> bool:
+        """Take in an answered renewal, read at ``now``; False if the hold had run out by then.
+
+        An answer moves the basis only if the hold is still valid when it is read, and never backwards.
+        """
+        with self._mutex:
+            if self.ended or self.lost_why:
+                return not self.lost_why
+            if (now >= self.basis + self._span or now >= self._latest) and self._over(now):
+                return False
+            if basis > self.basis:  # noqa: PLR1730 (each beat does this for thousands of holds)
+                self.basis = basis
+            return True
+
+    def extended(self, claim: Claim, basis: float, now: float) -> bool:
+        """Take in an answered ``extend``: from now on with the claim's longer ttl."""
+        with self._mutex:
+            if self.ended or self.lost_why or self._over(now):
+                return False
+            self.claim = claim
+            self._span = span(claim.terms.ttl, self._capabilities)
+            self.basis = max(self.basis, basis)
+            return True
+
+    def overdue(self, now: float) -> Reason:
+        """Why the hold is over by the clock alone: ``max_hold``, ``lost``, or an empty string if it is not."""
+        if self.ended or self.lost_why or not self._over(now):
+            return ""
+        return "max_hold" if now >= self._latest else "lost"
+
+    def _over(self, now: float) -> bool:
+        return now >= self._latest or (now >= self.basis + self._span and not self.process_bound)
+
+    def lose(self, why: Reason) -> bool:
+        """Declare it lost, once and for good; True for the caller who did."""
+        with self._mutex:
+            if self.ended or self.lost_why:
+                return False
+            self.lost_why = why
+        if self._event is not None:
+            self._event.set()
+        return True
+
+    def end(self) -> None:
+        """Note that the claim is about to be removed: from here on the hold is not valid. Call this before any such request is sent."""
+        with self._mutex:
+            self.ended = True
