@@ -18,7 +18,7 @@ from lockkit.lease import handle_of
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
 from lockkit.printable import printable
-from lockkit.queue import RW_CAPACITY
+from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

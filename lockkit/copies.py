@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lockkit.errors import ConfigError, NotHeld
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.names import check_name, check_token, claim_id
-from lockkit.spi import Claim, Terms
+from lockkit.store.spi import Claim, Terms
 
 if TYPE_CHECKING:
     from lockkit.opening import Opening

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 
 __all__ = ["RELEASING", "Handle", "Hold", "span"]
 

@@ -17,8 +17,8 @@ from lockkit.lease import Caller, Lease, caller
 from lockkit.leaving import Exit, Statement
 from lockkit.names import check_name, new_token
 from lockkit.protocol.acquiring import Attempt, in_the_way
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import NOTE_LIMIT, Terms
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import NOTE_LIMIT, Terms
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -117,7 +117,7 @@ def _check_note(note: object) -> None:
     """Refuse a note that no store would take.
 
     Raises:
-        ConfigError: It is not a JSON object of at most :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: It is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     import json
 
@@ -189,7 +189,7 @@ def whole(value: object, what: str, name: str) -> int:
     """Check a capacity or a number of permits.
 
     Raises:
-        ConfigError: Not a whole number from 1 to :data:`~lockkit.queue.RW_CAPACITY`.
+        ConfigError: Not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
         raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)

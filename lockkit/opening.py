@@ -28,7 +28,7 @@ from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.printable import printable
 from lockkit.redaction import redact
-from lockkit.spi import Backend, OpenOptions, Refused, Unknown
+from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.config import Config

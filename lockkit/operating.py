@@ -10,7 +10,7 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
 from lockkit.locks import whole
 from lockkit.names import check_name
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -122,7 +122,7 @@ class Operations:
         """Write the record if it still has this version (0: none yet).
 
         Raises:
-            lockkit.spi.Conflict: It has another.
+            lockkit.store.spi.Conflict: It has another.
             OutcomeUnknown: It may or may not have been written; read it again.
         """
         check_name(name)

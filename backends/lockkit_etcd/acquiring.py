@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
+from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
@@ -39,7 +39,7 @@ _YOUNG = 0.1
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-    """See :meth:`lockkit.spi.Backend.acquire`."""
+    """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     if store.buried(claim.token):
         return Lapsed("late")

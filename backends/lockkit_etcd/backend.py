@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
 from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
 from lockkit_etcd.address import parse
 from lockkit_etcd.budget import left
@@ -70,29 +70,29 @@ class EtcdBackend:
     # -- claims
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         return acquiring.acquire(self.store, claim, create, budget)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`."""
+        """See :meth:`lockkit.store.spi.Backend.renew`."""
         return renewing.renew(self.store, self._watches, beats, budget)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.spi.Backend.extend`."""
+        """See :meth:`lockkit.store.spi.Backend.extend`."""
         return extending.extend(self.store, claim, fence, ttl, budget)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.release`."""
+        """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self.store
         return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=False)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.abandon`. Revokes the claim's leases, so that every late copy is refused."""
+        """See :meth:`lockkit.store.spi.Backend.abandon`. Revokes the claim's leases, so that every late copy is refused."""
         store = self.store
         return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=True)
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.emergency_release`."""
+        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
         fresh = self.store.transport.fresh()
         try:
             return releasing.release(self.store, fresh, claim, budget, graceful=graceful, abandon=True)
@@ -100,7 +100,7 @@ class EtcdBackend:
             fresh.close()
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
         store = self.store
         entry = store.entries.get(claim.token)
         own, looked = ((entry.key, entry.fence), entry.looked) if entry is not None else (_UNKNOWN, 0)
@@ -110,35 +110,35 @@ class EtcdBackend:
     # -- operating
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.spi.Backend.inspect`."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`."""
         return operating.inspect(self.store, name, budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
         return operating.names(self.store, prefix, budget)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
         return operating.evict(self.store, name, claim_id, budget, at_once=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         return operating.resize(self.store, name, capacity, budget)
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`."""
+        """See :meth:`lockkit.store.spi.Backend.annotate`."""
         return operating.annotate(self.store, name, claim_id, patch, budget)
 
     def record(self, name: str, budget: float) -> Record | None:
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         return operating.record(self.store, name, budget)
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`."""
+        """See :meth:`lockkit.store.spi.Backend.put_record`."""
         return operating.put_record(self.store, name, value, version, budget)
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """See :meth:`lockkit.spi.Backend.check`."""
+        """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self.store, budget)
 
     def pulse(self) -> Sequence[int]:

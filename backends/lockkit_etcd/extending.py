@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lockkit.spi import Claim, Renewal
+from lockkit.store.spi import Claim, Renewal
 from lockkit_etcd.moving import GRACE, Move, move_one
 from lockkit_etcd.store import Store
 
@@ -12,7 +12,7 @@ __all__ = ["extend"]
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-    """See :meth:`lockkit.spi.Backend.extend`.
+    """See :meth:`lockkit.store.spi.Backend.extend`.
 
     Raises:
         Refused, Unknown: It has not moved, or nobody says whether it has.

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.errors import ConfigError
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import gateway_json as wire
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left

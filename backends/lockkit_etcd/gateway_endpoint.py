@@ -6,7 +6,7 @@ import json
 import ssl
 import time
 
-from lockkit.spi import Unknown
+from lockkit.store.spi import Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
 from lockkit_etcd.gateway_json import MEANINGLESS

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.gateway_json import changes
 from lockkit_etcd.gateway_line import Line
 from lockkit_etcd.transport import News, Watched, WatchEnded

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockkit.errors import ConfigError
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered

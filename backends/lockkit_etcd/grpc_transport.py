@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import grpc_forks, grpc_package
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left

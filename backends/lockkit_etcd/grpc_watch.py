@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.grpc_endpoint import Endpoint
 from lockkit_etcd.grpc_forks import gate
 from lockkit_etcd.grpc_messages import Messages

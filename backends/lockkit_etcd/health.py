@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.failures import RIGHTS

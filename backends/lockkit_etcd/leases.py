@@ -11,7 +11,7 @@ import secrets
 import time
 
 from lockkit.clock import Clock
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken, Transport

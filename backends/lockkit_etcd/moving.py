@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lockkit.spi import Claim, Refused, Renewal, Unknown
+from lockkit.store.spi import Claim, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease

@@ -10,8 +10,8 @@ from typing import Any
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import encode
-from lockkit.notes import merged, note_text
-from lockkit.spi import NOTE_LIMIT, Conflict, Refused, Unknown
+from lockkit.store.notes import merged, note_text
+from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.keys import Keys
@@ -34,7 +34,7 @@ _AT_ONCE = 60
 
 
 def inspect(store: Store, name: str, budget: float) -> LockInfo:
-    """See :meth:`lockkit.spi.Backend.inspect`."""
+    """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
     _, found = store.queue(Get(*Keys.of(store.namespace, name)), end)
     fits = fitting(found)
@@ -91,7 +91,7 @@ def _remaining(store: Store, leases: Sequence[int], end: float) -> Mapping[int, 
 
 
 def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
-    """See :meth:`lockkit.spi.Backend.names`. Always exact: etcd lists the keys of a namespace, and no others'."""
+    """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of a namespace, and no others'."""
     end = time.monotonic() + budget
     start = keys.queues(store.namespace)
     stop = after(start)
@@ -124,7 +124,7 @@ def _note(store: Store, row: Row, said: Mapping[str, Any]) -> Put:
 
 
 def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.spi.Backend.evict`.
+    """See :meth:`lockkit.store.spi.Backend.evict`.
 
     A claim that holds is marked, and its client is left a note that its heartbeats read: it stops to believe in the claim, and
     removes it once its validity has run out. Should it be dead, the claim's lease ends in the same time.
@@ -175,7 +175,7 @@ def _deadline(store: Store, row: Row, end: float) -> float:
 
 
 def resize(store: Store, name: str, capacity: int, budget: float) -> int:
-    """See :meth:`lockkit.spi.Backend.resize`.
+    """See :meth:`lockkit.store.spi.Backend.resize`.
 
     In one step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is granted that
     would not be granted after.
@@ -215,10 +215,10 @@ def _resized(store: Store, kv: Kv, capacity: int) -> tuple[Op, ...]:
 
 
 def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-    """See :meth:`lockkit.spi.Backend.annotate`.
+    """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
@@ -244,17 +244,17 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:
-    """See :meth:`lockkit.spi.Backend.record`."""
+    """See :meth:`lockkit.store.spi.Backend.record`."""
     _, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
     return _record(name, found.kvs[0]) if found.kvs else None
 
 
 def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-    """See :meth:`lockkit.spi.Backend.put_record`.
+    """See :meth:`lockkit.store.spi.Backend.put_record`.
 
     Raises:
         Conflict: The record has another version.
-        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(value, NOTE_LIMIT, "record")
     end = time.monotonic() + budget

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from lockkit.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from lockkit.spi import Beat, Refused, Renewal, Unknown
+from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.moving import Move, move
@@ -38,7 +38,7 @@ _SILENT = "no answer to the keepalive of its lease"
 
 
 def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-    """See :meth:`lockkit.spi.Backend.renew`.
+    """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
         Refused, Unknown: Nobody answers.

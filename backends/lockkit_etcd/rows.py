@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimState
 from lockkit.names import digest
-from lockkit.queue import grantable
-from lockkit.spi import Refused
+from lockkit.store.queue import grantable
+from lockkit.store.spi import Refused
 from lockkit_etcd.keys import is_guard
 from lockkit_etcd.transport import Kv
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lockkit.notes import note_text
-from lockkit.spi import NOTE_LIMIT, Claim, Terms
+from lockkit.store.notes import note_text
+from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT
 

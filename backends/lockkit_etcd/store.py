@@ -7,8 +7,8 @@ import threading
 from collections.abc import Container, Sequence
 from typing import Literal
 
-from lockkit.queue import blockers, prefix
-from lockkit.spi import Claim, OpenOptions, Refused, Terms
+from lockkit.store.queue import blockers, prefix
+from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease, Leases

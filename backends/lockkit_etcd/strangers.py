@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lockkit.spi import Claim, Renewal
+from lockkit.store.spi import Claim, Renewal
 from lockkit_etcd.budget import left
 from lockkit_etcd.moving import GRACE, Move, move_one
 from lockkit_etcd.store import Store

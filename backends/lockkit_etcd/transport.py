@@ -8,8 +8,8 @@ that a member without a leader says so at once.
 
 A call ends with an answer, or raises one of:
 
-- :class:`lockkit.spi.Refused`: definitely not done. All endpoints unreachable, too.
-- :class:`lockkit.spi.Unknown`: it may be done, now or later.
+- :class:`lockkit.store.spi.Refused`: definitely not done. All endpoints unreachable, too.
+- :class:`lockkit.store.spi.Unknown`: it may be done, now or later.
 - :class:`LeaseGone`, :class:`LeaseTaken`: definitely not done, because of the lease it names.
 
 Which is which, one table says (:mod:`lockkit_etcd.failures`); what it does not list is Unknown.

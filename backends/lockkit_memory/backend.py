@@ -15,10 +15,10 @@ from lockkit.clock import Clock
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
-from lockkit.notes import merged, note_text
-from lockkit.queue import blockers, prefix
 from lockkit.settings import redact
-from lockkit.spi import (
+from lockkit.store.notes import merged, note_text
+from lockkit.store.queue import blockers, prefix
+from lockkit.store.spi import (
     ABSENT,
     NOTE_LIMIT,
     RELEASED,
@@ -86,7 +86,7 @@ class MemoryBackend:
         self._options = options
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         if claim.note:
             note_text(claim.note, NOTE_LIMIT)
         name, store = claim.terms.name, self._store
@@ -156,7 +156,7 @@ class MemoryBackend:
         )
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`."""
+        """See :meth:`lockkit.store.spi.Backend.renew`."""
         store, woken = self._store, dict[Waker, None]()
         with store.mutex:
             now = self._clock.now()
@@ -183,7 +183,7 @@ class MemoryBackend:
         return Renewal("HELD", basis=now, requests=row.requests)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.release`."""
+        """See :meth:`lockkit.store.spi.Backend.release`."""
         name, store = claim.terms.name, self._store
         woken: dict[Waker, None] = {}
         with store.mutex:
@@ -195,7 +195,7 @@ class MemoryBackend:
         return answer
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
+        """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
         with self._store.mutex:
             self._store.bury(claim.token, self._clock.now())
         return self.release(claim, budget, graceful=graceful)
@@ -221,7 +221,7 @@ class MemoryBackend:
         return RELEASED
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
         store, woken = self._store, dict[Waker, None]()
         with store.mutex:
             rows = store.settle(name, self._clock.now(), woken).rows
@@ -235,14 +235,14 @@ class MemoryBackend:
         return watch
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.spi.Backend.inspect`. Shows no claim past its deadline."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`. Shows no claim past its deadline."""
         with self._store.mutex:
             queue = self._store.queues.get(name)
             # a copy, made in one step: a signal handler may lock the name meanwhile
             return lock_info(name, list(queue.rows.values()) if queue else (), self._clock)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
         with self._store.mutex:
             now = self._clock.now()
             return sorted(
@@ -252,7 +252,7 @@ class MemoryBackend:
             )
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
         store, at_once, woken = self._store, now, dict[Waker, None]()
         with store.mutex:
             at = self._clock.now()
@@ -275,7 +275,7 @@ class MemoryBackend:
         return answer
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         if type(capacity) is not int or capacity < 1:
             raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
         store, woken = self._store, dict[Waker, None]()
@@ -293,7 +293,7 @@ class MemoryBackend:
         return count
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.spi.Backend.extend`."""
+        """See :meth:`lockkit.store.spi.Backend.extend`."""
         woken = dict[Waker, None]()
         with self._store.mutex:
             now = self._clock.now()
@@ -305,10 +305,10 @@ class MemoryBackend:
         return answer
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`.
+        """See :meth:`lockkit.store.spi.Backend.annotate`.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         note_text(patch, NOTE_LIMIT)
         woken = dict[Waker, None]()
@@ -322,16 +322,16 @@ class MemoryBackend:
         return row is not None
 
     def record(self, name: str, budget: float) -> Record | None:
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         with self._store.mutex:
             return self._store.records.get(name)
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`.
+        """See :meth:`lockkit.store.spi.Backend.put_record`.
 
         Raises:
             Conflict: The record has another version.
-            ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         note_text(value, NOTE_LIMIT, "record")
         with self._store.mutex:
@@ -343,7 +343,7 @@ class MemoryBackend:
             return record
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """See :meth:`lockkit.spi.Backend.check`."""
+        """See :meth:`lockkit.store.spi.Backend.check`."""
         return [
             Finding(
                 "scope",

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from lockkit.clock import Clock
 from lockkit.facts import ClaimState, Record
 from lockkit.forks import Forks
-from lockkit.queue import grantable
-from lockkit.spi import Claim, Terms
+from lockkit.store.queue import grantable
+from lockkit.store.spi import Claim, Terms
 
 __all__ = ["GRACE", "Queue", "Row", "Store", "Waker"]
 

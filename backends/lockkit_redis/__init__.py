@@ -6,7 +6,7 @@ from importlib import import_module
 
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import Backend, BackendSpec, OpenOptions
+from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
 

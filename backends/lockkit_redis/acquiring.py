@@ -10,8 +10,8 @@ import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
-from lockkit.notes import note_text
-from lockkit.spi import (
+from lockkit.store.notes import note_text
+from lockkit.store.spi import (
     ABSENT,
     NOTE_LIMIT,
     RELEASED,
@@ -49,7 +49,7 @@ _NO_NOTE = b"$0\r\n\r\n"
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-    """See :meth:`lockkit.spi.Backend.acquire`."""
+    """See :meth:`lockkit.store.spi.Backend.acquire`."""
     token, terms = claim.token, claim.terms
     stated = store.known(terms)
     note = _NO_NOTE

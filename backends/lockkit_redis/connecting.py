@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lockkit.errors import ConfigError
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_redis.line import Line
 
 __all__ = ["Place", "connected"]

@@ -20,7 +20,7 @@ from lockkit.errors import (
     OutcomeUnknown,
     PermissionDenied,
 )
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["Whence", "checked", "meaning", "replied", "unanswered"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lockkit.errors import PermissionDenied
 from lockkit.facts import Finding
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.line import left, pack
 from lockkit_redis.rights import rights
 from lockkit_redis.router import Link

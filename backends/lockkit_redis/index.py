@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis.exceptions as theirs
 
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys, index, name_in, pattern
 from lockkit_redis.line import TIME, left, millis_of, pack

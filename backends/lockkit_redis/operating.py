@@ -12,8 +12,8 @@ from typing import Any
 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import Evicted, LockInfo, Record
-from lockkit.notes import merged, note_text
-from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit.store.notes import merged, note_text
+from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
@@ -27,12 +27,12 @@ _ROUNDS = 16
 
 
 def inspect(store: Store, name: str, budget: float) -> LockInfo:
-    """See :meth:`lockkit.spi.Backend.inspect`."""
+    """See :meth:`lockkit.store.spi.Backend.inspect`."""
     return lock_info(name, _read(store, name, budget))
 
 
 def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.spi.Backend.evict`."""
+    """See :meth:`lockkit.store.spi.Backend.evict`."""
     end = time.monotonic() + budget
     read = _read(store, name, budget)
     token = tokens(read).get(claim_id)
@@ -47,7 +47,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
 
 
 def resize(store: Store, name: str, capacity: int, budget: float) -> int:
-    """See :meth:`lockkit.spi.Backend.resize`.
+    """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
         ConfigError: Not a whole number of at least 1.
@@ -58,10 +58,10 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
 
 
 def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-    """See :meth:`lockkit.spi.Backend.annotate`. Merged here, stored by compare: Lua cannot tell ``{}`` from ``[]``.
+    """See :meth:`lockkit.store.spi.Backend.annotate`. Merged here, stored by compare: Lua cannot tell ``{}`` from ``[]``.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
@@ -80,18 +80,18 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:
-    """See :meth:`lockkit.spi.Backend.record`."""
+    """See :meth:`lockkit.store.spi.Backend.record`."""
     key = Keys.of(store.namespace, name).record
     stored = store.router.at(key).call(pack("GET", key), budget)
     return _record(name, stored) if stored else None
 
 
 def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-    """See :meth:`lockkit.spi.Backend.put_record`.
+    """See :meth:`lockkit.store.spi.Backend.put_record`.
 
     Raises:
         Conflict: The record has another version.
-        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     text = note_text(value, NOTE_LIMIT, "record")
     written = store.clock.wall()

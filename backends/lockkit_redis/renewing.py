@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import redis.exceptions as theirs
 
-from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
 from lockkit_redis.line import TIME, framed, left, millis_of
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-    """See :meth:`lockkit.spi.Backend.renew`.
+    """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
         Refused, Unknown: Nobody answers. What is not answered while something else is counts as not renewed: a server that
@@ -126,7 +126,7 @@ def _commands(store: Store, beats: Sequence[Beat], places: _Places) -> list[byte
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-    """See :meth:`lockkit.spi.Backend.extend`."""
+    """See :meth:`lockkit.store.spi.Backend.extend`."""
     basis = store.clock.now()
     now, answer = store.run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
     store.link(claim).heard(int(now))

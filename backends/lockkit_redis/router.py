@@ -19,7 +19,7 @@ import redis.exceptions as theirs
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.address import Address
 from lockkit_redis.line import Line, pack
 from lockkit_redis.wire import Wire

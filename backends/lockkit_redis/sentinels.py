@@ -6,7 +6,7 @@ import time
 
 import redis.exceptions as theirs
 
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import connected
 from lockkit_redis.failures import meaning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from lockkit.spi import Terms
+from lockkit.store.spi import Terms
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import pack
 from lockkit_redis.scripts import ACQUIRE, RELEASE, RENEW

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from lockkit.spi import Claim, OpenOptions, Terms
+from lockkit.store.spi import Claim, OpenOptions, Terms
 from lockkit_redis.address import Address
 from lockkit_redis.index import Index
 from lockkit_redis.keys import Keys, channel

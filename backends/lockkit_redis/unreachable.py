@@ -12,7 +12,7 @@ from typing import NamedTuple
 import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_redis.address import Address, at
 from lockkit_redis.connecting import Place
 from lockkit_redis.failures import Whence, meaning, replied

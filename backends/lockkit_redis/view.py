@@ -9,7 +9,7 @@ from typing import Any, cast
 from lockkit.errors import IncompatibleLayout
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
 from lockkit.names import claim_id
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_redis.line import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "readable", "tokens"]

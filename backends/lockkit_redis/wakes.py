@@ -21,7 +21,7 @@ import redis.exceptions as theirs
 
 from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.failures import replied
 from lockkit_redis.line import pack
 from lockkit_redis.router import Link, Router

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from lockkit.notes import note_text
-from lockkit.queue import Queued as InQueue
-from lockkit.queue import blockers, prefix
-from lockkit.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
+from lockkit.store.notes import note_text
+from lockkit.store.queue import Queued as InQueue
+from lockkit.store.queue import blockers, prefix
+from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING
@@ -33,7 +33,7 @@ class _Candidate(NamedTuple):
 
 
 def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
-    """See :meth:`lockkit.spi.Backend.acquire`."""
+    """See :meth:`lockkit.store.spi.Backend.acquire`."""
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
     if not create:
         return _ask(store, claim, note, end)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
 from lockkit_sqlite import CAPABILITIES, health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.place import Place, locate, prepare
@@ -49,15 +49,15 @@ class SqliteBackend:
         return self._opened
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         return acquire(self._store, claim, create=create, end=time.monotonic() + budget)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`. Over a connection of its own: it never queues behind a caller."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own: it never queues behind a caller."""
         return renewing.renew(self._opened, beats, time.monotonic() + budget)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.release`."""
+        """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self._store
         return release(store, store.calls, claim, time.monotonic() + budget, graceful=graceful)
 
@@ -65,7 +65,7 @@ class SqliteBackend:
     """No copy of a statement can be under way: it has run when the call returns, or it never does."""
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.emergency_release`. Opens the file anew."""
+        """See :meth:`lockkit.store.spi.Backend.emergency_release`. Opens the file anew."""
         store, end = self._opened, time.monotonic() + budget
         link = store.emergency_link()
         try:
@@ -74,52 +74,52 @@ class SqliteBackend:
             link.close()
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
         return waiting.watch(self._opened, name, blockers, wake, claim)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.spi.Backend.inspect`. The dead are shown as such until the next acquire removes them."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`. The dead are shown as such until the next acquire removes them."""
         return operating.inspect(self._store, name, time.monotonic() + budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
         return operating.names(self._store, prefix, time.monotonic() + budget)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
         return operating.evict(self._store, name, claim_id, time.monotonic() + budget, at_once=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         return operating.resize(self._store, name, capacity, time.monotonic() + budget)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.spi.Backend.extend`."""
+        """See :meth:`lockkit.store.spi.Backend.extend`."""
         return renewing.extend(self._store, claim, fence, ttl, time.monotonic() + budget)
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`.
+        """See :meth:`lockkit.store.spi.Backend.annotate`.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         return operating.annotate(self._store, name, claim_id, patch, time.monotonic() + budget)
 
     def record(self, name: str, budget: float) -> Record | None:
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         return operating.record(self._store, name, time.monotonic() + budget)
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`.
+        """See :meth:`lockkit.store.spi.Backend.put_record`.
 
         Raises:
             Conflict: The record has another version.
-            ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         return operating.put_record(self._store, name, value, version, time.monotonic() + budget)
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """See :meth:`lockkit.spi.Backend.check`."""
+        """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self._opened, time.monotonic() + budget)
 
     def pulse(self) -> Sequence[int]:

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, PermissionDenied
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
     "FULL",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lockkit.facts import Finding
 from lockkit.places import filesystem, network_filesystem
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite.failures import FULL, free_space, shown
 from lockkit_sqlite.store import Store
 
@@ -24,7 +24,7 @@ _TOLD = 86400.0
 
 
 def check(store: Store, end: float) -> Sequence[Finding]:
-    """See :meth:`lockkit.spi.Backend.check`."""
+    """See :meth:`lockkit.store.spi.Backend.check`."""
     try:
         store.follow(closely=True)
     except (Refused, Unknown) as trouble:

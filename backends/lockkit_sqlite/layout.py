@@ -17,7 +17,7 @@ import json
 
 from lockkit.errors import IncompatibleLayout
 from lockkit.facts import Owner
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 
 __all__ = [
     "DDL",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Owner
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite.failures import no_log
 from lockkit_sqlite.files import Files, alone, clear, look, trouble
 from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row

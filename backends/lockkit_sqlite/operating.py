@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from lockkit.errors import ConfigError
 from lockkit.facts import Evicted, LockInfo, Record
 from lockkit.names import claim_id
-from lockkit.notes import note_text, too_long
-from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit.store.notes import note_text, too_long
+from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING, too_new
@@ -22,7 +22,7 @@ _ROUNDS = 16
 
 
 def inspect(store: Store, name: str, end: float) -> LockInfo:
-    """See :meth:`lockkit.spi.Backend.inspect`."""
+    """See :meth:`lockkit.store.spi.Backend.inspect`."""
     now = store.now()
     rows = [
         row for row in store.queue(store.calls, name, end) if row.deadline > now or row.boot != store.boot
@@ -32,7 +32,7 @@ def inspect(store: Store, name: str, end: float) -> LockInfo:
 
 
 def names(store: Store, prefix: str, end: float) -> Sequence[str]:
-    """See :meth:`lockkit.spi.Backend.names`."""
+    """See :meth:`lockkit.store.spi.Backend.names`."""
     return [
         name
         for (name,) in store.calls.read(sql.NAMES, (store.namespace, prefix, store.now(), store.boot), end)
@@ -40,7 +40,7 @@ def names(store: Store, prefix: str, end: float) -> Sequence[str]:
 
 
 def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.spi.Backend.evict`."""
+    """See :meth:`lockkit.store.spi.Backend.evict`."""
     link = store.calls
     for _ in range(_ROUNDS):
         rows = store.queue(link, name, end)
@@ -67,7 +67,7 @@ def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) ->
 
 
 def resize(store: Store, name: str, capacity: int, end: float) -> int:
-    """See :meth:`lockkit.spi.Backend.resize`.
+    """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
         ConfigError: Not a whole number of at least 1.
@@ -87,7 +87,7 @@ def resize(store: Store, name: str, capacity: int, end: float) -> int:
 
 
 def annotate(store: Store, name: str, wanted: str, patch: Mapping[str, object], end: float) -> bool:
-    """See :meth:`lockkit.spi.Backend.annotate`."""
+    """See :meth:`lockkit.store.spi.Backend.annotate`."""
     text = note_text(patch, NOTE_LIMIT)
     rows = store.queue(store.calls, name, end)
     place = _find(rows, wanted)
@@ -103,7 +103,7 @@ def annotate(store: Store, name: str, wanted: str, patch: Mapping[str, object], 
 
 
 def record(store: Store, name: str, end: float) -> Record | None:
-    """See :meth:`lockkit.spi.Backend.record`."""
+    """See :meth:`lockkit.store.spi.Backend.record`."""
     found = store.calls.read(
         "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2",
         (store.namespace, name),
@@ -118,7 +118,7 @@ def record(store: Store, name: str, end: float) -> Record | None:
 
 
 def put_record(store: Store, name: str, value: Mapping[str, object], version: int, end: float) -> Record:
-    """See :meth:`lockkit.spi.Backend.put_record`."""
+    """See :meth:`lockkit.store.spi.Backend.put_record`."""
     text = note_text(value, NOTE_LIMIT, "record")
     wall = store.clock.wall()
     if version:

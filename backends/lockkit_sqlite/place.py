@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 
 __all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
 

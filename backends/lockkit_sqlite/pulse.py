@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_sqlite.place import make_pulses
 
 __all__ = [

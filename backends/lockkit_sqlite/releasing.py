@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockkit.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
+from lockkit.store.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import LINGERING
 from lockkit_sqlite.link import Link
@@ -12,7 +12,7 @@ __all__ = ["release"]
 
 
 def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: bool) -> ReleaseAnswer:
-    """See :meth:`lockkit.spi.Backend.release`. Over ``link``: the emergency layer brings its own."""
+    """See :meth:`lockkit.store.spi.Backend.release`. Over ``link``: the emergency layer brings its own."""
     terms = claim.terms
     key = (store.namespace, terms.name, claim.token)
     if link.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from lockkit.queue import prefix
-from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit.store.queue import prefix
+from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import HELD, LINGERING
 from lockkit_sqlite.rows import Row, fitting
@@ -25,7 +25,7 @@ _ABSENT = Renewal("LOST", why="absent")
 
 
 def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
-    """See :meth:`lockkit.spi.Backend.renew`."""
+    """See :meth:`lockkit.store.spi.Backend.renew`."""
     try:
         store.follow(closely=True)
     except (Refused, Unknown) as trouble:
@@ -54,7 +54,7 @@ def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
 
 
 def extend(store: Store, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
-    """See :meth:`lockkit.spi.Backend.extend`."""
+    """See :meth:`lockkit.store.spi.Backend.extend`."""
     key = (store.namespace, claim.terms.name, claim.token)
     done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
     if done:

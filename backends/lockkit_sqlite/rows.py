@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
-from lockkit.queue import grantable
-from lockkit.spi import Terms
+from lockkit.store.queue import grantable
+from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
 from lockkit.names import claim_id
-from lockkit.queue import prefix
-from lockkit.spi import OpenOptions, Refused, Terms, Unknown
+from lockkit.store.queue import prefix
+from lockkit.store.spi import OpenOptions, Refused, Terms, Unknown
 from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import inherited

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from lockkit.names import claim_id
-from lockkit.spi import Claim, Refused, Unknown, Watch
+from lockkit.store.spi import Claim, Refused, Unknown, Watch
 from lockkit_sqlite.rows import fitting
 from lockkit_sqlite.store import Store
 
@@ -17,7 +17,7 @@ _LOOK = 0.5
 
 
 def watch(store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-    """See :meth:`lockkit.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
+    """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
     parted = [blocker.partition(".") for blocker in blockers]
     running, dead = store.house.watch(
         bytes.fromhex(claim_id(claim.token)), [fifo for _, _, fifo in parted], wake

@@ -12,7 +12,7 @@ from kazoo.protocol.serialization import Create2, GetChildren, GetData, Sync
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.names import claim_id
-from lockkit.spi import (
+from lockkit.store.spi import (
     ABSENT,
     RELEASED,
     Answer,
@@ -55,7 +55,7 @@ _STAYS, _ROUND_TRIPS = 0.05, 3.0
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-    """See :meth:`lockkit.spi.Backend.acquire`."""
+    """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     found = store.entry(claim.token)
     if found is None:

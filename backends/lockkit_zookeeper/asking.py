@@ -10,7 +10,7 @@ import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Create, Create2, Delete, Exists, GetChildren, Sync
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry

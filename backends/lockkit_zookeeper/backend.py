@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
 from lockkit_zookeeper import acquiring, evicting, health, operating, renewing, resizing, watching
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.store import Store
@@ -51,79 +51,79 @@ class ZooKeeperBackend:
     # -- claims
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         self.store.mine()
         return acquiring.acquire(self.store, claim, create, budget)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`."""
+        """See :meth:`lockkit.store.spi.Backend.renew`."""
         self.store.mine()
         return renewing.renew(self.store, beats, budget)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.extend`; what is held cannot be extended."""
+        """See :meth:`lockkit.store.spi.Backend.extend`; what is held cannot be extended."""
         self.store.mine()
         return renewing.extend(self.store, claim, fence, budget)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.release`. Nothing lingers, so ``graceful`` makes no difference."""
+        """See :meth:`lockkit.store.spi.Backend.release`. Nothing lingers, so ``graceful`` makes no difference."""
         self.store.mine()
         return acquiring.release(self.store, claim, budget)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.abandon`."""
+        """See :meth:`lockkit.store.spi.Backend.abandon`."""
         self.store.mine()
         return acquiring.release(self.store, claim, budget)
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.emergency_release`."""
+        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
         self.store.mine()
         return acquiring.emergency_release(self.store, claim, budget)
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
         self.store.mine()
         return watching.watch(self.store, name, blockers, wake, claim)
 
     # -- operating
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.spi.Backend.inspect`."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`."""
         self.store.mine()
         return operating.inspect(self.store, name, budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.names`. Always exact, so ``deep`` makes no difference."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Always exact, so ``deep`` makes no difference."""
         self.store.mine()
         return operating.names(self.store, prefix, budget)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
         self.store.mine()
         return evicting.evict(self.store, name, claim_id, budget, now=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         self.store.mine()
         return resizing.resize(self.store, name, capacity, budget)
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`."""
+        """See :meth:`lockkit.store.spi.Backend.annotate`."""
         self.store.mine()
         return operating.annotate(self.store, name, claim_id, patch, budget)
 
     def record(self, name: str, budget: float) -> Record | None:
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         self.store.mine()
         return operating.record(self.store, name, budget)
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`."""
+        """See :meth:`lockkit.store.spi.Backend.put_record`."""
         self.store.mine()
         return operating.put_record(self.store, name, value, version, budget)
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """See :meth:`lockkit.spi.Backend.check`."""
+        """See :meth:`lockkit.store.spi.Backend.check`."""
         self.store.mine()
         return health.check(self.store, budget)
 

@@ -16,7 +16,7 @@ import kazoo.exceptions as theirs
 from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData, Sync
 from kazoo.protocol.states import EventType
 
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.stated import packed, unpacked

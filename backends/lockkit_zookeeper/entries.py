@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from lockkit.spi import Claim, Lapsed
+from lockkit.store.spi import Claim, Lapsed
 
 __all__ = ["GRACE", "Entry", "Why"]
 

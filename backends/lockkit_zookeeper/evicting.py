@@ -23,7 +23,7 @@ from kazoo.protocol.serialization import CheckVersion, Create2, Delete, Exists, 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents, remove
 from lockkit_zookeeper.failures import explained, not_connected
 from lockkit_zookeeper.layout import Queue, client_of
@@ -46,7 +46,7 @@ _LOOK = 0.5
 
 
 def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> Evicted:
-    """See :meth:`lockkit.spi.Backend.evict`."""
+    """See :meth:`lockkit.store.spi.Backend.evict`."""
     end = time.monotonic() + budget
     wire, parent = store.any(budget).wire, store.paths.queue(name)
     for _ in range(_ROUNDS):

@@ -12,7 +12,7 @@ import kazoo.exceptions as theirs
 from kazoo.handlers.threading import KazooTimeoutError
 
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown, PermissionDenied
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
     "GONE",

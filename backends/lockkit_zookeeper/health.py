@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kazoo.protocol.serialization import Delete, Exists, Sync
 
 from lockkit.facts import Finding
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire

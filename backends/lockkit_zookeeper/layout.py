@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
 from lockkit.names import encode
-from lockkit.queue import blockers, prefix
-from lockkit.spi import Refused
+from lockkit.store.queue import blockers, prefix
+from lockkit.store.spi import Refused
 
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
 

@@ -12,8 +12,8 @@ from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, 
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import claim_id, decode
-from lockkit.notes import merged, note_text
-from lockkit.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit.store.notes import merged, note_text
+from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_zookeeper.asking import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
@@ -78,7 +78,7 @@ def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
 
 
 def inspect(store: Store, name: str, budget: float) -> LockInfo:
-    """See :meth:`lockkit.spi.Backend.inspect`."""
+    """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
     wire = store.any(budget).wire
     queue = listed(store, wire, name, end)
@@ -100,7 +100,7 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
 
 
 def names(store: Store, prefix: str, budget: float) -> list[str]:
-    """See :meth:`lockkit.spi.Backend.names`. All are children of one node: that is the index.
+    """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node: that is the index.
 
     A queue that only another login may list is among them, be it empty: a stranger's must not hide all others.
     """
@@ -131,10 +131,10 @@ def names(store: Store, prefix: str, budget: float) -> list[str]:
 
 
 def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], budget: float) -> bool:
-    """See :meth:`lockkit.spi.Backend.annotate`.
+    """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
-        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
@@ -161,7 +161,7 @@ def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], b
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:
-    """See :meth:`lockkit.spi.Backend.record`."""
+    """See :meth:`lockkit.store.spi.Backend.record`."""
     end = time.monotonic() + budget
     wire, path = store.any(budget).wire, store.paths.record(name)
     _, found = ask_all(wire, (Sync(path), GetData(path, None)), end, f"read {path}")
@@ -169,11 +169,11 @@ def record(store: Store, name: str, budget: float) -> Record | None:
 
 
 def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-    """See :meth:`lockkit.spi.Backend.put_record`. The version is the node's, plus one.
+    """See :meth:`lockkit.store.spi.Backend.put_record`. The version is the node's, plus one.
 
     Raises:
         Conflict: The record has another version.
-        ConfigError: The value is over :data:`~lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(value, NOTE_LIMIT, "record")
     end = time.monotonic() + budget

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from kazoo.protocol.serialization import Exists, GetChildren, Sync
 
 from lockkit.errors import CapabilityError, OutcomeUnknown
-from lockkit.spi import Beat, Claim, Refused, Renewal, Unknown
+from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_zookeeper.asking import ask, ask_all
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
@@ -27,7 +27,7 @@ _LATE = 0.6
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-    """See :meth:`lockkit.spi.Backend.renew`.
+    """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
         Refused, Unknown: Nothing can be said of any of them. Otherwise it is UNKNOWN for those that are in trouble.
@@ -169,7 +169,7 @@ def _anothers(store: Store, claim: Claim, fence: int | None, end: float) -> Rene
 
 
 def extend(store: Store, claim: Claim, fence: int, budget: float) -> Renewal:
-    """See :meth:`lockkit.spi.Backend.extend`. A session's timeout never changes: LOST if it is lost.
+    """See :meth:`lockkit.store.spi.Backend.extend`. A session's timeout never changes: LOST if it is lost.
 
     Raises:
         Refused: With CapabilityError, if it is held.

@@ -20,7 +20,7 @@ from typing import Any
 from kazoo.protocol.serialization import Create, Delete, SetData
 
 from lockkit.errors import BackendUnavailable, ConfigError
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_zookeeper.evicting import commit
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.operating import listed, read_claims
@@ -34,7 +34,7 @@ _PERSISTENT_SEQUENTIAL = 2
 
 
 def resize(store: Store, name: str, capacity: int, budget: float) -> int:
-    """See :meth:`lockkit.spi.Backend.resize`.
+    """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
         ConfigError: Not a whole number of at least 1.

@@ -26,7 +26,7 @@ from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.facts import Capabilities
 from lockkit.names import claim_id
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.chores import Chores

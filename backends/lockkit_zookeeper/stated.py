@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 from lockkit.errors import IncompatibleLayout
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
-from lockkit.notes import note_text
-from lockkit.spi import NOTE_LIMIT, Claim, Refused, Terms
+from lockkit.store.notes import note_text
+from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
 from lockkit_zookeeper.layout import Place
 
 __all__ = ["VERSION", "Stated", "claim_info", "packed", "unpacked"]

@@ -9,7 +9,7 @@ import time
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
-from lockkit.spi import Claim, OpenOptions, Refused, Terms
+from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_zookeeper.address import Address, declared
 from lockkit_zookeeper.asking import access, left
 from lockkit_zookeeper.entries import Entry, Why

@@ -13,7 +13,7 @@ from typing import Any
 from kazoo.protocol.serialization import GetChildren, GetData
 from kazoo.protocol.states import EventType
 
-from lockkit.spi import Claim, Refused
+from lockkit.store.spi import Claim, Refused
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.stated import unpacked
@@ -136,7 +136,7 @@ def _resized(data: bytes) -> object:
 def watch(
     store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
 ) -> NodeWatch:
-    """See :meth:`lockkit.spi.Backend.watch`."""
+    """See :meth:`lockkit.store.spi.Backend.watch`."""
     parent = store.paths.queue(name)
     found = store.entry(claim.token)
     try:

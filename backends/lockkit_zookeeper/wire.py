@@ -27,7 +27,7 @@ from kazoo.retry import KazooRetry
 from lockkit.clock import Clock
 from lockkit.errors import LockkitError
 from lockkit.forks import Forks
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Crowd
 from lockkit_zookeeper.connecting import Connection, Handler

@@ -18,7 +18,7 @@ import click
 
 from lockkit import durations, names
 from lockkit.errors import ConfigError
-from lockkit.queue import RW_CAPACITY
+from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

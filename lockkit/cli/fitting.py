@@ -12,7 +12,7 @@ from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Kind
-    from lockkit.spi import Terms
+    from lockkit.store.spi import Terms
 
 __all__ = ["kind", "mismatch", "reaches_others"]
 

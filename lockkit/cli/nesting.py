@@ -12,7 +12,7 @@ from lockkit.redaction import identity
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.lease import Lease
-    from lockkit.spi import Terms
+    from lockkit.store.spi import Terms
 
 __all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]
 

@@ -13,7 +13,7 @@ from lockkit.drivers.ticker import Ticker
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
-from lockkit.spi import Beat, Claim
+from lockkit.store.spi import Beat, Claim
 
 __all__ = ["Heartbeat", "Holding", "Waiter"]
 

@@ -12,7 +12,7 @@ from lockkit.drivers.ticker import Ticker
 from lockkit.facts import Event
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
-from lockkit.spi import Backend, Claim, Refused, Unknown
+from lockkit.store.spi import Backend, Claim, Refused, Unknown
 
 __all__ = ["Orphans"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lockkit.clock import Clock
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["patiently"]
 

@@ -55,7 +55,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Release, releasing
 from lockkit.protocol.renewing import losing
-from lockkit.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
+from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
 
 __all__ = ["Driver"]
 

@@ -15,7 +15,7 @@ from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
 from lockkit.protocol.effects import WaitForWake
-from lockkit.spi import Watch
+from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver

@@ -20,7 +20,7 @@ from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
 from lockkit.redaction import redact_name
 from lockkit.settings import meant
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["check_files"]
 

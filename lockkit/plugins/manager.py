@@ -27,7 +27,7 @@ from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
 from lockkit.printable import printable
 from lockkit.redaction import declare, scrub_error
-from lockkit.spi import API, Backend, BackendSpec, OpenOptions
+from lockkit.store.spi import API, Backend, BackendSpec, OpenOptions
 
 __all__ = ["PluginInfo", "PluginManager"]
 

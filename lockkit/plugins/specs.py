@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import click
 
     from lockkit.facts import Alert, CleanupContext, Event, Finding
-    from lockkit.spi import BackendSpec
+    from lockkit.store.spi import BackendSpec
 
 __all__ = [
     "HealthClient",
@@ -50,7 +50,7 @@ class HealthClient(Protocol):
 
 @hookspec
 def lockkit_backends() -> Sequence[BackendSpec]:
-    """Offer stores: one :class:`~lockkit.spi.BackendSpec` for each, with its URL schemes.
+    """Offer stores: one :class:`~lockkit.store.spi.BackendSpec` for each, with its URL schemes.
 
     Called once, when a URL is looked up. The client library is imported in ``BackendSpec.open``, not here and not when the
     plugin is loaded. A spec of another API version, or with a scheme that is taken, is reported and skipped.

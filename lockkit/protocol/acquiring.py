@@ -23,7 +23,18 @@ from lockkit.hold import Hold
 from lockkit.names import claim_id, new_token
 from lockkit.protocol import deadlock
 from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
-from lockkit.spi import REQUEST_TIMEOUT, Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
+from lockkit.store.spi import (
+    REQUEST_TIMEOUT,
+    Answer,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    Refused,
+    Terms,
+    Unknown,
+)
 
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way"]
 

@@ -15,8 +15,8 @@ from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Call, Effect, Now, Pause
-from lockkit.queue import hopeless
-from lockkit.spi import Claim, Refused, Terms, Unknown
+from lockkit.store.queue import hopeless
+from lockkit.store.spi import Claim, Refused, Terms, Unknown
 
 __all__ = ["refuse", "told", "who_waits_for"]
 

@@ -1,7 +1,7 @@
 """What a protocol generator can ask of whoever drives it.
 
-A driver performs the effect and sends the result back, or throws the exception that it met: :class:`~lockkit.spi.Refused`
-and :class:`~lockkit.spi.Unknown` from a call, any ``BaseException`` that cut the step short. The generators read no clock,
+A driver performs the effect and sends the result back, or throws the exception that it met: :class:`~lockkit.store.spi.Refused`
+and :class:`~lockkit.store.spi.Unknown` from a call, any ``BaseException`` that cut the step short. The generators read no clock,
 start no thread and open no socket; ``now`` is handed to them.
 """
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason
 from lockkit.hold import Hold
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 
 __all__ = [
     "AwaitHook",

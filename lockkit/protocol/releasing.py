@@ -38,7 +38,7 @@ from lockkit.protocol.effects import (
     StartHook,
     Withdraw,
 )
-from lockkit.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Release", "releasing"]
 

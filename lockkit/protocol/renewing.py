@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
-from lockkit.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
+from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
 __all__ = ["Member", "batch", "due", "losing", "patience", "renewing", "waiter_interval"]
 

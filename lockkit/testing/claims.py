@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lockkit.names import new_token
 from lockkit.plugins import PluginManager
-from lockkit.spi import Backend, Claim, Granted, OpenOptions, Queued, Renewal, Terms, Unknown
+from lockkit.store.spi import Backend, Claim, Granted, OpenOptions, Queued, Renewal, Terms, Unknown
 
 __all__ = ["BUDGET", "claim", "open_store", "queue", "renew", "settled", "states", "take"]
 
@@ -21,14 +21,14 @@ BUDGET = 2.0
 
 
 def open_store(url: str, **options: Any) -> Backend:
-    """Open a store as a client does; ``options`` are those of :class:`lockkit.spi.OpenOptions`. Close it."""
+    """Open a store as a client does; ``options`` are those of :class:`lockkit.store.spi.OpenOptions`. Close it."""
     return PluginManager(()).open(url, OpenOptions(**options))
 
 
 def claim(
     name: str = "a", *, wait: bool = True, note: Mapping[str, object] | None = None, **terms: Any
 ) -> Claim:
-    """A claim that no store has seen; ``terms`` are those of :class:`lockkit.spi.Terms`."""
+    """A claim that no store has seen; ``terms`` are those of :class:`lockkit.store.spi.Terms`."""
     return Claim(new_token(), Terms(name, **terms), wait, note)
 
 

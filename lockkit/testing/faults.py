@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import Backend, BackendSpec, Ear, OpenOptions, Refused, Unknown, Watch
+from lockkit.store.spi import Backend, BackendSpec, Ear, OpenOptions, Refused, Unknown, Watch
 
 __all__ = [
     "CALLS",
@@ -231,12 +231,12 @@ class FaultyBackend:
         self.capabilities: Capabilities = inner.capabilities
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Any) -> Watch:
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
         return self.inner.watch(name, blockers, self._faulty(wake), claim)
 
     @property
     def listen(self) -> Callable[[str, Sequence[str], Callable[[], None], Any], Ear] | None:
-        """See :meth:`lockkit.spi.Backend.watch`; None where the store has none."""
+        """See :meth:`lockkit.store.spi.Backend.watch`; None where the store has none."""
         listen = getattr(self.inner, "listen", None)
         if listen is None:
             return None

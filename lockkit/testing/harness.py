@@ -29,7 +29,7 @@ from lockkit.config import load
 from lockkit.facts import Capabilities, ClaimState
 from lockkit.identity import this_process
 from lockkit.plugins import PluginManager
-from lockkit.spi import Backend, OpenOptions
+from lockkit.store.spi import Backend, OpenOptions
 
 __all__ = ["Harness", "StoredClaim"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lockkit.errors import CapabilityError
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.harness import Harness
 from lockkit.testing.shapes import SHAPES, Shape
 from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered

@@ -33,7 +33,7 @@ from lockkit.copies import LeaseCopy
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
 from lockkit.hold import Hold
 from lockkit.lease import Lease, handle_of
-from lockkit.queue import RW_CAPACITY
+from lockkit.store.queue import RW_CAPACITY
 from lockkit.testing.harness import Harness
 from lockkit.testing.seen import Seen, lapsed, show, surely
 from lockkit.testing.shapes import Part

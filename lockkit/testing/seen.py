@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from lockkit.queue import prefix
+from lockkit.store.queue import prefix
 from lockkit.testing.harness import Harness, StoredClaim
 
 __all__ = ["Seen", "lapsed", "show", "surely"]

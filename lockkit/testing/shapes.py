@@ -8,8 +8,8 @@ from typing import Any
 from lockkit.client import Client
 from lockkit.facts import Kind, Owner
 from lockkit.locks import Lock
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import Terms
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import Terms
 
 __all__ = ["MUTEX", "READERS", "SEMAPHORE", "SHAPES", "WRITER", "Part", "Shape"]
 

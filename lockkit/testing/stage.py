@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from lockkit.client import Client
 from lockkit.lease import Lease
 from lockkit.locks import Lock
-from lockkit.spi import Backend
+from lockkit.store.spi import Backend
 from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
 from lockkit.testing.harness import Harness, StoredClaim

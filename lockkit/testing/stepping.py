@@ -26,7 +26,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import Release, releasing
 from lockkit.protocol.renewing import losing, renewing
-from lockkit.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
+from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
 
 __all__ = ["Pending", "State", "Stepper"]
 

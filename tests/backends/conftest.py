@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import OpenOptions
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import OpenOptions
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.servers.etcd_gateway import covered
 from lockkit.testing.servers.redis import RedisServer

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit.spi import Granted, OpenOptions
+from lockkit.store.spi import Granted, OpenOptions
 from lockkit.testing.claims import BUDGET, queue, renew, settled, states, take
 from lockkit.testing.servers.etcd_groups import EtcdCluster
 from lockkit.testing.servers.processes import installed, until

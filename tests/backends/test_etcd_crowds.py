@@ -14,7 +14,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import OutcomeUnknown
-from lockkit.spi import Busy, Granted, OpenOptions, Queued, Unknown
+from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered

@@ -8,7 +8,7 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
+from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import covered

@@ -11,7 +11,7 @@ import pytest
 import lockkit
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import parse
 from lockkit_etcd.gateway import connect
 from lockkit_etcd.transport import Delete, Get, Put, Txn

@@ -19,7 +19,7 @@ if importlib.util.find_spec("etcd3") is None:
     pytest.skip("python-etcd3 is not installed", allow_module_level=True)
 
 from lockkit.clock import SYSTEM
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.processes import installed, until
@@ -90,7 +90,7 @@ def run(folder, program):
 OPEN = """
 from lockkit.errors import ConfigError
 from lockkit.plugins import PluginManager
-from lockkit.spi import OpenOptions
+from lockkit.store.spi import OpenOptions
 from lockkit_etcd.grpc_package import in_use
 try:
     PluginManager(()).open("etcd+grpc://127.0.0.1:1", OpenOptions())
@@ -329,7 +329,7 @@ def test_a_child_of_a_process_that_used_grpc_before_is_refused_by_name(server):
     program = f"""
 import os, grpc
 from lockkit.plugins import PluginManager
-from lockkit.spi import OpenOptions, Refused
+from lockkit.store.spi import OpenOptions, Refused
 def look():
     store = PluginManager(()).open({url(server)!r}, OpenOptions())
     print(store.names("", 2.0), flush=True)

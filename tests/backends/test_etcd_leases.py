@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lockkit.clock import SYSTEM
-from lockkit.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused

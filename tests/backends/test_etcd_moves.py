@@ -11,7 +11,7 @@ import pytest
 from lockkit.client import connect
 from lockkit.errors import OutcomeUnknown
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import covered

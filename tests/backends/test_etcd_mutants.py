@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lockkit.names import claim_id
-from lockkit.spi import Busy, Granted, OpenOptions, Refused, Unknown
+from lockkit.store.spi import Busy, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered

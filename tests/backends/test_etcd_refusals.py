@@ -14,7 +14,7 @@ import pytest
 import lockkit
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Finding
-from lockkit.spi import RELEASED, OpenOptions, Refused, Unknown
+from lockkit.store.spi import RELEASED, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
@@ -312,7 +312,7 @@ def test_what_is_listed_was_not_done(code, message, kind):
     ],
 )
 def test_what_is_not_listed_may_have_been_done(code, message):
-    assert isinstance(failures.said(code, message, "here"), lockkit.spi.Unknown)
+    assert isinstance(failures.said(code, message, "here"), lockkit.store.spi.Unknown)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import lockkit
 from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
-from lockkit.spi import Busy, Granted, OpenOptions, Queued, Refused
+from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser

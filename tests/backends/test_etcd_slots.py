@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from lockkit.names import claim_id
-from lockkit.spi import Granted, Queued, Unknown
+from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered

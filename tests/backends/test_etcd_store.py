@@ -12,8 +12,8 @@ import pytest
 
 import lockkit
 from lockkit.names import claim_id
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.etcd import EtcdServer

@@ -9,7 +9,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError
-from lockkit.spi import OpenOptions
+from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import BUDGET, queue, take
 from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.etcd import EtcdServer

@@ -15,7 +15,7 @@ import pytest
 
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, PermissionDenied
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdUser

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit.spi import Granted, OpenOptions, Queued
+from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.spi import ABSENT, Busy, Granted, Lapsed, OpenOptions, Queued
+from lockkit.store.spi import ABSENT, Busy, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store

@@ -8,7 +8,7 @@ pytest.importorskip("redis")
 
 from lockkit.errors import ConfigError
 from lockkit.plugins import PluginManager
-from lockkit.spi import OpenOptions
+from lockkit.store.spi import OpenOptions
 from lockkit.testing.troubles import SECRET, told
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store

@@ -1,4 +1,4 @@
-"""The queue in Lua against its two readings in Python: lockkit.queue, and the memory store, step by step on one clock."""
+"""The queue in Lua against its two readings in Python: lockkit.store.queue, and the memory store, step by step on one clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 pytest.importorskip("redis")
 
 from lockkit.names import claim_id, new_token
-from lockkit.queue import RW_CAPACITY, grantable
-from lockkit.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.store.queue import RW_CAPACITY, grantable
+from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store

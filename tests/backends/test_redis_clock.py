@@ -10,7 +10,7 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, Lapsed, Queued
+from lockkit.store.spi import RELEASED, Granted, Lapsed, Queued
 from lockkit.testing.claims import claim, queue, renew, states, take
 
 AT_ONCE = 1.0

@@ -12,7 +12,7 @@ import pytest
 import lockkit
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
-from lockkit.spi import Claim, Granted, Terms
+from lockkit.store.spi import Claim, Granted, Terms
 from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.keys import Keys
 

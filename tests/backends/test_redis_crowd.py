@@ -16,7 +16,7 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.errors import AcquireCancelled
-from lockkit.spi import Granted, OpenOptions, Queued
+from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.processes import until
 from lockkit_redis.backend import open_store
@@ -165,7 +165,7 @@ def test_a_client_that_is_closed_while_waiting_leaves_no_thread_and_no_connectio
 FORK = """
 import os, sys, threading
 from lockkit.names import new_token
-from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms
+from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_redis.backend import open_store
 url, ending = sys.argv[1:]
 store = open_store(url, OpenOptions())

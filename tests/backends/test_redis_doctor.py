@@ -14,7 +14,7 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.cli.main import run
-from lockkit.spi import OpenOptions
+from lockkit.store.spi import OpenOptions
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis.backend import open_store

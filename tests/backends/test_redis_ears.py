@@ -14,7 +14,7 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.bell import Bell
-from lockkit.spi import Queued
+from lockkit.store.spi import Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.processes import until
 from lockkit_redis import subscription, wakes

@@ -14,7 +14,7 @@ import redis
 
 import lockkit
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.processes import free_port, until
 from lockkit.testing.servers.redis import RedisServer

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("redis")
 
 from lockkit.names import claim_id
-from lockkit.spi import ABSENT, Lapsed, Unknown
+from lockkit.store.spi import ABSENT, Lapsed, Unknown
 from lockkit.testing.claims import claim, states, take
 from lockkit_redis.wire import Wire
 

@@ -15,7 +15,7 @@ import lockkit
 from lockkit.bell import Bell
 from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.spi import OpenOptions
+from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import free_port

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lockkit.names import new_token
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 from lockkit.testing.harnesses.redis import RedisHarness
 from lockkit.testing.mutants.onstores import fails
 from lockkit.testing.mutants.onstores import scenarios as of_the_kit

@@ -14,7 +14,7 @@ import pytest
 import lockkit
 from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.names import claim_id
-from lockkit.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, queue, renew, take
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisCluster

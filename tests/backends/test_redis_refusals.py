@@ -13,7 +13,7 @@ import redis
 
 import lockkit
 from lockkit.errors import BackendUnavailable, PermissionDenied
-from lockkit.spi import RELEASED, OpenOptions
+from lockkit.store.spi import RELEASED, OpenOptions
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit.testing.servers.processes import free_port, until
 from lockkit.testing.servers.redis import RedisServer

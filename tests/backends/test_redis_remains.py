@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.spi import RELEASED, OpenOptions
+from lockkit.store.spi import RELEASED, OpenOptions
 from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_redis.backend import open_store
 

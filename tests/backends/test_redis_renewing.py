@@ -8,7 +8,7 @@ import pytest
 
 from lockkit.errors import OutcomeUnknown
 from lockkit.names import claim_id, new_token
-from lockkit.spi import Claim, OpenOptions, Terms, Unknown
+from lockkit.store.spi import Claim, OpenOptions, Terms, Unknown
 from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis import renewing
 from lockkit_redis.backend import open_store

@@ -16,7 +16,7 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
-from lockkit.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.redis import RedisServer

@@ -14,7 +14,7 @@ pytest.importorskip("redis")
 
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import OpenOptions, Refused, Unknown
+from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim, take
 from lockkit.testing.servers.processes import free_port
 from lockkit.testing.servers.redis import RedisServer

@@ -11,8 +11,8 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.names import claim_id
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Terms
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
 
 # -- the script cache ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import LeaseLost
-from lockkit.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit_sqlite import files

@@ -21,8 +21,8 @@ import pytest
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
 from lockkit.names import claim_id
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import (
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import (
     ABSENT,
     RELEASED,
     Busy,
@@ -44,7 +44,7 @@ PEER = """
 import json, os, sys, threading, time
 from lockkit.facts import Owner
 from lockkit.names import new_token
-from lockkit.spi import Claim, Granted, OpenOptions, Queued, Terms
+from lockkit.store.spi import Claim, Granted, OpenOptions, Queued, Terms
 from lockkit_sqlite.backend import open_store
 
 store = open_store(sys.argv[1], OpenOptions(owner=Owner(user="peer", host="box", pid=os.getpid(), program="peer")))
@@ -396,7 +396,7 @@ def test_in_a_forked_child_the_inherited_store_refuses_and_can_be_opened_anew(ur
     code = f"""
 import os, sys, threading
 from lockkit.names import new_token
-from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms
+from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_sqlite.backend import open_store
 store = open_store({url!r}, OpenOptions())
 one = Claim(new_token(), Terms("a"))
@@ -527,7 +527,7 @@ def test_others_acquire_while_a_holder_process_stalls_with_the_gil_in_hand(store
     code = f"""
 import ctypes, threading, time
 from lockkit.names import new_token
-from lockkit.spi import Claim, OpenOptions, Terms
+from lockkit.store.spi import Claim, OpenOptions, Terms
 from lockkit_sqlite.backend import open_store
 store = open_store({url!r}, OpenOptions())
 def churn():
@@ -779,7 +779,7 @@ def test_a_network_file_system_is_refused_with_the_alternative(tmp_path, monkeyp
 AS_NOBODY = """
 import os, sys
 from lockkit.names import new_token
-from lockkit.spi import Busy, Claim, Granted, OpenOptions, Refused, Terms
+from lockkit.store.spi import Busy, Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_sqlite.backend import open_store
 warm = open_store(f"sqlite:{sys.argv[3]}/warm.db", OpenOptions())  # imports everything while it still may
 warm.acquire(Claim(new_token(), Terms("a")), True, 2.0)

@@ -11,8 +11,8 @@ import pytest
 
 from lockkit.errors import ConfigError
 from lockkit.names import claim_id
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import ABSENT, RELEASED, Busy, Conflict, Granted, Lapsed, OpenOptions, Queued
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Conflict, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockkit.names import claim_id
-from lockkit.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store
 from lockkit_sqlite.backend import open_store

@@ -12,7 +12,7 @@ pytest.importorskip("kazoo")
 from kazoo.protocol.serialization import Create2, Sync
 
 import lockkit.protocol.acquiring
-from lockkit.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
+from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.harnesses.zookeeper import TICK, ZooKeeperHarness
 from lockkit.testing.mutants.onstores import fails, scenarios

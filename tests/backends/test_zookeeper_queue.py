@@ -19,8 +19,8 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import IncompatibleLayout
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.queue import prefix
-from lockkit.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.queue import prefix
+from lockkit.store.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire

@@ -18,7 +18,7 @@ from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
 
 from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.spi import BackendSpec, OpenOptions, Refused
+from lockkit.store.spi import BackendSpec, OpenOptions, Refused
 from lockkit.testing.claims import BUDGET, take
 from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.servers.processes import until

@@ -17,7 +17,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.servers.wire import Wire

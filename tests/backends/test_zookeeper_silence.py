@@ -18,7 +18,7 @@ pytest.importorskip("kazoo")
 
 from lockkit.client import connect
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
+from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, take
 from lockkit.testing.servers.processes import free_port, until

@@ -84,7 +84,7 @@ NO_ANSWER = """
 import os, signal, sys
 from lockkit.cli import main
 from lockkit.errors import OutcomeUnknown
-from lockkit.spi import Unknown
+from lockkit.store.spi import Unknown
 from lockkit_sqlite.backend import SqliteBackend as Store
 
 def lost(call):

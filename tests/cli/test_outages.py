@@ -11,7 +11,7 @@ import pytest
 import lockkit
 from lockkit.cli import main
 from lockkit.errors import BackendUnavailable, PermissionDenied
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_memory.backend import MemoryBackend
 
 AWAY = Refused(BackendUnavailable("nobody answers"))

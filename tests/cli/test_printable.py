@@ -22,7 +22,7 @@ from lockkit.names import new_token
 from lockkit.observe import journal
 from lockkit.plugins.manager import PluginManager
 from lockkit.printable import printable
-from lockkit.spi import Claim, OpenOptions, Terms
+from lockkit.store.spi import Claim, OpenOptions, Terms
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.queue import RW_CAPACITY
+from lockkit.store.queue import RW_CAPACITY
 from lockkit.testing.history import Hold, falling, overlaps
 
 ROUNDS, PROCESSES = 200, 4

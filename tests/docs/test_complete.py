@@ -20,7 +20,7 @@ from lockkit.cli.main import COMMANDS, cli
 from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.facts import LOSSES, Capabilities
 from lockkit.plugins import specs
-from lockkit.spi import Lapsed, Renewal
+from lockkit.store.spi import Lapsed, Renewal
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOOKS = [name for name in specs.__all__ if name.startswith("lockkit_")]

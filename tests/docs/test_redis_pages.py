@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from lockkit.spi import RELEASED, Claim, Refused
+from lockkit.store.spi import RELEASED, Claim, Refused
 
 redis = pytest.importorskip("redis")
 

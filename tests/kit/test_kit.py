@@ -13,7 +13,7 @@ THEIRS = '''
 from hypothesis import Phase, settings
 
 from lockkit.hooks import hookimpl
-from lockkit.spi import BackendSpec, RELEASED
+from lockkit.store.spi import BackendSpec, RELEASED
 from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness as Base, StoredClaim

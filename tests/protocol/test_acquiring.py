@@ -10,7 +10,7 @@ from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch,
 from lockkit.facts import Capabilities, ClaimInfo, Owner
 from lockkit.protocol.acquiring import OUTAGE_LIMIT, Attempt, acquiring
 from lockkit.protocol.effects import Call, Notify, Orphan, Pause, WaitForWake, Withdraw
-from lockkit.spi import Busy, Granted, Lapsed, Queued, Refused, Terms, Unknown
+from lockkit.store.spi import Busy, Granted, Lapsed, Queued, Refused, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
 UNKNOWN = Unknown(BackendUnavailable("no answer"))

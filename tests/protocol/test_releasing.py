@@ -19,7 +19,7 @@ from lockkit.protocol.effects import (
     Withdraw,
 )
 from lockkit.protocol.releasing import Release, releasing
-from lockkit.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
 UNKNOWN = Unknown(BackendUnavailable("no answer"))

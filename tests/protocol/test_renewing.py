@@ -13,7 +13,7 @@ from lockkit.facts import Capabilities
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Lost, Notify, Orphan
 from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
-from lockkit.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
+from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from lockkit.spi import Claim, Granted, Queued, Terms
+from lockkit.store.spi import Claim, Granted, Queued, Terms
 from lockkit.testing.harnesses.sqlite import SqliteHarness
 from lockkit.testing.simulation.statements import Statements
 from lockkit.testing.simulation.stores import Atomic

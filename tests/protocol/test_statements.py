@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.spi import Claim, Terms
+from lockkit.store.spi import Claim, Terms
 from lockkit.testing.mutants.stores import ReleaseLeavesLapsed
 from lockkit.testing.simulation.statements import Statements
 

@@ -8,7 +8,7 @@ from lockkit.client import connect
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import BackendSpec
+from lockkit.store.spi import BackendSpec
 
 PLAIN = Capabilities(scope="fleet")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold, span
-from lockkit.spi import Claim, Terms
+from lockkit.store.spi import Claim, Terms
 
 CAN = Capabilities(scope="host", drift=0.01, margin=0.1)
 SPAN = 10 * 0.99 - 0.1

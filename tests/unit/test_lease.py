@@ -19,7 +19,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, Outc
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.hold import Hold
 from lockkit.lease import LeaseCopy
-from lockkit.spi import Unknown
+from lockkit.store.spi import Unknown
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import lockkit
 from lockkit.cli.main import run
 from lockkit.errors import AcquireCancelled, BackendError, BackendUnavailable
 from lockkit.hooks import hookimpl
-from lockkit.spi import BackendSpec, Refused, Unknown
+from lockkit.store.spi import BackendSpec, Refused, Unknown
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import open_store
 

@@ -10,7 +10,7 @@ from lockkit.drivers.orphans import Orphans
 from lockkit.errors import BackendUnavailable
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
-from lockkit.spi import Claim, Terms, Unknown
+from lockkit.store.spi import Claim, Terms, Unknown
 from lockkit.testing.claims import open_store
 
 TIMEOUT = 2.0

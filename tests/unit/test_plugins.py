@@ -19,7 +19,7 @@ from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager, calling, manager, specs
 from lockkit.plugins.discovery import Installed
 from lockkit.plugins.stores import SCHEMES, scheme_of
-from lockkit.spi import API, BackendSpec, OpenOptions
+from lockkit.store.spi import API, BackendSpec, OpenOptions
 
 EVENT = Event("acquired", "a")
 

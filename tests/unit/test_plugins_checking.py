@@ -10,7 +10,7 @@ from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
 from lockkit.plugins.checking import check_files
 from lockkit.plugins.discovery import Installed
-from lockkit.spi import BackendSpec
+from lockkit.store.spi import BackendSpec
 from lockkit_memory import CAPABILITIES
 
 

@@ -98,7 +98,8 @@ def test_a_foreign_finder_is_left_to_the_library(site, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "value", ["lockkit.names", "lockkit.names:encode", "lockkit.spi:Claim.__name__", "lockkit.names [x]"]
+    "value",
+    ["lockkit.names", "lockkit.names:encode", "lockkit.store.spi:Claim.__name__", "lockkit.names [x]"],
 )
 def test_load_imports_what_the_value_names(value):
     ours = discovery.Installed("x", value, "d", "1").load()

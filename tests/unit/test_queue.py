@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.queue import RW_CAPACITY, blockers, grantable, hopeless, prefix
+from lockkit.store.queue import RW_CAPACITY, blockers, grantable, hopeless, prefix
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
 from lockkit.redaction import redact, veiled
 from lockkit.settings import SETTINGS
-from lockkit.spi import BackendSpec, Refused
+from lockkit.store.spi import BackendSpec, Refused
 
 SECRET = "topsecret"
 NETWORK = sorted(SCHEMES.keys() - {"memory", "sqlite", "unix"})

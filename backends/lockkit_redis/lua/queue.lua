@@ -1,7 +1,7 @@
 -- The queue of one name. This text stands in front of every script; nothing here is sent alone. (To define its functions
 -- takes the server longer than an uncontended acquire, so what is uncontended is dealt with before them.)
 --
--- The rule is that of lockkit/queue.py: the holders are the longest prefix whose weights add up to at most the capacity
+-- The rule is that of lockkit/store/queue.py: the holders are the longest prefix whose weights add up to at most the capacity
 -- of the first. Between two scripts no claim is WAITING that fits, unless somebody holds outside the prefix.
 
 local dirty = false -- claims came, went or changed since the prefix was last worked out

@@ -15,7 +15,7 @@ from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
 from lockkit.protocol.acquiring import OUTAGE_LIMIT, in_the_way
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.client import Client

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import lockkit
 from lockkit.names import new_token
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 from lockkit.testing.bench.contenders import FLOOR, MEMORY, opened, peers
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.rounds import interleaved, per_call, ratio

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import lockkit
 from lockkit.names import new_token
-from lockkit.spi import Claim
+from lockkit.store.spi import Claim
 from lockkit.testing.bench.contenders import peers
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.redis_contenders import FLOOR, PEERS, RAW, WOKEN

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from lockkit.client import Client
 from lockkit.facts import ClaimState
 from lockkit.names import claim_id, encode
-from lockkit.queue import prefix
-from lockkit.spi import Backend, OpenOptions
+from lockkit.store.queue import prefix
+from lockkit.store.spi import Backend, OpenOptions
 from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.zookeeper import ZooKeeperServer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.clock import Clock
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
-from lockkit.spi import (
+from lockkit.store.spi import (
     ABSENT,
     RELEASED,
     Answer,

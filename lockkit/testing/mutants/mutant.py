@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lockkit.clock import Clock
-from lockkit.spi import Backend
+from lockkit.store.spi import Backend
 from lockkit.testing.simulation import SETUPS, Faults, Setup, World, incident, schedules
 from lockkit.testing.simulation.stores import Atomic, ModelStore
 

@@ -9,7 +9,7 @@ from typing import Any
 from lockkit.client import Client
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import Backend, BackendSpec, OpenOptions
+from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.mutants.mutant import Mutant
 from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered

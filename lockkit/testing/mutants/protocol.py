@@ -18,7 +18,7 @@ from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, StartHook, WaitForWake
 from lockkit.protocol.releasing import Release
 from lockkit.protocol.renewing import Member, patience
-from lockkit.spi import Claim, Granted
+from lockkit.store.spi import Claim, Granted
 from lockkit.testing.mutants.mutant import patched
 from lockkit.testing.mutants.stores import replay_not_marked
 from lockkit.testing.simulation import background, client

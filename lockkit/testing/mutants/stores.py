@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lockkit.queue import Queued as InQueue
+from lockkit.store.queue import Queued as InQueue
 from lockkit.testing.mutants.mutant import patched
 from lockkit.testing.simulation import statements
 from lockkit.testing.simulation.network import Job, Request

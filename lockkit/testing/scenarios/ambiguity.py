@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.facts import Owner
-from lockkit.spi import RELEASED, Busy, Claim, Granted, Queued
+from lockkit.store.spi import RELEASED, Busy, Claim, Granted, Queued
 from lockkit.testing.faults import Faults, FaultyBackend, drop_reply, drop_request, duplicate, late_copy
 from lockkit.testing.scenarios.validity import extendable
 from lockkit.testing.shapes import Part

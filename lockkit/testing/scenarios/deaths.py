@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lockkit.lease import Lease
-from lockkit.spi import POLL_CAP
+from lockkit.store.spi import POLL_CAP
 from lockkit.testing.children import Parent
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, through
 from lockkit.testing.scenarios.queueing import HAND_OFF, queued, steppers

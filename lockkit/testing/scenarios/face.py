@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost, NotHeld
 from lockkit.facts import Skipped
 from lockkit.lease import Lease
-from lockkit.spi import NOTE_LIMIT, Conflict
+from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit.testing.faults import black_hole
 from lockkit.testing.scenarios.queueing import HAND_OFF
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, Part

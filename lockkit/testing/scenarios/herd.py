@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from lockkit.spi import POLL_CAP
+from lockkit.store.spi import POLL_CAP
 from lockkit.testing.children import Parent
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, Work, scenario

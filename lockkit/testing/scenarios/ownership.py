@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
-from lockkit.spi import ABSENT, Claim
+from lockkit.store.spi import ABSENT, Claim
 from lockkit.testing.stage import Stage, scenario
 
 __all__ = ["stale_release"]

@@ -9,7 +9,7 @@ from lockkit.facts import Owner
 from lockkit.lease import Lease
 from lockkit.locks import Lock
 from lockkit.names import new_token
-from lockkit.spi import POLL_CAP, Claim, Granted, Queued
+from lockkit.store.spi import POLL_CAP, Claim, Granted, Queued
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, WRITER, Part
 from lockkit.testing.stage import Stage, Work, scenario
 from lockkit.testing.stepping import Pending, Stepper

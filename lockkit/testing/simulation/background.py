@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Orphan
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
-from lockkit.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown
+from lockkit.store.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown
 from lockkit.testing.simulation.actors import Actor
 
 if TYPE_CHECKING:

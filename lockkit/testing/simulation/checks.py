@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.queue import prefix
-from lockkit.spi import Claim
+from lockkit.store.queue import prefix
+from lockkit.store.spi import Claim
 from lockkit.testing.simulation.faults import LOST_DATA
 from lockkit.testing.simulation.network import Request
 from lockkit.testing.simulation.stores import StoredRow

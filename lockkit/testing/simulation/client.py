@@ -24,7 +24,7 @@ from lockkit.protocol.effects import (
     Withdraw,
 )
 from lockkit.protocol.releasing import Release, releasing
-from lockkit.spi import Terms, Watch
+from lockkit.store.spi import Terms, Watch
 from lockkit.testing.simulation.actors import Actor, Interrupt
 from lockkit.testing.simulation.background import Heartbeat, Member, Orphans
 from lockkit.testing.simulation.network import Request

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
-from lockkit.spi import Beat, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
+from lockkit.store.spi import Beat, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
-from lockkit.spi import Backend, Claim, OpenOptions, Terms, Watch
+from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_queue import Lying, queues

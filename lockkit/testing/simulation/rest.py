@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lockkit.protocol.effects import WaitForWake
-from lockkit.queue import grantable
-from lockkit.spi import POLL_CAP
+from lockkit.store.queue import grantable
+from lockkit.store.spi import POLL_CAP
 
 if TYPE_CHECKING:
     from lockkit.testing.simulation.client import Worker

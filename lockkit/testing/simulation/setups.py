@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lockkit.queue import RW_CAPACITY
-from lockkit.spi import Terms
+from lockkit.store.queue import RW_CAPACITY
+from lockkit.store.spi import Terms
 from lockkit.testing.simulation.client import Plan
 from lockkit.testing.simulation.faults import Faults
 from lockkit.testing.simulation.onredis import OnRedis

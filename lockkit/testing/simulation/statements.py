@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from lockkit.facts import Capabilities, Evicted
 from lockkit.names import claim_id
-from lockkit.queue import blockers, grantable, prefix
-from lockkit.spi import (
+from lockkit.store.queue import blockers, grantable, prefix
+from lockkit.store.spi import (
     ABSENT,
     RELEASED,
     Answer,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
-from lockkit.spi import Backend, Claim, Lapsed, OpenOptions, Watch
+from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from lockkit.testing.simulation.clock import VirtualClock
 from lockkit.testing.simulation.network import Job, Reply, Request, lost, refused
 

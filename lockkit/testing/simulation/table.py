@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lockkit.queue import prefix
-from lockkit.spi import Claim, Terms, Watch
+from lockkit.store.queue import prefix
+from lockkit.store.spi import Claim, Terms, Watch
 from lockkit.testing.simulation.clock import VirtualClock
 from lockkit.testing.simulation.stores import NothingInTheClient
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lockkit.protocol.effects import Call
-from lockkit.spi import Claim, Terms
+from lockkit.store.spi import Claim, Terms
 from lockkit.testing.simulation.actors import Actor
 from lockkit.testing.simulation.checks import Checks, Violation
 from lockkit.testing.simulation.client import Client, Plan, listens

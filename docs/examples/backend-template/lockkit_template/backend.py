@@ -18,8 +18,8 @@ from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
 from lockkit.names import check_namespace
 from lockkit.names import claim_id as id_of
-from lockkit.notes import merged, note_text
-from lockkit.spi import (
+from lockkit.store.notes import merged, note_text
+from lockkit.store.spi import (
     ABSENT,
     NOTE_LIMIT,
     RELEASED,
@@ -75,7 +75,7 @@ class TemplateBackend:
     # -- claims
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         if claim.note:
             note_text(claim.note, NOTE_LIMIT)
         basis = self._clock.now()  # before the request is sent: validity counts from here
@@ -114,7 +114,7 @@ class TemplateBackend:
         )
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`. TODO: many in one request."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. TODO: many in one request."""
         end = time.monotonic() + budget
         return [self._renew(claim, fence, end - time.monotonic()) for claim, fence in beats]
 
@@ -139,15 +139,15 @@ class TemplateBackend:
             return Renewal("HELD", basis, requests)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.spi.Backend.extend`."""
+        """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self._renew(claim, fence, budget, ttl)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.release`."""
+        """See :meth:`lockkit.store.spi.Backend.release`."""
         return self._end(claim, budget, graceful=graceful)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
+        """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
         return self._end(claim, budget, graceful=graceful, doubt=True)
 
     emergency_release = abandon  # TODO: over a connection of its own
@@ -163,7 +163,7 @@ class TemplateBackend:
             return RELEASED
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.spi.Backend.watch`."""
+        """See :meth:`lockkit.store.spi.Backend.watch`."""
 
         def worthwhile() -> bool:
             document = self._folder.read(name)
@@ -176,14 +176,14 @@ class TemplateBackend:
     # -- operating
 
     def inspect(self, name: str, budget: float) -> LockInfo:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.inspect`."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`."""
         document, now = self._folder.read(name), self._clock.now()
         document.rows = [row for row in document.rows if row.deadline > now]
         claims = tuple(self._info(document, place) for place in range(len(document.rows)))
         return LockInfo(name, claims, self._clock.wall())
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """See :meth:`lockkit.spi.Backend.names`."""
+        """See :meth:`lockkit.store.spi.Backend.names`."""
         del deep  # it always looks at all of them
         return sorted(
             name
@@ -192,7 +192,7 @@ class TemplateBackend:
         )
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`."""
+        """See :meth:`lockkit.store.spi.Backend.evict`."""
         with self._queue(name, budget) as (document, at):
             row = rules.find(document, wanted=claim_id)
             if row is None:
@@ -208,7 +208,7 @@ class TemplateBackend:
             return Evicted("MARKED", info.deadline, info)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         if type(capacity) is not int or capacity < 1:
             raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
         with self._queue(name, budget) as (document, now):
@@ -221,7 +221,7 @@ class TemplateBackend:
             return count
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`."""
+        """See :meth:`lockkit.store.spi.Backend.annotate`."""
         note_text(patch, NOTE_LIMIT)
         with self._queue(name, budget) as (document, _):
             row = rules.find(document, wanted=claim_id)
@@ -232,11 +232,11 @@ class TemplateBackend:
             return row is not None
 
     def record(self, name: str, budget: float) -> Record | None:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         return _record(self._folder.read(name))
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`."""
+        """See :meth:`lockkit.store.spi.Backend.put_record`."""
         note_text(value, NOTE_LIMIT, "record")
         with self._queue(name, budget) as (document, _):
             if document.version != version:
@@ -246,7 +246,7 @@ class TemplateBackend:
             return cast("Record", _record(document))
 
     def check(self, budget: float) -> Sequence[Finding]:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.check`. TODO: is it a primary, does it keep what it confirmed, may this user write?"""
+        """See :meth:`lockkit.store.spi.Backend.check`. TODO: is it a primary, does it keep what it confirmed, may this user write?"""
         return [Finding("template", "warning", "this is a template", "write your own store with it")]
 
     def pulse(self) -> Sequence[int]:

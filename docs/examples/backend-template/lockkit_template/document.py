@@ -14,7 +14,7 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimState
 from lockkit.names import digest
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 
 __all__ = ["Document", "Folder", "Row"]
 
@@ -58,7 +58,7 @@ class Document:
         fence: The last one given out.
         rows: The claims, in order of arrival.
         gone: Tombstones: tokens that were given up, and until when that is remembered.
-        record: See :meth:`lockkit.spi.Backend.put_record`.
+        record: See :meth:`lockkit.store.spi.Backend.put_record`.
     """
 
     name: str

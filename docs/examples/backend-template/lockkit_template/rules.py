@@ -7,8 +7,8 @@ swaps runs these functions between reading and writing.
 from __future__ import annotations
 
 from lockkit.names import claim_id
-from lockkit.queue import blockers, grantable
-from lockkit.spi import Claim, Terms
+from lockkit.store.queue import blockers, grantable
+from lockkit.store.spi import Claim, Terms
 from lockkit_template.document import Document, Row
 
 __all__ = [

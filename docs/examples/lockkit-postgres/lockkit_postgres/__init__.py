@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.spi import Backend, BackendSpec, OpenOptions
+from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
-from lockkit.notes import merged, note_text
-from lockkit.spi import (
+from lockkit.store.notes import merged, note_text
+from lockkit.store.spi import (
     NOTE_LIMIT,
     Answer,
     Beat,
@@ -81,7 +81,7 @@ class PostgresBackend:
     # -- claims
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.spi.Backend.acquire`."""
+        """See :meth:`lockkit.store.spi.Backend.acquire`."""
         again = create and claim.token in self._unsure
         words = (asked(claim, again=again), create, self._ahead + self._clock.now() + _LATE)
         if create:
@@ -114,7 +114,7 @@ class PostgresBackend:
         )
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.spi.Backend.renew`. In chunks; one that gets no answer leaves those of the others."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. In chunks; one that gets no answer leaves those of the others."""
         end = time.monotonic() + budget
         answers: list[Renewal] = []
         troubles: list[Refused | Unknown] = []
@@ -146,19 +146,19 @@ class PostgresBackend:
         ]
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.spi.Backend.extend`."""
+        """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self._renew([(claim, fence)], budget, ttl)[0]
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.release`."""
+        """See :meth:`lockkit.store.spi.Backend.release`."""
         return self._end(claim, budget, graceful=graceful)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
+        """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
         return self._end(claim, budget, graceful=graceful, doubt=True)
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.spi.Backend.emergency_release`."""
+        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
         return self._end(claim, budget, graceful=graceful, doubt=True, fresh=True)
 
     def _end(
@@ -171,22 +171,22 @@ class PostgresBackend:
         return answer
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.watch`. What is watched for is the claim's own turn."""
+        """See :meth:`lockkit.store.spi.Backend.watch`. What is watched for is the claim's own turn."""
         return self._wakes.watch(claim_id(claim.token), wake)
 
     # -- operating
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.spi.Backend.inspect`."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`."""
         told, _ = self._lines.call(budget, "inspect", self._namespace, name)
         return LockInfo(name, tuple(map(claim_info, told)), self._clock.wall())
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
-        """See :meth:`lockkit.spi.Backend.names`. Always exact."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
         return sorted(self._lines.call(budget, "names", self._namespace, prefix)[0])
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
         told, _ = self._lines.call(budget, "evict", self._namespace, name, claim_id, now)
         if told["outcome"] == "ABSENT":
             return Evicted("ABSENT")
@@ -194,7 +194,7 @@ class PostgresBackend:
         return Evicted(told["outcome"], info.deadline if told["outcome"] == "MARKED" else None, info)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.spi.Backend.resize`."""
+        """See :meth:`lockkit.store.spi.Backend.resize`."""
         if type(capacity) is not int or not 1 <= capacity < 2**31:
             raise ConfigError(
                 f"a capacity must be a whole number from 1 to 2147483647, not {capacity!r}", name=name
@@ -202,10 +202,10 @@ class PostgresBackend:
         return int(self._lines.call(budget, "resize", self._namespace, name, capacity)[0])
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.spi.Backend.annotate`. Read, merged here, and written if nobody was faster.
+        """See :meth:`lockkit.store.spi.Backend.annotate`. Read, merged here, and written if nobody was faster.
 
         Raises:
-            ConfigError: The patch, or the note it would make, is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The patch, or the note it would make, is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         note_text(patch, NOTE_LIMIT)
         end = time.monotonic() + budget
@@ -220,15 +220,15 @@ class PostgresBackend:
                 return True
 
     def record(self, name: str, budget: float) -> Record | None:
-        """See :meth:`lockkit.spi.Backend.record`."""
+        """See :meth:`lockkit.store.spi.Backend.record`."""
         return record(name, self._lines.call(budget, "get_record", self._namespace, name)[0])
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.spi.Backend.put_record`.
+        """See :meth:`lockkit.store.spi.Backend.put_record`.
 
         Raises:
             Conflict: The record has another version.
-            ConfigError: The value is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+            ConfigError: The value is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         text = note_text(value, NOTE_LIMIT, "record")
         told, _ = self._lines.call(budget, "put_record", self._namespace, name, text, version)
@@ -238,7 +238,7 @@ class PostgresBackend:
         return written
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """See :meth:`lockkit.spi.Backend.check`."""
+        """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self._lines, budget)
 
     def pulse(self) -> Sequence[int]:

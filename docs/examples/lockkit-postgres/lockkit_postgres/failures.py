@@ -18,7 +18,7 @@ from lockkit.errors import (
     OutcomeUnknown,
     PermissionDenied,
 )
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["answered", "inherited", "not_connected", "too_new", "unanswered"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lockkit.errors import IncompatibleLayout, PermissionDenied
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_postgres.failures import too_new
 from lockkit_postgres.lines import Lines
 

@@ -26,7 +26,7 @@ from psycopg.pq import (
     abc,
 )
 
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockkit.clock import Clock
-from lockkit.spi import Refused
+from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import inherited
 from lockkit_postgres.line import Line

@@ -77,7 +77,7 @@ CREATE FUNCTION kept_until(_claim claim, _since timestamptz, _at timestamptz) RE
 $$;
 
 -- lockkit's rule: the holders are the longest prefix whose weights add up to at most the first one's capacity. Nobody
--- may be granted while somebody holds outside of it, as after a resize. lockkit.queue says the same, and a test compares.
+-- may be granted while somebody holds outside of it, as after a resize. lockkit.store.queue says the same, and a test compares.
 CREATE FUNCTION rule(_ns text, _name text) RETURNS TABLE (fence bigint, fits boolean) LANGUAGE sql STABLE AS $$
     WITH head AS (
         SELECT c.capacity FROM claim c WHERE c.namespace = _ns AND c.name = _name ORDER BY c.fence LIMIT 1

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner, Record
 from lockkit.names import claim_id
-from lockkit.notes import note_text
-from lockkit.spi import NOTE_LIMIT, Claim, Terms
+from lockkit.store.notes import note_text
+from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 
 __all__ = ["asked", "claim_info", "note", "record"]
 
@@ -25,7 +25,7 @@ def asked(claim: Claim, *, again: bool) -> str:
         again: A copy of this request may be under way.
 
     Raises:
-        ConfigError: The note is over :data:`lockkit.spi.NOTE_LIMIT` bytes.
+        ConfigError: The note is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     terms = claim.terms
     return json.dumps(

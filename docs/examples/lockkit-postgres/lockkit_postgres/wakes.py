@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lockkit.spi import Refused, Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit_postgres.line import Line
 from lockkit_postgres.lines import Lines
 

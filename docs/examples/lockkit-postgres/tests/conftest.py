@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from server import PostgresServer
 
-from lockkit.spi import Backend
+from lockkit.store.spi import Backend
 from lockkit.testing.claims import open_store
 
 # A real store answers when it answers.

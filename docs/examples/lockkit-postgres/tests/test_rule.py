@@ -1,4 +1,4 @@
-"""The rule in SQL is the rule of lockkit.queue."""
+"""The rule in SQL is the rule of lockkit.store.queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.pq import PGconn
 
-from lockkit.queue import grantable
+from lockkit.store.queue import grantable
 
 
 class Row(NamedTuple):

@@ -16,7 +16,7 @@ from server import programs
 
 import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
-from lockkit.spi import ABSENT, RELEASED, Granted, Lapsed, Queued, Refused, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
 from lockkit.testing.servers.processes import until
 from lockkit.testing.troubles import IN_TIME, both_ways, trouble
