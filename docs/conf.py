@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tests"))  # an example runs the simulation, which the tests keep to themselves
 
 project = "lockkit"
 author = "The lockkit maintainers"

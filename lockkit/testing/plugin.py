@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         _OPTION,
         metavar="MODULE:HARNESS",
-        help="run lockkit's conformance kit for this harness, e.g. lockkit.testing.harnesses.sqlite:SqliteHarness",
+        help="run lockkit's conformance kit for this harness, e.g. tests.harness:MyHarness",
     )
     group.addoption(
         _WHOLE,

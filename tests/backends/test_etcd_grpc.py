@@ -8,8 +8,8 @@ import pytest
 if importlib.util.find_spec("etcd3") is None:
     pytest.skip("python-etcd3 is not installed", allow_module_level=True)
 
-from lockkit.testing.harnesses.etcd import EtcdGrpcHarness
 from lockkit.testing.kit import kit
 from lockkit.testing.shapes import SEMAPHORE
+from support.harnesses.etcd import EtcdGrpcHarness
 
 test_etcd_grpc = kit(EtcdGrpcHarness, [SEMAPHORE])

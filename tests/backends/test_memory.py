@@ -1,6 +1,6 @@
 """The conformance kit on the memory store."""
 
-from lockkit.testing.harnesses.memory import MemoryHarness
 from lockkit.testing.kit import kit
+from support.harnesses.memory import MemoryHarness
 
 test_memory = kit(MemoryHarness)

@@ -8,11 +8,11 @@ import pytest
 
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
-from lockkit.testing.harnesses.redis import RedisHarness
-from lockkit.testing.mutants.onstores import fails
-from lockkit.testing.mutants.onstores import scenarios as of_the_kit
-from lockkit.testing.mutants.scripts import LUA, spoiled
 from lockkit_redis import scripts, wakes
+from support.harnesses.redis import RedisHarness
+from support.mutants.onstores import fails
+from support.mutants.onstores import scenarios as of_the_kit
+from support.mutants.scripts import LUA, spoiled
 
 
 @pytest.mark.filterwarnings("ignore")  # a scenario that fails half-way leaves its leases to the collector

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockkit.testing.mutants.scripts import LUA, spoiled
 from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.simulation import ON_REDIS, World, explore, incident, schedules
-from lockkit.testing.simulation.faults import BLOWS, NO_FAULTS, Faults
 from lockkit_redis import scripts
+from support.mutants.scripts import LUA, spoiled
+from support.simulation import ON_REDIS, World, explore, incident, schedules
+from support.simulation.faults import BLOWS, NO_FAULTS, Faults
 
 pytestmark = pytest.mark.skipif(
     not ServerClock.possible(), reason="moving a server's clock takes Linux and a C compiler"

@@ -1,6 +1,6 @@
 """The conformance kit on the embedded store."""
 
-from lockkit.testing.harnesses.sqlite import SqliteHarness
 from lockkit.testing.kit import kit
+from support.harnesses.sqlite import SqliteHarness
 
 test_sqlite = kit(SqliteHarness)

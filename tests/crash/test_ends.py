@@ -16,7 +16,7 @@ BLACK_HOLE = """
 from pathlib import Path
 import tempfile
 from lockkit.testing import faults
-from lockkit.testing.harnesses.sqlite import SqliteHarness
+from support.harnesses.sqlite import SqliteHarness
 harness = SqliteHarness(Path(tempfile.mkdtemp(dir=os.path.dirname(url.partition(':')[2]))))
 bad = faults.Faults()
 client2 = harness.client(url=faults.FAULTY_URL, plugins=[faults.through(harness, bad)], **{settings!r})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.testing.simulation.clock import VirtualClock
+from support.simulation.clock import VirtualClock
 
 
 class Driven:

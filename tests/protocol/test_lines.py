@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.resp import Cut, Failure, shown, values
+from support.simulation.clock import VirtualClock
+from support.simulation.resp import Cut, Failure, shown, values
 
 ROW = b'*2\r\n$1\r\nG\r\n:17\r\n$-1\r\n+OK\r\n-NOSCRIPT no\r\n*-1\r\n$9\r\n{"a":"\r\n"\r\n'
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.testing.harnesses.memory import MemoryHarness
-from lockkit.testing.harnesses.sqlite import SqliteHarness
-from lockkit.testing.mutants import MUTANTS
-from lockkit.testing.mutants.onstores import fails, mutated, scenarios
-from lockkit.testing.simulation import SETUPS, schedules
-from lockkit.testing.simulation.world import World
+from support.harnesses.memory import MemoryHarness
+from support.harnesses.sqlite import SqliteHarness
+from support.mutants import MUTANTS
+from support.mutants.onstores import fails, mutated, scenarios
+from support.simulation import SETUPS, schedules
+from support.simulation.world import World
 
 HARNESSES = {harness.name: harness for harness in (MemoryHarness, SqliteHarness)}
 IN_SIMULATION = [mutant for mutant in MUTANTS if mutant.killed_by]

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from lockkit.store.spi import Claim, Granted, Queued, Terms
-from lockkit.testing.harnesses.sqlite import SqliteHarness
-from lockkit.testing.simulation.statements import Statements
-from lockkit.testing.simulation.stores import Atomic
+from support.harnesses.sqlite import SqliteHarness
+from support.simulation.statements import Statements
+from support.simulation.stores import Atomic
 
 
 def end(job):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockkit.testing.simulation import SETUPS, explore, incident, schedules
-from lockkit.testing.simulation.faults import NO_FAULTS
+from support.simulation import SETUPS, explore, incident, schedules
+from support.simulation.faults import NO_FAULTS
 
 SCHEDULES = st.binary(min_size=60, max_size=400)
 EXAMPLES = max(settings().max_examples, 200)

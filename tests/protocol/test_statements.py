@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lockkit.store.spi import Claim, Terms
-from lockkit.testing.mutants.stores import ReleaseLeavesLapsed
-from lockkit.testing.simulation.statements import Statements
+from support.mutants.stores import ReleaseLeavesLapsed
+from support.simulation.statements import Statements
 
 CLAIM = Claim("1", Terms("a", ttl=6.0))
 

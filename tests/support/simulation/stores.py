@@ -1,9 +1,9 @@
 """Model stores: what executes requests, step by step, on virtual time.
 
 Three readings of the same interface. :class:`Atomic` is the memory store: every request is one step, and copies of a
-request may arrive late, as over a network. :class:`~lockkit.testing.simulation.statements.Statements` is the embedded
+request may arrive late, as over a network. :class:`~support.simulation.statements.Statements` is the embedded
 store: a request is a sequence of statements, each atomic, others in between.
-:class:`~lockkit.testing.simulation.onredis.OnRedis` is no model: the scripts of the Redis store run on a real server,
+:class:`~support.simulation.onredis.OnRedis` is no model: the scripts of the Redis store run on a real server,
 and the store's own code runs in each client.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
-from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.network import Job, Reply, Request, lost, refused
+from support.simulation.clock import VirtualClock
+from support.simulation.network import Job, Reply, Request, lost, refused
 
 __all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
 
@@ -101,7 +101,7 @@ class ModelStore(Protocol):
         """A late copy never arrives."""
 
     def befall(self, what: str) -> None:
-        """Something happens to the server: see :data:`~lockkit.testing.simulation.faults.BLOWS`."""
+        """Something happens to the server: see :data:`~support.simulation.faults.BLOWS`."""
 
     def close(self) -> None:
         """The run is over."""

@@ -10,13 +10,13 @@ from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Claim
-from lockkit.testing.simulation.faults import LOST_DATA
-from lockkit.testing.simulation.network import Request
-from lockkit.testing.simulation.stores import StoredRow
+from support.simulation.faults import LOST_DATA
+from support.simulation.network import Request
+from support.simulation.stores import StoredRow
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.client import Client, Worker
-    from lockkit.testing.simulation.world import World
+    from support.simulation.client import Client, Worker
+    from support.simulation.world import World
 
 __all__ = ["Checks", "Violation"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from lockkit.testing.simulation.setups import explore
-from lockkit.testing.simulation.world import Setup, World
+from support.simulation.setups import explore
+from support.simulation.world import Setup, World
 
 __all__ = ["incident", "schedules", "shrunk"]
 

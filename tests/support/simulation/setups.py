@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Terms
-from lockkit.testing.simulation.client import Plan
-from lockkit.testing.simulation.faults import Faults
-from lockkit.testing.simulation.onredis import OnRedis
-from lockkit.testing.simulation.statements import Statements
-from lockkit.testing.simulation.stores import Atomic
-from lockkit.testing.simulation.world import Setup, World
+from support.simulation.client import Plan
+from support.simulation.faults import Faults
+from support.simulation.onredis import OnRedis
+from support.simulation.statements import Statements
+from support.simulation.stores import Atomic
+from support.simulation.world import Setup, World
 
 __all__ = ["ON_REDIS", "SETUPS", "explore"]
 

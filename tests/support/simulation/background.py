@@ -11,10 +11,10 @@ from lockkit.hold import Hold
 from lockkit.protocol.effects import Call, Orphan
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.store.spi import REQUEST_TIMEOUT, Beat, Claim, Refused, Unknown
-from lockkit.testing.simulation.actors import Actor
+from support.simulation.actors import Actor
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.client import Client
+    from support.simulation.client import Client
 
 __all__ = ["Heartbeat", "Member", "Orphans"]
 

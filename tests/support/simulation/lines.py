@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lockkit.testing.simulation.resp import Cut, values
+from support.simulation.resp import Cut, values
 
 __all__ = ["Call", "Lines", "Script"]
 

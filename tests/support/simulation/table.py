@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Claim, Terms, Watch
-from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.stores import NothingInTheClient
+from support.simulation.clock import VirtualClock
+from support.simulation.stores import NothingInTheClient
 
 __all__ = ["GRACE", "StatementRow", "Table"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lockkit.names import claim_id
-from lockkit.testing.simulation.client import Client, Worker, listens
+from support.simulation.client import Client, Worker, listens
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.world import World
+    from support.simulation.world import World
 
 __all__ = ["BLOWS", "LOST_DATA", "NO_FAULTS", "Blow", "Faults", "Step", "Troubles", "bind"]
 

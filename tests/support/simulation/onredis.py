@@ -1,6 +1,6 @@
 """The Redis store in the simulation: its scripts on a real server, whose clock is the virtual one.
 
-Each client has a backend of its own, with all that this keeps in mind; see :mod:`~lockkit.testing.simulation.lines` for
+Each client has a backend of its own, with all that this keeps in mind; see :mod:`~support.simulation.lines` for
 how its requests come under the schedule. A request is one step: the server runs the script, and what it publishes is
 delivered in the same step, unless the schedule loses it. A request that the server answers with "I do not know this
 script" takes a second step to the server and back.
@@ -23,12 +23,12 @@ from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_queue import Lying, queues
-from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.lines import Call, Lines, Script
-from lockkit.testing.simulation.network import Job, Reply, Request, lost
-from lockkit.testing.simulation.resp import shown, values
-from lockkit.testing.simulation.stores import StoredRow
-from lockkit.testing.simulation.wakes import Published
+from support.simulation.clock import VirtualClock
+from support.simulation.lines import Call, Lines, Script
+from support.simulation.network import Job, Reply, Request, lost
+from support.simulation.resp import shown, values
+from support.simulation.stores import StoredRow
+from support.simulation.wakes import Published
 
 __all__ = ["OnRedis", "Row"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.etcd import EtcdServer
 from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
 from lockkit.testing.servers.etcd_groups import EtcdCluster
+from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["EtcdClusterHarness", "EtcdGrpcHarness", "EtcdHarness"]
 

@@ -25,12 +25,12 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import Release, releasing
 from lockkit.store.spi import Terms, Watch
-from lockkit.testing.simulation.actors import Actor, Interrupt
-from lockkit.testing.simulation.background import Heartbeat, Member, Orphans
-from lockkit.testing.simulation.network import Request
+from support.simulation.actors import Actor, Interrupt
+from support.simulation.background import Heartbeat, Member, Orphans
+from support.simulation.network import Request
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.world import World
+    from support.simulation.world import World
 
 __all__ = ["Client", "Plan", "Worker", "listens"]
 

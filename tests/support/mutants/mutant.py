@@ -10,8 +10,8 @@ from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.store.spi import Backend
-from lockkit.testing.simulation import SETUPS, Faults, Setup, World, incident, schedules
-from lockkit.testing.simulation.stores import Atomic, ModelStore
+from support.simulation import SETUPS, Faults, Setup, World, incident, schedules
+from support.simulation.stores import Atomic, ModelStore
 
 __all__ = ["Mutant", "Trial", "patched", "through_the_interface"]
 
@@ -64,7 +64,7 @@ class Mutant:
         what: The mistake, in words.
         killed_by: The broken promise of the simulation that kills it; empty if only the kit can. Others may notice it too; they
             do not count.
-        setup: Where it shows: a key of :data:`~lockkit.testing.simulation.SETUPS`.
+        setup: Where it shows: a key of :data:`~support.simulation.SETUPS`.
         faults: What it takes to show.
         patch: Makes the mistake while the context lasts.
         store: Makes a model store with the mistake in it; None for the setup's own.

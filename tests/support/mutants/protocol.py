@@ -19,11 +19,11 @@ from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, StartHook, 
 from lockkit.protocol.releasing import Release
 from lockkit.protocol.renewing import Member, patience
 from lockkit.store.spi import Claim, Granted
-from lockkit.testing.mutants.mutant import patched
-from lockkit.testing.mutants.stores import replay_not_marked
-from lockkit.testing.simulation import background, client
-from lockkit.testing.simulation.actors import Interrupt
-from lockkit.testing.simulation.world import World
+from support.mutants.mutant import patched
+from support.mutants.stores import replay_not_marked
+from support.simulation import background, client
+from support.simulation.actors import Interrupt
+from support.simulation.world import World
 
 __all__ = [
     "abandons_without_orphan",

@@ -9,8 +9,8 @@ from typing import Any
 
 from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
-from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
+from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["MemoryHarness"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockkit.testing.simulation.resp import Cut, values
+from support.simulation.resp import Cut, values
 
 __all__ = ["Published"]
 

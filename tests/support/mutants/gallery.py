@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lockkit.testing.mutants import layers, protocol, stores
-from lockkit.testing.mutants.mutant import Mutant
-from lockkit.testing.simulation.faults import NO_FAULTS, Faults
+from support.mutants import layers, protocol, stores
+from support.mutants.mutant import Mutant
+from support.simulation.faults import NO_FAULTS, Faults
 
 __all__ = ["MUTANTS"]
 

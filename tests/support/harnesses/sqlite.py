@@ -11,8 +11,8 @@ from urllib.parse import quote
 from lockkit.facts import ClaimState
 from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
-from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
+from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["SqliteHarness"]
 

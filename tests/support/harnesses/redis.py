@@ -14,12 +14,12 @@ from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
 from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
-from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.clock import ServerClock
 from lockkit.testing.servers.redis import RedisServer
 from lockkit.testing.servers.redis_groups import RedisCluster, RedisSentinels
 from lockkit.testing.servers.redis_queue import PREFIX, Lying, queue, queue_key
+from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["RedisClusterHarness", "RedisHarness", "RedisSentinelHarness", "ValkeyHarness"]
 

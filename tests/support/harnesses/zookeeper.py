@@ -19,10 +19,10 @@ from lockkit.facts import ClaimState
 from lockkit.names import claim_id, encode
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Backend, OpenOptions
-from lockkit.testing.exclusions import EXCLUSIONS
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.servers.zookeeper import ZooKeeperServer
 from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness"]
 

@@ -1,12 +1,12 @@
 """Deliberate mistakes that the simulation and the kit must notice, each by the check that is meant for it.
 
 A check that cannot fail is no check. :data:`MUTANTS` is the list; ``mutant.attempt()`` runs one in the simulation, and
-:func:`~lockkit.testing.mutants.onstores.mutated` puts those that can be made through the interface around a real store.
+:func:`~support.mutants.onstores.mutated` puts those that can be made through the interface around a real store.
 """
 
 from __future__ import annotations
 
-from lockkit.testing.mutants.gallery import MUTANTS
-from lockkit.testing.mutants.mutant import Mutant, Trial
+from support.mutants.gallery import MUTANTS
+from support.mutants.mutant import Mutant, Trial
 
 __all__ = ["MUTANTS", "Mutant", "Trial"]

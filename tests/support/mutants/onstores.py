@@ -11,8 +11,8 @@ from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.mutants.mutant import Mutant
 from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered
+from support.mutants.mutant import Mutant
 
 __all__ = ["fails", "mutated", "scenarios"]
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from lockkit.store.queue import Queued as InQueue
-from lockkit.testing.mutants.mutant import patched
-from lockkit.testing.simulation import statements
-from lockkit.testing.simulation.network import Job, Request
-from lockkit.testing.simulation.statements import Statements
-from lockkit.testing.simulation.stores import Atomic, memory
-from lockkit.testing.simulation.table import StatementRow
+from support.mutants.mutant import patched
+from support.simulation import statements
+from support.simulation.network import Job, Request
+from support.simulation.statements import Statements
+from support.simulation.stores import Atomic, memory
+from support.simulation.table import StatementRow
 
 __all__ = [
     "DeathPurgesLingering",

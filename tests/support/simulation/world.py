@@ -13,13 +13,13 @@ from typing import Any
 
 from lockkit.protocol.effects import Call
 from lockkit.store.spi import Claim, Terms
-from lockkit.testing.simulation.actors import Actor
-from lockkit.testing.simulation.checks import Checks, Violation
-from lockkit.testing.simulation.client import Client, Plan, listens
-from lockkit.testing.simulation.clock import VirtualClock
-from lockkit.testing.simulation.faults import BLOWS, LOST_DATA, NO_FAULTS, Faults, Step, Troubles, bind
-from lockkit.testing.simulation.network import Job, Reply, Request, answer_text, lost
-from lockkit.testing.simulation.stores import Atomic, ModelStore
+from support.simulation.actors import Actor
+from support.simulation.checks import Checks, Violation
+from support.simulation.client import Client, Plan, listens
+from support.simulation.clock import VirtualClock
+from support.simulation.faults import BLOWS, LOST_DATA, NO_FAULTS, Faults, Step, Troubles, bind
+from support.simulation.network import Job, Reply, Request, answer_text, lost
+from support.simulation.stores import Atomic, ModelStore
 
 __all__ = ["NO_FAULTS", "Faults", "Setup", "World"]
 
@@ -190,7 +190,7 @@ class World:
             self.step(choice)
             if len(self.violations) >= self.patience:
                 return
-        from lockkit.testing.simulation.rest import Rest
+        from support.simulation.rest import Rest
 
         Rest(self).come()
 
@@ -347,7 +347,7 @@ class World:
         self.store.ended(request, "interrupted")
 
     def befall(self, what: str) -> None:
-        """Something happens to the server; see :data:`~lockkit.testing.simulation.faults.BLOWS`."""
+        """Something happens to the server; see :data:`~support.simulation.faults.BLOWS`."""
         blow = BLOWS[what]
         self.tell(f"the server {what}")
         if blow.hangs_up:

@@ -26,9 +26,9 @@ from lockkit.store.spi import (
     Queued,
     Renewal,
 )
-from lockkit.testing.simulation.network import Job, Request
-from lockkit.testing.simulation.stores import StoredRow
-from lockkit.testing.simulation.table import GRACE, StatementRow, Table
+from support.simulation.network import Job, Request
+from support.simulation.stores import StoredRow
+from support.simulation.table import GRACE, StatementRow, Table
 
 __all__ = ["Statements"]
 

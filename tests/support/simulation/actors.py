@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from lockkit.protocol.effects import Call, Effect
-from lockkit.testing.simulation.network import Request
+from support.simulation.network import Request
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.client import Client
+    from support.simulation.client import Client
 
 __all__ = ["Actor", "Interrupt"]
 

@@ -10,9 +10,9 @@ from lockkit.store.queue import grantable
 from lockkit.store.spi import POLL_CAP
 
 if TYPE_CHECKING:
-    from lockkit.testing.simulation.client import Worker
-    from lockkit.testing.simulation.stores import StoredRow
-    from lockkit.testing.simulation.world import World
+    from support.simulation.client import Worker
+    from support.simulation.stores import StoredRow
+    from support.simulation.world import World
 
 __all__ = ["Rest"]
 
