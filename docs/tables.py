@@ -146,7 +146,18 @@ def capabilities() -> str:
     )
 
 
+def imports() -> str:
+    """The modules that a store may import."""
+    listed = re.findall(
+        r'^  "\*\* -> (lockkit\.[\w.*]+)", # (.+)$',
+        (DOCS.parent / "pyproject.toml").read_text(),
+        re.MULTILINE,
+    )
+    return rows(("module", "for"), ((f"`{module}`", purpose) for module, purpose in listed))
+
+
 TABLES = {
+    "imports": imports,
     "settings": settings,
     "environment": environment,
     "kinds": kinds,
