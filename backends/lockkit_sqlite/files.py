@@ -118,17 +118,19 @@ class Files:
     def __del__(self) -> None:
         self.bare()
 
-    def reopened(self) -> None:
+    def reopened(self, *, inside: bool) -> None:
         """Note log and index after a fork, for which all connections were closed: the last close of all removes both.
 
-        Until both are there again nobody has opened them, unless the database was removed or replaced meanwhile.
+        Args:
+            inside: Whether a connection of this process is open. Until then log and index may be another process's, the child's
+                for instance, and go with its close.
         """
         try:
             there = look(self.path, self.path)
         except OSError:
             return
         if self.opened is not None and there.database == self.opened.database:
-            if not there.whole:
+            if not (there.whole and inside):
                 return
             self.opened = there
         self.forking = False

@@ -36,6 +36,7 @@ __all__ = [
     "after_fork_in_child",
     "after_fork_in_parent",
     "before_fork",
+    "inside",
     "locks",
     "opening",
     "take_part",
@@ -202,6 +203,11 @@ class Link:
         with self._inside:
             return self._connection is None and self._leaving is None
 
+    @property
+    def open(self) -> bool:
+        """Whether it has a connection."""
+        return self._connection is not None
+
     def __del__(self) -> None:
         for connection in (getattr(self, "_connection", None), getattr(self, "_leaving", None)):
             if connection is not None:
@@ -265,6 +271,11 @@ _torn: set[str] = set()
 _forks: Forks | None = None
 _SHARED_FIRST = 0x40000002
 """The first byte of a database on which SQLite holds a shared lock while a connection is open (os.h)."""
+
+
+def inside(path: str) -> bool:
+    """Whether this process has a connection to a database open."""
+    return any(link.open for link in list(_links) if link.path == path)
 
 
 def opening() -> AbstractContextManager[bool]:

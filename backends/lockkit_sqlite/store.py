@@ -143,7 +143,7 @@ class Store:
         if files.forking and there != files.opened:
             with links.opening():  # a fork under way holds it
                 if not _forks.under_way():
-                    files.reopened()
+                    files.reopened(inside=links.inside(files.path))
         return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
@@ -378,7 +378,7 @@ def _after_fork_in_parent() -> None:
     links.after_fork_in_parent()
     for files in list(FILES.values()):
         if files.forking:
-            files.reopened()
+            files.reopened(inside=links.inside(files.path))
 
 
 def _after_fork_in_child() -> None:

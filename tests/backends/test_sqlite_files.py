@@ -24,6 +24,7 @@ from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refu
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit_sqlite import files
+from lockkit_sqlite import link as links
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.pulse import ALIVE, probe
 
@@ -447,6 +448,34 @@ def test_forks_beside_calls_and_others_that_come_and_go_lose_nothing(opened, pat
         caller.join()
         guest.kill()
     assert set(lost) == {("HELD", RELEASED)}
+    assert not caplog.messages
+
+
+def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_the_childs_for_its_own(
+    opened, path, monkeypatch, caplog
+):
+    store = opened()
+    one, fence = take(store, name="x", ttl=60)
+    # The file stays busy for longer than the parent tries: the next call opens it.
+    monkeypatch.setattr(links.Link, "resume", lambda self: None)
+
+    def visit(heard):
+        with closing(open_store(f"sqlite:{path}", OpenOptions())) as guest:
+            take(guest, name="y")
+            heard.tell("inside")
+            heard.hear()
+        heard.tell("gone")
+
+    child = Child(visit)
+    assert child.hear() == "inside"
+    assert store._store.whole()
+    child.tell("leave")
+    assert child.hear() == "gone"  # the last to close: log and index are removed
+    child.close()
+
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    assert store.release(one, 2.0) == RELEASED
     assert not caplog.messages
 
 
