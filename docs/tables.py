@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import lockkit_etcd
@@ -22,6 +23,7 @@ from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
 from lockkit.facts import LOSSES
 from lockkit.settings import toml
+from lockkit.testing.stage import Scenario, Stage, registered
 
 DOCS = Path(__file__).parent
 
@@ -156,6 +158,58 @@ def imports() -> str:
     return rows(("module", "for"), ((f"`{module}`", purpose) for module, purpose in listed))
 
 
+GUARANTEES = (*(f"S{number}" for number in range(1, 13)), *(f"L{number}" for number in range(1, 8)))
+INVARIANTS_OF = {"ONCE": "S10", "LINGER": "S2", "SHORTENED": "S3"}
+"""Invariants of the simulation that are not named by their guarantee."""
+
+
+def played() -> dict[str, list[Scenario]]:
+    """Every scenario of the kit by its name, once for each kind of lock, in the order of the guarantees."""
+    found: dict[str, list[Scenario]] = {}
+    for each in registered():
+        found.setdefault(each.name, []).append(each)
+    order = (*GUARANTEES, "CAP")
+    return dict(sorted(found.items(), key=lambda pair: (order.index(pair[1][0].guarantee), pair[0])))
+
+
+def invariants() -> set[str]:
+    """The names of the simulation's invariants, read from its source."""
+    folders = [path for top in ("lockkit", "tests") for path in (DOCS.parent / top).rglob("simulation")]
+    sources = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
+    return set(re.findall(rf'"((?:[SL]\d+|{"|".join(INVARIANTS_OF)})(?:-[a-z-]+)?)"', sources))
+
+
+def scenarios() -> str:
+    """Every scenario of the kit, with the kinds of lock it is played on and the first line of its docstring."""
+
+    def shown(play: Callable[[Stage], None]) -> str:
+        return (inspect.getdoc(play) or "").partition("\n")[0].replace("``", "`")
+
+    return rows(
+        ("scenario", "locks", "shows"),
+        (
+            (
+                f"`{name}`",
+                ", ".join(each.shape.name for each in many) if many[0].shaped else "-",
+                shown(many[0].play),
+            )
+            for name, many in played().items()
+        ),
+    )
+
+
+def proof(guarantee: str) -> str:
+    """Where a guarantee is proved by the kit and by the simulation."""
+    kit = [name for name, (first, *_) in played().items() if first.guarantee == guarantee]
+    simulated = sorted(
+        name for name in invariants() if INVARIANTS_OF.get(name, name.partition("-")[0]) == guarantee
+    )
+    told = [("Kit", kit), ("Simulation", simulated)]
+    return "\n".join(
+        f"- **{where}**: " + ", ".join(f"`{name}`" for name in names) for where, names in told if names
+    )
+
+
 TABLES = {
     "imports": imports,
     "settings": settings,
@@ -166,6 +220,8 @@ TABLES = {
     "exceptions": exceptions,
     "losses": losses,
     "capabilities": capabilities,
+    "scenarios": scenarios,
+    **{f"proof_{guarantee}": partial(proof, guarantee) for guarantee in GUARANTEES},
 }
 
 

@@ -43,7 +43,7 @@ def tables():
 
 @pytest.mark.parametrize(
     "name",
-    ["config.md", "errors.md", "events.md", "capabilities.md"],
+    ["config.md", "errors.md", "events.md", "capabilities.md", "guarantees.md", "kit.md"],
 )
 def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
     text = page(f"reference/{name}")

@@ -32,7 +32,7 @@ def acquire(stage: Stage, stepper: Stepper, part: Part | None = None, *, wait: b
 
 @scenario("S12-acquire-reply-lost")
 def acquire_reply_lost(stage: Stage) -> None:
-    """The replay finds the same claim and the same fence; it is never busy with itself."""
+    """A replayed acquire finds the same claim with the same fence; it is never busy with itself."""
     for wait in (True, False):
         for times in (1, 3):
             stepper, faults = faulty_stepper(stage)
@@ -59,7 +59,7 @@ def acquire_request_lost(stage: Stage) -> None:
 
 @scenario("S12-queued-reply-lost")
 def queued_reply_lost(stage: Stage) -> None:
-    """So it is while waiting: one claim, one place."""
+    """The reply to an acquire that has to wait is lost: the replay finds the same claim in the same place."""
     stage.fill()
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", drop_reply, times=2)
@@ -75,7 +75,7 @@ def queued_reply_lost(stage: Stage) -> None:
 
 @scenario("S12-busy-after-unknown")
 def busy_after_unknown(stage: Stage) -> None:
-    """A refusal after an unknown try leaves nothing behind, and no copy of the try grants anything."""
+    """A refusal after a try with an unknown outcome leaves nothing behind, and no copy of the try grants anything."""
     leases = stage.fill()
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", drop_reply)
@@ -89,7 +89,7 @@ def busy_after_unknown(stage: Stage) -> None:
 
 @scenario("S12-late-after-giving-up")
 def late_after_giving_up(stage: Stage) -> None:
-    """An acquire that was given up, while copies of it are still under way: they grant nothing."""
+    """Copies of an acquire arrive after it was given up: they grant nothing."""
     stepper, faults = faulty_stepper(stage)
     faults.always(late_copy, "acquire")
     terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
@@ -111,7 +111,7 @@ def late_after_giving_up(stage: Stage) -> None:
 
 @scenario("S12-late-after-success")
 def late_after_success(stage: Stage) -> None:
-    """An acquire that succeeded by replay and was released, while the first copy is still under way."""
+    """The first copy of an acquire arrives after its replay was granted and released: it grants nothing."""
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", late_copy, times=2)
     pending = acquire(stage, stepper)
@@ -126,7 +126,7 @@ def late_after_success(stage: Stage) -> None:
 
 @scenario("S12-late-after-busy")
 def late_after_busy(stage: Stage) -> None:
-    """A try whose first copy is under way when its replay is refused: the copy grants nothing later."""
+    """The first copy of a try arrives after its replay was refused: it grants nothing."""
     leases = stage.fill()
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", late_copy)
@@ -259,7 +259,7 @@ def late_renewal_shortens_nothing(stage: Stage) -> None:
 
 @scenario("S12-abandon-first")
 def abandon_first(stage: Stage) -> None:
-    """A claim is given up before its acquire arrives at all: abandon leaves nothing to come."""
+    """A claim is abandoned before its acquire arrives: the acquire then grants nothing."""
     stepper, faults = faulty_stepper(stage)
     faults.add("acquire", late_copy)
     terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)

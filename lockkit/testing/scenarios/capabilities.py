@@ -13,7 +13,7 @@ __all__ = ["declared"]
 
 @scenario("CAP-declared-before-and-after", None)
 def declared(stage: Stage) -> None:
-    """What is declared before opening is what an open store says."""
+    """The capabilities declared before opening equal those of the open store."""
     client = stage.client()
     before = client.capabilities
     client.driver()
@@ -22,7 +22,7 @@ def declared(stage: Stage) -> None:
 
 @scenario("CAP-shared", (SEMAPHORE,))
 def shared(stage: Stage) -> None:
-    """``shared``: two hold a semaphore of 2 at once; undeclared, it cannot be made."""
+    """``shared``: two clients hold a semaphore of 2 at once; a store that does not declare it refuses semaphores."""
     _either(stage, "shared", lambda: stage.holder(stage.client()))
     if stage.harness.capabilities.shared:
         assert len(stage.fill()) == len(stage.held()) == 2
@@ -30,7 +30,7 @@ def shared(stage: Stage) -> None:
 
 @scenario("CAP-process-bound", (MUTEX,))
 def process_bound(stage: Stage) -> None:
-    """``process_bound``: silence does not end such a claim; undeclared, it cannot be made."""
+    """``process_bound``: silence does not end such a claim; a store that does not declare it refuses it."""
     _either(stage, "process_bound", lambda: stage.holder(stage.client(), process_bound=True))
     if stage.harness.capabilities.process_bound:
         lease = stage.take(stage.holder(stage.client(), process_bound=True, auto_renew=False))
@@ -40,7 +40,7 @@ def process_bound(stage: Stage) -> None:
 
 @scenario("CAP-min-hold", (MUTEX,))
 def min_hold(stage: Stage) -> None:
-    """``min_hold``: a release goes on blocking; undeclared, it cannot be asked for."""
+    """``min_hold``: the lock stays blocked after an early release; a store that does not declare it refuses it."""
     ttl = stage.harness.ttl
     _either(stage, "min_hold", lambda: stage.holder(stage.client(), min_hold=ttl / 2))
     if stage.harness.capabilities.min_hold:
@@ -50,13 +50,13 @@ def min_hold(stage: Stage) -> None:
 
 @scenario("CAP-lock-delay", (MUTEX,))
 def lock_delay(stage: Stage) -> None:
-    """``lock_delay``: an ungraceful end goes on blocking; undeclared, it cannot be asked for."""
+    """``lock_delay``: the lock stays blocked after an ungraceful end; a store that does not declare it refuses it."""
     _either(stage, "lock_delay", lambda: stage.holder(stage.client(), lock_delay=stage.harness.ttl / 2))
 
 
 @scenario("CAP-extend", (MUTEX,))
 def extend(stage: Stage) -> None:
-    """``fixed_ttl``: then there is no extend; otherwise it works."""
+    """``fixed_ttl``: with it ``extend`` is refused; without it ``extend`` works."""
     lease = stage.take(stage.holder(stage.client(), auto_renew=False))
     error = stage.work(lambda: lease.extend(2 * stage.harness.ttl)).error()
     if stage.harness.capabilities.fixed_ttl:
@@ -68,7 +68,7 @@ def extend(stage: Stage) -> None:
 
 @scenario("CAP-ttl-limits", (MUTEX,))
 def ttl_limits(stage: Stage) -> None:
-    """``min_ttl`` and ``max_ttl`` work; beyond them nothing is asked."""
+    """``min_ttl`` and ``max_ttl`` work; a ttl beyond them is refused before the store is asked."""
     can, client = stage.harness.capabilities, stage.client()
     for ttl in (can.min_ttl, can.max_ttl):
         stage.take(stage.holder(client, ttl=ttl, auto_renew=False)).release()
@@ -88,7 +88,7 @@ def drift(stage: Stage) -> None:
 
 @scenario("CAP-scope", None)
 def scope(stage: Stage) -> None:
-    """``scope``: a demand for more is refused when the client is made; up to what is declared, it is fine."""
+    """``scope``: a client that requires more than the store declares cannot be made; one that requires less can."""
     reach = ("process", "host", "fleet")
     mine = reach.index(stage.harness.capabilities.scope)
     for at, wanted in enumerate(reach):
@@ -98,7 +98,7 @@ def scope(stage: Stage) -> None:
 
 @scenario("CAP-scope-seen-by-a-child", None)
 def scope_seen(stage: Stage) -> None:
-    """``scope``: a store that reaches beyond the process shows a hold to another process, and only such a store."""
+    """``scope``: a hold is visible to another process exactly if the store declares that it reaches beyond the process."""
     lease = stage.take(stage.holder(stage.client()))
     seen = stage.in_child(lambda: [claim.claim_id for claim in _look(stage)])
     expected = [] if stage.harness.capabilities.scope == "process" else [lease.claim_id]

@@ -143,11 +143,11 @@ class Closings:
 
 @scenario("L4-interrupted-close", (MUTEX,))
 def interrupted_close(stage: Stage) -> None:
-    """Ctrl-C anywhere in ``client.close()``: it has not begun, or all of it is done: by a second close, or by nobody's call."""
+    """Ctrl-C anywhere in ``client.close()``: either it has not begun, or it is completed by a second close or in the background."""
     Closings(stage).once()
 
 
 @scenario("L4-interrupted-close-twice", (MUTEX,))
 def interrupted_close_twice(stage: Stage) -> None:
-    """With a second Ctrl-C soon after the first: the same."""
+    """Ctrl-C twice in quick succession in ``client.close()``: the same as once."""
     Closings(stage).twice()

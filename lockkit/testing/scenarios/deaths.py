@@ -47,7 +47,7 @@ def _silence(
 
 @scenario("L3-woken-waiter-killed")
 def woken_waiter_killed(stage: Stage) -> None:
-    """The waiter that was just woken is killed (kill -9) before it asks: the next one gets in as soon as it is known to be dead."""
+    """A waiter that was woken is killed (kill -9) before it asks: the next one gets the lock once the first is known to be dead."""
     leases = stage.fill()
     mortal = stage.child(lambda parent: _waits(stage, parent))
     assert mortal.hear() == "queued"
@@ -68,7 +68,7 @@ def woken_waiter_killed(stage: Stage) -> None:
 
 @scenario("L5-middle-waiter-killed")
 def middle_waiter_killed(stage: Stage) -> None:
-    """A waiter in the middle is killed (kill -9): the one behind it is not let in for that, but once the holders leave."""
+    """A waiter in the middle is killed (kill -9): the waiter behind it gets the lock only once the holders leave."""
     leases = stage.fill()
     middle = stage.child(lambda parent: _waits(stage, parent))
     assert middle.hear() == "queued"
@@ -93,7 +93,7 @@ def middle_waiter_killed(stage: Stage) -> None:
 
 @scenario("L3-waiting-claim-dies")
 def waiting_claim_dies(stage: Stage) -> None:
-    """A waiter's own claim dies while it waits, as with its session: it queues again, and is never told that the dead one holds."""
+    """A waiter whose claim dies while it waits, as with its session, queues again; it is never told that the dead claim holds."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     dead = stage.stored()[len(leases)].claim_id

@@ -19,7 +19,7 @@ _MANY = 6
 
 @scenario("L2-close-many", (MUTEX,))
 def close_many(stage: Stage) -> None:
-    """A client that closes while its store is silent takes every hold through every layer, within one budget."""
+    """Closing a client with many holds while its store is silent runs every layer for every hold, within one budget."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
     names = [f"{stage.name}/{n}" for n in range(_MANY)]
@@ -43,7 +43,7 @@ def _removals(lease: Lease) -> list[LayerReport]:
 
 @scenario("L4-dropped-client", (MUTEX,))
 def dropped_client(stage: Stage) -> None:
-    """A client that is dropped without ``close()`` warns, and its threads and descriptors end."""
+    """A client that is dropped without ``close()`` warns, and its threads and file descriptors end."""
     with stage.harness.client() as warm:
         stage.holder(warm).acquire(5.0).release()
     gc.collect()

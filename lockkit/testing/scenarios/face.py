@@ -23,7 +23,7 @@ __all__ = ["deadlock"]
 
 @scenario("L2-self-deadlock")
 def deadlock(stage: Stage) -> None:
-    """Waiting for one's own claim is refused at once; trying is a plain no; another thread, or a detached lease, waits."""
+    """Waiting for one's own claim is refused at once; trying returns None; another thread, or a detached lease, waits."""
     client = stage.client()
     leases = stage.fill([client] * len(stage.shape.holders))
     lock = stage.newcomer(client)
@@ -51,7 +51,7 @@ def deadlock(stage: Stage) -> None:
 
 @scenario("L2-self-deadlock-between", (SEMAPHORE, READERS))
 def deadlock_between(stage: Stage) -> None:
-    """Waiting behind somebody who waits for one's own claim is refused at once, by name; nothing of it is left."""
+    """Waiting behind a waiter that waits for one's own claim is refused at once and leaves nothing in the store."""
     client, other = stage.client(), stage.client()
     if stage.shape is SEMAPHORE:
         mine, theirs = client.semaphore(stage.name, 3, ttl=stage.harness.ttl), Part("semaphore", 3, 3)
@@ -82,7 +82,7 @@ def deadlock_between(stage: Stage) -> None:
 
 @scenario("L2-no-false-deadlock-between", (SEMAPHORE,))
 def no_false_deadlock_between(stage: Stage) -> None:
-    """Somebody in between who waits for others only is no deadlock."""
+    """A waiter ahead that waits for other holders only is not a deadlock."""
     client = stage.client()
     mine = client.semaphore(stage.name, 3, ttl=stage.harness.ttl)
     stage.take(mine)
@@ -102,7 +102,7 @@ def no_false_deadlock_between(stage: Stage) -> None:
 
 @scenario("L2-no-false-deadlock", (SEMAPHORE,))
 def no_false_deadlock(stage: Stage) -> None:
-    """A second permit for the same thread is no deadlock while there is room."""
+    """A second permit for the same thread is not a deadlock while a permit is free."""
     client = stage.client()
     lock = stage.holder(client)
     first, second = stage.kept(lock.acquire(1.0)), stage.kept(lock.acquire(1.0))
@@ -114,7 +114,7 @@ def no_false_deadlock(stage: Stage) -> None:
 
 @scenario("S4-reentrant", (MUTEX,))
 def reentrant(stage: Stage) -> None:
-    """A re-entrant hold keeps its fence and ends with its outermost level, in whatever order; only for its own thread."""
+    """A re-entrant hold keeps its fence, ends with its last level in whatever order, and serves its own thread only."""
     client = stage.client()
     lock = client.lock(stage.name, ttl=stage.harness.ttl, reentrant=True)
     outer = stage.kept(lock.acquire(1.0))
@@ -142,7 +142,7 @@ def reentrant(stage: Stage) -> None:
 
 @scenario("S4-reentrant-lost", (MUTEX,))
 def reentrant_lost(stage: Stage) -> None:
-    """A lost hold is not entered again: LeaseLost, or (once the loss was noticed) a hold of its own, by a larger fence."""
+    """A lost hold is not entered again: LeaseLost is raised or, once the loss was noticed, a new hold with a larger fence is taken."""
     lock = stage.client().lock(stage.name, ttl=stage.harness.ttl, reentrant=True, auto_renew=False)
     outer = stage.kept(lock.acquire(1.0))
     stage.harness.outlast(stage.harness.ttl)
@@ -159,7 +159,7 @@ def reentrant_lost(stage: Stage) -> None:
 
 @scenario("S4-reentrant-ttl", (MUTEX,))
 def reentrant_ttl(stage: Stage) -> None:
-    """A level with a longer ttl makes the hold longer, where ttls may differ; one with a shorter ttl changes nothing."""
+    """A level with a longer ttl lengthens the hold, where ttls may differ; a level with a shorter ttl changes nothing."""
     client, ttl = stage.client(), stage.harness.ttl
 
     def level(ttl: float) -> Lease:
@@ -184,7 +184,7 @@ def reentrant_ttl(stage: Stage) -> None:
 
 @scenario("S4-reentrant-ttl-refused", (MUTEX,))
 def reentrant_ttl_refused(stage: Stage) -> None:
-    """A level whose longer ttl gets no answer is not entered, within its timeout, and the outer one stays as it was."""
+    """A level whose longer ttl gets no answer is not entered, within its timeout, and the outer level stays as it was."""
     client, faults = stage.faulty()
     if client.capabilities.fixed_ttl:
         raise NotApplicable("all claims of a client have one ttl on this store")
@@ -208,7 +208,7 @@ def reentrant_ttl_refused(stage: Stage) -> None:
 
 @scenario("S6-reentrant-told", (MUTEX,))
 def reentrant_told(stage: Stage) -> None:
-    """Each level's own ``on_lost`` is called, by option or by method, but not that of a level that was left or collected."""
+    """Each level's own ``on_lost`` is called, set by option or by method; that of a level that was left or collected is not."""
     client = stage.client()
     told: list[str] = []
     done = threading.Event()
@@ -231,7 +231,7 @@ def reentrant_told(stage: Stage) -> None:
 
 @scenario("L4-short-form")
 def short_form(stage: Stage) -> None:
-    """``with lock:`` keeps one lease for each thread, and LeaseLost at the end says that it was lost."""
+    """``with lock:`` keeps one lease for each thread, and raises LeaseLost at the end if the lock was lost."""
     lock = stage.holder(stage.client(), auto_renew=False)
     assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
     with lock:
@@ -256,7 +256,7 @@ def short_form(stage: Stage) -> None:
 
 @scenario("L4-short-form-elsewhere", (SEMAPHORE,))
 def short_form_elsewhere(stage: Stage) -> None:
-    """Each ``with lock:`` releases its own lease, wherever and in whatever order the blocks end; never another's."""
+    """Each ``with lock:`` releases its own lease and no other, in whatever thread and order the blocks end."""
     lock = stage.holder(stage.client())
 
     def suspended() -> Generator[Lease, None, None]:
@@ -292,7 +292,7 @@ def short_form_elsewhere(stage: Stage) -> None:
 
 @scenario("L4-short-form-stack", (SEMAPHORE,))
 def short_form_stack(stage: Stage) -> None:
-    """A block of ``contextlib.ExitStack`` releases its own lease, in whatever thread it ends; dropped, it releases it as well."""
+    """A block of ``contextlib.ExitStack`` releases its own lease, in whatever thread it ends; a stack that is dropped releases it as well."""
     lock = stage.holder(stage.client())
 
     def entered() -> tuple[ExitStack, Lease]:
@@ -326,7 +326,7 @@ def short_form_stack(stage: Stage) -> None:
 
 @scenario("L4-short-form-by-hand", (SEMAPHORE,))
 def short_form_by_hand(stage: Stage) -> None:
-    """What ends elsewhere and cannot be known is NotHeld, releases nobody's lease, and lapses with the thread that took it."""
+    """A block that ends in another thread without a known lease raises NotHeld, releases nothing, and its lease lapses with the thread that took it."""
     lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
 
     def entered() -> Lease:
@@ -364,7 +364,7 @@ def short_form_by_hand(stage: Stage) -> None:
 
 @scenario("L4-decorator", (MUTEX,))
 def decorator(stage: Stage) -> None:
-    """``locked`` names its lock from the arguments, skips or raises when busy, and refuses bad templates at once."""
+    """``locked`` builds its lock's name from the arguments, skips or raises when busy, and refuses bad templates at once."""
     ours, theirs = stage.client(), stage.client()
     ran: list[object] = []
 
@@ -399,7 +399,7 @@ def decorator(stage: Stage) -> None:
 
 @scenario("S1-inspect")
 def inspect(stage: Stage) -> None:
-    """``inspect`` shows holders and waiters in order, who they are, and never a token."""
+    """``inspect`` shows holders and waiters in order, with their owners, and never a token."""
     clients = [stage.client(task=f"job-{at}") for at in range(len(stage.shape.holders))]
     leases = stage.fill(clients, note={"why": "kit"})
     waiting = stage.waiting(stage.newcomer(stage.client()))
@@ -450,7 +450,7 @@ def notes(stage: Stage) -> None:
 
 @scenario("S7-errors-pickle", None)
 def errors_pickle(stage: Stage) -> None:
-    """What a caller is told crosses processes with its name and holder."""
+    """Errors cross processes with the name of the lock and its holder."""
     stage.fill()
     error = stage.work(lambda: stage.newcomer(stage.client()).acquire(0.05)).error()
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301

@@ -8,7 +8,7 @@ from lockkit.testing.stage import NotApplicable, Stage, scenario
 
 @scenario("S7-fork-holder")
 def fork_holder(stage: Stage) -> None:
-    """A child of a holder has inert handles: not valid, releases nothing, says no goodbye; the parent is unaffected."""
+    """A forked child of a holder has inert handles: not valid, releasing nothing, saying no goodbye; the parent is unaffected."""
     client = stage.client()
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl))
     before = [(row.claim_id, row.fence, row.state) for row in stage.stored()]
@@ -42,7 +42,7 @@ def fork_holder(stage: Stage) -> None:
 
 @scenario("S7-fork-then-work")
 def fork_then_work(stage: Stage) -> None:
-    """The child may use the same client: it starts afresh, and is kept out by its parent's hold where it can see it."""
+    """A forked child may use the same client: it starts afresh, and its parent's hold keeps it out where the store can show it."""
     client = stage.client()
     leases = stage.fill([client] * len(stage.shape.holders))
     if stage.harness.capabilities.scope == "process":
@@ -61,7 +61,7 @@ def fork_then_work(stage: Stage) -> None:
 
 @scenario("S7-fork-child-holds")
 def fork_child_holds(stage: Stage) -> None:
-    """The other way round: what a child takes and leaves behind does not become its parent's."""
+    """A lock that a forked child takes and leaves behind does not become its parent's."""
     if stage.harness.capabilities.scope == "process":
         raise NotApplicable("nothing of this store reaches another process")
     client = stage.client()
@@ -80,7 +80,7 @@ def fork_child_holds(stage: Stage) -> None:
 
 @scenario("S7-fork-while-waiting")
 def fork_while_waiting(stage: Stage) -> None:
-    """A child forked while its parent waits does not disturb the wait."""
+    """A child that is forked while its parent waits does not disturb the wait."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     assert stage.in_child(lambda: [lease.valid() for lease in leases]) == [False] * len(leases)

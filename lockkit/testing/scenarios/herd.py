@@ -42,7 +42,7 @@ def _queue_up(stage: Stage, parent: Parent) -> list[tuple[int, float]]:
 
 @scenario("L7-herd", (MUTEX, SEMAPHORE))
 def herd(stage: Stage) -> None:
-    """A hundred waiters in ten processes: served in the order of arrival, each once, for a few requests each."""
+    """A hundred waiters in ten processes are served in the order of arrival, each once, with a few requests each."""
     leases = stage.fill()
     children = [stage.child(lambda parent: _queue_up(stage, parent)) for _ in range(_PROCESSES)]
     for child in children:

@@ -204,54 +204,54 @@ def _dropped(lock: Lock, kept: list[Lease]) -> None:  # noqa: ARG001
 
 @scenario("L4-interrupted-anywhere", (MUTEX,))
 def anywhere(stage: Stage) -> None:
-    """Ctrl-C wherever it can strike in acquire and release: the claim goes, at once or with its ttl; nobody hangs."""
+    """Ctrl-C at any bytecode of acquire and release: the claim is removed, at once or after its ttl, and no thread hangs."""
     Sweep(stage, _dropped).once()
 
 
 @scenario("L4-interrupted-with", (MUTEX,))
 def with_lease(stage: Stage) -> None:
-    """Ctrl-C anywhere in ``with lock.acquire() as lease:``: cleaned up once and gone, although the variable lives on."""
+    """Ctrl-C anywhere in ``with lock.acquire() as lease:``: cleanup runs once and the claim goes, although the variable lives on."""
     Sweep(stage, _lease_form, cleanup=True).once()
 
 
 @scenario("L4-interrupted-short-form", (MUTEX,))
 def with_lock(stage: Stage) -> None:
-    """Ctrl-C anywhere in ``with lock:``: no lease stays in the lock, held and renewed and nobody's."""
+    """Ctrl-C anywhere in ``with lock:``: no lease stays held without an owner."""
     Sweep(stage, _short_form, cleanup=True).once()
 
 
 @scenario("L4-interrupted-exit-stack", (MUTEX,))
 def exit_stack(stage: Stage) -> None:
-    """Ctrl-C anywhere in a block of ``contextlib.ExitStack``, in its own code too: no lease stays, held and renewed and nobody's."""
+    """Ctrl-C anywhere in a block of ``contextlib.ExitStack``, its own code included: no lease stays held without an owner."""
     Sweep(stage, _stack, cleanup=True, beside=("contextlib",)).once()
 
 
 @scenario("L4-interrupted-levels", (MUTEX,))
 def levels(stage: Stage) -> None:
-    """Ctrl-C anywhere in entering and leaving the levels of a reentrant lock: the last one out releases it, once."""
+    """Ctrl-C anywhere while the levels of a reentrant lock are entered and left: the last level releases the lock, once."""
     Sweep(stage, _nested, cleanup=True, reentrant=True).once()
 
 
 @scenario("S10-interrupted-release", (MUTEX,))
 def released(stage: Stage) -> None:
-    """Ctrl-C anywhere in release: a second release goes on where it was cut; each hook runs exactly once."""
+    """Ctrl-C anywhere in release: a second release continues where the first was cut short; each hook runs exactly once."""
     Sweep(stage, _released, cleanup=True, again=True).once()
 
 
 @scenario("L4-interrupted-twice", (MUTEX,))
 def twice(stage: Stage) -> None:
-    """With a second Ctrl-C soon after the first: the same."""
+    """Ctrl-C twice in quick succession in acquire and release: the same as once."""
     Sweep(stage, _lease_form, cleanup=True).twice()
     Sweep(stage, _short_form, cleanup=True).twice()
 
 
 @scenario("L4-interrupted-levels-twice", (MUTEX,))
 def levels_twice(stage: Stage) -> None:
-    """With a second Ctrl-C soon after the first, in the levels of a reentrant lock: the same."""
+    """Ctrl-C twice in quick succession in the levels of a reentrant lock: the same as once."""
     Sweep(stage, _nested, cleanup=True, reentrant=True).twice()
 
 
 @scenario("S10-interrupted-release-twice", (MUTEX,))
 def released_twice(stage: Stage) -> None:
-    """With a second Ctrl-C soon after the first, in a release with a cleanup hook: the same."""
+    """Ctrl-C twice in quick succession in a release with a cleanup hook: the same as once."""
     Sweep(stage, _released, cleanup=True, again=True).twice()

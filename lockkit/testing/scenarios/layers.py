@@ -56,7 +56,7 @@ def flushed(client: Client) -> Iterator[None]:
 
 @scenario("S9-cleanup-while-renewed")
 def cleanup_while_renewed(stage: Stage) -> None:
-    """Cleanup runs while the claim is still renewed, longer than a ttl if need be; only then the next gets in."""
+    """Cleanup runs while the claim is still renewed, longer than a ttl if need be; only then the next waiter gets the lock."""
     ttl = stage.harness.short_ttl
     seen: list[tuple[bool, bool]] = []
     over = threading.Event()
@@ -78,7 +78,7 @@ def cleanup_while_renewed(stage: Stage) -> None:
 
 @scenario("S9-ended-before-release-is-sent")
 def ended_before(stage: Stage) -> None:
-    """When the release request leaves, the lease is not valid any more, and no renewal follows."""
+    """When the release request leaves, the lease is no longer valid, and no renewal follows."""
     client, faults = stage.faulty()
     ttl = stage.harness.short_ttl
     lease = stage.take(stage.holder(client, ttl=ttl))
@@ -99,7 +99,7 @@ def ended_before(stage: Stage) -> None:
 
 @scenario("S10-hooks-raise")
 def hooks_raise(stage: Stage) -> None:
-    """Hooks that raise anything stop neither each other nor the release; the user's exception comes first."""
+    """Hooks that raise stop neither each other nor the release; the user's exception comes first."""
 
     def fail(error: BaseException) -> Callable[[CleanupContext], None]:
         def clean(context: CleanupContext) -> None:  # noqa: ARG001
@@ -135,7 +135,7 @@ def hooks_raise(stage: Stage) -> None:
 
 @scenario("S10-hook-hangs", (MUTEX,))
 def hook_hangs(stage: Stage) -> None:
-    """A hook that hangs costs its budget and no more; it is reported as RUNNING, and after a second time left out."""
+    """A hook that hangs costs its budget and no more; it is reported as RUNNING, and disabled after a second time."""
     go = threading.Event()
     stage.on_close(go.set)
     hanging, well = Witness(lambda _: go.wait(20.0)), Witness()
@@ -155,7 +155,7 @@ def hook_hangs(stage: Stage) -> None:
 
 @scenario("S10-emergency")
 def emergency(stage: Stage) -> None:
-    """The normal layer fails while the claim is still ours: emergency once, counted once, one alert, nothing else touched."""
+    """The normal layer fails while the claim is still ours: the emergency layer runs once, is counted once, raises one alert, and touches nothing else."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
@@ -179,7 +179,7 @@ def emergency(stage: Stage) -> None:
 
 @scenario("S10-all-layers-fail")
 def all_layers_fail(stage: Stage) -> None:
-    """No layer gets an answer: ABANDONED, one critical record, one P0 alert, nothing raised unless asked for."""
+    """No layer gets an answer: ABANDONED, one critical record, one P0 alert, and no exception unless asked for."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client))
@@ -209,7 +209,7 @@ def all_layers_fail(stage: Stage) -> None:
 
 @scenario("S10-journal-full", (MUTEX,))
 def journal_full(stage: Stage) -> None:
-    """A record that cannot be written (a full disk) is survived."""
+    """A release survives a journal record that cannot be written because the disk is full."""
     client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client))
     (stage.harness.scratch / journal.FILE).mkdir()  # nobody can append to that
@@ -221,7 +221,7 @@ def journal_full(stage: Stage) -> None:
 
 @scenario("S10-no-blind-delete")
 def no_blind_delete(stage: Stage) -> None:
-    """A holder that lapsed releases through a store in trouble: whatever layer runs, its successor is untouched."""
+    """A lapsed holder releases through a store in trouble: no layer touches its successor."""
     client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lease = stage.take(stage.holder(client, auto_renew=False))
     stage.harness.outlast(stage.harness.ttl)
@@ -240,7 +240,7 @@ def no_blind_delete(stage: Stage) -> None:
 
 @scenario("S10-interrupted-layers", (MUTEX,))
 def interrupted_layers(stage: Stage) -> None:
-    """Ctrl-C in a release call, once or twice: every layer still runs once, it is released, and Ctrl-C is raised then."""
+    """Ctrl-C in a release call, once or twice: every layer still runs once, the claim is released, and KeyboardInterrupt is raised then."""
     for times in (1, 2):
         witness = Witness()
         client, faults = stage.faulty(plugins=[witness])
@@ -261,7 +261,7 @@ def interrupted_layers(stage: Stage) -> None:
 
 @scenario("S7-five-releases")
 def five_releases(stage: Stage) -> None:
-    """Five threads release one lease: one release is sent, all get its report."""
+    """Five threads release one lease: one release is sent, and all get its report."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness])
     lease = stage.take(stage.holder(client))
@@ -284,7 +284,7 @@ def five_releases(stage: Stage) -> None:
 
 @scenario("S1-anothers-lock")
 def anothers_lock(stage: Stage) -> None:
-    """B cannot end A's hold without naming A's claim: refused, counted, no event, A unaffected."""
+    """A client cannot end another's hold without naming its claim: the attempt is refused and counted, and the holder is unaffected."""
     leases = stage.fill()
     witness = Witness()
     other = stage.client(plugins=[witness])

@@ -47,7 +47,7 @@ def interrupt_here(where: threading.Thread, after: bool) -> Callable[[Faults, Se
 
 @scenario("L4-interrupted-calls")
 def interrupted_calls(stage: Stage) -> None:
-    """Ctrl-C in each call of acquire and release, before and after the store has it: nothing is left."""
+    """Ctrl-C in each store call of acquire and release, before and after the store has executed it: nothing is left."""
     for after in (False, True):
         for k in range(_MOST_CALLS):
             client, faults = stage.faulty()
@@ -73,7 +73,7 @@ def interrupted_calls(stage: Stage) -> None:
 
 @scenario("L4-interrupted-wait")
 def interrupted_wait(stage: Stage) -> None:
-    """Ctrl-C in each call of an acquire that has to wait: it is raised, and its claim goes."""
+    """Ctrl-C in each store call of an acquire that has to wait: KeyboardInterrupt is raised, and the claim is removed."""
     leases = stage.fill()
     before = stage.stored()
     for k in range(3):
@@ -95,7 +95,7 @@ def interrupted_wait(stage: Stage) -> None:
 
 @scenario("L4-timed-out")
 def timed_out(stage: Stage) -> None:
-    """A wait that times out does so in time, says who is in the way, and leaves nothing."""
+    """A wait that times out ends in time, names the holder, and leaves nothing."""
     leases = stage.fill()
     before = stage.stored()
     client = stage.client()
@@ -113,7 +113,7 @@ def timed_out(stage: Stage) -> None:
 
 @scenario("L4-closed-while-waiting")
 def closed_while_waiting(stage: Stage) -> None:
-    """Closing a client ends its waits with AcquireCancelled and takes their claims back, and what it holds."""
+    """Closing a client ends its waits with AcquireCancelled, removes their claims, and releases its holds."""
     leases = stage.fill()
     before = stage.stored()
     client = stage.client()
@@ -131,7 +131,7 @@ def closed_while_waiting(stage: Stage) -> None:
 
 @scenario("L4-counts")
 def counts(stage: Stage) -> None:
-    """Threads, descriptors and rows return to their count, whatever the clients did."""
+    """Threads, file descriptors and claims return to their earlier count, whatever the clients did."""
     _busy_client(stage, "warm")
     gc.collect()
     before, rows = footprint(), stage.harness.residue()
@@ -161,7 +161,7 @@ def _busy_client(stage: Stage, name: str) -> None:
 
 @scenario("L4-collected")
 def collected(stage: Stage) -> None:
-    """A lease that is dropped warns with the line that took it; its claim goes when its validity ends, not earlier."""
+    """A lease that is dropped warns with the source location that took it; its claim is removed when its validity ends, not earlier."""
     client = stage.client()
     ttl = 2 * stage.harness.short_ttl
     lock = stage.holder(client, ttl=ttl)
@@ -186,7 +186,7 @@ def collected(stage: Stage) -> None:
 
 @scenario("L4-collected-owner", (MUTEX,))
 def collected_owner(stage: Stage) -> None:
-    """A lease whose only owner is its own callback, or the thread that took it, is collected like any other."""
+    """A lease that is referenced only by its own callback, or by the thread that took it, is collected like any other."""
     ttl = 2 * stage.harness.short_ttl
     lock = stage.holder(stage.client(), ttl=ttl)
 
@@ -233,7 +233,7 @@ def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
 
 @scenario("L2-deadlines-black-hole", (MUTEX,))
 def deadlines(stage: Stage) -> None:
-    """Against a store that swallows everything each call comes back in time, with an error that says so."""
+    """Against a store that never answers, each call returns in time, with an error that says so."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
     client.driver()
@@ -248,7 +248,7 @@ def deadlines(stage: Stage) -> None:
 
 @scenario("L2-deadlines-held", (MUTEX, READERS))
 def deadlines_held(stage: Stage) -> None:
-    """So do confirm, extend, release and close; the release is ABANDONED, on the record, and made good later."""
+    """Against a store that stops answering, confirm, extend, release and close return in time; the release is ABANDONED and completed later."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
     lease = stage.take(stage.holder(client))
@@ -278,7 +278,7 @@ def deadlines_held(stage: Stage) -> None:
 
 @scenario("L2-asked-again", (MUTEX, READERS))
 def asked_again(stage: Stage) -> None:
-    """A reply that is lost costs ``confirm`` and ``extend`` one more question, not the answer."""
+    """When the reply to ``confirm`` or ``extend`` is lost, the client asks again and returns the answer."""
     client, faults = stage.faulty()
     lease = stage.take(stage.holder(client))
     faults.add("acquire", drop_reply)
@@ -295,7 +295,7 @@ def asked_again(stage: Stage) -> None:
 
 @scenario("L2-outage-while-waiting", (MUTEX,))
 def outage_while_waiting(stage: Stage) -> None:
-    """Who sleeps in the queue while the store goes away finds out by itself, and bears it."""
+    """A waiter that sleeps while the store goes away notices the outage by itself and survives it."""
     # A deadline far away: at that of who is before it, it would ask anyway.
     holders = stage.fill(ttl=min(10 * stage.harness.ttl, stage.harness.capabilities.max_ttl))
     client, faults = stage.faulty()
@@ -313,7 +313,7 @@ def outage_while_waiting(stage: Stage) -> None:
 
 @scenario("L2-slow-store", (MUTEX, READERS))
 def slow_store(stage: Stage) -> None:
-    """A store that refuses for a while costs a wait no more than its patience; it is served when the store is back."""
+    """A store that refuses for a while does not end a wait within its patience; the wait succeeds when the store is back."""
     client, faults = stage.faulty()
     client.driver()
     faults.always(refuse, "acquire")

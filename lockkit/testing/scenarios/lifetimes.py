@@ -14,7 +14,7 @@ __all__ = ["fence"]
 
 @scenario("S3-process-bound-silence", needs=("process_bound",))
 def process_bound(stage: Stage) -> None:
-    """A process-bound hold that was silent (Ctrl-Z, a sleeping laptop) is not valid meanwhile, and loses nothing."""
+    """A process-bound hold that was silent (Ctrl-Z, a sleeping laptop) is not valid meanwhile, and is not lost."""
     lease, losses = paused(stage, process_bound=True)
     stage.harness.advance(5 * stage.harness.ttl)
     assert not lease.valid()
@@ -33,7 +33,7 @@ def process_bound(stage: Stage) -> None:
 
 @scenario("S3-process-bound-evict", needs=("process_bound",))
 def process_bound_evicted(stage: Stage) -> None:
-    """Evicted, it goes on blocking for the ttl after its last renewal, and is lost."""
+    """An evicted process-bound hold is lost, and blocks for the ttl after its last renewal."""
     lease, _ = paused(stage, process_bound=True)
     result = stage.client().evict(stage.name, lease.claim_id, reason="kit")
     assert result.outcome == "MARKED"
@@ -46,7 +46,7 @@ def process_bound_evicted(stage: Stage) -> None:
 
 @scenario("L6-max-hold")
 def max_hold(stage: Stage) -> None:
-    """max_hold ends a forgotten hold although it is renewed, says so, and lets the next one in."""
+    """max_hold ends a forgotten hold although it is renewed, reports it, and lets the next waiter in."""
     losses = Losses()
     limit = 2 * stage.harness.short_ttl
     client = stage.client()
@@ -65,7 +65,7 @@ def max_hold(stage: Stage) -> None:
 
 @scenario("L6-over-before-it-begins")
 def over_before_it_begins(stage: Stage) -> None:
-    """A grant that is over before it can be used is never asked for again without a pause, and leaves nothing."""
+    """A grant that has run out before it can be used is asked for again only after a pause, and leaves nothing."""
     client, faults = stage.faulty()
     short = 0.01
     (stepper,) = steppers(stage, 1)
@@ -86,7 +86,7 @@ def over_before_it_begins(stage: Stage) -> None:
 
 @scenario("L6-over-is-told")
 def over_is_told(stage: Stage) -> None:
-    """When every grant is over before it can be used, a try says so, in bound: that is neither busy nor a timeout."""
+    """When every grant runs out before it can be used, a try raises an error that says so, in bounded time."""
     client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
     lock = stage.holder(client, max_hold=0.01)
     faults.always(delay_reply(lambda: stage.harness.advance(0.02)), "acquire")
@@ -101,7 +101,7 @@ def over_is_told(stage: Stage) -> None:
 
 @scenario("L6-max-hold-from-grant")
 def max_hold_from_grant(stage: Stage) -> None:
-    """max_hold counts from the grant, although what the claim lives by (a session, a lease) has been running for a while."""
+    """max_hold counts from the grant, also if the session or lease under the claim has been running for a while."""
     client = stage.client()
     with stage.holder(client, name=f"{stage.name}/before").acquire(5.0):
         stage.harness.advance(0.45 * stage.harness.ttl)
@@ -116,7 +116,7 @@ def max_hold_from_grant(stage: Stage) -> None:
 
 @scenario("L6-max-hold-process-bound", needs=("process_bound",))
 def max_hold_process_bound(stage: Stage) -> None:
-    """Nor does a process-bound hold outlive its max_hold."""
+    """max_hold ends a process-bound hold as well."""
     lease, _ = paused(stage, process_bound=True, max_hold=2 * stage.harness.ttl)
     stage.harness.advance(1.9 * stage.harness.ttl)
     lease.confirm()
@@ -129,7 +129,7 @@ def max_hold_process_bound(stage: Stage) -> None:
 
 @scenario("S2-min-hold", needs=("min_hold",))
 def min_hold(stage: Stage) -> None:
-    """Released early, it goes on blocking until since + min_hold, and no longer."""
+    """A lock that is released early stays blocked until min_hold after its grant, and no longer."""
     span = stage.harness.ttl / 2
     leases = stage.fill(min_hold=span)
     for lease in leases:
@@ -157,7 +157,7 @@ def min_hold_over(stage: Stage) -> None:
 
 @scenario("S2-min-hold-of-the-dead", needs=("min_hold",))
 def min_hold_of_the_dead(stage: Stage) -> None:
-    """min_hold runs to its end although its owner dies, and although it is released and then looked at by others."""
+    """min_hold runs to its end although its owner dies, and although the claim was released and others have looked at it."""
     span = 1.5 * stage.harness.ttl
     mortal = stage.client()
     stage.take(stage.holder(mortal, min_hold=span))
@@ -174,7 +174,7 @@ def min_hold_of_the_dead(stage: Stage) -> None:
 
 @scenario("S2-lock-delay", needs=("lock_delay",))
 def lock_delay(stage: Stage) -> None:
-    """An ungraceful end goes on blocking for lock_delay; a release does not."""
+    """The lock stays blocked for lock_delay after an ungraceful end, and not after a release."""
     delay = stage.harness.ttl / 2
     for lease in stage.fill(lock_delay=delay):
         lease.release()
@@ -195,7 +195,7 @@ def lock_delay(stage: Stage) -> None:
 
 @scenario("S2-lock-delay-evict", needs=("lock_delay",))
 def lock_delay_evict(stage: Stage) -> None:
-    """An evicted holder that lets go blocks on for its lock_delay, for it did not end by itself."""
+    """The lock stays blocked for lock_delay after an eviction, although the evicted holder releases it."""
     delay = stage.harness.ttl / 3
     leases = stage.fill(lock_delay=delay, auto_renew=False)
     for lease in leases:
@@ -208,7 +208,7 @@ def lock_delay_evict(stage: Stage) -> None:
 
 @scenario("S4-fence-rises")
 def fence(stage: Stage) -> None:
-    """Fences rise across release, expiry, eviction, and the store being opened anew."""
+    """Fences rise across release, expiry, eviction, and reopening of the store."""
     seen: list[int] = []
     for end in ("release", "expire", "evict", "reopen", "last"):
         client = stage.harness.client()
@@ -227,14 +227,14 @@ def fence(stage: Stage) -> None:
 
 @scenario("S4-fence-per-arrival")
 def fence_per_arrival(stage: Stage) -> None:
-    """Those who share the lock have different fences, in the order in which they came."""
+    """Claims that share the lock have different fences, in the order in which they arrived."""
     fences = [lease.fence for lease in stage.fill()]
     assert fences == sorted(set(fences))
 
 
 @scenario("S2-min-hold-by-copy", needs=("min_hold",))
 def min_hold_by_copy(stage: Stage) -> None:
-    """A release by a copied handle, which knows nothing of min_hold and lock_delay, obeys them all the same."""
+    """A release by a copied handle, which does not know min_hold and lock_delay, obeys both."""
     span = stage.harness.ttl / 2
     leases = stage.fill(min_hold=span)
     waiting = stage.waiting(stage.newcomer(stage.client()))

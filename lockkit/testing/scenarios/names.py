@@ -24,7 +24,7 @@ REFUSED: tuple[object, ...] = (
 
 @scenario("S8-hostile-names")
 def hostile_names(stage: Stage) -> None:
-    """All of them are held at the same time, each by itself; each is busy for everybody else; none leaves anything."""
+    """Hostile names are held at the same time, each independently; each is busy for other clients; none leaves anything."""
     ours, theirs = stage.client(), stage.client()
     part = stage.shape.holders[0]
     leases = {}
@@ -51,7 +51,7 @@ def hostile_names(stage: Stage) -> None:
 
 @scenario("S8-refused-names", None)
 def refused_names(stage: Stage) -> None:
-    """What no store could keep apart is refused before anything is asked."""
+    """Names that no store could keep apart are refused before the store is asked."""
     client, faults = stage.faulty()
     for name in REFUSED:
         for make in (client.lock, client.rwlock, client.inspect):
@@ -78,7 +78,7 @@ def namespaces(stage: Stage) -> None:
 
 @scenario("S8-prefixes", None)
 def prefixes(stage: Stage) -> None:
-    """``names(prefix)`` takes its argument for a prefix and nothing more."""
+    """``names(prefix)`` treats its argument as a prefix and nothing more."""
     client = stage.client()
     for name in ("a", "a/b", "ab", "A", "a%", "a_", "*", "b"):
         stage.take(client.lock(name, ttl=stage.harness.ttl))
@@ -95,7 +95,7 @@ def prefixes(stage: Stage) -> None:
 
 @scenario("S8-pairs", None)
 def pairs(stage: Stage) -> None:
-    """Evict and resize meet the name that they were given and no other."""
+    """Evict and resize act on the given name and no other."""
     client = stage.client()
     names = FINE[:12]
     leases = {name: stage.take(client.semaphore(name, 2, ttl=stage.harness.ttl)) for name in names}

@@ -32,7 +32,7 @@ def stale_release(stage: Stage) -> None:
 
 @scenario("S7-pickled-copy")
 def pickled_copy(stage: Stage) -> None:
-    """A pickled handle is never valid, ends exactly its own claim, and after that nobody's."""
+    """A pickled handle is never valid, ends exactly its own claim, and after that no claim."""
     leases = stage.fill()
     other = stage.client()
     travelled = other.adopt(pickle.loads(pickle.dumps(leases[0])))  # noqa: S301
@@ -52,7 +52,7 @@ def pickled_copy(stage: Stage) -> None:
 
 @scenario("S1-wrong-token")
 def wrong_token(stage: Stage) -> None:
-    """Release, abandon, emergency release, renew and extend by another token do nothing to the holders."""
+    """Release, abandon, emergency release, renew and extend with another token do nothing to the holders."""
     leases = stage.fill()
     backend = stage.backend()
     before = stage.stored()
@@ -72,7 +72,7 @@ def wrong_token(stage: Stage) -> None:
 
 @scenario("S1-wrong-fence")
 def wrong_fence(stage: Stage) -> None:
-    """A renewal or an extension that carries another fence is LOST and moves nothing."""
+    """A renewal or an extension with another fence is answered LOST and changes nothing."""
     client = stage.client()
     lease = stage.take(stage.holder(client))
     backend = stage.backend()

@@ -36,7 +36,7 @@ def queued(stage: Stage, stepper: Stepper, part: Part | None = None) -> Pending:
 
 @scenario("S2-busy")
 def busy(stage: Stage) -> None:
-    """A full lock refuses at once who does not wait, and nothing of the refused is left."""
+    """A full lock refuses a try at once, and nothing of the try is left."""
     leases = stage.fill()
     before = stage.stored()
     assert stage.newcomer(stage.client()).try_acquire() is None
@@ -51,7 +51,7 @@ _STORM = 45.0
 
 @scenario("L3-try-storm", (MUTEX, SEMAPHORE, READERS))
 def try_storm(stage: Stage) -> None:
-    """A crowd polls a free lock with tries: it is granted again and again, although refused tries are under way all the time."""
+    """A lock that a crowd polls with tries is granted again and again, although refused tries are always under way."""
     locks = [stage.newcomer(stage.client()) for _ in range(_CLIENTS)]
     for lock in locks:
         stage.take(lock).release()
@@ -81,7 +81,7 @@ def try_storm(stage: Stage) -> None:
 
 @scenario("L3-hand-off")
 def hand_off(stage: Stage) -> None:
-    """A waiter gets the lock when enough holders have left, promptly, and not before."""
+    """A waiter gets the lock promptly when enough holders have left, and not before."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     for lease in leases[: stage.shape.leaves - 1]:
@@ -96,7 +96,7 @@ def hand_off(stage: Stage) -> None:
 
 @scenario("L3-lost-wake")
 def lost_wake(stage: Stage) -> None:
-    """If every wake is lost, the poll cap covers it, and the waiter keeps its place."""
+    """If every wake is lost, the waiter asks again within the poll cap and keeps its place."""
     client, faults = stage.faulty()
     faults.wakes = False
     leases = stage.fill()
@@ -145,7 +145,7 @@ def _turn(stage: Stage, turn: int, order: list[int]) -> Work[None]:
 
 @scenario("L5-arrival-by-hand")
 def arrival(stage: Stage) -> None:
-    """Whoever asks first after a release, only those within the prefix are granted."""
+    """After a release only the claims within the prefix are granted, whichever claim asks first."""
     leases = stage.fill()
     clients = steppers(stage, 3)
     waiting = [queued(stage, client) for client in clients]
@@ -197,7 +197,7 @@ def writer_not_starved(stage: Stage) -> None:
 
 @scenario("S2-any-holder-leaves", (SEMAPHORE, READERS))
 def any_holder_leaves(stage: Stage) -> None:
-    """Whichever holder leaves or dies, also one in the middle that nobody thought of, the next waiter gets in."""
+    """Whichever holder leaves or dies, one in the middle included, the next waiter gets the lock."""
     for first in range(len(stage.shape.holders)):
         leases = stage.fill()
         waiting = stage.waiting(stage.newcomer(stage.client()))
@@ -212,7 +212,7 @@ def any_holder_leaves(stage: Stage) -> None:
 
 @scenario("L1-any-holder-dies", (SEMAPHORE, READERS))
 def any_holder_dies(stage: Stage) -> None:
-    """One holder vanishes while the other lives, the head or the one behind it: the next waiter gets in."""
+    """One of two holders vanishes, the first or the second: the next waiter gets the lock."""
     for dies in (0, 1):
         stage.name = f"kit/lock-{dies}"
         mortal = stage.client()
@@ -232,7 +232,7 @@ def any_holder_dies(stage: Stage) -> None:
 
 @scenario("L5-middle-waiter-leaves")
 def middle_waiter_leaves(stage: Stage) -> None:
-    """When a middle waiter goes, the one behind it keeps waiting, on blockers that are really in its way."""
+    """When a waiter in the middle leaves, the waiter behind it goes on waiting for the claims that still block it."""
     leases = stage.fill()
     clients = steppers(stage, 3)
     middle, behind, last = (queued(stage, client) for client in clients)
@@ -280,7 +280,7 @@ def dead_waiter(stage: Stage) -> None:
 
 @scenario("S2-slow-offer")
 def slow_offer(stage: Stage) -> None:
-    """An offer that is not answered lapses although the waiter's heartbeat runs; it never believes that it holds."""
+    """An offer that is not confirmed lapses although the waiter's heartbeat runs; the waiter is never told that it holds."""
     leases = stage.fill()
     hanging, next_ = steppers(stage, 2)
     slow, patient = queued(stage, hanging), queued(stage, next_)
@@ -299,7 +299,7 @@ def slow_offer(stage: Stage) -> None:
 
 @scenario("S2-grant-without-lease")
 def grant_without_lease(stage: Stage) -> None:
-    """Granted, but nobody read the answer: heartbeats without a Lease do not keep it."""
+    """A grant whose answer was never read lapses: heartbeats without a lease do not extend it."""
     terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
     backend, claim = stage.backend(), Claim(new_token(), terms)
     assert isinstance(backend.acquire(claim, True, 2.0), Granted)  # the thread hangs before it reads this
@@ -318,7 +318,7 @@ def grant_without_lease(stage: Stage) -> None:
 
 @scenario("S2-capacity-mismatch", (SEMAPHORE,))
 def capacity_mismatch(stage: Stage) -> None:
-    """Another capacity is refused, with who uses the other; nothing of it is left and nobody is disturbed."""
+    """A claim with another capacity is refused, with the name of a client that uses the other one; nothing is left and no claim is disturbed."""
     leases = stage.fill()
     before = stage.stored()
     other = stage.client().semaphore(stage.name, 3, ttl=stage.harness.ttl)
@@ -335,7 +335,7 @@ def capacity_mismatch(stage: Stage) -> None:
 
 @scenario("S2-resize", (SEMAPHORE,))
 def resize(stage: Stage) -> None:
-    """Shrinking takes nothing away and grants nothing until it fits; growing lets waiters in; the too heavy are told."""
+    """Shrinking takes nothing away and grants nothing until the holders fit; growing lets waiters in; waiters that are too heavy are told."""
     leases = stage.fill()
     waiting = stage.waiting(stage.newcomer(stage.client()))
     heavy = stage.waiting(Part("semaphore", 2, 2).lock(stage.client(), stage.name))
@@ -370,7 +370,7 @@ def resize_grow(stage: Stage) -> None:
 
 @scenario("L7-requests-per-hand-off", (MUTEX, SEMAPHORE, READERS))
 def requests_per_hand_off(stage: Stage) -> None:
-    """What a hand-off asks of the store does not grow with the number of waiters."""
+    """The number of requests of a hand-off does not grow with the number of waiters."""
     per_hand_off = {}
     for crowd in (4, 40):
         stage.name = f"kit/crowd-{crowd}"

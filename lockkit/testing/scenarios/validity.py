@@ -44,7 +44,7 @@ def extendable(stage: Stage) -> None:
 
 @scenario("S3-paused-past-ttl")
 def paused_past_ttl(stage: Stage) -> None:
-    """The very first question after a pause past the ttl is answered with no; the successor is left alone."""
+    """The first ``valid()`` after a pause longer than the ttl is False; the successor is left alone."""
     lease, losses = paused(stage)
     assert lease.valid()
     assert 0 < lease.remaining() <= stage.harness.ttl
@@ -84,7 +84,7 @@ def ends_before_the_store(stage: Stage) -> None:
 
 @scenario("S5-nobody-came")
 def nobody_came(stage: Stage) -> None:
-    """A lapsed claim stays lost even if nobody else came; a new acquire gets a larger fence."""
+    """A lapsed claim stays lost even if no other client came; a new acquire gets a larger fence."""
     lease, losses = paused(stage)
     client = stage.client()
     terms = stage.shape.holders[0].terms(stage.name, client.owner, ttl=stage.harness.ttl)
@@ -128,7 +128,7 @@ def late_grant(stage: Stage) -> None:
 
 @scenario("S5-late-renewal-answer")
 def late_renewal_answer(stage: Stage) -> None:
-    """An answer to a renewal that is read after the hold ran out moves nothing."""
+    """An answer to a renewal that is read after the hold ran out does not extend it."""
     client, faults = stage.faulty()
     (stepper,) = steppers(stage, 1)
     stepper.backend = client.driver().backend
@@ -147,7 +147,7 @@ def late_renewal_answer(stage: Stage) -> None:
 
 @scenario("S6-failed-renewal-is-not-loss", (MUTEX, READERS))
 def failed_renewal(stage: Stage) -> None:
-    """Renewals that fail now and then cost nothing as long as one gets through in time."""
+    """Renewals that fail now and then are not a loss as long as one succeeds in time."""
     client, faults = stage.faulty()
     losses = Losses()
     ttl = 3 * stage.harness.short_ttl
@@ -163,7 +163,7 @@ def failed_renewal(stage: Stage) -> None:
 
 @scenario("S6-short-beside-long", (MUTEX,))
 def short_beside_long(stage: Stage) -> None:
-    """A slow answer costs a hold in haste its lease, but not those of its client that could wait for it."""
+    """A slow answer may cost a hold with a short ttl, but not the client's other holds with a longer ttl."""
     if stage.harness.capabilities.fixed_ttl:
         raise NotApplicable("all claims of a client have one ttl on this store")
     client, faults = stage.faulty()
@@ -191,7 +191,7 @@ def short_beside_long(stage: Stage) -> None:
 
 @scenario("S6-silence-is-loss")
 def silence_is_loss(stage: Stage) -> None:
-    """With a store that swallows renewals the loss is told at the deadline, though a renewal call still hangs."""
+    """With a store that swallows renewals the loss is reported at the deadline, although a renewal call still hangs."""
     client, faults = stage.faulty()
     losses = Losses()
     ttl = stage.harness.short_ttl
@@ -213,7 +213,7 @@ def silence_is_loss(stage: Stage) -> None:
 
 @scenario("S11-link-heals-after-loss")
 def heals_after_loss(stage: Stage) -> None:
-    """Its renewals arrive but no answer does: LOST, so the claim goes, although body and client live on."""
+    """Renewals arrive and no answer comes back: the hold is LOST, and the claim is removed although its client lives on."""
     client, faults = stage.faulty()
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, lock_delay=0.0))
@@ -230,7 +230,7 @@ def heals_after_loss(stage: Stage) -> None:
 
 @scenario("S11-crashed-beside-the-living")
 def crashed_beside_the_living(stage: Stage) -> None:
-    """The claims of a client that vanished end with their ttl, whatever else of its process lives."""
+    """The claims of a client that vanished end with their ttl, although other clients of its process live on."""
     dead, alive = stage.client(), stage.client()
     stage.take(stage.holder(dead))
     living = stage.take(stage.shape.holders[0].lock(alive, "kit/other", ttl=3 * stage.harness.ttl))
@@ -243,7 +243,7 @@ def crashed_beside_the_living(stage: Stage) -> None:
 
 @scenario("S6-evicted")
 def evicted(stage: Stage) -> None:
-    """An evicted holder stops being valid before the next is granted, is told once, and why."""
+    """An evicted holder stops being valid before the next is granted, and is told once, with the reason."""
     losses = Losses()
     lease = stage.take(stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl, on_lost=losses))
     rest = [stage.take(stage.holder(stage.client(), at)) for at in range(1, len(stage.shape.holders))]
@@ -279,7 +279,7 @@ def evicted_waiter(stage: Stage) -> None:
 
 @scenario("S3-evict-now")
 def evict_now(stage: Stage) -> None:
-    """``now=True`` removes exactly that claim; the holder learns it at the next question to the store."""
+    """``now=True`` removes exactly that claim; the holder learns it with its next request to the store."""
     leases = stage.fill()
     assert stage.client().evict(stage.name, "0" * 12, reason="kit", now=True).outcome == "ABSENT"
     assert len(stage.held()) == len(leases)
@@ -293,7 +293,7 @@ def evict_now(stage: Stage) -> None:
 
 @scenario("S3-extend")
 def extend(stage: Stage) -> None:
-    """``extend`` lengthens from now on; below the present ttl it is refused without asking the store."""
+    """``extend`` lengthens the hold from now on; a time below the present ttl is refused before the store is asked."""
     extendable(stage)
     client, faults = stage.faulty()
     ttl = stage.harness.ttl
@@ -315,7 +315,7 @@ def extend(stage: Stage) -> None:
 
 @scenario("S3-no-auto-renew", (MUTEX, READERS))
 def no_auto_renew(stage: Stage) -> None:
-    """Without auto_renew nothing renews it; it is lost when its ttl is over, and goes."""
+    """A lease without auto_renew is not renewed; after its ttl it is lost and its claim is removed."""
     losses = Losses()
     client, faults = stage.faulty()
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, auto_renew=False, on_lost=losses))
@@ -327,7 +327,7 @@ def no_auto_renew(stage: Stage) -> None:
 
 @scenario("S3-renewed", (MUTEX, READERS))
 def renewed(stage: Stage) -> None:
-    """With renewal it outlives its ttl many times over."""
+    """A renewed lease outlives its ttl many times over."""
     client = stage.client()
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl))
     stage.steady(lease.valid, "S3: it must stay valid while it is renewed", 2.5 * stage.harness.short_ttl)
