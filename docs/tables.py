@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import textwrap
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from lockkit.settings import toml
 from lockkit.testing.stage import Scenario, Stage, registered
 
 DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "lockkit"
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -158,6 +161,46 @@ def imports() -> str:
     return rows(("module", "for"), ((f"`{module}`", purpose) for module, purpose in listed))
 
 
+CAPTIONS = {
+    "cli": "the command line",
+    "testing": "the conformance kit, for authors of stores",
+    "client": "the public face",
+    "decorator": "the public face: its parts",
+    "locks": "what a program keeps; the open store behind it",
+    "lease": "one acquisition",
+    "copies": "a copied lease",
+    "drivers": "perform what the protocol asks for; the journal",
+    "protocol": "decides: acquiring, renewing, releasing; plugins",
+    "hold": "validity, configuration, what a store stands on",
+    "facts": "plain facts and small tools",
+}
+"""What a floor of the house is for, by a module of it."""
+
+
+def house() -> str:
+    """The floors of the house, from the contract that import-linter checks; what does not exist yet is left out."""
+    config = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contract = next(each for each in config["contracts"] if each["id"] == "floors")
+    floors = [
+        [
+            name
+            for name in re.findall(r"\w+", layer)
+            if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+        ]
+        for layer in contract["layers"]
+    ]
+    told = []
+    for number, names in zip(range(len(floors), 0, -1), floors, strict=True):
+        caption = next((CAPTIONS[name] for name in names if name in CAPTIONS), "")
+        shown = sorted(f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py" for name in names)
+        body = textwrap.wrap("  ".join(shown), 60) or ["(nothing yet)"]
+        told += [f"{number:>2}  {caption:<52}{body[0]}", *(" " * 56 + more for more in body[1:])]
+    stores = sorted(name for name in config["root_packages"] if name != "lockkit")
+    told += ["", f"{'':4}{'plugins beside the house, one for each store:':<52}{stores[0]}"]
+    told += [" " * 56 + store for store in stores[1:]]
+    return "\n".join(["```text", *told, "```"])
+
+
 GUARANTEES = (*(f"S{number}" for number in range(1, 13)), *(f"L{number}" for number in range(1, 8)))
 INVARIANTS_OF = {"ONCE": "S10", "LINGER": "S2", "SHORTENED": "S3"}
 """Invariants of the simulation that are not named by their guarantee."""
@@ -212,6 +255,7 @@ def proof(guarantee: str) -> str:
 
 TABLES = {
     "imports": imports,
+    "house": house,
     "settings": settings,
     "environment": environment,
     "kinds": kinds,

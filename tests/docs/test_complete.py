@@ -43,10 +43,16 @@ def tables():
 
 @pytest.mark.parametrize(
     "name",
-    ["config.md", "errors.md", "events.md", "capabilities.md", "guarantees.md", "kit.md"],
+    [
+        "architecture.md",
+        *(
+            f"reference/{name}.md"
+            for name in ("capabilities", "config", "errors", "events", "guarantees", "kit")
+        ),
+    ],
 )
 def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
-    text = page(f"reference/{name}")
+    text = page(name)
 
     assert "<!-- table: " in text
     assert tables.filled(text) == text, "run: python docs/tables.py"
@@ -94,6 +100,13 @@ def test_every_exit_code_has_a_row():
 
     assert {name: int(number) for number, name in numbers} == codes
     assert all(rows.values())
+
+
+def test_every_file_that_the_architecture_names_exists():
+    named = set(re.findall(r"(?:lockkit|backends|tests)/[\w/]+\.py\b", page("architecture.md")))
+
+    assert {"lockkit/locks.py", "lockkit/protocol/acquiring.py"} <= named
+    assert [path for path in named if not (DOCS.parent / path).is_file()] == []
 
 
 def test_every_background_thread_is_in_the_architecture():
