@@ -1,7 +1,7 @@
 """Redaction: the one place that decides which parts of a URL may be shown. A part not known to be harmless is ``***``.
 
 A password can stand anywhere in a URL that is misspelt. So a part is shown only if it is known to be harmless, never because it
-does not look like a password: each part has to have the shape of its kind, and only listed options are shown. A URL that cannot be read that way is
+does not look like a password: each part must have the shape of its kind, and only listed options are shown. A URL that cannot be parsed is shown as
 its scheme and ``***``.
 """
 
@@ -46,7 +46,7 @@ SHIPPED: Mapping[str, frozenset[str]] = {
 _declared: dict[str, frozenset[str]] = {}
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)", re.DOTALL)
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.%~-]*)(?::[0-9]{1,5})?"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~-]*)(?::[0-9]{1,5})?"
 _SERVERS = re.compile(
     rf"//(?:(?P<login>[^/]*)@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^:@]*)?)", re.DOTALL
 )
@@ -60,6 +60,7 @@ _PATHS = {
 _FOLDER = re.compile(r"/(?!/)[^:@]*", re.DOTALL)
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
 _HIDDEN = "***"
+_LAST_PORT = 65535
 _SCRUBBED = 4
 """The fewest characters of a secret that is looked for in others' texts: a shorter one stands in many words."""
 
@@ -77,7 +78,7 @@ def declare(scheme: str, options: Iterable[str]) -> None:
 def redact(url: str) -> str:
     """A URL fit to be shown: scheme, hosts, path, the user if a password follows it, and harmless options; all else is ``***``.
 
-    The path is shown only for a scheme that some loaded store offers. A URL that cannot be read is its scheme and ``***``.
+    The path is shown only for a scheme that some loaded store offers. A URL that cannot be parsed is shown as its scheme and ``***``.
     """
     parts = _parts(url)
     return printable(parts.shown) if parts is not None else _HIDDEN
@@ -188,6 +189,8 @@ def _place(scheme: str, place: str) -> _Parts | None:
         theirs = scheme in _declared and _FOLDER.fullmatch(place)
         return _Parts(place, place, whole=True) if theirs or not place else None
     login, hosts, path = match["login"], match["hosts"], match["path"]
+    if not all(_exists(host) for host in hosts.split(",")):
+        return None
     hidden: tuple[str, ...] = ()
     shown = f"//{hosts}"
     if login is not None:
@@ -201,8 +204,26 @@ def _place(scheme: str, place: str) -> _Parts | None:
     return _Parts(f"{shown}/{_HIDDEN}", f"//{hosts}{path}", whole=False, hidden=(*hidden, path[1:]))
 
 
+def _exists(host: str) -> bool:
+    """Whether there can be such a host and port; if not, either may be a password in the wrong place."""
+    address, bracket, port = (
+        host.rpartition("]") if host.startswith("[") else ("", "", host.partition(":")[2])
+    )
+    if int(port.removeprefix(":") or "0") > _LAST_PORT:
+        return False
+    if not bracket:
+        return True
+    from ipaddress import AddressValueError, IPv6Address
+
+    try:
+        IPv6Address(address[1:])
+    except AddressValueError:
+        return False
+    return True
+
+
 def _option(option: str, harmless: frozenset[str]) -> str:
     key, equals, value = option.partition("=")
-    if not option or (equals and ":" not in value and (key in harmless or option in harmless)):
+    if not option or (equals and not set(":;") & set(value) and (key in harmless or option in harmless)):
         return option
     return f"{key}={_HIDDEN}" if equals and _KEY.fullmatch(key) else _HIDDEN

@@ -5,7 +5,7 @@ import json
 import re
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -207,6 +207,66 @@ def test_a_part_of_a_url_is_quoted_if_the_redacted_url_shows_it(part, told):
 def test_a_harmless_option_is_shown_and_a_hash_is_not():
     assert redact("zookeeper://h?auth=sasl&observer=w:x") == "zookeeper://h?auth=sasl&observer=***"
     assert json.dumps(redact("x://h?auth=abc")) == '"x://h?auth=***"'
+
+
+# -- what cannot be parsed is hidden ---------------------------------------------------------------------------
+
+
+def readable(hosts: str) -> bool:
+    """Whether a list of hosts can be parsed, by another reading than that of lockkit: the standard library's."""
+    try:
+        for host in hosts.split(","):
+            found = urlsplit(f"x://{host}")
+            if found.netloc != host or "%" in host or (found.port or 0) < 0:
+                return False
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("scheme", ["redis", "etcd", "zookeeper", "theirs", "unheard-of"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ann:99999",  # a password of digits that is no port
+        "h1,ann:70000/0",
+        "[beef]",
+        "[:::]:1",
+        "ann%3Atopsecret%40h/0",  # a login whose separators were escaped, too
+        "topsecret%40h",
+        "h%zz",
+    ],
+)
+def test_a_url_whose_hosts_cannot_be_parsed_is_its_scheme_and_stars(scheme, place):
+    assert redact(f"{scheme}://{place}") == f"{scheme}://***"
+    assert redact(f"{scheme}://u:pw@{place}?ttl=9") == f"{scheme}://***"
+
+
+def test_hosts_that_can_be_parsed_are_shown():
+    for url in ("redis://h:65535/0", "etcd://[::1]:2379,a-b.c_d~", "zk://10.0.0.1,[fe80::1]", "redis://:1"):
+        assert redact(url) == url
+
+
+def test_an_option_that_hides_others_behind_a_semicolon_is_not_shown():
+    assert redact("redis://h?db=1;password=topsecret") == "redis://h?db=***"
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(alphabet="ah19:[]%.,~-f_", max_size=12))
+def test_hosts_are_shown_only_where_they_can_be_parsed(hosts):
+    shown = redact(f"redis://{hosts}/0")
+    assert shown in (f"redis://{hosts}/0", "redis://***")
+    assert shown == "redis://***" or readable(hosts)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text(max_size=40) | st.builds("{}:{}".format, st.sampled_from(sorted(SCHEMES)), st.text(max_size=40))
+)
+def test_any_text_is_redacted_without_an_error_and_a_login_is_never_shown(text):
+    for url in (text, f"{text}u:{SECRET}@h"):
+        assert SECRET not in redact(url)
+    assert redact(text).isprintable()
 
 
 # -- one list of what is harmless -----------------------------------------------------------------------------
