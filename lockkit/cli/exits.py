@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +29,7 @@ from lockkit.errors import (
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
+    from lockkit.cli import documents
     from lockkit.facts import ClaimInfo
 
 __all__ = [
@@ -119,20 +119,19 @@ def code_of(error: BaseException) -> int:
     return INTERNAL
 
 
-def describe(error: BaseException) -> dict[str, object]:
-    """The ``lockkit.error/1`` document of an error."""
-    from lockkit.cli import output
+def describe(error: BaseException, code: int | None = None) -> documents.Error:
+    """The ``lockkit.error/1`` document of an error; the exit code is :func:`code_of` unless given."""
+    from lockkit.cli import documents, output
 
     holder = getattr(error, "holder", None)
-    return {
-        "schema": "lockkit.error/1",
-        "error": error.kind if isinstance(error, CommandFailed) else type(error).__name__,
-        "message": _message(error),
-        "name": getattr(error, "name", None),
-        "holder": None if holder is None else output.claim(holder),
-        "hint": _hint(error),
-        "exit_code": code_of(error),
-    }
+    return documents.Error(
+        error=error.kind if isinstance(error, CommandFailed) else type(error).__name__,
+        message=_message(error),
+        name=getattr(error, "name", None),
+        holder=None if holder is None else output.claim(holder),
+        hint=_hint(error),
+        exit_code=code_of(error) if code is None else code,
+    )
 
 
 def report(error: BaseException, *, as_json: bool, code: int | None = None) -> int:
@@ -154,8 +153,7 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     if as_json:
         from lockkit.cli import output
 
-        document: Mapping[str, object] = describe(error) | {"exit_code": code}
-        output.write_json(document, stream=sys.stderr)
+        output.write_json(describe(error, code), stream=sys.stderr)
         return code
     hint = _hint(error)
     *before, last = printable(_message(error), lines=True).rstrip("\n").split("\n")

@@ -25,16 +25,18 @@ class _Text(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        from lockkit.cli.documents import Log, plain
         from lockkit.cli.output import rfc3339
 
-        document = {
-            "schema": "lockkit.log/1",
-            "at": rfc3339(record.created),
-            "at_seconds": record.created,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        document = plain(
+            Log(
+                at=rfc3339(record.created),
+                at_seconds=record.created,
+                level=record.levelname,
+                logger=record.name,
+                message=record.getMessage(),
+            )
+        )
         document |= {
             key: value for key, value in record.__dict__.items() if key not in _STANDARD | document.keys()
         }

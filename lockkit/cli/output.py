@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from lockkit.errors import LockkitError
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
+    from lockkit.cli import documents
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, LockInfo, Owner, ReleaseReport
+    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, ReleaseReport
 
 __all__ = [
     "claim",
     "clock_time",
     "colour",
+    "findings",
     "lock",
     "lock_state",
     "notice",
@@ -35,13 +37,15 @@ __all__ = [
 ]
 
 
-def write_json(document: Mapping[str, object], *, stream: TextIO | None = None, indent: bool = False) -> None:
+def write_json(document: documents.Document, *, stream: TextIO | None = None, indent: bool = False) -> None:
     """Write one document: in one line, or indented on a terminal."""
     import json
 
+    from lockkit.cli.documents import plain
+
     stream = sys.stdout if stream is None else stream
     pretty = indent and stream.isatty()
-    stream.write(json.dumps(document, indent=2 if pretty else None, default=str) + "\n")
+    stream.write(json.dumps(plain(document), indent=2 if pretty else None) + "\n")
     stream.flush()
 
 
@@ -59,10 +63,8 @@ def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:
         stream.flush()
 
 
-def rfc3339(at: float | None) -> str | None:
+def rfc3339(at: float) -> str:
     """A time since the epoch as ``2030-01-31T12:00:00.250Z``."""
-    if at is None:
-        return None
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -79,7 +81,9 @@ def clock_time(at: float, now: float) -> str:
 def notice(sentence: str, *, name: str, as_json: bool) -> None:
     """Write one sentence about a lock to stderr, beside the answer of the command."""
     if as_json:
-        write_json({"schema": "lockkit.notice/1", "name": name, "message": sentence}, stream=sys.stderr)
+        from lockkit.cli import documents
+
+        write_json(documents.Notice(name=name, message=sentence), stream=sys.stderr)
     else:
         say(f"lockkit: {sentence}", stream=sys.stderr)
 
@@ -90,9 +94,11 @@ def colour(stream: TextIO | None = None) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def store(client: Client) -> dict[str, object]:
-    """Which store, in which namespace, and where that was stated."""
-    return {"url": client.url, "source": client.url_source, "namespace": client.namespace}
+def store(client: Client) -> documents.Store:
+    """The store of a client: its URL, where the URL was set, and the namespace."""
+    from lockkit.cli import documents
+
+    return documents.Store(url=client.url, source=client.url_source, namespace=client.namespace)
 
 
 def store_words(client: Client) -> str:
@@ -106,93 +112,111 @@ def store_words(client: Client) -> str:
     return f"store: {url} (from {client.url_source})"
 
 
-def owner(who: Owner) -> dict[str, object]:
-    """Who stands behind a claim."""
-    return {
-        "user": who.user,
-        "host": who.host,
-        "pid": who.pid,
-        "boot_id": who.boot_id,
-        "program": who.program,
-        "pod": who.pod,
-        "task": who.task,
-        "version": who.version,
-    }
+def owner(who: Owner) -> documents.Owner:
+    """The owner of a claim."""
+    from lockkit.cli import documents
 
-
-def claim(info: ClaimInfo) -> dict[str, object]:
-    """One claim of a queue."""
-    return {
-        "name": info.name,
-        "claim_id": info.claim_id,
-        "state": info.state,
-        "kind": info.kind,
-        "position": info.position,
-        "weight": info.weight,
-        "capacity": info.capacity,
-        "fence": info.fence,
-        "owner": owner(info.owner),
-        "since": rfc3339(info.since),
-        "since_seconds": info.since,
-        "renewed": rfc3339(info.renewed or None),
-        "renewed_seconds": info.renewed or None,
-        "deadline": rfc3339(info.deadline),
-        "deadline_seconds": info.deadline,
-        "ttl_seconds": info.ttl,
-        "process_bound": info.process_bound,
-        "evicted": info.evicted,
-        "alive": info.alive,
-        "evidence": info.evidence,
-        "note": dict(info.note),
-    }
-
-
-def lock_state(info: LockInfo) -> str:
-    """One word: held, lingering (over, still blocking), waiting (between two holders), or free."""
-    states = {one.state for one in info.claims}
-    return next(
-        (state.lower() for state in ("HELD", "LINGERING") if state in states), "waiting" if states else "free"
+    return documents.Owner(
+        user=who.user,
+        host=who.host,
+        pid=who.pid,
+        boot_id=who.boot_id,
+        program=who.program,
+        pod=who.pod,
+        task=who.task,
+        version=who.version,
     )
 
 
-def lock(info: LockInfo) -> dict[str, object]:
+def claim(info: ClaimInfo) -> documents.Claim:
+    """One claim of a queue."""
+    from lockkit.cli import documents
+
+    return documents.Claim(
+        name=info.name,
+        claim_id=info.claim_id,
+        state=info.state,
+        kind=info.kind,
+        position=info.position,
+        weight=info.weight,
+        capacity=info.capacity,
+        fence=info.fence,
+        owner=owner(info.owner),
+        since=rfc3339(info.since),
+        since_seconds=info.since,
+        renewed=rfc3339(info.renewed) if info.renewed else None,
+        renewed_seconds=info.renewed or None,
+        deadline=None if info.deadline is None else rfc3339(info.deadline),
+        deadline_seconds=info.deadline,
+        ttl_seconds=info.ttl,
+        process_bound=info.process_bound,
+        evicted=info.evicted,
+        alive=info.alive,
+        evidence=info.evidence,
+        note=dict(info.note),
+    )
+
+
+def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
+    """One word: held, lingering (over, still blocking), waiting (between two holders), or free."""
+    states = {one.state for one in info.claims}
+    if "HELD" in states:
+        return "held"
+    if "LINGERING" in states:
+        return "lingering"
+    return "waiting" if states else "free"
+
+
+def lock(info: LockInfo) -> documents.Lock:
     """The queue of one name."""
-    return {
-        "name": info.name,
-        "state": lock_state(info),
-        "capacity": info.capacity,
-        "holders": [claim(one) for one in info.holders],
-        "waiters": [claim(one) for one in info.waiters],
-        "read_at": rfc3339(info.read_at),
-        "read_at_seconds": info.read_at,
-    }
+    from lockkit.cli import documents
+
+    return documents.Lock(
+        name=info.name,
+        state=lock_state(info),
+        capacity=info.capacity,
+        holders=[claim(one) for one in info.holders],
+        waiters=[claim(one) for one in info.waiters],
+        read_at=rfc3339(info.read_at),
+        read_at_seconds=info.read_at,
+    )
 
 
-def release(report: ReleaseReport | None) -> dict[str, object] | None:
+def findings(found: Sequence[Finding]) -> list[documents.Finding]:
+    """Findings, each with what to do about it."""
+    from lockkit.cli import documents
+
+    return [
+        documents.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
+        for one in found
+    ]
+
+
+def release(report: ReleaseReport) -> documents.Released:
     """How a release went, layer by layer."""
-    if report is None:
-        return None
-    return {
-        "outcome": report.outcome,
-        "reason": report.reason,
-        "expires_by": rfc3339(report.expires_by),
-        "expires_by_seconds": report.expires_by,
-        "layers": [
-            {
-                "layer": layer.layer,
-                "outcome": layer.outcome,
-                "duration_seconds": layer.duration,
-                "error": layer.error,
-                "hooks": [
-                    {
-                        "plugin": hook.plugin,
-                        "outcome": hook.outcome,
-                        "duration_seconds": hook.duration,
-                        "error": hook.error,
-                    }
+    from lockkit.cli import documents
+
+    return documents.Released(
+        outcome=report.outcome,
+        reason=report.reason,
+        expires_by=None if report.expires_by is None else rfc3339(report.expires_by),
+        expires_by_seconds=report.expires_by,
+        layers=[
+            documents.Layer(
+                layer=layer.layer,
+                outcome=layer.outcome,
+                duration_seconds=layer.duration,
+                error=layer.error,
+                hooks=[
+                    documents.Hook(
+                        plugin=hook.plugin,
+                        outcome=hook.outcome,
+                        duration_seconds=hook.duration,
+                        error=hook.error,
+                    )
                     for hook in layer.hooks
                 ],
-            }
+            )
             for layer in report.layers
         ],
-    }
+    )

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lockkit.cli import exits, output
 
@@ -20,10 +20,11 @@ __all__ = ["RunReport"]
 
 
 class RunReport:
-    """Collects what happened; :meth:`close` writes it, whole or not at all (a new file takes the old one's place).
+    """A collector of what happened; :meth:`close` writes the file, whole or not at all (a new file replaces the old one).
 
     Args:
-        tell: Is given the sentence where it cannot be written in the end.
+        path: The file; None: nothing is collected and nothing written.
+        tell: Called with a sentence if the file cannot be written in the end.
     """
 
     def __init__(self, path: str | None, name: str, program: str, tell: Callable[[str], None]) -> None:
@@ -31,8 +32,7 @@ class RunReport:
         self._path = None if path is None else Path(path)
         self._temporary: Path | None = None
         now = time.time()
-        self._document: dict[str, object] = {
-            "schema": "lockkit.run/1",
+        self._facts: dict[str, Any] = {
             "name": name,
             "program": Path(program).name,
             "store": None,
@@ -45,7 +45,6 @@ class RunReport:
             "acquired": None,
             "acquired_seconds": None,
             "held_seconds": None,
-            "exit_code": None,
             "command_exit_code": None,
             "command_signal": None,
             "lost": None,
@@ -53,9 +52,10 @@ class RunReport:
             "release": None,
             "error": None,
         }
+        """The fields of the document."""
 
     def open(self) -> None:
-        """Make sure that it can be written, before anybody waits for a lock.
+        """Check that the file can be written, before anything waits for a lock.
 
         Raises:
             CommandFailed: It cannot.
@@ -74,13 +74,14 @@ class RunReport:
             ) from error
 
     def store(self, client: Client) -> None:
-        self._document["store"] = output.store(client)
+        if self._path is not None:
+            self._facts["store"] = output.store(client)
 
     def waited(self, seconds: float, waits: int) -> None:
-        self._document |= {"waited_seconds": seconds, "waits": waits}
+        self._facts |= {"waited_seconds": seconds, "waits": waits}
 
     def acquired(self, lease: Lease) -> None:
-        self._document |= {
+        self._facts |= {
             "claim_id": lease.claim_id,
             "fence": lease.fence,
             "acquired": output.rfc3339(lease.since),
@@ -88,38 +89,45 @@ class RunReport:
         }
 
     def ended(self, ended: Ended) -> None:
-        self._document |= {
+        self._facts |= {
             "command_exit_code": ended.code,
             "command_signal": ended.signal,
             "lost": ended.lost,
         }
 
     def lost(self, why: str) -> None:
-        """The lock was not held until the command's end, which may have shown only afterwards."""
-        self._document["lost"] = why
+        """Record that the lock was not held until the command's end, which may be known only afterwards."""
+        self._facts["lost"] = why
 
     def evicted(self, by: dict[str, str]) -> None:
-        """Who forced it out, and why."""
-        self._document["evicted"] = by
+        """Record who evicted the holder, and why."""
+        if self._path is not None:
+            from lockkit.cli.documents import Evicted
+
+            self._facts["evicted"] = Evicted(by=by["by"], reason=by["reason"])
 
     def released(self, report: ReleaseReport) -> None:
-        acquired = self._document["acquired_seconds"]
+        acquired = self._facts["acquired_seconds"]
         if isinstance(acquired, float):
-            self._document["held_seconds"] = max(time.time() - acquired, 0.0)
-        self._document["release"] = output.release(report)
+            self._facts["held_seconds"] = max(time.time() - acquired, 0.0)
+        if self._path is not None:
+            self._facts["release"] = output.release(report)
 
     def failed(self, error: BaseException, code: int) -> None:
-        self._document["error"] = exits.describe(error) | {"exit_code": code}
+        if self._path is not None:
+            self._facts["error"] = exits.describe(error, code)
 
     def close(self, code: int) -> None:
-        """Write it."""
+        """Write the file."""
         if self._path is None:
             return
-        self._document["exit_code"] = code
+        from lockkit.cli.documents import Run
+
+        document = Run(exit_code=code, **self._facts)
         target = self._temporary or self._path
         try:
             with target.open("w", encoding="utf-8") as file:
-                output.write_json(self._document, stream=file)
+                output.write_json(document, stream=file)
             if self._temporary is not None:
                 self._temporary.replace(self._path)
         except OSError as error:

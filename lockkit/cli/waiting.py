@@ -115,14 +115,15 @@ class Announcer:
         if self._over.is_set():
             return
         if self._json:
-            document = {
-                "schema": "lockkit.waiting/1",
-                "name": waiting.name,
-                "position": place,
-                "waited_seconds": waiting.waited,
-                "holder": None if holder is None else output.claim(holder),
-                "store": output.store(self._client),
-            }
+            from lockkit.cli import documents
+
+            document = documents.Waiting(
+                name=waiting.name,
+                position=place,
+                waited_seconds=waiting.waited,
+                holder=None if holder is None else output.claim(holder),
+                store=output.store(self._client),
+            )
             output.write_json(document, stream=sys.stderr)
             return
         line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"

@@ -82,7 +82,7 @@ def test_what_the_store_does_not_tell_is_not_made_up():
     evicted = " ".join(sentences(LockInfo("x", (claim._replace(evicted=True),)), time.time()))
     assert "when its holder has stopped, or its ttl of 30 s is over" in evicted
     document = as_json(claim)
-    assert (document["renewed"], document["renewed_seconds"], document["deadline"]) == (None, None, None)
+    assert (document.renewed, document.renewed_seconds, document.deadline) == (None, None, None)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(_table([LockInfo("x", (claim,))], 120))
     assert "30 s after its process" in console.export_text()

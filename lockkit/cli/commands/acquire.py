@@ -170,21 +170,26 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
 
 def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *, print_token: bool) -> None:
     until = time.time() + lease.time_to_stop()
-    told = {
-        "schema": "lockkit.acquire/1",
-        "store": output.store(client),
-        "name": lease.name,
-        "claim_id": lease.claim_id,
-        "fence": lease.fence,
-        "ttl_seconds": lease.ttl,
-        "acquired": output.rfc3339(lease.since),
-        "acquired_seconds": lease.since,
-        "deadline": output.rfc3339(until),
-        "deadline_seconds": until,
-        "handle": None if stored is None else os.fspath(stored),
-    }
     if session.json:
-        output.write_json(told | ({"token": lease.token} if print_token else {}))
+        from msgspec import UNSET
+
+        from lockkit.cli import documents
+
+        output.write_json(
+            documents.Acquire(
+                store=output.store(client),
+                name=lease.name,
+                claim_id=lease.claim_id,
+                fence=lease.fence,
+                ttl_seconds=lease.ttl,
+                acquired=output.rfc3339(lease.since),
+                acquired_seconds=lease.since,
+                deadline=output.rfc3339(until),
+                deadline_seconds=until,
+                handle=None if stored is None else os.fspath(stored),
+                token=lease.token if print_token else UNSET,
+            )
+        )
     elif print_token:
         print(lease.token)
     else:

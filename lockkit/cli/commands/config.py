@@ -34,8 +34,12 @@ def _show(session: Session) -> None:
     """Show every setting with its value and where that came from. Secrets are hidden."""
     rows = session.config().describe()
     if session.json:
-        settings = [{"key": key, "value": _value(value), "source": source} for key, value, source in rows]
-        output.write_json({"schema": "lockkit.config/1", "settings": settings}, indent=True)
+        from lockkit.cli import documents
+
+        settings = [
+            documents.Setting(key=key, value=_value(value), source=source) for key, value, source in rows
+        ]
+        output.write_json(documents.Config(settings=settings), indent=True)
         return
     from lockkit.cli.tables import add, show, table
 
@@ -45,12 +49,12 @@ def _show(session: Session) -> None:
     show(made)
 
 
-def _value(text: str) -> object:
-    """A value as JSON: a text, number, truth or list of texts; null where nothing is stated."""
+def _value(text: str) -> str | float | bool | list[str] | None:
+    """A value as JSON: a text, number, truth or list of texts; null where nothing is set."""
     if text == "-":
         return None
     try:
-        value: object = tomllib.loads(f"value = {text}")["value"]
+        value: str | float | bool | list[str] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # "(set)": a plugin's own, which may be secret
     return value
@@ -68,11 +72,9 @@ def _check(session: Session) -> int:
     findings = check_files(session.url, profile=session.profile, namespace=session.namespace)
     wrong = [finding for finding in findings if finding.severity == "error"]
     if session.json:
-        rows = [
-            {"check": one.check, "severity": one.severity, "message": one.message, "hint": one.hint or None}
-            for one in findings
-        ]
-        output.write_json({"schema": "lockkit.findings/1", "findings": rows}, indent=True)
+        from lockkit.cli import documents
+
+        output.write_json(documents.Findings(findings=output.findings(findings)), indent=True)
     else:
         for one in findings:
             output.say(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
@@ -113,6 +115,8 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
             f"cannot write {path}: {error.strerror}", code=exits.CONFIG, kind="unwritable"
         ) from error
     if session.json:
-        output.write_json({"schema": "lockkit.config-init/1", "file": str(path)})
+        from lockkit.cli import documents
+
+        output.write_json(documents.ConfigInit(file=str(path)))
     else:
         output.say(f"wrote {path}")

@@ -61,22 +61,25 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
         tell = (lambda _: None) if quiet else (lambda line: print(line, flush=True))
         done = play(folder, tell, break_, url)
     if quiet:
+        from lockkit.cli import documents
+
         output.write_json(
-            {
-                "schema": "lockkit.demo/1",
-                "ok": done.ok,
-                "checks": [{"check": one.name, "ok": one.ok, "message": one.message} for one in done.checks],
-                "holds": [
-                    {
-                        "worker": hold.worker,
-                        "start_seconds": hold.start,
-                        "sure_seconds": hold.sure,
-                        "fence": hold.fence,
-                        "end": hold.end,
-                    }
+            documents.Demo(
+                ok=done.ok,
+                checks=[
+                    documents.Check(check=one.name, ok=one.ok, message=one.message) for one in done.checks
+                ],
+                holds=[
+                    documents.Hold(
+                        worker=hold.worker,
+                        start_seconds=hold.start,
+                        sure_seconds=hold.sure,
+                        fence=hold.fence,
+                        end=hold.end,
+                    )
                     for hold in sorted(done.holds, key=lambda hold: hold.start)
                 ],
-            },
+            ),
             indent=True,
         )
     else:

@@ -13,6 +13,7 @@ from lockkit.errors import LockkitError
 from lockkit.facts import Finding
 
 if TYPE_CHECKING:
+    from lockkit.cli import documents
     from lockkit.client import Client
     from lockkit.config import Config
 
@@ -43,11 +44,9 @@ def command(session: Session, *, fail_on: str) -> int:
     """
     findings, store = _findings(session)
     if session.json:
-        rows = [
-            {"check": one.check, "severity": one.severity, "message": one.message, "hint": one.hint or None}
-            for one in findings
-        ]
-        output.write_json({"schema": "lockkit.doctor/1", "store": store, "findings": rows}, indent=True)
+        from lockkit.cli import documents
+
+        output.write_json(documents.Doctor(store=store, findings=output.findings(findings)), indent=True)
     else:
         for one in findings:
             word = click.style(one.severity, fg=_COLOURS[one.severity]) if output.colour() else one.severity
@@ -56,7 +55,7 @@ def command(session: Session, *, fail_on: str) -> int:
     return worst if worst >= _RANK[fail_on] else exits.OK
 
 
-def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None]:
+def _findings(session: Session) -> tuple[list[Finding], documents.Store | None]:
     from lockkit.plugins.checking import check_files
 
     found = check_files(
@@ -73,7 +72,7 @@ def _findings(session: Session) -> tuple[list[Finding], dict[str, object] | None
             client.warn()
             found += _plugins(client)
             found += _failures(client.config)
-            return found, output.store(client)
+            return found, output.store(client) if session.json else None
     except LockkitError as error:
         if not any(one.severity == "error" and one.message == error.message for one in found):
             found.append(Finding("store", "error", error.message, error.hint or ""))

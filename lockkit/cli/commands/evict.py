@@ -51,19 +51,20 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 hint=look,
             )
         if session.json:
+            from lockkit.cli import documents
+
             output.write_json(
-                {
-                    "schema": "lockkit.evict/1",
-                    "store": output.store(client),
-                    "name": name,
-                    "claim_id": claim_id,
-                    "outcome": result.outcome,
-                    "blocks_until": output.rfc3339(result.blocks_until),
-                    "blocks_until_seconds": result.blocks_until,
-                    "claim": None if result.claim is None else output.claim(result.claim),
-                    "reason": reason,
-                    "now": now,
-                },
+                documents.Evict(
+                    store=output.store(client),
+                    name=name,
+                    claim_id=claim_id,
+                    outcome=result.outcome,
+                    blocks_until=None if result.blocks_until is None else output.rfc3339(result.blocks_until),
+                    blocks_until_seconds=result.blocks_until,
+                    claim=None if result.claim is None else output.claim(result.claim),
+                    reason=reason,
+                    now=now,
+                ),
                 indent=True,
             )
             return exits.OK

@@ -40,13 +40,14 @@ def command(session: Session, name: str) -> None:
         info = client.inspect(name)
         told = sentences(info, time.time(), *there(session))
         if session.json:
+            from lockkit.cli import documents
+
             output.write_json(
-                {
-                    "schema": "lockkit.explain/1",
-                    "store": output.store(client),
-                    "lock": output.lock(info),
-                    "sentences": told,
-                },
+                documents.Explain(
+                    store=output.store(client),
+                    lock=output.lock(info),
+                    sentences=told,
+                ),
                 indent=True,
             )
             return

@@ -61,7 +61,9 @@ def _list(session: Session, *, everything: bool) -> None:
 
     records = [one for one in journal.read(_folder(session)) if everything or not one.get("resolved")]
     if session.json:
-        output.write_json({"schema": "lockkit.failures/1", "failures": records}, indent=True)
+        from lockkit.cli import documents
+
+        output.write_json(documents.Failures(failures=records), indent=True)
         return
     if not records:
         output.say("no failures" if everything else "no unresolved failures")
@@ -81,7 +83,9 @@ def _show(session: Session, identity: str) -> None:
     """Show one failure with everything that was recorded."""
     record = _find(session, identity)
     if session.json:
-        output.write_json({"schema": "lockkit.failure/1", "failure": record}, indent=True)
+        from lockkit.cli import documents
+
+        output.write_json(documents.Failure(failure=record), indent=True)
         return
     width = max(map(len, record))
     for key, value in record.items():
@@ -98,7 +102,9 @@ def _resolve(session: Session, identity: str) -> None:
     record = _find(session, identity)
     journal.resolve(_folder(session), str(record["id"]), user_name())
     if session.json:
-        output.write_json({"schema": "lockkit.failure/1", "failure": _find(session, str(record["id"]))})
+        from lockkit.cli import documents
+
+        output.write_json(documents.Failure(failure=_find(session, str(record["id"]))))
     else:
         output.say(f"resolved {record['id']}")
 

@@ -35,14 +35,17 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
         ours = holds.find(client, name)
         found = [one.claim for one in ours.standing if not one.claim.evicted]
         if session.json:
+            from lockkit.cli import documents
+
             output.write_json(
-                {
-                    "schema": "lockkit.held/1",
-                    "store": output.store(client),
-                    "name": name,
-                    "held": bool(found),
-                    "claims": [{"claim_id": claim.claim_id, "fence": claim.fence} for claim in found],
-                }
+                documents.Held(
+                    store=output.store(client),
+                    name=name,
+                    held=bool(found),
+                    claims=[
+                        documents.HeldClaim(claim_id=claim.claim_id, fence=claim.fence) for claim in found
+                    ],
+                )
             )
         elif not quiet:
             output.say("held" if found else f"not held{_why(session, client, name, ours)}")

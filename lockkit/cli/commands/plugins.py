@@ -24,20 +24,22 @@ def command(session: Session) -> int:
     settings = session.config()
     found = PluginManager(disabled=settings.disable_plugins).describe()
     if session.json:
+        from lockkit.cli import documents
+
         rows = [
-            {
-                "name": info.name,
-                "dist": info.dist or None,
-                "version": info.version or None,
-                "source": info.source,
-                "hooks": list(info.hooks),
-                "import_seconds": info.import_time,
-                "disabled": info.disabled,
-                "error": info.error,
-            }
+            documents.Plugin(
+                name=info.name,
+                dist=info.dist or None,
+                version=info.version or None,
+                source=info.source,
+                hooks=info.hooks,
+                import_seconds=info.import_time,
+                disabled=info.disabled,
+                error=info.error,
+            )
             for info in found
         ]
-        output.write_json({"schema": "lockkit.plugins/1", "plugins": rows}, indent=True)
+        output.write_json(documents.Plugins(plugins=rows), indent=True)
     else:
         from lockkit.cli.tables import add, show, table
 

@@ -66,14 +66,15 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
                 hint="it lapsed or was evicted, and somebody else may have held it meanwhile",
             )
         if session.json:
+            from lockkit.cli import documents
+
             output.write_json(
-                {
-                    "schema": "lockkit.release/1",
-                    "store": output.store(client),
-                    "name": name,
-                    "claim_id": report.claim_id,
-                    "release": output.release(report),
-                }
+                documents.Release(
+                    store=output.store(client),
+                    name=name,
+                    claim_id=report.claim_id,
+                    release=output.release(report),
+                )
             )
     if not session.json:
         output.say(f"released {name!r}", stream=sys.stderr)

@@ -28,14 +28,15 @@ def command(session: Session, name: str, capacity: int) -> None:
     with session.client() as client:
         count = client.resize(name, capacity)
         if session.json:
+            from lockkit.cli import documents
+
             output.write_json(
-                {
-                    "schema": "lockkit.resize/1",
-                    "store": output.store(client),
-                    "name": name,
-                    "capacity": capacity,
-                    "claims": count,
-                }
+                documents.Resize(
+                    store=output.store(client),
+                    name=name,
+                    capacity=capacity,
+                    claims=count,
+                )
             )
             return
     if count:

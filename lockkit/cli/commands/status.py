@@ -20,6 +20,7 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lockkit.cli import documents
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
 
@@ -73,24 +74,22 @@ def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInf
     return [info for info in locks if info.claims], unread
 
 
-def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> dict[str, object]:
+def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> documents.Status:
+    from lockkit.cli import documents
+
     now = time.time()
-    return {
-        "schema": "lockkit.status/1",
-        "store": output.store(client),
-        "read_at": output.rfc3339(now),
-        "read_at_seconds": now,
-        "locks": [output.lock(info) for info in locks],
-        "unread": [
-            {
-                "name": name,
-                "error": type(error).__name__,
-                "message": error.message,
-                "hint": error.hint or None,
-            }
+    return documents.Status(
+        store=output.store(client),
+        read_at=output.rfc3339(now),
+        read_at_seconds=now,
+        locks=[output.lock(info) for info in locks],
+        unread=[
+            documents.Unread(
+                name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
+            )
             for name, error in unread.items()
         ],
-    }
+    )
 
 
 def _show(session: Session, client: Client, locks: list[LockInfo], unread: _Unread) -> None:

@@ -83,15 +83,16 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
         if session.json:
+            from lockkit.cli import documents
+
             waited = time.monotonic() - began
             output.write_json(
-                {
-                    "schema": "lockkit.wait/1",
-                    "store": output.store(client),
-                    "name": name,
-                    "free": True,
-                    "waited_seconds": waited,
-                }
+                documents.Wait(
+                    store=output.store(client),
+                    name=name,
+                    free=True,
+                    waited_seconds=waited,
+                )
             )
     return exits.OK
 
