@@ -54,7 +54,7 @@ def settings() -> str:
         (
             (
                 f"`{setting.key}`",
-                "not stated" if (shown := toml(setting, setting.default)) == "-" else f"`{shown}`",
+                "not set" if (shown := toml(setting, setting.default)) == "-" else f"`{shown}`",
                 EXPECTED[setting.kind](setting),
                 setting.meaning,
             )

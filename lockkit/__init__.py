@@ -76,7 +76,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("hookimpl", "hooks"):  # late: whoever writes no plugin need not wait for pluggy
+    if name in ("hookimpl", "hooks"):  # late: pluggy is imported only for programs that define a plugin
         from importlib import import_module
 
         hooks = import_module("lockkit.hooks")

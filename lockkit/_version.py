@@ -1,3 +1,3 @@
-"""The one place that states the version: the build and `lockkit --version` both read it."""
+"""The version: the build and `lockkit --version` both read it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What one thread waits for, whoever wakes it."""
+"""A bell: one thread waits for it, and any thread may ring it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _LONGEST = 60.0
 
 
 class Bell:
-    """Wakes one waiting thread; a ring while nobody waits is kept for the next wait.
+    """A bell that wakes one waiting thread; a ring while no thread waits is kept for the next wait.
 
-    A bare lock in place of ``threading.Event`` or ``Condition``: those are Python code, and Ctrl-C (or any signal handler
-    that raises) between their bytecodes can leave their inner lock taken for good, with every later ring hanging. Taking
-    and releasing a bare lock cannot be torn.
+    The bell is a bare lock instead of a ``threading.Event`` or ``Condition``. Those are Python code, and Ctrl-C (or any signal
+    handler that raises) between their bytecodes can leave their inner lock taken for good, so that every later ring hangs. Taking
+    or releasing a bare lock cannot be interrupted halfway.
 
     Attributes:
         alarm: Called after a ring, from the thread that rings, for a thread that waits for something else at the same
-            time; it must neither block nor raise.
+            time. The callback must neither block nor raise.
     """
 
     __slots__ = ("_lock", "alarm")
@@ -31,7 +31,7 @@ class Bell:
         self._lock.acquire()
 
     def ring(self) -> None:
-        """Wake the waiting thread. Never blocks; may be called from anywhere, a finalizer included."""
+        """Wake the waiting thread. Never blocks. May be called from anywhere, finalizers included."""
         try:
             self._lock.release()
         except RuntimeError:  # it has rung already
@@ -41,9 +41,9 @@ class Bell:
             alarm()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a ring, at most so long; True if there was one."""
+        """Wait for a ring, at most this long; True if there was one."""
         return self._lock.acquire(timeout=min(max(seconds, 0.0), _LONGEST))
 
     def rung(self) -> bool:
-        """Whether a ring was kept; it is not any more."""
+        """Take the ring that was kept for the next wait; False if there is none."""
         return self._lock.acquire(blocking=False)

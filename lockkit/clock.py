@@ -1,7 +1,7 @@
-"""Clocks: CLOCK_BOOTTIME for everything that decides, the wall clock for what people read. And the jitter of what is timed.
+"""Clocks: CLOCK_BOOTTIME for decisions, the wall clock for people; and jitter for timers.
 
-CLOCK_MONOTONIC stands still while a machine sleeps; a lease does not. So deadlines are reckoned on CLOCK_BOOTTIME
-(``clock_gettime(2)``), which counts suspended time and is never set.
+CLOCK_MONOTONIC stands still while a machine sleeps, but a lease runs on. So deadlines use CLOCK_BOOTTIME
+(``clock_gettime(2)``), which counts the time asleep and cannot be set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """What the library asks of time. Passed in everywhere, so a simulation can own it."""
+    """A source of time. Every part of lockkit is given one, so that a simulation can provide its own."""
 
     def now(self) -> float:
         """Seconds on CLOCK_BOOTTIME."""
@@ -34,13 +34,13 @@ class SystemClock:
 
 SYSTEM = SystemClock()
 _SCATTER = 1e6 * (5.0**0.5 - 1.0) / 2.0
-"""Moments a microsecond apart land far apart."""
+"""A factor that maps times one microsecond apart to numbers far apart."""
 
 
 def jitter() -> float:
-    """A number from 0 up to 1, not from :mod:`random`: that is the program's, which may have seeded it for a reason.
+    """A number from 0 up to 1. It does not come from :mod:`random`, which belongs to the program and may be seeded.
 
-    A fine clock, scattered by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4): no two processes
-    ask in the same nanosecond, and the kernel's random numbers cost several times as much.
+    The number is the current nanosecond, scattered by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4). No
+    two processes ask in the same nanosecond, and random numbers of the kernel cost several times as much.
     """
     return time.perf_counter() * _SCATTER % 1.0

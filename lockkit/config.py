@@ -1,8 +1,8 @@
 """Configuration: which layer wins, and where every value came from.
 
-Later wins: defaults, ``/etc/lockkit/config.toml``, ``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the
-URL's query, keywords. A profile stands above the files; one that was chosen by keyword also above ``LOCKKIT_*``, since
-whoever types ``--profile gpu`` means it. ``pinned = true`` in /etc lifts what is stated there above all but keywords.
+Later layers win: defaults, ``/etc/lockkit/config.toml``, ``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``,
+the URL's query, keywords. A profile wins over the files; a profile chosen by keyword (``--profile gpu``) also wins over
+``LOCKKIT_*``. With ``pinned = true``, the values set in /etc win over everything but keywords.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting, with where it came from. Meanings and defaults: :data:`lockkit.settings.SETTINGS`.
+    """The value of every setting, and where it came from. Meanings and defaults: :data:`lockkit.settings.SETTINGS`.
 
-    Durations are seconds; ``url`` has lost those options of its query that are settings.
+    Durations are in seconds. ``url`` no longer contains the options of its query that are settings.
 
     Attributes:
         profile: The profile in use, or None.
@@ -96,11 +96,11 @@ class Config:
         return f"Config({', '.join(shown)})"
 
     def source(self, key: str) -> str:
-        """Where a value came from: a file's path, ``LOCKKIT_URL``, ``argument``, ``default``, ..."""
+        """The source of a value: a file's path, ``LOCKKIT_URL``, ``argument``, ``default``, ..."""
         return self.sources.get(key, DEFAULT)
 
-    def stated(self, key: str) -> bool:
-        """Whether anybody stated it, so that a command with another default of its own must not take that."""
+    def is_set(self, key: str) -> bool:
+        """Whether the setting was set anywhere. If not, a command may use a default of its own."""
         return not self.source(key).startswith(DEFAULT)
 
     def describe(self) -> list[tuple[str, str, str]]:
@@ -115,27 +115,27 @@ class Config:
         return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]
 
     def state_place(self, *, create: bool = True) -> StatePlace:
-        """This user's state folder, created where it isn't there, and why it is that one.
+        """The state folder of this user, created if it is missing, and why this folder was chosen.
 
         Args:
-            create: False: only see whether it could be, as far as that shows.
+            create: False: only check whether the folder could be created.
 
         Raises:
-            ConfigError: What is stated isn't an absolute path.
-            BackendUnavailable: It can't be used; see :func:`lockkit.places.state_place`.
+            ConfigError: The configured folder is not an absolute path.
+            BackendUnavailable: The folder cannot be used; see :func:`lockkit.places.state_place`.
         """
-        stated = None if self.state_dir is None else (self.state_dir, self.source("state_dir"))
+        configured = None if self.state_dir is None else (self.state_dir, self.source("state_dir"))
         environ = self.arguments.get("environ")
-        return state_place(cast("Mapping[str, str] | None", environ), stated, create=create)
+        return state_place(cast("Mapping[str, str] | None", environ), configured, create=create)
 
     def check_scope(self, reach: Literal["process", "host", "fleet"]) -> None:
-        """Refuse a store that excludes less than ``scope`` demands.
+        """Refuse a store that reaches less far than ``scope`` requires.
 
         Args:
-            reach: Whom the store at ``url`` excludes.
+            reach: How far the locks of the store at ``url`` reach.
 
         Raises:
-            ConfigError: It does not reach as far.
+            ConfigError: The store does not reach as far.
         """
         if self.scope is not None and _SCOPES.index(reach) < _SCOPES.index(self.scope):
             raise ConfigError(
@@ -145,7 +145,7 @@ class Config:
             )
 
     def stale(self) -> bool:
-        """Whether a file that was looked at has changed, appeared or gone since."""
+        """Whether a file that was read, or was missing, has changed since: its content, or whether it exists."""
         return any(stamp(Path(name)) != seen for name, seen in self.files.items())
 
     def reload(self) -> Config:
@@ -171,38 +171,38 @@ def load(
     """Read all layers and decide.
 
     Args:
-        url: The store, as a keyword in code would state it.
-        profile: The profile to use; above ``LOCKKIT_PROFILE``.
-        config: A file in place of the user's and the project's; above ``LOCKKIT_CONFIG``.
+        url: The store's URL, as a keyword in code.
+        profile: The profile to use; wins over ``LOCKKIT_PROFILE``.
+        config: A file to read instead of the user's and the project's; wins over ``LOCKKIT_CONFIG``.
         environ: The environment; None: this process's.
         cwd: Where the search for the project's file begins; None: the working directory.
         etc: The administrator's file.
         home: The home folder; None: HOME, else the passwd entry's.
-        keywords: Settings as keywords in code state them, durations in seconds. None stands for not stated.
+        keywords: Settings as keywords in code, durations in seconds. None: not set.
 
     Raises:
-        ConfigError: Something isn't allowed. The message names the file, variable or keyword, and the key.
+        ConfigError: A setting or value is not allowed. The message names the file, variable or keyword, and the key.
     """
     arguments = {
         **keywords, "url": url, "profile": profile, "config": config, "environ": environ, "cwd": cwd, "etc": etc, "home": home,
     }  # fmt: skip
     found = layers.look(environ, cwd, etc, home, config)
     layers.warn(found.environment)
-    stated = _keywords({"url": url, **keywords})
-    _refuse([problem for layer in (*found.layers(), stated) for problem in layer.problems])
-    decided, problems = _decide(found, profile, stated, arguments)
+    code = _keywords({"url": url, **keywords})
+    _refuse([problem for layer in (*found.layers(), code) for problem in layer.problems])
+    decided, problems = _decide(found, profile, code, arguments)
     _refuse(problems)
     assert decided is not None
     return decided
 
 
 class Examined(NamedTuple):
-    """What :func:`examine` found.
+    """The result of :func:`examine`.
 
     Attributes:
-        findings: Of every file and variable, and of how they fit together.
-        in_use: The configuration that :func:`load` would give, if there is one; with settings that do not fit each other.
-        others: Those that each other profile would give.
+        findings: Findings about every file and variable, and about how they fit together.
+        in_use: The configuration that :func:`load` would return, also if its settings do not fit each other; None if there is none.
+        others: The configurations that the other profiles would give.
     """
 
     findings: list[Finding]
@@ -222,18 +222,18 @@ def examine(
     config: str | os.PathLike[str] | None = None,
     elsewhere: Severity = "error",
 ) -> Examined:
-    """Look at every file, variable and profile and report all that is wrong, not only the first.
+    """Check every file, variable and profile, and report all problems instead of the first one.
 
-    First what each place says by itself; if all of that can be read, how it fits together: as :func:`load` would be called
-    with these arguments, and with each other profile alone (``elsewhere`` is how bad a misfit is there). What only plugins can
-    judge is added by :func:`lockkit.plugins.checking.check_files`.
+    Each place is checked by itself. If all of them can be read, their combination is checked: as :func:`load` would be called
+    with these arguments, and with each other profile alone (``elsewhere`` is the severity of a problem there).
+    :func:`lockkit.plugins.checking.check_files` adds what only plugins can judge.
     """
     places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
     found = layers.look(environ, cwd, etc, home, config)
     layers.warn(found.environment, quietly=True)
-    stated = _keywords({"url": url, "namespace": namespace})
+    code = _keywords({"url": url, "namespace": namespace})
     findings: list[Finding] = []
-    for layer in (*found.layers(), stated):
+    for layer in (*found.layers(), code):
         findings += map(_error, layer.problems)
         findings += [
             Finding("config", "warning", warning.message, warning.hint or "") for warning in layer.warnings
@@ -248,7 +248,7 @@ def examine(
     if any(finding.severity == "error" for finding in findings):
         return Examined(findings)
     arguments = places | {"url": url, "profile": profile, "namespace": namespace}
-    in_use, problems = _decide(found, profile, stated, arguments)
+    in_use, problems = _decide(found, profile, code, arguments)
     findings += dict.fromkeys(map(_error, problems))
     others: list[Config] = []
     for name in sorted(found.profiles() - {found.chosen(profile)}):
@@ -271,7 +271,7 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
     Make the struct ``forbid_unknown_fields=True``, so that a typo is an error.
 
     Raises:
-        ConfigError: The table doesn't fit; with the file, the key, and what is allowed.
+        ConfigError: The table does not fit the struct. The message names the file, the key, and what is allowed.
     """
     import msgspec
 
@@ -308,9 +308,9 @@ def _keywords(keywords: Mapping[str, object]) -> Layer:
 
 
 def _decide(
-    found: Found, profile: str | None, stated: Layer, arguments: Mapping[str, object]
+    found: Found, profile: str | None, code: Layer, arguments: Mapping[str, object]
 ) -> tuple[Config | None, list[ConfigError]]:
-    """What the layers come to, as far as it can be told, and all that is wrong with how they fit together."""
+    """Combine the layers: the resulting configuration, if there is one, and all problems of the combination."""
     chosen = found.chosen(profile)
     if chosen and chosen not in found.profiles():
         known = sorted(map(redact_name, found.profiles()))
@@ -318,15 +318,15 @@ def _decide(
         told = f"there is no profile {redact_name(chosen)!r}"
         return None, [ConfigError(told, hint=meant(chosen, known) or there)]
     below, pins = _stack(found, profile)
-    values, sources = _merge([*below, *pins, stated])
+    values, sources = _merge([*below, *pins, code])
     if "?" in str(values.get("url", "")):
         bare, query = layers.split_query(str(values["url"]), sources["url"])
         if query.problems:
             return None, query.problems
         # The query of a URL in code is code, and that of a pinned URL is pinned.
-        above = any("url" in layer.values for layer in (*pins, stated))
+        above = any("url" in layer.values for layer in (*pins, code))
         middle = [*pins, query] if above else [query, *pins]
-        values, sources = _merge([*below, *middle, stated])
+        values, sources = _merge([*below, *middle, code])
         values["url"] = bare
     values = {key: setting.default for key, setting in SETTINGS.items()} | values
     misfits = _cross_check(values, sources)
@@ -345,7 +345,7 @@ def _decide(
 
 
 def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
-    """The layers under the URL's query, and those that /etc pins; each lowest first."""
+    """The layers below the URL's query, and the layers that /etc pins; each list lowest first."""
     chosen = found.chosen(profile)
     files = found.files()
     profiles = [
@@ -378,7 +378,7 @@ def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, objec
 
 
 def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> list[ConfigError]:
-    """What is wrong with settings that must fit each other; durations here are numbers by now."""
+    """Problems of settings that must fit each other. Durations are already numbers here."""
 
     def told(key: str) -> str:
         return f"{key} ({show(number(key))}, from {sources.get(key, DEFAULT)})"
@@ -390,7 +390,7 @@ def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> list[Conf
 
     longest = values["max_hold"]
     if isinstance(longest, float) and longest < number("age_hard") and not sources.keys() & set(_AGES):
-        # Whoever states only max_hold hasn't asked for tiers beyond it: the default ones keep their proportions.
+        # If only max_hold was set, the default ages are scaled down to stay below it.
         scale = longest / number("age_hard")
         values.update({key: round(number(key) * scale, 3) for key in _AGES})
         sources.update(dict.fromkeys(_AGES, f"{DEFAULT}, lowered to fit max_hold"))

@@ -17,10 +17,10 @@ __all__ = ["LeaseCopy"]
 
 
 class LeaseCopy:
-    """A copied or unpickled Lease: it can remove exactly that claim, and never vouches for it.
+    """A copied or unpickled Lease. It can release exactly its claim, and is never valid.
 
-    ``valid()`` is always false: only the handle that renews a claim knows. Bind the copy to a client to release the claim
-    (:meth:`~lockkit.Client.adopt`).
+    ``valid()`` is always false, because only the handle that renews a claim knows. To release the claim, bind the copy to a
+    client (:meth:`~lockkit.Client.adopt`).
 
     Attributes:
         namespace: The namespace of the claim; None if the handle does not say.
@@ -45,7 +45,7 @@ class LeaseCopy:
         return claim_id(self._token)
 
     def valid(self) -> bool:
-        """False: a copy speaks for nobody."""
+        """Return False: a copy does not know whether its claim is held."""
         return False
 
     def held(self) -> bool:
@@ -58,11 +58,11 @@ class LeaseCopy:
         return self._bound().driver().holds(self.name, self.claim_id)
 
     def release(self, reason: Reason = "normal") -> ReleaseReport:
-        """Compare-and-remove that claim, and nothing else whatever has happened since (S7).
+        """Remove exactly that claim, compared by its token in the store, and no other (S7).
 
-        A lease of another process that still renews the claim learns of it at its next renewal or ``confirm()``; until
-        then its ``valid()`` may be true beside the next holder's. Release by copy what nobody looks after any more; to end
-        somebody's hold, evict it.
+        If a lease in another process still renews the claim, that lease learns of the release at its next renewal or
+        ``confirm()``; until then its ``valid()`` may be true while the next holder holds. Release by copy only what no process
+        looks after any more. To end another's hold, evict it.
 
         Raises:
             NotHeld: It is not bound to a client.
@@ -80,7 +80,7 @@ class LeaseCopy:
         return self._opening
 
     def handle(self) -> dict[str, object]:
-        """As :meth:`Lease.handle`."""
+        """The handle of the claim, as :meth:`Lease.handle` returns it."""
         return dict(self._handle)
 
     def __reduce__(self) -> tuple[type[LeaseCopy], tuple[dict[str, object]]]:

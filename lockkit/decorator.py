@@ -85,7 +85,7 @@ def locked(
 
 
 def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
-    """Refuse a result whose work goes on after the function has returned; a result that can be closed or cancelled is.
+    """Refuse a result whose work goes on after the function has returned. The result is closed or cancelled where possible.
 
     Raises:
         ConfigError: The result is a coroutine, a generator, a context manager of contextlib, or a Future that is not done.
@@ -118,7 +118,7 @@ def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
 
 
 def _check_template(template: str, signature: inspect.Signature, function: str) -> None:
-    """Refuse a name template that does not fit the function, when it is defined rather than when it is called."""
+    """Refuse a name template that does not fit the function, already when the function is decorated."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:

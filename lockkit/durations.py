@@ -13,7 +13,7 @@ LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
 
 ENDLESS = ("forever", "never", "none")
-"""The words that stand for no limit, where a limit is asked for."""
+"""The words for "no limit"."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -24,11 +24,12 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
 
     Args:
         value: An int or float, in seconds.
-        what: Its name, for the error.
+        what: The name of the argument, for the error.
         zero: Whether 0 is allowed.
 
     Raises:
-        ConfigError: It is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`, or 0 without leave.
+        ConfigError: The value is a bool, not a number, NaN, infinite, negative, longer than :data:`LONGEST`, or a 0 that is not
+            allowed.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(
@@ -53,7 +54,7 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
     """Read ``"30s"``, ``"1h30m"``, ``"250ms"`` or a bare number of seconds.
 
     Raises:
-        ConfigError: It is none of these, or out of range.
+        ConfigError: The text is none of these, or out of range.
     """
     compact = text.strip().lower()
     try:
@@ -70,7 +71,7 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
 
 
 def limit(text: str, *, what: str, zero: bool = False) -> float | None:
-    """Read a duration that may also be one of :data:`ENDLESS`: None.
+    """Read a duration, or one of :data:`ENDLESS`, which gives None.
 
     Raises:
         ConfigError: As :func:`parse`.
@@ -79,7 +80,7 @@ def limit(text: str, *, what: str, zero: bool = False) -> float | None:
 
 
 def limits(low: float, high: float) -> str:
-    """What is allowed, as people write it: ``16 s to 40 s``; ``at least 0.1 s`` where the most is what any duration may be."""
+    """The allowed range, for people: ``16 s to 40 s``, or ``at least 0.1 s`` if there is no upper limit of its own."""
     return f"at least {exact(low)}" if high >= LONGEST else f"{exact(low)} to {exact(high)}"
 
 

@@ -86,7 +86,7 @@ class AcquireCancelled(AcquireError):
 
 
 class DeadlockDetected(AcquireError):
-    """This thread or task would wait for a claim that it holds itself, or behind somebody who waits for it."""
+    """This thread or task would wait for a claim that it holds itself, or behind a waiter that waits for that claim."""
 
 
 class CapacityMismatch(AcquireError):
@@ -94,7 +94,7 @@ class CapacityMismatch(AcquireError):
 
 
 class OwnershipError(LockkitError):
-    """What was asked needs a hold that is not there any more."""
+    """The operation needs a hold that no longer exists."""
 
 
 class LeaseLost(OwnershipError):
@@ -126,7 +126,7 @@ class IncompatibleLayout(BackendError):
 
 
 class OutcomeUnknown(BackendError):
-    """A request was sent and never answered, and asking again did not settle it in time."""
+    """A request was sent and not answered, and asking again did not give an answer in time."""
 
 
 class ReleaseFailed(LockkitError):

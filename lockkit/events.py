@@ -1,4 +1,4 @@
-"""What can happen: the closed lists of event kinds and alert kinds, and the counters of ``client.stats()``."""
+"""Events: the closed lists of event kinds and alert kinds, and the counters of ``client.stats()``."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ under way."""
 
 
 class Counters:
-    """Thread-safe counters, all of :data:`COUNTERS`, from 0.
+    """Thread-safe counters, one for each of :data:`COUNTERS`, starting at 0.
 
-    Counting one takes no lock: ``next`` of an :class:`itertools.count` is a single step. Its repr is the one way to read
-    it without a step.
+    Counting takes no lock, because ``next`` of an :class:`itertools.count` is a single step. Its repr is the only way to read
+    the number without taking a step.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Facts: what lockkit hands out, immutable. They grow only by defaulted fields.
+"""Facts: the immutable values that lockkit hands out. New fields are only added with defaults.
 
-Named tuples: a frozen dataclass takes nine times as long to define (a third of ``import lockkit``) and three times as
-long to make (every release makes some).
+Facts are named tuples. A frozen dataclass takes nine times as long to define (a third of ``import lockkit``) and three times as
+long to make, and every release makes some.
 
-Times in facts are seconds since the epoch (for people); whatever decides is reckoned on CLOCK_BOOTTIME elsewhere.
+Times in facts are seconds since the epoch, for people. Decisions use CLOCK_BOOTTIME.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class _Nothing(dict[str, object]):
-    """An empty dict that stays empty, for all who share it."""
+    """An empty dict that cannot be changed, so that it can be shared."""
 
     def _refuse(self, *_args: object, **_keywords: object) -> NoReturn:
         raise TypeError("this mapping is shared and cannot be changed; make a dict of your own")
@@ -47,13 +47,13 @@ class _Nothing(dict[str, object]):
 
 
 NOTHING: Mapping[str, object] = _Nothing()
-"""An empty note, or the like."""
+"""An empty mapping, for instance a note that was not given."""
 ClaimState = Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
 Kind = Literal["mutex", "semaphore", "read", "write"]
 Severity = Literal["ok", "warning", "error"]
 Reason = str
 """Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
-or whatever the caller gave (``task_failure``, ...)."""
+or a reason of the caller's (``task_failure``, ...)."""
 LOSSES: Mapping[Reason, str] = {
     "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
     "evicted": "it was evicted",
@@ -70,14 +70,14 @@ LOSSES: Mapping[Reason, str] = {
 
 
 class Owner(NamedTuple):
-    """Who stands behind a claim. ``program`` is a name only, never its arguments (they carry secrets)."""
+    """The owner of a claim. ``program`` is a name only, without arguments, which may contain secrets."""
 
     user: str = ""
     host: str = ""
     pid: int = 0
     boot_id: str = ""
     started: float = 0.0
-    """Start of the process, seconds since boot; with pid and boot_id it names one process for good."""
+    """Start of the process, seconds since boot. Together with pid and boot_id it identifies one process for all time."""
     program: str = ""
     pod: str | None = None
     task: str | None = None
@@ -103,18 +103,18 @@ class ClaimInfo(NamedTuple):
     capacity: int = 1
     ttl: float = 0.0
     since: float = 0.0
-    """When it was queued (WAITING, OFFERED) or granted (HELD)."""
+    """The time at which the claim was queued (WAITING, OFFERED) or granted (HELD)."""
     renewed: float = 0.0
-    """0 where the store does not tell."""
+    """The time of the last renewal; 0 if the store does not tell."""
     deadline: float | None = None
-    """When it lapses by itself; None for a process-bound claim without max_hold, and where the store does not tell: such a
-    one lapses some :attr:`ttl` after its process has died or was cut off."""
+    """The time at which the claim lapses without another renewal. None for a process-bound claim without max_hold, and if the
+    store does not tell; such a claim lapses about one :attr:`ttl` after its process has died or was cut off."""
     evicted: bool = False
     process_bound: bool = False
     alive: bool | None = None
-    """Whether its owner is known to be alive (True) or dead (False); None where the store cannot tell."""
+    """Whether the owner is known to be alive (True) or dead (False); None if the store cannot tell."""
     evidence: str = ""
-    """How :attr:`alive` is known, in words."""
+    """The reason for :attr:`alive`, in words."""
     note: Mapping[str, object] = NOTHING
 
 
@@ -127,12 +127,12 @@ class LockInfo(NamedTuple):
 
     @property
     def capacity(self) -> int | None:
-        """The first claim's capacity, or None if nobody is there."""
+        """The first claim's capacity, or None if the queue is empty."""
         return self.claims[0].capacity if self.claims else None
 
     @property
     def holders(self) -> tuple[ClaimInfo, ...]:
-        """Claims that take room: HELD, and LINGERING ones that still block."""
+        """The claims that take up capacity: HELD claims, and LINGERING claims, which still block."""
         return tuple(claim for claim in self.claims if claim.state in ("HELD", "LINGERING"))
 
     @property
@@ -141,7 +141,7 @@ class LockInfo(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The one small record that a name keeps when its claims are gone."""
+    """The small record of a name, which stays when its claims are gone."""
 
     name: str
     value: Mapping[str, object]
@@ -150,7 +150,7 @@ class Record(NamedTuple):
 
 
 class Evicted(NamedTuple):
-    """What an eviction did: MARKED (held; blocks until ``blocks_until``), REMOVED, or ABSENT."""
+    """The result of an eviction: MARKED (the claim was held, and blocks until ``blocks_until``), REMOVED, or ABSENT."""
 
     outcome: Literal["MARKED", "REMOVED", "ABSENT"]
     blocks_until: float | None = None
@@ -158,7 +158,7 @@ class Evicted(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One sentence of a health check: what was looked at, how it is, what to do."""
+    """One result of a health check: what was checked, the severity, a sentence, and what to do."""
 
     check: str
     severity: Severity
@@ -167,7 +167,7 @@ class Finding(NamedTuple):
 
 
 class Capabilities(NamedTuple):
-    """What a store can do; declared, and tested in both directions."""
+    """The capabilities of a store. They are declared, and tests fail if a store does less or more than it declares."""
 
     scope: Literal["process", "host", "fleet"]
     fair: bool = True
@@ -186,13 +186,13 @@ class Capabilities(NamedTuple):
     min_ttl: float = 0.1
     max_ttl: float = 315_360_000.0
     ttl_limits: str = ""
-    """What sets the two, where somebody can change it; told to whoever asks for a ttl beyond them."""
+    """The setting of the server behind the two, if it can be changed; shown in the error for a ttl beyond them."""
     waiter_deadline: float = 6.0
-    """Seconds that a dead waiter can cost those behind it; 0 where its death is seen at once."""
+    """Seconds by which a dead waiter can delay the waiters behind it; 0 if the store notices its death at once."""
     drift: float = 0.002
-    """How much faster the store's clock may run than ours, as a share of the ttl; 0 where they are one clock."""
+    """How much faster than the client's clock the store's clock may run, as a share of the ttl; 0 if both are one clock."""
     margin: float = 0.01
-    """Seconds by which validity ends before the store's own deadline."""
+    """Seconds from the end of validity to the store's own deadline."""
 
 
 LayerOutcome = Literal["DONE", "NOTHING", "SKIPPED", "FAILED", "RUNNING", "UNKNOWN", "ABSENT"]
@@ -200,7 +200,7 @@ ReleaseOutcome = Literal["RELEASED", "LOST", "ABANDONED", "KEPT"]
 
 
 class HookReport(NamedTuple):
-    """One cleanup hook: what it was called, how it ended, how long it took (seconds)."""
+    """The result of one cleanup hook: its plugin, how it ended, and how many seconds it took."""
 
     plugin: str
     outcome: LayerOutcome
@@ -209,7 +209,7 @@ class HookReport(NamedTuple):
 
 
 class LayerReport(NamedTuple):
-    """One layer of the release pipeline."""
+    """The result of one layer of a release."""
 
     layer: Literal["cleanup", "normal", "emergency"]
     outcome: LayerOutcome
@@ -219,9 +219,9 @@ class LayerReport(NamedTuple):
 
 
 class ReleaseReport(NamedTuple):
-    """How a release went, layer by layer.
+    """The result of a release, layer by layer.
 
-    ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (it was gone, or another's, before),
+    ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (the claim was already gone, or another's),
     ABANDONED (no definite answer; gone by ``expires_by`` at the latest, removed in the background before that), or
     KEPT (an inner level of a reentrant hold; nothing was released).
     """
@@ -256,13 +256,13 @@ class ReleaseReport(NamedTuple):
 
 
 class CleanupContext(NamedTuple):
-    """What a cleanup hook is given. The lock is still held and renewed while it runs, unless ``lost``.
+    """The argument of a cleanup hook. The lock is still held and renewed while the hook runs, unless ``lost``.
 
     Attributes:
         where: "process" (inside the program that held it) or "wrapper" (``lockkit run``, after the command ended).
         devices: Devices behind the name, e.g. GPU UUIDs; empty for plain locks.
         budget: Seconds left; a hook that overruns is reported as RUNNING and no longer waited for.
-        lost: The hold may have lapsed: what is cleaned may be in use by the next holder.
+        lost: Whether the hold may have lapsed; what the hook cleans may then be in use by the next holder.
     """
 
     name: str
@@ -278,7 +278,7 @@ class CleanupContext(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """How a wait stands: ``position`` claims stand before it, ``waited`` seconds so far."""
+    """The state of a wait: ``position`` claims are ahead in the queue, and it has lasted ``waited`` seconds."""
 
     name: str
     position: int
@@ -287,7 +287,7 @@ class Waiting(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What ``@client.locked(..., on_busy="skip")`` returns in place of the result."""
+    """The return value of a function with ``@client.locked(..., on_busy="skip")`` that was skipped."""
 
     name: str
     holder: ClaimInfo | None = None
@@ -301,7 +301,7 @@ class Skipped(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happened to a claim, for metrics, journals and traces.
+    """A record of what happened to a claim, for metrics, journals and traces.
 
     ``kind`` is one of :data:`lockkit.events.KINDS`.
     """
@@ -317,7 +317,7 @@ class Event(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """Something that a person should know.
+    """A message that a person should act on.
 
     ``kind`` is one of :data:`lockkit.events.ALERTS`; ``priority`` is P0 (now), P1 (today) or P2 (look at it).
     """

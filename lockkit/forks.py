@@ -1,14 +1,14 @@
 """Fork hooks that a signal handler cannot leave half done.
 
-CPython reports an exception out of a fork hook and goes on, so a handler that raises there cuts a hook short and nobody
-hears of it. A handler runs between any two bytecodes of the main thread, also between the call of a Python function and
-its first statement, where no ``try`` reaches. But never inside a method that is written in C. Hence three rules:
+CPython only reports an exception that leaves a fork hook, and continues. So a signal handler that raises in a hook cuts the hook
+short unnoticed. A handler runs between any two bytecodes of the main thread, also between the call of a Python function and its
+first statement, where no ``try`` reaches; but never inside a method written in C. Hence three rules:
 
-- What must not fail, the locks and the sign of a fork, is taken and given back by methods of C, which are the hooks
-  themselves: an ``acquire`` either has the lock or raised, a ``release`` that is called releases.
-- Everything else is a step that can be repeated: a second run does what the first did not, and nothing else. A step that
-  raises is run again, and each is registered several times, for the handler that strikes at its very entry.
-- A step that was struck every time all the same leaves nobody waiting; its module says what then refuses, or makes up for it.
+- What must not fail (taking and releasing the locks, and marking the fork) is done by methods written in C, which are registered
+  as the hooks themselves: an ``acquire`` has the lock or has raised, and a ``release`` that is called releases.
+- Everything else is a step that can be repeated: a second run does only what the first did not do. A step that raises is run again,
+  and each step is registered several times, because a handler may strike at its very entry.
+- A step that was interrupted every time leaves no thread waiting. The module that registers it says what is refused then.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["Forks", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
-"""Runs of a step that raises each time; its own trouble, which no repetition mends, must not keep a fork for ever."""
+"""Runs of a step that raises each time. An error of the step itself, which repetition cannot fix, must not block a fork for ever."""
 _COPIES = 3
 
 
 class Forks:
-    """The forks of this process, as one module takes part in them, one at a time.
+    """One module's part in the forks of this process. Forks take place one at a time.
 
     Args:
         before: A step before the fork, with the locks taken; other threads may run.
-        in_parent: A step after it.
-        in_child: A step after it in the child, where no other thread is.
-        locks: Taken before ``before`` in this order, and free after the fork, in the child too. Each is the same object
-            for good.
+        in_parent: A step after the fork, in the parent.
+        in_child: A step after the fork, in the child, which has no other threads.
+        locks: Locks that are taken before ``before``, in this order, and free after the fork, also in the child. Each stays the
+            same object for ever.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Forks:
         self._threads: set[int] = set()
         self._done: set[int] = set()
 
-        # The steps first: what is registered last is run first before a fork, and last after it.
+        # Register the steps first: the last hook registered runs first before a fork, and last after it.
         for _ in range(_COPIES if hasattr(os, "register_at_fork") else 0):
             if before is not None:
                 os.register_at_fork(before=_Repeated(self._step_before))
@@ -64,8 +64,8 @@ class Forks:
         for sign in (self._threads, self._done):
             os.register_at_fork(after_in_parent=sign.clear, after_in_child=sign.clear)
         for lock in reversed(self._locks):
-            # A handler may raise while a lock is waited for. It is had then before the next one is: in the other order
-            # two threads that fork at once could each wait for the other.
+            # A handler may raise while a lock is waited for. Each lock is taken before the next all the same: in another order,
+            # two threads that fork at once could wait for each other.
             for _ in range(_COPIES):
                 os.register_at_fork(before=_Repeated(partial(_have, lock)))
             os.register_at_fork(
@@ -73,15 +73,15 @@ class Forks:
             )
 
     def elsewhere(self) -> bool:
-        """Whether another thread forks this process now. A signal handler in the one that does is free to go on."""
+        """Whether another thread is forking this process now. Code of the forking thread itself (a signal handler) may go on."""
         return bool(self._threads) and threading.get_ident() not in self._threads
 
     def under_way(self) -> bool:
-        """Whether any thread forks this process now."""
+        """Whether any thread is forking this process now."""
         return bool(self._threads)
 
     def prepared(self) -> bool:
-        """Whether the fork that this thread is in the middle of, or that its process came of, was prepared to the end."""
+        """Whether the preparation of the current fork, or of the fork that made this process, was completed."""
         return threading.get_ident() in self._done
 
     def _step_before(self) -> None:
@@ -94,14 +94,14 @@ class Forks:
         self._done.add(me)
 
     def _step_after(self) -> None:
-        # Without its locks this thread's fork went unprepared: what there is to undo then is another thread's.
+        # Without the locks this thread's fork was not prepared; what there is to undo belongs to another thread.
         if self._in_parent is not None and all(map(_mine, self._locks)):
             self._threads.add(threading.get_ident())
             self._in_parent()
 
 
 class _Repeated:
-    """A step, run until it comes to its end; the last exception of a handler that struck it is raised then."""
+    """A step that is run until it completes; then the last exception that interrupted it is raised."""
 
     __slots__ = ("_step",)
 
@@ -115,7 +115,7 @@ class _Repeated:
                 self._step()
                 break
             except BaseException as error:
-                struck = error.with_traceback(None)  # its frames may hold what the step is to close
+                struck = error.with_traceback(None)  # its frames may refer to what the step is to close
         if struck is not None:
             raise struck
 
@@ -130,6 +130,6 @@ def _have(lock: threading.RLock) -> None:
 
 
 def reinit(lock: threading.RLock) -> Callable[[], Any]:
-    """The method that makes a lock free in a forked child, whoever held it."""
+    """The method that frees a lock in a forked child, whichever thread held it."""
     method: Callable[[], Any] = lock._at_fork_reinit  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library's own
     return method

@@ -1,6 +1,6 @@
-"""Identity: who this process is, in the few words that a claim shows to others.
+"""Identity: the description of this process that a claim shows to others.
 
-Pid, boot id and start time together name one process for good: pids are used again, and boots begin them anew.
+Pid, boot id and start time together identify one process for all time: pids are reused, and start again with each boot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lockkit.facts import Owner
 __all__ = ["boot_id", "process_start", "program_name", "this_process", "user_name"]
 
 _LONGEST = 64
-"""Characters of a program or task name that are kept: it is shown in one line beside others."""
+"""Characters of a program or task name that are kept, because it is shown in one line with others."""
 
 _known: tuple[int, Owner] | None = None
 
@@ -33,9 +33,9 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> float | None:
-    """When a process started, in seconds since boot; None if there is none (or no ``/proc``).
+    """The start time of a process, in seconds since boot; None if there is no such process (or no ``/proc``).
 
-    Resolution is a clock tick, 10 ms. From field 22 of ``/proc/<pid>/stat`` (proc_pid_stat(5)).
+    The resolution is a clock tick, 10 ms. The time is field 22 of ``/proc/<pid>/stat`` (proc_pid_stat(5)).
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -47,7 +47,7 @@ def process_start(pid: int) -> float | None:
 
 
 def user_name(uid: int | None = None) -> str:
-    """The name of a user (None: this process's), or the uid where it has none (a container with a foreign uid)."""
+    """The name of a user (None: the user of this process), or the uid if it has no name, as in some containers."""
     uid = os.getuid() if uid is None else uid
     try:
         return pwd.getpwuid(uid).pw_name
@@ -56,9 +56,9 @@ def user_name(uid: int | None = None) -> str:
 
 
 def program_name() -> str:
-    """What this process runs, as a bare name: ``train.py``, ``celery``, a module for ``python -m``, else ``python``.
+    """The program that this process runs, as a bare name: ``train.py``, ``celery``, a module for ``python -m``, else ``python``.
 
-    Never arguments, which carry passwords, and never a path.
+    Never contains arguments, which may be passwords, or a path.
     """
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     module = getattr(spec, "name", None)
@@ -75,12 +75,12 @@ def this_process(
 ) -> Owner:
     """The owner that this process's claims show.
 
-    Found out once per process (a forked child finds out anew), without starting a process or asking the network.
+    Determined once per process, and again in a forked child, without starting a process or using the network.
 
     Args:
-        task: What the process works on, for instance a Celery task's id.
-        program: A name in place of :func:`program_name`; of a path the last part is kept.
-        environ: Where to look for the pod; None: this process's environment.
+        task: The task of the process, for instance the id of a Celery task.
+        program: A name to use instead of :func:`program_name`; only the last part of a path is kept.
+        environ: The environment that may name the pod; None: that of this process.
     """
     global _known  # noqa: PLW0603 (one cache for the process; a race only finds out twice)
     pid = os.getpid()
@@ -117,5 +117,5 @@ def _pod(environ: Mapping[str, str]) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """Printable, valid Unicode and short: the text comes from file names and environments and ends on terminals."""
+    """Make a text printable, valid Unicode and short: it comes from file names and environments and is shown on terminals."""
     return "".join(char for char in text if char.isprintable())[:_LONGEST]

@@ -1,6 +1,6 @@
-"""Where settings come from: files, the environment and the URL's query. Each becomes a :class:`Layer`.
+"""The sources of settings: files, the environment and the URL's query. Each becomes a :class:`Layer`.
 
-Nothing here decides which layer wins; that is :mod:`lockkit.config`.
+:mod:`lockkit.config` decides which layer wins.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 ARGUMENT = "argument"
-"""The source of what code states."""
+"""The source of settings given by keyword."""
 
 _Path: TypeAlias = str | os.PathLike[str]
 _log = logging.getLogger("lockkit.config")
@@ -56,7 +56,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
     "LOCKKIT_HELD": "Set by `lockkit run` for its command: all that is held around it, as JSON.",
 }
-"""Every variable that lockkit reads or sets, with its meaning: a closed list. One that is empty counts as unset."""
+"""Every variable that lockkit reads or sets, with its meaning: a closed list. An empty variable counts as unset."""
 
 _PREFIX = "LOCKKIT_"
 # Kubernetes describes every Service to every pod: for one called lockkit, or lockkit-redis, there are LOCKKIT_SERVICE_HOST,
@@ -71,13 +71,13 @@ class Layer:
 
     Attributes:
         source: The place, as people know it: a file's path, ``LOCKKIT_*``, ``argument``.
-        values: Settings, read and checked.
-        sources: For keys whose source is told more exactly than by ``source``.
+        values: The settings, read and checked.
+        sources: The exact source of a key, if ``source`` is not exact enough.
         profiles: The settings of each ``[profiles.x]``.
         plugins: The tables ``[plugins.<dist>]`` by canonical name, raw.
-        pinned: Whether it beats everything but keywords in code.
-        problems: What is wrong with it.
-        warnings: What is probably wrong, and ignored.
+        pinned: Whether the layer wins over everything but keywords in code.
+        problems: The errors of this place.
+        warnings: Probable errors, which are ignored.
     """
 
     source: str
@@ -90,11 +90,11 @@ class Layer:
     warnings: list[ConfigError] = field(default_factory=list)
 
     def origin(self, key: str) -> str:
-        """Where this layer has a setting from."""
+        """The source of a setting of this layer."""
         return self.sources.get(key, self.source)
 
     def problem(self, message: str, hint: str | None = None) -> None:
-        """Take note of something that isn't allowed here."""
+        """Record an error of this place."""
         self.problems.append(ConfigError(f"{self.source}: {message}", hint=hint))
 
     def keep(
@@ -106,7 +106,7 @@ class Layer:
         text: bool = False,
         into: dict[str, Value] | None = None,
     ) -> None:
-        """Read a setting into ``values`` (or another dict), or take note of what is wrong with it."""
+        """Read a setting into ``values`` (or another dict), or record what is wrong with it."""
         try:
             (self.values if into is None else into)[setting.key] = read(setting, value, text=text)
         except ConfigError as error:
@@ -114,7 +114,7 @@ class Layer:
 
 
 class Found(NamedTuple):
-    """The layers as they were found, and what tells whether their files have changed."""
+    """The layers that were found, with marks that tell whether their files have changed."""
 
     environ: Mapping[str, str]
     etc: Layer | None
@@ -128,15 +128,15 @@ class Found(NamedTuple):
         return [layer for layer in (self.etc, self.user, self.project) if layer is not None]
 
     def layers(self) -> list[Layer]:
-        """All of them, lowest first."""
+        """All layers, lowest first."""
         return [*self.files(), self.environment]
 
     def profiles(self) -> set[str]:
-        """The names of the profiles that there are."""
+        """The names of all profiles."""
         return {name for layer in self.files() for name in layer.profiles}
 
     def chosen(self, profile: str | None) -> str | None:
-        """The profile to use, if ``profile`` is the one that code states."""
+        """The profile to use, given the ``profile`` that was chosen by keyword."""
         return profile or self.environ.get("LOCKKIT_PROFILE") or None
 
 
@@ -147,7 +147,7 @@ def look(
     home: _Path | None,
     config: _Path | None,
 ) -> Found:
-    """Read every layer but the URL's; the arguments are those of :func:`lockkit.config.load`."""
+    """Read every layer except the URL's query; the arguments are those of :func:`lockkit.config.load`."""
     environ = os.environ if environ is None else environ
     here = _working_folder() if cwd is None else Path(cwd)
     house = home_dir(environ) if home is None else Path(home)
@@ -174,7 +174,7 @@ def look(
 def _working_folder() -> Path | None:
     try:
         return Path(os.getcwd())  # noqa: PTH109 (half the price of Path.cwd)
-    except OSError:  # somebody removed it: then no project is there to have a file
+    except OSError:  # the working folder was removed, so there is no project file either
         return None
 
 
@@ -191,16 +191,16 @@ def stamp(path: Path) -> object:
 
 
 def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | None:
-    """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None where there is none.
+    """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None if there is none.
 
-    Everything that is wrong with it is collected in ``problems``. One that lies behind a folder of somebody else's into
-    which this user may not look counts as absent, with a warning (``HOME=/root`` of a daemon); not the administrator's,
-    which may pin, nor one that was asked for.
+    All errors are collected in ``problems``. A file in another user's folder that this user may not search counts as absent,
+    with a warning (a daemon with ``HOME=/root``). That does not apply to the administrator's file, which may pin settings, or to
+    a file that was requested.
 
     Args:
         path: The file.
-        needed: Whether it is a problem that it doesn't exist.
-        pins: Whether ``pinned`` is allowed in it.
+        needed: Whether a missing file is an error.
+        pins: Whether ``pinned`` is allowed in the file.
     """
     layer = Layer(str(path))
     try:
@@ -225,7 +225,7 @@ def _parsed(
 ) -> Layer | None:
     embedded = path.name == "pyproject.toml"
     if embedded and not needed and b"lockkit" not in text:
-        return None  # spares most projects the parser
+        return None  # most projects have no such table, and importing the parser takes time
     import tomllib  # only where there is a file: 10 ms
 
     try:
@@ -249,7 +249,7 @@ def _parsed(
 
 
 def _strangers(path: Path) -> Path | None:
-    """The folder that bars the way to a path, if it belongs to somebody else."""
+    """The folder that this user may not search on the way to a path, if it belongs to another user."""
     folder = barred(path)
     try:
         return folder if folder is not None and folder.stat().st_uid != os.geteuid() else None
@@ -302,23 +302,23 @@ def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -
 
 
 def canonical(dist: str) -> str:
-    """A distribution's name in its one normal form: lower case, ``-`` for runs of ``-_.``."""
+    """The normalized name of a distribution: lower case, ``-`` for runs of ``-_.``."""
     return re.sub(r"[-_.]+", "-", dist).lower()
 
 
 def project_file(cwd: Path, home: Path | None) -> Path | None:
     """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
 
-    The search ends with the home folder or the root. A file that lies in a folder that everybody may write to, and belongs
-    neither to this user nor to root, is passed over with a warning: anybody could redirect this user's locks from /tmp. A
-    link there is passed over, too, because its owner says nothing about the file it leads to.
+    The search ends with the home folder or the root. A file in a folder that everybody may write to is ignored with a warning,
+    unless it belongs to this user or root: otherwise anybody could redirect this user's locks from /tmp. A link there is ignored
+    as well, because its owner says nothing about its target.
     """
     found = _project(cwd, home)
     return found[0] if found else None
 
 
 def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
-    """The file of :func:`project_file` and what it says, both of one opening: a name may lead elsewhere the next time."""
+    """The file of :func:`project_file` and its layer, from a single opening: the name may lead elsewhere the next time."""
     last = Path(os.path.realpath(home)) if home else None
     for folder in (cwd, *cwd.parents):
         for name in ("lockkit.toml", "pyproject.toml"):
@@ -342,10 +342,10 @@ def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
 
 
 def _trusted(folder: Path, name: str) -> bytes | None:
-    """The content of a file; None for one that is no file, or that a stranger may have put there.
+    """The content of a file; None if it is not a regular file, or if another user may have put it there.
 
-    The checks look at the opened folder and file, not at their names: a link could be turned between a check of its name
-    and the reading.
+    The checks look at the opened folder and file, not at their names, because a link could be changed between a check of its
+    name and the reading.
 
     Raises:
         PermissionError: The file is there, and this user may not read it.
@@ -354,7 +354,7 @@ def _trusted(folder: Path, name: str) -> bytes | None:
     inside = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         anybody = bool(os.fstat(inside).st_mode & stat.S_IWOTH)
-        # O_NONBLOCK: to open a FIFO would wait for its writer.
+        # O_NONBLOCK: opening a FIFO would otherwise wait for its writer.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_NOFOLLOW if anybody else 0)
         try:
             descriptor = os.open(name, flags, dir_fd=inside)
@@ -387,7 +387,7 @@ def _trusted(folder: Path, name: str) -> bytes | None:
 
 
 def environment(environ: Mapping[str, str]) -> Layer:
-    """What ``LOCKKIT_*`` states. A variable that is not on the list is a warning, not an error."""
+    """The settings of the ``LOCKKIT_*`` variables. A variable that is not on the list is a warning, not an error."""
     layer = Layer("environment")
     for setting in SETTINGS.values():
         text = environ.get(setting.env, "") if setting.env else ""
@@ -406,7 +406,7 @@ def environment(environ: Mapping[str, str]) -> Layer:
 
 
 def split_query(url: str, source: str) -> tuple[str, Layer]:
-    """Take lockkit's settings out of a URL's query; what remains is the store's."""
+    """Take lockkit's settings out of a URL's query; the store reads the remaining options."""
     from urllib.parse import unquote_plus
 
     layer = Layer(f"query of the URL from {source}")
@@ -427,7 +427,7 @@ def split_query(url: str, source: str) -> tuple[str, Layer]:
 
 
 def warn(layer: Layer, *, quietly: bool = False) -> None:
-    """Log a layer's warnings, each once a process; quietly where they are shown in another way."""
+    """Log the warnings of a layer, each once a process; with ``quietly`` none, because they are shown in another way."""
     if quietly:
         _warned.update(map(str, layer.warnings))
     for warning in layer.warnings:

@@ -1,4 +1,4 @@
-"""How a context manager learns that its ``with`` statement is left, whatever a signal handler raises."""
+"""A notification for context managers that their ``with`` statement was left, whatever a signal handler raises."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Statement:
     """One ``with`` statement.
 
     Attributes:
-        frame: The ``id()`` of the frame with the statement; no other frame has that as long as the statement lasts. 0 for a block
-            of ``contextlib.ExitStack``, which is in no frame.
-        key: The thread or task that entered it.
-        lease: The lease that the statement holds, once it is entered.
+        frame: The ``id()`` of the frame with the statement; no other frame has this id as long as the statement lasts. 0 for a
+            block of ``contextlib.ExitStack``, which is in no frame.
+        key: The thread or task that entered the statement.
+        lease: The lease that the statement holds, once the statement is entered.
         manager: The context manager that was entered, if ``__exit__`` was looked up on its class.
         thread: The identifier of the thread in which the statement began.
     """
@@ -43,11 +43,11 @@ class Statement:
 
     @property
     def stands(self) -> bool:
-        """Whether the statement was neither left nor given up before its body began."""
+        """Whether the statement still runs: it was not left, and not given up before its body began."""
         return self.left() is not None
 
     def over(self) -> None:
-        """Note that its lease is released, so nobody needs to be told of the statement's end."""
+        """Note that the lease is released; the end of the statement no longer matters."""
         self.left = _gone
 
 
@@ -63,21 +63,21 @@ class Manager(Protocol):
 
     @property
     def look(self) -> Callable[[object], None]:
-        """A function that has the background look for leases whose ``with`` was left. The function takes no lock and refers to no lease."""
+        """A function that makes the background look for leases whose ``with`` was left. It takes no lock and refers to no lease."""
 
 
 class Exit(Generic[M]):
-    """An ``__exit__`` whose ``with`` statement is known to be over even if no bytecode of it ever runs.
+    """An ``__exit__`` method that notices the end of its ``with`` statement even if its own code never runs.
 
-    CPython lets signals through when a Python function begins: a handler that raises can end ``__exit__`` before its
-    first statement, and the lease would stay, held and renewed, in whatever variable still names it. But a ``with``
-    statement looks its ``__exit__`` up before it calls ``__enter__``, keeps what it found on its frame's stack, and drops
-    that when it is left, in whatever way. So each look-up returns a new object to which nobody else refers, and the
-    statement is over when that object is collected. The object is not a Python function, because a traceback keeps those alive.
+    CPython handles signals at the beginning of a Python function. A handler that raises can therefore end ``__exit__`` before its
+    first statement, and the lease would stay held and renewed. But a ``with`` statement looks up ``__exit__`` before it calls
+    ``__enter__``, keeps the result on the stack of its frame, and drops it when the statement is left, however that happens. So
+    each look-up returns a new object without other references, and the statement is over when that object is collected. The object
+    is not a Python function, because tracebacks keep those alive.
 
-    ``contextlib.ExitStack`` does the same in Python, but looks both methods up on the class, and keeps what it found as long as
-    the block lasts. So such a look-up returns a new object, too; the call of ``__enter__`` that follows in the same function
-    tells which context manager was entered.
+    ``contextlib.ExitStack`` does the same in Python, but looks up both methods on the class, and keeps the result as long as the
+    block lasts. That look-up returns a new object as well; the call of ``__enter__`` that follows in the same function tells which
+    context manager was entered.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Exit(Generic[M]):
         return leave
 
     def entered(self, manager: M, frame: FrameType) -> Statement | None:
-        """The block that a function enters which has looked ``__exit__`` up on the class just before; None if it has not."""
+        """The block that a function is entering, if it has just looked up ``__exit__`` on the class; otherwise None."""
         found = getattr(self._latest, "found", None)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""A mutex that a fork cannot leave taken."""
+"""A mutex that is always free in a forked child."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Mutex"]
 
 
 class Mutex:
-    """A reentrant mutex for each process: in a forked child it is free, whichever thread held it when the process forked.
+    """A reentrant mutex for each process. In a forked child it is free, whichever thread held it when the process forked.
 
-    To be used as ``with mutex.of_this_process():``. The child finds the protected data as they were at the fork,
-    perhaps in the middle of a change: that must do no harm, or the child must discard them first.
+    Use it as ``with mutex.of_this_process():``. A forked child finds the protected data as they were at the fork, perhaps in the
+    middle of a change. Either that does no harm, or the child discards the data first.
     """
 
     __slots__ = ("_locks",)
@@ -21,7 +21,7 @@ class Mutex:
         self._locks = {os.getpid(): threading.RLock()}
 
     def of_this_process(self) -> threading.RLock:
-        """The lock of this process; the same for all its threads, however many ask at once."""
+        """The lock of this process, the same for all its threads."""
         pid = os.getpid()
         lock = self._locks.get(pid)
         return self._locks.setdefault(pid, threading.RLock()) if lock is None else lock

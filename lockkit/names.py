@@ -1,7 +1,7 @@
-"""Names and namespaces: what is allowed, how they are stored, and the claim id shown in place of a token.
+"""Names and namespaces: which ones are allowed, how they are stored, and the claim id that is shown instead of a token.
 
-Different names never meet and equal names always do (S8): a name is compared code point by code point (NFC and NFD
-are different names) and is percent-encoded wherever it becomes part of a key or path, never interpolated.
+Different names never interact and equal names always do (S8). Names are compared code point by code point (NFC and NFD are
+different names), and a name is percent-encoded, never interpolated, where it becomes part of a key or path.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def check_namespace(namespace: object) -> str:
     """Return the namespace if it is allowed: 1 to 64 of ``A-Z a-z 0-9 . _ -``, beginning with a letter or digit.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The namespace is not allowed.
     """
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigError(
@@ -70,14 +70,14 @@ def check_namespace(namespace: object) -> str:
 
 
 def encode(name: str) -> str:
-    """Percent-encode a name for use in a key or a file name. Reversible; ``.`` and ``/`` never survive."""
+    """Percent-encode a name for use in a key or a file name. Reversible; the result never contains ``.`` or ``/``."""
     from urllib.parse import quote
 
     return quote(name, safe="").replace(".", "%2E")
 
 
 def decode(stored: str) -> str:
-    """The name that :func:`encode` was given."""
+    """Decode a name that :func:`encode` has encoded."""
     from urllib.parse import unquote
 
     return unquote(stored)
@@ -89,10 +89,10 @@ def new_token() -> str:
 
 
 def check_token(token: object) -> str:
-    """Return the token if it can be one: what comes from elsewhere is written into a store's commands.
+    """Return the token if it has the form of one. A token from outside would otherwise be written into a store's commands unchecked.
 
     Raises:
-        ConfigError: It is not 32 hex digits. The message does not quote it: what is given by mistake may be a secret too.
+        ConfigError: The token is not 32 hex digits. The message does not quote it, because it may be another secret.
     """
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise ConfigError(
@@ -102,7 +102,7 @@ def check_token(token: object) -> str:
 
 
 def claim_id(token: str) -> str:
-    """What a claim is called outside its process: the first 12 hex digits of sha256(token)."""
+    """The public identifier of a claim: the first 12 hex digits of sha256(token)."""
     return digest(token)[:12]
 
 
@@ -112,8 +112,8 @@ def digest(text: str) -> str:
 
 
 def _own_sha256() -> Callable[[bytes], hashlib._Hash]:
-    # The interpreter's own, where it has one: hashlib loads OpenSSL, 4 ms at the start of every program for half the
-    # speed on texts as short as these.
+    # Use the interpreter's built-in sha256 if there is one: hashlib loads OpenSSL, which takes 4 ms at the start of every
+    # program, and is half as fast on short texts.
     for module in ("_sha2", "_sha256"):
         try:
             return import_module(module).sha256  # type: ignore[no-any-return]

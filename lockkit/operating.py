@@ -1,4 +1,4 @@
-"""Looking at locks and operating on other people's claims: the part of a client that holds nothing itself."""
+"""Inspection of locks and operations on other clients' claims: the part of a client that holds nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Operations:
-    """What an operator can do with a store; :class:`~lockkit.client.Client` adds locks."""
+    """An operator's view of a store. :class:`~lockkit.client.Client` adds locks."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
@@ -33,7 +33,7 @@ class Operations:
 
     @property
     def owner(self) -> Owner:
-        """Who this process is to others."""
+        """The owner that this process's claims show."""
         return self._opening.owner
 
     def driver(self, patience: float | None = 0.0) -> Driver:
@@ -41,7 +41,7 @@ class Operations:
         return self._opening.driver(patience)
 
     def warn(self) -> None:
-        """Log the warnings that the store gave when it was opened, as the first lock does."""
+        """Log the warnings that the store gave when it was opened. The first lock does this by itself."""
         self._opening.warn()
 
     def inspect(self, name: str) -> LockInfo:
@@ -50,7 +50,7 @@ class Operations:
         return self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name)
 
     def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
-        """Names with claims, sorted. ``deep``: scan, where the store keeps only an advisory index."""
+        """Names with claims, sorted. ``deep``: scan the store, if its index of names may be incomplete."""
         if not isinstance(prefix, str):
             raise ConfigError(f"a prefix of names must be a str, not {prefix!r}")
         return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
@@ -58,13 +58,14 @@ class Operations:
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """Force one named claim out, and no other.
 
-        A held claim is marked: its holder learns that it is lost, and nobody is granted before it can have learned.
+        A held claim is marked. Its holder learns that it is lost, and the next claim is granted only when the holder can no longer
+        believe that it holds.
 
         Args:
             name: The lock.
-            claim_id: As ``inspect`` shows it.
-            reason: Kept with the claim, in the log and in events.
-            now: Remove at once. Waives that guarantee: the holder may still believe that it holds.
+            claim_id: The claim, as ``inspect`` shows it.
+            reason: The reason, which is kept with the claim, in the log and in events.
+            now: Remove the claim at once. The holder may then still believe that it holds.
         """
         check_name(name)
         if not str(claim_id).isalnum():
@@ -89,13 +90,13 @@ class Operations:
         return result
 
     def resize(self, name: str, capacity: int) -> int:
-        """Change the capacity of every claim of a semaphore, in one step; how many there were.
+        """Change the capacity of every claim of a semaphore, in one step. Returns the number of claims.
 
-        What is held stays held and counts; nothing more is granted until it fits.
+        Holders stay holders and count; nothing more is granted until they fit.
 
         Raises:
-            ConfigError: Somebody uses the name as a mutex or a reader/writer lock: those hold by the capacity that they have. This
-                is looked at just before; one who comes in between is not seen.
+            ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed. This is checked just
+                before the change; a claim that arrives in between is not seen.
         """
         check_name(name)
         whole(capacity, "capacity", name)
@@ -114,16 +115,16 @@ class Operations:
         return self._ask(lambda driver, budget: driver.backend.annotate(name, claim_id, patch, budget), name)
 
     def record(self, name: str) -> Record | None:
-        """The small record that a name keeps when its claims are gone."""
+        """The small record of a name, which stays when its claims are gone."""
         check_name(name)
         return self._ask(lambda driver, budget: driver.backend.record(name, budget), name)
 
     def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
-        """Write the record if it still has this version (0: none yet).
+        """Write the record if it still has this version (0: there is none yet).
 
         Raises:
-            lockkit.store.spi.Conflict: It has another.
-            OutcomeUnknown: It may or may not have been written; read it again.
+            lockkit.store.spi.Conflict: The record has another version.
+            OutcomeUnknown: The record may or may not have been written; read it again.
         """
         check_name(name)
         try:
@@ -132,7 +133,7 @@ class Operations:
             raise trouble.error from None
 
     def check(self) -> list[Finding]:
-        """What the store and the plugins have to say about their health."""
+        """The results of the health checks of the store and the plugins."""
         findings = list(self._ask(lambda driver, budget: driver.backend.check(budget)))
         for outcome in self.plugins.notify("lockkit_health", client=self):
             if outcome.error is not None:

@@ -1,7 +1,7 @@
-"""Places: which file system a path lies on, and the folder in which lockkit keeps what belongs to this user.
+"""Places: the file system of a path, and the folder in which lockkit keeps the files of this user.
 
-Embedded locks need one kernel behind their files: a network file system has several, and neither shared memory nor a
-FIFO crosses from one to the other.
+Embedded locks need one kernel behind their files. A network file system is used by several kernels, and neither shared memory
+nor a FIFO reaches from one to the other.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
-    """The type of the file system that a path lies, or would be created, on; None where the system doesn't say.
+    """The type of the file system on which a path lies or would be created; None if the system does not say.
 
-    Links are followed. Read from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that leads to
-    the path, and of those stacked on one mount point the last.
+    Links are followed. The answer comes from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that leads
+    to the path counts, and the last file system mounted there.
 
     Args:
-        path: It need not exist.
+        path: The path; it need not exist.
         mounts: The mount table.
     """
     target = os.path.realpath(path)
@@ -78,9 +78,9 @@ def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str |
 def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
     """The type of the file system if it may be shared with another kernel, else None.
 
-    Named network and cluster file systems count (nfs, cifs, ceph, lustre, 9p, virtiofs, ...), and so does every FUSE file
-    system that isn't known to be local: most of them (sshfs, s3fs, rclone, gcsfuse) reach over a network, and a refusal
-    that names the type costs its user less than two holders do. Where the system doesn't tell, nothing is refused.
+    These are the known network and cluster file systems (nfs, cifs, ceph, lustre, 9p, virtiofs, ...) and every FUSE file system
+    that is not known to be local. Most FUSE file systems (sshfs, s3fs, rclone, gcsfuse) use a network, and a refusal that names the
+    type costs its user less than two holders would. If the system does not say, the path is accepted.
     """
     kind = filesystem(path, mounts=mounts)
     if kind is None:
@@ -91,7 +91,7 @@ def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) 
 
 
 def barred(path: str | os.PathLike[str]) -> Path | None:
-    """The first folder on the way to a path that this process may not look into; None where there is none."""
+    """The first folder on the way to a path that this process may not search; None if there is none."""
     for folder in reversed(Path(path).parents):
         try:
             os.stat(f"{folder}/.")  # noqa: PTH116 (a Path drops the dot, and only that asks for the right to search)
@@ -103,7 +103,7 @@ def barred(path: str | os.PathLike[str]) -> Path | None:
 
 
 class StatePlace(NamedTuple):
-    """The state folder and why it is that one: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
+    """The state folder, and where that choice comes from: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
 
     path: Path
     source: str
@@ -114,34 +114,34 @@ class StatePlace(NamedTuple):
 
 def state_place(
     environ: Mapping[str, str] | None = None,
-    stated: tuple[str, str] | None = None,
+    configured: tuple[str, str] | None = None,
     *,
     mounts: Path = _MOUNTS,
     create: bool = True,
 ) -> StatePlace:
-    """Find this user's state folder and create it (0700) where it isn't there.
+    """Find the state folder of this user, and create it (0700) if it is missing.
 
-    In this order: what is stated (the config's ``state_dir`` with its source, which already knows ``LOCKKIT_STATE_DIR`` and
-    the /etc pin); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit`` where that is local and
-    can be written; ``/var/tmp/lockkit-$UID``, with one WARNING a process. Without HOME the home folder is the passwd entry's, so a cron job and a login
-    shell of one user meet in one folder.
+    The first of these is used: the configured folder (``state_dir``, which already takes ``LOCKKIT_STATE_DIR`` and a pin in /etc
+    into account); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit``, if it is local and can be
+    written to; ``/var/tmp/lockkit-$UID``, with one WARNING a process. Without HOME the home folder is that of the passwd entry,
+    so that a cron job and a login shell of one user use one folder.
 
     Args:
         environ: The environment; None: this process's.
-        stated: A folder and where it was stated. ``~`` and ``{uid}`` in it are replaced.
+        configured: A folder and the source of that setting. ``~`` and ``{uid}`` in it are replaced.
         mounts: The mount table.
-        create: False: nothing is created or logged; whether it could be shows only as far as the system tells.
+        create: False: nothing is created or logged; problems are found as far as the system tells.
 
     Raises:
-        ConfigError: A stated folder isn't an absolute path.
-        BackendUnavailable: The folder can't be created, isn't a folder, belongs to somebody else, or others may write to it.
+        ConfigError: The configured folder is not an absolute path.
+        BackendUnavailable: The folder cannot be created, is not a folder, belongs to another user, or others may write to it.
     """
     environ = os.environ if environ is None else environ
     home = home_dir(environ)
-    if stated is None and environ.get("LOCKKIT_STATE_DIR"):
-        stated = (environ["LOCKKIT_STATE_DIR"], "LOCKKIT_STATE_DIR")
-    if stated is not None:
-        text, source = stated
+    if configured is None and environ.get("LOCKKIT_STATE_DIR"):
+        configured = (environ["LOCKKIT_STATE_DIR"], "LOCKKIT_STATE_DIR")
+    if configured is not None:
+        text, source = configured
         return StatePlace(private_dir(_expand(text, home, source), create=create), source)
     why = "there is no home folder"
     xdg = environ.get("XDG_STATE_HOME", "")
@@ -165,7 +165,7 @@ def state_place(
 
 
 def _tell(path: Path, why: str) -> None:
-    # Whoever is elsewhere by default (a login shell, where this is a cron job) has another store: said, once a process.
+    # Another process of this user (a login shell, if this is a cron job) may have another store by default. Say so, once a process.
     if path not in _told:
         _told.add(path)
         _log.warning(
@@ -177,26 +177,28 @@ def _tell(path: Path, why: str) -> None:
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """The path of :func:`state_place` with nothing stated."""
+    """The path of :func:`state_place` if no folder is configured."""
     return state_place(environ).path
 
 
 def private_dir(path: Path, *, create: bool = True) -> Path:
-    """Create a folder of this user's own (0700) where it isn't there, and return it.
+    """Create a folder of this user's own (0700) if it is missing, and return it.
 
     Args:
         path: The folder.
-        create: False: only see whether it could be created.
+        create: False: only check whether the folder could be created.
 
     Raises:
-        BackendUnavailable: It can't be created, isn't a folder, belongs to somebody else, or others may write to it.
+        BackendUnavailable: The folder cannot be created, is not a folder, belongs to another user, or others may write to it.
     """
     try:
         if not _make(path, create=create):
             return path
         seen = path.lstat()
         if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):
-            seen = path.stat()  # one's own link is one's own wish; a stranger's in /var/tmp is a trap
+            seen = (
+                path.stat()
+            )  # a link of one's own is followed; a link of another user in /var/tmp is a trap
     except OSError as error:
         hint = "set LOCKKIT_STATE_DIR to a folder that you can write to"
         raise BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint) from error
@@ -222,14 +224,14 @@ def _obstacle(path: Path, *, create: bool) -> str:
             return ""
     except OSError as error:
         return f"{path} cannot be created: {error.strerror}"
-    # A folder of somebody else's is not stepped around but reported: HOME is wrong then (sudo -E).
+    # Another user's folder is reported instead of avoided: HOME is probably wrong (sudo -E).
     if path.stat().st_uid == os.getuid() and not os.access(path, os.W_OK | os.X_OK):
         return f"{path} cannot be written to"
     return ""
 
 
 def _make(path: Path, *, create: bool) -> bool:
-    """Whether it is there now; OSError where it can't be created, or plainly couldn't."""
+    """Create the folder unless it exists; True if it exists afterwards. Raises OSError if it cannot be created."""
     if create:
         make_folders(path)
         return True
@@ -245,13 +247,13 @@ def _make(path: Path, *, create: bool) -> bool:
 
 
 def make_folders(path: Path) -> None:
-    """Create a folder, and those above it that are missing: each for its owner alone (0700), whatever the umask.
+    """Create a folder and its missing parents, each for its owner alone (0700), whatever the umask.
 
-    ``os.makedirs`` gives its mode to the last one only. The others would get what the umask leaves of 0777, and with a
-    umask of 0 anybody could then put a folder of his own in the place of this one.
+    ``os.makedirs`` applies its mode to the last folder only. The others would get what the umask leaves of 0777, and with a
+    umask of 0 anybody could replace this folder by another.
 
     Raises:
-        OSError: One cannot be created, or something else bears its name.
+        OSError: A folder cannot be created, or something else has its name.
     """
     for folder in (*reversed(path.parents), path):
         if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where it may not look)
@@ -265,7 +267,7 @@ def make_folders(path: Path) -> None:
 
 
 def _owner_alone(folder: Path) -> None:
-    """Give the owner of a new folder what the umask took."""
+    """Give the owner of a new folder the rights that the umask took away."""
     mode = stat.S_IMODE(folder.lstat().st_mode)
     if mode & 0o700 != 0o700:
         folder.chmod(mode | 0o700)
@@ -284,13 +286,13 @@ def _expand(text: str, home: Path | None, source: str) -> Path:
 
 
 def home_dir(environ: Mapping[str, str]) -> Path | None:
-    """The user's home folder: HOME, else the passwd entry's; None where there is none worth the name."""
+    """The user's home folder: HOME, or that of the passwd entry; None if neither is an existing folder."""
     home = environ.get("HOME", "")
     if not home.startswith("/"):
         try:
             home = pwd.getpwuid(os.getuid()).pw_dir
         except KeyError:
             return None
-    # A folder of that name must be there: creating homes is nobody's wish, and "/" or /nonexistent is a daemon's.
+    # The folder must exist: lockkit creates no home folders, and "/" or /nonexistent is the home of a daemon.
     usable = home.startswith("/") and home.strip("/") and os.path.isdir(home)  # noqa: PTH112 (Path.is_dir raises where it may not look)
     return Path(home) if usable else None

@@ -1,4 +1,4 @@
-"""Every setting there is: the one table that decoding, ``lockkit config``, the docs and all defaults come from."""
+"""The table of all settings: the source of decoding, ``lockkit config``, the docs and all defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lockkit.redaction import redact, redact_name, veiled
 __all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "shape", "template", "toml", "veiled"]
 
 Value: TypeAlias = str | float | bool | tuple[str, ...] | None
-"""What a setting can be, once read: durations are float seconds, None is "for ever", "never" or "not stated"."""
+"""The value of a setting. Durations are float seconds; None means "for ever", "never" or "not set"."""
 
 Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
 
@@ -23,14 +23,14 @@ class Setting(NamedTuple):
     """One setting.
 
     Attributes:
-        key: Its name in files, URL queries and keywords.
+        key: The name in files, URL queries and keywords.
         kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration, or ``"forever"``; ``choice``: one of
             ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas.
         meaning: One sentence, for the docs and for ``lockkit config init``.
-        env: The variable that sets it, if there is one.
-        zero: Whether 0 is a duration that makes sense.
-        check: Called with the value; raises ConfigError.
-        example: What the file for a beginning shows where there is no default; it works with all other defaults.
+        env: The environment variable of the setting, if there is one.
+        zero: Whether 0 is an allowed duration.
+        check: A function that is called with the value and may raise ConfigError.
+        example: A value for ``lockkit config init`` to show if there is no default. It works together with all defaults.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
     example: Value = None
 
     def expects(self) -> str:
-        """What is allowed, in words."""
+        """The allowed values, in words."""
         return {
             "text": "a text",
             "duration": 'a duration such as "500ms", "30s", "10m" or "2h", or a number of seconds',
@@ -83,7 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
             "namespace",
             "text",
             "default",
-            "Prefix of a deployment: equal names in two namespaces never meet.",
+            "Prefix of a deployment: equal names in two namespaces are two locks.",
             env="LOCKKIT_NAMESPACE",
             check=check_namespace,
         ),
@@ -91,10 +91,10 @@ SETTINGS: Mapping[str, Setting] = {
             "ttl",
             "duration",
             30.0,
-            "How long the store keeps a silent holder; `lockkit run` takes 60 s where nothing is stated.",
+            "How long the store keeps a hold that is not renewed; `lockkit run` uses 60 s if it is not set.",
             env="LOCKKIT_TTL",
         ),
-        Setting("timeout", "limit", None, "How long a caller waits in all for a lock.", zero=True),
+        Setting("timeout", "limit", None, "How long a caller waits for a lock in total.", zero=True),
         Setting("max_hold", "limit", None, "End a hold that lasts longer than this."),
         Setting(
             "min_hold",
@@ -110,7 +110,7 @@ SETTINGS: Mapping[str, Setting] = {
             "scope",
             "choice",
             None,
-            "Refuse stores that exclude less than this: one process, this host, or the fleet.",
+            "Refuse stores that reach less far than this: one process, this host, or the fleet.",
             allowed=("process", "host", "fleet"),
             env="LOCKKIT_SCOPE",
             example="host",
@@ -122,13 +122,13 @@ SETTINGS: Mapping[str, Setting] = {
             "request_timeout",
             "duration",
             2.0,
-            "How long one request to the store may take, and a try to open it.",
+            "How long one request to the store, or one attempt to open it, may take.",
         ),
         Setting(
             "state_dir",
             "text",
             None,
-            "Where embedded stores and journals live; ~ and {uid} are replaced. Unstated: the user's state folder.",
+            "Where embedded stores and journals live; ~ and {uid} are replaced. Not set: the user's state folder.",
             env="LOCKKIT_STATE_DIR",
             example="/var/tmp/lockkit-{uid}",  # noqa: S108 (an example; the folder's owner is checked)
         ),
@@ -136,7 +136,7 @@ SETTINGS: Mapping[str, Setting] = {
             "cleanup_budget",
             "duration",
             10.0,
-            "How long each cleanup hook may take before a release goes on.",
+            "How long each cleanup hook may take before the release continues.",
         ),
         Setting(
             "kill_after",
@@ -149,7 +149,7 @@ SETTINGS: Mapping[str, Setting] = {
             "on_lost",
             "choice",
             "term",
-            "`run`: what becomes of a command whose lock is lost.",
+            "`run`: what to do with a command whose lock is lost.",
             allowed=("term", "kill", "warn"),
         ),
         Setting("age_warning", "duration", 300.0, "Age of a hold at which it is worth a warning."),
@@ -164,7 +164,7 @@ SETTINGS: Mapping[str, Setting] = {
             "log_format",
             "choice",
             "text",
-            "How the command line and the server log.",
+            "The format of the logs of the command line and the server.",
             allowed=("text", "json"),
         ),
         Setting(
@@ -178,25 +178,25 @@ SETTINGS: Mapping[str, Setting] = {
             "plugin_errors",
             "choice",
             "report",
-            "What a plugin's error does; raise is for developing one.",
+            "What happens when a plugin fails; raise is for the development of plugins.",
             allowed=("report", "raise"),
             env="LOCKKIT_PLUGIN_ERRORS",
         ),
     )
 }
-"""Every setting by key, in the order in which people are shown them."""
+"""Every setting by key, in the order in which they are shown."""
 
 
 def read(setting: Setting, value: object, *, text: bool = False) -> Value:
-    """Check a value and bring it into its one form.
+    """Check a value and convert it into its one form.
 
     Args:
-        setting: What it is for.
-        value: From TOML or Python; from an environment or URL query it is a ``str``.
-        text: Whether it comes from one of the latter, where everything is text.
+        setting: The setting.
+        value: The value, from TOML or Python, or a ``str`` from an environment or URL query.
+        text: Whether the value comes from an environment or URL query, where everything is text.
 
     Raises:
-        ConfigError: It isn't allowed. The message begins with the setting's key.
+        ConfigError: The value is not allowed. The message begins with the setting's key.
     """
     key = setting.key
     match setting.kind, value:
@@ -231,12 +231,12 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
 
 
 def _strayed(key: str, value: str) -> bool:
-    """Whether a value may be a store's URL, or a login. A path may have colons and an "@" of its own."""
+    """Whether a value may be a store's URL, or a login. A path may contain colons and an "@" all the same."""
     return "://" in value if key == "state_dir" else redact_name(value) != value
 
 
 def shape(value: object) -> str:
-    """What somebody wrote, fit for an error wherever it stands: its shape, since a text in it can be a URL with a password."""
+    """The shape of a value, for an error message. The value itself is not shown, because it may contain a URL with a password."""
     match value:
         case str():
             return "a text"
@@ -255,9 +255,9 @@ def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | No
     """``did you mean ...?`` for a word that resembles one of those allowed, else None.
 
     Args:
-        word: What was written.
-        allowed: What could have been.
-        prefix: What they all begin with: it makes nothing alike.
+        word: The word that was written.
+        allowed: The allowed words.
+        prefix: The common beginning of all allowed words; it is ignored in the comparison.
     """
     from difflib import get_close_matches  # only ever needed for an error
 
@@ -268,7 +268,7 @@ def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | No
 
 
 def toml(setting: Setting, value: Value) -> str:
-    """A value as it is written in a file: ``"30s"``, ``true``, ``["a"]``; "-" for one that is not stated."""
+    """A value as it is written in a file: ``"30s"``, ``true``, ``["a"]``; "-" if it is not set."""
     if value is None:
         return f'"{setting.endless}"' if setting.kind == "limit" else "-"
     if isinstance(value, bool):
@@ -294,7 +294,7 @@ def _quoted(text: str) -> str:
 
 
 def template() -> str:
-    """A configuration file in which everything is commented out: defaults, or an example that works with them, for ``lockkit config init``."""
+    """The configuration file of ``lockkit config init``: all defaults, or examples that work with them, commented out."""
     lines = [
         "# lockkit's settings. Each is shown with its default where it has one; uncomment what you change.",
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
@@ -306,7 +306,7 @@ def template() -> str:
             lines.append(f"# Allowed: {setting.expects()}.")
         value = setting.default
         if value is None and setting.kind != "limit":
-            lines.append("# Not stated by default; for instance:")
+            lines.append("# Not set by default; for instance:")
             value = setting.example
         lines += [f"#{setting.key} = {toml(setting, value)}", ""]
     lines += [

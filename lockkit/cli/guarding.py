@@ -182,7 +182,7 @@ class _Run:
         request, config = self._request, client.config
         options: Options = {
             "ttl": request.ttl
-            or (config.ttl if config.stated("ttl") else min(TTL, client.capabilities.max_ttl)),
+            or (config.ttl if config.is_set("ttl") else min(TTL, client.capabilities.max_ttl)),
             "timeout": config.timeout if request.timeout is None else finite(request.timeout),
             "max_hold": config.max_hold if request.max_hold is None else finite(request.max_hold),
             "process_bound": client.capabilities.process_bound,

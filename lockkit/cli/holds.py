@@ -241,8 +241,8 @@ def _path(client: Client, name: str, token: str) -> Path:
 
 def _folder(client: Client) -> Path:
     config = client.config
-    stated = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
-    return private_dir(state_place(stated=stated).path / "holds")
+    configured = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
+    return private_dir(state_place(configured=configured).path / "holds")
 
 
 def _digest(client: Client, name: str) -> str:

@@ -78,7 +78,7 @@ def test_defaults(world):
     )
     assert (got.age_warning, got.age_soft, got.age_hard) == (300.0, 600.0, 900.0)
     assert {source for _, _, source in got.describe()} == {"default"}
-    assert not got.stated("ttl")
+    assert not got.is_set("ttl")
 
 
 def test_the_file_for_a_beginning_states_nothing_and_shows_every_default():
@@ -102,7 +102,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
         environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
     )
     assert [finding.message for finding in found if finding.severity == "error"] == []
-    assert template().count("Not stated by default; for instance:") == 2
+    assert template().count("Not set by default; for instance:") == 2
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_later_layers_win(world, low, high):
         "keyword": "argument",
     }
     assert got.source("ttl") == origin[high]
-    assert got.stated("ttl")
+    assert got.is_set("ttl")
 
 
 def test_a_none_keyword_is_not_stated(world):
@@ -535,7 +535,7 @@ def test_limits_can_be_lifted_again(world):
     world.write(world.user, 'timeout = "forever"\nmax_hold = "never"')
     got = world.load()
     assert (got.timeout, got.max_hold) == (None, None)
-    assert got.stated("timeout")
+    assert got.is_set("timeout")
 
 
 def test_disabled_plugins_in_both_forms(world):
@@ -576,7 +576,7 @@ def test_default_tiers_make_room_for_a_max_hold(world):
     got = world.load(max_hold=90)
     assert (got.age_warning, got.age_soft, got.age_hard) == (30.0, 60.0, 90.0)
     assert got.source("age_hard") == "default, lowered to fit max_hold"
-    assert not got.stated("age_hard")
+    assert not got.is_set("age_hard")
 
 
 def test_a_short_ttl_alone_does_not_collide_with_a_default(world):

@@ -114,8 +114,8 @@ def _failures(config: Config) -> list[Finding]:
     from lockkit.observe import journal
     from lockkit.places import state_place
 
-    stated = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
-    place = state_place(stated=stated)
+    configured = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
+    place = state_place(configured=configured)
     found = [Finding("state", "ok", f"state folder: {place.path} (from {place.source})")]
     count = sum(not record.get("resolved") for record in journal.read(place.path))
     if count:

@@ -32,8 +32,8 @@ def _folder(session: Session) -> Path:
     from lockkit.places import state_place
 
     settings = session.config()
-    stated = None if settings.state_dir is None else (settings.state_dir, settings.source("state_dir"))
-    return state_place(stated=stated).path
+    configured = None if settings.state_dir is None else (settings.state_dir, settings.source("state_dir"))
+    return state_place(configured=configured).path
 
 
 def _find(session: Session, identity: str) -> dict[str, object]:
