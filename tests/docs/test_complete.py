@@ -47,7 +47,7 @@ def tables():
         "architecture.md",
         *(
             f"reference/{name}.md"
-            for name in ("capabilities", "config", "errors", "events", "guarantees", "kit")
+            for name in ("capabilities", "config", "errors", "events", "guarantees", "kit", "spi")
         ),
     ],
 )
