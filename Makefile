@@ -11,7 +11,7 @@ FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test servers fmt lint docs clean system
+.PHONY: help demo test servers fmt lint bench docs clean system
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
 
 lint: $(VENV)/.tox ## check style, floors, spelling and types
 	@$(TOX) -e lint,type
+
+bench: $(VENV)/.tox ## measure lockkit beside other projects' locks; ARGS="--quick redis" for a part of it
+	@$(TOX) -e bench -- $(ARGS)
 
 docs: $(VENV)/.tox ## build the documentation and run its examples
 	@$(TOX) -e docs

@@ -44,7 +44,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Try": {
         "demo": "Watch real processes compete for one lock.",
-        "bench": "Measure this machine against the floor and peers.",
+        "bench": "Measure lockkit on this machine, beside the floor.",
     },
 }
 """Section -> command -> one line. The one place that knows every built-in command without importing it."""

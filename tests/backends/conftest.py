@@ -9,8 +9,8 @@ import pytest
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.clocks import ShiftedClock
-from lockkit.testing.servers.etcd_gateway import covered
-from lockkit.testing.servers.redis import RedisServer
+from support.servers.etcd_gateway import covered
+from support.servers.redis import RedisServer
 
 SHAPES = {
     "mutex": [{}],

@@ -14,9 +14,9 @@ from collections import Counter
 import pytest
 
 import lockkit
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import ServerFailed, installed, until
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import ServerFailed, installed, until
+from support.servers.etcd_groups import EtcdCluster
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

@@ -11,11 +11,11 @@ import pytest
 import lockkit
 from lockkit.store.spi import Granted, OpenOptions
 from lockkit.testing.claims import BUDGET, queue, renew, settled, states, take
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import installed, until
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import installed, until
 from lockkit.testing.stage import Work
 from lockkit_etcd.backend import open_store
+from support.servers.etcd_groups import EtcdCluster
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL = 6.0

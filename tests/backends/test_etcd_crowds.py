@@ -16,11 +16,11 @@ import lockkit
 from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Found, Put
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]

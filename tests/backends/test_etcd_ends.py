@@ -10,12 +10,12 @@ from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import covered
-from lockkit.testing.servers.processes import installed
+from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.transport import Get, LeaseGone, Put
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TRIO = {"kind": "semaphore", "capacity": 3}

@@ -13,8 +13,8 @@ import pytest
 
 import lockkit
 from lockkit.clock import SYSTEM
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
+from support.servers.etcd_groups import EtcdCluster
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL, NAMES = 4.0, 20

@@ -21,13 +21,13 @@ if importlib.util.find_spec("etcd3") is None:
 from lockkit.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
 from lockkit_etcd import grpc_package
 from lockkit_etcd.address import parse
 from lockkit_etcd.grpc_forks import gate
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd.transports import connect
+from support.servers.etcd import EtcdServer
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

@@ -11,13 +11,13 @@ import pytest
 from lockkit.clock import SYSTEM
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import installed, until
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused
+from support.servers.etcd_groups import EtcdCluster
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

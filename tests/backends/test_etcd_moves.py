@@ -13,11 +13,11 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import covered
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 SHORT, LONG = 2.0, 3.0

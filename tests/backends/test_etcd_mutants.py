@@ -13,15 +13,15 @@ import pytest
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
-from lockkit.testing.servers.processes import installed
+from lockkit.testing.processes import installed
 from lockkit_etcd import acquiring, failures, gateway, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from lockkit_etcd.leases import Leases
 from lockkit_etcd.store import Entry, Store
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

@@ -16,13 +16,13 @@ from lockkit.errors import BackendUnavailable, IncompatibleLayout, PermissionDen
 from lockkit.facts import Finding
 from lockkit.store.spi import RELEASED, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
-from lockkit.testing.servers.processes import free_port, installed, until
+from lockkit.testing.processes import free_port, installed, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_etcd import failures, health
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put, Status
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
 
 SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")

@@ -17,10 +17,10 @@ from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser
-from lockkit.testing.servers.processes import installed
+from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, EtcdUser
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

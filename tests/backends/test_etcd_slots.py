@@ -11,14 +11,14 @@ import pytest
 from lockkit.names import claim_id
 from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
 from lockkit_etcd import releasing
 from lockkit_etcd.slots import Slots
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Txn
 from lockkit_etcd.watching import _Room
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 PAIR = {"kind": "semaphore", "capacity": 2}

@@ -16,13 +16,13 @@ from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
-from lockkit.testing.servers.processes import installed, until
+from lockkit.testing.processes import installed, until
 from lockkit_etcd import operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from lockkit_etcd.gateway_endpoint import Endpoint
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

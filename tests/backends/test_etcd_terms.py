@@ -16,9 +16,7 @@ from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.clocks import ShiftedClock
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import covered
-from lockkit.testing.servers.processes import installed
+from lockkit.testing.processes import installed
 from lockkit_etcd.address import parse
 from lockkit_etcd.backend import EtcdBackend
 from lockkit_etcd.leases import Leases
@@ -26,6 +24,8 @@ from lockkit_etcd.moving import Move, move
 from lockkit_etcd.terms import Observed, RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
 from lockkit_etcd.transports import connect
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL = 30

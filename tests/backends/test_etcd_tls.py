@@ -11,14 +11,14 @@ import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import BUDGET, queue, take
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdUser
-from lockkit.testing.servers.processes import installed
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import installed
 from lockkit.testing.stage import Work
 from lockkit.testing.troubles import both_ways, trouble
 from lockkit_etcd.backend import open_store
+from support.servers.certificates import Certificates
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdUser
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

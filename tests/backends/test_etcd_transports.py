@@ -17,11 +17,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdUser
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import free_port, installed, until
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import free_port, installed, until
 from lockkit.testing.troubles import IN_TIME, SECRET, told
 from lockkit_etcd.address import parse
 from lockkit_etcd.transport import (
@@ -41,6 +37,10 @@ from lockkit_etcd.transport import (
     after,
 )
 from lockkit_etcd.transports import connect
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdUser
+from support.servers.etcd_groups import EtcdCluster
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

@@ -11,14 +11,14 @@ import pytest
 import lockkit
 from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused
-from lockkit.testing.servers.processes import installed, until
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import installed, until
 from lockkit.testing.stage import Work
 from lockkit_etcd import operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused
+from support.servers.wire import Wire
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 

@@ -1,7 +1,7 @@
 """The conformance kit on Redis: whole on one server; on the others for one kind of lock, unless the run is a whole one."""
 
 from lockkit.testing.kit import kit
-from lockkit.testing.servers.processes import installed
+from lockkit.testing.processes import installed
 from lockkit.testing.shapes import READERS, SEMAPHORE, WRITER
 from support.harnesses.redis import (
     RedisClusterHarness,

@@ -13,10 +13,10 @@ pytest.importorskip("redis")
 from lockkit.names import claim_id, new_token
 from lockkit.store.queue import RW_CAPACITY, grantable
 from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
-from lockkit.testing.servers.redis import RedisServer
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import Store
 from lockkit_redis.backend import open_store
+from support.servers.redis import RedisServer
 
 EPOCH = 1.9e9
 NEAR = 0.002

@@ -13,8 +13,8 @@ import lockkit
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
 from lockkit.store.spi import Claim, Granted, Terms
-from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.keys import Keys
+from support.servers.redis_groups import RedisCluster
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import lockkit
 from lockkit.errors import AcquireCancelled
 from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
 from lockkit_redis.line import pack
 

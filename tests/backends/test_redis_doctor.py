@@ -15,10 +15,10 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.cli.main import run
 from lockkit.store.spi import OpenOptions
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
 from lockkit_redis.rights import rights
+from support.servers.redis import RedisServer
 
 LUA = {file.name: file.read_text() for file in files("lockkit_redis").joinpath("lua").iterdir()}
 CALLED = {

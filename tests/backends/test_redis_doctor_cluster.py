@@ -10,8 +10,8 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.cli.main import run
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_groups import RedisCluster
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisCluster
 
 USER = "locker on >secret ~lockkit:* &lockkit:* +@all"
 

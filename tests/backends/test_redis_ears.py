@@ -16,7 +16,7 @@ import lockkit
 from lockkit.bell import Bell
 from lockkit.store.spi import Queued
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 from lockkit_redis import subscription, wakes
 from lockkit_redis.line import Line
 

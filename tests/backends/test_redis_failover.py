@@ -16,12 +16,12 @@ import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.processes import free_port, until
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_groups import RedisSentinels
+from lockkit.testing.processes import free_port, until
 from lockkit.testing.stage import Work
 from lockkit.testing.troubles import IN_TIME, SECRET, trouble
 from lockkit_redis.backend import open_store
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisSentinels
 
 
 def role(server):

@@ -17,12 +17,12 @@ from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import free_port
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import free_port
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_redis.backend import open_store
+from support.servers.certificates import Certificates
+from support.servers.redis import RedisServer
+from support.servers.wire import Wire
 
 
 @pytest.fixture(scope="module")

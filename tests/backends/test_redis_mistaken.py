@@ -16,11 +16,11 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.testing.servers.processes import free_port, until
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_groups import RedisCluster
-from lockkit.testing.servers.wire import Wire
+from lockkit.testing.processes import free_port, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisCluster
+from support.servers.wire import Wire
 
 USER = f"one on >{SECRET} ~* &* +@all -info"
 

@@ -16,13 +16,13 @@ from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, queue, renew, take
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_groups import RedisCluster
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisCluster
 
 # -- a Cluster of which a node is away
 

@@ -15,11 +15,11 @@ import lockkit
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.store.spi import RELEASED, OpenOptions
 from lockkit.testing.claims import claim, renew, states, take
-from lockkit.testing.servers.processes import free_port, until
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.processes import free_port, until
 from lockkit.testing.stage import Work
 from lockkit.testing.troubles import both_ways, through_a_client, through_the_store, trouble
 from lockkit_redis.backend import open_store
+from support.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 from lockkit.errors import OutcomeUnknown
 from lockkit.names import claim_id, new_token
 from lockkit.store.spi import Claim, OpenOptions, Terms, Unknown
-from lockkit.testing.servers.redis import RedisServer
 from lockkit_redis import renewing
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
+from support.servers.redis import RedisServer
 
 MANY = 3 * renewing._ROW
 

@@ -18,9 +18,9 @@ from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
+from support.servers.redis import RedisServer
 
 WRITER = (
     "user locker on >secret resetkeys ~lockkit:default:* resetchannels &lockkit:default:wake:* -@all"

@@ -16,13 +16,13 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim, take
-from lockkit.testing.servers.processes import free_port
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.processes import free_port
 from lockkit.testing.troubles import IN_TIME, SECRET, both_ways, trouble
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.line import pack
 from lockkit_redis.wire import Wire
+from support.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockkit.testing.servers.clock import ServerClock
+from lockkit.testing.server_clock import ServerClock
 from lockkit_redis import scripts
 from support.mutants.scripts import LUA, spoiled
 from support.simulation import ON_REDIS, World, explore, incident, schedules

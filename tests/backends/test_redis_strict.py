@@ -10,7 +10,7 @@ import pytest
 
 import lockkit
 from lockkit.cli.main import run
-from lockkit.testing.servers.redis import RedisServer
+from support.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="module")

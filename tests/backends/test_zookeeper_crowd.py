@@ -16,8 +16,8 @@ pytest.importorskip("kazoo")
 
 from lockkit.client import connect
 from lockkit.errors import AcquireTimeout
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.processes import until
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
 TTL = 4.0

@@ -14,8 +14,6 @@ from kazoo.protocol.serialization import Create2, Sync
 import lockkit.protocol.acquiring
 from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit_zookeeper import acquiring, entries, session, watching
 from lockkit_zookeeper.backend import open_store
@@ -25,6 +23,8 @@ from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import Store
 from support.harnesses.zookeeper import TICK, ZooKeeperHarness
 from support.mutants.onstores import fails, scenarios
+from support.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
 TTL = 2.4
 

@@ -22,9 +22,7 @@ from lockkit.names import claim_id
 from lockkit.store.queue import prefix
 from lockkit.store.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 from lockkit_zookeeper import acquiring
 from lockkit_zookeeper import store as module
@@ -32,6 +30,8 @@ from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.operating import listed, read_claims
 from lockkit_zookeeper.session import Session
+from support.servers.wire import Wire
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 2.4

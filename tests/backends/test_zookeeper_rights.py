@@ -20,13 +20,13 @@ from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.spi import BackendSpec, OpenOptions, Refused
 from lockkit.testing.claims import BUDGET, take
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.processes import until
 from lockkit.testing.troubles import SECRET, both_ways, through_a_client, trouble
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
+from support.servers.certificates import Certificates
+from support.servers.wire import Wire
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 LOCKER, OBSERVER = ("locker", SECRET), ("watcher", "binoculars")

@@ -19,14 +19,14 @@ from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
+from lockkit.testing.processes import until
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.session import Session
+from support.servers.wire import Wire
+from support.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
 TICK = 0.15
 TTL = 2.4

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("kazoo")
 
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
 SIGNALS = 300

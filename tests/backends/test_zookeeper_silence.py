@@ -21,14 +21,14 @@ from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, take
-from lockkit.testing.servers.processes import free_port, until
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.processes import free_port, until
 from lockkit.testing.troubles import both_ways, trouble
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connecting import Handler
 from lockkit_zookeeper.store import Store
+from support.servers.wire import Wire
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 2.4

@@ -11,11 +11,11 @@ pytest.importorskip("kazoo")
 from lockkit.client import connect
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.errors import IncompatibleLayout
-from lockkit.testing.servers.processes import until
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from lockkit.testing.processes import until
 from lockkit_zookeeper.entries import GRACE
 from lockkit_zookeeper.layout import read_queue
+from support.servers.wire import Wire
+from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 9.0

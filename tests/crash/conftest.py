@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 from lockkit.testing.shapes import SHAPES
 
 ACTOR = Path(__file__).with_name("actor.py")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 
 BLACK_HOLE = """
 from pathlib import Path

@@ -15,9 +15,9 @@ import pytest
 
 import lockkit
 import lockkit_etcd
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 from lockkit_etcd import address, health
+from support.servers.etcd import EtcdServer
 
 pytestmark = pytest.mark.skipif(not (shutil.which("etcd") and shutil.which("etcdctl")), reason="make servers")
 

@@ -21,11 +21,11 @@ redis = pytest.importorskip("redis")
 
 import lockkit_redis  # noqa: E402
 from lockkit.names import new_token  # noqa: E402
-from lockkit.testing.servers.clock import ServerClock  # noqa: E402
-from lockkit.testing.servers.processes import until  # noqa: E402
-from lockkit.testing.servers.redis import RedisServer  # noqa: E402
-from lockkit.testing.servers.redis_groups import RedisCluster  # noqa: E402
+from lockkit.testing.processes import until  # noqa: E402
+from lockkit.testing.server_clock import ServerClock  # noqa: E402
 from lockkit_redis import address, health, keys, rights  # noqa: E402
+from support.servers.redis import RedisServer  # noqa: E402
+from support.servers.redis_groups import RedisCluster  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="make servers"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper import ZooKeeperServer
 
 kazoo = pytest.importorskip("kazoo")
 

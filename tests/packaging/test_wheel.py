@@ -53,6 +53,38 @@ def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(contents):
     assert held == set(source_files())
 
 
+def test_the_wheel_holds_the_conformance_kit_and_nothing_of_lockkits_own_tests(contents, wheel):
+    """Print the wheel's size as well, which nothing limits but a reader's eye: pytest -rP."""
+    own = {"simulation", "mutants", "servers", "harnesses", "support", "tests"}
+    parts = {part for name in contents for part in name.removesuffix(".py").split("/")}
+
+    assert not own & parts
+    assert not [part for part in parts if part.endswith("_contenders")]
+    lines = {name: text.count(b"\n") for name, text in contents.items() if name.endswith(".py")}
+    kit = sum(count for name, count in lines.items() if name.startswith("lockkit/testing/"))
+    print(
+        f"{wheel.stat().st_size:,} bytes; {sum(lines.values()):,} lines of Python, {kit:,} of them lockkit.testing"
+    )
+
+
+def test_every_module_of_the_kit_imports_from_the_wheel_alone(run, contents, wheel, fresh_venv, tmp_path):
+    """Nothing that stays in the checkout is needed: neither the tests' own package nor other libraries."""
+    python = fresh_venv(tmp_path / "venv", f"{wheel}[testing]") / "python"
+    modules = [
+        name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for name in contents
+        if name.startswith(("lockkit/testing/", "lockkit/cli/demo/")) and name.endswith(".py")
+    ]
+    names = [name for name in modules if not name.endswith((".__main__", ".collected"))]
+
+    run(python, "-c", f"from importlib import import_module\nfor name in {names!r}: import_module(name)")
+
+
+def test_the_demo_and_the_benchmark_run_from_the_wheel(run, installed, tmp_path):
+    assert "ok" in run(installed / "lockkit", "demo", cwd=tmp_path)
+    assert "lockkit, SQLite" in run(installed / "lockkit", "bench", "uncontended", "--quick", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_package_is_marked_as_typed(contents, package):
     assert f"{package}/py.typed" in contents

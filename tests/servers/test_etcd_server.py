@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
-from lockkit.testing.servers.etcd_groups import EtcdCluster
-from lockkit.testing.servers.processes import ServerFailed, ServerMissing, installed, until
+from lockkit.testing.processes import ServerFailed, ServerMissing, installed, until
+from support.servers.certificates import Certificates
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
+from support.servers.etcd_groups import EtcdCluster
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 with_ctl = pytest.mark.skipif(not installed("etcdctl"), reason="make servers")
@@ -246,7 +246,7 @@ def test_a_missing_program_is_named_with_what_installs_it():
 
 CHILD = """
 import os, signal
-from lockkit.testing.servers.{module} import {kind}
+from support.servers.{module} import {kind}
 with {kind}() as made:
     for server in getattr(made, "members", [made]):
         print(server.pid, server.folder, flush=True)
@@ -259,6 +259,7 @@ with {kind}() as made:
 def test_it_goes_with_the_process_that_started_it(module, kind, end):
     child = subprocess.run(
         [sys.executable, "-c", CHILD.format(module=module, kind=kind, end=end)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lockkit.testing.servers.processes import free_port
+from lockkit.testing.processes import free_port
 
 
 def test_a_port_that_was_given_out_is_not_given_again_while_its_server_may_be_down():

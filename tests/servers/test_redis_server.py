@@ -11,17 +11,17 @@ import pytest
 
 redis = pytest.importorskip("redis")
 
-from lockkit.testing.servers.certificates import Certificates  # noqa: E402
-from lockkit.testing.servers.clock import ServerClock  # noqa: E402
-from lockkit.testing.servers.processes import (  # noqa: E402
+from lockkit.testing.processes import (  # noqa: E402
     ServerFailed,
     ServerMissing,
     find_program,
     scratch_folder,
     until,
 )
-from lockkit.testing.servers.redis import RedisServer  # noqa: E402
-from lockkit.testing.servers.redis_groups import RedisCluster, RedisSentinels  # noqa: E402
+from lockkit.testing.server_clock import ServerClock  # noqa: E402
+from support.servers.certificates import Certificates  # noqa: E402
+from support.servers.redis import RedisServer  # noqa: E402
+from support.servers.redis_groups import RedisCluster, RedisSentinels  # noqa: E402
 
 
 def installed():
@@ -173,7 +173,7 @@ def test_a_missing_program_is_named_with_what_installs_it():
 
 CHILD = """
 import os, signal
-from lockkit.testing.servers.redis import RedisServer
+from support.servers.redis import RedisServer
 server = RedisServer()
 print(server.pid, server.folder, flush=True)
 {end}
@@ -185,7 +185,11 @@ print(server.pid, server.folder, flush=True)
 )
 def test_it_goes_with_the_process_that_started_it(end):
     child = subprocess.run(
-        [sys.executable, "-c", CHILD.format(end=end)], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", CHILD.format(end=end)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     pid, folder = child.stdout.split()
     until(lambda: not runs(int(pid)), "the server is gone")

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import ServerFailed, ServerMissing, until
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
-from lockkit.testing.servers.zookeeper_program import zookeeper_installed
-from lockkit.testing.servers.zookeeper_session import Session, SessionGone
-from lockkit.testing.servers.zookeeper_wire import ZooKeeperWire
+from lockkit.testing.processes import ServerFailed, ServerMissing, until
+from support.servers.certificates import Certificates
+from support.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper_groups import ZooKeeperEnsemble
+from support.servers.zookeeper_program import zookeeper_installed
+from support.servers.zookeeper_session import Session, SessionGone
+from support.servers.zookeeper_wire import ZooKeeperWire
 
 pytest.importorskip("kazoo")
 
@@ -112,14 +112,14 @@ def test_a_paused_one_can_be_stopped_and_started(server):
 
 
 def test_a_missing_program_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr("lockkit.testing.servers.zookeeper_program.JARS", [Path("/no/such.jar")])
+    monkeypatch.setattr("support.servers.zookeeper_program.JARS", [Path("/no/such.jar")])
     with pytest.raises(ServerMissing, match="ZooKeeper or Java is not installed; run: make servers"):
         ZooKeeperServer()
 
 
 CHILD = """
 import os, signal
-from lockkit.testing.servers.{module} import {kind}
+from support.servers.{module} import {kind}
 with {kind}() as made:
     for server in getattr(made, "members", [made]):
         print(server.pid, server.folder, flush=True)
@@ -134,6 +134,7 @@ with {kind}() as made:
 def test_it_goes_with_the_process_that_started_it(module, kind, end):
     child = subprocess.run(
         [sys.executable, "-c", CHILD.format(module=module, kind=kind, end=end)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
         check=False,

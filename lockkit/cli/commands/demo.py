@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -115,19 +115,20 @@ def _folder() -> Iterator[Path]:
 def _server() -> Iterator[str]:
     """A private Redis server, for as long as the demo takes."""
     try:
-        import_module("redis")  # which the server asks for only once it has been started
-        from lockkit.testing.servers.processes import ServerMissing
-        from lockkit.testing.servers.redis import RedisServer
+        import_module("redis")
     except ImportError as error:
         raise ConfigError(
             f"the demo on Redis needs {error.name}", hint='pip install "lockkit[redis]"'
         ) from None
-    try:
-        server = RedisServer(appendonly="yes")
-    except ServerMissing as error:
-        raise ConfigError(str(error).partition(";")[0], hint="Debian: apt-get install redis-server") from None
-    with server:
-        yield server.url()
+    from lockkit.cli.demo.server import private_redis
+    from lockkit.testing.processes import ServerMissing
+
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(private_redis())
+        except ServerMissing as error:
+            raise ConfigError(str(error), hint="Debian: apt-get install redis-server") from None
+        yield url
 
 
 def _unicode() -> bool:

@@ -1,4 +1,4 @@
-"""``lockkit bench``: measure this machine, with the floor and other libraries beside lockkit.
+"""``lockkit bench``: measure lockkit on this machine, beside the floor that no lock can beat.
 
 One run is the unit: contenders take turns in small rounds, so that whatever else the machine does hits all of them;
 figures are medians, ratios are made within a round. Times of two runs say nothing about each other, ratios do.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -10,8 +10,9 @@ from time import perf_counter
 import lockkit
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
-from lockkit.testing.bench.contenders import FLOOR, MEMORY, opened, peers
+from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.floors import FLOOR, HERE, MEMORY, opener
 from lockkit.testing.bench.rounds import interleaved, per_call, ratio
 
 __all__ = ["paired", "pipeline", "uncontended"]
@@ -20,23 +21,25 @@ _CORE, _PIPELINE = 25.0, 15.0
 """Microseconds: the targets for the core's own share and for the release pipeline's."""
 
 
-def uncontended(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """Acquire + release, nobody else there: lockkit, the floor and other libraries, taking turns."""
-    found, _ = peers()
-    names = [FLOOR, *found, store, MEMORY]
+def uncontended(
+    folder: Path, url: str, store: str, *, quick: bool, beside: Sequence[str] = (), contenders: str = HERE
+) -> list[Figure]:
+    """Acquire + release, nobody else there: lockkit and its floor, taking turns. Only SQLite has a floor on this host.
+
+    Others may take turns with them (``beside``); the function ``opened`` of a module makes them all (``contenders``).
+    """
+    floor = [FLOOR] if url.startswith("sqlite:") else []
     rounds, count = (7, 60) if quick else (41, 200)
-    with opened(names, folder, url) as made:
+    names = [*floor, *beside, store, MEMORY]
+    with opener(contenders)(names, folder, url) as made:
         taken = interleaved({name: paired(made[name].both, count) for name in names}, rounds)
     what = "acquire + release"
     times = {name: median(values) * 1e6 for name, values in taken.items()}
-    ratios = {name: ratio(values, taken[FLOOR]) for name, values in taken.items()}
-    figures = [Figure("uncontended", name, what, times[name], "us") for name in (FLOOR, *found)]
-    figures += [Figure("uncontended", name, f"{what}, to the floor", ratios[name], "x") for name in found]
-    figures.append(Figure("uncontended", store, what, times[store], "us"))
-    target, met = "", None
-    if "filelock" in ratios:
-        target, met = f"ahead of filelock ({ratios['filelock']:.2f} x)", ratios[store] < ratios["filelock"]
-    figures.append(Figure("uncontended", store, f"{what}, to the floor", ratios[store], "x", target, met))
+    figures = [Figure("uncontended", name, what, times[name], "us") for name in (*floor, *beside, store)]
+    if floor:
+        to_floor = {name: ratio(values, taken[FLOOR]) for name, values in taken.items()}
+        what_share = f"{what}, to the floor"
+        figures += [Figure("uncontended", name, what_share, to_floor[name], "x") for name in (*beside, store)]
     figures.append(
         Figure("uncontended", MEMORY, f"{what}: the core's own share", times[MEMORY], "us").at_most(_CORE)
     )
@@ -53,7 +56,7 @@ def pipeline(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]
     rounds, count = (7, 60) if quick else (41, 200)
     figures: list[Figure] = []
     for name, where in ((MEMORY, "memory:"), (store, url)):
-        with lockkit.connect(where, state_dir=str(folder)) as client:
+        with connected(where, folder) as client:
             lock = client.lock("pipeline")
             backend = client.driver().backend
 

@@ -7,12 +7,11 @@ import platform
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from lockkit import __version__
-from lockkit.testing.bench.contenders import INSTALL
 
 __all__ = ["SCHEMA", "Figure", "Unit", "document", "machine", "progress", "sentence", "table"]
 
@@ -69,9 +68,9 @@ def sentence() -> str:
 
 
 def document(
-    figures: Sequence[Figure], missing: Iterable[str], seconds: float, *, quick: bool
+    figures: Sequence[Figure], missing: Mapping[str, str], seconds: float, *, quick: bool
 ) -> dict[str, object]:
-    """The JSON document, schema ``lockkit.bench/1``."""
+    """The JSON document, schema ``lockkit.bench/1``; ``missing`` maps libraries to what pip calls them."""
     return {
         "schema": SCHEMA,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -91,8 +90,7 @@ def document(
             for figure in figures
         ],
         "missing": [
-            {"name": name, "install": f"pip install {INSTALL.get(name, name)}"}
-            for name in sorted(set(missing))
+            {"name": name, "install": f"pip install {wanted}"} for name, wanted in sorted(missing.items())
         ],
     }
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
-import lockkit
-from lockkit.testing.bench.contenders import opened
+from lockkit.testing.bench.client import connected
+from lockkit.testing.bench.floors import opener
 
-__all__ = ["Worker", "quiet", "started"]
+__all__ = ["Worker", "quiet", "say", "started"]
 
 STALL = 1.5
 """Seconds for which the holder of the ``stall`` bench keeps its GIL."""
@@ -52,9 +52,9 @@ class Worker:
 
 
 @contextlib.contextmanager
-def started(role: str, *args: str) -> Iterator[Worker]:
-    """Start one; it ends with the block."""
-    line = [sys.executable, "-m", __name__, role, *args]
+def started(role: str, *args: str, module: str = __name__) -> Iterator[Worker]:
+    """Start a worker of this module, or of another one that has such roles; it ends with the block."""
+    line = [sys.executable, "-m", module, role, *args]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with Popen(line, stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
         try:
@@ -65,7 +65,7 @@ def started(role: str, *args: str) -> Iterator[Worker]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Of the private servers it is known that they keep nothing; a warning of it for each client would bury the figures."""
+    """Log no warnings: one for each client, e.g. of a server that keeps nothing, would bury the figures."""
     log = logging.getLogger("lockkit")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -75,27 +75,28 @@ def quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _say(answer: object) -> None:
+def say(answer: object) -> None:
+    """Answer whoever started this worker."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
-def waiter(name: str, folder: str, url: str) -> None:
+def waiter(name: str, folder: str, url: str, contenders: str) -> None:
     """For each line: acquire, waiting; answer when it was acquired and how much CPU the wait took; release."""
-    with opened([name], Path(folder), url) as made:
+    with opener(contenders)([name], Path(folder), url) as made:
         contender = made[name]
-        _say("ready")
+        say("ready")
         for _ in sys.stdin:
             used = time.process_time()
             held = contender.acquire()
             at = time.monotonic()
-            _say({"at": at, "cpu": time.process_time() - used})
+            say({"at": at, "cpu": time.process_time() - used})
             contender.release(held)
 
 
 def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
     """Hold ``count`` locks, say so, and after ``seconds`` answer what that cost."""
-    with lockkit.connect(url, state_dir=folder) as client:
+    with connected(url, folder) as client:
         backend: Any = client.driver().backend
         renew, calls = backend.renew, [0, 0]
 
@@ -108,25 +109,25 @@ def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
         leases = [client.lock(f"held/{at}", ttl=float(ttl)).acquire() for at in range(int(count))]
         time.sleep(0.5)  # what a store does for a claim once it has lasted a moment is no part of a beat
         calls[:] = [0, 0]
-        _say("held")
+        say("held")
         used, began = time.process_time(), time.monotonic()
         time.sleep(float(seconds))
         used, wall = time.process_time() - used, time.monotonic() - began
         valid = sum(lease.valid() for lease in leases)
-        _say({"cpu": used, "wall": wall, "calls": calls[0], "renewed": calls[1], "valid": valid})
+        say({"cpu": used, "wall": wall, "calls": calls[0], "renewed": calls[1], "valid": valid})
         os._exit(0)  # releasing them all is not what is measured; the store sees the process die
 
 
 def weigher(url: str, folder: str, count: str) -> None:
     """Answer how many bytes a held lock takes in its process: the lock, its claim, its lease, the bookkeeping."""
-    with lockkit.connect(url, state_dir=folder) as client:
+    with connected(url, folder) as client:
         kept = [client.lock(f"warm/{at}").acquire() for at in range(50)]
         gc.collect()
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         kept += [client.lock(f"held/{at}").acquire() for at in range(int(count))]
         gc.collect()
-        _say({"bytes": (tracemalloc.get_traced_memory()[0] - before) / int(count)})
+        say({"bytes": (tracemalloc.get_traced_memory()[0] - before) / int(count)})
         tracemalloc.stop()
         os._exit(0)
 
@@ -134,7 +135,7 @@ def weigher(url: str, folder: str, count: str) -> None:
 def staller(url: str, folder: str) -> None:
     """Acquire and release without pause on one thread, while another holds the GIL for seconds at a time."""
     usleep = ctypes.PyDLL(None).usleep  # a PyDLL call keeps the GIL
-    with lockkit.connect(url, state_dir=folder) as client:
+    with connected(url, folder) as client:
         lock = client.lock("stalled")
 
         def busy() -> None:
@@ -144,31 +145,10 @@ def staller(url: str, folder: str) -> None:
         with client.lock("kept").acquire():
             threading.Thread(target=busy, daemon=True).start()
             time.sleep(0.2)
-            _say("ready")
+            say("ready")
             while True:
                 usleep(int(STALL * 1e6))
                 time.sleep(0.02)
-
-
-def crowd(url: str, folder: str, count: str) -> None:
-    """Keep one holder and ``count`` waiters on one name, each with a client of its own; for each line, answer the hand-offs."""
-    grants = [0] * (int(count) + 1)
-
-    def take_turns(at: int) -> None:
-        with lockkit.connect(url, state_dir=folder) as client:
-            lock = client.lock("crowd")
-            while True:
-                lock.acquire().release()
-                grants[at] += 1
-
-    for at in range(len(grants)):
-        threading.Thread(target=take_turns, args=(at,), daemon=True).start()
-    while not all(grants):
-        time.sleep(0.05)
-    _say("ready")
-    for _ in sys.stdin:
-        _say(sum(grants))
-    os._exit(0)
 
 
 _ROLES: Mapping[str, Callable[..., None]] = {
@@ -176,7 +156,6 @@ _ROLES: Mapping[str, Callable[..., None]] = {
     "holder": holder,
     "weigher": weigher,
     "staller": staller,
-    "crowd": crowd,
 }
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.servers.etcd import EtcdServer
-from lockkit.testing.servers.etcd_gateway import EtcdRefused, covered
-from lockkit.testing.servers.etcd_groups import EtcdCluster
 from support.harnesses.exclusions import EXCLUSIONS
+from support.servers.etcd import EtcdServer
+from support.servers.etcd_gateway import EtcdRefused, covered
+from support.servers.etcd_groups import EtcdCluster
 
 __all__ = ["EtcdClusterHarness", "EtcdGrpcHarness", "EtcdHarness"]
 

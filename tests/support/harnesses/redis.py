@@ -15,11 +15,11 @@ from lockkit.facts import ClaimState
 from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_groups import RedisCluster, RedisSentinels
-from lockkit.testing.servers.redis_queue import PREFIX, Lying, queue, queue_key
+from lockkit.testing.server_clock import ServerClock
 from support.harnesses.exclusions import EXCLUSIONS
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisCluster, RedisSentinels
+from support.servers.redis_queue import PREFIX, Lying, queue, queue_key
 
 __all__ = ["RedisClusterHarness", "RedisHarness", "RedisSentinelHarness", "ValkeyHarness"]
 

@@ -20,9 +20,9 @@ from lockkit.names import claim_id, encode
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Backend, OpenOptions
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.servers.zookeeper import ZooKeeperServer
-from lockkit.testing.servers.zookeeper_groups import ZooKeeperEnsemble
 from support.harnesses.exclusions import EXCLUSIONS
+from support.servers.zookeeper import ZooKeeperServer
+from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
 __all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness"]
 

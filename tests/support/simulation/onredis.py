@@ -20,9 +20,9 @@ from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
-from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.redis import RedisServer
-from lockkit.testing.servers.redis_queue import Lying, queues
+from lockkit.testing.server_clock import ServerClock
+from support.servers.redis import RedisServer
+from support.servers.redis_queue import Lying, queues
 from support.simulation.clock import VirtualClock
 from support.simulation.lines import Call, Lines, Script
 from support.simulation.network import Job, Reply, Request, lost

@@ -13,7 +13,7 @@ from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.servers.clock import ServerClock
+from lockkit.testing.server_clock import ServerClock
 
 __all__ = ["PostgresHarness"]
 

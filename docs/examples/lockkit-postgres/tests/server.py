@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 from psycopg.pq import ConnStatus, PGconn
 
-from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.processes import (
+from lockkit.testing.processes import (
     ServerFailed,
     ServerMissing,
     ServerProcess,
@@ -24,6 +23,7 @@ from lockkit.testing.servers.processes import (
     scratch_folder,
     until,
 )
+from lockkit.testing.server_clock import ServerClock
 
 __all__ = ["PostgresServer", "programs"]
 

@@ -18,7 +18,7 @@ import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
-from lockkit.testing.servers.processes import until
+from lockkit.testing.processes import until
 from lockkit.testing.troubles import IN_TIME, both_ways, trouble
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

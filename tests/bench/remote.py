@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from bench.contenders import HERE, opened
+from bench.local import to_the_fastest
 from lockkit.testing.bench.calls import paired
-from lockkit.testing.bench.contenders import opened
 from lockkit.testing.bench.figures import Figure, Unit
 from lockkit.testing.bench.processes import handed_over, held
 from lockkit.testing.bench.rounds import interleaved, ratio
@@ -67,10 +68,19 @@ class Remote:
     def handoff(self, target: float) -> list[Figure]:
         """From just before release in one process to acquired in another that waits."""
         taken = handed_over(
-            self.folder, self.url, self.store, self.woken, list(self.waiting), quick=self.quick
+            self.folder,
+            self.url,
+            self.store,
+            self.woken,
+            quick=self.quick,
+            beside=self.waiting,
+            contenders=HERE,
         )
         medians = {each.contender: each.value for each in taken if each.what == "median"}
-        figures = [replace(each, bench=self.bench, what=f"hand-off, {each.what}") for each in taken]
+        figures = [
+            replace(each, bench=self.bench, what=f"hand-off, {each.what}")
+            for each in to_the_fastest(taken, self.store, self.waiting)
+        ]
         share = medians[self.store] / medians[self.woken]
         figures.append(self._figure(self.store, "hand-off, median, to the floor", share, "x").at_most(target))
         return figures
@@ -79,7 +89,7 @@ class Remote:
         """Everything that waiters, each a client of its own, and holders send, by the hand-offs that came of it."""
         figures = []
         for waiters in _CROWDS:
-            with started("crowd", self.url, str(self.folder), str(waiters)) as worker:
+            with started("crowd", self.url, str(self.folder), str(waiters), module="bench.crowd") as worker:
                 worker.hear()
                 before, first = self.requests(), _answer(worker)
                 time.sleep(1.0 if self.quick else 5.0)

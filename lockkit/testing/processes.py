@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lockkit.testing.servers import minder
+from lockkit.testing import minder
 
 __all__ = [
     "ServerFailed",
@@ -57,7 +57,7 @@ def find_program(*names: str) -> str:
     for name in names:
         if found := shutil.which(name, path=path):
             return found
-    raise ServerMissing(f"{' or '.join(names)} is not installed; run: make servers")
+    raise ServerMissing(f"{' or '.join(names)} is not installed")
 
 
 def installed(name: str) -> bool:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from lockkit.clock import SYSTEM
-from lockkit.testing.servers.processes import ServerMissing
+from lockkit.testing.processes import ServerMissing
 
 __all__ = ["ServerClock"]
 
@@ -90,7 +90,7 @@ class ServerClock:
             ServerMissing: There is no C compiler, or this is not Linux.
         """
         if not self.possible():
-            raise ServerMissing("moving a server's clock takes Linux and a C compiler; run: make servers")
+            raise ServerMissing("moving a server's clock takes Linux and a C compiler")
         self._library = folder / "clock.so"
         self._page = folder / "clock"
         source = folder / "clock.c"
@@ -102,9 +102,7 @@ class ServerClock:
             check=False,
         )
         if made.returncode:
-            raise ServerMissing(
-                f"cc failed, are the C library's headers installed (make servers)?\n{made.stderr}"
-            )
+            raise ServerMissing(f"cc failed; are the C library's headers installed?\n{made.stderr}")
         self._page.write_bytes(bytes(16))
         with self._page.open("r+b") as page:
             self._words = memoryview(mmap.mmap(page.fileno(), 16)).cast("q")

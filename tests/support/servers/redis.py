@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.processes import ServerFailed, find_program, free_port, until
-from lockkit.testing.servers.server import Server
+from lockkit.testing.processes import ServerFailed, free_port, until
+from lockkit.testing.server_clock import ServerClock
+from support.servers.certificates import Certificates
+from support.servers.programs import find_program
+from support.servers.server import Server
 
 __all__ = ["RedisServer"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from lockkit.testing.servers.etcd import EtcdServer, Place
-from lockkit.testing.servers.etcd_gateway import EtcdRefused
-from lockkit.testing.servers.group import Group
-from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
-from lockkit.testing.servers.server import port_taken
+from lockkit.testing.processes import PATIENCE, ServerFailed, until
+from support.servers.etcd import EtcdServer, Place
+from support.servers.etcd_gateway import EtcdRefused
+from support.servers.group import Group
+from support.servers.server import port_taken
 
 __all__ = ["EtcdCluster"]
 
@@ -28,7 +28,7 @@ class EtcdCluster(Group):
 
         Args:
             size: How many members.
-            options: Of every member, see :class:`~lockkit.testing.servers.etcd.EtcdServer`.
+            options: Of every member, see :class:`~support.servers.etcd.EtcdServer`.
 
         Raises:
             ServerMissing: A program is not installed.

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import PATIENCE, ServerFailed, ServerMissing, free_port, until
-from lockkit.testing.servers.server import Server, unsaid
-from lockkit.testing.servers.zookeeper_program import (
+from lockkit.testing.processes import PATIENCE, ServerFailed, ServerMissing, free_port, until
+from support.servers.certificates import Certificates
+from support.servers.server import Server, unsaid
+from support.servers.zookeeper_program import (
     SUPER,
     java_command,
     login_file,
     tls_lines,
     zookeeper_installed,
 )
-from lockkit.testing.servers.zookeeper_session import Session, SessionGone, four_letter_word
+from support.servers.zookeeper_session import Session, SessionGone, four_letter_word
 
 __all__ = ["Place", "ZooKeeperServer"]
 
@@ -188,7 +188,7 @@ class ZooKeeperServer(Server):
             client.close()
 
     def session(self, **options: Any) -> Session:
-        """A session by hand; see :class:`~lockkit.testing.servers.zookeeper_session.Session`."""
+        """A session by hand; see :class:`~support.servers.zookeeper_session.Session`."""
         return Session(self._plain, **options)
 
     def word(self, word: str) -> str:

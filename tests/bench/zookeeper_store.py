@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lockkit.testing.bench.contenders import peers
+from bench.contenders import peers
+from bench.remote import Remote
+from bench.zookeeper_contenders import FLOOR, PEERS, SEQUENTIAL, WOKEN
 from lockkit.testing.bench.figures import Figure
-from lockkit.testing.bench.remote import Remote
-from lockkit.testing.bench.zookeeper_contenders import FLOOR, PEERS, SEQUENTIAL, WOKEN
-from lockkit.testing.servers.processes import ServerMissing
+from lockkit.testing.processes import ServerMissing
 
 __all__ = ["zookeeper"]
 
@@ -24,7 +24,7 @@ def zookeeper(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figu
     found, missing = peers(PEERS)
     if "kazoo" in missing:
         raise ServerMissing("kazoo is not installed; run: pip install 'lockkit[zookeeper]'")
-    from lockkit.testing.servers.zookeeper import ZooKeeperServer
+    from support.servers.zookeeper import ZooKeeperServer
 
     with ZooKeeperServer() as server:
         remote = Remote(

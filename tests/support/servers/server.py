@@ -7,7 +7,7 @@ import signal
 from types import TracebackType
 from typing import Self
 
-from lockkit.testing.servers.processes import ServerFailed, ServerProcess, scratch_folder
+from lockkit.testing.processes import ServerFailed, ServerProcess, scratch_folder
 
 __all__ = ["Server", "port_taken", "unsaid"]
 

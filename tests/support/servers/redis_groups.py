@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lockkit.testing.servers.clock import ServerClock
-from lockkit.testing.servers.group import Group
-from lockkit.testing.servers.processes import ServerFailed, free_port, until
-from lockkit.testing.servers.redis import RedisServer
+from lockkit.testing.processes import ServerFailed, free_port, until
+from lockkit.testing.server_clock import ServerClock
+from support.servers.group import Group
+from support.servers.redis import RedisServer
 
 __all__ = ["RedisCluster", "RedisSentinels"]
 
@@ -51,7 +51,7 @@ class RedisSentinels(_Group):
         """Start them, and wait until they know each other.
 
         Args:
-            program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            program: See :class:`~support.servers.redis.RedisServer`.
             clock: Give the pair a clock of its own; the sentinels keep the machine's.
             silence: Seconds after which the sentinels call a server that does not answer down.
             lines: Further lines of the pair's configuration.
@@ -134,7 +134,7 @@ class RedisCluster(_Group):
         """Start it, and wait until every node calls it complete.
 
         Args:
-            program: See :class:`~lockkit.testing.servers.redis.RedisServer`.
+            program: See :class:`~support.servers.redis.RedisServer`.
             clock: Give the nodes a clock of their own; none calls another down then.
             lines: Further lines of every node's configuration.
         """

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
-from lockkit.testing.servers.processes import PATIENCE, ServerFailed, find_program, free_port, until
-from lockkit.testing.servers.server import Server, unsaid
+from lockkit.testing.processes import PATIENCE, ServerFailed, free_port, until
+from support.servers.certificates import Certificates
+from support.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
+from support.servers.programs import find_program
+from support.servers.server import Server, unsaid
 
 __all__ = ["EtcdServer", "Place"]
 

@@ -7,8 +7,8 @@ import threading
 import weakref
 from collections import Counter
 
-from lockkit.testing.servers.wire import Flow, Link, Wire
-from lockkit.testing.servers.zookeeper_session import HEADER, LENGTH
+from support.servers.wire import Flow, Link, Wire
+from support.servers.zookeeper_session import HEADER, LENGTH
 
 __all__ = ["ZooKeeperWire"]
 

@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from lockkit.testing.servers.certificates import Certificates
-from lockkit.testing.servers.processes import find_program, installed
+from lockkit.testing.processes import installed
+from support.servers.certificates import Certificates
+from support.servers.programs import find_program
 
 __all__ = ["SUPER", "java_command", "login_file", "tls_lines", "zookeeper_installed"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from lockkit.testing.servers.processes import find_program
+from support.servers.programs import find_program
 
 __all__ = ["Certificates"]
 

@@ -1,13 +1,10 @@
-"""Who is measured: lockkit on its stores, the floor, and the libraries that people use on one host.
+"""The libraries that people use on one host, and which of all libraries are installed.
 
 The libraries are optional. Each is used as its own documentation shows it first, with its defaults.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,15 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import lockkit
-from lockkit.testing.bench import etcd_contenders, redis_contenders, zookeeper_contenders
+from bench import etcd_contenders, redis_contenders, zookeeper_contenders
+from lockkit.testing.bench import floors
 from lockkit.testing.bench.contender import Contender
 
-__all__ = ["FLOCK", "FLOOR", "INSTALL", "MEMORY", "PEERS", "Contender", "opened", "peers", "unusable"]
+__all__ = ["HERE", "INSTALL", "PEERS", "opened", "peers", "unusable"]
 
-FLOOR = "floor: 2 SQLite commits"
-FLOCK = "floor: flock(2), blocking"
-MEMORY = "lockkit, memory"
+HERE = __name__
 PEERS = {"filelock": "filelock", "portalocker": "portalocker", "fasteners": "fasteners"}
 """What pip calls a library, and the module it brings."""
 _MAKERS = {
@@ -66,52 +61,15 @@ def unusable(name: str) -> str | None:
 def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Contender]]:
     """The contenders of these names, each with its own file in ``folder`` or keys of its own; every other name is lockkit on ``url``."""
     makers = _MAKERS.get(url.partition(":")[0], {})
-    with ExitStack() as stack:
-        made: dict[str, Contender] = {}
+    others = [name for name in names if name not in PEERS and name not in makers]
+    with floors.opened(others, folder, url) as ours, ExitStack() as stack:
+        made = dict(ours)
         for name in names:
-            if name == FLOOR:
-                made[name] = _floor(stack, folder)
-            elif name == FLOCK:
-                made[name] = _flock(stack, folder)
-            elif name in PEERS:
+            if name in PEERS:
                 made[name] = _peer(name, folder)
             elif name in makers:
                 made[name] = makers[name](stack, url)
-            else:
-                made[name] = _lockkit(stack, name, "memory:" if name == MEMORY else url, folder)
         yield made
-
-
-def _lockkit(stack: ExitStack, name: str, url: str, folder: Path) -> Contender:
-    client = stack.enter_context(lockkit.connect(url, state_dir=str(folder)))
-    lock = client.lock("bench")
-    return Contender(name, lock.acquire, lockkit.Lease.release)
-
-
-def _floor(stack: ExitStack, folder: Path) -> Contender:
-    """What no lock in a SQLite file can beat: one row inserted, committed, deleted, committed."""
-    connection = sqlite3.connect(folder / "floor.db", isolation_level=None)
-    stack.callback(connection.close)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("CREATE TABLE IF NOT EXISTS floor (name TEXT PRIMARY KEY, token TEXT) WITHOUT ROWID")
-    execute = connection.execute
-    return Contender(
-        FLOOR,
-        lambda: execute("INSERT INTO floor VALUES ('bench', 'token')"),
-        lambda _: execute("DELETE FROM floor WHERE name = 'bench' AND token = 'token'"),
-    )
-
-
-def _flock(stack: ExitStack, folder: Path) -> Contender:
-    """What no hand-off between processes can beat: the kernel's own queue, which knows neither timeout nor order."""
-    descriptor = os.open(folder / "flock", os.O_RDWR | os.O_CREAT, 0o600)
-    stack.callback(os.close, descriptor)
-    return Contender(
-        FLOCK,
-        lambda: fcntl.flock(descriptor, fcntl.LOCK_EX),
-        lambda _: fcntl.flock(descriptor, fcntl.LOCK_UN),
-    )
 
 
 def _peer(name: str, folder: Path) -> Contender:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lockkit
+from bench.contenders import peers
+from bench.redis_contenders import FLOOR, PEERS, RAW, WOKEN
+from bench.remote import Remote
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
-from lockkit.testing.bench.contenders import peers
+from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
-from lockkit.testing.bench.redis_contenders import FLOOR, PEERS, RAW, WOKEN
-from lockkit.testing.bench.remote import Remote
 
 if TYPE_CHECKING:
-    from lockkit.testing.servers.redis import RedisServer
+    from support.servers.redis import RedisServer
 
 __all__ = ["redis"]
 
@@ -28,12 +28,12 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
     Raises:
         ServerMissing: There is no server to start, or no client for it.
     """
-    from lockkit.testing.servers.processes import ServerMissing
+    from lockkit.testing.processes import ServerMissing
 
     found, missing = peers(PEERS)
     if "redis" in missing:
         raise ServerMissing("redis-py is not installed; run: pip install 'lockkit[redis]'")
-    from lockkit.testing.servers.redis import RedisServer
+    from support.servers.redis import RedisServer
 
     with RedisServer() as server:
         remote = Remote(
@@ -61,7 +61,7 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
 def _position(folder: Path, server: RedisServer, *, quick: bool) -> Figure:
     """What the server spends on telling a waiter its place, by its own count."""
     waiters = 200 if quick else 1000
-    with lockkit.connect(server.url(), state_dir=str(folder)) as client:
+    with connected(server.url(), folder) as client:
         lock = client.lock("position")
         backend = client.driver().backend
         with lock.acquire():

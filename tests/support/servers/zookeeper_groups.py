@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lockkit.testing.servers.group import Group
-from lockkit.testing.servers.processes import PATIENCE, ServerFailed, until
-from lockkit.testing.servers.server import port_taken
-from lockkit.testing.servers.wire import Wire
-from lockkit.testing.servers.zookeeper import Place, ZooKeeperServer
+from lockkit.testing.processes import PATIENCE, ServerFailed, until
+from support.servers.group import Group
+from support.servers.server import port_taken
+from support.servers.wire import Wire
+from support.servers.zookeeper import Place, ZooKeeperServer
 
 __all__ = ["ZooKeeperEnsemble"]
 
@@ -35,7 +35,7 @@ class ZooKeeperEnsemble(Group):
         Args:
             size: How many members.
             wired: Lay a wire between any two members, so that a follower can be cut from its leader, or lag.
-            options: Of every member, see :class:`~lockkit.testing.servers.zookeeper.ZooKeeperServer`.
+            options: Of every member, see :class:`~support.servers.zookeeper.ZooKeeperServer`.
 
         Raises:
             ServerMissing: A program is not installed.

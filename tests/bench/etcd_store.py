@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lockkit.testing.bench.contenders import peers
-from lockkit.testing.bench.etcd_contenders import FLOOR, PEERS, RAW, WAITING, WOKEN
+from bench.contenders import peers
+from bench.etcd_contenders import FLOOR, PEERS, RAW, WAITING, WOKEN
+from bench.remote import Remote
 from lockkit.testing.bench.figures import Figure
-from lockkit.testing.bench.remote import Remote
-from lockkit.testing.servers.etcd import EtcdServer
+from support.servers.etcd import EtcdServer
 
 __all__ = ["etcd"]
 

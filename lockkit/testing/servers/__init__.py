@@ -1,4 +1,0 @@
-"""Private real servers for tests: on loopback, in a temporary folder, gone with the process that started them.
-
-``make servers`` installs the programs. A machine's own service is never touched.
-"""

@@ -1,0 +1,120 @@
+"""The benchmark that users run: lockkit on this host, without any other library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lockkit
+from lockkit.cli.main import run
+from lockkit.testing.bench import main
+from lockkit.testing.bench.command import BENCHES
+from lockkit.testing.bench.figures import Figure, table
+from lockkit.testing.bench.rounds import interleaved, percentile, ratio
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "bench.json"
+
+
+def quick(capsys, *words):
+    assert run(["bench", *words, "--quick", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["uncontended", "pipeline", "hand-off"])
+def test_a_bench_writes_a_document_that_keeps_to_its_schema(capsys, name):
+    jsonschema = pytest.importorskip("jsonschema")
+
+    document = quick(capsys, name)
+
+    jsonschema.validate(document, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert {figure["bench"] for figure in document["figures"]} == {name}
+    assert document["missing"] == []
+
+
+def test_on_sqlite_lockkit_takes_turns_with_the_floor(capsys):
+    ratios = [each for each in quick(capsys, "uncontended")["figures"] if each["unit"] == "x"]
+
+    assert [each["contender"] for each in ratios] == ["lockkit, SQLite"]
+    assert ratios[0]["value"] > 1
+
+
+@pytest.mark.timeout(30)
+def test_a_store_of_the_users_own_is_measured_in_a_namespace_of_the_benchmark(capsys, tmp_path):
+    url = f"sqlite:{tmp_path}/own.db"
+
+    with lockkit.connect(url, state_dir=str(tmp_path)) as client, client.lock("bench").acquire():
+        document = quick(capsys, "uncontended", "--url", url)
+
+    assert document["figures"]
+
+
+def test_a_store_without_a_floor_on_this_host_has_no_ratio(capsys):
+    document = quick(capsys, "uncontended", "--url", "memory:")
+
+    assert {each["unit"] for each in document["figures"]} == {"us"}
+
+
+def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["speed"])
+
+    assert stopped.value.code == 64
+    assert "uncontended" in capsys.readouterr().err
+
+
+def test_the_benchmark_imports_no_other_library_for_locks():
+    code = "import sys, lockkit.testing.bench.command; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert not {"bench", "fasteners", "filelock", "portalocker", "redis", "support"} & set(loaded)
+
+
+def test_the_command_line_names_every_bench(capsys):
+    from lockkit.cli.commands import bench
+
+    assert tuple(BENCHES) == bench.BENCHES
+    assert run(["bench", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in BENCHES)
+
+
+def test_an_unknown_bench_is_one_document_where_json_is_asked_for(capsys):
+    assert run(["bench", "--json", "nosuch"]) == 64
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["schema"] == "lockkit.error/1"
+
+
+def test_contenders_take_turns_and_the_first_round_is_thrown_away():
+    turns = []
+
+    def measure(name):
+        return lambda: turns.append(name) or len(turns)
+
+    taken = interleaved({"a": measure("a"), "b": measure("b")}, 2)
+
+    assert turns == ["a", "b", "b", "a", "a", "b"]
+    assert taken == {"a": [4, 5], "b": [3, 6]}
+
+
+def test_a_ratio_is_made_within_each_round():
+    assert ratio([2.0, 40.0, 6.0], [1.0, 20.0, 2.0]) == 2.0
+
+
+def test_a_percentile_is_a_value_that_occurred():
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+
+
+def test_the_table_says_whether_a_target_was_reached():
+    written = table(
+        [Figure("b", "c", "w", 3.0, "ms").at_most(2), Figure("b", "c", "w", 1.0, "ms").at_most(2)]
+    )
+
+    assert "MISSED" in written.splitlines()[2]
+    assert "reached" in written.splitlines()[3]
