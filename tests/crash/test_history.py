@@ -1,47 +1,11 @@
-"""Processes that hammer one lock: no overlap of certain holds, fences rise. The checker is checked first."""
+"""Processes that hammer one lock: no overlap of certain holds, fences rise."""
 
 from __future__ import annotations
 
-import pytest
-
+from lockkit.history import Period, falling, overlaps
 from lockkit.store.queue import RW_CAPACITY
-from lockkit.testing.history import Hold, falling, overlaps
 
 ROUNDS, PROCESSES = 200, 4
-
-
-@pytest.mark.parametrize(
-    "holds, found",
-    [
-        ([], 0),
-        ([Hold(0, 1, 1), Hold(1, 2, 2)], 0),
-        ([Hold(0, 1, 1), Hold(0.9, 2, 2)], 1),
-        ([Hold(0, 9, 1), Hold(2, 3, 2), Hold(4, 5, 3)], 2),
-        ([Hold(0, 5, 1, capacity=2), Hold(1, 5, 2, capacity=2)], 0),
-        ([Hold(0, 5, 1, capacity=2), Hold(1, 5, 2, capacity=2), Hold(2, 3, 3, capacity=2)], 1),
-        ([Hold(0, 5, 1, weight=1, capacity=9), Hold(1, 2, 2, weight=9, capacity=9)], 1),
-    ],
-)
-def test_the_checker_finds_overlaps(holds, found):
-    assert len(overlaps(holds)) == found
-    assert len(overlaps(reversed(holds))) == found
-
-
-@pytest.mark.parametrize(
-    "holds, found",
-    [
-        ([Hold(0, 1, 1), Hold(1, 2, 2), Hold(3, 4, 9)], 0),
-        ([Hold(0, 1, 2), Hold(1, 2, 1)], 1),
-        ([Hold(0, 1, 2), Hold(1, 2, 2)], 1),
-        ([Hold(0, 5, 2), Hold(1, 2, 1)], 0),
-        ([Hold(0, 1, 1), Hold(2, 3, 5), Hold(4, 5, 3)], 1),
-        ([Hold(0, 1, 2, capacity=2), Hold(1, 2, 1, capacity=2)], 0),
-        ([Hold(0, 1, 2, capacity=2), Hold(1, 2, 1, weight=2, capacity=2)], 1),
-        ([Hold(0, 1, 2, weight=2, capacity=2), Hold(1, 2, 1, capacity=2)], 1),
-    ],
-)
-def test_the_checker_finds_fences_that_do_not_rise(holds, found):
-    assert len(falling(holds)) == found
 
 
 HAMMER = f"""
@@ -65,7 +29,7 @@ def test_s2_s4_processes_that_hammer_one_lock_never_overlap_and_fences_rise(cast
     for actor in actors:
         actor.start(HAMMER)
     holds = [
-        Hold(began, ended, fence, f"pid {actor.pid}", weight, capacity)
+        Period(began, ended, fence, f"pid {actor.pid}", weight, capacity)
         for actor in actors
         for began, ended, fence, weight, capacity in actor.result(timeout=90)
     ]
@@ -105,7 +69,7 @@ def test_s2_s4_kill_9_in_the_middle_of_it_all_overlaps_nothing(cast, tmp_path):
             assert actor.busy()
         actor.kill()
     holds = [
-        Hold(began, ended, fence, f"pid {actor.pid}", weight, capacity)
+        Period(began, ended, fence, f"pid {actor.pid}", weight, capacity)
         for actor in steady
         for began, ended, fence, weight, capacity in actor.result(timeout=90)
     ]
@@ -114,7 +78,7 @@ def test_s2_s4_kill_9_in_the_middle_of_it_all_overlaps_nothing(cast, tmp_path):
         for line in path.read_text().splitlines():
             if len(values := line.split()) == 3:
                 began, ended, fence = float(values[0]), float(values[1]), int(values[2])
-                holds.append(Hold(began, ended, fence, f"victim {pid}", part.weight, part.capacity))
+                holds.append(Period(began, ended, fence, f"victim {pid}", part.weight, part.capacity))
     assert len(holds) >= 2 * ROUNDS + 6
     assert overlaps(holds) == []
     assert falling(holds) == []

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
+
+from lockkit.history import Period, falling, overlaps
 
 __all__ = ["Check", "Hold", "Line", "fences_rise", "holds", "no_overlap", "read"]
 
@@ -84,31 +85,28 @@ def holds(worker: str, lines: Iterable[Line]) -> list[Hold]:
     return found
 
 
+def _periods(found: Iterable[Hold]) -> list[Period]:
+    return [Period(hold.start, hold.sure, hold.fence, hold.worker) for hold in found]
+
+
 def no_overlap(found: Sequence[Hold], at_least: int) -> Check:
     """No two workers were certain at the same time. Too few holds prove nothing and fail."""
-    ordered = sorted(found, key=lambda hold: hold.start)
-    longest: Hold | None = None
-    for hold in ordered:
-        if longest is not None and hold.start <= longest.sure:
-            both = min(longest.sure, hold.sure) - hold.start
-            return Check(
-                "overlap", False, f"{longest.worker} and {hold.worker} held it together for {both:.3f} s"
-            )
-        if longest is None or hold.sure > longest.sure:
-            longest = hold
-    if len(ordered) < at_least:
-        return Check("overlap", False, f"only {len(ordered)} holds of {at_least}: that proves nothing")
-    return Check("overlap", True, f"{len(ordered)} holds, no two at the same time")
+    together = overlaps(_periods(found))
+    if together:
+        who = " and ".join(period.who for period in sorted(together[0]))
+        both = min(period.ended for period in together[0]) - max(period.began for period in together[0])
+        return Check("overlap", False, f"{who} held it together for {both:.3f} s")
+    if len(found) < at_least:
+        return Check("overlap", False, f"only {len(found)} holds of {at_least}: that proves nothing")
+    return Check("overlap", True, f"{len(found)} holds, no two at the same time")
 
 
 def fences_rise(found: Sequence[Hold]) -> Check:
-    """Every hold has a larger fence than the one before it."""
-    ordered = sorted(found, key=lambda hold: hold.start)
-    for before, after in pairwise(ordered):
-        if after.fence <= before.fence:
-            return Check(
-                "fence",
-                False,
-                f"{after.worker} got fence {after.fence} after {before.worker}'s {before.fence}",
-            )
+    """Every hold has a larger fence than those before it."""
+    pairs = falling(_periods(found))
+    if pairs:
+        before, after = pairs[0]
+        return Check(
+            "fence", False, f"{after.who} got fence {after.fence} after {before.who}'s {before.fence}"
+        )
     return Check("fence", True, "every holder got a larger fence than the one before")

@@ -1,0 +1,73 @@
+"""Checking what happened: holds as their holders saw them must not overlap, and their fences must rise.
+
+A holder is *certain* from when it has read its grant to just before it asks for the release, or to when its lease is no longer
+valid. The certain periods of one name must fit into its capacity at every moment. All times are of one clock of one
+machine (CLOCK_BOOTTIME).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Period", "falling", "overlaps"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Period:
+    """One certain period of one holder.
+
+    Attributes:
+        began: CLOCK_BOOTTIME seconds, after the grant was read.
+        ended: The same, before the release was asked for.
+        who: The holder, for reports.
+    """
+
+    began: float
+    ended: float
+    fence: int
+    who: str = ""
+    weight: int = 1
+    capacity: int = 1
+
+
+def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
+    """Every set of periods of one name that overlap and exceed its capacity. O(n log n) but for what is found."""
+    found: list[tuple[Period, ...]] = []
+    standing: list[tuple[float, int, Period]] = []
+    count = itertools.count()
+    weight = 0
+    for period in sorted(periods):
+        while standing and standing[0][0] <= period.began:
+            weight -= heapq.heappop(standing)[2].weight
+        heapq.heappush(standing, (period.ended, next(count), period))
+        weight += period.weight
+        if weight > min(each.capacity for _, _, each in standing):
+            found.append(tuple(each for _, _, each in sorted(standing)))
+    return found
+
+
+def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
+    """Pairs of periods of one name where the later one began after the earlier had ended and has no larger fence.
+
+    Two that fit together (readers, permits) are not compared: each may read its grant as late as it likes.
+    """
+    found: list[tuple[Period, Period]] = []
+    ordered = sorted(periods)
+    by_end = sorted(ordered, key=lambda period: period.ended)
+    at = 0
+    highest: dict[int, Period] = {}
+    for period in ordered:
+        while at < len(by_end) and by_end[at].ended <= period.began:
+            over = by_end[at]
+            if over.weight not in highest or over.fence > highest[over.weight].fence:
+                highest[over.weight] = over
+            at += 1
+        found.extend(
+            (over, period)
+            for weight, over in highest.items()
+            if weight + period.weight > period.capacity and period.fence <= over.fence and over is not period
+        )
+    return found
