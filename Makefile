@@ -11,7 +11,7 @@ FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test servers fmt lint bench docs clean system
+.PHONY: help demo check test servers fmt lint bench docs clean system
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 			--quiet --disable-pip-version-check --editable '.[redis]'; \
 		$(VENV)/bin/lockkit demo --on redis; \
 	fi
+
+check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
+	@$(TOX) -q -e check
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
 	@.ci/system redis etcd zookeeper postgresql
