@@ -451,7 +451,7 @@ def test_forks_beside_calls_and_others_that_come_and_go_lose_nothing(opened, pat
     assert not caplog.messages
 
 
-def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_the_childs_for_its_own(
+def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_its_child_for_its_own(
     opened, path, monkeypatch, caplog
 ):
     store = opened()
