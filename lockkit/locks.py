@@ -199,7 +199,9 @@ def whole(value: object, what: str, name: str) -> int:
 def asker() -> object:
     """The running asyncio task, else the current thread: objects, because identifiers are used again."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (the one that does not raise)
+    # The one that does not raise; absent while another thread imports asyncio for the first time.
+    running_loop = getattr(asyncio, "_get_running_loop", None)
+    if asyncio is not None and running_loop is not None and running_loop() is not None:
         task: object = asyncio.current_task()
         if task is not None:
             return task

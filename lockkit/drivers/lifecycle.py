@@ -80,8 +80,9 @@ def at_exit(engine: Engine) -> None:
     if _registered_by is None:
         atexit.register(_release_all, "exit")
     _registered_by = os.getpid()
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:
+    # Absent while another thread imports multiprocessing; a child of it has imported it before any code of ours runs.
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    if parent_process is not None and parent_process() is not None:
         from multiprocessing.util import (
             Finalize,
         )  # a child of multiprocessing ends by os._exit, which calls no atexit function

@@ -8,6 +8,7 @@ pause, whatever the store; one total timeout covers everything; nobody waits for
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -466,8 +467,6 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
 
 
 def _timeout(attempt: Attempt, waited: float, wall: float) -> AcquireTimeout:
-    import shlex  # only ever needed for an error
-
     name, holder = attempt.terms.name, attempt.holder
     who = f"; {in_the_way(holder, wall)}" if holder else ""
     return AcquireTimeout(
