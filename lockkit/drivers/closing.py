@@ -52,7 +52,7 @@ class Closing:
         self._began = driver.working_time()
         driver.wake_all()
         # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
-        holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.heartbeat.releasing})
+        holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.beats.releasing})
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn.locked()]
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):

@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from lockkit.clock import Clock, jitter
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
@@ -40,21 +40,23 @@ from lockkit.facts import (
 from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
+    REQUESTS,
     AwaitHook,
-    Call,
     Effect,
+    GoOn,
     Lost,
     Notify,
     Orphan,
     Pause,
     RecordFailure,
     StartHook,
-    WaitForWake,
     Withdraw,
 )
-from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Release, releasing
+from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, releasing
 from lockkit.protocol.renewing import losing
+from lockkit.protocol.running import to_its_end
 from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
 
 __all__ = ["Driver"]
@@ -63,6 +65,8 @@ _log = logging.getLogger("lockkit")
 _JOIN = 0.15
 _GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
+_MOMENT = 0.05
+"""Seconds after which an attempt that is over, and is not taken back, counts as cut short."""
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 _CLOSE_BUDGET = 1.9
@@ -77,7 +81,7 @@ T = TypeVar("T")
 class _Work(NamedTuple):
     """The progress of a release, for the thread that goes on with it."""
 
-    release: Release
+    pipeline: Pipeline
     runs: CleanupRuns | None
 
 
@@ -129,17 +133,14 @@ class Driver:
         self.under_way: dict[Attempt, Waits] = {}
         self._over: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
-        self.heartbeat = Heartbeat(
-            clock,
-            self._background,
+        self.beats = Beats(
+            clock.now,
+            jitter,
             self._capabilities.waiter_deadline,
             request_timeout,
             lambda count: counters.add("renewals", count),
-            self.go_on,
-            self._tidy,
-            lambda: self.closed,
-            self._look_after,
         )
+        self.heartbeat = Heartbeat(self.beats, clock, self.perform, self._look_after)
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
@@ -157,7 +158,8 @@ class Driver:
                 raise AcquireCancelled("this client is closed", name=attempt.terms.name)
             if not self.heartbeat.running:  # before the store is asked: no grant without a heartbeat
                 self.heartbeat.start()
-            hold = self._drive(acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter), waits)
+            asking = acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter)
+            hold = to_its_end(asking, waits.perform)
             if hold is not None:
                 attempt.hold = hold
                 self.heartbeat.hold(hold)
@@ -232,51 +234,65 @@ class Driver:
             hold.turn_of = threading.get_ident()
             try:
                 if hold.report is None:
-                    self.heartbeat.releasing[hold] = None
+                    self.beats.releasing[hold] = None
                     self._release(hold, reason, request_timeout)
                 assert hold.report is not None
                 return hold.report
             finally:
                 hold.turn_of = 0
                 if hold.report is not None:
-                    self.heartbeat.releasing.pop(hold, None)
+                    self.beats.releasing.pop(hold, None)
 
     def _release(self, hold: Hold, reason: Reason, request_timeout: float | None) -> None:
         work = hold.work
         if not isinstance(work, _Work):
             work = hold.work = self._work(hold, reason)
-        release, runs = work
+        pipeline, runs = work
         if request_timeout is not None:
-            release.request_timeout = min(release.request_timeout, request_timeout)
-        interrupts = release.interrupts = []
+            pipeline.request_timeout = min(pipeline.request_timeout, request_timeout)
+        interrupts = pipeline.interrupts = []
         report: ReleaseReport | None = None
         while report is None:
             try:
-                report = self._drive(releasing(release, self.clock.now), None, runs)
+                report = to_its_end(releasing(pipeline, self.clock.now), lambda step: self._step(step, runs))
             except BaseException as interrupt:
-                # It hit the generator itself; a new one goes on from what `release` records.
+                # It hit the generator itself; a new one goes on from what `pipeline` records.
                 interrupts.append(interrupt)
                 if len(interrupts) > PATIENCE:
                     raise
-        self._count(release, report)
+        self._count(pipeline, report)
         if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
             held = self.clock.now() - hold.since
             self.dispatcher.tell(
-                Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held)
+                Event("released", hold.name, hold.claim_id, hold.fence, pipeline.reason, duration=held)
             )
         if interrupts:
             raise interrupts[0]
 
+    def _step(self, effect: Effect, runs: CleanupRuns | None) -> object:
+        """Perform an effect of a release."""
+        match effect:
+            case Pause(until):
+                sleep_until(self.clock, until)
+            case StartHook(plugin, budget) if runs is not None:
+                runs.start(plugin, budget)
+            case AwaitHook(plugin, wait) if runs is not None:
+                with self._cleaning:
+                    return runs.report(plugin, wait=wait)
+            case _:
+                return self.perform(effect)
+        return None
+
     def _work(self, hold: Hold, reason: Reason) -> _Work:
         hooks = self._cleanup_hooks()
         plugins = [name for name, _ in hooks] if hooks else ()
-        release = Release(hold, reason, plugins, self._cleanup_budget, self.request_timeout)
+        pipeline = Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout)
         runs = None
         if hooks:
             runs = CleanupRuns(
                 hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end)
             )
-        return _Work(release, runs)
+        return _Work(pipeline, runs)
 
     def go_on(self, hold: Hold) -> None:
         """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
@@ -382,7 +398,7 @@ class Driver:
 
     def lose(self, hold: Hold, why: Reason) -> None:
         """Declare a hold lost, with all that follows; once."""
-        self._background(losing(hold, why))
+        to_its_end(losing(hold, why), self.perform)
 
     # -- the end
 
@@ -401,7 +417,9 @@ class Driver:
     def _errand(self, reason: Reason, budget: float) -> Errand:
         with self._mutex:
             errand = self._to_close(reason, budget)
-            self._closing, self.closed = self._closing or errand, True  # no signal is let through here
+            beats = self.beats
+            # No signal is let through here.
+            self._closing, self.closed, beats.closing = self._closing or errand, True, True
             return self._closing
 
     def _to_close(self, reason: Reason, budget: float) -> Errand:
@@ -435,10 +453,12 @@ class Driver:
         with self._mutex:
             closing = self._to_close(reason, _CLOSE_BUDGET)
             leaving = Errand("lockkit-close", self._leave, self.heartbeat.lend)
+            beats = self.beats
             # No signal is let through between these, and a handler before them may have closed it.
-            self._closing, self._leaving, self.closed = (
+            self._closing, self._leaving, self.closed, beats.closing = (
                 self._closing or closing,
                 self._leaving or leaving,
+                True,
                 True,
             )
             return self._leaving
@@ -473,7 +493,7 @@ class Driver:
 
     def wake_all(self) -> None:
         """Have the threads that wait look whether they still may; their claims land on the orphan list."""
-        for waiter in self.heartbeat.waiting():
+        for waiter in self.beats.waiting():
             waiter.wake()
 
     @property
@@ -492,51 +512,26 @@ class Driver:
 
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
+        again = now + _MOMENT if self._tidy() else math.inf
         if self._dropped and (self.closed or self.heartbeat.empty):
             self.leave("exit").begin()
         elif self._leaving is not None:  # perhaps a signal came before it was begun
             self._leaving.begin()
         started = self.dispatcher.look()
-        return math.inf if self.orphans.start() and started else now + _START_AGAIN
+        return again if self.orphans.start() and started else min(again, now + _START_AGAIN)
 
     def _look_soon(self) -> None:
         self.heartbeat.look()
 
     # -- effects
 
-    def _drive(
-        self, generator: Generator[Effect, Any, Any], waits: Waits | None, runs: CleanupRuns | None = None
-    ) -> Any:
-        """Perform a generator's effects until it returns."""
-        backend = self.backend
-        try:
-            effect = next(generator)
-            while True:
-                try:
-                    if type(effect) is Call:
-                        method, args, budget, keywords = effect
-                        result = getattr(backend, method)(*args, budget, **keywords)
-                    elif type(effect) is Withdraw:
-                        result = None
-                        self.heartbeat.withdraw(effect.claim.token)
-                    else:
-                        result = self._perform(effect, waits, runs)
-                except BaseException as error:
-                    effect = generator.throw(error)
-                else:
-                    effect = generator.send(result)
-        except StopIteration as stop:
-            return stop.value
-
-    def _perform(self, effect: Effect, waits: Waits | None, runs: CleanupRuns | None) -> object:
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect that does not wait."""
+        if isinstance(effect, REQUESTS):
+            return effect.ask(self.backend)
         match effect:
-            case WaitForWake() if waits is not None:
-                waits.wait(effect)
-            case Pause(until):
-                if waits is None:
-                    sleep_until(self.clock, until)
-                else:
-                    waits.pause(until)
+            case Withdraw(claim):
+                self.heartbeat.withdraw(claim.token)
             case Notify(what):
                 self.dispatcher.tell(what)
             case Lost(hold, why):
@@ -545,18 +540,11 @@ class Driver:
                 self.orphans.add(effect)
             case RecordFailure(record):
                 self._record_failure(dict(record))
-            case StartHook(plugin, budget) if runs is not None:
-                runs.start(plugin, budget)
-            case AwaitHook(plugin, wait) if runs is not None:
-                with self._cleaning:
-                    return runs.report(plugin, wait=wait)
+            case GoOn(hold):
+                self.go_on(hold)
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None
-
-    def _background(self, generator: Generator[Effect, Any, Any]) -> Any:
-        """Drive renewing or losing, which neither wait nor run hooks."""
-        return self._drive(generator, None)
 
     def _tell_lost(self, hold: Hold, why: Reason) -> None:
         kind = why if why in ("max_hold", "collected") else "lost"
@@ -589,16 +577,16 @@ class Driver:
             note=hold.claim.note or {},
         )
 
-    def _count(self, release: Release, report: ReleaseReport) -> None:
+    def _count(self, pipeline: Pipeline, report: ReleaseReport) -> None:
         add = self.counters.add
         if report.outcome == "RELEASED":
             add("released")
-        if release.refusals:
-            add("release_script_errors", release.refusals)
-        if release.emergency is not None:
+        if pipeline.refusals:
+            add("release_script_errors", pipeline.refusals)
+        if pipeline.emergency is not None:
             add("normal_release_failures")
             add("emergency_releases")
-        if release.stolen:
+        if pipeline.stolen:
             add("ownership_violations")
 
 

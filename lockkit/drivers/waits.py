@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
-from lockkit.drivers.heartbeat import Waiter
 from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
-from lockkit.protocol.effects import WaitForWake
+from lockkit.protocol.beating import Waiter
+from lockkit.protocol.effects import Effect, Pause, WaitForWake
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Waits:
         began: CLOCK_BOOTTIME seconds.
     """
 
+    _bell: Bell
     _waiter: Waiter | None = None
     _watch: Watch | None = None
     _blockers: tuple[str, ...] | None = None
@@ -48,16 +49,27 @@ class Waits:
         self.began = began
         self._wait: Callable[[Bell, float], bool] = Bell.wait
 
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect of the acquisition."""
+        if isinstance(effect, WaitForWake):
+            self.wait(effect)
+        elif isinstance(effect, Pause):
+            self.pause(effect.until)
+        else:
+            return self._driver.perform(effect)
+        return None
+
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
         driver = self._driver
         waiter = self._waiter
         if waiter is None or waiter.claim is not effect.claim:
-            waiter = self._waiter = driver.heartbeat.waiter(effect.claim)
+            self._bell = Bell()
+            waiter = self._waiter = driver.heartbeat.waiter(effect.claim, self._bell.ring)
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
-            self._listen(effect, waiter.bell)
+            self._listen(effect)
             self._blockers = effect.blockers
         if self._on_wait is not None:
             waited = driver.clock.now() - self.began
@@ -65,9 +77,9 @@ class Waits:
         wait_no_longer_than_the_interpreter()
         while not self._cancelled():
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
-            if left <= 0 or self._wait(waiter.bell, left if listening() else min(left, _LOOK)):
+            if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
                 break
-        waiter.bell.rung()  # forget earlier rings: the store is asked now
+        self._bell.rung()  # forget earlier rings: the store is asked now
         if why := self._cancelled():
             raise AcquireCancelled(why, name=effect.claim.terms.name)
 
@@ -90,15 +102,17 @@ class Waits:
         self._unwatch()
         waiter = self._waiter
         if waiter is not None:
-            self._driver.heartbeat.forget(waiter)
+            self._driver.beats.forget(waiter)
 
-    def _listen(self, effect: WaitForWake, bell: Bell) -> None:
+    def _listen(self, effect: WaitForWake) -> None:
         """Have the store ring the bell; in this thread, if it can."""
         backend = self._driver.backend
         listen = getattr(backend, "listen", None) or backend.watch
         self._wait = Bell.wait
         try:
-            watch = self._watch = listen(effect.claim.terms.name, effect.blockers, bell.ring, effect.claim)
+            watch = self._watch = listen(
+                effect.claim.terms.name, effect.blockers, self._bell.ring, effect.claim
+            )
         except RuntimeError as error:
             if not no_thread(error):
                 raise

@@ -23,7 +23,18 @@ from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.hold import Hold
 from lockkit.names import claim_id, new_token
 from lockkit.protocol import deadlock
-from lockkit.protocol.effects import Call, Effect, Notify, Now, Orphan, Pause, WaitForWake, Withdraw
+from lockkit.protocol.effects import (
+    Abandon,
+    Acquire,
+    Effect,
+    Notify,
+    Now,
+    Orphan,
+    Pause,
+    Release,
+    WaitForWake,
+    Withdraw,
+)
 from lockkit.store.spi import (
     REQUEST_TIMEOUT,
     Answer,
@@ -177,7 +188,7 @@ def acquiring(
             was_sent, attempt.sent = attempt.sent, True
             budget = pace.budget(before)
             try:
-                answer = yield Call("acquire", (claim, create), budget)
+                answer = yield Acquire(claim, create, budget)
             except (Refused, Unknown) as trouble:
                 pace.met(trouble, budget, before)
                 if isinstance(trouble, Unknown):
@@ -400,9 +411,9 @@ def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, 
     yield Withdraw(attempt.claim)
     budget = pace.last_call(now())
     if budget > 0:
-        method = "abandon" if attempt.doubtful else "release"
+        remove = Abandon if attempt.doubtful else Release
         try:
-            yield Call(method, (attempt.claim,), budget, {"graceful": False})
+            yield remove(attempt.claim, budget, graceful=False)
         except (Refused, Unknown):
             pass
         else:

@@ -14,7 +14,7 @@ from lockkit.errors import DeadlockDetected
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol.effects import Call, Effect, Now, Pause
+from lockkit.protocol.effects import Effect, Inspect, Now, Pause
 from lockkit.store.queue import hopeless
 from lockkit.store.spi import Claim, Refused, Terms, Unknown
 
@@ -60,7 +60,7 @@ def who_waits_for(
     while True:
         at = now()
         try:
-            info = yield Call("inspect", (claim.terms.name,), budget(at))
+            info = yield Inspect(claim.terms.name, budget(at))
         except (Refused, Unknown):
             return "unknown"
         between = _between(mine, claim_id(claim.token), info)

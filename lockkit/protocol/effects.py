@@ -1,44 +1,124 @@
-"""What a protocol generator can ask of whoever drives it.
+"""The effects that a protocol generator asks its driver to perform.
 
-A driver performs the effect and sends the result back, or throws the exception that it met: :class:`~lockkit.store.spi.Refused`
-and :class:`~lockkit.store.spi.Unknown` from a call, any ``BaseException`` that cut the step short. The generators read no clock,
+A driver performs an effect and sends the result back, or throws the exception that it met: :class:`~lockkit.store.spi.Refused`
+and :class:`~lockkit.store.spi.Unknown` from a request, any ``BaseException`` that cut the step short. The generators read no clock,
 start no thread and open no socket; ``now`` is handed to them.
+
+Effects are of three kinds. A :data:`Request` goes to the store, by :meth:`Acquire.ask` and its siblings, and takes at most its
+``budget``, in seconds. A :data:`Wait` takes as long as it says. All others never block.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from lockkit.facts import Alert, ClaimInfo, Event, Reason
+from lockkit.facts import Alert, ClaimInfo, Event, LockInfo, Reason
 from lockkit.hold import Hold
-from lockkit.store.spi import Claim
+from lockkit.store.spi import Answer, Backend, Beat, Claim, ReleaseAnswer, Renewal
 
 __all__ = [
+    "REQUESTS",
+    "WAITS",
+    "Abandon",
+    "Acquire",
     "AwaitHook",
-    "Call",
     "Effect",
+    "EmergencyRelease",
+    "GoOn",
+    "Inspect",
     "Lost",
     "Notify",
     "Now",
     "Orphan",
     "Pause",
     "RecordFailure",
+    "Release",
+    "Removing",
+    "Renew",
+    "Request",
     "StartHook",
+    "Wait",
     "WaitForWake",
     "Withdraw",
 ]
 
 Now: TypeAlias = Callable[[], float]
 """CLOCK_BOOTTIME seconds."""
-_NO_KEYWORDS: Mapping[str, Any] = {}
 
 
-class Call(NamedTuple):
-    """Call ``method`` of the store with ``args``, a budget in seconds, and keywords. Result: its answer."""
+class Acquire(NamedTuple):
+    """Ask for a claim, and append it to its queue if ``create``. Result: an :data:`~lockkit.store.spi.Answer`."""
 
-    method: str
-    args: tuple[Any, ...]
+    claim: Claim
+    create: bool
     budget: float
-    keywords: Mapping[str, Any] = _NO_KEYWORDS
+
+    def ask(self, store: Backend) -> Answer:
+        """Send the request."""
+        return store.acquire(self.claim, self.create, self.budget)
+
+
+class Renew(NamedTuple):
+    """Renew a batch of claims. Result: a :class:`~lockkit.store.spi.Renewal` for each."""
+
+    beats: Sequence[Beat]
+    budget: float
+
+    def ask(self, store: Backend) -> Sequence[Renewal]:
+        """Send the request."""
+        return store.renew(self.beats, self.budget)
+
+
+class Release(NamedTuple):
+    """Compare and remove a claim. Result: RELEASED or ABSENT."""
+
+    claim: Claim
+    budget: float
+    graceful: bool = True
+
+    def ask(self, store: Backend) -> ReleaseAnswer:
+        """Send the request."""
+        return store.release(self.claim, self.budget, graceful=self.graceful)
+
+
+class Abandon(NamedTuple):
+    """Remove a claim of which an acquire may still be under way. Result: as of :class:`Release`."""
+
+    claim: Claim
+    budget: float
+    graceful: bool = True
+
+    def ask(self, store: Backend) -> ReleaseAnswer:
+        """Send the request."""
+        return store.abandon(self.claim, self.budget, graceful=self.graceful)
+
+
+class EmergencyRelease(NamedTuple):
+    """Compare and remove a claim over a connection of its own. Result: as of :class:`Release`."""
+
+    claim: Claim
+    budget: float
+    graceful: bool = True
+
+    def ask(self, store: Backend) -> ReleaseAnswer:
+        """Send the request."""
+        return store.emergency_release(self.claim, self.budget, graceful=self.graceful)
+
+
+class Inspect(NamedTuple):
+    """Read the queue of a name. Result: a :class:`~lockkit.facts.LockInfo`."""
+
+    name: str
+    budget: float
+
+    def ask(self, store: Backend) -> LockInfo:
+        """Send the request."""
+        return store.inspect(self.name, self.budget)
+
+
+Removing: TypeAlias = Release | Abandon | EmergencyRelease
+Request: TypeAlias = Acquire | Renew | Removing | Inspect
+"""An effect that asks the store."""
+REQUESTS = (Acquire, Renew, Release, Abandon, EmergencyRelease, Inspect)
 
 
 class WaitForWake(NamedTuple):
@@ -74,12 +154,22 @@ class Orphan(NamedTuple):
     graceful: bool
     after: float = 0.0
 
+    def request(self, budget: float) -> "Release | Abandon":
+        """The request that removes it."""
+        return (Abandon if self.abandon else Release)(self.claim, budget, self.graceful)
+
 
 class Lost(NamedTuple):
     """A hold was declared lost just now: tell plugins, counters and its own callbacks, once. Never blocks or fails."""
 
     hold: Hold
     why: Reason
+
+
+class GoOn(NamedTuple):
+    """Go on with a release that was cut short, on a thread of its own, unless a thread works at it. Never blocks or fails."""
+
+    hold: Hold
 
 
 class StartHook(NamedTuple):
@@ -111,6 +201,7 @@ class Notify(NamedTuple):
     what: Event | Alert
 
 
-Effect: TypeAlias = (
-    Call | WaitForWake | Pause | Withdraw | Orphan | StartHook | AwaitHook | RecordFailure | Notify | Lost
-)
+Wait: TypeAlias = WaitForWake | Pause | AwaitHook
+"""An effect that takes its time."""
+WAITS = (WaitForWake, Pause, AwaitHook)
+Effect: TypeAlias = Request | Wait | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn

@@ -2,8 +2,8 @@
 
     HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
 
-The progress is kept in a :class:`Release`, not in the generator: if an exception hits the generator itself
-(Ctrl-C lands between any two bytecodes), a new generator over the same Release goes on where it was, in the same thread
+The progress is kept in a :class:`Pipeline`, not in the generator: if an exception hits the generator itself
+(Ctrl-C lands between any two bytecodes), a new generator over the same Pipeline goes on where it was, in the same thread
 or in another. Cleanup hooks are identified by plugin and none runs twice; after an interruption at the start of a hook the
 start is asked for again, so none is left out. Sending a release twice is harmless, because it compares.
 """
@@ -26,21 +26,24 @@ from lockkit.facts import (
 )
 from lockkit.hold import Hold
 from lockkit.protocol.effects import (
+    Abandon,
     AwaitHook,
-    Call,
     Effect,
+    EmergencyRelease,
     Lost,
     Notify,
     Now,
     Orphan,
     Pause,
     RecordFailure,
+    Release,
+    Removing,
     StartHook,
     Withdraw,
 )
 from lockkit.store.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
-__all__ = ["CLEANUP_BUDGET", "PATIENCE", "Release", "releasing"]
+__all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
 
 CLEANUP_BUDGET = 10.0
 """Seconds that one cleanup hook may take, unless configured."""
@@ -54,13 +57,13 @@ _CUTS = 2
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Release:
+class Pipeline:
     """One release under way.
 
     Attributes:
         plugins: Cleanup hooks to run, by plugin name, in order.
         outcome: None until an answer was definite.
-        refusals: Release requests the store refused.
+        refusals: Release requests that the store refused.
         stolen: The claim was gone although the hold was still valid.
         untold: The reason of a loss that has not been told yet.
         asked: Whether a request is under way; if an interruption comes before its answer is read, it may have been executed.
@@ -89,7 +92,7 @@ class Release:
     interrupts: list[BaseException] = field(default_factory=list)
 
 
-def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseReport]:
+def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseReport]:
     """Take a release from wherever it is to its end.
 
     Never raises: what went wrong is in the report, and what interrupted it in ``release.interrupts``.
@@ -111,12 +114,12 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
     yield Withdraw(hold.claim)
     hold.end()
     if release.outcome is None and release.normal is None:
-        method = "abandon" if hold.doubtful else "release"
+        remove = Abandon if hold.doubtful else Release
         budget = _NORMAL_SHARE * release.request_timeout
-        release.normal = yield from _remove(release, now, "normal", method, budget)
+        release.normal = yield from _remove(release, now, "normal", remove, budget)
     if release.outcome is None and release.emergency is None:
         budget = (1.0 - _NORMAL_SHARE) * release.request_timeout
-        release.emergency = yield from _remove(release, now, "emergency", "emergency_release", budget)
+        release.emergency = yield from _remove(release, now, "emergency", EmergencyRelease, budget)
         yield Notify(Event("emergency", hold.name, hold.claim_id, hold.fence, reason=release.reason))
         yield Notify(_alert(release, "emergency_release", "P1", "its normal release got no definite answer"))
     if release.outcome is None:
@@ -130,7 +133,7 @@ def releasing(release: Release, now: Now) -> Generator[Effect, Any, ReleaseRepor
     return report
 
 
-def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
+def _clean(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
     """Layer 1: every hook once, while the heartbeat still renews."""
     began = now()
     for plugin in release.plugins[len(release.hooks) :]:
@@ -152,7 +155,7 @@ def _clean(release: Release, now: Now) -> Generator[Effect, Any, None]:
     release.cleaned = now() - began
 
 
-def _run(release: Release, plugin: str) -> Generator[Effect, Any, HookReport]:
+def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
     """Start a hook, whatever interrupts that, and wait for it.
 
     The first Ctrl-C while it runs is kept for later: the hook goes on to its budget. A second one ends the waiting, and
@@ -183,14 +186,13 @@ def _run(release: Release, plugin: str) -> Generator[Effect, Any, HookReport]:
 
 
 def _remove(
-    release: Release, now: Now, layer: Literal["normal", "emergency"], method: str, budget: float
+    release: Pipeline, now: Now, layer: Literal["normal", "emergency"], remove: type[Removing], budget: float
 ) -> Generator[Effect, Any, LayerReport]:
     """Layers 2 and 3: compare-and-remove, replayed while the outcome is unknown and budget remains."""
     hold = release.hold
     if budget <= 0.0:
         return LayerReport(layer, "SKIPPED", error="no time was left for a request")
     graceful = not hold.lost_why
-    keywords = {} if graceful else {"graceful": False}
     began = at = now()
     end = began + budget
     error: BaseException | None = None
@@ -198,7 +200,7 @@ def _remove(
     while True:
         release.asked = True
         try:
-            answer = yield Call(method, (hold.claim,), max(end - at, 0.05), keywords)
+            answer = yield remove(hold.claim, max(end - at, 0.05), graceful)
         except Refused as refusal:
             error = refusal.error
             release.asked = False
@@ -235,7 +237,7 @@ def _remove(
     return LayerReport(layer, "UNKNOWN" if release.doubtful else "FAILED", now() - began, str(error))
 
 
-def _settled(release: Release, answer: str, at: float) -> ReleaseOutcome:
+def _settled(release: Pipeline, answer: str, at: float) -> ReleaseOutcome:
     """What a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
     if answer == ABSENT and not release.doubtful:
         # A release that was cut short may have been resumed only after the claim had run out.
@@ -244,7 +246,7 @@ def _settled(release: Release, answer: str, at: float) -> ReleaseOutcome:
     return "RELEASED"
 
 
-def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
+def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
     """No definite answer: leave it to the background, on the record."""
     hold = release.hold
     yield Orphan(hold.claim, abandon=True, graceful=not hold.lost_why)
@@ -272,7 +274,7 @@ def _abandon(release: Release, now: Now) -> Generator[Effect, Any, None]:
     )
 
 
-def _report(release: Release) -> ReleaseReport:
+def _report(release: Pipeline) -> ReleaseReport:
     hold = release.hold
     layers = (_cleanup_layer(release),) if release.hooks else ()
     for layer in (release.normal, release.emergency):
@@ -287,7 +289,7 @@ def _report(release: Release) -> ReleaseReport:
     )
 
 
-def _cleanup_layer(release: Release) -> LayerReport:
+def _cleanup_layer(release: Pipeline) -> LayerReport:
     """All hooks as one layer: as bad as the first bad one."""
     hooks = tuple(release.hooks)
     bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
@@ -295,6 +297,6 @@ def _cleanup_layer(release: Release) -> LayerReport:
     return LayerReport("cleanup", outcome, release.cleaned or 0.0, error, hooks)
 
 
-def _alert(release: Release, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> Alert:
+def _alert(release: Pipeline, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> Alert:
     hold = release.hold
     return Alert(kind, priority, f"{hold.name!r} (fence {hold.fence}): {what}", hold.name, hold.claim_id)

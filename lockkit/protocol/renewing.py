@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
-from lockkit.protocol.effects import Call, Effect, Lost, Notify, Now, Orphan
+from lockkit.protocol.effects import Effect, Lost, Notify, Now, Orphan, Renew
 from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
 __all__ = ["Member", "batch", "due", "losing", "patience", "renewing", "waiter_interval"]
@@ -108,7 +108,7 @@ def renewing(
     """
     beats = [member.beat for member in members]
     try:
-        renewals = yield Call("renew", (beats,), budget)
+        renewals = yield Renew(beats, budget)
     except (Refused, Unknown) as trouble:
         for member in members:
             member.missed()

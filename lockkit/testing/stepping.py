@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
@@ -12,24 +12,23 @@ from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.effects import (
+    REQUESTS,
     AwaitHook,
-    Call,
     Effect,
     Lost,
     Notify,
     Orphan,
-    Pause,
     RecordFailure,
-    StartHook,
     WaitForWake,
-    Withdraw,
 )
-from lockkit.protocol.releasing import Release, releasing
+from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.protocol.renewing import losing, renewing
+from lockkit.protocol.running import Running, to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
 
 __all__ = ["Pending", "State", "Stepper"]
 
+T = TypeVar("T")
 State = Literal["waiting", "paused", "held", "busy", "failed", "cancelled"]
 _FEW = 100
 
@@ -63,14 +62,11 @@ class Stepper:
 
     def release(self, hold: Hold, reason: str = "normal", plugins: Sequence[str] = ()) -> ReleaseReport:
         """Release, to the end."""
-        release = Release(hold, reason, plugins)
-        report: ReleaseReport = self.drive(releasing(release, self.clock.now))
-        return report
+        return self.drive(releasing(Pipeline(hold, reason, plugins), self.clock.now))
 
     def beat(self, members: Sequence[Pending]) -> bool:
         """Send one batch of heartbeats; whether it was answered."""
-        answered: bool = self.drive(renewing(members, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
-        return answered
+        return self.drive(renewing(members, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
 
     def notice(self, hold: Hold) -> bool:
         """Look at the clock: declare the hold lost if it has run out. Whether it has."""
@@ -83,39 +79,26 @@ class Stepper:
         """Remove what is due, each until the answer is definite; how many were."""
         now, kept, removed = self.clock.now(), list[Orphan](), 0
         for orphan in self.orphans:
-            method = self.backend.abandon if orphan.abandon else self.backend.release
             try:
                 if due_only and orphan.after > now:
                     kept.append(orphan)
                     continue
-                method(orphan.claim, REQUEST_TIMEOUT, graceful=orphan.graceful)
+                orphan.request(REQUEST_TIMEOUT).ask(self.backend)
                 removed += 1
             except (Refused, Unknown):
                 kept.append(orphan)
         self.orphans[:] = kept
         return removed
 
-    def drive(self, generator: Generator[Effect, Any, Any]) -> Any:
+    def drive(self, generator: Generator[Effect, Any, T]) -> T:
         """Perform the effects of a generator that does not wait. A pause takes no time."""
-        try:
-            effect = next(generator)
-            while True:
-                effect = self.answer(generator, effect)
-        except StopIteration as stop:
-            return stop.value
+        return to_its_end(generator, self.perform)
 
-    def answer(self, generator: Generator[Effect, Any, Any], effect: Effect) -> Effect:
-        """Perform one effect and send its result; the next one."""
-        try:
-            result = self._perform(effect)
-        except BaseException as error:
-            return generator.throw(error)
-        return generator.send(result)
-
-    def _perform(self, effect: Effect) -> object:
+    def perform(self, effect: Effect) -> object:
+        """Perform one effect."""
+        if isinstance(effect, REQUESTS):
+            return effect.ask(self.backend)
         match effect:
-            case Call(method, args, budget, keywords):
-                return getattr(self.backend, method)(*args, budget, **keywords)
             case Orphan():
                 self.orphans.append(effect)
             case Notify(what):
@@ -126,7 +109,7 @@ class Stepper:
                 self.failures.append(record)
             case AwaitHook(plugin, _):
                 return self.hook(plugin)
-            case StartHook() | Withdraw() | Pause() | WaitForWake():
+            case _:
                 pass
         return None
 
@@ -150,8 +133,10 @@ class Pending:
         self.woken = False
         self._watch: Watch | None = None
         clock = stepper.clock
-        self._generator = acquiring(attempt, stepper.backend.capabilities, clock.now, clock.wall, lambda: 0.5)
-        self._effect: Effect | None = None
+        self._running = Running(
+            acquiring(attempt, stepper.backend.capabilities, clock.now, clock.wall, lambda: 0.5)
+        )
+        self._begun = False
 
     @property
     def claim(self) -> Claim:
@@ -180,9 +165,9 @@ class Pending:
 
     def watch(self) -> None:
         """Begin the watch that a waiting client has running."""
-        assert isinstance(self._effect, WaitForWake)
         self._unwatch()
-        effect = self._effect
+        effect = self._running.effect
+        assert isinstance(effect, WaitForWake)
         watch = self.stepper.backend.watch(effect.claim.terms.name, effect.blockers, self.wake, effect.claim)
         self._watch = watch
 
@@ -192,20 +177,21 @@ class Pending:
             return self.state
         self.woken = False
         self._unwatch()
-        generator = self._generator
+        running, begun, self._begun = self._running, self._begun, True
         try:
-            effect = next(generator) if self._effect is None else generator.send(None)
-            while not isinstance(effect, WaitForWake | Pause):
-                effect = self.stepper.answer(generator, effect)
-        except StopIteration as stop:
-            self.hold = self.attempt.hold = stop.value
-            self.attempt.sent = False
-            self.state = "held" if stop.value is not None else "busy"
-            return self.state
+            if begun:
+                running.answered()
+            else:
+                running.begin()
+            running.until_it_waits(self.stepper.perform)
         except BaseException as error:
             return self._failed(error, "failed")
-        self._effect = effect
-        self.state = "waiting" if isinstance(effect, WaitForWake) else "paused"
+        if running.effect is None:
+            self.hold = self.attempt.hold = running.value
+            self.attempt.sent = False
+            self.state = "held" if running.value is not None else "busy"
+            return self.state
+        self.state = "waiting" if isinstance(running.effect, WaitForWake) else "paused"
         return self.state
 
     def run(self) -> State:
@@ -220,7 +206,7 @@ class Pending:
         error = error or KeyboardInterrupt()
         self._unwatch()
         try:
-            self._generator.throw(error)
+            self._running.failed(error)
         except BaseException as raised:
             self._failed(raised, "cancelled")
 

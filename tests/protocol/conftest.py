@@ -24,15 +24,13 @@ class Driven:
         self._go(lambda: self.generator.throw(error))
         return self
 
-    def until(self, kind, **wanted):
-        """Answer None to everything that asks for nothing, up to an effect of this kind."""
+    def until(self, *kinds):
+        """Answer None to everything up to an effect of one of these kinds."""
         while not self.done:
-            if type(self.effect) is kind and all(
-                getattr(self.effect, key) == value for key, value in wanted.items()
-            ):
+            if isinstance(self.effect, kinds):
                 return self.effect
             self.answer(None)
-        raise AssertionError(f"no {kind.__name__} {wanted} came")
+        raise AssertionError(f"none of {kinds} came")
 
     def kinds(self):
         """What is asked for to the end, if None is the answer to all of it."""

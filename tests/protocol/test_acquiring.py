@@ -9,7 +9,17 @@ import pytest
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, PermissionDenied
 from lockkit.facts import Capabilities, ClaimInfo, Owner
 from lockkit.protocol.acquiring import OUTAGE_LIMIT, Attempt, acquiring
-from lockkit.protocol.effects import Call, Notify, Orphan, Pause, WaitForWake, Withdraw
+from lockkit.protocol.effects import (
+    REQUESTS,
+    Abandon,
+    Acquire,
+    Notify,
+    Orphan,
+    Pause,
+    Release,
+    WaitForWake,
+    Withdraw,
+)
 from lockkit.store.spi import Busy, Granted, Lapsed, Queued, Refused, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
@@ -37,8 +47,8 @@ def granted(clock, fence=7):
 
 def test_a_free_lock_is_one_call(start, clock):
     attempt, run = start()
-    assert run.effect.method == "acquire"
-    assert run.effect.args == (attempt.claim, True)
+    assert run.effect[:2] == (attempt.claim, True)
+    assert type(run.effect) is Acquire
     run.answer(granted(clock))
     assert run.result.fence == 7
     assert run.result.valid(clock.now())
@@ -47,9 +57,9 @@ def test_a_free_lock_is_one_call(start, clock):
 
 def test_an_unknown_create_is_replayed_with_the_same_token_and_makes_the_hold_doubtful(start, clock):
     _, run = start()
-    first = run.effect.args
+    first = run.effect[:2]
     run.fail(UNKNOWN)
-    assert run.until(Call).args == first
+    assert run.until(Acquire)[:2] == first
     run.answer(granted(clock))
     assert run.result.doubtful
 
@@ -59,9 +69,9 @@ def test_create_is_not_sent_again_once_it_is_known_to_stand(start, clock):
     run.answer(Queued(1, blockers=("1",)))
     run.until(WaitForWake)
     run.answer()
-    assert run.effect.args[1] is False
+    assert run.effect.create is False
     run.fail(UNKNOWN)
-    assert run.until(Call).args[1] is False
+    assert run.until(Acquire).create is False
 
 
 def test_an_answer_that_comes_after_its_basis_has_run_out_grants_nothing(start, clock):
@@ -69,19 +79,19 @@ def test_an_answer_that_comes_after_its_basis_has_run_out_grants_nothing(start, 
     first, answer = attempt.claim, granted(clock)
     clock.forward(6.0)
     run.answer(answer)
-    assert run.until(Call, method="release").args == (first,)
+    assert run.until(Release).claim == first
     run.answer("RELEASED")
     assert run.until(Pause).until > clock.now()
-    call = run.until(Call, method="acquire")
-    assert call.args[0].token != first.token
-    assert call.args[1] is True
+    call = run.until(Acquire)
+    assert call.claim.token != first.token
+    assert call.create is True
 
 
 def test_grants_that_are_over_when_they_are_read_are_asked_for_at_doubling_intervals(start, clock):
     _, run = start(timeout=None, max_hold=0.1)
     pauses = []
     for _ in range(8):
-        run.until(Call, method="acquire")
+        run.until(Acquire)
         answer = granted(clock)
         clock.forward(0.2)
         run.answer(answer)
@@ -97,13 +107,13 @@ def test_grants_that_are_over_when_they_are_read_are_trouble_and_neither_busy_no
     _, run = start(timeout=1.0 if wait else 0, wait=wait, max_hold=0.1)
     asked = 0
     while not run.done:
-        run.until(Call, method="acquire")
+        run.until(Acquire)
         asked += 1
         answer = granted(clock)
         clock.forward(0.2)
         run.answer(answer)
         if type(run.effect) is Withdraw:
-            run.until(Call, method="release")
+            run.until(Release)
             run.answer("RELEASED")
         while type(run.effect) in (Notify, Pause):
             if type(run.effect) is Pause:
@@ -121,7 +131,7 @@ def test_a_wait_without_a_timeout_does_not_go_on_for_ever_with_grants_of_no_use(
         if type(run.effect) is Pause:
             clock.forward(run.effect.until - clock.now())
         answer = None
-        if type(run.effect) is Call and run.effect.method == "acquire":
+        if type(run.effect) is Acquire:
             answer = granted(clock)
             clock.forward(0.2)
         run.answer(answer)
@@ -134,9 +144,9 @@ def test_a_host_that_slept_between_asking_and_reading_goes_on(start, clock):
     answer = granted(clock)
     clock.forward(10 * OUTAGE_LIMIT)
     run.answer(answer)
-    run.until(Call, method="release")
+    run.until(Release)
     run.answer("RELEASED")
-    run.until(Call, method="acquire")
+    run.until(Acquire)
     run.answer(granted(clock))
     assert run.result is not None
 
@@ -149,21 +159,21 @@ def test_lapsed_means_a_new_token_at_the_tail_and_nobody_renews_the_old_one(star
     run.answer().answer(Lapsed())
     assert type(run.effect) is Withdraw
     assert run.effect.claim is first
-    call = run.until(Call)
-    assert call.args[0].token != first.token
-    assert call.args[1] is True
+    call = run.until(*REQUESTS)
+    assert call.claim.token != first.token
+    assert call.create is True
 
 
 def test_a_doubtful_claim_that_lapsed_is_abandoned_before_the_next_token(start):
     attempt, run = start()
     first = attempt.claim
     run.fail(UNKNOWN)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.answer(Lapsed("late"))
-    assert run.until(Call).method == "abandon"
-    assert run.effect.args == (first,)
+    assert run.until(*REQUESTS).__class__ is Abandon
+    assert run.effect.claim == first
     run.answer("ABSENT")
-    assert run.until(Call).args[0].token != first.token
+    assert run.until(*REQUESTS).claim.token != first.token
 
 
 def test_a_definite_busy_leaves_nothing_to_take_back(start):
@@ -177,9 +187,9 @@ def test_a_definite_busy_leaves_nothing_to_take_back(start):
 def test_busy_after_an_unknown_try_abandons_it(start):
     _, run = start(0, wait=False)
     run.fail(UNKNOWN)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.answer(Busy(1))
-    assert run.until(Call).method == "abandon"
+    assert run.until(*REQUESTS).__class__ is Abandon
     run.answer("ABSENT")
     assert run.done
     assert run.result is None
@@ -193,8 +203,8 @@ def test_a_timeout_takes_its_claim_back_and_says_so(start, clock):
     run.answer()
     assert type(run.effect) is Withdraw
     run.answer()
-    assert run.effect.method == "release"
-    assert run.effect.keywords == {"graceful": False}
+    assert type(run.effect) is Release
+    assert run.effect.graceful is False
     run.answer("RELEASED")
     assert isinstance(run.raised, AcquireTimeout)
     assert attempt.leftover() is None
@@ -254,10 +264,10 @@ def test_there_is_no_time_left_for_the_foreground_long_after_the_timeout(start, 
 def test_a_store_that_never_answered_is_an_error_of_the_store_and_not_a_timeout(start, clock):
     attempt, run = start(timeout=1.0)
     while not run.done:
-        if type(run.effect) is Call and run.effect.method == "acquire":
+        if type(run.effect) is Acquire:
             clock.forward(run.effect.budget)
             run.fail(UNKNOWN)
-        elif type(run.effect) is Call:
+        elif isinstance(run.effect, REQUESTS):
             run.fail(UNKNOWN)
         else:
             clock.forward(max(0.0, run.effect.until - clock.now())) if type(run.effect) is Pause else None
@@ -273,9 +283,9 @@ def test_when_the_time_is_up_after_a_refusal_the_reason_is_told_and_not_a_timeou
     run.answer(Queued(1))
     run.until(WaitForWake)
     run.answer().fail(REFUSED)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.answer(Lapsed("absent"))
-    run.until(Call, method="acquire")
+    run.until(Acquire)
     clock.forward(1.0)
     run.fail(REFUSED)
     run.until(Pause)
@@ -288,12 +298,12 @@ def test_when_the_time_is_up_after_a_refusal_the_reason_is_told_and_not_a_timeou
 def test_a_refusal_that_has_passed_makes_no_timeout_an_error_of_the_store(start, clock):
     _, run = start(timeout=3.0)
     run.fail(REFUSED)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.answer(Queued(1))
     run.until(WaitForWake)
     clock.forward(3.0)
     run.answer()
-    assert run.until(Call).method == "release"
+    assert run.until(*REQUESTS).__class__ is Release
     run.answer("RELEASED")
     assert isinstance(run.raised, AcquireTimeout)
 
@@ -310,7 +320,7 @@ def test_a_last_request_that_the_timeout_cut_short_says_less_than_the_refusal_be
     assert (run.effect.budget < 2.0) is cut_short
     clock.forward(run.effect.budget)
     run.fail(UNKNOWN)
-    assert run.until(Call).method == "abandon"
+    assert run.until(*REQUESTS).__class__ is Abandon
     run.answer("ABSENT")
     assert run.raised is (REFUSED if cut_short else UNKNOWN).error
 
@@ -342,9 +352,9 @@ def test_what_a_store_will_never_do_is_not_tried_again(start):
 def test_a_refusal_after_an_unknown_leaves_the_unknown_to_be_settled(start):
     _, run = start()
     run.fail(UNKNOWN)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.fail(DENIED)
-    assert run.until(Call).method == "abandon"
+    assert run.until(*REQUESTS).__class__ is Abandon
 
 
 def refused_until_it_ends(run, clock):
@@ -355,7 +365,7 @@ def refused_until_it_ends(run, clock):
             clock.forward(run.effect.until - clock.now())
         if type(run.effect) is Notify:
             told.append(run.effect.what)
-        if type(run.effect) is Call and run.effect.method == "acquire":
+        if type(run.effect) is Acquire:
             run.fail(REFUSED)
         else:
             run.answer()
@@ -490,25 +500,25 @@ def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_
     for _ in range(stop):
         if run.done:
             return
-        if type(run.effect) is Call and run.effect.method == "acquire":
+        if type(run.effect) is Acquire:
             answer = next(answers)()
-            asked = None if isinstance(answer, Lapsed) else run.effect.args[0]
+            asked = None if isinstance(answer, Lapsed) else run.effect.claim
             run.answer(answer)
-        elif type(run.effect) is Call:
+        elif isinstance(run.effect, REQUESTS):
             asked = None
             run.answer("RELEASED")
         else:
             run.answer()
     if run.done:
         return
-    sending = type(run.effect) is Call and run.effect.method == "acquire"
+    sending = type(run.effect) is Acquire
     at = run.effect
     run.fail(KeyboardInterrupt())
     assert isinstance(run.raised, KeyboardInterrupt)
     leftover = attempt.leftover()
     if sending:
         assert leftover is not None
-        assert leftover.claim is at.args[0]
+        assert leftover.claim is at.claim
         assert leftover.abandon
     elif asked is not None and asked is attempt.claim and not isinstance(at, Withdraw | Notify):
         assert leftover is not None
@@ -522,7 +532,7 @@ def test_telling_of_a_long_wait_is_rare(start, clock):
             told += 1
         if type(run.effect) is WaitForWake:
             clock.forward(2.0)
-        run.answer(Queued(1) if type(run.effect) is Call else None)
+        run.answer(Queued(1) if isinstance(run.effect, REQUESTS) else None)
     assert 2 <= told <= 6
 
 
@@ -532,7 +542,7 @@ def test_max_hold_counts_from_the_first_request_that_may_have_been_granted(start
     sent = clock.now()
     clock.forward(1.5)
     run.fail(UNKNOWN)
-    run.until(Call)
+    run.until(*REQUESTS)
     clock.forward(3.0)
     run.answer(granted(clock))
     assert run.result.expires() == sent + 8.0
@@ -542,7 +552,7 @@ def test_max_hold_counts_from_the_first_request_that_may_have_been_granted(start
 def test_once_it_is_known_to_wait_an_earlier_unknown_was_no_grant(start, clock):
     _, run = start(max_hold=8.0)
     run.fail(UNKNOWN)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.answer(Queued(1))
     run.until(WaitForWake)
     clock.forward(3.0)

@@ -8,8 +8,8 @@ from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Capabilities, HookReport
 from lockkit.hold import Hold
 from lockkit.protocol.effects import (
+    REQUESTS,
     AwaitHook,
-    Call,
     Lost,
     Notify,
     Orphan,
@@ -18,7 +18,7 @@ from lockkit.protocol.effects import (
     StartHook,
     Withdraw,
 )
-from lockkit.protocol.releasing import Release, releasing
+from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
 
 CAPABILITIES = Capabilities(scope="process")
@@ -30,7 +30,7 @@ HOOKS = ("scrub", "notify")
 def release(clock):
     def make(*, plugins=(), doubtful=False, **terms):
         hold = Hold(Claim("1", Terms("a", ttl=6.0, **terms)), 5, clock.now(), CAPABILITIES, doubtful=doubtful)
-        return Release(hold, "normal", plugins)
+        return Pipeline(hold, "normal", plugins)
 
     return make
 
@@ -41,17 +41,17 @@ def start(driven, clock):
 
 
 def play(run, clock, answers=(), default=RELEASED):
-    """Answer to the end: hooks with DONE, calls with what is given; the kinds of effects met, calls by method."""
+    """Answer to the end: hooks with DONE, calls with what is given; the kinds of effects met, requests included."""
     met, answers = [], list(answers)
     while not run.done:
         effect = run.effect
-        met.append(effect.method if type(effect) is Call else type(effect).__name__)
+        met.append(type(effect).__name__)
         if type(effect) is AwaitHook:
             run.answer(HookReport(effect.plugin, "DONE"))
         elif type(effect) is Pause:
             clock.forward(max(0.0, effect.until - clock.now()))
             run.answer()
-        elif type(effect) is Call:
+        elif isinstance(effect, REQUESTS):
             answer = answers.pop(0) if answers else default
             if isinstance(answer, BaseException):
                 clock.forward(effect.budget if answer is UNKNOWN else 0.0)
@@ -72,7 +72,7 @@ def test_the_plain_order(release, start, clock):
         "StartHook",
         "AwaitHook",
         "Withdraw",
-        "release",
+        "Release",
     ]
     assert run.result.outcome == "RELEASED"
     assert [hook.plugin for hook in it.hooks] == list(HOOKS)
@@ -90,13 +90,13 @@ def test_cleanup_runs_while_it_is_valid_and_the_hold_is_over_before_the_release_
         run.answer(HookReport(run.effect.plugin, "DONE") if type(run.effect) is AwaitHook else None)
     assert type(run.effect) is Withdraw
     run.answer()
-    assert type(run.effect) is Call
+    assert isinstance(run.effect, REQUESTS)
     assert not it.hold.valid(clock.now())
 
 
 def test_a_doubtful_hold_is_abandoned(release, start, clock):
     run = start(release(doubtful=True))
-    assert play(run, clock) == ["Withdraw", "abandon"]
+    assert play(run, clock) == ["Withdraw", "Abandon"]
 
 
 def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
@@ -105,9 +105,9 @@ def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
     run = start(it)
     assert type(run.effect) is Lost
     run.answer()
-    call = run.until(Call)
-    assert call.keywords == {"graceful": False}
-    assert play(run, clock, [ABSENT]) == ["release"]
+    call = run.until(*REQUESTS)
+    assert call.graceful is False
+    assert play(run, clock, [ABSENT]) == ["Release"]
     assert run.result.outcome == "LOST"
     assert not it.stolen
 
@@ -115,7 +115,7 @@ def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
 def test_absent_on_the_first_send_while_valid_is_a_loss_with_an_alert(release, start, clock):
     it = release()
     run = start(it)
-    assert play(run, clock, [ABSENT]) == ["Withdraw", "release", "Notify"]
+    assert play(run, clock, [ABSENT]) == ["Withdraw", "Release", "Notify"]
     assert run.result.outcome == "LOST"
     assert it.stolen
 
@@ -123,7 +123,7 @@ def test_absent_on_the_first_send_while_valid_is_a_loss_with_an_alert(release, s
 def test_absent_after_an_unknown_release_is_the_work_of_that_release(release, start, clock):
     it = release()
     run = start(it)
-    assert "emergency_release" not in play(run, clock, [Unknown(BackendUnavailable("reset")), ABSENT])
+    assert "EmergencyRelease" not in play(run, clock, [Unknown(BackendUnavailable("reset")), ABSENT])
     assert run.result.outcome == "RELEASED"
     assert not it.stolen
 
@@ -138,7 +138,7 @@ def test_a_final_refusal_goes_on_to_the_emergency_layer_at_once_and_casts_no_dou
     it = release()
     run = start(it)
     met = play(run, clock, [Refused(PermissionDenied("no"), retry=False), ABSENT])
-    assert met[:3] == ["Withdraw", "release", "emergency_release"]
+    assert met[:3] == ["Withdraw", "Release", "EmergencyRelease"]
     assert run.result.outcome == "LOST"
 
 
@@ -148,8 +148,8 @@ def test_no_answer_at_all_is_abandoned_on_the_record_within_the_request_timeout(
     run = start(it)
     met = play(run, clock, default=UNKNOWN)
     assert [kind for kind in met if kind in ("Orphan", "RecordFailure")] == ["Orphan", "RecordFailure"]
-    assert met.count("release") >= 1
-    assert met.count("emergency_release") >= 1
+    assert met.count("Release") >= 1
+    assert met.count("EmergencyRelease") >= 1
     assert run.result.outcome == "ABANDONED"
     assert clock.now() - began <= 2.5, "L2"
     assert run.result.expires_by is not None
@@ -199,11 +199,11 @@ def through(release, start, clock, interrupt_at, *, drop, default):
         elif type(effect) is Pause:
             clock.forward(max(0.0, effect.until - clock.now()))
             run.answer()
-        elif type(effect) is Call and default is UNKNOWN:
+        elif isinstance(effect, REQUESTS) and default is UNKNOWN:
             clock.forward(effect.budget)
             run.fail(UNKNOWN)
         else:
-            run.answer(default if type(effect) is Call else None)
+            run.answer(default if isinstance(effect, REQUESTS) else None)
     assert run.done
     return it, run, met, hooks
 
@@ -245,7 +245,7 @@ def test_a_request_cut_short_counts_as_sent(release, start, clock):
     """Its answer was never read: ABSENT to the next one is its own work, and no ownership violation."""
     it = release()
     run = start(it)
-    run.until(Call)
+    run.until(*REQUESTS)
     run.generator.close()
     again = start(it)
     play(again, clock, [ABSENT])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold
-from lockkit.protocol.effects import Call, Lost, Notify, Orphan
+from lockkit.protocol.effects import Lost, Notify, Orphan, Renew
 from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
 from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
 
@@ -60,8 +60,8 @@ def test_a_hold_is_renewed_with_its_fence_and_a_waiter_without_one(hold, beat):
     held = hold()
     waiting = Member(Claim("2", Terms("a")))
     run = beat(Member(held.claim, held), waiting)
-    assert run.effect.method == "renew"
-    assert run.effect.args == ([(held.claim, 5), (waiting.claim, None)],)
+    assert type(run.effect) is Renew
+    assert run.effect.beats == [(held.claim, 5), (waiting.claim, None)]
 
 
 def test_an_answer_moves_the_basis_and_is_counted(hold, beat, clock):
@@ -175,7 +175,7 @@ def test_a_waiter_is_renewed_three_times_before_its_deadline_and_once_a_poll_cap
 
 def test_nothing_but_renew_is_ever_called(hold, beat):
     run = beat(*(Member(each.claim, each) for each in [hold("1"), hold("2")]))
-    assert type(run.effect) is Call
+    assert type(run.effect) is Renew
     run.answer([Renewal("HELD", basis=0.0)] * 2)
     assert run.done
 

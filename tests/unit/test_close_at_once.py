@@ -160,7 +160,7 @@ def test_a_client_whose_leases_a_signal_released_lets_go_of_its_store_when_it_is
     lease = client.lock("a").acquire()
     if busy:  # the threads that would look are to end, and have not noticed yet
         heartbeat = client.driver().heartbeat
-        for ticker in (heartbeat._beats, heartbeat._deadlines):
+        for ticker in (heartbeat._beating, heartbeat._looking):
             assert ticker.lend(lambda: go.wait(LONG))
         del heartbeat, ticker
     client.release_all("sigterm")

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from lockkit.drivers import heartbeat as heartbeat_module
 from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Event, HookReport
 from lockkit.hold import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
+from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
 from lockkit.protocol.acquiring import Attempt, acquiring
-from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, StartHook, WaitForWake
-from lockkit.protocol.releasing import Release
-from lockkit.protocol.renewing import Member, patience
-from lockkit.store.spi import Claim, Granted
+from lockkit.protocol.beating import Beats, Waiter
+from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, Orphan, StartHook, WaitForWake
+from lockkit.protocol.orphaning import Entry, OrphanList
+from lockkit.protocol.releasing import Pipeline
+from lockkit.protocol.renewing import Member, patience, renewing
+from lockkit.store.spi import REQUEST_TIMEOUT, Granted
 from support.mutants.mutant import patched
 from support.mutants.stores import replay_not_marked
-from support.simulation import background, client
+from support.simulation import client
 from support.simulation.actors import Interrupt
 from support.simulation.world import World
 
 __all__ = [
     "abandons_without_orphan",
     "basis_when_read",
+    "collected_is_renewed",
     "flag_validity",
     "forgets_doubt",
     "heartbeat_keeps_lapsed",
@@ -38,8 +41,11 @@ __all__ = [
     "interrupted_hook_counts",
     "late_answer_grants",
     "loses_again",
+    "losses_by_renewal_only",
     "no_poll",
     "one_budget_for_all",
+    "orphans_are_tried_once",
+    "orphans_go_at_once",
     "orphans_stay",
     "renews_after_release",
     "retries_at_once",
@@ -216,43 +222,67 @@ def holds_after_wake() -> Iterator[None]:
 @contextmanager
 def no_poll() -> Iterator[None]:
     """A wait relies on its wakes: what the heartbeat hears of it wakes nobody."""
-    make = background.Heartbeat.waiter
-
-    def waiter(self: background.Heartbeat, claim: Claim) -> background.Member:
-        member = make(self, claim)
-        member.next = float("inf")
-        member.slack = -1.0
-        return _Deaf(member.claim, None, self.client.world.clock.now() + 2.0, 0.5, deaf=member.deaf)
-
-    with patched(background.Heartbeat, waiter=waiter):
+    with patched(Waiter, wake=lambda self: None):  # noqa: ARG005
         yield
-
-
-class _Deaf(background.Member):
-    """Hears its watch, and not its heartbeat."""
-
-    __slots__ = ()
-
-    def wake(self) -> None:
-        import sys
-
-        if sys._getframe(1).f_code.co_name != "renewing":  # noqa: SLF001
-            super().wake()
 
 
 @contextmanager
 def orphans_stay() -> Iterator[None]:
     """The orphan list is kept, and never worked off."""
-    with patched(background.Orphans, next=lambda self: float("inf")):  # noqa: ARG005
+    with patched(OrphanList, soonest=lambda self: float("inf")):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def orphans_are_tried_once() -> Iterator[None]:
+    """A claim whose removal got no answer is removed from the orphan list all the same."""
+    with patched(OrphanList, failed=lambda self, entry, *_: self.removed(entry)):
+        yield
+
+
+@contextmanager
+def orphans_go_at_once() -> Iterator[None]:
+    """A claim is removed although its owner may not have learned yet that it is lost."""
+
+    def add(self: OrphanList, orphan: Orphan) -> Entry:
+        entry = self.entries[orphan.claim.token] = Entry(orphan._replace(after=0.0))
+        return entry
+
+    with patched(OrphanList, add=add):
+        yield
+
+
+@contextmanager
+def losses_by_renewal_only() -> Iterator[None]:
+    """Nobody looks at the clock: a hold is lost when a renewal says so."""
+
+    def looking(self: Beats) -> Generator[Effect, Any, float]:  # noqa: ARG001
+        yield from ()
+        return float("inf")
+
+    with patched(Beats, looking=looking):
+        yield
+
+
+@contextmanager
+def collected_is_renewed() -> Iterator[None]:
+    """A hold whose lease was collected is looked after like any other."""
+    with patched(Hold, collected=False, given_up=property(lambda self: self.closing)):
         yield
 
 
 @contextmanager
 def renews_after_release() -> Iterator[None]:
     """A claim stays in the heartbeat while it is being released."""
-    with ExitStack() as stack:
-        stack.enter_context(patched(releasing_module, Withdraw=_no_effect))
-        stack.enter_context(patched(background, _idle=lambda member: False))  # noqa: ARG005
+
+    def beating(self: Beats) -> Generator[Effect, Any, None]:
+        now = self._now()
+        members = [member for member in self.members.values() if member.next <= now + member.slack]
+        before = [0.0 if member.hold is None else member.hold.basis for member in members]
+        answered = yield from renewing(members, self._now, REQUEST_TIMEOUT, self._renewed)
+        self._reschedule(members, before, answered=answered)
+
+    with patched(releasing_module, Withdraw=_no_effect), patched(Beats, beating=beating):
         yield
 
 
@@ -282,7 +312,7 @@ def hook_again() -> Iterator[None]:
     """An interrupted cleanup starts from its first hook again."""
     clean = releasing_module._clean  # noqa: SLF001
 
-    def again(release: Release, now: Now) -> Generator[Effect, Any, None]:
+    def again(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
         for _ in itertools.repeat(None, 2):
             release.hooks.clear()
             yield from clean(release, now)
@@ -305,7 +335,7 @@ def one_budget_for_all() -> Iterator[None]:
     def batch(members: list[Member], now: float, longest: float) -> tuple[list[Member], list[Member], float]:
         return members, [], min(patience(member.hold, now, longest) for member in members)
 
-    with patched(heartbeat_module, batch=batch):
+    with patched(beating_module, batch=batch):
         yield
 
 
@@ -340,7 +370,7 @@ def interrupted_close_counts() -> Iterator[None]:
 def interrupted_hook_counts() -> Iterator[None]:
     """An interruption of a cleanup hook's start ends the hook."""
 
-    def run(release: Release, plugin: str) -> Generator[Effect, Any, HookReport]:
+    def run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
         try:
             yield StartHook(plugin, release.cleanup_budget)
             report: HookReport = yield AwaitHook(plugin)

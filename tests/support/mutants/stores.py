@@ -130,8 +130,8 @@ class LateRenewalShortens(Atomic):
 
     def perform(self, request: Request) -> Any:
         answers = super().perform(request)
-        if request.method == "renew":
-            for (claim, _), answer in zip(request.args[0], answers, strict=True):
+        if request.renews:
+            for claim, answer in zip(request.claims, answers, strict=True):
                 if answer.state == "HELD":
                     row = self.store.queues[claim.terms.name].rows[claim.token]
                     row.deadline = request.sent + row.ttl

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from lockkit.protocol.effects import Call, Effect
+from lockkit.protocol import effects
+from lockkit.protocol.effects import Effect
+from lockkit.protocol.running import Running
 from support.simulation.network import Request
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ class Actor:
     """One thread of a client: at most one generator, at one effect, with at most one request under way.
 
     Attributes:
-        effect: What the generator has asked for; None while nothing runs.
         request: Sent, and not answered yet.
         fuse: After so many more readings of the clock an :class:`Interrupt` hits the generator itself; None for never.
     """
@@ -30,8 +31,7 @@ class Actor:
     def __init__(self, client: Client, label: str) -> None:
         self.client = client
         self.label = label
-        self.generator: Generator[Effect, Any, Any] | None = None
-        self.effect: Effect | None = None
+        self.running: Running[Any] | None = None
         self.request: Request | None = None
         self.fuse: int | None = None
 
@@ -45,34 +45,42 @@ class Actor:
                 raise Interrupt
         return self.client.world.clock.now()
 
+    @property
+    def effect(self) -> Effect | None:
+        """The effect that the generator asks for; None while nothing runs."""
+        return None if self.running is None else self.running.effect
+
     def begin(self, generator: Generator[Effect, Any, Any]) -> None:
         """Start a generator, up to its first effect."""
-        self.generator = generator
-        self._step(lambda: next(generator))
+        self.running = Running(generator)
+        self._step(self.running.begin)
 
     def answered(self, result: Any) -> None:
         """The effect is done."""
         self.request = None
-        generator = self.generator
-        assert generator is not None
-        self._step(lambda: generator.send(result))
+        running = self.running
+        assert running is not None
+        self._step(lambda: running.answered(result))
 
     def failed(self, error: BaseException) -> None:
         """The effect ended in an exception."""
         self.request = None
-        generator = self.generator
-        assert generator is not None
-        self._step(lambda: generator.throw(error))
+        running = self.running
+        assert running is not None
+        self._step(lambda: running.failed(error))
 
-    def _step(self, resume: Callable[[], Effect]) -> None:
+    def _step(self, resume: Callable[[], None]) -> None:
+        running = self.running
+        assert running is not None
         try:
-            self.effect = resume()
-        except StopIteration as stop:
-            self.generator = self.effect = None
-            self.finished(stop.value)
+            resume()
         except BaseException as error:
-            self.generator = self.effect = None
+            self.running = None
             self.broke(error)
+        else:
+            if running.effect is None:
+                self.running = None
+                self.finished(running.value)
 
     def finished(self, value: Any) -> None:
         """The generator returned."""
@@ -82,8 +90,8 @@ class Actor:
         """The generator raised."""
         raise NotImplementedError
 
-    def send(self, call: Call) -> Request:
+    def send(self, what: effects.Request) -> Request:
         """Put a request on its way."""
-        request = self.client.world.send(self, call)
+        request = self.client.world.send(self, what)
         self.request = request
         return request

@@ -93,7 +93,7 @@ class Checks:
         hold = release.hold
         if plugin in worker.hooks_run:
             self.world.violated("ONCE", f"cleanup hook {plugin} of {hold.claim.token} runs again")
-        members = worker.client.heartbeat.members
+        members = worker.client.beats.members
         if hold.valid(self.world.clock.now()) and hold.auto_renew and hold.claim.token not in members:
             self.world.violated(
                 "S9-cleanup", f"{hold.claim.token} is not renewed any more while its cleanup runs"
@@ -116,7 +116,7 @@ class Checks:
         stays = stands and self._row_of[token] == acquisition
         if report.outcome != "ABANDONED" and stays and not world.removed_in_this_step(token):
             world.violated("S1-report", f"{report.outcome} was reported and {token} still stands")
-        if report.outcome == "ABANDONED" and stays and token not in worker.client.orphans.entries:
+        if report.outcome == "ABANDONED" and stays and token not in worker.client.orphans.list.entries:
             world.violated("S11-abandoned", f"{token} was abandoned and nobody removes it")
         if set(release.plugins) != {hook.plugin for hook in release.hooks}:
             world.violated("ONCE", f"cleanup of {token}: {release.hooks} instead of {release.plugins}")
@@ -137,8 +137,8 @@ class Checks:
         world, now = self.world, self.world.clock.now()
         for claim in request.claims:
             acquisition = world.acquisition(claim)
-            if request.method == "renew":
-                if acquisition in client.heartbeat.withdrawn:
+            if request.renews:
+                if acquisition in client.withdrawn:
                     world.violated("S9-renew", f"{request} was sent after {claim.token} was withdrawn")
                 elif acquisition in self._removing:
                     world.violated("S9-renew", f"{request} was sent after the removal of {claim.token}")
@@ -147,6 +147,10 @@ class Checks:
                 for owner, hold, held in self._holds:
                     if owner is client and held == acquisition and hold.valid(now):
                         world.violated("S9-valid", f"{request} was sent while {claim.token} is valid")
+                for owner, hold in self._invalid:
+                    lost = owner is client and hold.claim is claim and not (hold.ended or hold.given_up)
+                    if lost and now < hold.expires():
+                        world.violated("S6-early", f"{request} gives the holder no time to learn of its loss")
 
     # -- seen in the store
 
@@ -206,7 +210,7 @@ class Checks:
         if row.fence <= self._top.get(name, 0):
             world.violated("S4", f"{name}: {token} got fence {row.fence} after {self._top[name]}")
         self._top[name] = max(self._top.get(name, 0), row.fence)
-        if request is None or request.method != "acquire" or not request.args[1]:
+        if request is None or not request.creates:
             world.violated("S5", f"{token} was created by {request}")
         elif acquisition in self._gone and not world.is_waived(token):
             world.violated("S5", f"{token}, which was held and had gone, was created again by {request}")
@@ -228,13 +232,13 @@ class Checks:
             return
         if request is None or world.speaks_for(request, token) != acquisition:
             world.violated("S7", f"{token} was removed by {request}, which does not speak for it")
-        elif not request.removes and not (request.method == "acquire" and not request.claims[0].wait):
+        elif not request.removes and not (request.acquires and not request.claims[0].wait):
             world.violated("S1", f"{token} was removed by {request}")
 
     def _must_linger(self, token: str, was: _Seen, request: Request | None) -> float:
         terms = self.world.terms[token]
         until = was.since + terms.min_hold
-        ungraceful = request is None or request.keywords.get("graceful") is False or was.evicted
+        ungraceful = request is None or not request.graceful or was.evicted
         if ungraceful:
             until = max(until, self.world.clock.now() + terms.lock_delay)
         return min(until, was.deadline)
@@ -259,7 +263,7 @@ class Checks:
             world.violated("S5", f"{token} had lapsed at {was.deadline:.2f}, and {request} extended it")
         if not offered and world.speaks_for(request, token) != self._row_of[token]:
             world.violated("S7", f"{token} was extended by {request}, which does not speak for it")
-        if request is not None and request.method == "renew" and not offered:
+        if request is not None and request.renews and not offered:
             unspoken = request.fences.get(token, 0) is None
             if unspoken and was.state in ("HELD", "OFFERED"):
                 world.violated(
@@ -269,7 +273,7 @@ class Checks:
     def _entered(self, name: str, rows: Sequence[StoredRow], place: int, request: Request | None) -> None:
         """A claim became HELD."""
         world, row = self.world, rows[place]
-        if request is None or request.method != "acquire":
+        if request is None or not request.acquires:
             world.violated("S12-heartbeat", f"{row.token} was made HELD by {request}")
         if place >= prefix(rows):
             world.violated("S2", f"{name}: {row.token} was made HELD outside the prefix")

@@ -10,23 +10,29 @@ from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
 from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
+    Abandon,
+    Acquire,
     AwaitHook,
-    Call,
     Effect,
+    EmergencyRelease,
+    Inspect,
     Lost,
     Notify,
     Orphan,
     Pause,
     RecordFailure,
+    Release,
+    Renew,
     StartHook,
     WaitForWake,
     Withdraw,
 )
-from lockkit.protocol.releasing import Release, releasing
-from lockkit.store.spi import Terms, Watch
+from lockkit.protocol.releasing import Pipeline, releasing
+from lockkit.store.spi import REQUEST_TIMEOUT, Claim, Terms, Watch
 from support.simulation.actors import Actor, Interrupt
-from support.simulation.background import Heartbeat, Member, Orphans
+from support.simulation.background import Deadlines, Heartbeat, Orphans
 from support.simulation.network import Request
 
 if TYPE_CHECKING:
@@ -57,6 +63,32 @@ class Plan:
     auto_renew: bool = True
 
 
+class Wait:
+    """The wait of a thread for its claim.
+
+    Attributes:
+        woken: It is to ask again.
+        slept: A wake of its watch was lost; only the poll cap helps.
+    """
+
+    def __init__(self, client: Client, claim: Claim) -> None:
+        self.claim = claim
+        self.woken = self.slept = False
+        self.waiter = client.beats.waiter(claim, self.ring)
+        self._world = client.world
+
+    def ring(self) -> None:
+        """The heartbeat wakes it."""
+        self.woken = True
+
+    def hear(self) -> None:
+        """The watch wakes it, unless that is lost."""
+        if self._world.wake_is_lost():
+            self.slept = True
+        else:
+            self.woken = True
+
+
 class Client:
     """One process."""
 
@@ -65,8 +97,18 @@ class Client:
         self.name = name
         self.paused = False
         self.dead = False
+        self.beats = Beats(
+            world.clock.now,
+            lambda: world.jitter,
+            world.store.capabilities.waiter_deadline,
+            REQUEST_TIMEOUT,
+            lambda _: None,
+        )
         self.heartbeat = Heartbeat(self)
+        self.deadlines = Deadlines(self)
         self.orphans = Orphans(self)
+        self.withdrawn: set[int] = set()
+        """Acquisitions that nothing may renew any more."""
         self.workers = [Worker(self, number, plan) for number, plan in enumerate(plans)]
 
     def background(self, effect: Effect) -> None:
@@ -74,10 +116,10 @@ class Client:
         world = self.world
         match effect:
             case Withdraw(claim):
-                self.heartbeat.withdraw(claim)
+                self.withdraw(claim)
                 world.tell(f"{self.name}: withdraws {claim.token}")
             case Orphan(claim):
-                self.orphans.add(effect)
+                self.orphans.list.add(effect)
                 world.tell(f"{self.name}: orphan {claim.token}, not before {effect.after:.2f}")
             case Lost(hold, why):
                 world.tell(f"{self.name}: LOST {hold.claim.token} ({why})")
@@ -89,14 +131,24 @@ class Client:
             case _:
                 world.violated("CRASH", f"no driver for {effect!r} here")
 
+    def withdraw(self, claim: Claim) -> None:
+        """Take a claim out of the heartbeat."""
+        self.beats.withdraw(claim.token)
+        self.withdrawn.add(self.world.acquisition(claim))
+
+    def looks_after(self, token: str) -> bool:
+        """Whether the background will see to a claim."""
+        member = self.beats.members.get(token)
+        return (member is not None and member.hold is not None) or token in self.orphans.list.entries
+
     def take_back(self, attempt: Attempt) -> None:
         """See :meth:`lockkit.drivers.threads.Driver.take_back`."""
         leftover = attempt.leftover()
         if leftover is not None:
             if attempt.hold is not None:
                 attempt.hold.end()
-            self.heartbeat.withdraw(leftover.claim)
-            self.orphans.add(leftover)
+            self.withdraw(leftover.claim)
+            self.orphans.list.add(leftover)
             attempt.sent = False
             self.world.tell(f"{self.name}: takes back {leftover.claim.token}: orphan")
 
@@ -117,8 +169,8 @@ class Worker(Actor):
         self.count = 0
         self.attempt: Attempt | None = None
         self.hold: Hold | None = None
-        self.release: Release | None = None
-        self.waiter: Member | None = None
+        self.release: Pipeline | None = None
+        self.wait: Wait | None = None
         self.hooks_run: set[str] = set()
         self.began = 0.0
         self.keeps = 0.0
@@ -158,7 +210,8 @@ class Worker(Actor):
     def register(self) -> None:
         """The heartbeat takes charge of what was granted."""
         assert self.hold is not None
-        self.client.heartbeat.hold(self.hold)
+        self.client.beats.hold(self.hold)
+        self.client.deadlines.poke(self.hold.expires())
         self._close_waits()
         self.state = "registered"
 
@@ -179,7 +232,7 @@ class Worker(Actor):
     def start_release(self) -> None:
         assert self.hold is not None
         plan = self.plans[(self.count - 1) % len(self.plans)]
-        self.release = Release(self.hold, "normal", plan.hooks)
+        self.release = Pipeline(self.hold, "normal", plan.hooks)
         self.hooks_run = set()
         self.state = "releasing"
         self.began = self.client.world.clock.now()
@@ -191,6 +244,7 @@ class Worker(Actor):
         assert self.hold is not None
         self.client.world.tell(f"{self.label}: the lease of {self.hold.claim.token} is collected")
         self._idle()
+        self.client.deadlines.poke(self.client.world.clock.now())
 
     # -- steps
 
@@ -209,10 +263,10 @@ class Worker(Actor):
         if isinstance(effect, Pause):
             return now >= effect.until
         if isinstance(effect, WaitForWake):
-            waiter = self.waiter
-            if waiter is None or waiter.claim is not effect.claim or self._blockers != effect.blockers:
+            wait = self.wait
+            if wait is None or wait.claim is not effect.claim or self._blockers != effect.blockers:
                 return True
-            return waiter.event or (effect.until is not None and now >= effect.until)
+            return wait.woken or (effect.until is not None and now >= effect.until)
         return True
 
     def next(self) -> float | None:
@@ -231,9 +285,10 @@ class Worker(Actor):
                 self.register()
             case None:
                 self.hand_over()
-            case Call(method, args):
-                if method == "acquire":
-                    self.client.world.checks.asks(self, args[0])
+            case Acquire(claim):
+                self.client.world.checks.asks(self, claim)
+                self.send(effect)
+            case Renew() | Release() | Abandon() | EmergencyRelease() | Inspect():
                 self.send(effect)
             case Pause():
                 self.asked = ""
@@ -253,19 +308,18 @@ class Worker(Actor):
                 self.answered(None)
 
     def _wait(self, effect: WaitForWake) -> None:
-        """See ``_Waits.wait`` of the thread driver."""
-        heartbeat, store = self.client.heartbeat, self.client.world.store
-        if self.waiter is None or self.waiter.claim is not effect.claim:
-            self.waiter = heartbeat.waiter(effect.claim)
+        """See :meth:`lockkit.drivers.waits.Waits.wait`."""
+        store = self.client.world.store
+        wait = self.wait
+        if wait is None or wait.claim is not effect.claim:
+            wait = self.wait = Wait(self.client, effect.claim)
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
-            self._watch = store.watch(
-                effect.claim.terms.name, effect.blockers, self.waiter.wake, effect.claim
-            )
+            self._watch = store.watch(effect.claim.terms.name, effect.blockers, wait.hear, effect.claim)
             self._blockers = effect.blockers
             return
-        self.waiter.event = self.waiter.slept = False
+        wait.woken = wait.slept = False
         self.answered(None)
 
     def interrupt(self) -> None:
@@ -324,9 +378,9 @@ class Worker(Actor):
 
     def _close_waits(self) -> None:
         self._unwatch()
-        if self.waiter is not None:
-            self.client.heartbeat.forget(self.waiter)
-        self.waiter, self._blockers = None, None
+        if self.wait is not None:
+            self.client.beats.forget(self.wait.waiter)
+        self.wait, self._blockers = None, None
 
     def _unwatch(self) -> None:
         if self._watch is not None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
-from lockkit.store.spi import Beat, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
+from lockkit.protocol import effects
+from lockkit.protocol.effects import Acquire, Inspect, Removing, Renew
+from lockkit.store.spi import Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
 
@@ -46,6 +48,7 @@ class Request:
     """One request that was sent.
 
     Attributes:
+        what: What is asked.
         serial: Counts requests; the order of sending.
         acquisition: For which acquisition of the client it speaks (several under one token is what a mutant does).
         replay: A create of this token was sent before.
@@ -58,10 +61,7 @@ class Request:
     serial: int
     client: str
     actor: str
-    method: str
-    args: tuple[Any, ...]
-    keywords: Mapping[str, Any]
-    budget: float
+    what: effects.Request
     sent: float
     acquisition: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
@@ -73,37 +73,59 @@ class Request:
     @property
     def claims(self) -> list[Claim]:
         """The claims it names."""
-        if self.method == "renew":
-            beats: list[Beat] = self.args[0]
-            return [claim for claim, _ in beats]
-        return [argument for argument in self.args if isinstance(argument, Claim)]
+        match self.what:
+            case Renew(beats):
+                return [claim for claim, _ in beats]
+            case Inspect():
+                return []
+            case asked:
+                return [asked.claim]
 
     @property
     def fences(self) -> dict[str, int | None]:
         """For a renewal: the fence that each token is renewed with."""
-        if self.method != "renew":
-            return {}
-        beats: list[Beat] = self.args[0]
-        return {claim.token: fence for claim, fence in beats}
+        if isinstance(self.what, Renew):
+            return {claim.token: fence for claim, fence in self.what.beats}
+        return {}
+
+    @property
+    def acquires(self) -> bool:
+        """Whether it may make a claim HELD."""
+        return isinstance(self.what, Acquire)
+
+    @property
+    def creates(self) -> bool:
+        """Whether it may append a claim."""
+        return isinstance(self.what, Acquire) and self.what.create
+
+    @property
+    def renews(self) -> bool:
+        """Whether it is a heartbeat."""
+        return isinstance(self.what, Renew)
 
     @property
     def removes(self) -> bool:
         """Whether it takes a claim back."""
-        return self.method in ("release", "abandon", "emergency_release")
+        return isinstance(self.what, Removing)
+
+    @property
+    def graceful(self) -> bool:
+        """Whether it takes the claim back as a release does."""
+        return not isinstance(self.what, Removing) or self.what.graceful
 
     def __str__(self) -> str:
         what = ",".join(claim.token for claim in self.claims)
         more = ""
-        if self.method == "acquire":
-            more = " create" if self.args[1] else " ask"
-        elif self.method == "renew":
+        if self.acquires:
+            more = " create" if self.creates else " ask"
+        elif self.renews:
             what = ",".join(
                 f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items()
             )
-        elif self.keywords.get("graceful") is False:
+        elif not self.graceful:
             more = " ungraceful"
         copy = "" if self.caller else " (late copy)"
-        return f"r{self.serial} {self.method}({what}{more}){copy}"
+        return f"r{self.serial} {type(self.what).__name__.lower()}({what}{more}){copy}"
 
 
 def lost(what: str) -> Unknown:

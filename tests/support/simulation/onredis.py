@@ -19,6 +19,8 @@ from typing import Any, cast
 from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
+from lockkit.protocol import effects
+from lockkit.protocol.effects import Inspect, Renew
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
 from support.servers.redis import RedisServer
@@ -139,11 +141,7 @@ class OnRedis:
         client = self._clients.get(request.client)
         if client is None:
             client = self._clients[request.client] = self._client()
-        call = self._lines.begin(
-            functools.partial(
-                getattr(client, request.method), *_long_args(request), _BUDGET, **request.keywords
-            )
-        )
+        call = self._lines.begin(functools.partial(_long_request(request.what).ask, client))
         if call.script is not None:
             self._calls[request.serial], self._scripts[request.serial] = call, call.script
         else:
@@ -292,10 +290,15 @@ def _short(token: str) -> str:
     return bytes.fromhex(token).lstrip(b"\0").decode()
 
 
-def _long_args(request: Request) -> tuple[Any, ...]:
-    if request.method == "renew":
-        return ([(_long_claim(claim), fence) for claim, fence in request.args[0]],)
-    return tuple(_long_claim(each) if isinstance(each, Claim) else each for each in request.args)
+def _long_request(what: effects.Request) -> effects.Request:
+    """The same request as Redis wants it, with time for whatever the schedule does to it."""
+    match what:
+        case Renew(beats):
+            return Renew([(_long_claim(claim), fence) for claim, fence in beats], _BUDGET)
+        case Inspect():
+            return what._replace(budget=_BUDGET)
+        case asked:
+            return asked._replace(claim=_long_claim(asked.claim), budget=_BUDGET)
 
 
 def _long_claim(claim: Claim) -> Claim:

@@ -74,8 +74,8 @@ class Rest:
             world.take(self._sleeper(until - world.clock.now()))
             self._promptly()
         for client in world.clients:
-            if client.orphans.entries and not client.dead:
-                world.violated("S11", f"{client.name} never removes {list(client.orphans.entries)}")
+            if client.orphans.list.entries and not client.dead:
+                world.violated("S11", f"{client.name} never removes {list(client.orphans.list.entries)}")
         stuck = [worker.label for client in world.clients for worker in client.workers if self._waits(worker)]
         if stuck or not world.violations:
             world.violated("L3", f"nothing moves any more, or for ever: {stuck} wait")
@@ -93,7 +93,7 @@ class Rest:
         for client in world.clients:
             if client.dead:
                 continue
-            if client.orphans.entries or any(hold.collected for hold in client.heartbeat.holds.values()):
+            if client.orphans.list.entries or any(hold.collected for hold in client.beats.holds()):
                 return True
             if any(self._waits(worker) for worker in client.workers):
                 return True
@@ -151,7 +151,7 @@ class Rest:
                 standing.add(row.token)
                 since, announced = self._fits.setdefault(row.token, (now, world.executed))
                 limit = POLL_CAP + _SLACK
-                heard = worker.waiter is not None and not worker.waiter.slept
+                heard = worker.wait is not None and not worker.wait.slept
                 if announced and heard and since > self._began:
                     limit = _HAND_OFF if isinstance(worker.effect, WaitForWake) else limit
                 if now - since > limit:
@@ -166,13 +166,11 @@ class Rest:
         for client in world.clients:
             if client.dead:
                 continue
-            if client.orphans.entries:
-                world.violated("S11", f"{client.name} still has orphans: {list(client.orphans.entries)}")
-            if client.heartbeat.members:
-                world.violated("L4-heartbeat", f"{client.name} still renews {list(client.heartbeat.members)}")
-            if client.heartbeat.holds:
+            if client.orphans.list.entries:
+                world.violated("S11", f"{client.name} still has orphans: {list(client.orphans.list.entries)}")
+            if client.beats.members:
                 world.violated(
-                    "L4-heartbeat", f"{client.name} still looks after {list(client.heartbeat.holds)}"
+                    "L4-heartbeat", f"{client.name} still looks after {list(client.beats.members)}"
                 )
         now = world.clock.now()
         for name in world.names:

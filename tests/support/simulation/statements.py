@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from lockkit.facts import Capabilities, Evicted
 from lockkit.names import claim_id
+from lockkit.protocol.effects import Abandon, Acquire, EmergencyRelease, Release, Renew
 from lockkit.store.queue import blockers, grantable, prefix
 from lockkit.store.spi import (
     ABSENT,
@@ -50,13 +51,19 @@ class Statements(Table):
         return cast("Sequence[StoredRow]", self.queue(name))
 
     def job(self, request: Request) -> Job:
-        method, args = request.method, request.args
-        if method == "acquire":
-            claim, create = args
-            return self.acquire(claim, request.client, create=create)
-        if method == "renew":
-            return self.renew(args[0])
-        return self.release(args[0], graceful=request.keywords.get("graceful", True))
+        match request.what:
+            case Acquire(claim, create):
+                return self.acquire(claim, request.client, create=create)
+            case Renew(beats):
+                return self.renew(beats)
+            case (
+                Release(claim, _, graceful)
+                | Abandon(claim, _, graceful)
+                | EmergencyRelease(claim, _, graceful)
+            ):
+                return self.release(claim, graceful=graceful)
+            case other:
+                raise NotImplementedError(other)
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         return cast("Job", getattr(self, method)(*args))

@@ -158,7 +158,7 @@ class Atomic(NothingInTheClient):
     def job(self, request: Request) -> Job:
         yield from self._steps()
         now = self._clock.now()
-        if request.method == "acquire" and request.args[1] and now > request.sent + LATEST_CREATE:
+        if request.creates and now > request.sent + LATEST_CREATE:
             return Lapsed("late")
         if request.replay:
             self._mark(request)
@@ -169,8 +169,7 @@ class Atomic(NothingInTheClient):
 
     def perform(self, request: Request) -> Any:
         """Execute it on the memory backend."""
-        call = getattr(self.backend, request.method)
-        return call(*request.args, request.budget, **request.keywords)
+        return request.what.ask(self.backend)
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from self._steps()

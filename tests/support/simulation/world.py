@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lockkit.protocol.effects import Call
+from lockkit.protocol import effects
 from lockkit.store.spi import Claim, Terms
 from support.simulation.actors import Actor
 from support.simulation.checks import Checks, Violation
@@ -109,20 +109,17 @@ class World:
             return True
         return False
 
-    def send(self, actor: Actor, call: Call) -> Request:
+    def send(self, actor: Actor, what: effects.Request) -> Request:
         """Put a request on its way."""
         self._serial += 1
         client = actor.client
-        request = Request(
-            self._serial, client.name, actor.label, call.method, call.args, call.keywords, call.budget,
-            self.clock.now(), caller=actor,
-        )  # fmt: skip
+        request = Request(self._serial, client.name, actor.label, what, self.clock.now(), caller=actor)
         for claim in request.claims:
             self._owner.setdefault(claim.token, client)
             self.terms.setdefault(claim.token, claim.terms)
             request.acquisition[claim.token] = self.acquisition(claim)  # type: ignore[index]
-        if call.method == "acquire" and call.args[1]:
-            token = call.args[0].token
+        if request.creates:
+            token = request.claims[0].token
             request.replay = token in self._created
             self._created.add(token)
         self.tell(f"{actor.label}: sends {request}")
@@ -161,7 +158,7 @@ class World:
     def stood_behind(self, token: str) -> bool:
         """Whether the client of a claim stands behind it, or is about to remove it; always true of the dead."""
         client = self._owner[token]
-        if client.dead or token in client.heartbeat.holds or token in client.orphans.entries:
+        if client.dead or client.looks_after(token):
             return True
         for worker in client.workers:
             if worker.hold is not None and worker.hold.claim.token == token:
@@ -265,8 +262,8 @@ class World:
                     steps.append((2, worker.start_release))
             if client.heartbeat.next() <= now:
                 steps.append((4, client.heartbeat.beat))
-            if client.heartbeat.overdue():
-                steps.append((4, client.heartbeat.deadlines))
+            if client.deadlines.next() <= now:
+                steps.append((4, client.deadlines.look))
             if client.orphans.next() <= now:
                 steps.append((4, client.orphans.remove))
         return steps
@@ -279,7 +276,7 @@ class World:
                 continue
             ends.append(client.heartbeat.next())
             ends.append(client.orphans.next())
-            ends.append(client.heartbeat.next_deadline())
+            ends.append(client.deadlines.next())
             ends.extend(
                 end for worker in client.workers if not worker.hung and (end := worker.next()) is not None
             )

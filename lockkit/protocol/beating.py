@@ -1,0 +1,285 @@
+"""The heartbeat of a client: which claims are renewed when, and which holds have run out.
+
+Decisions only: a driver runs :meth:`Beats.beating` and :meth:`Beats.looking`, each whenever it is due, and performs their effects. Two
+threads do that in a client, so that a hold is declared lost on time even while a renewal hangs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+from lockkit.hold import Hold
+from lockkit.protocol.effects import Effect, GoOn, Now
+from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
+from lockkit.store.spi import Beat, Claim
+
+__all__ = ["Beats", "Holding", "Waiter"]
+
+_RETRY = 0.25
+"""Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
+_MOMENT = 0.05
+"""Seconds after which a release that has begun, and that no thread works at, counts as cut short."""
+_COALESCE = 0.25
+"""Claims that are due within this share of their interval go along with a batch that is sent anyway."""
+_PATIENCE = 3
+"""Unanswered renewals of a waiting claim after which its thread asks the store itself: only that thread can report an outage and give up."""
+
+
+class Holding:
+    """A hold in the heartbeat.
+
+    Attributes:
+        next: When to renew it; infinity for a hold that is not to be renewed (any more).
+        failures: Batches with it that got no answer, one after the other.
+    """
+
+    __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
+
+    def __init__(self, hold: Hold, jitter: float, now: float) -> None:
+        self.hold: Hold | None = hold
+        self.failures = 0
+        self.schedule(hold, jitter, now)
+
+    def schedule(self, hold: Hold, jitter: float, now: float) -> None:
+        """Renew the hold by its present basis and ttl."""
+        self.beat: Beat = (hold.claim, hold.fence)
+        self.ttl = ttl = hold.claim.terms.ttl
+        self.slack = _COALESCE * ttl / 3.0
+        self.next = due(hold.basis, ttl, jitter, now) if hold.auto_renew else math.inf
+
+    def wake(self) -> None:
+        """Do nothing: nobody waits for a hold."""
+
+    def missed(self) -> None:
+        """Do nothing: a hold lasts until its ttl is over."""
+
+
+class Waiter:
+    """A waiting claim in the heartbeat.
+
+    Attributes:
+        ring: Has the waiting thread ask again.
+    """
+
+    __slots__ = ("_missed", "beat", "claim", "failures", "hold", "next", "ring", "slack", "ttl")
+
+    def __init__(self, claim: Claim, interval: float, now: float, ring: Callable[[], None]) -> None:
+        self.claim = claim
+        self.beat: Beat = (claim, None)
+        self.hold: Hold | None = None
+        self.ttl = 0.0
+        self.ring = ring
+        self.slack = _COALESCE * interval
+        self.next = now + interval
+        self.failures = 0
+        self._missed = 0
+
+    def wake(self) -> None:
+        """Have its thread ask again."""
+        self.ring()
+
+    def missed(self) -> None:
+        """Have its thread find out what is the matter, if this goes on."""
+        self._missed += 1
+        if self._missed % _PATIENCE == 0:
+            self.ring()
+
+
+class Beats:
+    """The claims that a client looks after, and what is due of them.
+
+    May be used from several threads without a lock: each use of ``members`` is one step of a dict.
+
+    Args:
+        now: CLOCK_BOOTTIME seconds.
+        jitter: A random number in 0..1.
+        waiter_deadline: Seconds after which the store drops a silent waiter.
+        request_timeout: Seconds that one batch may take.
+        renewed: Told how many holds a batch renewed.
+
+    Attributes:
+        members: Held and waiting claims, by token.
+        releasing: Holds whose release has begun and has no report yet, among the members or not.
+        closing: Whether the client closes. Then it releases collected holds too, and they do not lapse before that.
+    """
+
+    __slots__ = (
+        "_cut_short",
+        "_interval",
+        "_jitter",
+        "_now",
+        "_renewed",
+        "_request_timeout",
+        "closing",
+        "members",
+        "releasing",
+    )
+
+    def __init__(
+        self,
+        now: Now,
+        jitter: Callable[[], float],
+        waiter_deadline: float,
+        request_timeout: float,
+        renewed: Callable[[int], None],
+    ) -> None:
+        self._now = now
+        self._jitter = jitter
+        self._interval = waiter_interval(waiter_deadline)
+        self._request_timeout = request_timeout
+        self._renewed = renewed
+        self._cut_short: set[Hold] = set()
+        self.closing = False
+        self.members: dict[str, Holding | Waiter] = {}
+        self.releasing: dict[Hold, None] = {}
+
+    def hold(self, hold: Hold) -> Holding:
+        """Look after a granted claim; takes the place of its waiter."""
+        member = self.members[hold.claim.token] = Holding(hold, self._jitter(), self._now())
+        return member
+
+    def waiter(self, claim: Claim, ring: Callable[[], None]) -> Waiter:
+        """Look after a waiting claim."""
+        waiter = self.members[claim.token] = Waiter(claim, self._interval, self._now(), ring)
+        return waiter
+
+    def withdraw(self, token: str) -> None:
+        """Stop renewing a claim: no batch that is made from now on names it, and an answer under way changes nothing."""
+        self.members.pop(token, None)
+
+    def forget(self, waiter: Waiter) -> None:
+        """Forget a wait that is over; if the claim is held by now its hold stays."""
+        if self.members.get(waiter.claim.token) is waiter:
+            self.members.pop(waiter.claim.token, None)
+
+    def holds(self) -> list[Hold]:
+        """The holds of the client, including those that it has lost and not released yet."""
+        return [member.hold for member in list(self.members.values()) if member.hold is not None]
+
+    def again(self, hold: Hold) -> float:
+        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat; when it is due."""
+        member = self.members.get(hold.claim.token)
+        if not isinstance(member, Holding):
+            return math.inf
+        member.schedule(hold, self._jitter(), self._now())
+        return member.next
+
+    def suspect(self, token: str) -> bool:
+        """The store believes that a claim is gone: renew it now, and so find out. False for a claim that is not held."""
+        member = self.members.get(token)
+        if not isinstance(member, Holding):
+            return False
+        member.next = min(member.next, self._now())
+        return True
+
+    def waiting(self) -> list[Waiter]:
+        """The claims that wait."""
+        return [member for member in list(self.members.values()) if isinstance(member, Waiter)]
+
+    def next(self) -> float:
+        """When :meth:`beating` is due."""
+        return min([member.next for member in list(self.members.values())], default=math.inf)
+
+    # Of ten thousand holds hardly anything is in the processor's cache when they are due, so each object costs. The code here
+    # reads only the member and a few fields of its hold.
+
+    def beating(self) -> Generator[Effect, Any, None]:
+        """Renew what is due, and what is nearly due with it."""
+        now = self._now()
+        soon = [member for member in list(self.members.values()) if member.next <= now + member.slack]
+        while members := self._wanted(soon):
+            together, soon, budget = batch(members, self._now(), self._request_timeout)
+            before = [0.0 if member.hold is None else member.hold.basis for member in together]
+            answered = yield from renewing(together, self._now, budget, self._renewed)
+            self._reschedule(together, before, answered=answered)
+
+    def _wanted(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
+        """The members that are still to be renewed; others may have been withdrawn or lost while a batch was under way."""
+        wanted, closing = [], self.closing
+        for member in members:
+            hold = member.hold
+            if hold is not None and (hold.ended or hold.lost_why or (hold.dropped and not closing)):
+                member.next = math.inf
+            elif self.members.get(member.beat[0].token) is member:
+                wanted.append(member)
+        return wanted
+
+    def _reschedule(self, members: list[Holding | Waiter], before: list[float], *, answered: bool) -> None:
+        now = self._now()
+        chance = self._jitter()  # one for all: what is near together is renewed together anyhow
+        basis = ttl = after = 0.0
+        for member, moved_from in zip(members, before, strict=True):
+            hold = member.hold
+            if not answered:
+                member.failures += 1
+                interval = member.slack / _COALESCE
+                member.next = now + min(_RETRY * 2.0 ** min(member.failures - 1, 8), max(interval / 4, 0.02))
+                continue
+            member.failures = 0
+            if hold is None:
+                member.next = now + self._interval
+            elif hold.basis == moved_from:
+                member.next = now + min(_RETRY, member.slack)
+            else:
+                if hold.basis != basis or member.ttl != ttl:
+                    basis, ttl = hold.basis, member.ttl
+                    after = due(basis, ttl, chance, now)
+                member.next = after
+
+    def looking(self) -> Generator[Effect, Any, float]:
+        """Declare lost what has run out, whatever the heartbeat is doing; return when to look again.
+
+        To be run when that time comes, and in between when a hold was added, dropped or scheduled anew, or its release cut short.
+        """
+        now = self._now()
+        holds = self.holds()
+        again = now + _MOMENT if (yield from self._look_at_releases(holds)) else math.inf
+        closing = self.closing
+        for hold in holds:
+            if hold.in_hand and not (hold.closing or hold.ended or hold.lost_why or hold.process_bound):
+                ends = hold.expires()
+                if now < ends:
+                    again = min(again, ends)
+                    continue
+            if hold.collected and not hold.closing:
+                hold.dropped = True  # if its finalizer was cut short: it is not renewed any more
+            if hold.ended or hold.lost_why:
+                if hold.dropped:
+                    self.withdraw(hold.claim.token)
+                continue
+            if hold.dropped and closing:
+                continue  # the close releases it, with its hooks
+            why = hold.overdue(now)
+            if hold.dropped and now >= hold.expires():
+                why = "collected"
+            if why:
+                yield from losing(hold, why)
+                if hold.dropped:
+                    self.withdraw(hold.claim.token)
+            else:
+                again = min(again, _next_deadline(hold, now))
+        return again
+
+    def _look_at_releases(self, holds: list[Hold]) -> Generator[Effect, Any, bool]:
+        """Have releases resumed that were cut short; return whether to look again in a moment."""
+        seen, self._cut_short = self._cut_short, set()
+        given_up = [hold for hold in holds if (hold.closing or not hold.in_hand) and hold.given_up]
+        for hold in {*given_up, *list(self.releasing)}:
+            if hold.report is not None:
+                self.releasing.pop(hold, None)
+                continue
+            self._cut_short.add(hold)
+            if hold in seen:  # not only just begun
+                yield GoOn(hold)
+        return bool(self._cut_short)
+
+
+def _next_deadline(hold: Hold, now: float) -> float:
+    """When to look at a hold again; a process-bound one that is silent is not lost, only not valid."""
+    if hold.process_bound and not hold.dropped:
+        terms = hold.claim.terms
+        later = now + terms.ttl  # a release or a close of it may have been cut short
+        return later if terms.max_hold is None else min(later, hold.since + terms.max_hold)
+    return max(hold.expires(), now + 0.001)

@@ -1,0 +1,85 @@
+"""Running a protocol generator: from effect to effect, until it waits or ends.
+
+Everything that runs the protocol stands on this: the threads of a client, tests that step through it, and the simulation. They
+differ only in how they perform an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from lockkit.protocol.effects import WAITS, Effect
+
+__all__ = ["Running", "to_its_end"]
+
+R = TypeVar("R")
+
+
+def to_its_end(generator: Generator[Effect, Any, R], perform: Callable[[Effect], object]) -> R:
+    """Perform all effects of a generator, whatever an effect waits for.
+
+    Args:
+        generator: A generator of the protocol.
+        perform: Performs an effect; the return value, or the exception, goes to the generator.
+
+    Raises:
+        BaseException: Whatever the generator raises.
+    """
+    try:
+        effect = next(generator)
+        while True:
+            try:
+                result = perform(effect)
+            except BaseException as error:
+                effect = generator.throw(error)
+            else:
+                effect = generator.send(result)
+    except StopIteration as stop:
+        value: R = stop.value
+        return value
+
+
+class Running(Generic[R]):
+    """A generator at one of its effects.
+
+    Attributes:
+        effect: The effect that it asks for; None once it has ended.
+        value: The value that it returned.
+    """
+
+    __slots__ = ("_generator", "effect", "value")
+
+    def __init__(self, generator: Generator[Effect, Any, R]) -> None:
+        self._generator = generator
+        self.effect: Effect | None = None
+        self.value: R | None = None
+
+    def begin(self) -> None:
+        """Go to the first effect. Raises what the generator raises; so do :meth:`answered` and :meth:`failed`."""
+        self._go_on(self._generator.__next__)
+
+    def answered(self, result: object = None) -> None:
+        """Go on: the effect has been performed, with this result."""
+        self._go_on(lambda: self._generator.send(result))
+
+    def failed(self, error: BaseException) -> None:
+        """Go on: the effect has raised this."""
+        self._go_on(lambda: self._generator.throw(error))
+
+    def until_it_waits(self, perform: Callable[[Effect], object]) -> None:
+        """Perform effects up to one that takes its time, or to the end."""
+        while self.effect is not None and not isinstance(self.effect, WAITS):
+            try:
+                result = perform(self.effect)
+            except BaseException as error:
+                self.failed(error)
+            else:
+                self.answered(result)
+
+    def _go_on(self, resume: Callable[[], Effect]) -> None:
+        self.effect = None
+        try:
+            self.effect = resume()
+        except StopIteration as stop:
+            self.value = stop.value
