@@ -245,12 +245,12 @@ class Beats:
                     continue
             if hold.collected and not hold.closing:
                 hold.dropped = True  # if its finalizer was cut short: it is not renewed any more
+            if hold.dropped and closing and not hold.ended:
+                continue  # the close releases it, with its hooks
             if hold.ended or hold.lost_why:
                 if hold.dropped:
                     self.withdraw(hold.claim.token)
                 continue
-            if hold.dropped and closing:
-                continue  # the close releases it, with its hooks
             why = hold.overdue(now)
             if hold.dropped and now >= hold.expires():
                 why = "collected"
