@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 
 from lockkit.errors import ConfigError
+from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["merged", "note_text", "too_long"]
+__all__ = ["merged", "note_text", "patched", "too_long"]
 
 
 def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> str:
@@ -44,3 +45,14 @@ def merged(target: Mapping[str, object], patch: Mapping[str, object]) -> dict[st
         else:
             result[key] = value
     return result
+
+
+def patched(note: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
+    """A note with a patch applied.
+
+    Raises:
+        ConfigError: The result is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+    """
+    after = merged(note, patch)
+    note_text(after, NOTE_LIMIT)
+    return after

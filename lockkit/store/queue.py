@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["RW_CAPACITY", "Queued", "blockers", "grantable", "hopeless", "prefix"]
+from lockkit.errors import ConfigError
+
+__all__ = [
+    "RW_CAPACITY",
+    "Queued",
+    "agreed",
+    "blockers",
+    "check_capacity",
+    "grantable",
+    "hopeless",
+    "in_the_way",
+    "prefix",
+]
 
 RW_CAPACITY = 1_000_000
 """Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
@@ -68,6 +80,38 @@ def blockers(queue: Sequence[Queued], place: int) -> list[int]:
         if total > mine.capacity:
             return chosen
     return []
+
+
+def in_the_way(queue: Sequence[Queued], holding: Sequence[bool], place: int) -> tuple[list[int], bool]:
+    """Which claims the owner of ``queue[place]``, which may not be granted yet, has to watch, and whether it is next in line.
+
+    For a claim that fits, these are the holders outside the prefix (see :func:`grantable`), else its :func:`blockers`.
+    A deadline of theirs is worth asking at only for the next in line: for all others it makes no room yet.
+    """
+    fits = prefix(queue)
+    if place < fits:
+        return [at for at in range(fits, len(queue)) if holding[at]], True
+    return blockers(queue, place), place == fits
+
+
+def check_capacity(capacity: object, name: str, most: int | None = None) -> None:
+    """Refuse what is no capacity to resize a lock to.
+
+    Raises:
+        ConfigError: It is not a whole number of at least 1, or over ``most``.
+    """
+    if type(capacity) is int and capacity >= 1 and (most is None or capacity <= most):
+        return
+    allowed = "of at least 1" if most is None else f"from 1 to {most}"
+    raise ConfigError(f"a capacity must be a whole number {allowed}, not {capacity!r}", name=name)
+
+
+def agreed(stated: int, mine: int, head: int) -> int:
+    """The capacity that a waiter is told: what it stated itself, unless its claim and the head of the queue differ.
+
+    A waiter compares what it is told with what it stated; a resize may have rewritten both claims since.
+    """
+    return stated if mine == head else head
 
 
 def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:

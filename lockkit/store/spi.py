@@ -45,6 +45,7 @@ __all__ = [
     "Terms",
     "Unknown",
     "Watch",
+    "Why",
 ]
 
 API = 1
@@ -179,6 +180,9 @@ class Busy(NamedTuple):
     holder: ClaimInfo | None = None
 
 
+Why: TypeAlias = Literal["absent", "evicted", "files", "lingering", "resized", "late"]
+
+
 class Lapsed(NamedTuple):
     """There is no such claim to speak for (any more): the protocol starts again with a new token, at the tail.
 
@@ -186,7 +190,7 @@ class Lapsed(NamedTuple):
     removed or replaced.
     """
 
-    why: Literal["absent", "evicted", "files", "lingering", "resized", "late"] = "absent"
+    why: Why = "absent"
 
 
 Answer: TypeAlias = Granted | Queued | Busy | Lapsed

@@ -18,46 +18,49 @@ PAGE = (ROOT / "docs/howto/write-a-backend.md").read_text()
 LEVELS = re.findall(r"^\| .* \| `-k \"?([^`\"]+)\"?` \|$", PAGE, re.MULTILINE)
 MISTAKES = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| `(\w+-[\w-]+)` \|$", PAGE, re.MULTILINE))
 
+RULES = ("rowqueue.py", "rows.py")
+"""What the template has from lockkit.store, copied into it here so that a mistake can be made there too."""
+
 MADE = {
     "only the head of the queue is looked at for deadlines": (
-        "rules.py",
-        "for row in document.rows if row.deadline <= now",
-        "for row in document.rows[:1] if row.deadline <= now",
+        "rowqueue.py",
+        "in [row for row in self.rows.values() if row.deadline <= now]",
+        "in [row for row in [*self.rows.values()][:1] if row.deadline <= now]",
     ),
     "the holder that is released is the first, not the one with the token": (
-        "backend.py",
-        "            row = rules.find(document, claim.token)\n            if row is None:\n                return ABSENT",
-        "            row = document.rows[0] if document.rows else None\n            if row is None:\n                return ABSENT",
+        "rowqueue.py",
+        "        row = self.rows.get(token)\n        if row is None:\n            return ABSENT",
+        "        row = next(iter(self.rows.values()), None)\n        if row is None:\n            return ABSENT",
     ),
     "a renewal does not compare the fence": (
-        "backend.py",
+        "rowqueue.py",
         'row.state != "HELD" or row.fence != fence',
         'row.state != "HELD"',
     ),
     "a heartbeat extends an offer": (
-        "backend.py",
-        'if fence is None and row.state == "WAITING"',
-        'if fence is None and row.state != "HELD"',
+        "rowqueue.py",
+        'if row.state == "WAITING":\n                row.wait(now)',
+        'if row.state != "HELD":\n                row.wait(now)',
     ),
     "a renewal without a fence extends a hold": (
-        "backend.py",
-        "            if fence is None:\n",
-        "            if fence is None:\n                rules.renew(row, now)\n",
+        "rowqueue.py",
+        '            return Renewal("OFFERED", requests=row.requests)',
+        '            row.extend(now)\n            return Renewal("OFFERED", requests=row.requests)',
     ),
     "a refused try leaves its claim": (
-        "backend.py",
-        "            rules.remove(document, row, now)\n            rules.offer(document, now)\n            return Busy",
-        "            return Busy",
+        "rowqueue.py",
+        "        self.remove(row, now)\n        self.offer(now)\n        head =",
+        "        head =",
     ),
     "an absent claim is made again whatever `create` says": (
-        "backend.py",
+        "rowqueue.py",
         "if not create:",
         "if not claim.token:",
     ),
     "the fence is computed from the queue": (
-        "rules.py",
-        "document.fence += 1",
-        "document.fence = max((row.fence for row in document.rows), default=0) + 1",
+        "document.py",
+        "self.fence += 1",
+        "self.fence = max((row.fence for row in self.queue.rows.values()), default=0) + 1",
     ),
     "names become part of a path or a key as they are": (
         "document.py",
@@ -65,16 +68,12 @@ MADE = {
         'def digest(name: str) -> str:\n    return name.replace("/", "_")[:200]\n\n\n',
     ),
     "evict removes a holder at once": (
-        "backend.py",
-        'if now or row.state in ("WAITING", "OFFERED")',
+        "rowqueue.py",
+        'if at_once or row.state in ("WAITING", "OFFERED")',
         "if row.token",
     ),
-    "min_hold ends with the release": (
-        "rules.py",
-        'until = row.since + row.min_hold if row.state == "HELD" else now',
-        "until = now",
-    ),
-    "abandon is just a release": ("backend.py", "graceful=graceful, doubt=True", "graceful=graceful"),
+    "min_hold ends with the release": ("rows.py", "end = self.since + self.terms.min_hold", "end = now"),
+    "abandon is just a release": ("backend.py", "            document.gone.bury(claim.token, now)\n", ""),
     "nobody is woken": ("watching.py", "if watch.worthwhile()", "if not watch"),
 }
 """Each mistake, made in the template: in which file, what, and what it becomes."""
@@ -105,6 +104,7 @@ def play(template, tmp_path):
         package = tmp_path / "lockkit_template"
         for source in [
             *(template / "lockkit_template").glob("*.py"),
+            *(ROOT / "lockkit/store" / name for name in RULES),
             ROOT / "docs/examples/backend-template/tests/harness.py",
         ]:
             target = tmp_path / source.name if source.name == "harness.py" else package / source.name
@@ -113,6 +113,9 @@ def play(template, tmp_path):
             if source.name == file:
                 assert text.count(old) == 1, "the template has changed"
                 text = text.replace(old, new)
+            for name in RULES:
+                module = name.removesuffix(".py")
+                text = re.sub(rf"\blockkit\.store\.{module}\b", f"lockkit_template.{module}", text)
             target.write_text(text)
         (metadata,) = template.glob("*.dist-info")
         (tmp_path / metadata.name).mkdir()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lockkit.store.queue import Queued as InQueue
+from lockkit.store.rowqueue import RowQueue
+from lockkit.store.rows import Row
 from support.mutants.mutant import patched
 from support.simulation import statements
 from support.simulation.network import Job, Request
@@ -33,21 +34,15 @@ __all__ = [
 @contextmanager
 def purges_heads_only() -> Iterator[None]:
     """Only claims at the head are removed when they have lapsed."""
-    store = memory()[1]
 
-    def settle(self: Any, name: str, now: float, woken: dict[Any, None]) -> Any:
-        queue = self.queues.get(name)
-        if queue is None:
-            return type_of_queue()
-        for row in list(queue.rows.values()):
+    def settle(self: Any, now: float) -> None:
+        for row in list(self.rows.values()):
             if row.deadline > now:
                 break
-            self.remove(queue, row, now, woken)
-        self.offer(name, queue, now, woken)
-        return queue
+            self.remove(row, now)
+        self.offer(now)
 
-    type_of_queue = sys.modules[store.__module__].__dict__["Queue"]
-    with patched(store, settle=settle):
+    with patched(RowQueue, settle=settle):
         yield
 
 
@@ -72,47 +67,41 @@ def extend_shortens() -> Iterator[None]:
 @contextmanager
 def fence_starts_again() -> Iterator[None]:
     """An empty queue forgets its fences."""
-    store = memory()[1]
-    append: Callable[..., Any] = vars(store)["append"]
+    append: Callable[..., Any] = vars(RowQueue)["append"]
 
     @functools.wraps(append)
-    def forgetful(self: Any, name: str, queue: Any, claim: Any, now: float) -> Any:
-        if not queue.rows:
-            self.last_fence = 0
-        return append(self, name, queue, claim, now)
+    def forgetful(self: Any, claim: Any, now: float) -> Any:
+        if not self.rows:
+            self.home.last_fence = 0
+        return append(self, claim, now)
 
-    with patched(store, append=forgetful):
+    with patched(RowQueue, append=forgetful):
         yield
 
 
 @contextmanager
 def overtakes() -> Iterator[None]:
     """Whoever fits is let in, past a heavier claim that waits."""
-    module = sys.modules[memory()[1].__module__]
 
-    def offer(self: Any, name: str, queue: Any, now: float, woken: dict[Any, None]) -> None:
-        if not queue.rows:
-            self.queues.pop(name, None)
-            return
-        used = sum(row.weight for row in queue.rows.values() if row.state in ("HELD", "OFFERED", "LINGERING"))
-        for row in queue.rows.values():
+    def offer(self: Any, now: float) -> None:
+        used = sum(row.weight for row in self.rows.values() if row.state in ("HELD", "OFFERED", "LINGERING"))
+        for row in self.rows.values():
             if row.state == "WAITING" and used + row.weight <= row.capacity:
                 used += row.weight
-                row.state, row.deadline = "OFFERED", max(row.deadline, now + module.__dict__["GRACE"])
-                woken.update(row.wakers)
-        queue.unsettled = False
+                row.state = "OFFERED"
+                row.wait(now)
+                self.changed.append(row)
+        self.unsettled = False
 
-    with patched(memory()[1], offer=offer):
+    with patched(RowQueue, offer=offer):
         yield
 
 
 @contextmanager
 def replay_not_marked() -> Iterator[None]:
     """The store does not take note that a create was sent twice."""
-    with patched(Atomic, _mark=lambda self, request: None):  # noqa: ARG005
-        row = sys.modules[memory()[1].__module__].__dict__["Row"]
-        with patched(row, replayed=_Never()):
-            yield
+    with patched(Atomic, _mark=lambda self, request: None), patched(Row, replayed=_Never()):  # noqa: ARG005
+        yield
 
 
 class _Never:

@@ -174,7 +174,9 @@ class Atomic(NothingInTheClient):
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from self._steps()
         if method == "settle":
-            self.store.settle(args[0], self._clock.now(), {})
+            queue = self.store.queue(args[0])
+            queue.settle(self._clock.now())
+            self.store.keep(queue)
             return None
         return getattr(self.backend, method)(*args)
 

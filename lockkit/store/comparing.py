@@ -1,0 +1,40 @@
+"""Change by compare: read, work out what it becomes, and write it if nobody was faster; else again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lockkit.errors import BackendUnavailable
+from lockkit.store.notes import note_text
+from lockkit.store.spi import NOTE_LIMIT, Refused
+
+__all__ = ["ROUNDS", "annotate", "overtaken"]
+
+ROUNDS = 16
+"""How often others may be faster before a call is refused."""
+
+
+def overtaken(what: str) -> Refused:
+    """The refusal for something that others change again and again before this call can."""
+    return Refused(BackendUnavailable(f"{what} keeps changing under this", hint="try again"))
+
+
+def annotate(name: str, patch: Mapping[str, object], attempt: Callable[[], bool | None]) -> bool:
+    """Annotate a claim of a name. See :meth:`lockkit.store.spi.Backend.annotate`.
+
+    Args:
+        name: The lock.
+        patch: The change to a note.
+        attempt: Reads the claim and writes its note with the patch (:func:`lockkit.store.notes.patched`) by compare: True if it
+            did, False if there is no such claim, None if somebody else was faster.
+
+    Raises:
+        ConfigError: The patch is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        Refused: Others were faster each time.
+    """
+    note_text(patch, NOTE_LIMIT)
+    for _ in range(ROUNDS):
+        done = attempt()
+        if done is not None:
+            return done
+    raise overtaken(f"the note of {name!r}")

@@ -1,0 +1,292 @@
+"""A queue of rows: what each call does to the claims of one name.
+
+For a store that decides in Python: it reads a queue as a whole, calls one of these methods, and puts the queue back, all in
+one step that nothing else can come between. A store whose server runs code says the same there.
+
+Two things hold between any two calls. A claim past its deadline counts for nothing: ``settle``, the first step of every call,
+removes it wherever it stands. And a claim is OFFERED exactly while it fits and its owner has not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from lockkit.clock import Clock
+from lockkit.facts import ClaimInfo, Evicted, LockInfo
+from lockkit.names import claim_id
+from lockkit.store.notes import note_text, patched
+from lockkit.store.queue import agreed, grantable, in_the_way
+from lockkit.store.rows import GRACE, NEVER, Row
+from lockkit.store.spi import (
+    ABSENT,
+    NOTE_LIMIT,
+    RELEASED,
+    Answer,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    ReleaseAnswer,
+    Renewal,
+)
+from lockkit.store.tombstones import Tombstones
+
+__all__ = ["Home", "RowQueue"]
+
+
+class Home(Protocol):
+    """Where a queue lies."""
+
+    @property
+    def clock(self) -> Clock:
+        """For facts, whose times are seconds since 1970."""
+
+    @property
+    def gone(self) -> Tombstones:
+        """The tokens that were given up."""
+
+    def next_fence(self) -> int:
+        """A fence above every other that was given out for the queue."""
+
+
+class RowQueue:
+    """The claims of one name. In each method ``now`` is the time on the store's clock.
+
+    Attributes:
+        rows: The claims by token, in order of arrival.
+        changed: The claims that went, came to fit, or had their deadline moved nearer since somebody last emptied this
+            list. Whoever watches one of them should ask again.
+        next_lapse: No claim lapses before this.
+        unsettled: Claims came, went or changed since it was last worked out who fits.
+    """
+
+    next_lapse = NEVER
+    unsettled = False
+
+    def __init__(self, name: str, home: Home) -> None:
+        self.name = name
+        self.home = home
+        self.rows: dict[str, Row] = {}
+        self.changed: list[Row] = []
+
+    # -- steps
+
+    def settle(self, now: float) -> None:
+        """Remove what has lapsed, and offer what newly fits."""
+        if now >= self.next_lapse:
+            for row in [row for row in self.rows.values() if row.deadline <= now]:
+                self.remove(row, now)
+            self.next_lapse = min((row.deadline for row in self.rows.values()), default=NEVER)
+        if self.unsettled:
+            self.offer(now)
+
+    def offer(self, now: float) -> None:
+        """Work out who fits: WAITING claims that do become OFFERED, OFFERED ones that do not are WAITING again."""
+        rows = list(self.rows.values())
+        fits = grantable(rows, [row.holding for row in rows])
+        for place, row in enumerate(rows):
+            if place < fits and row.state == "WAITING":
+                row.state = "OFFERED"
+                row.wait(now)
+                self.changed.append(row)
+            elif place >= fits and row.state == "OFFERED":
+                row.state = "WAITING"
+        self.unsettled = False
+
+    def append(self, claim: Claim, now: float) -> Row:
+        """Put a claim at the tail; the caller offers afterwards."""
+        terms = claim.terms
+        row = Row(
+            claim.token, terms, self.home.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
+            note=claim.note,
+        )  # fmt: skip
+        self.unsettled = True
+        self.rows[claim.token] = row
+        self._lapses(row)
+        return row
+
+    def remove(self, row: Row, now: float) -> None:
+        """Take a claim out, with a tombstone if a copy of its acquire may still come; the caller offers afterwards."""
+        self.unsettled = True
+        if row.replayed:
+            self.home.gone.bury(row.token, now)
+        self.rows.pop(row.token, None)
+        self.changed.append(row)
+
+    def find(self, wanted: str) -> tuple[Row | None, int]:
+        """A claim by its claim id, and its place."""
+        for place, row in enumerate(self.rows.values()):
+            if claim_id(row.token) == wanted:
+                return row, place
+        return None, -1
+
+    def info(self, row: Row, place: int) -> ClaimInfo:
+        """A claim as a fact."""
+        return row.info(self.name, place, self.home.clock.wall() - self.home.clock.now())
+
+    def _lapses(self, row: Row) -> None:
+        self.next_lapse = min(self.next_lapse, row.deadline)
+
+    # -- calls, as in lockkit.store.spi
+
+    def acquire(self, claim: Claim, now: float, basis: float, *, create: bool) -> Answer:
+        """Queue a claim up, or say how it stands; it becomes HELD if it fits. ``basis`` is when the request was sent.
+
+        Raises:
+            ConfigError: The note is no JSON, or too long.
+        """
+        if claim.note:
+            note_text(claim.note, NOTE_LIMIT)
+        if self.unsettled or now >= self.next_lapse:
+            self.settle(now)
+        row = self.rows.get(claim.token)
+        if row is None:
+            if not create:
+                return self._absent(claim)
+            gone = self.home.gone
+            if gone.stones and (why := gone.why(claim.token, now)) is not None:
+                return Lapsed(why)
+            row = self.append(claim, now)
+            if len(self.rows) == 1 and row.weight <= row.capacity:
+                row.state, self.unsettled = "OFFERED", False  # what an offer comes to where nobody else is
+            else:
+                self.offer(now)
+        else:
+            row.replayed = row.replayed or create
+            if row.evicted:
+                return Lapsed("evicted")
+            if row.state == "LINGERING":
+                return Lapsed("lingering")
+        if row.state == "HELD":
+            row.extend(now)
+            return Granted(row.fence, basis)
+        if row.state == "OFFERED":
+            row.grant(now)
+            self._lapses(row)
+            return Granted(row.fence, basis)
+        if claim.wait:
+            row.wait(now)
+            return self._queued(row)
+        self.remove(row, now)
+        self.offer(now)
+        head = next(iter(self.rows.values()))
+        return Busy(head.capacity, self.info(head, 0))
+
+    def _absent(self, claim: Claim) -> Lapsed:
+        """Why a claim that asked again is not there: a resize that left it no room, or its own silence."""
+        head = next(iter(self.rows.values()), None)
+        return Lapsed("resized" if head is not None and head.capacity < claim.terms.weight else "absent")
+
+    def _queued(self, row: Row) -> Queued:
+        rows = list(self.rows.values())
+        place = rows.index(row)
+        chosen, next_in_line = in_the_way(rows, [each.holding for each in rows], place)
+        blocking = [rows[at] for at in chosen]
+        soonest = min((each.deadline for each in blocking), default=NEVER) if next_in_line else NEVER
+        return Queued(
+            position=place,
+            ask_again_at=None if soonest == NEVER else soonest,
+            blockers=tuple(str(each.fence) for each in blocking),
+            capacity=agreed(row.terms.capacity, row.capacity, rows[0].capacity),
+            holder=self.info(rows[0], 0),
+        )
+
+    def renew(
+        self, claim: Claim, fence: int | None, now: float, basis: float, *, ttl: float = 0.0
+    ) -> Renewal:
+        """Renew a claim, with its fence or without one; with a ``ttl`` at least as long as that from now on."""
+        self.settle(now)
+        row = self.rows.get(claim.token)
+        if row is None:
+            return Renewal("LOST", why="absent")
+        if row.evicted:
+            return Renewal("LOST", why="evicted", requests=row.requests)
+        if row.state == "LINGERING":
+            return Renewal("LOST", why="lapsed")
+        if fence is None:
+            if row.state == "WAITING":
+                row.wait(now)
+                return Renewal("WAITING", requests=row.requests)
+            return Renewal("OFFERED", requests=row.requests)
+        if row.state != "HELD" or row.fence != fence:
+            return Renewal("LOST", why="fence")
+        row.ttl = max(row.ttl, ttl)
+        row.extend(now)
+        return Renewal("HELD", basis=basis, requests=row.requests)
+
+    def release(self, token: str, now: float, *, graceful: bool) -> ReleaseAnswer:
+        """Remove a claim, or have it go on blocking until its min_hold or lock_delay is over."""
+        if self.unsettled or now >= self.next_lapse:
+            self.settle(now)
+        row = self.rows.get(token)
+        if row is None:
+            return ABSENT
+        if row.state == "LINGERING":
+            return RELEASED
+        until = row.lingers_until(now, graceful=graceful)
+        if until > now:
+            row.state, row.deadline = "LINGERING", until
+            self._lapses(row)
+            self.changed.append(row)  # the next in line sleeps until the old deadline
+            return RELEASED
+        self.remove(row, now)
+        if self.rows:
+            self.offer(now)
+        return RELEASED
+
+    def moved(self, token: str, blockers: Collection[str]) -> bool:
+        """Whether a waiter has cause to ask again, since it was told these blockers."""
+        row = self.rows.get(token)
+        standing = {str(each.fence) for each in self.rows.values()}
+        return row is None or row.state != "WAITING" or not standing.issuperset(blockers)
+
+    def inspect(self, now: float) -> LockInfo:
+        """The queue as a fact, without what is past its deadline. Changes nothing."""
+        standing = [row for row in list(self.rows.values()) if row.deadline > now]
+        claims = tuple(self.info(row, place) for place, row in enumerate(standing))
+        return LockInfo(self.name, claims, self.home.clock.wall())
+
+    def evict(self, wanted: str, now: float, *, at_once: bool) -> Evicted:
+        """Force a claim out, by its claim id. A HELD one is marked, unless ``at_once``."""
+        self.settle(now)
+        row, place = self.find(wanted)
+        if row is None:
+            return Evicted("ABSENT")
+        if at_once or row.state in ("WAITING", "OFFERED"):
+            info = self.info(row, place)
+            self.remove(row, now)
+            self.settle(now)
+            return Evicted("REMOVED", claim=info)
+        if row.state == "HELD":
+            row.mark_evicted()
+            self._lapses(row)
+            self.changed.append(row)
+        info = self.info(row, place)
+        self.settle(now)
+        return Evicted("MARKED", blocks_until=info.deadline, claim=info)
+
+    def resize(self, capacity: int, now: float) -> int:
+        """Rewrite the capacity of every claim; how many there were."""
+        self.settle(now)
+        count = len(self.rows)
+        self.unsettled = count > 0
+        for row in list(self.rows.values()):
+            row.capacity = capacity
+            if not row.holding and row.weight > capacity:
+                self.remove(row, now)
+        self.settle(now)
+        return count
+
+    def annotate(self, wanted: str, patch: Mapping[str, object], now: float) -> bool:
+        """Merge a patch into the note of a claim, by its claim id; False if there is no such claim.
+
+        Raises:
+            ConfigError: The note that it makes is too long.
+        """
+        self.settle(now)
+        row, _ = self.find(wanted)
+        if row is not None:
+            row.note, row.asked = patched(row.note or {}, patch), True
+        return row is not None

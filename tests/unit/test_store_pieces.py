@@ -1,0 +1,148 @@
+"""The small pieces of lockkit.store that several stores stand on. (The rules of rows: tests/backends/test_store_rules.py.)"""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.errors import ConfigError
+from lockkit.facts import Owner
+from lockkit.store.comparing import ROUNDS, annotate
+from lockkit.store.notes import patched
+from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.perlock import PerLock
+from lockkit.store.queue import agreed, check_capacity, in_the_way
+from lockkit.store.rows import Row
+from lockkit.store.spi import NOTE_LIMIT, Refused, Terms
+from lockkit.store.tombstones import LASTING, Tombstones
+
+# -- tombstones
+
+
+def test_a_token_that_was_given_up_is_known_with_its_reason_for_as_long_as_a_copy_may_come():
+    gone = Tombstones()
+    gone.bury("a", 100.0, "evicted")
+
+    assert gone.why("a", 100.0 + LASTING - 0.1) == "evicted"
+    assert gone.why("a", 100.0 + LASTING) is None
+    assert gone.why("b", 100.0) is None
+
+
+def test_what_is_due_is_forgotten_by_whoever_buries_next():
+    gone = Tombstones()
+    for at in range(10):
+        gone.bury(str(at), float(at))
+    gone.bury("new", 5.0 + LASTING)
+
+    assert list(gone.stones) == ["6", "7", "8", "9", "new"]
+
+
+def test_only_so_many_are_remembered_and_the_oldest_go_first():
+    gone = Tombstones(lasting=float("inf"), most=3)
+    for token in "abcde":
+        gone.bury(token, 0.0)
+
+    assert list(gone.stones) == ["c", "d", "e"]
+    assert gone.why("e", 1e9) == "late"
+
+
+def test_one_that_is_given_up_twice_is_remembered_from_the_second_time_on():
+    gone = Tombstones()
+    gone.bury("a", 0.0)
+    gone.bury("a", 30.0)
+
+    assert gone.why("a", LASTING + 29.0) == "late"
+
+
+# -- what is derived from terms
+
+
+def test_what_a_lock_has_in_common_is_worked_out_once_for_each_lock():
+    worked_out = []
+    known = PerLock(lambda terms: worked_out.append(terms) or len(worked_out))
+    one, equal = Terms("a"), Terms("a")
+
+    assert [known(one), known(one), known(equal), known(one)] == [1, 1, 2, 1]
+
+
+def test_the_cache_does_not_grow_beyond_its_most_and_never_confuses_two_locks():
+    known = PerLock(lambda terms: terms.name, most=4)
+
+    assert [known(Terms(str(at))) for at in range(100)] == [str(at) for at in range(100)]
+    assert len(known._known) <= 4
+
+
+# -- owners
+
+
+def test_an_owner_is_stored_without_what_is_empty_and_read_without_what_is_unknown():
+    owner = Owner(user="ann", host="box", pid=7)
+
+    assert packed_owner(owner) == {"user": "ann", "host": "box", "pid": 7}
+    assert owner_of({**packed_owner(owner), "added_later": 1}) == owner
+    assert owner_of(None) == owner_of("garbage") == Owner()
+
+
+# -- the queue
+
+
+def rows(*states, weight=1, capacity=1):
+    return [
+        Row(str(at), Terms("a"), at, weight, capacity, 30.0, 0.0, 0.0, 0.0, state)
+        for at, state in enumerate(states)
+    ]
+
+
+def ways(queue, place):
+    return in_the_way(queue, [row.holding for row in queue], place)
+
+
+def test_the_next_in_line_is_told_its_blockers_and_that_their_deadlines_count_for_it():
+    assert ways(rows("HELD", "WAITING", "WAITING"), 1) == ([0], True)
+    assert ways(rows("HELD", "WAITING", "WAITING"), 2) == ([1], False)
+
+
+def test_a_claim_that_fits_waits_for_holders_that_a_resize_left_outside():
+    assert ways(rows("WAITING", "HELD", "LINGERING", "WAITING"), 0) == ([1, 2], True)
+
+
+@pytest.mark.parametrize("capacity", [0, -1, True, 1.0, "1", None])
+def test_what_is_no_capacity_is_refused(capacity):
+    with pytest.raises(ConfigError, match="whole number of at least 1"):
+        check_capacity(capacity, "a")
+
+
+def test_a_store_may_have_a_largest_capacity():
+    check_capacity(5, "a", 5)
+    with pytest.raises(ConfigError, match="from 1 to 5, not 6"):
+        check_capacity(6, "a", 5)
+
+
+def test_a_waiter_is_told_the_capacity_it_stated_unless_the_head_differs():
+    assert agreed(3, 2, 2) == 3
+    assert agreed(3, 3, 2) == 2
+
+
+# -- change by compare
+
+
+def test_an_annotation_is_tried_again_while_others_are_faster():
+    answers = iter([None, None, True])
+
+    assert annotate("a", {"x": 1}, lambda: next(answers))
+    assert not annotate("a", {"x": 1}, lambda: False)
+
+
+def test_an_annotation_gives_up_when_others_are_faster_each_time():
+    tries = []
+    with pytest.raises(Refused, match="the note of 'a' keeps changing"):
+        annotate("a", {"x": 1}, lambda: tries.append(1))
+
+    assert len(tries) == ROUNDS
+
+
+def test_neither_a_patch_nor_the_note_it_makes_may_be_too_long():
+    with pytest.raises(ConfigError):
+        annotate("a", {"x": "y" * NOTE_LIMIT}, lambda: pytest.fail("asked the store"))
+    with pytest.raises(ConfigError):
+        patched({"x": "y" * (NOTE_LIMIT - 20)}, {"z": "y" * 20})
+    assert patched({"a": 1, "b": 2}, {"a": None, "c": 3}) == {"b": 2, "c": 3}
