@@ -7,67 +7,70 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import ClaimState
+from lockkit.facts import Record
 from lockkit.names import digest
-from lockkit.store.spi import Refused
+from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.rowqueue import RowQueue
+from lockkit.store.rows import Row
+from lockkit.store.spi import Refused, Terms
+from lockkit.store.tombstones import Tombstones
 
-__all__ = ["Document", "Folder", "Row"]
+__all__ = ["Document", "Folder"]
 
 _SOON = 0.002
 
 
-@dataclass
-class Row:
-    """One claim. Times in seconds on the store's clock. The rules rely on these fields; add what your store needs."""
-
-    token: str
-    fence: int
-    weight: int
-    capacity: int
-    ttl: float
-    max_hold: float | None
-    min_hold: float
-    lock_delay: float
-    since: float
-    renewed: float
-    deadline: float
-    kind: str
-    owner: dict[str, object]
-    note: dict[str, object]
-    state: ClaimState = "WAITING"
-    evicted: bool = False
-    replayed: bool = False
-    asked: bool = False
-
-    @property
-    def holding(self) -> bool:
-        """Whether it takes room."""
-        return self.state in ("HELD", "LINGERING")
-
-
-@dataclass
 class Document:
     """All that is kept of one name. It stays when the last claim goes, for the fence must never fall.
 
     Attributes:
+        queue: The claims. What each call does to them is in lockkit.store.rowqueue.
         fence: The last one given out.
-        rows: The claims, in order of arrival.
-        gone: Tombstones: tokens that were given up, and until when that is remembered.
-        record: See :meth:`lockkit.store.spi.Backend.put_record`.
+        gone: The tokens that were given up.
+        record: See :meth:`lockkit.store.spi.Backend.put_record`; None if there is none.
     """
 
-    name: str
-    fence: int = 0
-    rows: list[Row] = field(default_factory=list)
-    gone: dict[str, float] = field(default_factory=dict)
-    record: dict[str, object] = field(default_factory=dict)
-    version: int = 0
-    written: float = 0.0
+    def __init__(self, name: str, clock: Clock, stored: Mapping[str, Any]) -> None:
+        self.clock = clock
+        self.fence: int = stored.get("fence", 0)
+        self.gone = Tombstones(stored.get("gone"))
+        self.record = Record(name, *stored["record"]) if stored.get("record") else None
+        self.queue = RowQueue(name, self)
+        for row in map(_row, stored.get("rows", ())):
+            self.queue.rows[row.token] = row
+        self.queue.next_lapse = 0.0  # look at all of them
+
+    def next_fence(self) -> int:
+        """A fence above every other that this name ever gave out."""
+        self.fence += 1
+        return self.fence
+
+    def stored(self) -> dict[str, Any]:
+        """The document as JSON."""
+        return {
+            "name": self.queue.name,
+            "fence": self.fence,
+            "gone": self.gone.stones,
+            "record": self.record and self.record[1:],
+            "rows": [_stored(row) for row in self.queue.rows.values()],
+        }
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    terms = row.terms._asdict() | {"owner": packed_owner(row.terms.owner)}
+    return asdict(row) | {"terms": terms}
+
+
+def _row(stored: dict[str, Any]) -> Row:
+    terms = Terms(**stored["terms"])
+    return Row(**stored | {"terms": terms._replace(owner=owner_of(terms.owner))})
 
 
 class Folder:
@@ -78,8 +81,9 @@ class Folder:
     tried again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
+        self._clock = clock
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
@@ -103,29 +107,27 @@ class Folder:
                             BackendUnavailable(f"{self._folder} is busy", hint="who has it open?")
                         ) from None
                     time.sleep(_SOON)
-            document = self._load(path) or Document(name)
-            before = asdict(document)
+            document = self._load(path, name)
+            before = json.dumps(document.stored())
             yield document
-            if (after := asdict(document)) != before:
+            if (after := json.dumps(document.stored())) != before:
                 fresh = path.with_suffix(".new")
-                fresh.write_text(json.dumps(after))
+                fresh.write_text(after)
                 fresh.replace(path)
         finally:
             os.close(guard)  # which unlocks it
 
     def read(self, name: str) -> Document:
         """A document to look at."""
-        return self._load(self._folder / digest(name)) or Document(name)
+        return self._load(self._folder / digest(name), name)
 
-    def names(self) -> list[str]:
-        """Every name that has a document."""
-        found = [self._load(path) for path in self._folder.iterdir() if not path.suffix]
-        return [document.name for document in found if document is not None]
+    def all(self) -> list[Document]:
+        """Every document, to look at."""
+        return [self._load(path) for path in self._folder.iterdir() if not path.suffix]
 
-    def _load(self, path: Path) -> Document | None:
+    def _load(self, path: Path, name: str = "") -> Document:
         try:
             stored = json.loads(path.read_text())
         except FileNotFoundError:
-            return None
-        stored["rows"] = [Row(**row) for row in stored["rows"]]
-        return Document(**stored)
+            stored = {}
+        return Document(stored.get("name", name), self._clock, stored)
