@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lockkit.store.notes import note_text
 from lockkit.store.queue import Queued as InQueue
-from lockkit.store.queue import blockers, prefix
+from lockkit.store.queue import agreed, blockers, in_the_way, prefix
 from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
@@ -91,7 +91,6 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
             sql.RENEW_ONE, lambda at: (store.namespace, terms.name, claim.token, at), end
         )
         return Granted(row.fence, now / 1e6) if extended else None
-    fits = prefix(rows)
     if place < fitting(rows):
         key, seen = (
             (store.namespace, terms.name, claim.token),
@@ -100,22 +99,19 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
         known = store.stated(terms)
         granted, now = link.write(sql.GRANT, lambda at: (*key, at, *known.deadlines(at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
-    if place < fits:  # crowded out by those that hold beyond the prefix, until they go
-        chosen = [each for each in rows[fits:] if holding(each)]
-    else:
-        chosen = [rows[at] for at in blockers(rows, place)]
+    places, next_in_line = in_the_way(rows, [holding(each) for each in rows], place)
+    chosen = [rows[at] for at in places]
     if store.bury_dead(link, terms.name, chosen, end):
         return None
     if row.deadline < store.now() + GRACE * 2 // 3:
         tokens = json.dumps([claim.token])
         link.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
-    asks = min((_gone_by(store, each) for each in chosen), default=FAR) if place <= fits else FAR
+    asks = min((_gone_by(store, each) for each in chosen), default=FAR) if next_in_line else FAR
     return Queued(
         position=place,
         ask_again_at=None if asks >= FAR else asks / 1e6,
         blockers=tuple(f"{each.fence}.{each.fifo if each.state != LINGERING else ''}" for each in chosen),
-        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
-        capacity=terms.capacity if row.capacity == rows[0].capacity else rows[0].capacity,
+        capacity=agreed(terms.capacity, row.capacity, rows[0].capacity),
         holder=store.facts(terms.name, rows, 0),
     )
 

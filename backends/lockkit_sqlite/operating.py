@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from lockkit.errors import ConfigError
 from lockkit.facts import Evicted, LockInfo, Record
 from lockkit.names import claim_id
+from lockkit.store.comparing import ROUNDS
 from lockkit.store.notes import note_text, too_long
+from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
@@ -18,7 +19,8 @@ from lockkit_sqlite.store import Store
 
 __all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
 
-_ROUNDS = 16
+_MOST = (1 << 40) - 1
+"""The largest capacity: so many claims of that weight add up to no more than an INTEGER holds."""
 
 
 def inspect(store: Store, name: str, end: float) -> LockInfo:
@@ -42,7 +44,7 @@ def names(store: Store, prefix: str, end: float) -> Sequence[str]:
 def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`."""
     link = store.calls
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         rows = store.queue(link, name, end)
         if store.settle(link, name, rows, store.now(), end):
             continue
@@ -72,8 +74,7 @@ def resize(store: Store, name: str, capacity: int, end: float) -> int:
     Raises:
         ConfigError: Not a whole number of at least 1.
     """
-    if type(capacity) is not int or not 0 < capacity < 1 << 40:
-        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    check_capacity(capacity, name, _MOST)
     link = store.calls
     store.settle(link, name, store.queue(link, name, end), store.now(), end)
     count, _ = link.write(sql.RESIZE, lambda _: (store.namespace, name, capacity), end)

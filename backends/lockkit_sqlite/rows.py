@@ -9,14 +9,13 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
+from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
 __all__ = ["Row", "claim_info", "fitting", "holding", "info_text", "read_rows"]
-
-_OWNER = frozenset(Owner._fields)
 
 
 class Row(NamedTuple):
@@ -71,18 +70,15 @@ def fitting(rows: Sequence[Row]) -> int:
 
 def info_text(terms: Terms) -> str:
     """The ``info`` column: what a claim says of itself and never changes."""
-    owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
-    return json.dumps({"v": 1, "kind": terms.kind, "owner": owner}, separators=(",", ":"), ensure_ascii=False)
+    said = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
+    return json.dumps(said, separators=(",", ":"), ensure_ascii=False)
 
 
 @functools.lru_cache(maxsize=512)
 def _info(text: str) -> tuple[Kind, Owner]:
     try:
         stored = json.loads(text)
-        owner = stored.get("owner", {})
-        return cast("Kind", str(stored.get("kind", "mutex"))), Owner(
-            **{key: value for key, value in owner.items() if key in _OWNER}
-        )
+        return cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner"))
     except (ValueError, TypeError, AttributeError):
         return "mutex", Owner()
 

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
 from lockkit.names import claim_id
+from lockkit.store.perlock import PerLock
 from lockkit.store.queue import prefix
+from lockkit.store.rows import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Terms, Unknown
 from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
@@ -29,14 +31,13 @@ from lockkit_sqlite.watcher import REGISTRY
 
 __all__ = ["GRACE", "Store", "micros"]
 
-GRACE = 6_000_000
-"""Microseconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
+GRACE = round(_GRACE * 1e6)
+"""Microseconds that a waiter may be silent, and that an offer stands unanswered."""
 _MARKING = 0.5
 _RECENT = 3600.0
 _told: set[tuple[str, float]] = set()
 _REPLACED = "the database was removed or replaced"
 _SWEPT = 64
-_KNOWN = 256
 
 
 _log = logging.getLogger("lockkit.sqlite")
@@ -56,7 +57,6 @@ class Stated(NamedTuple):
         hold_end: From the grant to the end of max_hold; None for never.
     """
 
-    terms: Terms
     ttl: int
     min_hold: int
     lock_delay: int
@@ -73,7 +73,6 @@ class Stated(NamedTuple):
         ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
         end = min(ends, default=None)
         return cls(
-            terms,
             ttl,
             min_hold,
             lock_delay,
@@ -115,7 +114,7 @@ class Store:
         self.files = watched(place.path)
         self._open(None)
         self.house = REGISTRY.enter(place.pulses, place.mode)
-        self._stated: dict[int, Stated] = {}
+        self.stated = PerLock(Stated.of)
         self._remember()
 
     def _open(self, old: Link | None) -> str:
@@ -233,15 +232,6 @@ class Store:
     def epoch(self) -> int:
         """Microseconds since 1970 minus CLOCK_BOOTTIME."""
         return int((self.clock.wall() - self.clock.now()) * 1e6)
-
-    def stated(self, terms: Terms) -> Stated:
-        """The terms of a lock as they are stored, worked out once for each lock."""
-        known = self._stated.get(id(terms))
-        if known is None or known.terms is not terms:
-            if len(self._stated) >= _KNOWN:
-                self._stated.clear()
-            known = self._stated[id(terms)] = Stated.of(terms)
-        return known
 
     def queue(self, link: Link, name: str, end: float) -> list[Row]:
         """The queue of a name, as it is."""
