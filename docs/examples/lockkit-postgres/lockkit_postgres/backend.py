@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
-from lockkit.store.notes import merged, note_text
+from lockkit.store.comparing import annotate
+from lockkit.store.notes import note_text, patched
+from lockkit.store.queue import agreed, check_capacity
 from lockkit.store.spi import (
     NOTE_LIMIT,
     Answer,
@@ -103,13 +105,11 @@ class PostgresBackend:
         holder = claim_info(told["holder"])  # there is one: whoever is in the way, or the claim itself
         if told["answer"] == "BUSY":
             return Busy(holder.capacity, holder)
-        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
-        agreed = told["capacity"] == holder.capacity
         return Queued(
             position=told["position"],
             ask_again_at=None if told["ask_in"] is None else now + float(told["ask_in"]),
             blockers=(str(told["fence"]),),  # who is woken is the claim itself, when its turn has come
-            capacity=claim.terms.capacity if agreed else holder.capacity,
+            capacity=agreed(claim.terms.capacity, told["capacity"], holder.capacity),
             holder=holder,
         )
 
@@ -195,10 +195,7 @@ class PostgresBackend:
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.store.spi.Backend.resize`."""
-        if type(capacity) is not int or not 1 <= capacity < 2**31:
-            raise ConfigError(
-                f"a capacity must be a whole number from 1 to 2147483647, not {capacity!r}", name=name
-            )
+        check_capacity(capacity, name, most=2**31 - 1)
         return int(self._lines.call(budget, "resize", self._namespace, name, capacity)[0])
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
@@ -207,17 +204,19 @@ class PostgresBackend:
         Raises:
             ConfigError: The patch, or the note it would make, is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
         """
-        note_text(patch, NOTE_LIMIT)
         end = time.monotonic() + budget
-        while True:
+
+        def attempt() -> bool | None:
             told, _ = self._lines.call(max(end - time.monotonic(), 0.0), "inspect", self._namespace, name)
             found = [each for each in told if each["claim_id"] == claim_id]
             if not found:
                 return False
             seen = found[0]["note"]
-            words = (self._namespace, name, claim_id, seen, note_text(merged(note(seen), patch), NOTE_LIMIT))
-            if self._lines.call(max(end - time.monotonic(), 0.0), "annotate", *words)[0]:
-                return True
+            text = note_text(patched(note(seen), patch), NOTE_LIMIT)
+            words = (self._namespace, name, claim_id, seen, text)
+            return self._lines.call(max(end - time.monotonic(), 0.0), "annotate", *words)[0] or None
+
+        return annotate(name, patch, attempt)
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.store.spi.Backend.record`."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, cast
 
-from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner, Record
+from lockkit.facts import ClaimInfo, ClaimState, Kind, Record
 from lockkit.names import claim_id
 from lockkit.store.notes import note_text
+from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.perlock import PerLock
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 
 __all__ = ["asked", "claim_info", "note", "record"]
-
-_OWNER = frozenset(Owner._fields)
 
 
 def asked(claim: Claim, *, again: bool) -> str:
@@ -47,10 +46,12 @@ def asked(claim: Claim, *, again: bool) -> str:
     )
 
 
-@lru_cache(maxsize=512)  # the same for every claim of a lock
-def _about(terms: Terms) -> str:
-    owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
-    return json.dumps({"v": 1, "kind": terms.kind, "owner": owner}, separators=(",", ":"))
+def _said(terms: Terms) -> str:
+    said = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
+    return json.dumps(said, separators=(",", ":"))
+
+
+_about = PerLock(_said)
 
 
 def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
@@ -60,7 +61,7 @@ def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
         name=shown["name"],
         claim_id=shown["claim_id"],
         state=cast("ClaimState", shown["state"]),
-        owner=Owner(**{key: value for key, value in about.get("owner", {}).items() if key in _OWNER}),
+        owner=owner_of(about.get("owner")),
         fence=shown["fence"],
         position=shown["position"],
         kind=cast("Kind", about.get("kind", "mutex")),
