@@ -20,15 +20,12 @@ def _open(url: str, options: OpenOptions) -> Backend:
 def _check(url: str) -> None:
     from lockkit_etcd.address import parse
 
-    if parse(url).grpc:
-        from lockkit_etcd.grpc_package import load
-
-        load()
+    parse(url)
 
 
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
-    """Offer ``etcd://`` and ``etcds://``; the same with ``+grpc`` by way of python-etcd3."""
+    """Offer ``etcd://`` and ``etcds://``."""
     return [
         BackendSpec(
             name="etcd",
@@ -38,14 +35,5 @@ def lockkit_backends() -> list[BackendSpec]:
             summary="An etcd cluster for a fleet of hosts.",
             capabilities=CAPABILITIES,
             check=_check,
-        ),
-        BackendSpec(
-            name="etcd-grpc",
-            schemes=("etcd+grpc", "etcds+grpc"),
-            open=_open,
-            extra="python-etcd3",
-            summary="The same, by way of the library python-etcd3.",
-            capabilities=CAPABILITIES,
-            check=_check,
-        ),
+        )
     ]

@@ -24,7 +24,6 @@ class Address(NamedTuple):
 
     Attributes:
         shown: The URL without secrets.
-        grpc: By python-etcd3 instead of the JSON gateway.
         hosts: Host and port of each member that was named.
         tls: Speak TLS.
         ca_file: Whom to trust; None for those whom the operating system trusts.
@@ -32,7 +31,6 @@ class Address(NamedTuple):
     """
 
     shown: str
-    grpc: bool
     hosts: tuple[tuple[str, int], ...]
     user: str | None
     password: str | None
@@ -71,7 +69,6 @@ def parse(url: str) -> Address:
         raise ConfigError(f"{shown}: etcd has no databases", hint=f"use a namespace instead; {_USAGE}")
     return Address(
         shown=shown,
-        grpc=parts.scheme.endswith("+grpc"),
         hosts=tuple(_place(each) for each in places.split(",")),
         user=unquote(user) or None,
         password=unquote(password) if colon else None,

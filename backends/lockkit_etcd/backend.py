@@ -6,16 +6,17 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
 from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
-from lockkit_etcd.address import parse
+from lockkit_etcd.address import Address, parse
 from lockkit_etcd.budget import left
+from lockkit_etcd.gateway import connect as connect_gateway
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Transport
-from lockkit_etcd.transports import connect
 from lockkit_etcd.watching import Watches
 
 __all__ = ["EtcdBackend", "open_store"]
@@ -25,8 +26,10 @@ _GLANCE = 0.5
 """Seconds for what the members say of themselves; who says nothing is not waited for."""
 
 
-def open_store(url: str, options: OpenOptions) -> EtcdBackend:
-    """Open a cluster. Connects, so that a wrong address or password is told at once.
+def open_store(
+    url: str, options: OpenOptions, connect: Callable[[Address, Clock], Transport] = connect_gateway
+) -> EtcdBackend:
+    """Open a cluster over the transport that ``connect`` makes. Connects, so that a wrong address or password is told at once.
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.

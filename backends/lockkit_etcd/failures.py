@@ -155,13 +155,13 @@ def untrusted(text: str) -> str | None:
     return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
 
 
-def not_connected(error: BaseException | str, where: str) -> Refused:
-    """There is no connection, so nothing was sent."""
+def not_connected(error: BaseException | str, where: str) -> Elsewhere:
+    """What to raise where there is no connection to a member, so that nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     if hint := untrusted(text):
-        return Refused(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
+        return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
-    return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
+    return Elsewhere(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
 def inherited(where: str) -> Refused:

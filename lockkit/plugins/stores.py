@@ -25,7 +25,7 @@ _MEMORY = Store("memory", "lockkit_memory")
 _SQLITE = Store("sqlite", "lockkit_sqlite")
 _REDIS = Store("redis", "lockkit_redis", "redis")
 _ETCD = Store("etcd", "lockkit_etcd", "etcd")
-_ETCD_GRPC = Store("etcd", "lockkit_etcd", "python-etcd3")
+_ETCD3 = Store("etcd3", "lockkit_etcd3", "python-etcd3")
 _ZOOKEEPER = Store("zookeeper", "lockkit_zookeeper", "zookeeper")
 
 SCHEMES: Mapping[str, Store] = {
@@ -42,8 +42,8 @@ SCHEMES: Mapping[str, Store] = {
     "valkey+sentinel": _REDIS,
     "etcd": _ETCD,
     "etcds": _ETCD,
-    "etcd+grpc": _ETCD_GRPC,
-    "etcds+grpc": _ETCD_GRPC,
+    "etcd+grpc": _ETCD3,
+    "etcds+grpc": _ETCD3,
     "zookeeper": _ZOOKEEPER,
     "zookeepers": _ZOOKEEPER,
     "zk": _ZOOKEEPER,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.util
 import json
 import random
 import threading
@@ -17,13 +16,12 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
-from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Found, Put
+from support.etcd_transports import SCHEMES, open_etcd
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
-SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def opened(server, request):
 
         def opened():
             url = request.param + server.url().removeprefix("etcd")
-            return stack.enter_context(contextlib.closing(open_store(url, OpenOptions())))
+            return stack.enter_context(contextlib.closing(open_etcd(url, OpenOptions())))
 
         yield opened
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import threading
@@ -21,10 +20,10 @@ from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_etcd import failures, health
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put, Status
+from support.etcd_transports import SCHEMES
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
 
-SCHEMES = ["etcd", *["etcd+grpc"] * bool(importlib.util.find_spec("etcd3"))]
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 

@@ -17,19 +17,17 @@ from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import installed
-from lockkit_etcd.address import parse
 from lockkit_etcd.backend import EtcdBackend
 from lockkit_etcd.leases import Leases
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.terms import Observed, RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
-from lockkit_etcd.transports import connect
+from support.etcd_transports import SCHEMES, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL = 30
-SCHEMES = ("etcd", "etcd+grpc")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +122,7 @@ def etcds(server, clock):
     with contextlib.ExitStack() as stack:
 
         def another(scheme="etcd"):
-            elections = Elections(connect(parse(f"{scheme}://{server.address}"), clock))
+            elections = Elections(connect(f"{scheme}://{server.address}", clock))
             return elections, stack.enter_context(
                 contextlib.closing(EtcdBackend(elections, OpenOptions(clock=clock, budget=20.0)))
             )
@@ -509,8 +507,6 @@ def test_whoever_has_the_token_of_a_claim_moves_it_and_its_owner_follows(etcds, 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_many_claims_move_together(etcds, clock, scheme):
-    if scheme == "etcd+grpc":
-        pytest.importorskip("etcd3")
     elections, store = etcds(scheme)
     claims = [take(store, f"lock-{at}", ttl=TTL) for at in range(150)]
     elections.elect()

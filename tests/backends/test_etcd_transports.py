@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import queue
@@ -19,7 +18,6 @@ from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.processes import free_port, installed, until
 from lockkit.testing.troubles import IN_TIME, SECRET, told
-from lockkit_etcd.address import parse
 from lockkit_etcd.transport import (
     Compare,
     Delete,
@@ -36,7 +34,7 @@ from lockkit_etcd.transport import (
     WatchEnded,
     after,
 )
-from lockkit_etcd.transports import connect
+from support.etcd_transports import SCHEMES, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.etcd_groups import EtcdCluster
@@ -46,9 +44,6 @@ pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 BUDGET = 2.0
 LOCKER = EtcdUser("locker", SECRET, {"locks/": "READWRITE"})
-SCHEMES = ["etcd"]
-if importlib.util.find_spec("etcd3"):
-    SCHEMES.append("etcd+grpc")
 _ids = itertools.count(1, 10_000)
 
 
@@ -62,7 +57,7 @@ def opened(request):
             scheme, colon, rest = url.partition(":")
             if request.param == "etcd+grpc":
                 scheme += "+grpc"
-            transport = connect(parse(scheme + colon + rest + options), SYSTEM)
+            transport = connect(scheme + colon + rest + options, SYSTEM)
             stack.callback(transport.close)
             return transport
 

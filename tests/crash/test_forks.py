@@ -276,7 +276,7 @@ def test_a_child_of_a_fork_that_was_not_prepared_is_refused_the_database(tmp_pat
 
 GATE = """
 import os, sys, threading
-from lockkit_etcd import grpc_forks
+from lockkit_etcd3 import forks
 
 
 class Hit(BaseException):
@@ -292,7 +292,7 @@ class Connection:
 
 def strike(place):
     def trace(frame, event, argument):
-        if not frame.f_code.co_filename.endswith(("lockkit/forks.py", "grpc_forks.py")):
+        if not frame.f_code.co_filename.endswith(("lockkit/forks.py", "lockkit_etcd3/forks.py")):
             return None
         left[0] -= 1
         if left[0] == -1:
@@ -310,8 +310,7 @@ def passed():
 
 
 sys.unraisablehook = lambda what: None
-grpc_forks._SETTLING = 0.0
-gate, connection, place, left = grpc_forks.Gate(), Connection(), 0, [-1]
+gate, connection, place, left = forks.Gate(lambda: True), Connection(), 0, [-1]
 gate.closes(connection)
 gate.take_part()
 while left[0] < 0:

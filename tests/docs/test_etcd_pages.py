@@ -15,6 +15,7 @@ import pytest
 
 import lockkit
 import lockkit_etcd
+import lockkit_etcd3
 from lockkit.testing.processes import until
 from lockkit_etcd import address, health
 from support.servers.etcd import EtcdServer
@@ -62,7 +63,8 @@ def test_every_url_of_the_page_is_one_and_no_scheme_is_missing():
     for url in urls:
         address.parse(url)
 
-    offered = {scheme for spec in lockkit_etcd.lockkit_backends() for scheme in spec.schemes}
+    specs = (*lockkit_etcd.lockkit_backends(), *lockkit_etcd3.lockkit_backends())
+    offered = {scheme for spec in specs for scheme in spec.schemes}
     assert {url.partition(":")[0] for url in urls} == offered
 
 

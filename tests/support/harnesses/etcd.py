@@ -18,7 +18,7 @@ from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 from support.servers.etcd_groups import EtcdCluster
 
-__all__ = ["EtcdClusterHarness", "EtcdGrpcHarness", "EtcdHarness"]
+__all__ = ["Etcd3Harness", "EtcdClusterHarness", "EtcdHarness"]
 
 _PREFIX = "lockkit/"
 _KINDS = {"q": "claims", "c": "notes", "r": "records"}
@@ -141,7 +141,7 @@ class EtcdHarness(Harness):
         self.wipe()
 
 
-class EtcdGrpcHarness(EtcdHarness):
+class Etcd3Harness(EtcdHarness):
     """By way of python-etcd3, which must be installed."""
 
     scheme = "etcd+grpc"

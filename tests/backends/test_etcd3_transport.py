@@ -1,4 +1,4 @@
-"""What only the transport by way of python-etcd3 has to be held to: its library, forks, and connections that are dead."""
+"""The transport by way of python-etcd3 alone: its library, and connections that are dead. Forks: test_etcd3_forks.py."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ if importlib.util.find_spec("etcd3") is None:
 
 from lockkit.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
-from lockkit.testing.children import in_child
 from lockkit.testing.processes import installed, until
-from lockkit_etcd import grpc_package
-from lockkit_etcd.address import parse
-from lockkit_etcd.grpc_forks import gate
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
-from lockkit_etcd.transports import connect
+from lockkit_etcd3 import library
+from support.etcd_transports import connect
 from support.servers.etcd import EtcdServer
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -45,7 +42,7 @@ def opened():
     with contextlib.ExitStack() as stack:
 
         def opened(server, options=""):
-            transport = connect(parse(url(server) + options), SYSTEM)
+            transport = connect(url(server) + options, SYSTEM)
             stack.callback(transport.close)
             return transport
 
@@ -70,7 +67,7 @@ def threads():
 
 
 def test_it_says_which_package_is_in_use(opened, server):
-    usable, said = grpc_package.in_use()
+    usable, said = library.in_use()
     assert opened(server).name == f"gRPC ({said})"
     assert usable
     assert said.startswith("python-etcd3 0.12.0, grpcio ")
@@ -91,7 +88,7 @@ OPEN = """
 from lockkit.errors import ConfigError
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import OpenOptions
-from lockkit_etcd.grpc_package import in_use
+from lockkit_etcd3.library import in_use
 try:
     PluginManager(()).open("etcd+grpc://127.0.0.1:1", OpenOptions())
 except ConfigError as error:
@@ -122,9 +119,7 @@ def test_a_library_that_cannot_be_used_is_told_with_the_reason_and_what_to_do(tm
 
 
 def test_it_is_not_imported_with_the_plugins(tmp_path):
-    program = (
-        "import sys, lockkit_etcd, lockkit_etcd.grpc_package; print({'etcd3', 'grpc'} & sys.modules.keys())"
-    )
+    program = "import sys, lockkit_etcd, lockkit_etcd3, lockkit_etcd3.library; print({'etcd3', 'grpc'} & sys.modules.keys())"
     assert run(tmp_path, program) == "set()\n"
 
 
@@ -218,137 +213,9 @@ def test_a_connection_that_has_died_unseen_is_replaced_by_the_next_call(opened):
         server.pause()
         with pytest.raises(Unknown):
             put(transport, b"b")
-        old = transport._endpoints[0]._channel
+        old = transport._members._members[0]._channel
         with pytest.raises((Refused, Unknown)):
             put(transport, b"c")
         server.resume()
         put(transport, b"d")
-        assert transport._endpoints[0]._channel is not old
-
-
-# -- forks
-
-
-def test_forks_among_calls_and_watches(opened, server):
-    """Children connect, the parent's threads go on, and nobody hangs."""
-    transport = opened(server)
-    stop, troubles, heard = threading.Event(), [], []
-
-    def work():
-        while not stop.wait(0.003):
-            try:
-                put(transport, b"busy")
-                transport.keepalive([1, 2], BUDGET)
-            except BaseException as error:
-                troubles.append(error)
-
-    def watch(news):
-        heard.append(news)
-        if isinstance(news, WatchEnded) and not stop.is_set():
-            transport.watch(b"busy", b"", 0, watch)
-
-    def child():
-        mine = connect(parse(url(server)), SYSTEM)
-        put(mine, b"child")
-        mine.close()
-        return "done"
-
-    transport.watch(b"busy", b"", 0, watch)
-    workers = [threading.Thread(target=work) for _ in range(3)]
-    for each in workers:
-        each.start()
-    try:
-        for _ in range(8):
-            began = time.monotonic()
-            assert in_child(child) == "done"
-            assert time.monotonic() - began < 3.0
-    finally:
-        stop.set()
-        for each in workers:
-            each.join()
-    assert not troubles
-    assert any(isinstance(news, WatchEnded) for news in heard)
-    last = len(heard)
-    put(transport, b"busy")
-    until(lambda: len(heard) > last, "the watch has been opened again")
-
-
-def test_a_fork_waits_a_moment_for_calls_and_then_cuts_them(opened, server):
-    """A call to a member that stands still would hold it up, and the child could not use gRPC."""
-    with EtcdServer() as silent:
-        transport = opened(silent)
-        put(transport, b"a")
-        silent.pause()
-        troubles = []
-
-        def call():
-            try:
-                transport.txn(Txn((), (Put(b"b"),)), 10.0)
-            except BaseException as error:
-                troubles.append(error)
-
-        thread = threading.Thread(target=call)
-        thread.start()
-        until(lambda: gate._inside, "the call is under way")
-        began = time.monotonic()
-
-        def child():
-            mine = connect(parse(url(server)), SYSTEM)
-            put(mine, b"child")
-            return "done"
-
-        assert in_child(child) == "done"
-        thread.join()
-        assert time.monotonic() - began < 4.0
-        assert isinstance(troubles[0], Unknown)
-        silent.resume()
-        put(transport, b"c")
-
-
-def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server):
-    """Ctrl-C comes anywhere. Here it came to this thread, and to another that has ended since."""
-    put(opened(server), b"a")
-    other = threading.Thread(target=gate.enter, args=(1.0,))
-    other.start()
-    other.join()
-    gate.enter(1.0)
-    began = time.monotonic()
-
-    def child():
-        mine = connect(parse(url(server)), SYSTEM)
-        put(mine, b"child")
-        return "done"
-
-    assert in_child(child) == "done"
-    assert time.monotonic() - began < 1.0
-    gate.leave()
-
-
-def test_a_child_of_a_process_that_used_grpc_before_is_refused_by_name(server):
-    """Rather than to hang: whoever imports gRPC first decides whether it can be used after a fork."""
-    program = f"""
-import os, grpc
-from lockkit.plugins import PluginManager
-from lockkit.store.spi import OpenOptions, Refused
-def look():
-    store = PluginManager(()).open({url(server)!r}, OpenOptions())
-    print(store.names("", 2.0), flush=True)
-    store.close()
-look()
-child = os.fork()
-if not child:
-    try:
-        look()
-    except Refused as refusal:
-        print(refusal.retry, refusal.error, flush=True)
-    os._exit(0)
-os.waitpid(child, 0)
-"""
-    environ = {key: value for key, value in os.environ.items() if key != "GRPC_ENABLE_FORK_SUPPORT"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=30
-    )
-    parent, child = done.stdout.splitlines()
-    assert parent in {"[]", "()"}
-    assert child.startswith("False ")
-    assert "without GRPC_ENABLE_FORK_SUPPORT=1" in child
+        assert transport._members._members[0]._channel is not old

@@ -1,9 +1,8 @@
-"""One member by way of gRPC: the channel to it, the login there, and what its failures mean.
+"""One member by way of gRPC: the channel to it, the login there, and the meaning of its failures.
 
-gRPC does not tell of a failure whether the request was sent. Only that no connection could be made is certain, so it is
-made sure of first that there is one: a member which has not answered since the last failure is asked for its status
-before anything else. Where it is silent, the channel is replaced: its connection may be dead without saying so. gRPC's
-own retries are off.
+gRPC does not say of a failure whether the request was sent. It is certain only where no connection could be made. So a
+member that has not answered since the last failure is asked for its status before anything else is sent. If it is silent,
+the channel is replaced: its connection may be dead without a sign. gRPC's own retries are off.
 """
 
 from __future__ import annotations
@@ -21,8 +20,10 @@ from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import Address
 from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
-from lockkit_etcd.grpc_forks import gate
-from lockkit_etcd.grpc_package import Package
+from lockkit_etcd.tls import tls_context
+from lockkit_etcd3 import private
+from lockkit_etcd3.forks import gate
+from lockkit_etcd3.library import Library
 
 __all__ = ["Endpoint", "trusted"]
 
@@ -30,46 +31,41 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
-    ("grpc.use_local_subchannel_pool", 1),  # else channels to one place share a connection
-    ("grpc.max_receive_message_length", -1),  # what is too long to be read has been done all the same
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise channels to one address share a connection
+    ("grpc.max_receive_message_length", -1),  # an answer too long to be read has been done all the same
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A watch that hears nothing asks whether the other side lives: 13 s, then it is cut. A member takes no more than
-    # one such ping in 5 s (--grpc-keepalive-min-time), and none while there is no call.
+    # A watch without news asks whether the other side lives, and is cut after 13 s. A member takes one such ping in 5 s
+    # at most (--grpc-keepalive-min-time), and none while there is no call.
     ("grpc.keepalive_time_ms", 8000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
-    ("grpc.http2.bdp_probe", 0),  # such a probe without an answer keeps that ping from being sent
+    ("grpc.http2.bdp_probe", 0),  # an unanswered probe keeps that ping from being sent
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
-"""What gRPC says when it had no connection to send a request on."""
-_PLACE = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
-"""What it says before that, of what is told anyway."""
+"""How gRPC's error begins where it had no connection to send a request on."""
+_REPEATED = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
+"""The beginning of such an error, which the text before it tells already."""
 _CLOSING = 5.0
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
 
 def trusted(address: Address) -> str | None:
-    """The file of the authorities to trust; None without TLS.
+    """The file with the authorities to trust; None without TLS.
 
     Raises:
         ConfigError: There is none, or a certificate or key cannot be used.
     """
-    if not address.tls:
+    if tls_context(address) is None:
         return None
-    try:
-        context = ssl.create_default_context(cafile=address.ca_file)
-        if address.cert_file and address.key_file:
-            context.load_cert_chain(address.cert_file, address.key_file)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise ConfigError(f"{address.shown}: {error}", hint="certificates and keys are PEM files") from None
     file = address.ca_file or ssl.get_default_verify_paths().cafile
     if file is None:
         raise ConfigError(
-            f"{address.shown}: the operating system has no file of whom it trusts", hint="write ?ca_file=PATH"
+            f"{address.shown}: the operating system has no file of the authorities it trusts",
+            hint="write ?ca_file=PATH",
         )
     return file
 
@@ -81,27 +77,27 @@ class Endpoint:
         where: ``host:port``.
     """
 
-    def __init__(self, package: Package, address: Address, ca_file: str | None, at: int) -> None:
+    def __init__(self, library: Library, address: Address, ca_file: str | None, at: int) -> None:
         host, port = address.hosts[at]
         self._host = f"[{host}]" if ":" in host else host
         self._port = port
         self.where = f"{self._host}:{port}"
-        self._package = package
+        self._library = library
         self._address = address
         self._ca_file = ca_file
         self._mutex = threading.Lock()
         self._channel: Any = None
         self._calls: dict[str, Callable[..., Any]] = {}
-        self._proven = False
+        self._answers = False
         self._closed = False
         self._token = ""
         self._pid = os.getpid()
         gate.closes(self)
 
-    # -- calls; in each, ``end`` is when ``time.monotonic()`` is too late
+    # -- calls; each gives up when ``time.monotonic()`` is at ``end``
 
     def ask(self, name: str, request: Any, end: float) -> Any:
-        """Send a request, where the login has expired twice, and return the answer.
+        """Send a request, a second time if the login has expired, and return the answer.
 
         Raises:
             Refused, Unknown, LeaseGone, LeaseTaken: See :mod:`lockkit_etcd.failures`.
@@ -117,15 +113,14 @@ class Endpoint:
             self.ready(end)
             return self._send(name, request, end)
 
-    def talk(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
-        """Send requests on a stream, and return what was answered, and what ended it before its end, if anything did.
+    def exchange(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
+        """Send requests on one stream; return the answers, and the trouble that cut it short, if any.
 
         Raises:
             Refused: Nothing was sent.
         """
         self.ready(end)
         answers: list[Any] = []
-        trouble: Exception | None = None
 
         def call() -> None:
             stream = self._call(name)(iter(requests), timeout=left(end), metadata=self._metadata())
@@ -137,13 +132,15 @@ class Endpoint:
         try:
             self._through(end, call)
         except Exception as error:
-            trouble = error
-        return answers, trouble
+            return answers, error
+        return answers, None
 
     def listen(
         self, name: str, requests: Iterator[Any], end: float, begun: Callable[[Any], None]
     ) -> Iterator[Any]:
-        """Begin a stream without an end, and return it, to be iterated. ``begun`` is given it, to be cancelled.
+        """Begin a stream without an end, and return it, to be iterated.
+
+        ``begun`` is given it before a fork looks for streams to cancel.
 
         Raises:
             Refused: There is no connection to be had in time.
@@ -151,7 +148,7 @@ class Endpoint:
 
         def call() -> Any:
             stream = self._call(name)(requests, metadata=self._metadata())
-            begun(stream)  # before a fork looks for what there is
+            begun(stream)
             return stream
 
         self.ready(end)
@@ -159,50 +156,50 @@ class Endpoint:
         return stream
 
     def ready(self, end: float) -> None:
-        """See to it that there is a connection, and a login if one is needed.
+        """Connect if there is no connection, and log in if that is needed.
 
         Raises:
-            Refused: There is none to be had.
+            Refused: It failed.
         """
-        if not self._proven:
-            self._prove(end)
+        if not self._answers:
+            self._connect(end)
         if self._address.user is not None and not self._token:
             self._log_in(end)
 
     def forget(self, token: str | None = None) -> None:
-        """The login is not known there any more: this one, or whichever there is."""
+        """Drop a login that the member does not know any more: this one, or whichever there is."""
         if token in (None, self._token):
             self._token = ""
 
     def failed(self, error: BaseException) -> Exception:
-        """What to raise for what gRPC raised in the middle of a call."""
-        if isinstance(error, ValueError):  # it was closed meanwhile
-            return _not_here(error, self.where)
-        if not isinstance(error, self._package.grpc.RpcError):
-            self._proven = False
+        """The exception to raise for one that gRPC raised in the middle of a call."""
+        if isinstance(error, ValueError):  # the channel was closed meanwhile
+            return not_connected(error, self.where)
+        if not isinstance(error, self._library.grpc.RpcError):
+            self._answers = False
             return unanswered(repr(error), self.where)
         code, text = error.code().value[0], str(error.details())
         if code == _UNAVAILABLE and text.startswith(_UNSENT):
-            self._proven = False
-            return _not_here(_PLACE.sub("", text), self.where)
+            self._answers = False
+            return not_connected(_REPEATED.sub("", text), self.where)
         if code in (_CANCELLED, _DEADLINE, _UNAVAILABLE) and not text.startswith("etcdserver:"):
-            self._proven = False
+            self._answers = False
             return unanswered("time out" if code == _DEADLINE else text, self.where)
         return said(code, text, self.where)
 
     def let_go(self) -> None:
         """Close the channel, before a fork. The next call makes another."""
         channel, self._channel = self._channel, None
-        self._proven = False
+        self._answers = False
         if channel is not None and self._pid == os.getpid():
             channel.close()
 
     def close(self) -> None:
-        """Close the channel; what is under way there ends."""
+        """Close the channel; calls under way there end."""
         with self._mutex:
             self._closed = True
             channel, self._channel = self._channel, None
-        self._close(channel)
+        _close(channel)
 
     # -- inside
 
@@ -212,14 +209,14 @@ class Endpoint:
         )
 
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
-        """Do something with gRPC while nobody forks."""
+        """Call into gRPC while nobody forks."""
         try:
             if not gate.enter(left(end)):
-                raise _not_here("this process is being forked", self.where)
+                raise not_connected("this process is being forked", self.where)
             return call()
+        except Refused:
+            raise
         except Exception as error:
-            if isinstance(error, Refused):
-                raise
             raise self.failed(error) from error
         finally:
             gate.leave()
@@ -227,14 +224,14 @@ class Endpoint:
     def _call(self, name: str) -> Callable[..., Any]:
         with self._mutex:
             if self._closed:
-                raise _not_here("this store is closed", self.where)
+                raise not_connected("this store is closed", self.where)
             if self._channel is None:
                 self._open()
             return self._calls[name]
 
     def _open(self) -> None:
-        rpc = self._package.rpc
-        client = self._package.client(
+        stubs = self._library.stubs
+        client = self._library.client(
             host=self._host,
             port=self._port,
             ca_cert=self._ca_file,
@@ -242,8 +239,8 @@ class Endpoint:
             cert_key=self._address.key_file,
             grpc_options=_OPTIONS,
         )
-        channel = client.channel
-        kv, lease, watch = rpc.KVStub(channel), rpc.LeaseStub(channel), rpc.WatchStub(channel)
+        channel = private.channel(client)
+        kv, lease = stubs.KVStub(channel), stubs.LeaseStub(channel)
         self._calls = {
             "txn": kv.Txn,
             "range": kv.Range,
@@ -251,9 +248,9 @@ class Endpoint:
             "revoke": lease.LeaseRevoke,
             "keepalive": lease.LeaseKeepAlive,
             "remaining": lease.LeaseTimeToLive,
-            "watch": watch.Watch,
-            "status": rpc.MaintenanceStub(channel).Status,
-            "login": rpc.AuthStub(channel).Authenticate,
+            "watch": stubs.WatchStub(channel).Watch,
+            "status": stubs.MaintenanceStub(channel).Status,
+            "login": stubs.AuthStub(channel).Authenticate,
         }
         self._channel = channel
 
@@ -261,11 +258,11 @@ class Endpoint:
         token = self._token
         return (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
 
-    def _prove(self, end: float) -> None:
-        """Have it answer something.
+    def _connect(self, end: float) -> None:
+        """Have the member answer something, on a new channel if need be.
 
         Raises:
-            Elsewhere: It does not, or it has no leader.
+            Elsewhere: It does not answer, or it has no leader.
         """
         old = self._channel
         now = time.monotonic()
@@ -275,46 +272,40 @@ class Endpoint:
                     self._probe(now + (end - now) / 2)
                 except Unknown:
                     self._replace(old)
-            if not self._proven:
+            if not self._answers:
                 self._probe(end)
         except Unknown as unknown:
-            raise _not_here(unknown.error.message, self.where) from unknown
+            raise not_connected(unknown.error.message, self.where) from unknown
 
     def _probe(self, end: float) -> None:
         try:
-            self._send("status", self._package.rpc.StatusRequest(), end)
+            self._send("status", self._library.stubs.StatusRequest(), end)
         except Elsewhere:
             raise
-        except Refused:  # whatever it has against this, it is there
+        except Refused:  # a refusal is an answer
             pass
-        self._proven = True
+        self._answers = True
 
     def _replace(self, old: Any) -> None:
         with self._mutex:
             if self._channel is not old:  # another thread was faster
                 return
             self._channel = None
-        self._close(old)
-
-    @staticmethod
-    def _close(channel: Any) -> None:
-        if channel is not None:
-            try:
-                gate.enter(_CLOSING)
-                channel.close()
-            finally:
-                gate.leave()
+        _close(old)
 
     def _log_in(self, end: float) -> None:
-        request = self._package.rpc.AuthenticateRequest(
-            name=self._address.user, password=self._address.password
-        )
+        user, password = self._address.user, self._address.password
+        request = self._library.stubs.AuthenticateRequest(name=user, password=password)
         try:
             self._token = self._send("login", request, end).token
-        except Unknown as unknown:  # what it was for was not sent
+        except Unknown as unknown:  # the request that needs the login was not sent
             raise Elsewhere(unknown.error) from unknown
 
 
-def _not_here(error: BaseException | str, where: str) -> Elsewhere:
-    refused = not_connected(error, where)
-    return Elsewhere(refused.error, retry=refused.retry)
+def _close(channel: Any) -> None:
+    if channel is not None:
+        try:
+            gate.enter(_CLOSING)
+            channel.close()
+        finally:
+            gate.leave()

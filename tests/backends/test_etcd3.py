@@ -10,6 +10,6 @@ if importlib.util.find_spec("etcd3") is None:
 
 from lockkit.testing.kit import kit
 from lockkit.testing.shapes import SEMAPHORE
-from support.harnesses.etcd import EtcdGrpcHarness
+from support.harnesses.etcd import Etcd3Harness
 
-test_etcd_grpc = kit(EtcdGrpcHarness, [SEMAPHORE])
+test_etcd_grpc = kit(Etcd3Harness, [SEMAPHORE])

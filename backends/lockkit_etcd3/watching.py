@@ -1,8 +1,9 @@
 """All watches of a transport on one stream of gRPC.
 
-A connection takes only so many calls at a time (250 over TLS), which watches of their own would use up. Requests to
-watch are answered in their order, which tells whose an answer is: the generated code cannot choose the ids itself. The
-stream begins with the first watch and ends with the last.
+A connection takes only so many calls at a time (250 over TLS), and watches on streams of their own would use them up. A
+request to watch cannot choose an id with the generated code, but requests are answered in order: the first answer that
+names a new watch belongs to the first request without an answer. The stream begins with the first watch and ends with
+the last.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.grpc_endpoint import Endpoint
-from lockkit_etcd.grpc_forks import gate
-from lockkit_etcd.grpc_messages import Messages
 from lockkit_etcd.transport import News, Watched, WatchEnded
+from lockkit_etcd3.endpoint import Endpoint
+from lockkit_etcd3.forks import gate
+from lockkit_etcd3.messages import Messages
 
 __all__ = ["Watching"]
 
@@ -31,23 +32,27 @@ _EXPIRED = "invalid auth token"
 
 
 class _Watch:
-    """One watch. It is asked for, then it has an id, then it is over."""
+    """One watch: one request, or one for each range of keys.
 
-    __slots__ = ("_heard", "closed", "id", "stream")
+    Attributes:
+        ids: The ids under which the member has answered so far.
+    """
+
+    __slots__ = ("_heard", "_stream", "closed", "ids")
 
     def __init__(self, stream: _Stream, heard: Callable[[News], None]) -> None:
-        self.stream = stream
-        self.closed = False
-        self.id: int | None = None
+        self._stream = stream
         self._heard = heard
+        self.closed = False
+        self.ids: set[int] = set()
 
     def close(self) -> None:
         """See :class:`lockkit_etcd.transport.Stream`."""
-        if self.stream.pid == os.getpid():  # else it is the parent's
-            self.stream.drop(self)
+        if self._stream.pid == os.getpid():  # a forked child leaves its parent's stream alone
+            self._stream.drop(self)
 
     def tell(self, news: News) -> None:
-        """Tell it, unless it was closed."""
+        """Pass news on, unless the watch is closed."""
         if self.closed:
             return
         try:
@@ -64,7 +69,7 @@ class _Stream:
         self._messages = messages
         self._mutex = threading.Lock()
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        self._asked: deque[_Watch] = deque()
+        self._asked: deque[_Watch] = deque()  # one entry for each request without an answer
         self._running: dict[int, _Watch] = {}
         self._over = False
         self.pid = os.getpid()
@@ -72,32 +77,33 @@ class _Stream:
         self._cut = ""
         self.thread = threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True)
 
-    def add(self, request: Any, heard: Callable[[News], None]) -> _Watch | None:
-        """One more; None if it is over."""
+    def add(self, requests: Sequence[Any], heard: Callable[[News], None]) -> _Watch | None:
+        """Add a watch; None if the stream is over."""
         with self._mutex:
             if self._over:
                 return None
             watch = _Watch(self, heard)
-            self._asked.append(watch)
-            self._requests.put(request)
+            for request in requests:
+                self._asked.append(watch)
+                self._requests.put(request)
             return watch
 
     def drop(self, watch: _Watch) -> None:
-        """One less."""
+        """Remove a watch, and end the stream with the last one."""
         with self._mutex:
             if watch.closed:
                 return
             watch.closed = True
-            if watch.id is not None and watch.id in self._running:
-                del self._running[watch.id]
-                self._requests.put(self._messages.cancel(watch.id))
+            for each in watch.ids & self._running.keys():
+                del self._running[each]
+                self._requests.put(self._messages.cancel(each))
             last = not self._running and all(each.closed for each in self._asked)
-            self._over = self._over or last  # nobody may come in between
+            self._over = self._over or last  # under the mutex, so that no watch is added in between
         if last:
             self.end()
 
     def end(self) -> None:
-        """End it, without a word to those who watch."""
+        """End the stream, without a word to its watches."""
         with self._mutex:
             self._over = True
             for each in (*self._asked, *self._running.values()):
@@ -106,14 +112,14 @@ class _Stream:
         self.cut("closed")
 
     def cut(self, why: str) -> None:
-        """End it; those who watch are told why."""
+        """End the stream, and tell its watches why."""
         self._cut = why
         if self._call is not None:
             self._call.cancel()
             self._requests.put(None)
 
     def join(self) -> None:
-        """Wait for its thread."""
+        """Wait for the thread."""
         if self.thread is not threading.current_thread() and self.thread.is_alive():
             self.thread.join(_CLOSING)
 
@@ -122,7 +128,7 @@ class _Stream:
         """Whether there is a call."""
         return self._call is not None
 
-    def _begun(self, call: Any) -> None:
+    def _begin(self, call: Any) -> None:
         self._call = call
         if self._cut:
             call.cancel()
@@ -137,89 +143,57 @@ class _Stream:
             ended = WatchEnded(repr(error))
         with self._mutex:
             self._over = True
-            left = [*self._asked, *self._running.values()]
+            left = dict.fromkeys((*self._asked, *self._running.values()))
             self._requests.put(None)
         for each in left:
             each.tell(ended)
 
     def _listen(self) -> str:
-        """Until it ends: why."""
-        endpoint = self._ready(time.monotonic() + _OPENING)
+        """Read the stream until it ends, and return why it did."""
+        endpoint = self._ready(_OPENING)
         requests = iter(self._requests.get, None)
-        call = endpoint.listen("watch", requests, time.monotonic() + _OPENING, self._begun)
+        call = endpoint.listen("watch", requests, time.monotonic() + _OPENING, self._begin)
         try:
             for answer in call:
                 self._take(answer, endpoint)
         except Exception as error:
-            if self._cut:
-                return self._cut
-            return str(endpoint.failed(error))
+            return self._cut or str(endpoint.failed(error))
         return "the server has ended it"
 
     def _take(self, answer: Any, endpoint: Endpoint) -> None:
-        watch: _Watch | None
         with self._mutex:
-            if answer.created and self._asked:
-                watch = self._asked.popleft()
-                if not answer.canceled:
-                    watch.id = answer.watch_id
-                    if watch.closed:
-                        self._requests.put(self._messages.cancel(answer.watch_id))
-                    else:
-                        self._running[answer.watch_id] = watch
-            elif answer.canceled:
-                watch = self._running.get(answer.watch_id)
-                self._running.pop(answer.watch_id, None)
-            else:
-                watch = self._running.get(answer.watch_id)
+            watch = self._of(answer)
         if watch is None:
             return
-        if answer.canceled:
-            if _EXPIRED in answer.cancel_reason:
-                endpoint.forget()
-            why = answer.cancel_reason or (
-                "its start was compacted" if answer.compact_revision else "cancelled"
-            )
-            watch.tell(WatchEnded(why, answer.compact_revision))
-            self.drop(watch)
-        else:
+        if not answer.canceled:
             watch.tell(Watched(answer.header.revision, self._messages.changes(answer)))
-
-
-class _Several:
-    """Watches that are one to whoever is told: the first that ends ends all."""
-
-    def __init__(self, heard: Callable[[News], None]) -> None:
-        self._heard = heard
-        self._watches: list[_Watch] = []
-        self._over = False
-
-    def add(self, watch: _Watch) -> None:
-        """One more."""
-        self._watches.append(watch)
-        if self._over:
-            watch.close()
-
-    def tell(self, news: News) -> None:
-        """Tell it, unless all are over."""
-        if self._over:
             return
-        if isinstance(news, WatchEnded):
-            self.close()
-        self._heard(news)
+        if _EXPIRED in answer.cancel_reason:
+            endpoint.forget()
+        why = answer.cancel_reason or ("its start was compacted" if answer.compact_revision else "cancelled")
+        watch.tell(WatchEnded(why, answer.compact_revision))
+        self.drop(watch)
 
-    def close(self) -> None:
-        """See :class:`lockkit_etcd.transport.Stream`."""
-        self._over = True
-        for watch in list(self._watches):
-            watch.close()
+    def _of(self, answer: Any) -> _Watch | None:
+        """The watch that an answer is for."""
+        if answer.created and self._asked:
+            watch = self._asked.popleft()
+            if not answer.canceled and watch.closed:
+                self._requests.put(self._messages.cancel(answer.watch_id))
+            elif not answer.canceled:
+                watch.ids.add(answer.watch_id)
+                self._running[answer.watch_id] = watch
+            return watch
+        if answer.canceled:
+            return self._running.pop(answer.watch_id, None)
+        return self._running.get(answer.watch_id)
 
 
 class Watching:
     """The watches of a transport.
 
     Args:
-        ready: Finds a member that answers, until ``time.monotonic()`` is at its argument.
+        ready: Finds a member that answers, within so many seconds.
     """
 
     def __init__(self, ready: Callable[[float], Endpoint], messages: Messages) -> None:
@@ -231,26 +205,19 @@ class Watching:
 
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
-    ) -> _Watch | _Several:
+    ) -> _Watch:
         """See :class:`lockkit_etcd.transport.Transport`."""
-        if not also:
-            return self._one(key, end, start, heard)
-        several = _Several(heard)
-        for each, until in ((key, end), *((other, b"") for other in also)):
-            several.add(self._one(each, until, start, several.tell))
-        return several
-
-    def _one(self, key: bytes, end: bytes, start: int, heard: Callable[[News], None]) -> _Watch:
-        request = self._messages.watch(key, end, start)
+        ranges = ((key, end), *((other, b"") for other in also))
+        requests = [self._messages.watch(first, last, start) for first, last in ranges]
         with self._mutex:
-            watch = self._stream.add(request, heard) if self._stream else None
+            watch = self._stream.add(requests, heard) if self._stream else None
             if watch is None:
                 self._stream = stream = _Stream(self._ready, self._messages)
-                watch = stream.add(request, heard)
+                watch = stream.add(requests, heard)
                 assert watch is not None
                 try:
                     stream.thread.start()
-                except RuntimeError:  # there can be no more threads: waiters poll
+                except RuntimeError:  # the process can start no more threads: waiters poll
                     stream.end()
             return watch
 
@@ -263,7 +230,7 @@ class Watching:
             stream.join()
 
     def let_go(self) -> None:
-        """End the stream, before a fork; those who watch open another."""
+        """End the stream, before a fork; each watch is told, and whoever needs one opens another."""
         stream = self._stream
         if stream is not None and stream.pid == os.getpid() and stream.begun:
             stream.cut("this process has forked")

@@ -1,4 +1,4 @@
-"""What the store says and hears, in the messages that python-etcd3 brings generated."""
+"""The store's requests and answers, as the messages that python-etcd3 brings generated."""
 
 from __future__ import annotations
 
@@ -27,66 +27,66 @@ from lockkit_etcd.transport import (
 __all__ = ["Messages"]
 
 _DELETE = 1
-"""The kind of an Event; it is generated in a module that 0.12.0 keeps to itself."""
+"""The kind of an Event that deletes: version 0.12.0 does not export the names of the kinds."""
 _ERRORS, _IN_USE, _LEARNER = 8, 9, 10
-"""Fields of a StatusResponse that are younger than the generated code."""
+"""The numbers of fields of a StatusResponse that are younger than the generated code."""
 
 
 class Messages:
     """Makes the requests and reads the answers.
 
     Args:
-        rpc: The module ``etcd3.etcdrpc``.
+        stubs: The module with the generated messages.
     """
 
-    def __init__(self, rpc: Any) -> None:
-        self._rpc = rpc
+    def __init__(self, stubs: Any) -> None:
+        self._stubs = stubs
 
     # -- requests
 
     def txn(self, request: Txn) -> Any:
-        return self._rpc.TxnRequest(
+        return self._stubs.TxnRequest(
             compare=[self._compare(each) for each in request.when],
             success=[self._op(each) for each in request.then],
             failure=[self._op(each) for each in request.otherwise],
         )
 
     def range(self, request: Get) -> Any:
-        return self._rpc.RangeRequest(
+        return self._stubs.RangeRequest(
             key=request.key, range_end=request.end, keys_only=request.keys_only, limit=request.limit
         )
 
     def grant(self, lease: int, ttl: int) -> Any:
-        return self._rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
+        return self._stubs.LeaseGrantRequest(ID=lease, TTL=ttl)
 
     def revoke(self, lease: int) -> Any:
-        return self._rpc.LeaseRevokeRequest(ID=lease)
+        return self._stubs.LeaseRevokeRequest(ID=lease)
 
     def keepalives(self, leases: Sequence[int]) -> list[Any]:
-        return [self._rpc.LeaseKeepAliveRequest(ID=lease) for lease in leases]
+        return [self._stubs.LeaseKeepAliveRequest(ID=lease) for lease in leases]
 
     def remaining(self, lease: int) -> Any:
-        return self._rpc.LeaseTimeToLiveRequest(ID=lease)
+        return self._stubs.LeaseTimeToLiveRequest(ID=lease)
 
     def status(self) -> Any:
-        return self._rpc.StatusRequest()
+        return self._stubs.StatusRequest()
 
     def watch(self, key: bytes, end: bytes, start: int) -> Any:
-        create = self._rpc.WatchCreateRequest(key=key, range_end=end, start_revision=start)
-        return self._rpc.WatchRequest(create_request=create)
+        create = self._stubs.WatchCreateRequest(key=key, range_end=end, start_revision=start)
+        return self._stubs.WatchRequest(create_request=create)
 
     def cancel(self, watch: int) -> Any:
-        return self._rpc.WatchRequest(cancel_request=self._rpc.WatchCancelRequest(watch_id=watch))
+        return self._stubs.WatchRequest(cancel_request=self._stubs.WatchCancelRequest(watch_id=watch))
 
     def _compare(self, compare: Compare) -> Any:
-        kinds = self._rpc.Compare
+        kinds = self._stubs.Compare
         message = kinds(
             key=compare.key,
             range_end=compare.end,
             target=kinds.CompareTarget.Value(compare.what),
             result=kinds.CompareResult.Value(compare.how),
         )
-        # Setting it, and be it to 0, is what says which of them is compared.
+        # The field that is set, to 0 too, says what is compared.
         if compare.what == "CREATE":
             message.create_revision = compare.to
         elif compare.what == "MOD":
@@ -96,19 +96,19 @@ class Messages:
         return message
 
     def _op(self, op: Op) -> Any:
-        rpc = self._rpc
+        stubs = self._stubs
         if isinstance(op, Get):
-            return rpc.RequestOp(request_range=self.range(op))
+            return stubs.RequestOp(request_range=self.range(op))
         if isinstance(op, Put):
-            put = rpc.PutRequest(
+            put = stubs.PutRequest(
                 key=op.key,
                 value=op.value,
                 lease=op.lease,
                 ignore_lease=op.same_lease,
                 ignore_value=op.same_value,
             )
-            return rpc.RequestOp(request_put=put)
-        return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=op.key, range_end=op.end))
+            return stubs.RequestOp(request_put=put)
+        return stubs.RequestOp(request_delete_range=stubs.DeleteRangeRequest(key=op.key, range_end=op.end))
 
     # -- answers
 
@@ -130,7 +130,7 @@ class Messages:
         return Granted(self.header(answer), answer.TTL)
 
     @staticmethod
-    def lasting(answer: Any) -> Remaining:
+    def remaining_of(answer: Any) -> Remaining:
         return Remaining(answer.TTL, answer.grantedTTL)
 
     def status_of(self, endpoint: str, answer: Any) -> Status:
@@ -171,7 +171,7 @@ def _kv(kv: Any) -> Kv:
 
 
 def _unknown_fields(message: Any) -> Iterator[Any]:
-    """What a message has that the generated code does not know; each protobuf tells it in its own way."""
+    """The fields of a message that the generated code does not know; each protobuf has its own way to ask."""
     try:
         fields = import_module("google.protobuf.unknown_fields").UnknownFieldSet(message)
     except ImportError:
