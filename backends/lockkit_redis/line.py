@@ -22,6 +22,8 @@ from typing import Any
 import redis.exceptions as theirs
 from hiredis import Reader
 
+from lockkit_redis.private import error_of, taken_socket
+
 __all__ = ["TIME", "Line", "framed", "left", "millis_of", "pack"]
 
 _RESET = struct.pack("ii", 1, 0)
@@ -91,7 +93,7 @@ class Line:
     __slots__ = ("_allowed", "_asleep", "_in_vain", "_pid", "_reader", "_socket", "wire")
 
     def __init__(self, connection: Any) -> None:
-        self._socket, connection._sock = connection._sock, None  # noqa: SLF001
+        self._socket = taken_socket(connection)
         self._pid = os.getpid()
         self._allowed = -1.0
         alone = _PROCESSORS < 2 or isinstance(self._socket, ssl.SSLSocket)
@@ -100,7 +102,7 @@ class Line:
         self.wire: object = None
         self._reader = Reader(
             protocolError=theirs.InvalidResponse,
-            replyError=connection._parser.parse_error,  # noqa: SLF001 - which class stands for which code
+            replyError=error_of(connection),
             notEnoughData=_MORE,
         )
 

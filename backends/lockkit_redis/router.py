@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import redis.crc
 import redis.exceptions as theirs
 
 from lockkit.clock import Clock
@@ -22,6 +21,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.address import Address
 from lockkit_redis.line import Line, pack
+from lockkit_redis.private import slot_of
 from lockkit_redis.wire import Wire
 
 __all__ = ["Cluster", "Router", "Single"]
@@ -32,7 +32,7 @@ _PATIENCE = 1.0
 _LEAST = 0.05
 _SOONEST = 0.1
 """Seconds between two readings of the map."""
-_slot = functools.lru_cache(maxsize=4096)(redis.crc.key_slot)
+_slot = functools.lru_cache(maxsize=4096)(slot_of)
 
 
 class Link(Protocol):

@@ -1,0 +1,76 @@
+"""What lockkit uses of redis-py and hiredis that they do not promise: a new version that has changed it is told here."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+
+import pytest
+
+pytest.importorskip("redis")
+
+import hiredis
+import redis
+import redis.exceptions as theirs
+
+from lockkit_redis import private
+
+
+def test_the_slot_of_a_key_is_that_of_the_specification():
+    """Redis Cluster specification: CRC16 of 123456789 is 31C3; only what is in braces counts."""
+    assert private.slot_of(b"123456789") == 0x31C3
+    assert private.slot_of(b"a{123456789}b") == 0x31C3
+
+
+def connections():
+    return [
+        redis.Connection(host="localhost", port=1, protocol=2),
+        redis.SSLConnection(host="localhost", port=1, protocol=2),
+        redis.UnixDomainSocketConnection(path="/none", protocol=2),
+    ]
+
+
+@pytest.mark.parametrize("connection", connections(), ids=lambda each: type(each).__name__)
+def test_a_connection_gives_its_socket_away_and_knows_its_errors(connection):
+    ours, theirs_ = socket.socketpair()
+    with ours, theirs_:
+        assert connection._sock is None
+        connection._sock = ours
+        assert private.taken_socket(connection) is ours
+        assert connection._sock is None
+        connection.disconnect()
+        ours.sendall(b"x")  # it is not closed
+    parse = private.error_of(connection)
+    for reply, kind in (
+        ("NOSCRIPT No matching script", theirs.NoScriptError),
+        ("READONLY You can't write", theirs.ReadOnlyError),
+        ("LOADING Redis is loading", theirs.BusyLoadingError),
+        ("WRONGPASS invalid", theirs.AuthenticationError),
+        ("NOPERM no permissions", theirs.NoPermissionError),
+        ("CLUSTERDOWN down", theirs.ClusterDownError),
+        ("MASTERDOWN down", theirs.MasterDownError),
+        ("EXECABORT aborted", theirs.ExecAbortError),
+    ):
+        assert isinstance(parse(reply), kind), reply
+    moved = parse("MOVED 3999 127.0.0.1:6381")
+    assert (type(moved), moved.slot_id, moved.host, moved.port) == (
+        theirs.MovedError,
+        3999,
+        "127.0.0.1",
+        6381,
+    )
+
+
+def test_a_connection_leaves_the_first_words_to_its_caller():
+    assert "redis_connect_func" in inspect.signature(redis.connection.AbstractConnection.__init__).parameters
+
+
+def test_the_parser_hands_out_what_is_missing_and_what_is_wrong():
+    more = object()
+    reader = hiredis.Reader(
+        protocolError=theirs.InvalidResponse, replyError=theirs.ResponseError, notEnoughData=more
+    )
+    assert reader.gets() is more
+    reader.feed(b"-ERR no\r\n:1\r\n")
+    assert isinstance(reader.gets(), theirs.ResponseError)
+    assert reader.gets() == 1
