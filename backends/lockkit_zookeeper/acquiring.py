@@ -7,7 +7,6 @@ from random import random
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Create2, GetChildren, GetData, Sync
 
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
@@ -26,7 +25,6 @@ from lockkit.store.spi import (
     Unknown,
 )
 from lockkit_zookeeper.asking import (
-    CreateContainer,
     ask_all,
     find,
     left,
@@ -38,6 +36,7 @@ from lockkit_zookeeper.asking import (
 )
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
+from lockkit_zookeeper.private import Create2, CreateContainer, GetChildren, GetData, Sync
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.stated import claim_info, unpacked
 from lockkit_zookeeper.store import Store

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Create, Create2, Delete, Exists, GetChildren, Sync
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
 from lockkit.store.spi import Refused
@@ -15,11 +14,11 @@ from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import explained, unanswered
+from lockkit_zookeeper.private import Create, CreateContainer, Delete, Exists, GetChildren, Sync
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.wire import Wire
 
 __all__ = [
-    "CreateContainer",
     "access",
     "ask",
     "ask_all",
@@ -33,18 +32,8 @@ __all__ = [
 ]
 
 _LEAST = 0.005
-_PERSISTENT, _CONTAINER = 0, 4
+_PERSISTENT = 0
 _EXPECTED = (theirs.NoNodeError, theirs.NodeExistsError, theirs.BadVersionError, theirs.NotEmptyError)
-
-
-class CreateContainer(Create2):  # type: ignore[misc]
-    """A node that the server removes some time after its last child has gone. kazoo has no call for it."""
-
-    type = 19
-
-    def __new__(cls, path: str, acl: Sequence[ACL]) -> CreateContainer:
-        made: CreateContainer = super().__new__(cls, path, b"", acl, _CONTAINER)
-        return made
 
 
 def left(end: float) -> float:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Delete, GetChildren, GetData, SetData, Sync
 from kazoo.protocol.states import EventType
 
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.private import Delete, GetChildren, GetData, SetData, Sync
 from lockkit_zookeeper.stated import packed, unpacked
 
 if TYPE_CHECKING:

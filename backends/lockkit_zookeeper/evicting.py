@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import CheckVersion, Create2, Delete, Exists, GetData, Transaction
 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import ClaimInfo, Evicted
@@ -28,6 +27,7 @@ from lockkit_zookeeper.asking import ask, make_parents, remove
 from lockkit_zookeeper.failures import explained, not_connected
 from lockkit_zookeeper.layout import Queue, client_of
 from lockkit_zookeeper.operating import listed, state_of
+from lockkit_zookeeper.private import CheckVersion, Create2, Delete, Exists, GetData, Transaction
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.stated import claim_info as fact
 from lockkit_zookeeper.stated import unpacked

@@ -7,11 +7,10 @@ import re
 import time
 from collections.abc import Sequence
 
-from kazoo.protocol.serialization import Delete, Exists, Sync
-
 from lockkit.facts import Finding
 from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents
+from lockkit_zookeeper.private import Delete, Exists, Sync
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire
 

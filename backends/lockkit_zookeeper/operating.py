@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import Create2, Delete, GetChildren, GetData, SetData, Sync
 
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
@@ -16,6 +15,7 @@ from lockkit.store.notes import merged, note_text
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_zookeeper.asking import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
+from lockkit_zookeeper.private import Create2, Delete, GetChildren, GetData, SetData, Sync
 from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire

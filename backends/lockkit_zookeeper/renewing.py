@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from kazoo.protocol.serialization import Exists, GetChildren, Sync
-
 from lockkit.errors import CapabilityError, OutcomeUnknown
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_zookeeper.asking import ask, ask_all
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Queue, read_queue
+from lockkit_zookeeper.private import Exists, GetChildren, Sync
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import Store
 

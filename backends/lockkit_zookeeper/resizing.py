@@ -17,13 +17,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kazoo.protocol.serialization import Create, Delete, SetData
-
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.evicting import commit
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.operating import listed, read_claims
+from lockkit_zookeeper.private import Create, Delete, SetData
 from lockkit_zookeeper.stated import packed
 from lockkit_zookeeper.store import Store
 

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.protocol.serialization import GetChildren, GetData, Sync
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
@@ -33,6 +32,7 @@ from lockkit_zookeeper.chores import Chores
 from lockkit_zookeeper.entries import Entry, Why
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths, client_of
+from lockkit_zookeeper.private import GetChildren, GetData, Sync
 from lockkit_zookeeper.wire import Wire
 
 __all__ = ["Session"]

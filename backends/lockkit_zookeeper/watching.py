@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kazoo.protocol.serialization import GetChildren, GetData
 from kazoo.protocol.states import EventType
 
 from lockkit.store.spi import Claim, Refused
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.private import GetChildren, GetData
 from lockkit_zookeeper.stated import unpacked
 from lockkit_zookeeper.store import Store
 from lockkit_zookeeper.wire import Wire

@@ -5,8 +5,6 @@ Three things it does not tell are taken where they arise: when the connect reque
 from there), what timeout the server granted, and that a connection is ready, which is after the login.
 """
 
-# ruff: noqa: SLF001 - kazoo has no other door to any of this; the tests of sessions, silence and forks stand guard
-
 from __future__ import annotations
 
 import contextlib
@@ -18,9 +16,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import kazoo.exceptions as theirs
-from kazoo.client import KazooClient
-from kazoo.protocol.serialization import Close
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
@@ -30,19 +25,14 @@ from lockkit.forks import Forks
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Crowd
-from lockkit_zookeeper.connecting import Connection, Handler
+from lockkit_zookeeper.connecting import Handler
 from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
+from lockkit_zookeeper.private import Client, Connection, EndSession
 
 __all__ = ["Wire"]
 
 _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
 _kazoo.setLevel(logging.ERROR)  # below that it writes of every cut, and of passwords
-_ENDED = {
-    KeeperState.AUTH_FAILED: theirs.AuthFailedError,
-    KeeperState.CLOSED: theirs.ConnectionClosedError,
-    KeeperState.EXPIRED_SESSION: theirs.SessionExpiredError,
-}
-"""The errors that kazoo raises in these states without sending the request."""
 
 
 class Wire:
@@ -95,7 +85,7 @@ class Wire:
         handler = Handler(address, timeout)
         login = f"{address.user}:{address.password}"
         sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
-        self._client = KazooClient(
+        self._client = Client(
             hosts=address.hosts,
             timeout=timeout,
             handler=handler,
@@ -105,14 +95,9 @@ class Wire:
             logger=_kazoo,
             client_id=identity,
         )
-        self._client._connection = Connection(
-            self._client,
-            self._client._conn_retry.copy(),
-            _kazoo,
-            sasl if address.user and address.auth == "sasl" else None,
-            clock,
-            self,
-            address,
+        sasl_of = sasl if address.user and address.auth == "sasl" else None
+        self._client.connect_by(
+            lambda retry: Connection(self._client, retry, _kazoo, sasl_of, clock, self, address)
         )
         self._client.add_listener(self._changed)
         _wires.add(self)
@@ -145,45 +130,36 @@ class Wire:
     @property
     def session(self) -> int:
         """The session's id."""
-        return int(self._client._session_id or 0)
+        return self._client.session
 
     def send(self, request: Any) -> Answer:
         """Send a request; its answer is waited for with ``get(timeout=...)``. What is sent in order is done in order."""
-        client = self._client
-        answer = Answer(client.handler)
-        ended = _ENDED.get(client._state)
-        if ended is None:
-            client._queue.append((request, answer))
-            ended = None if client._connection.wake() else theirs.ConnectionClosedError
-        if ended is not None:
-            answer.set_exception(ended())
-        return answer
+        return self._client.send(request)
 
     def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
         """Forget a watcher of a node's data; kazoo would keep it until the node changes, which may be never."""
-        watchers = self._client._data_watchers.get(path)
-        if watchers is not None:
-            watchers.discard(watcher)
+        self._client.unwatch(path, watcher)
 
     def end(self) -> Answer:
         """Ask the server to end the session, and with it every node that it has."""
-        return self.send(_Goodbye())
+        return self.send(EndSession())
 
     def bounce(self) -> None:
         """Cut the connection; kazoo makes another, to another host if it can."""
-        self._cut()
+        self._client.cut()
 
     def word(self, word: bytes, budget: float) -> str:
         """The connected server's answer to a four-letter word; empty if it does not give one."""
-        with contextlib.suppress(OSError):
-            peer = self._client._connection._socket.getpeername()[:2]
-            with socket.create_connection(peer, budget) as sock:
-                sock.settimeout(budget)
-                sock.sendall(word)
-                said = b""
-                while chunk := sock.recv(8192):
-                    said += chunk
-                return said.decode(errors="replace")
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(self._client.peer(), budget) as sock,
+        ):
+            sock.settimeout(budget)
+            sock.sendall(word)
+            said = b""
+            while chunk := sock.recv(8192):
+                said += chunk
+            return said.decode(errors="replace")
         return ""
 
     def close(self, *, goodbye: bool) -> threading.Thread:
@@ -202,28 +178,12 @@ class Wire:
         return thread
 
     def _dispose(self, goodbye: bool) -> None:  # noqa: FBT001
-        client = self._client
         with self._disposing, contextlib.suppress(Exception):
-            if client._stopped.is_set() and client._connection._connection_routine is None:
-                return
-            if goodbye and client.connected:
-                client.stop()
-            else:
-                client._stopped.set()
-                self._cut()
-                client._safe_close()
-            client.close()
-
-    def _cut(self) -> None:
-        # Whoever closes it is kazoo's own thread: shut down here, a descriptor is never used by two.
-        sock = self._client._connection._socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            self._client.dispose(goodbye=goodbye)
 
     def is_ready(self, began: float, granted: float) -> None:
         """Told by the connection."""
-        self.identity = (self._client._session_id, self._client._session_passwd)
+        self.identity = self._client.identity
         self.granted = granted
         self.turn += 1
         self._connected(began)
@@ -246,34 +206,16 @@ class Wire:
             state = self._client.client_state
             self.failed = state == KeeperState.AUTH_FAILED
             self._over = True
-            self._client._stopped.set()  # or kazoo would go on with a session of which nobody knows
+            self._client.halt()  # or kazoo would go on with a session of which nobody knows
             self._waiting.wake()
             # Closed it is by ourselves, too, and by whatever kazoo stumbles over: that says nothing of the session.
             self._lost(state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
         """In a forked child: close what it has from its parent without a word on the connection."""
-        client = self._client
         self._over = True
         self._ready = False
-        client._stopped.set()
-        client.handler._running = False
-        connection = client._connection
-        for sock in (connection._socket, connection._read_sock, connection._write_sock):
-            if sock is not None:
-                with contextlib.suppress(OSError):
-                    socket.socket.close(sock)
-
-
-class _Goodbye(Close):  # type: ignore[misc]
-    """kazoo's request to end a session, for one who waits for the answer."""
-
-    def __bool__(self) -> bool:
-        return True  # kazoo sets no answer of a request that is false, and a tuple of nothing is
-
-    @classmethod
-    def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
-        return True
+        self._client.abandon()
 
 
 def _retry(tries: int) -> Any:

@@ -326,7 +326,7 @@ def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server,
     one, _ = take(store, **of(2))
     assert other.resize("a", 3, BUDGET) == 1
     wire = store.store.entry(one.token)[0].wire
-    server.expire((wire._client._session_id, wire._client._session_passwd))
+    server.expire(wire._client.identity)
     until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
     assert nodes(look, parent)[0].startswith("resize-")
     call(other)

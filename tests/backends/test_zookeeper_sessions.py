@@ -65,7 +65,7 @@ def session(store, one):
 
 
 def client_id(session):
-    return session.wire._client._session_id, session.wire._client._session_passwd
+    return session.wire._client.identity
 
 
 def there(server, path):

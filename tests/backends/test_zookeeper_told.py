@@ -63,7 +63,7 @@ def test_a_holder_is_told_at_once_that_its_session_has_ended(server, client):
     lease = held(mine)
     (wire,) = [each.wire for each in sessions(mine) if each.entries]
 
-    server.expire((wire._client._session_id, wire._client._session_passwd))
+    server.expire(wire._client.identity)
 
     assert lease.lost.wait(5.0)
     assert not lease.valid()

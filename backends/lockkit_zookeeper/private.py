@@ -1,0 +1,319 @@
+"""Everything that lockkit uses of kazoo without its documentation promising it, and nothing else.
+
+kazoo connects, logs in, sends, reads and parses. Its own calls, retries and waits are not used: they take locks that the
+exception of a signal handler leaves locked, and wait for as long as they like. kazoo documents no other way to send a
+request, so this file uses what is inside. In place of all of it: a client of our own for ZooKeeper's protocol (jute), some
+1,000 lines.
+
+The extra ``zookeeper`` keeps kazoo below a version that nobody has tried. tests/backends/test_zookeeper_private.py says which of
+these names a newer one has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import kazoo.exceptions as theirs
+from kazoo.client import KazooClient
+
+# A connection, and how it says that it gives up. kazoo's client makes its own, which catches whatever is raised.
+from kazoo.protocol.connection import STOP_CONNECTING, ConnectionHandler
+
+# Requests as such: kazoo's client makes them inside its calls, and no call makes a container or a Sync behind another request.
+from kazoo.protocol.serialization import (
+    SASL,
+    CheckVersion,
+    Close,
+    Create,
+    Create2,
+    Delete,
+    Exists,
+    GetChildren,
+    GetData,
+    SetData,
+    Sync,
+    Transaction,
+)
+from kazoo.protocol.states import KeeperState
+from kazoo.retry import ForceRetryError
+from kazoo.security import ACL
+
+from lockkit.clock import Clock
+from lockkit.errors import LockkitError
+from lockkit_zookeeper.address import Address
+from lockkit_zookeeper.answers import Answer
+from lockkit_zookeeper.failures import without_trust
+from lockkit_zookeeper.hosts import SILENT, patience
+
+__all__ = [
+    "CheckVersion",
+    "Client",
+    "Connection",
+    "Create",
+    "Create2",
+    "CreateContainer",
+    "Delete",
+    "EndSession",
+    "Exists",
+    "GetChildren",
+    "GetData",
+    "SetData",
+    "Sync",
+    "Transaction",
+]
+
+_CONTAINER = 4
+_BYTES = 4096
+"""More calls to wake up than there are at a time."""
+_CLOSED = (errno.EBADF, errno.EPIPE, errno.ECONNRESET)
+_ENDED = {
+    KeeperState.AUTH_FAILED: theirs.AuthFailedError,
+    KeeperState.CLOSED: theirs.ConnectionClosedError,
+    KeeperState.EXPIRED_SESSION: theirs.SessionExpiredError,
+}
+"""The errors that kazoo raises in these states without sending the request."""
+
+
+class CreateContainer(Create2):  # type: ignore[misc]
+    """The request for a node that the server removes some time after its last child has gone. kazoo has no call for it."""
+
+    type = 19
+
+    def __new__(cls, path: str, acl: Sequence[ACL]) -> CreateContainer:
+        made: CreateContainer = super().__new__(cls, path, b"", acl, _CONTAINER)
+        return made
+
+
+class EndSession(Close):  # type: ignore[misc]
+    """The request to end a session, for a caller that waits for the answer."""
+
+    def __bool__(self) -> bool:
+        return True  # kazoo sets no answer of a request that is false, and an empty tuple is
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
+        return True
+
+
+class Owner(Protocol):
+    """What a :class:`Connection` tells of itself, and is told."""
+
+    knows_sasl: bool
+    trouble: str
+    turn: int
+
+    def is_ready(self, began: float, granted: float) -> None: ...
+
+    def refused(self, refusal: LockkitError | None) -> None: ...
+
+
+class Client(KazooClient):  # type: ignore[misc]
+    """kazoo's client: its state, its queue of requests, and its connection."""
+
+    _connection: Connection
+
+    def connect_by(self, make: Callable[[Any], Connection]) -> None:
+        """Use another connection than kazoo's own. ``make`` is given the retry that it connects with."""
+        self._connection = make(self._conn_retry.copy())
+
+    @property
+    def session(self) -> int:
+        """The session's id; 0 if there is none."""
+        return int(self._session_id or 0)
+
+    @property
+    def identity(self) -> tuple[int, bytes]:
+        """The session's id and password."""
+        return self._session_id, self._session_passwd
+
+    def send(self, request: Any) -> Answer:
+        """Send a request, behind those sent before.
+
+        kazoo's own way takes a lock and catches whatever waking its thread raises, the exception of a signal handler too.
+        """
+        answer = Answer(self.handler)
+        ended = _ENDED.get(self._state)
+        if ended is None:
+            self._queue.append((request, answer))
+            ended = None if self._connection.wake() else theirs.ConnectionClosedError
+        if ended is not None:
+            answer.set_exception(ended())
+        return answer
+
+    def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
+        """Forget a watcher of a node's data; kazoo would keep it until the node changes, which may be never."""
+        watchers = self._data_watchers.get(path)
+        if watchers is not None:
+            watchers.discard(watcher)
+
+    def peer(self) -> tuple[str, int]:
+        """The address of the connected server.
+
+        Raises:
+            OSError: There is none.
+        """
+        sock = self._connection._socket  # noqa: SLF001
+        if sock is None:
+            raise OSError(errno.ENOTCONN, "not connected")
+        host, port = sock.getpeername()[:2]
+        return host, port
+
+    def cut(self) -> None:
+        """Cut the connection; kazoo's thread closes it, and makes another unless the client was halted."""
+        # Only shut down here: a descriptor that one thread closes and another uses may be a new file's by then.
+        sock = self._connection._socket  # noqa: SLF001
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def halt(self) -> None:
+        """Connect no more."""
+        self._stopped.set()
+
+    def dispose(self, *, goodbye: bool) -> None:
+        """Stop kazoo's threads and close the connection.
+
+        Args:
+            goodbye: End the session, if there is a connection.
+        """
+        if self._stopped.is_set() and self._connection._connection_routine is None:  # noqa: SLF001
+            return
+        if goodbye and self.connected:
+            self.stop()
+        else:
+            self.halt()
+            self.cut()
+            self._safe_close()
+        self.close()
+
+    def abandon(self) -> None:
+        """Close what a forked child has from its parent, without a word on the connection."""
+        self.halt()
+        self.handler._running = False  # noqa: SLF001
+        for sock in self._connection.sockets():
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.close(sock)
+
+
+class Connection(ConnectionHandler):  # type: ignore[misc]
+    """kazoo's connection, which says when it began and what it got, and gives each host a moment instead of a third of a session.
+
+    ``wake`` and ``_send_request`` are the two ends of one change. kazoo sends one request for each byte that its thread is
+    woken with, and the exception of a signal handler may keep a byte away.
+    """
+
+    _xid: int
+
+    def __init__(
+        self,
+        client: Any,
+        retry: Any,
+        logger: logging.Logger,
+        sasl: dict[str, Any] | None,
+        clock: Clock,
+        owner: Owner,
+        address: Address,
+    ) -> None:
+        super().__init__(client, retry, logger=logger, sasl_options=sasl)
+        self._clock = clock
+        self._owner: Owner = weakref.proxy(owner)
+        self._rounds = 0
+        self._said_nothing = False
+        self._address = address
+        self._round: dict[tuple[str, int], LockkitError | None] = {}
+
+    def sockets(self) -> Sequence[Any]:
+        """Its sockets, to the server and between kazoo's threads; None for one that is not open."""
+        return self._socket, self._read_sock, self._write_sock
+
+    def wake(self) -> bool:
+        """Have the thread of the connection look for requests; False if there is none."""
+        sock = self._write_sock
+        if sock is None:
+            return False
+        try:
+            sock.send(b"\0", socket.MSG_DONTWAIT)
+        except OSError as error:  # a handler may raise one of its own, a TimeoutError for instance
+            if error.errno == errno.EAGAIN:
+                return True  # enough bytes wait there
+            if error.errno not in _CLOSED:
+                raise
+            return False
+        return True
+
+    def _send_request(self, read_timeout: float, connect_timeout: float) -> None:  # noqa: ARG002
+        with contextlib.suppress(BlockingIOError):
+            self._read_sock.recv(_BYTES, socket.MSG_DONTWAIT)
+        waiting, pending = self.client._queue, self.client._pending  # noqa: SLF001
+        while waiting:
+            request, answer = waiting[0]
+            self._xid = xid = self._xid % 0x7FFFFFFF + 1
+            self._submit(request, connect_timeout, xid)
+            waiting.popleft()
+            pending.append((request, answer, xid))
+
+    def _connect_loop(self, retry: Any) -> Any:
+        self._round.clear()
+        try:
+            return super()._connect_loop(retry)
+        except ForceRetryError:
+            # What is wrong with certificates stays wrong. A session that was connected before goes on trying: it has claims.
+            found = self._round
+            if self._owner.turn or not found or len(found) < len(self.client.hosts) or None in found.values():
+                raise
+            self._owner.refused([*found.values()][-1])
+            return STOP_CONNECTING
+
+    def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
+        # kazoo asks for them at the start of each round.
+        hosts: list[tuple[str, str, int]] = super()._expand_client_hosts()
+        timeout = self.client._session_timeout / 1000.0  # noqa: SLF001
+        self.handler.longest = patience(len(hosts), self._rounds, timeout)
+        self._rounds += 1
+        return sorted(hosts, key=lambda host: SILENT.lately(host[1:]))
+
+    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
+        began = self._clock.now()
+        try:
+            read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        except Exception as error:
+            if isinstance(error, self.handler.timeout_exception):
+                SILENT.add((hostip, port))
+            self._owner.trouble = f"{hostip}:{port}: {error}"
+            final = without_trust(error, f"{host}:{port}", ca_file=self._address.ca_file is not None)
+            # A name may have several addresses, and a server listen at one of them.
+            self._round[host, port] = final or self._round.get((host, port))
+            raise
+        self._rounds = 0
+        SILENT.discard((hostip, port))
+        # kazoo reads for two thirds of the timeout that was granted.
+        self._owner.is_ready(began, read_timeout * 1.5 / 1000.0)
+        return read_timeout, connect_timeout
+
+    def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
+        # Only to connect and to log in.
+        limit = min(timeout, self.handler.longest)
+        try:
+            return super()._invoke(limit, request, xid)
+        except self.handler.timeout_exception:
+            raise self.handler.timeout_exception(f"no answer in {limit:g} s") from None
+
+    def _authenticate_with_sasl(self, host: str, timeout: float) -> None:
+        self._said_nothing = False
+        super()._authenticate_with_sasl(host, min(timeout, self.handler.longest))
+
+    def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
+        if isinstance(request, SASL) and not request.challenge:
+            # A server without SASL echoes the empty first word, and kazoo would say it again without end.
+            if self._said_nothing:
+                self._owner.knows_sasl = False
+                raise theirs.AuthFailedError("the server knows no SASL")
+            self._said_nothing = True
+        super()._submit(request, timeout, xid)

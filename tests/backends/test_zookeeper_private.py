@@ -1,0 +1,166 @@
+"""What lockkit uses of kazoo that it does not promise: a new version that has changed it is told here."""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import logging
+import threading
+
+import pytest
+
+pytest.importorskip("kazoo")
+
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.protocol import connection as theirs
+from kazoo.protocol import serialization
+from kazoo.protocol.serialization import Close, Create2
+from kazoo.retry import KazooRetry
+from kazoo.security import OPEN_ACL_UNSAFE
+
+from lockkit.clock import SYSTEM
+from lockkit_zookeeper import private
+from lockkit_zookeeper.address import parse
+from lockkit_zookeeper.answers import Answer
+from lockkit_zookeeper.private import Client, Connection
+
+OVERRIDDEN = {
+    "_connect_loop": ["self", "retry"],
+    "_expand_client_hosts": ["self"],
+    "_connect": ["self", "host", "hostip", "port"],
+    "_invoke": ["self", "timeout", "request", "xid"],
+    "_submit": ["self", "request", "timeout", "xid"],
+    "_send_request": ["self", "read_timeout", "connect_timeout"],
+    "_authenticate_with_sasl": ["self", "host", "timeout"],
+}
+"""Methods of kazoo's connection that ours replaces, and what they are called with."""
+
+
+class Owner:
+    knows_sasl = True
+    trouble = ""
+    turn = 0
+
+    def is_ready(self, began, granted): ...
+
+    def refused(self, refusal): ...
+
+
+@pytest.fixture
+def client():
+    client = Client(hosts="127.0.0.1:1", handler=SequentialThreadingHandler())
+    owner = Owner()
+    client.connect_by(
+        lambda retry: Connection(
+            client, retry, logging.getLogger(), None, SYSTEM, owner, parse("zookeeper://127.0.0.1:1")
+        )
+    )
+    return client
+
+
+def test_no_name_of_ours_is_one_of_kazoo():
+    theirs_of = {
+        Client: KazooClient(hosts="127.0.0.1:1"),
+        Connection: KazooClient(hosts="127.0.0.1:1")._connection,
+    }
+    for ours, kazoos in theirs_of.items():
+        taken = [name for name in vars(ours) if name not in OVERRIDDEN and not name.startswith("__")]
+        assert [name for name in taken if hasattr(kazoos, name)] == []
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_a_connection_of_kazoo_has_the_methods_that_ours_replaces(name):
+    method = getattr(theirs.ConnectionHandler, name)
+    assert list(inspect.signature(method).parameters) == OVERRIDDEN[name]
+    assert name in vars(Connection)
+
+
+def test_a_connection_of_kazoo_is_made_as_ours_makes_it():
+    made = inspect.signature(theirs.ConnectionHandler.__init__).parameters
+    assert {"client", "retry_sleeper", "logger", "sasl_options"} <= made.keys()
+    assert theirs.STOP_CONNECTING is not None
+
+
+def test_a_connection_has_its_sockets_its_count_and_its_thread(client):
+    connection = client._connection
+    assert connection.sockets() == (None, None, None)
+    assert connection._connection_routine is None
+    assert connection.client is client
+    assert connection.handler is client.handler
+
+
+def test_a_client_has_its_state_and_its_queues(client):
+    assert isinstance(client._queue, collections.deque)
+    assert isinstance(client._pending, collections.deque)
+    assert isinstance(client._conn_retry, KazooRetry)
+    assert isinstance(client._stopped, type(client.handler.event_object()))
+    assert client._session_timeout == 10_000
+    assert client._data_watchers.get("/none") is None
+    assert client._state == private.KeeperState.CLOSED
+    assert (client.session, client.identity[1]) == (0, b"\0" * 16)
+    assert callable(client._safe_close)
+    assert callable(client.stop)
+    assert list(inspect.signature(KazooClient.start_async).parameters) == ["self"]
+
+
+def test_a_request_goes_into_the_queue_as_kazoo_takes_it_out(client):
+    """As its connection does: a pair, the request first."""
+    client._state = private.KeeperState.CONNECTED
+    answer = client.send("request")
+    assert client._queue.popleft() == ("request", answer)
+    assert isinstance(answer, Answer)
+
+
+def test_kazoo_takes_requests_from_the_queue_and_waits_for_answers_as_pairs():
+    """What ours does in its place must leave both queues as kazoo's reader expects them."""
+    source = inspect.getsource(theirs.ConnectionHandler._send_request)
+    for line in (
+        "request, async_object = client._queue[0]",
+        "self._submit(request, connect_timeout, xid)",
+        "client._queue.popleft()",
+        "self._read_sock.recv(1)",
+        "client._pending.append((request, async_object, xid))",
+    ):
+        assert line in source, line
+
+
+def test_a_handler_has_what_answers_use_and_ours_replaces():
+    handler = SequentialThreadingHandler()
+    assert handler.completion_queue.put
+    assert handler.running is False
+    assert handler._running is False
+    assert handler.queue_impl
+    for name, words in {
+        "spawn": ["self", "func"],
+        "select": ["self"],
+        "create_connection": ["self"],
+        "async_result": ["self"],
+        "start": ["self"],
+    }.items():
+        found = list(inspect.signature(getattr(SequentialThreadingHandler, name)).parameters)
+        assert found[: len(words)] == words, name
+    for name in ("set", "set_exception", "get", "rawlink", "ready", "successful"):
+        assert hasattr(handler.async_result(), name)
+        assert hasattr(Answer, name)
+
+
+def test_requests_are_packed_by_name():
+    for request in private.__all__:
+        if hasattr(serialization, request):
+            assert hasattr(getattr(serialization, request), "type"), request
+    assert Create2.type == 15
+    assert list(inspect.signature(Create2.__new__).parameters)[1:] == ["path", "data", "acl", "flags"]
+    container = private.CreateContainer("/a", OPEN_ACL_UNSAFE)
+    assert (container.type, container.flags, container.data) == (19, 4, b"")
+    assert container.serialize() == Create2("/a", b"", OPEN_ACL_UNSAFE, 4).serialize()
+
+
+def test_the_request_to_end_a_session_is_true_so_that_its_answer_is_set():
+    assert not Close()
+    assert private.EndSession()
+    assert private.EndSession.type == Close.type
+
+
+def test_a_new_connection_starts_no_thread(client):
+    assert not [each for each in threading.enumerate() if "kazoo" in each.name]
