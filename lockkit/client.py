@@ -182,6 +182,9 @@ class Client(Operations):
         All holds are released at the same time. A first Ctrl-C waits until that is done; a second one ends the call, while the
         releases go on in the background. Another call, or the end of the interpreter, waits for them. A Ctrl-C at the very
         beginning may leave the client as it was, open.
+
+        A signal handler that interrupted lockkit, a cleanup hook and ``on_wait`` wait for 0.2 s at most: the releases may need
+        the code that waits for them, and go on in the background.
         """
         self._opening.close()
 

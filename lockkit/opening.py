@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from lockkit.clock import Clock
 from lockkit.drivers.dispatch import Dispatcher
-from lockkit.drivers.lifecycle import at_exit, ending, wait_no_longer_than_the_interpreter
+from lockkit.drivers.lifecycle import (
+    INSIDE_PATIENCE,
+    at_exit,
+    ending,
+    inside,
+    wait_no_longer_than_the_interpreter,
+)
 from lockkit.drivers.patience import patiently
 from lockkit.drivers.threads import Driver
 from lockkit.drivers.ticker import no_thread, thread_refused
@@ -194,8 +202,10 @@ class Opening:
             self.closed = True
             here.ended, here.driver = driver, None
         if leaving is not None:
-            leaving.wait()
-            here.ended = None
+            # The close may need what the interrupted frame holds: a mutex, the release that it is at.
+            leaving.wait(INSIDE_PATIENCE if inside(_caller(sys._getframe(1))) else None)  # noqa: SLF001
+            if leaving.over:
+                here.ended = None
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
@@ -342,6 +352,13 @@ class _Journal:
             journal.append(self._config.state_place().path, record)
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame that is not one of the client itself."""
+    while frame is not None and frame.f_globals.get("__name__") in ("lockkit.client", __name__):
+        frame = frame.f_back
+    return frame
 
 
 def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:

@@ -17,10 +17,12 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Reason
 
 __all__ = [
+    "INSIDE_PATIENCE",
     "Engine",
     "at_exit",
     "await_the_end",
     "ending",
+    "inside",
     "listening",
     "on_sigterm",
     "over",
@@ -34,10 +36,16 @@ _LAST_WORDS = 0.1
 """Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
-_CALLERS = ("lockkit.cli", "lockkit.decorator", "lockkit.__main__")
+_CALLERS = (
+    "lockkit.__main__",
+    "lockkit.cli",
+    "lockkit.decorator",
+    "lockkit.drivers.callbacks",
+    "lockkit.testing",
+)
 """Modules of ours from which the user's code, or a whole program, is called; they hold no lock meanwhile."""
-_INSIDE_PATIENCE = 0.2
-"""Seconds for which the handler keeps the main thread from leaving a call of ours."""
+INSIDE_PATIENCE = 0.2
+"""Seconds for which a signal handler that interrupted a call of ours waits for work that may need that call to go on."""
 _LAST = -100
 """Priority of the finalizer in a child of multiprocessing: after all others, as atexit comes after the threads' end."""
 
@@ -219,7 +227,7 @@ class _Releasing:
         if self._pid != os.getpid():
             self._pid, self._over, self._again = os.getpid(), threading.Event(), False
             threading.Thread(target=self._run, name="lockkit-sigterm", daemon=True).start()
-        if not self._over.wait(_INSIDE_PATIENCE if _inside(frame) else _SIGTERM_BUDGET + 1.0):
+        if not self._over.wait(INSIDE_PATIENCE if inside(frame) else _SIGTERM_BUDGET + 1.0):
             self._again = True
         return self._over.is_set()
 
@@ -236,7 +244,7 @@ class _Releasing:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _inside(frame: FrameType | None) -> bool:
+def inside(frame: FrameType | None) -> bool:
     """Whether a stack is somewhere in lockkit or a store, where critical sections are; not merely called from there."""
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))

@@ -10,35 +10,46 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch:
-    """Runs while at least one thread is in its ``with`` block."""
+    """Runs while at least one thread is in its ``with`` block.
 
-    def __init__(self, clock: Clock) -> None:
+    A thread is in the block once, however often it has entered: a signal handler that raises at the very beginning of
+    ``__exit__`` leaves the thread noted, and its next entry and exit put that right. Until then the stopwatch stops by itself.
+
+    Args:
+        longest: Seconds without an entry or an exit after which the stopwatch stops.
+    """
+
+    def __init__(self, clock: Clock, longest: float) -> None:
         self._clock = clock
+        self._longest = longest
         self._mutex = threading.RLock()
-        self._inside = 0
-        self._since = 0.0
-        self._moved = 0.0
+        self._inside: set[int] = set()
+        self._moved = clock.now()
         self._total = 0.0
 
     def __enter__(self) -> None:
         with self._mutex:
-            self._moved = self._clock.now()
-            if not self._inside:
-                self._since = self._moved
-            self._inside += 1
+            self._move()
+            self._inside.add(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
         with self._mutex:
-            self._moved = self._clock.now()
-            self._inside -= 1
-            if not self._inside:
-                self._total += self._moved - self._since
+            self._move()
+            self._inside.discard(threading.get_ident())
 
-    def moving(self, longest: float) -> bool:
-        """Whether it runs, and a thread went in or out within the last ``longest`` seconds."""
-        return self._inside > 0 and self._clock.now() - self._moved < longest
+    @property
+    def moving(self) -> bool:
+        """Whether it runs."""
+        return bool(self._inside) and self._clock.now() - self._moved < self._longest
 
     def total(self) -> float:
-        """Seconds for which it has run, up to now."""
+        """Seconds for which it has run, up to now; never less than before."""
         with self._mutex:
-            return self._total + (self._clock.now() - self._since if self._inside else 0.0)
+            return self._total + self._stretch(self._clock.now())
+
+    def _move(self) -> None:
+        now = self._clock.now()
+        self._total, self._moved = self._total + self._stretch(now), now
+
+    def _stretch(self, now: float) -> float:
+        return min(now - self._moved, self._longest) if self._inside else 0.0

@@ -122,7 +122,7 @@ class Driver:
         self.request_timeout = request_timeout
         self._record_failure = record_failure
         self._overruns = OVERRUNS
-        self._cleaning = Stopwatch(clock)
+        self._cleaning = Stopwatch(clock, cleanup_budget + _GRACE)
         self._mutex = threading.RLock()
         self._closing: Errand | None = None
         self._leaving: Errand | None = None
@@ -504,7 +504,7 @@ class Driver:
     @property
     def cleaning(self) -> bool:
         """Whether a cleanup hook runs; not if it hangs in a thread that could give it no time limit."""
-        return self._cleaning.moving(self._cleanup_budget + _GRACE)
+        return self._cleaning.moving
 
     def working_time(self) -> float:
         """A clock that stands still while cleanup hooks run."""

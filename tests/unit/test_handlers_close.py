@@ -1,0 +1,122 @@
+"""A signal handler, or a hook, that closes the client whose call it interrupted: neither waits for the other."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+import pytest
+
+import lockkit
+from lockkit.errors import AcquireCancelled
+from lockkit.testing.interrupts import Bomb
+
+LONG = 20.0
+"""Seconds to wait for what is to happen within one or two."""
+
+
+class Handler(Bomb):
+    """Calls something at the n-th place of a function, in place of raising."""
+
+    def __init__(self, function: str, file: str, at: int, call) -> None:
+        super().__init__(1 << 30)
+        self._function, self._file, self._at, self._call = function, file, at, call
+
+    def _place(self, frame: FrameType) -> None:
+        if frame.f_code.co_name != self._function or not frame.f_code.co_filename.endswith(self._file):
+            return
+        self.seen += 1
+        if self.seen == self._at:
+            self._left = 0
+            sys.settrace(None)
+            sys.setprofile(None)
+            self.where = self._function
+            self._call()
+
+
+def in_time(call):
+    """What a call returns, on a thread of its own."""
+    given = []
+    thread = threading.Thread(target=lambda: given.append([call()]), daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert given, "it hangs"
+    return given[0][0]
+
+
+class Cleans:
+    def __init__(self):
+        self.cleaned = []
+
+    @lockkit.hookimpl
+    def lockkit_cleanup(self, context):
+        self.cleaned.append(context.name)
+
+
+@pytest.mark.parametrize(
+    "function, file, at",
+    [("release", "drivers/threads.py", n) for n in (1, 2, 3)]
+    + [("releasing", "releasing.py", n) for n in (1, 2, 3)]
+    + [("report", "cleanup.py", 1), ("release", "lockkit_memory/backend.py", 1)],
+)
+def test_a_handler_that_closes_in_the_middle_of_a_release_returns_and_the_release_goes_on(
+    tmp_path, function, file, at
+):
+    plugin = Cleans()
+    client = lockkit.connect("memory://closes", plugins=[plugin], state_dir=str(tmp_path))
+    lease = client.lock("a").acquire()
+    handler = Handler(function, file, at, client.close)
+
+    def release():
+        with handler:
+            return lease.release().outcome
+
+    try:
+        assert in_time(release) == "RELEASED"
+    finally:
+        in_time(client.close)
+    assert handler.where
+    assert plugin.cleaned == ["a"]
+    with pytest.raises(AcquireCancelled):
+        client.lock("a").acquire()
+
+
+def test_a_handler_that_closes_while_its_thread_waits_returns_and_the_wait_ends(tmp_path):
+    url = f"sqlite:{tmp_path}/locks.db"
+    with lockkit.connect(url) as other, other.lock("a").acquire():
+        client = lockkit.connect(url)
+        handler = Handler("wait", "drivers/waits.py", 1, client.close)
+
+        def acquire():
+            with handler:
+                try:
+                    client.lock("a").acquire()
+                except AcquireCancelled:
+                    return "cancelled"
+
+        assert in_time(acquire) == "cancelled"
+        assert handler.where
+        in_time(client.close)
+        assert len(other.inspect("a").claims) == 1
+
+
+def test_close_called_where_nothing_of_lockkit_is_interrupted_waits_for_slow_hooks(tmp_path):
+    go, began = threading.Event(), threading.Event()
+
+    class Slow:
+        @lockkit.hookimpl
+        def lockkit_cleanup(self, context):
+            began.set()
+            go.wait(LONG)
+
+    client = lockkit.connect("memory://closes", plugins=[Slow()], state_dir=str(tmp_path))
+    lease = client.lock("a").acquire()
+    thread = threading.Thread(target=client.close)
+    thread.start()
+    assert began.wait(LONG)
+    thread.join(0.5)
+    assert thread.is_alive()
+    go.set()
+    thread.join(LONG)
+    assert lease.report.outcome == "RELEASED"
