@@ -172,7 +172,8 @@ class Client(Operations):
 
     def pulse(self) -> Sequence[int]:
         """Descriptors that a child must inherit to keep process-bound claims when this process dies."""
-        return self.driver().backend.pulse()
+        pulse = self.driver().backend.extras.pulse
+        return () if pulse is None else pulse()
 
     # -- life
 

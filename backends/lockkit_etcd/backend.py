@@ -10,7 +10,18 @@ from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import (
+    NO_EXTRAS,
+    Answer,
+    Beat,
+    Claim,
+    Extras,
+    OpenOptions,
+    Refused,
+    ReleaseAnswer,
+    Renewal,
+    Watch,
+)
 from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.budget import left
@@ -44,6 +55,7 @@ class EtcdBackend:
     """One open cluster. Thread-safe; of no use in a forked child."""
 
     capabilities: Capabilities = CAPABILITIES
+    extras: Extras = NO_EXTRAS
 
     def __init__(self, transport: Transport, options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
@@ -143,10 +155,6 @@ class EtcdBackend:
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self.store, budget)
-
-    def pulse(self) -> Sequence[int]:
-        """None: claims live by their leases."""
-        return ()
 
     def close(self) -> None:
         """Close the connections, and give the free leases back where that takes no time."""

@@ -20,11 +20,13 @@ from lockkit.settings import redact
 from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
+    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
     Claim,
     Conflict,
+    Extras,
     OpenOptions,
     ReleaseAnswer,
     Renewal,
@@ -73,6 +75,7 @@ class MemoryBackend:
     """One open memory store; claims live in the :class:`~lockkit_memory.store.Store`, which outlives this object."""
 
     capabilities: Capabilities = CAPABILITIES
+    extras: Extras = NO_EXTRAS
 
     def __init__(self, store: Store, options: OpenOptions) -> None:
         self._store = store
@@ -219,10 +222,6 @@ class MemoryBackend:
                 "use the embedded store, sqlite:, to exclude other processes",
             )
         ]
-
-    def pulse(self) -> Sequence[int]:
-        """Nothing to inherit: what is in memory ends with the process."""
-        return ()
 
     def close(self) -> None:
         """Nothing to let go of. Claims stay as they are."""

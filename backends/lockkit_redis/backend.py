@@ -12,8 +12,9 @@ from lockkit.store.spi import (
     Answer,
     Beat,
     Claim,
-    Ear,
+    Extras,
     OpenOptions,
+    ReadingWatch,
     Refused,
     ReleaseAnswer,
     Renewal,
@@ -126,8 +127,14 @@ class RedisBackend:
         where = Keys.of(self.store.namespace, name).claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=False)
 
-    def listen(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Ear:
-        """See :meth:`lockkit.store.spi.Backend.watch`."""
+    @property
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return Extras(listen=self._listen)
+
+    def _listen(
+        self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+    ) -> ReadingWatch:
         where = Keys.of(self.store.namespace, name).claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=True)
 
@@ -164,10 +171,6 @@ class RedisBackend:
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self.store, budget)
-
-    def pulse(self) -> Sequence[int]:
-        """None: claims live by their ttl."""
-        return ()
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,7 +9,17 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import (
+    Answer,
+    Beat,
+    Claim,
+    Extras,
+    OpenOptions,
+    Refused,
+    ReleaseAnswer,
+    Renewal,
+    Watch,
+)
 from lockkit_sqlite import CAPABILITIES, health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.place import Place, locate, prepare
@@ -122,7 +132,12 @@ class SqliteBackend:
         """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self._opened, time.monotonic() + budget)
 
-    def pulse(self) -> Sequence[int]:
+    @property
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return Extras(pulse=self._pulse)
+
+    def _pulse(self) -> Sequence[int]:
         """The FIFO that vouches for this process's claims; close-on-exec until somebody says otherwise."""
         house = self._opened.house
         house.name()

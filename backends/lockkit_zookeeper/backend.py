@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.store.spi import Answer, Beat, Claim, OpenOptions, Refused, ReleaseAnswer, Renewal, Watch
+from lockkit.store.spi import (
+    NO_EXTRAS,
+    Answer,
+    Beat,
+    Claim,
+    Extras,
+    OpenOptions,
+    Refused,
+    ReleaseAnswer,
+    Renewal,
+    Watch,
+)
 from lockkit_zookeeper import acquiring, evicting, health, operating, renewing, resizing, watching
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.store import Store
@@ -33,6 +44,7 @@ class ZooKeeperBackend:
     def __init__(self, store: Store, options: OpenOptions) -> None:
         self.store = store
         self.capabilities: Capabilities = store.can
+        self.extras: Extras = NO_EXTRAS
         end = time.monotonic() + options.budget
         try:
             store.open(options.budget)
@@ -126,10 +138,6 @@ class ZooKeeperBackend:
         """See :meth:`lockkit.store.spi.Backend.check`."""
         self.store.mine()
         return health.check(self.store, budget)
-
-    def pulse(self) -> Sequence[int]:
-        """None: claims live by their session."""
-        return ()
 
     def close(self) -> None:
         """Let go of sessions and connections. One whose claims stand is left to its timeout."""

@@ -57,7 +57,7 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, releasing
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
-from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Refused, Unknown
+from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Lapsed, Refused, Unknown
 
 __all__ = ["Driver"]
 
@@ -324,7 +324,7 @@ class Driver:
         if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
             self.heartbeat.again(hold)
             return
-        self.lose(hold, hold.overdue(now) or getattr(answer, "why", "lost"))
+        self.lose(hold, hold.overdue(now) or (answer.why if isinstance(answer, Lapsed) else "lost"))
         raise _lost(hold)
 
     def extend(self, hold: Hold, claim: Claim, patience: float | None = None) -> None:

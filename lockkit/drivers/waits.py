@@ -107,18 +107,19 @@ class Waits:
     def _listen(self, effect: WaitForWake) -> None:
         """Have the store ring the bell; in this thread, if it can."""
         backend = self._driver.backend
-        listen = getattr(backend, "listen", None) or backend.watch
+        asked = (effect.claim.terms.name, effect.blockers, self._bell.ring, effect.claim)
+        listen = backend.extras.listen
         self._wait = Bell.wait
         try:
-            watch = self._watch = listen(
-                effect.claim.terms.name, effect.blockers, self._bell.ring, effect.claim
-            )
+            if listen is None:
+                self._watch = backend.watch(*asked)
+            else:
+                watch = self._watch = listen(*asked)
+                self._wait = watch.wait
         except RuntimeError as error:
             if not no_thread(error):
                 raise
             _log.warning("%s; %r is asked for by polling", error, effect.claim.terms.name)
-        else:
-            self._wait = getattr(watch, "wait", Bell.wait)
 
     def _unwatch(self) -> None:
         watch = self._watch

@@ -23,6 +23,7 @@ __all__ = [
     "ABSENT",
     "API",
     "NOTE_LIMIT",
+    "NO_EXTRAS",
     "POLL_CAP",
     "RELEASED",
     "REQUEST_TIMEOUT",
@@ -34,11 +35,12 @@ __all__ = [
     "Capabilities",
     "Claim",
     "Conflict",
-    "Ear",
+    "Extras",
     "Granted",
     "Lapsed",
     "OpenOptions",
     "Queued",
+    "ReadingWatch",
     "Refused",
     "ReleaseAnswer",
     "Renewal",
@@ -229,11 +231,27 @@ class Watch(Protocol):
         """Stop; ``wake`` is not called any more after a moment. Never raises."""
 
 
-class Ear(Watch, Protocol):
-    """A watch whose waiting thread hears for itself."""
+class ReadingWatch(Watch, Protocol):
+    """A watch whose waiting thread reads for itself."""
 
     def wait(self, bell: Bell, seconds: float) -> bool:
         """Wait for a ring of the bell in the calling thread, which may read meanwhile what the watch waits for."""
+
+
+class Extras(NamedTuple):
+    """Abilities that only some stores have; None for one that a store lacks.
+
+    Attributes:
+        listen: Like :meth:`Backend.watch`, for threads: a thread that reads its own message need not be woken by another that has
+            read it.
+        pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
+    """
+
+    listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
+    pulse: Callable[[], Sequence[int]] | None = None
+
+
+NO_EXTRAS = Extras()
 
 
 class Backend(Protocol):
@@ -241,6 +259,10 @@ class Backend(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def extras(self) -> Extras:
+        """The abilities beyond these calls; :data:`NO_EXTRAS` for most stores."""
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """Append the claim, or say how it stands; turn it into HELD if it fits.
@@ -275,9 +297,6 @@ class Backend(Protocol):
 
         Whatever happened between the answer that named the blockers and this call must not be missed: check after
         subscribing, and wake at once if a blocker is gone.
-
-        A store may have ``listen`` too, with the same arguments, that returns an :class:`Ear`, for threads: who reads its
-        own message need not be woken by a thread that has read it.
         """
 
     def inspect(self, name: str, budget: float) -> LockInfo:
@@ -313,9 +332,6 @@ class Backend(Protocol):
 
     def check(self, budget: float) -> Sequence[Finding]:
         """Look at the store's health and settings, for ``doctor``."""
-
-    def pulse(self) -> Sequence[int]:
-        """Descriptors that a child must inherit to keep process-bound claims alive after this process dies."""
 
     def close(self) -> None:
         """Let go of connections and files. Claims stay as they are. Never raises, may be called twice."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.store.spi import Backend, BackendSpec, Ear, OpenOptions, Refused, Unknown, Watch
+from lockkit.store.spi import Backend, BackendSpec, Extras, OpenOptions, Refused, Unknown, Watch
 
 __all__ = [
     "CALLS",
@@ -235,12 +235,15 @@ class FaultyBackend:
         return self.inner.watch(name, blockers, self._faulty(wake), claim)
 
     @property
-    def listen(self) -> Callable[[str, Sequence[str], Callable[[], None], Any], Ear] | None:
-        """See :meth:`lockkit.store.spi.Backend.watch`; None where the store has none."""
-        listen = getattr(self.inner, "listen", None)
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        extras = self.inner.extras
+        listen = extras.listen
         if listen is None:
-            return None
-        return lambda name, blockers, wake, claim: listen(name, blockers, self._faulty(wake), claim)
+            return extras
+        return extras._replace(
+            listen=lambda name, blockers, wake, claim: listen(name, blockers, self._faulty(wake), claim)
+        )
 
     def _faulty(self, wake: Callable[[], None]) -> Callable[[], None]:
         return lambda: wake() if self.faults.wakes else None

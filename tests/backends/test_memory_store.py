@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.store.spi import ABSENT, Busy, Granted, Lapsed, OpenOptions, Queued
+from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
@@ -136,4 +136,4 @@ def test_threads_never_overlap_and_fences_rise_in_grant_order():
 
 def test_it_declares_what_it_is():
     assert CAPABILITIES.scope == "process"
-    assert open_store("memory:", OpenOptions()).pulse() == ()
+    assert open_store("memory:", OpenOptions()).extras == NO_EXTRAS

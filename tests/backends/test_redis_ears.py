@@ -54,7 +54,7 @@ class Turn:
     @contextlib.contextmanager
     def listening(self, seconds=LONG):
         """Its thread waits; rung and ended with the block."""
-        ear = self.ear = self.store.listen(self.name, self.blockers, self.bell.ring, self.claim)
+        ear = self.ear = self.store.extras.listen(self.name, self.blockers, self.bell.ring, self.claim)
 
         def wait():
             with contextlib.suppress(KeyboardInterrupt):
@@ -247,7 +247,7 @@ def test_a_watch_that_ctrl_c_hit_as_it_began_is_gone(standing, monkeypatch):
         patched.setattr(wakes.Wakes, "_make_up", torn)
         standing._wakes._stood_at = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            standing.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+            standing.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
     assert not standing._wakes._watches
 
 
@@ -284,7 +284,7 @@ def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
 
 def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(standing):
     turn = Turn(standing)
-    ear = standing.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    ear = standing.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
     standing._wakes._enter(ear)  # and Ctrl-C, and nothing after
     ear.close()
     with turn.listening():

@@ -114,7 +114,7 @@ def test_a_thread_that_waits_alone_hears_its_turn_over_tls(tls):
             one, _ = take(store)
             waiting, bell = claim(), Bell()
             blockers = store.acquire(waiting, True, 2.0).blockers
-            ear = store.listen("a", blockers, bell.ring, waiting)
+            ear = store.extras.listen("a", blockers, bell.ring, waiting)
             timer = threading.Timer(0.1, store.release, (one, 2.0))
             timer.start()
             assert ear.wait(bell, 1.5)

@@ -83,7 +83,7 @@ def run(verb, key=None, *rest):
         return pid
     if verb == "hand-on":  # a child that inherits the pulse
         import subprocess
-        return subprocess.Popen(["sleep", "60"], pass_fds=store.pulse(), stdin=subprocess.DEVNULL,
+        return subprocess.Popen(["sleep", "60"], pass_fds=store.extras.pulse(), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.DEVNULL).pid
     if verb == "relay":  # release, and say when
         at = time.monotonic_ns()
@@ -406,7 +406,7 @@ busy = threading.Thread(target=lambda: [store.renew([(one, fence)], 2.0) for _ i
 busy.start()  # somebody is in the middle of a statement at the fork
 pid = os.fork()
 if pid == 0:
-    for call in (lambda: store.release(one, 2.0), lambda: store.acquire(one, True, 2.0), store.pulse,
+    for call in (lambda: store.release(one, 2.0), lambda: store.acquire(one, True, 2.0), store.extras.pulse,
                  lambda: store.renew([(one, fence)], 2.0), lambda: store.emergency_release(one, 2.0)):
         try:
             call()

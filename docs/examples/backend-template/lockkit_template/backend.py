@@ -19,11 +19,13 @@ from lockkit.names import check_namespace
 from lockkit.store.notes import note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
+    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
     Claim,
     Conflict,
+    Extras,
     OpenOptions,
     Refused,
     ReleaseAnswer,
@@ -41,6 +43,7 @@ class TemplateBackend:
     """One open store. Thread-safe."""
 
     capabilities: Capabilities = CAPABILITIES
+    extras: Extras = NO_EXTRAS
 
     def __init__(self, url: str, options: OpenOptions) -> None:
         """Open it. TODO: connect, so that a wrong address or password is told here."""
@@ -152,10 +155,6 @@ class TemplateBackend:
     def check(self, budget: float) -> Sequence[Finding]:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.check`. TODO: is it a primary, does it keep what it confirmed, may this user write?"""
         return [Finding("template", "warning", "this is a template", "write your own store with it")]
-
-    def pulse(self) -> Sequence[int]:
-        """None: claims live by their ttl."""
-        return ()
 
     def close(self) -> None:
         """Let go of the watching thread. TODO: and of your connections; in a forked child they are the parent's."""

@@ -13,12 +13,14 @@ from lockkit.store.comparing import annotate
 from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import agreed, check_capacity
 from lockkit.store.spi import (
+    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
     Busy,
     Claim,
     Conflict,
+    Extras,
     Granted,
     Lapsed,
     OpenOptions,
@@ -59,6 +61,7 @@ class PostgresBackend:
     """One open store. Thread-safe; of no use in a forked child."""
 
     capabilities: Capabilities = CAPABILITIES
+    extras: Extras = NO_EXTRAS
 
     def __init__(self, url: str, options: OpenOptions) -> None:
         self._namespace = options.namespace
@@ -239,10 +242,6 @@ class PostgresBackend:
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
         return health.check(self._lines, budget)
-
-    def pulse(self) -> Sequence[int]:
-        """None: claims live by their ttl."""
-        return ()
 
     def close(self) -> None:
         """Close the connections."""
