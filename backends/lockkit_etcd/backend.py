@@ -34,7 +34,7 @@ __all__ = ["EtcdBackend", "open_store"]
 
 _UNKNOWN = (b"", 0)
 _GLANCE = 0.5
-"""Seconds for what the members say of themselves; who says nothing is not waited for."""
+"""Seconds in which the members may tell their status; opening does not wait for the others."""
 
 
 def open_store(
@@ -69,10 +69,10 @@ class EtcdBackend:
             raise
 
     def _look_round(self, options: OpenOptions, end: float) -> None:
-        """Tell what is wrong with the cluster: here, where somebody reads it.
+        """Warn of what is wrong with the cluster while somebody reads it.
 
         Raises:
-            Refused, Unknown: It cannot be used; or, if ``strict``, it is no place for locks.
+            Refused, Unknown: The cluster cannot be used; or, if ``strict``, it is known to be unsafe for locks.
         """
         transport = self.store.transport
         transport.range(self.store.notes, left(end))

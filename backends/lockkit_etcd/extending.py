@@ -15,7 +15,7 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) ->
     """See :meth:`lockkit.store.spi.Backend.extend`.
 
     Raises:
-        Refused, Unknown: It has not moved, or nobody says whether it has.
+        Refused, Unknown: The claim has not moved, or it is not known whether it has.
     """
     end = time.monotonic() + budget
     entry = store.entries.get(claim.token)

@@ -114,7 +114,7 @@ def _end(end: bytes) -> str:
 
 
 def header(said: Mapping[str, Any]) -> Header:
-    """Who answered."""
+    """The header of an answer: the member, its term and its revision."""
     of = said["header"]
     return Header(int(of["member_id"]), int(of["raft_term"]), int(of.get("revision", 0)))
 
@@ -138,7 +138,7 @@ def _answer(each: Mapping[str, Any], op: Op) -> Found | Done | Deleted:
 
 
 def found(said: Mapping[str, Any], asked: Get) -> Found:
-    """What a read found.
+    """The keys that a read found.
 
     Raises:
         ValueError: Some of it was not asked for.
@@ -151,7 +151,7 @@ def found(said: Mapping[str, Any], asked: Get) -> Found:
 
 
 def changes(events: Sequence[Mapping[str, Any]]) -> list[Change]:
-    """What happened, as a watch tells it."""
+    """The changes in a message of a watch."""
     return [Change("DELETE" if each.get("type") == "DELETE" else "PUT", _kv(each["kv"])) for each in events]
 
 
@@ -167,13 +167,13 @@ def _kv(of: Mapping[str, Any]) -> Kv:
 
 
 def txn_answer(told: Any, asked: Txn) -> TxnAnswer:
-    """What a transaction did."""
+    """The answer to a transaction."""
     succeeded = bool(told.get("succeeded"))
     return TxnAnswer(header(told), succeeded, answers(told, asked.then if succeeded else asked.otherwise))
 
 
 def range_answer(told: Any, asked: Get) -> tuple[Header, Found]:
-    """What a read found, and who answered."""
+    """The header and the keys of the answer to a read."""
     return header(told), found(told, asked)
 
 
@@ -223,7 +223,7 @@ def _keep_another(kept: dict[int, Kept], line: bytes, sent: float) -> bool:
 
 
 def status_answer(where: str, text: bytes) -> Status:
-    """What a member says of itself."""
+    """The status of a member."""
     told = json.loads(text)
     return Status(
         where,

@@ -29,8 +29,8 @@ class GatewayStream:
 
     Args:
         opened: Connects and sends the request; is given a budget.
-        heard: Is told the news.
-        over: Is told this stream when it is over.
+        heard: Called with the news.
+        over: Called with this stream when it is over.
     """
 
     def __init__(

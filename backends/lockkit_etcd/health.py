@@ -25,7 +25,7 @@ _FULL = 0.8
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
-    """What there is to say of the cluster."""
+    """Examine the cluster."""
     end = time.monotonic() + budget
     said = store.transport.status(budget / 2)
     here = [each for each in said if isinstance(each, Status)]
@@ -42,7 +42,7 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
 
 
 def known_bad(said: Sequence[Status | Exception]) -> list[Finding]:
-    """What makes the cluster no place for locks (errors), or not at this moment (warnings)."""
+    """Return the reasons why the cluster is unsafe for locks: always (errors), or at this moment (warnings)."""
     here = [each for each in said if isinstance(each, Status)]
     return [each for status in here for each in _member(status) if each.severity != "ok"]
 

@@ -29,18 +29,18 @@ class Keys(NamedTuple):
 
     @classmethod
     def of(cls, namespace: str, name: str) -> Keys:
-        """That of a name."""
+        """The keys of a name."""
         queue = queues(namespace) + encode(name).encode() + b"/"
         return cls(queue, after(queue))
 
 
 def queues(namespace: str) -> bytes:
-    """What the keys of all queues begin with."""
+    """The prefix of the keys of all queues."""
     return f"lockkit/{namespace}/q/".encode()
 
 
 def guard_of(key: bytes) -> bytes:
-    """The key of what blocks on for a claim."""
+    """The key of a claim's guard."""
     return key + _GUARD
 
 
@@ -50,12 +50,12 @@ def name_in(key: bytes) -> str:
 
 
 def is_guard(key: bytes) -> bool:
-    """Whether it is the key of what blocks on."""
+    """Whether a key is that of a guard."""
     return key.endswith(_GUARD)
 
 
 def notes(namespace: str, client: str) -> bytes:
-    """What the keys of all notes to a client begin with. Each heartbeat reads them."""
+    """The prefix of the keys of all notes to a client. Each heartbeat reads them."""
     return f"lockkit/{namespace}/c/{client}/".encode()
 
 

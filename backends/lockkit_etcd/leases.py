@@ -69,7 +69,7 @@ class Leases:
     """The free leases of a client.
 
     Args:
-        terms: What the answers of the transport show of the raft term.
+        terms: The raft term, as the answers of the transport show it.
         probe: A read of no consequence.
     """
 
@@ -124,7 +124,7 @@ class Leases:
         but for its first heartbeat, which moves the claim to another.
 
         Raises:
-            Refused, Unknown: Nobody answers.
+            Refused, Unknown: No member answers.
         """
         for _ in range(_ANSWERS):
             if self._terms.known >= term:
@@ -136,8 +136,8 @@ class Leases:
         """Whether a keepalive is certain to have moved the deadline of a lease.
 
         Args:
-            term: Of the lease.
-            kept: What was answered, if anything was.
+            term: The raft term of the lease.
+            kept: The answer, if there was one.
             shown: The term in the answer to a read that was sent when the keepalive had been answered.
         """
         return kept is not None and kept.ttl > 0 and shown == term

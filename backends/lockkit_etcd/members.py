@@ -54,7 +54,7 @@ class Members(Generic[M]):
             again: The request may be sent twice. Otherwise a member that got it and is silent ends the search.
 
         Raises:
-            Refused, Unknown: What the last member that was asked said, or that this process may not ask.
+            Refused, Unknown: No member has answered, or this process may not ask; the error is that of the last member asked.
         """
         self.check()
         end = time.monotonic() + budget
@@ -97,7 +97,7 @@ class Members(Generic[M]):
         """See that this process may ask.
 
         Raises:
-            Refused: It is a forked child.
+            Refused: This process is a forked child.
         """
         if self.inherited():
             raise inherited(self._where)

@@ -72,7 +72,7 @@ def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float,
     """Revoke what may still get a key, until definite; the rest may serve another claim.
 
     Raises:
-        Refused, Unknown: It is not definite yet. Asking again goes on from here.
+        Refused, Unknown: The release is not definite yet. A second call continues from here.
     """
     for lease in store.at_stake(entry):
         if (abandon or lease.doubtful) and not lease.borrowed and store.spoil(entry, lease):

@@ -41,7 +41,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
-        Refused, Unknown: Nobody answers.
+        Refused, Unknown: No member answers.
     """
     end = time.monotonic() + budget
     answers: list[Renewal | None] = [None] * len(beats)

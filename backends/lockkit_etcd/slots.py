@@ -1,4 +1,4 @@
-"""The keys of a client's claims: one for each claim, used again for the next on the name once it is certain to be free."""
+"""The keys of a client's claims. A key is used again for the next claim on the name once it is certain to be free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Slots:
     """The free keys of a client, by queue.
 
     Args:
-        client: What no other client is called.
+        client: The client's name in keys; no other client has it.
     """
 
     def __init__(self, client: str) -> None:
@@ -25,7 +25,7 @@ class Slots:
         self._free: dict[bytes, list[bytes]] = {}
 
     def take(self, queue: bytes) -> bytes:
-        """A key in a queue that no claim of this client's has, or may yet get."""
+        """Return a key in a queue that no claim of this client has or may still get."""
         free = self._free.get(queue)
         if free:
             try:
@@ -35,7 +35,7 @@ class Slots:
         return b"%s%s-%d" % (queue, self._client, next(self._numbers))
 
     def give_back(self, queue: bytes, key: bytes) -> None:
-        """Nothing is stored under it, and nothing that is under way will be."""
+        """Take a key back. Nothing is stored under it, and no request under way will store anything there."""
         free = self._free.get(queue)
         if free is None:
             if len(self._free) >= _NAMES:

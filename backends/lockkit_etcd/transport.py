@@ -1,4 +1,4 @@
-"""What the store asks of etcd: eight calls and a watch, whatever carries them.
+"""The calls that the store makes to etcd: eight and a watch, over any transport.
 
 A transport is thread-safe and belongs to the process that made it: in a forked child every call is Refused before a
 byte is sent. Each call takes ``budget``, the seconds it may take in all, and obeys it. Nothing is retried once bytes
@@ -56,7 +56,7 @@ class LeaseTaken(Exception):
 
 
 class Header(NamedTuple):
-    """Who answered, as of when: the member, the raft term of what it had applied, and the store's revision."""
+    """The header of an answer: the member, the raft term of the newest entry it had applied, and the store's revision."""
 
     member: int
     term: int
@@ -155,7 +155,7 @@ class Deleted(NamedTuple):
 
 
 class TxnAnswer(NamedTuple):
-    """Which branch was done, and the answers of its ops, in order."""
+    """The answer to a transaction: which branch was done, and the answers of its ops, in order."""
 
     header: Header
     succeeded: bool
@@ -192,15 +192,15 @@ class Remaining(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What one member says of itself.
+    """The status of one member.
 
     Attributes:
-        endpoint: Where it was asked.
-        leader: Its leader's member id; 0 if it has none.
-        size: Of the database file, in bytes.
-        in_use: Of these, what is in use.
+        endpoint: The member's address, ``host:port``.
+        leader: The member id of its leader; 0 if it has none.
+        size: Bytes of the database file.
+        in_use: Bytes of it that are in use.
         errors: Alarms, in etcd's own words.
-        learner: It has no vote, and serves no linearizable reads.
+        learner: The member has no vote, and serves no linearizable reads.
     """
 
     endpoint: str
@@ -242,7 +242,7 @@ News: TypeAlias = Watched | WatchEnded
 
 
 class Stream(Protocol):
-    """A running watch."""
+    """A watch that is running."""
 
     def close(self) -> None:
         """End it. Never blocks or raises; no news comes after a moment, WatchEnded neither."""
@@ -294,10 +294,10 @@ class Transport(Protocol):
         """
 
     def remaining(self, lease: int, budget: float) -> Remaining:
-        """How long a lease has."""
+        """Ask how long a lease lasts without a keepalive."""
 
     def status(self, budget: float) -> Sequence[Status | Exception]:
-        """What each endpoint's member says of itself, or the Refused or Unknown that it met, in order. Never raises."""
+        """Ask each member for its status, in order; a Refused or Unknown stands in the place of one without an answer. Never raises."""
 
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()

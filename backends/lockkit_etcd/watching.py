@@ -63,7 +63,7 @@ class _Watch:
 
 
 class _Room:
-    """Waiters of a client for one name that share a watch: on its whole queue, or of a single one on a few keys."""
+    """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys."""
 
     def __init__(
         self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], start: int
@@ -81,7 +81,7 @@ class _Room:
         self.waiters: list[_Watch] = []
 
     def open(self) -> None:
-        """Begin to watch, from the first revision that nobody has told of."""
+        """Begin to watch, from the first revision that has not been seen."""
         self._turn += 1
         turn = self._turn
         self._behind = None
@@ -92,11 +92,11 @@ class _Room:
 
     @property
     def shared(self) -> bool:
-        """Whether others may enter."""
+        """Whether other waiters may join."""
         return bool(self._wanted[1])
 
     def enter(self, watch: _Watch, looked: int) -> None:
-        """One more waits, who looked at the queue at a revision."""
+        """Add a waiter that looked at the queue at a revision."""
         self.waiters.append(watch)
         gone = self._gone
         missed = looked + 1 < self._since or any(gone.get(key, 0) > looked for key, _ in watch.needed)
@@ -104,7 +104,7 @@ class _Room:
             watch.wake()
 
     def leave(self, watch: _Watch) -> None:
-        """One has its turn, or gives up."""
+        """Remove a waiter that has its turn or gives up."""
         with self._watches.mutex:
             try:
                 self.waiters.remove(watch)
@@ -243,7 +243,7 @@ class Watches:
             room.look(standing)
 
     def drop(self, queue: bytes, room: _Room) -> None:
-        """Nobody waits there any more; under the mutex."""
+        """Forget a shared watch that nobody waits on any more; under the mutex."""
         rooms = self._rooms.get(queue, [])
         if room in rooms:
             rooms.remove(room)

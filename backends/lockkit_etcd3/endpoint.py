@@ -159,7 +159,7 @@ class Endpoint:
         """Connect if there is no connection, and log in if that is needed.
 
         Raises:
-            Refused: It failed.
+            Refused: The connection or the login failed.
         """
         if not self._answers:
             self._connect(end)
@@ -262,7 +262,7 @@ class Endpoint:
         """Have the member answer something, on a new channel if need be.
 
         Raises:
-            Elsewhere: It does not answer, or it has no leader.
+            Elsewhere: The member does not answer, or has no leader.
         """
         old = self._channel
         now = time.monotonic()

@@ -121,7 +121,7 @@ def _waited(done: Callable[[], bool]) -> bool:
 
 
 class _Here:
-    """What is known of this process.
+    """The use of gRPC by this process and its ancestors.
 
     Attributes:
         supported: gRPC puts itself in order around a fork.

@@ -44,8 +44,8 @@ def load() -> Library:
     """Import the library; the first time takes about a second.
 
     Raises:
-        ImportError: It is not installed.
-        ConfigError: It is installed and cannot be imported; the error says why.
+        ImportError: The library is not installed.
+        ConfigError: The library is installed and cannot be imported; the error says why.
     """
     global _loaded  # noqa: PLW0603
     if _loaded is not None:  # a fork may have left the mutex locked

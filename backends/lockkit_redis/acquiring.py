@@ -37,14 +37,14 @@ __all__ = ["acquire", "release"]
 _LATE = 30_000
 """Milliseconds after which a creating acquire that is still under way grants nothing."""
 _GRANTED_TO_NOBODY = 2
-"""In place of graceful or not: what was never held does not linger."""
+"""In place of graceful or not: a claim that was never held does not linger."""
 _COPYING = 0.5
-"""Of an acquire's budget, what waiting for replicas may take."""
+"""The part of an acquire's budget that waiting for replicas may take."""
 _WHOLE_GRANT = 3
-"""Of an answer; a grant for a name of which the server knew no fence has more, so it may have forgotten the index too."""
+"""Length of the answer to a grant. A longer one says that the server knew no fence of the name, so it may have lost the index too."""
 _FLAGS = tuple(b"$1\r\n%d\r\n" % flag for flag in range(3))
 _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
-"""How to ask again, without waiting and waiting: what creates nothing is never too late."""
+"""How to ask again, as a try and as a waiter: a request that creates nothing is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
 
 
@@ -110,7 +110,7 @@ def release(
 
 
 def _undone(store: Store, link: Link, claim: Claim, halfway: Unknown, budget: float) -> Refused | Unknown:
-    """What to raise when the script was stopped half-way: its error, as definite as removing the claim was."""
+    """Return the exception to raise when the script was stopped half-way: definite if the claim could be removed."""
     try:
         release(store, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
     except (Refused, Unknown):

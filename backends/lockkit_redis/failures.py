@@ -1,4 +1,4 @@
-"""What the errors of Redis mean: the one table that maps them onto Refused and Unknown.
+"""The errors of Redis, and the one table that maps them onto Refused and Unknown.
 
 An error reply says that the command was not executed; but a script that fails half-way has done its first half, so an error
 from inside a script is Unknown, and so is what is not listed here. Why there is no connection is told elsewhere (``unreachable``).
@@ -28,11 +28,11 @@ _RIGHTS = 'see "Rights on Redis" in lockkit\'s documentation'
 
 
 class Whence(Protocol):
-    """What an error came from.
+    """The server that an error came from.
 
     Attributes:
         where: The URL, without secrets.
-        namespace: Of the keys and channels that were asked for.
+        namespace: The namespace of the keys and channels in the request.
     """
 
     @property
@@ -234,7 +234,7 @@ def meaning(error: Exception) -> str | None:
 
 
 def unanswered(error: BaseException, where: str) -> Unknown:
-    """It was sent, or may have been, and there is no answer."""
+    """Return the exception to raise for a request that may have been sent, and has no answer."""
     text = str(error).partition("\n")[0] or "time out"
     hint = "is it Redis, and busy or cut off? See its log, SLOWLOG GET and the network; doctor looks at it"
     return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

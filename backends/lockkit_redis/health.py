@@ -30,10 +30,10 @@ _SAME = {"role": "it is a replica", "memory": "it is out of memory"}
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
-    """What there is to say of the server, or of each node of a Cluster.
+    """Examine the server, or each node of a Cluster.
 
     Raises:
-        Refused, Unknown: It does not answer, or none of them does.
+        Refused, Unknown: No server answers.
     """
     end = time.monotonic() + budget
     wires = store.router.wires()
@@ -114,7 +114,7 @@ def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, list[str]]:
 
 
 def _without_a_node(wire: Wire, end: float) -> int:
-    """Of how many slots a node knows no owner."""
+    """Return how many slots have no owner, as far as a node knows."""
     ranges = wire.call(pack("CLUSTER", "SLOTS"), left(end))
     return _SLOTS - sum(int(last) + 1 - int(first) for first, last, *_ in ranges)
 
@@ -131,7 +131,7 @@ def _coverage(count: int, wire: Wire) -> Finding:
 
 
 def known_bad(wire: Wire, budget: float) -> list[Finding]:
-    """What makes the server no place for locks (errors), or not at this moment (warnings).
+    """Return the reasons why the server is unsafe for locks: always (errors), or at this moment (warnings).
 
     Nothing where INFO is forbidden: then it is not known. Nor what passes and refuses each acquire by itself meanwhile,
     such as full memory: who comes to look or to evict must be let in.
@@ -185,7 +185,7 @@ def _role(info: dict[str, str], copies: int) -> Finding:
 
 
 def _memory(info: dict[str, str]) -> Finding:
-    """What there is to say of memory: its policy, and whether it is full."""
+    """Examine memory: the policy, and whether it is full."""
     limit = int(info.get("maxmemory", "0"))
     used = int(info.get("used_memory", "0")) - int(info.get("mem_not_counted_for_evict", "0"))
     policy = _policy(info)

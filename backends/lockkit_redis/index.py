@@ -1,4 +1,4 @@
-"""Which names there are: a ZSET for each namespace, so that nobody has to scan a server that others use too.
+"""The index of names: a ZSET for each namespace, so that nobody has to scan a server that others use too.
 
 Written along with acquires and heartbeats. It is advice: a name in it may have no claims any more, and one that could not be
 noted is missing until the next heartbeat.
@@ -115,7 +115,7 @@ class Index:
         return found
 
     def _taken(self, names: list[str], end: float) -> list[str]:
-        """Those with a claim whose deadline has not passed, in the same order."""
+        """Return the names that have a claim whose deadline has not passed, in the same order."""
         store = self._store
         last = {
             name: pack("ZRANGE", Keys.of(store.namespace, name).deadlines, -1, -1, "WITHSCORES")

@@ -24,7 +24,7 @@ class Keys(NamedTuple):
 
     @classmethod
     def of(cls, namespace: str, name: str) -> Keys:
-        """Those of a name."""
+        """The keys of a name."""
         return cls(*(f"lockkit:{namespace}:{{{encode(name)}}}:{letter}" for letter in "qdcfgr"))
 
 

@@ -35,20 +35,20 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to send for a batch. The next one is most often the same, and packing is most of the work."""
+    """The commands for a batch of renewals. The next batch is most often the same, and packing is most of the work."""
 
     beats: Sequence[Beat]
     names: Sequence[str]
     rows: Sequence[Row]
     troubles: Sequence[Refused | Unknown]
-    """Why some of the names can be sent nowhere."""
+    """Reasons why some of the names have no server."""
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
-        Refused, Unknown: Nobody answers. What is not answered while something else is counts as not renewed: a server that
+        Refused, Unknown: No server answers. If some answer, claims without an answer count as not renewed: a server that
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
@@ -142,7 +142,7 @@ def _send(
         What went wrong with some of the names, which are left out of the answers: names are nothing to each other.
 
     Raises:
-        Refused, Unknown: It does not answer in time.
+        Refused, Unknown: The server does not answer in time.
     """
     link, packed, places = row
     basis = store.clock.now()
@@ -189,7 +189,7 @@ def _packed(store: Store, claim: Claim, fence: int | None) -> bytes:
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
-    """What a script says of one claim: a letter, or a letter, why it is lost, and the requests of its note."""
+    """Read a script's answer for one claim: a letter; or a letter, the reason of a loss, and the requests in its note."""
     if isinstance(answer, bytes):
         return Renewal(_STATES[answer], basis)
     state, why, note = answer

@@ -20,11 +20,11 @@ __all__ = ["rights"]
 _PROBE = Script("probe", queue=False)
 _RUN = {"EVAL", "EVALSHA"}
 _LOOK = {"MULTI", "HGETALL", "EXEC"}
-"""What `status` needs beside what the scripts call."""
+"""The commands that `status` needs beside those that the scripts call."""
 
 
 def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
-    """What there is to say of the rights on one server.
+    """Examine the rights on one server.
 
     Args:
         wire: The server.
@@ -53,7 +53,7 @@ def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: floa
 def _tried(
     wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float
 ) -> Sequence[tuple[str, Any]]:
-    """What a client sends, with its answer: the probe, whole and by its digest; WAIT, if it is needed; and what looks.
+    """Send what a client sends, and return it with the answers: the probe, whole and by its digest; WAIT, if it is needed; and reads.
 
     EVAL comes first: EVALSHA runs what the server knows by then, and answers NOSCRIPT where only EVAL is forbidden.
     """

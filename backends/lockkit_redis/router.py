@@ -1,4 +1,4 @@
-"""Which connection serves a key: that to the one server, or that to the node of a Cluster which has the key's slot.
+"""The server that has a key: the only one, or the node of a Cluster that has the key's slot.
 
 A Cluster's map of slots is read when the store is opened, when a node says that a slot has MOVED, and when a node is not to
 be reached or has become a replica; but for the first time in the background, so that nobody waits for a node whose slots are
@@ -36,7 +36,7 @@ _slot = functools.lru_cache(maxsize=4096)(slot_of)
 
 
 class Link(Protocol):
-    """What can carry commands to one server."""
+    """One server, as far as commands can be sent to it."""
 
     where: str
     namespace: str
@@ -53,7 +53,7 @@ class Link(Protocol):
 
 
 class Router(Protocol):
-    """Finds the link for a key."""
+    """The servers of a store, and which of them has a key."""
 
     where: str
     namespace: str
@@ -170,7 +170,7 @@ class Cluster:
             wire.close()
 
     def _trouble(self, place: tuple[str, int], error: BaseException) -> None:
-        """What the wire to a node met: the map may be out of date."""
+        """Note an error from a node: the map may be out of date."""
         if isinstance(error, theirs.MovedError):
             self._owners[error.slot_id] = self._wire((error.host or place[0], error.port))
             self._stale = True
@@ -249,7 +249,7 @@ class Cluster:
         self._forget({place for place, wire in self._wires.items() if wire in set(best)})
 
     def _forget(self, needed: set[tuple[str, int]]) -> None:
-        """Close what leads to nodes that have no slots any more, but for those that the URL names."""
+        """Close the connections to nodes that have no slots any more, but for those that the URL names."""
         with self._mutex:
             for place in [*self._wires]:
                 if place not in needed and place not in self._address.hosts:
@@ -266,4 +266,4 @@ _AWAY = (
     theirs.ClusterDownError,
     theirs.MasterDownError,
 )
-"""What says that a node is not what the map says it is."""
+"""Errors that say that a node is not what the map says it is."""

@@ -26,8 +26,8 @@ class Script:
     """One script: the header, what is dealt with first, the functions of the queue, the rest.
 
     Attributes:
-        text: What the server runs.
-        sha: Its digest, by which the server knows it.
+        text: The Lua text.
+        sha: The digest by which the server knows the text.
     """
 
     def __init__(self, name: str, *, first: str = "", queue: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The connection on which a client is told whose turn it is. One thread at a time waits for it and reads it.
+"""The connection on which a client receives its wakes. One thread at a time waits for it and reads it.
 
 A thread that waits for its own turn reads itself: to be woken by another one that has read would take as long again as the
 message took.
@@ -24,7 +24,7 @@ _PINGED = pack("PING")
 
 
 class Gone(Exception):
-    """It is good for nothing any more, though its connection may live."""
+    """The subscription is of no use any more, though its connection may live."""
 
 
 class Subscription:
@@ -58,7 +58,7 @@ class Subscription:
         """Wait until something is said, or :meth:`nudge`, at most so long; what was said. By one thread at a time.
 
         Raises:
-            Gone, OSError, redis.exceptions.RedisError: It is good for nothing any more; nor is it if this is cut short.
+            Gone, OSError, redis.exceptions.RedisError: The subscription is of no use any more; nor is it if this call is cut short.
         """
         silent_for = time.monotonic() - self._heard_at
         if silent_for >= _PING and not self._poll(0):  # an answer may lie there for as long as nobody reads
@@ -92,11 +92,11 @@ class Subscription:
             pass
 
     def interrupt(self) -> None:
-        """End it; the thread that waits finds out."""
+        """End the subscription; the thread that waits notices."""
         self._line.interrupt()
 
     def close(self) -> None:
-        """Let go of it; nobody is in :meth:`wait` any more."""
+        """Close the subscription, when no thread reads it any more."""
         self._line.reset()
         self._asleep.close()
         self._nudges.close()

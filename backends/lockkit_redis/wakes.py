@@ -63,7 +63,7 @@ class _Watch:
 
 
 class Wakes:
-    """Who waits, and who reads. The thread is started with the first waiter."""
+    """The waiters of a client, and the thread among them that reads. A thread of its own is started with the first waiter."""
 
     def __init__(self, router: Router, channel: str) -> None:
         self._router = router
@@ -75,12 +75,12 @@ class Wakes:
         self._standing = False
         self._stood_at = 0.0
         self._over: Exception | None = None
-        """Why a waiter has given the subscription up."""
+        """The error for which a waiter has given the subscription up."""
         self._reader: _Watch | None = None
         """The one whose thread reads; or the keeper, for the thread that is there for it."""
         self._keeper = _Watch(self, b"", "", "", lambda: None)
         self._due = Bell()
-        """For the keeper: there may be something to read, or to see to."""
+        """Rung for the keeper: there may be something to read or to do."""
         self._closed = False
         self._warned = False
         self._thread: threading.Thread | None = None
@@ -89,11 +89,11 @@ class Wakes:
         """Call ``wake`` when a claim is told to ask, or when that was missed.
 
         Args:
-            fence: Its fence, by which it is called.
+            fence: The claim's fence; messages name it.
             where: The key of the claims of its name.
-            token: Its token.
+            token: The claim's token.
             wake: Called from any thread.
-            reads: Its own thread will wait in :meth:`wait`.
+            reads: The waiter's own thread will wait in :meth:`wait`.
         """
         watch = _Watch(self, fence.encode(), where, token, wake)
         try:
@@ -159,7 +159,7 @@ class Wakes:
         return bell.wait(end - time.monotonic())
 
     def forget(self, watch: _Watch) -> None:
-        """Its waiter has gone."""
+        """Remove a waiter."""
         with self._mutex:
             watches = self._watches.get(watch.fence, [])
             if watch in watches:
@@ -180,7 +180,7 @@ class Wakes:
         self._due.ring()
 
     def _enter(self, reader: _Watch) -> Subscription | None:
-        """What to read for whoever may read from now on; None if somebody reads, or there is nothing to read."""
+        """Return the subscription if this waiter may read from now on; None if another thread reads, or there is nothing to read."""
         with self._mutex:
             if self._reader is not None or not self._standing:
                 return None

@@ -22,7 +22,7 @@ CAPABILITIES = Capabilities(
     waiter_deadline=40.0,
     margin=2.0,
 )
-"""Of servers as they are by default, with ticks of two seconds; see :func:`lockkit_zookeeper.address.declared`."""
+"""The capabilities on servers with default settings, ticks of two seconds; see :func:`lockkit_zookeeper.address.declared`."""
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

@@ -163,7 +163,7 @@ def _withdraw(session: Session, entry: Entry, end: float) -> None:
     """Take back the node of a try that does not fit.
 
     Raises:
-        Refused, Unknown: It may still be there. It is removed in the background.
+        Refused, Unknown: The node may still be there. It is removed in the background.
     """
     assert entry.path is not None
     try:

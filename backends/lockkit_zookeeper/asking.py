@@ -46,7 +46,7 @@ def wait_for(answer: Answer, wire: Wire, end: float, doing: str) -> Any:
 
     Raises:
         Refused, Unknown: An error, or no answer in time.
-        NoNodeError, NodeExistsError, BadVersionError: What a caller may have an answer to.
+        NoNodeError, NodeExistsError, BadVersionError: Errors that a caller may handle.
     """
     if not answer.wait(left(end)):
         raise unanswered(TimeoutError(), wire.where)
@@ -59,7 +59,7 @@ def wait_for(answer: Answer, wire: Wire, end: float, doing: str) -> Any:
 
 
 def wait_for_last(answers: Sequence[Any], end: float) -> None:
-    """Sleep until what was sent in a row is answered, instead of once for each: answers come in order."""
+    """Sleep once until all requests of a row are answered, instead of once for each: answers come in order."""
     answers[-1].wait(timeout=left(end))
 
 
@@ -128,7 +128,7 @@ def remove(wire: Wire, path: str, end: float, version: int = -1) -> bool:
     """Delete a node; whether it was there.
 
     Raises:
-        BadVersionError: Its data has another version.
+        BadVersionError: The node's data has another version.
     """
     try:
         ask(wire, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
@@ -138,7 +138,7 @@ def remove(wire: Wire, path: str, end: float, version: int = -1) -> bool:
 
 
 def access(address: Address) -> list[ACL]:
-    """Who may do what with the nodes that are made here."""
+    """The ACL of the nodes that are made here."""
     if address.user is None:
         return list(OPEN_ACL_UNSAFE)
     acl = [ACL(Permissions.ALL, Id("auth", ""))]

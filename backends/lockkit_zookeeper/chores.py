@@ -1,4 +1,4 @@
-"""What is done behind a session's claims by its keeper, which waits for no answer; and evictions, by a thread of their own.
+"""Background work for the claims of a session, done by its keeper, which waits for no answer; and evictions, by a thread of their own.
 
 Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a while;
 watching the own nodes of claims that last; taking away what a resize left.
@@ -38,8 +38,8 @@ class _Removal:
     """A node that is being removed.
 
     Attributes:
-        sync: Of what was sent before the listing by which the node is to be found; None once it is deleted.
-        answer: Of the delete, or of that listing.
+        sync: The answer to the sync before the listing by which the node is to be found; None once it is deleted.
+        answer: The answer to the delete, or to that listing.
     """
 
     __slots__ = ("answer", "entry", "next", "since", "sync", "told", "wait")
@@ -58,14 +58,14 @@ class Due(Protocol):
 
     @property
     def needed(self) -> bool:
-        """Whether it is a loss if it is never done."""
+        """Whether the work must not be left undone."""
 
     @property
     def until(self) -> float:
         """CLOCK_BOOTTIME seconds at which the work is due; until then the session must not be ended."""
 
     def __call__(self, now: float, /) -> float:
-        """Do it, if it is time; when to come again, 0 for never."""
+        """Do the work, if it is time; return when to call again, 0 for never."""
 
 
 class Chores:
@@ -251,7 +251,7 @@ class Chores:
         answer.rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """It waited, and holds now: write that down, without waiting for it."""
+        """Write into the node of a claim that waited that it holds now, without waiting for the answer."""
         if entry.waits and entry.path is not None:
             entry.waits = False
 

@@ -84,7 +84,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         """Connect for kazoo, which leaves sockets open when a TLS handshake fails.
 
         Raises:
-            OSError: It cannot.
+            OSError: The connection failed.
             KazooTimeoutError: There was no answer in time.
         """
         limit = min(timeout, self.longest, _LONGEST_CONNECT)

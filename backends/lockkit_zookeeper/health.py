@@ -22,7 +22,7 @@ _SHORT, _LONG = 0.5, 2_000_000.0
 
 
 def check(store: Store, budget: float) -> Sequence[Finding]:
-    """What there is to say of the servers."""
+    """Examine the servers."""
     end = time.monotonic() + budget
     wire = store.any(budget).wire
     began = time.monotonic()
@@ -79,7 +79,7 @@ def _server(wire: Wire, took: float) -> list[Finding]:
 
 
 def _sessions(store: Store, end: float) -> list[Finding]:
-    """What timeouts are granted: ask for the shortest and for the longest."""
+    """Find out which timeouts are granted, by asking for the shortest and for the longest."""
     can, tick = store.can, store.address.tick
     nothing = lambda *_: None  # noqa: E731
     probes = [Wire(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)]

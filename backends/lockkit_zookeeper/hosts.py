@@ -52,4 +52,4 @@ class SilentHosts:
 
 
 SILENT = SilentHosts()
-"""What one session of this process has found out is good for all."""
+"""The silent hosts that any session of this process has met."""

@@ -102,7 +102,7 @@ class EndSession(Close):  # type: ignore[misc]
 
 
 class Owner(Protocol):
-    """What a :class:`Connection` tells of itself, and is told."""
+    """The listener of a :class:`Connection`."""
 
     knows_sasl: bool
     trouble: str
@@ -230,7 +230,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]
         self._round: dict[tuple[str, int], LockkitError | None] = {}
 
     def sockets(self) -> Sequence[Any]:
-        """Its sockets, to the server and between kazoo's threads; None for one that is not open."""
+        """The sockets to the server and between kazoo's threads; None for one that is not open."""
         return self._socket, self._read_sock, self._write_sock
 
     def wake(self) -> bool:

@@ -22,7 +22,7 @@ from lockkit_zookeeper.store import Store
 __all__ = ["extend", "renew"]
 
 _LATE = 0.6
-"""Of its timeout: a session that has not been confirmed for so long is told of as trouble."""
+"""The part of its timeout after which a session without a confirmation is reported as trouble."""
 
 
 def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
@@ -106,7 +106,7 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
     """For a claim that holds, or has ended.
 
     Raises:
-        Unknown: Its session was not confirmed for too long.
+        Unknown: The session was not confirmed for too long.
     """
     with session.mutex:
         if not entry.ended and (session.run_out(now) or (entry.held and now >= entry.deadline)):

@@ -1,6 +1,6 @@
-"""Watches: on the nodes that are in a waiter's way, and on its own session.
+"""Watches on the nodes that are in a waiter's way, and on its own session.
 
-Read with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left behind on
+Watches are set with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left on
 the server. kazoo drops all watches when a connection is cut; a session that comes back arms them anew and wakes its waiters.
 That a node is written to matters only if it was a resize.
 """
@@ -29,10 +29,10 @@ class NodeWatch:
     """One waiter.
 
     Args:
-        wire: Of the session that watches; None to watch nothing.
+        wire: The connection of the session that watches; None to watch nothing.
         parent: The queue.
-        nodes: Those in its way.
-        token: Who waits.
+        nodes: The nodes in its way.
+        token: The waiter's token.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class NodeWatch:
         self._resized: dict[str, object] = {}
 
     def close(self) -> None:
-        """Stop. What the server has been asked for is taken for nothing when it comes."""
+        """Stop. Answers that come later are ignored."""
         self._wake = None
         while self._watched:
             path, watcher = self._watched.pop()

@@ -40,10 +40,10 @@ class Wire:
 
     Args:
         timeout: Seconds; asked for. What is granted is in :attr:`granted`.
-        connected: Told, from kazoo's thread, of every connection that is ready: CLOCK_BOOTTIME seconds of just before its
+        connected: Called, from kazoo's thread, for every connection that is ready, with CLOCK_BOOTTIME seconds of just before its
             connect request was sent.
-        suspended: Told that the connection is cut; the session may go on.
-        lost: Told that there will be no more connection; and whether the servers have ended the session, with all that it had.
+        suspended: Called when the connection is cut; the session may go on.
+        lost: Called when there will be no more connection, with whether the servers have ended the session and its nodes.
         identity: The id and the password of a session to go on with, in place of a new one.
 
     Attributes:
@@ -182,7 +182,7 @@ class Wire:
             self._client.dispose(goodbye=goodbye)
 
     def is_ready(self, began: float, granted: float) -> None:
-        """Told by the connection."""
+        """Note a connection that is ready; called by the connection."""
         self.identity = self._client.identity
         self.granted = granted
         self.turn += 1
@@ -191,14 +191,14 @@ class Wire:
         self._waiting.wake()
 
     def refused(self, refusal: LockkitError | None) -> None:
-        """Told by the connection that another try would not help; kazoo tells nobody of an end before the first connection."""
+        """End: another try would not help. Called by the connection; kazoo reports no end before the first connection."""
         self.refusal = refusal
         self._over = True
         self._waiting.wake()
         self._lost(False)
 
     def _changed(self, state: str) -> None:
-        """Told by kazoo, from its thread."""
+        """Note a change of kazoo's state; called from its thread."""
         if state == KazooState.SUSPENDED:
             self._ready = False
             self._suspended()
