@@ -49,7 +49,7 @@ class GatewayStream:
         """Begin."""
         try:
             threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True).start()
-        except RuntimeError:  # there can be no more threads: waiters poll
+        except RuntimeError:  # the process can start no more threads: waiters poll
             self._over(self)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class GatewayStream:
                 return WatchEnded(
                     told.get("cancel_reason", "cancelled"), int(told.get("compact_revision", 0))
                 )
-            if self._closed:  # perhaps before there was a line to interrupt
+            if self._closed:  # perhaps before there was a connection to interrupt
                 return WatchEnded("closed")
             self._heard(Watched(int(told["header"].get("revision", 0)), changes(told.get("events", ()))))
         return WatchEnded("the server has ended it")

@@ -113,7 +113,7 @@ class Leases:
             term, sent = self._terms.known, self._clock.now()
             try:
                 transport.grant(id_, length, left(end))
-            except LeaseTaken:  # somebody else's; once in a lifetime
+            except LeaseTaken:  # another client drew the same random id; practically never
                 continue
             return Lease(id_, length, sent, term)
 

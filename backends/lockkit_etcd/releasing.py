@@ -99,17 +99,17 @@ def _by_look(
         _, found = transport.range(where, left(end))
         row = next((row for row in rows(found.kvs) if row.mark == mark), None)
         if row is None:
-            if entry is not None:  # evicted at once, perhaps: what its note says is of no use any more
+            if entry is not None:  # perhaps evicted at once: its note is of no use any more
                 note = keys.note(store.namespace, store.client, entry.id)
                 _do(transport, Txn((), (Delete(note),)), end)
             return ABSENT
-        if row.state == "LINGERING":  # its guard's, too, goes on blocking
+        if row.state == "LINGERING":  # a guard goes on blocking
             return RELEASED
         try:
             when, then = _removal(store, transport, row, end, graceful=graceful)
             if _do(transport, Txn(when, (*then, *_guard(store, entry))), end).succeeded:
                 return RELEASED
-        except LeaseGone:  # this process stood still for as long as what was to block on lasts
+        except LeaseGone:  # this process stood still for the whole length of the guard's lease
             pass
         if time.monotonic() >= end:
             raise changing(claim.terms.name)
@@ -121,14 +121,14 @@ def _removal(
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
     client = str(row.value.get("client", ""))
     key = keys.note(store.namespace, client, row.id)
-    # A keepalive says nothing of the claim: whoever may still renew it is told so by a note.
+    # A keepalive does not name the claim: a note tells a client that may still renew it.
     theirs = client != store.client and row.state == "HELD" and not row.evicted
     note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
     delay = row.value.get("lock_delay", 0.0)
     if row.state == "HELD" and delay and (row.evicted or not graceful):
         rest = store.leases.grant(
             seconds(delay), end, transport
-        )  # its own, so that nobody needs to live to end it
+        )  # a lease of its own, so that it ends even if every client dies
         value = packed({**row.value, "state": "LINGERING"})
         return (unchanged,), (Put(row.key, value, rest.id), note)
     return (unchanged,), (Delete(row.key), note)

@@ -64,7 +64,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
             waiting.append((at, entry))
         elif entry.stage == "ENDING" or fence is not None:
             answers[at] = Renewal("LOST", why="absent" if entry.stage == "ENDING" else "fence")
-        else:  # its grant has not been read, or its create is under way: it lives by what it has
+        else:  # its grant has not been read, or its create is under way: its lease is not extended
             answers[at] = _OFFERED if entry.stage == "HELD" else _WAITING
     if holding or waiting:
         _beat(store, watches, holding, waiting, answers, end)
@@ -88,11 +88,11 @@ def _beat(
         kept: Mapping[int, Kept] = {}
         try:
             if leases:
-                share = _SHARE * left(end)  # the look that shows what they are worth needs the rest
+                share = _SHARE * left(end)  # the rest is for the read that confirms them
                 kept = store.transport.keepalive([lease.id for lease in leases], share)
             header, notes, queues = _look(store, () if turn else waiting, end)
         except (Refused, Unknown):
-            if turn:  # must not cost what the first round renewed
+            if turn:  # an error here must not cost what the first round renewed
                 break
             raise
         moves = _read_holds(store, silent, kept, header, notes, answers)
@@ -181,7 +181,7 @@ def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int
             and now - hold.basis > hold.length / _THIRD
             and not hold.over(now)
         ):
-            yield hold  # for the moment when its turn comes
+            yield hold  # kept for its turn
 
 
 def _look(
@@ -203,7 +203,7 @@ def _look(
     for get, kvs in _read(store, changed, end)[1].items() if changed else ():
         try:
             queues[get.key] = rows(kvs)
-        except Refused as refusal:  # a queue that a stranger has spoiled must not cost the others
+        except Refused as refusal:  # a queue that another program has spoiled must not stop the others
             queues[get.key] = refusal
     return header, notes, queues
 
@@ -245,7 +245,7 @@ def _stands(entry: Entry, stand: Mapping[bytes, Kv]) -> bool:
 def _note(kv: Kv) -> Mapping[str, Any]:
     try:
         return unpacked(kv)
-    except Refused as refusal:  # who knows what it says: the claim is not renewed
+    except Refused as refusal:  # the note cannot be read: do not renew the claim
         return {"strange": str(refusal)}
 
 
@@ -262,7 +262,7 @@ def _held(
     assert hold is not None
     if entry.mover is not None:
         return Renewal("HELD", hold.basis, note.get("note"))
-    elsewhere = note.get("lease", hold.id) != hold.id  # somebody else has extended it
+    elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
     if not elsewhere and not entry.unsure and hold.term == term:
         if kept is None:
             return None

@@ -34,7 +34,7 @@ _FEW = 2
 _KEYS = 8
 """Most keys that one of them watches."""
 _KEPT = 1024
-"""Removals that a room remembers, for who comes later and asked earlier."""
+"""Removals that a shared watch remembers, for a waiter that joins later and looked earlier."""
 _BEHIND = 1.0
 """Seconds after which a watch that has not told what a look at the queue showed counts as dead."""
 
@@ -133,7 +133,7 @@ class _Room:
             self._again()
             return
         if not news.changes:
-            if self._pause > _FIRST_PAUSE:  # it stands again: who knows what happened meanwhile
+            if self._pause > _FIRST_PAUSE:  # the watch stands again; something may have happened meanwhile
                 self._wake(list(self.waiters))
             self._pause = _FIRST_PAUSE
             return
@@ -143,7 +143,7 @@ class _Room:
             key = kv.key
             if kind == "DELETE":
                 self._note(key, kv.modified)
-            elif kv.created == kv.modified:  # a newcomer is in nobody's way
+            elif kv.created == kv.modified:  # a new claim blocks nobody
                 continue
             for watch in list(self.waiters):
                 if watch.own[0] == key or (kind == "DELETE" and key in watch.blockers):
@@ -174,7 +174,7 @@ class _Room:
 
         try:
             threading.Thread(target=later, name="lockkit-etcd-rewatch", daemon=True).start()
-        except RuntimeError:  # there can be no more threads: waiters poll
+        except RuntimeError:  # the process can start no more threads: waiters poll
             pass
         self._wake(list(self.waiters))
 
@@ -192,7 +192,7 @@ class _Room:
             self._behind = now
         elif now - self._behind > _BEHIND:
             with self._watches.mutex:
-                if not self.waiters:  # the last has left meanwhile, and nobody would close it
+                if not self.waiters:  # the last waiter has left meanwhile, and would not close it
                     return
                 stream = self._stream
                 self.open()

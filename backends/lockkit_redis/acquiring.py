@@ -69,7 +69,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     try:
         answer = _run(store, link, claim, packed, basis, budget)
     except Refused:
-        if create and not replay:  # no copy of it is under way
+        if create and not replay:  # no copy of the request is under way
             store.unsure.pop(token, None)
         raise
     except Unknown as halfway:
@@ -97,7 +97,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
 def release(
     store: Store, claim: Claim, budget: float, *, graceful: int, tombstone: bool, link: Link | None = None
 ) -> ReleaseAnswer:
-    """Release, over a link if one is given. A tombstone is for a creating acquire of which a copy may be under way."""
+    """Release, on a server if one is given. A tombstone is for a creating acquire of which a copy may be under way."""
     stated = store.known(claim.terms)
     link = link or store.router.at(stated.keys.queue)
     flags = _FLAGS[graceful], _FLAGS[tombstone]
@@ -156,7 +156,7 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
     end = time.monotonic() + budget
     answers = link.row(packed + _wait(store, budget), budget, 2)
-    if isinstance(answers[0], theirs.NoScriptError):  # and WAIT has waited for what others wrote
+    if isinstance(answers[0], theirs.NoScriptError):  # then WAIT has waited for the writes of others
         rest = left(end)
         answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, rest), rest, 2)
     answer, copies = answers
@@ -164,7 +164,7 @@ def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: flo
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
         try:
             release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
-        except Refused as refusal:  # so it is still there
+        except Refused as refusal:  # so the claim is still there
             raise Unknown(OutcomeUnknown(refusal.error.message, hint=refusal.error.hint)) from refusal
         checked((copies,), link)  # WAIT itself may be forbidden
         text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"

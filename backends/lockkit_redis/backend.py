@@ -86,7 +86,7 @@ class RedisBackend:
                 warnings.append(f"{who}: {found.message} ({found.hint})")
         if len(troubles) == len(wires):
             raise troubles[0]
-        # A node that is away is no more than that: what the others of its Cluster have can be locked.
+        # One missing node does not matter here: names on the other nodes can be locked.
         for warning in warnings:
             options.warn(warning)
 

@@ -198,7 +198,7 @@ def replied(error: Exception, whence: Whence) -> Refused | Unknown:
         needed = _NEEDED[unnamed[1]].format(whence.namespace)
         text = f"the user has no right to {needed[1:]}"
         hint = f"ACL SETUSER NAME {needed} gives it; {_RIGHTS}"
-    # Without the words that a command was given: they may be half a script.
+    # The arguments of the command are left out: they may be half a script.
     said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
     said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
     told = kind(f"{where}: {text}{said}", hint=hint)

@@ -46,7 +46,7 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
         try:
             said = _look(wire, store, keys.get(wire, []), until)
             if not store.router.one:
-                with contextlib.suppress(Refused):  # it may be forbidden
+                with contextlib.suppress(Refused):  # the user may not be allowed to ask
                     lacking.append((_without_a_node(wire, until), wire))
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
@@ -105,7 +105,7 @@ def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, list[str]]:
     """
     keys: dict[Link, list[str]] = {}
     for at in range(_TRIES):
-        key = f"{store.channel}:{at}"  # a name of this client alone
+        key = f"{store.channel}:{at}"  # no other client uses this name
         with contextlib.suppress(Refused):  # no node has the slot
             keys.setdefault(store.router.at(key), []).append(key)
         if at >= _SPREAD and all(wire in keys for wire in wires):

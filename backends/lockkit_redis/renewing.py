@@ -75,9 +75,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
 
 def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
     """The plan for a batch, made anew only where it differs: what was taken at one time is renewed at one time."""
-    if (
-        len(beats) < _MANY or not store.router.one
-    ):  # of a few it is made in no time, and names of a Cluster move
+    if len(beats) < _MANY or not store.router.one:  # packing a few takes no time, and names of a Cluster move
         return _plan(store, beats)
     key = (beats[0][0].token, len(beats))
     with store.mutex:
@@ -92,7 +90,7 @@ def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
 
 def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
     names = [claim.terms.name for claim, _ in beats]
-    if store.router.one and 0 < len(set(names)) == len(names):  # of thousands each object that is made costs
+    if store.router.one and 0 < len(set(names)) == len(names):  # with thousands of claims every object costs
         link, end = store.link(beats[0][0]), len(beats)
         spans = [range(start, min(start + _ROW, end)) for start in range(0, end, _ROW)]
         return Plan(beats, names, [_row(store, beats, link, span) for span in spans], [])
@@ -156,7 +154,7 @@ def _send(
             return []
         places = [(at,) for at in places]
     unlearned = [at for at, reply in enumerate(replies) if isinstance(reply, theirs.NoScriptError)]
-    if unlearned:  # the first of them makes the server learn it
+    if unlearned:  # the first one teaches the server the script
         first, *others = _commands(store, beats, [places[at] for at in unlearned])
         again = b"".join([scripts.RENEW.spelled_out(first), *others])
         for at, reply in zip(unlearned, link.row(again, left(until), len(unlearned)), strict=True):
@@ -169,7 +167,7 @@ def _send(
         for at, answer in zip(some, [reply] if len(some) == 1 else reply, strict=True):
             answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
             if renewal.why == "absent":
-                store.index.forget()  # the server may have forgotten everything
+                store.index.forget()  # the server may have lost all data
     return troubles
 
 

@@ -45,7 +45,7 @@ def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: floa
         found.append(Finding("scripts", "error", others[0].message, others[0].hint or ""))
     if denied:
         found.append(_missing(wire, denied))
-    elif any(isinstance(answer, list) for _, answer in answers):  # else it is not known
+    elif any(isinstance(answer, list) for _, answer in answers):  # otherwise nothing is known
         found.append(_hearing(wire, channel, end))
     return found
 
@@ -60,7 +60,7 @@ def _tried(
     by_digest = [_PROBE.packed((key,), f"{channel}:doctor") for key in keys]
     if keys:
         row = [("EVAL", _PROBE.spelled_out(by_digest[0])), *(("EVALSHA", packed) for packed in by_digest)]
-    else:  # nothing to try the commands on: that a script runs is all that can be found out
+    else:  # there is no key to try commands on: only that a script runs can be found out
         row = [("EVAL", pack("EVAL", "return {}", 0)), ("EVALSHA", pack("EVALSHA", "0" * 40, 0))]
     if copies:
         row.append(("WAIT", pack("WAIT", 0, 1)))
@@ -77,7 +77,7 @@ def _refused(answers: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Exceptio
         yield word.decode(), theirs.ResponseError(error.decode(errors="replace"))
     for word, answer in answers:
         refused = isinstance(answer, theirs.RedisError) and not isinstance(answer, theirs.NoScriptError)
-        if refused and "without MULTI" not in str(answer):  # which says no more than that MULTI was refused
+        if refused and "without MULTI" not in str(answer):  # that error says only that MULTI was refused
             yield word, answer
 
 

@@ -195,7 +195,7 @@ class Cluster:
             self._reading = True
         try:
             threading.Thread(target=self._reread, name="lockkit-redis-map", daemon=True).start()
-        except RuntimeError:  # there can be no more threads
+        except RuntimeError:  # the process can start no more threads
             self._reread()
 
     def _reread(self) -> None:

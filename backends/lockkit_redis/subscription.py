@@ -61,7 +61,7 @@ class Subscription:
             Gone, OSError, redis.exceptions.RedisError: The subscription is of no use any more; nor is it if this call is cut short.
         """
         silent_for = time.monotonic() - self._heard_at
-        if silent_for >= _PING and not self._poll(0):  # an answer may lie there for as long as nobody reads
+        if silent_for >= _PING and not self._poll(0):  # an answer may have come while no thread was reading
             self._ask_for_life()
             silent_for = 0.0
         left = min(seconds, _PING - silent_for)
@@ -76,7 +76,7 @@ class Subscription:
         return said
 
     def _ask_for_life(self) -> None:
-        if self._pinged:  # it did not even answer the last PING: a link that is half open
+        if self._pinged:  # the last PING has no answer either: the connection is half open
             raise TimeoutError("timed out")
         if not self._router.serves(self._line):
             raise Gone("its node is not of the Cluster any more: nothing is published there")

@@ -98,14 +98,14 @@ class Wakes:
         watch = _Watch(self, fence.encode(), where, token, wake)
         try:
             self._add(watch, reads=reads)
-        except BaseException:  # nobody has it to close
+        except BaseException:  # the caller has no watch to close
             self.forget(watch)
             raise
         return watch
 
     def _add(self, watch: _Watch, *, reads: bool) -> None:
         with self._mutex:
-            self._watches.setdefault(watch.fence, []).append(watch)  # two nodes may give one fence
+            self._watches.setdefault(watch.fence, []).append(watch)  # two nodes may give the same fence
             missed = self._early.pop(watch.fence, self) is None
             self._start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
@@ -113,7 +113,7 @@ class Wakes:
             if self._reader is None and not reads:
                 self._due.ring()
             if alone and self._subscription is not None:
-                self._subscription.nudge()  # who read alone is not alone any more
+                self._subscription.nudge()  # the thread that read alone now shares the subscription
         if missed:
             watch.wake()
         elif doubtful:
@@ -125,7 +125,7 @@ class Wakes:
         self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # there can be no more threads: the poll cap covers it
+        except RuntimeError:  # the process can start no more threads: the poll cap covers it
             return
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
@@ -135,7 +135,7 @@ class Wakes:
         if subscription is None:
             return bell.wait(seconds)
         try:
-            while not self._beside(watch):  # who waits beside must not depend on what this thread does
+            while not self._beside(watch):  # other waiters must not depend on this thread
                 bell.alarm = subscription.nudge
                 try:
                     if bell.rung():
@@ -150,12 +150,12 @@ class Wakes:
                     self._pass_on(said)
         except _ENDS as error:
             self._give_up(subscription, error)
-        except BaseException as error:  # something that was read may be lost now
+        except BaseException as error:  # a message that was read may be lost
             self._give_up(subscription, Gone(f"its reader was interrupted: {error!r}"))
             raise
         finally:
             self._leave(watch)
-        self._due.ring()  # this one does not read any more, and still waits
+        self._due.ring()  # this waiter reads no more, and still waits
         return bell.wait(end - time.monotonic())
 
     def forget(self, watch: _Watch) -> None:
@@ -168,8 +168,8 @@ class Wakes:
                 self._watches.pop(watch.fence, None)
             subscription = self._subscription if self._reader is self._keeper and not self._watches else None
         if subscription is not None:
-            subscription.nudge()  # the next to wait may read itself
-        self._leave(watch)  # in case that this was cut short
+            subscription.nudge()  # the next waiter may read with its own thread
+        self._leave(watch)  # a signal handler may have cut an earlier call short
 
     def close(self) -> None:
         """End the thread."""
@@ -192,7 +192,7 @@ class Wakes:
         with self._mutex:
             if self._reader is reader:
                 if self._closed or self._beside(reader):
-                    self._due.ring()  # before it is done: cut short here, it is done again
+                    self._due.ring()  # before the work: if this is cut short, the work is repeated
                 self._reader = None
 
     def _beside(self, reader: _Watch) -> bool:
@@ -216,7 +216,7 @@ class Wakes:
                 self._subscribe()
             except _ENDS as error:
                 self._say(error)
-            except Exception:  # whatever it is, others wait for their wakes
+            except Exception:  # other waiters need their wakes, whatever the error
                 _log.exception("the subscription to %s ended", self._router.where)
             if began < self._stood_at < time.monotonic() - pause:
                 pause = _PAUSE
@@ -246,7 +246,7 @@ class Wakes:
         """Wait until it stands; then wake whoever missed something before."""
         stands = False
         while not stands:
-            if self._closed:  # whoever closed us may have looked before there was a connection
+            if self._closed:  # close() may have run before there was a connection
                 return
             said = subscription.hear(_LOOK)
             self._pass_on(said)
@@ -258,7 +258,7 @@ class Wakes:
 
     def _stand_by(self, subscription: Subscription) -> None:
         """Read while anybody waits and nobody else reads; now and then look whether the connection still lives."""
-        while not self._closed or self._reader is not None:  # who reads must have left before it is closed
+        while not self._closed or self._reader is not None:  # a reader must have left before it is closed
             if self._over is not None:
                 raise self._over
             if self._enter(self._keeper) is not None:

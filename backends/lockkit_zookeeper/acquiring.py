@@ -75,7 +75,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
                 return _tried(store, session, entry, None, end)
             queue = _created(store, session, entry, end)
         else:
-            # With a `sync`: else a member that lags would confirm a claim that is gone, or delay one that could hold.
+            # With a `sync`: otherwise a lagging member would confirm a claim that is gone, or delay one that could hold.
             queue, _ = _looked(store, session, claim, end)
             if not claim.wait and not entry.held:
                 return _tried(store, session, entry, queue, end)
@@ -104,7 +104,7 @@ def _tried(store: Store, session: Session, entry: Entry, queue: Queue | None, en
     """
     claim, terms = entry.claim, entry.claim.terms
     began = time.monotonic()
-    until = began + (end - began) / 2  # the rest is for taking back what is under way then
+    until = began + (end - began) / 2  # the rest is for removing a node that is being created then
     seen: dict[str, float] = {}
     pause = _PAUSE
     there = True
@@ -153,7 +153,7 @@ def _looked_first(store: Store, session: Session, entry: Entry, end: float) -> t
         return _looked(store, session, entry.claim, end)
     except (Refused, Unknown) as trouble:
         session.end(entry, "absent")
-        session.forget(entry)  # as if it had never been: the same token may be sent again
+        session.forget(entry)  # no trace is left: the same token may be sent again
         if isinstance(trouble, Refused):
             raise
         raise Refused(trouble.error) from trouble
@@ -210,7 +210,7 @@ def _created(store: Store, session: Session, entry: Entry, end: float, *, there:
                 path, stat = wait_for(created, wire, end, doing)
             except theirs.NoNodeError:
                 entry.sent = False
-                if first:  # what should be above it is not there either
+                if first:  # its parent is not there either
                     make_parents(wire, stated.parent, store.acl, end)
                 first = container
                 continue
@@ -222,19 +222,19 @@ def _created(store: Store, session: Session, entry: Entry, end: float, *, there:
             raise Refused(OutcomeUnknown(f"{wire.where}: {stated.parent} keeps vanishing"))
     except Refused:
         session.end(entry, "absent")
-        session.forget(entry)  # as if it had never been: the same token may be sent again
+        session.forget(entry)  # no trace is left: the same token may be sent again
         raise
     try:
         nodes = wait_for(listed, wire, end, f"list {stated.parent}")
     except theirs.NoNodeError:
         nodes = ()
-    except Refused as refusal:  # its node is there all the same
+    except Refused as refusal:  # its node exists all the same
         remove(wire, path, end)
         session.gone(entry)
         raise Refused(refusal.error, retry=False) from refusal
     try:
         return read_queue(nodes, claim.terms.name)
-    except Refused:  # a queue that this code must not judge: nothing of this claim is to be left in it
+    except Refused:  # this version must not judge the queue: leave nothing of this claim in it
         session.end(entry, "absent")
         session.chores.remove(entry)
         raise
@@ -292,7 +292,7 @@ def _head(store: Store, wire: Wire, name: str, queue: Queue, end: float) -> Clai
         Refused,
         Unknown,
         theirs.NoNodeError,
-    ):  # it may have gone, or nobody may read it; this is for people only
+    ):  # the node may be gone or unreadable; its data is for people only
         return _unread(name, queue)
     store.remember(head, info)
     return info
@@ -340,7 +340,7 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
             entry.resized = True
             there = remove(session.wire, entry.path, end)
     except (Refused, Unknown):
-        session.chores.remove(entry)  # it has ended, so nobody else looks after it
+        session.chores.remove(entry)  # the claim has ended, so nothing else removes it
         raise
     session.gone(entry)
     if there and entry.alone:

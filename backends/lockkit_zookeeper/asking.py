@@ -116,7 +116,7 @@ def find(session: Session, entry: Entry, budget: float) -> str | None:
             stat = ask(wire, Exists(path, None), end, f"look at {path}")
             if stat is None:
                 return None
-            if stat.ephemeralOwner != wire.session:  # never adopted: it ends when it likes
+            if stat.ephemeralOwner != wire.session:  # never adopted: that session may end at any time
                 remove(wire, path, end)
                 return None
             entry.path, entry.fence = path, stat.czxid
@@ -161,7 +161,7 @@ def make_parents(wire: Wire, parent: str, acl: Sequence[ACL], end: float) -> Non
             _make(wire, Create(path, b"", acl, _PERSISTENT), path, end)
         except Refused:
             if depth < len(steps) and ask(wire, Exists(path, None), end, f"look at {path}") is not None:
-                continue  # it is there, and nobody may make what is there already
+                continue  # the parent exists, and this user may not create it
             raise
     _make(wire, CreateContainer(parent, acl), parent, end)
 

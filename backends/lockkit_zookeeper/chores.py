@@ -84,7 +84,7 @@ class Chores:
 
     def remove(self, entry: Entry) -> None:
         """Remove the node of a claim that has ended, until that is definite."""
-        entry.resized = True  # or not: it is not known, and this is rare
+        entry.resized = True  # unknown; assume the worst, it is rare
         self._removals.setdefault(entry.token, _Removal(entry, self._session.clock.now()))
         self._session.poke()
 
@@ -165,7 +165,7 @@ class Chores:
             return
         if entry.path is not None:
             removal.answer = session.wire.send(Delete(entry.path, -1))
-        else:  # its create was never answered: behind a `sync` the listing tells what became of it
+        else:  # its create had no answer: a listing after a `sync` shows whether the node exists
             parent = session.paths.queue(entry.claim.terms.name)
             removal.sync = session.wire.send(Sync(parent))
             removal.answer = session.wire.send(GetChildren(parent, None))
@@ -266,7 +266,7 @@ class Chores:
         """Write down that it waits, or since when it holds."""
         try:
             said = unpacked(data, "a claim")
-        except Refused:  # for people only
+        except Refused:  # the data is for people only
             return
         said.pop("waits", None)
         said |= {"waits": True} if wall is None else {"granted": round(wall, 3)}
@@ -287,7 +287,7 @@ class Chores:
                 return
             try:
                 spent = read_queue(listed.value, parent).spent
-            except Refused:  # a stranger is in it: whoever asks is told
+            except Refused:  # the queue has a node of another program; an acquire reports that
                 return
             for node in spent:
                 wire.send(Delete(f"{parent}/{node}", -1))

@@ -30,7 +30,7 @@ def check(store: Store, budget: float) -> Sequence[Finding]:
     took = time.monotonic() - began
     findings = [*_server(wire, took), *_sessions(store, end)]
     missing, new = _chroot(store, wire, end)
-    # Where there is no chroot nothing is tried: what was only a slip of the pen must not stay on the servers.
+    # Nothing is created where the chroot does not exist: a typo must not leave a path on the servers.
     return findings + new if missing else [*findings, *new, _rights(store, wire, end)]
 
 

@@ -58,7 +58,7 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
             queue = _listed(store, session, name, end)
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
-            with session.mutex:  # its owner speaks for it, and it is no fault of his that nobody answers
+            with session.mutex:  # its owner does renew; the missing answer is not its fault
                 for _, entry in some:
                     if entry.fits_since is None and not entry.ended:
                         entry.heard(now)
@@ -115,7 +115,7 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
         if entry.ended or entry.evicted:
             return Renewal("LOST", why="evicted" if entry.evicted else "absent")
         if fence is None:
-            return Renewal("OFFERED", entry.basis)  # its grant was not read, so nobody speaks for it
+            return Renewal("OFFERED", entry.basis)  # its owner has not read the grant, so nobody renews it
         if not entry.held or entry.fence != fence:
             return Renewal("LOST", why="fence")
         if now >= session.basis + _LATE * session.timeout:
@@ -128,7 +128,7 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
 
 def _listed(store: Store, session: Session, name: str, end: float) -> Queue:
     parent = store.paths.queue(name)
-    if not session.wire.up:  # those who hold must not wait for it
+    if not session.wire.up:  # other holders must not wait for it
         raise not_connected(session.wire.where, "the connection is cut")
     (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
     return read_queue(nodes or (), name)

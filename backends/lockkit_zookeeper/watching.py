@@ -89,7 +89,7 @@ class NodeWatch:
                 self._left()
             elif (
                 event.type != EventType.NONE
-            ):  # a cut connection is no news: the session arms anew when it is back
+            ):  # a cut connection needs no wake: the session sets its watches again when it is back
                 self._look(node)
 
         def read(answer: Any) -> None:
@@ -113,7 +113,7 @@ class NodeWatch:
         """After a resize: wake if there is room, else watch what is in its way now."""
         try:
             queue = read_queue(answer.get(), self._parent)
-        except Exception:  # the waiter will see for itself
+        except Exception:  # the waiter asks again anyway
             self.wake()
             return
         place = queue.place(self._token)

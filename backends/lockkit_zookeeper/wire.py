@@ -32,7 +32,7 @@ from lockkit_zookeeper.private import Client, Connection, EndSession
 __all__ = ["Wire"]
 
 _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
-_kazoo.setLevel(logging.ERROR)  # below that it writes of every cut, and of passwords
+_kazoo.setLevel(logging.ERROR)  # at lower levels kazoo logs every cut, and passwords
 
 
 class Wire:
@@ -206,9 +206,9 @@ class Wire:
             state = self._client.client_state
             self.failed = state == KeeperState.AUTH_FAILED
             self._over = True
-            self._client.halt()  # or kazoo would go on with a session of which nobody knows
+            self._client.halt()  # otherwise kazoo would begin a new session that nobody knows of
             self._waiting.wake()
-            # Closed it is by ourselves, too, and by whatever kazoo stumbles over: that says nothing of the session.
+            # kazoo also reports CLOSED after errors of its own: only EXPIRED says that the session has ended.
             self._lost(state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
