@@ -56,6 +56,8 @@ FIRST_WARNING = 60.0
 """Seconds after which a wait is reported as still going on; then at doubling intervals."""
 _MOMENT = 1.0
 """Seconds without an answer that are an outage, and are told."""
+_LEAST = 0.05
+"""Seconds that a request may take although the timeout comes before that."""
 _LAST_CALL = 0.4
 """Seconds past the timeout in which a claim may still be taken back in the foreground."""
 
@@ -258,7 +260,6 @@ class _Pace:
 
     __slots__ = (
         "_deadline",
-        "_limit",
         "_random",
         "_request",
         "_since",
@@ -275,9 +276,8 @@ class _Pace:
         self.start = start
         self._deadline = attempt.deadline
         self._request = attempt.request_timeout
-        self._limit = None if self._deadline is None else max(self._deadline, start + self._request)
         if not attempt.wait:  # it does not queue, so that its time is that of its requests
-            self._deadline = self._limit
+            self._deadline = start + self._request
         self.answered = False
         self._since: float | None = None  # when the first request without a useful answer was sent
         self._told = False
@@ -292,9 +292,9 @@ class _Pace:
         return self.answered and self._deadline is not None and at >= self._deadline
 
     def budget(self, at: float) -> float:
-        if self._limit is None:
+        if self._deadline is None:
             return self._request
-        return min(self._request, max(self._limit - at, 0.01))
+        return min(self._request, max(self._deadline - at, _LEAST))
 
     def heard(self, answer: Answer) -> None:
         self.answered = True
@@ -317,8 +317,8 @@ class _Pace:
         """Whether the trouble is final, or has lasted too long."""
         if not trouble.retry:
             return True
-        if self._limit is not None:
-            return at >= self._limit
+        if self._deadline is not None:
+            return at >= self._deadline
         since = self.start if self._since is None else self._since
         return at >= since + (OUTAGE_LIMIT if self.answered else self._request)
 
@@ -342,7 +342,7 @@ class _Pace:
 
     def hopeless(self, at: float) -> bool:
         """Whether a wait without a timeout has had only useless answers for too long."""
-        return self._limit is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
+        return self._deadline is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
 
     def next_try(self, at: float) -> float:
         """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
@@ -356,7 +356,7 @@ class _Pace:
 
     def _after(self, at: float, times: int) -> float:
         wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self._random())
-        return at + wait if self._limit is None else min(at + wait, self._limit)
+        return at + wait if self._deadline is None else min(at + wait, self._deadline)
 
     def until(self, answer: Queued) -> float | None:
         """When to stop waiting for a wake."""
@@ -365,9 +365,9 @@ class _Pace:
 
     def last_call(self, at: float) -> float:
         """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
-        if self._limit is None:
+        if self._deadline is None:
             return self._request
-        return min(self._request, self._limit + _LAST_CALL - at)
+        return min(self._request, self._deadline + _LAST_CALL - at)
 
     def report(self, attempt: Attempt, answer: Queued, at: float) -> Generator[Effect, Any, None]:
         """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""

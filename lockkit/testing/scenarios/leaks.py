@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lockkit.testing.stage import Stage, scenario
 
 __all__ = ["footprint"]
 
+_LONG_REQUEST = 5.0
+"""Seconds that a request may take, where the timeout is to end it long before."""
 _SOON = 1.0
 """Seconds after which nothing of a failed acquire remains, with the store reachable."""
 _MOST_CALLS = 40
@@ -242,6 +245,21 @@ def deadlines(stage: Stage) -> None:
         with stage.within(2 * patience + 0.4, what):
             error = stage.work(call).error()
         assert isinstance(error, BackendError | AcquireTimeout), f"{what}: {error!r}"
+    faults.heal()
+    stage.until(lambda: stage.stored() == [], "L4: something stays", _SOON)
+
+
+@scenario("L2-timeout", (MUTEX,))
+def timeout_kept(stage: Stage) -> None:
+    """Against a store that never answers, an acquire returns soon after its timeout, however long a request may take."""
+    client, faults = stage.faulty(request_timeout=_LONG_REQUEST)
+    client.driver()
+    lock = stage.holder(client)
+    faults.always(black_hole)
+    for timeout in (0.1, 0.5):
+        with stage.within(timeout + 0.5 * _LONG_REQUEST, f"acquire(timeout={timeout})"):
+            error = stage.work(partial(lock.acquire, timeout)).error()
+        assert isinstance(error, BackendError | AcquireTimeout), f"{error!r}"
     faults.heal()
     stage.until(lambda: stage.stored() == [], "L4: something stays", _SOON)
 
