@@ -164,11 +164,7 @@ def imports() -> str:
 CAPTIONS = {
     "cli": "the command line",
     "testing": "the conformance kit, for authors of stores",
-    "client": "the public face",
-    "decorator": "the public face: its parts",
-    "locks": "what a program keeps; the open store behind it",
-    "lease": "one acquisition",
-    "copies": "a copied lease",
+    "client": "the public face, and the open store behind it",
     "drivers": "perform what the protocol asks for; the journal",
     "protocol": "decides: acquiring, renewing, releasing; plugins",
     "hold": "validity, configuration, what a store stands on",

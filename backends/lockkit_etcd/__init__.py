@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit_etcd.capabilities import CAPABILITIES
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
-
-CAPABILITIES = Capabilities(scope="fleet", min_ttl=1.0, waiter_deadline=6.0)
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

@@ -22,9 +22,10 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_etcd import CAPABILITIES, acquiring, extending, health, operating, releasing, renewing
+from lockkit_etcd import acquiring, extending, health, operating, releasing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.budget import left
+from lockkit_etcd.capabilities import CAPABILITIES
 from lockkit_etcd.gateway import connect as connect_gateway
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Transport

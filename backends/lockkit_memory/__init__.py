@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit_memory.capabilities import CAPABILITIES
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
-
-CAPABILITIES = Capabilities(scope="process", process_bound=True, fence="strict")
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

@@ -32,7 +32,7 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_memory import CAPABILITIES
+from lockkit_memory.capabilities import CAPABILITIES
 from lockkit_memory.store import Queue, Store, Waker
 
 __all__ = ["MemoryBackend", "label", "open_store"]

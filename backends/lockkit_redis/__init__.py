@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit_redis.capabilities import CAPABILITIES
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
-
-CAPABILITIES = Capabilities(scope="fleet", failover_safe=False, fence="clock", waiter_deadline=6.0)
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

@@ -21,8 +21,9 @@ from lockkit.store.spi import (
     Unknown,
     Watch,
 )
-from lockkit_redis import CAPABILITIES, acquiring, health, operating, renewing
+from lockkit_redis import acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
+from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import left, pack
 from lockkit_redis.store import Store

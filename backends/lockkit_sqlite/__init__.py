@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit_sqlite.capabilities import CAPABILITIES
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
-
-CAPABILITIES = Capabilities(scope="host", process_bound=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0)
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

@@ -20,8 +20,9 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_sqlite import CAPABILITIES, health, operating, renewing, waiting
+from lockkit_sqlite import health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
+from lockkit_sqlite.capabilities import CAPABILITIES
 from lockkit_sqlite.place import Place, locate, prepare
 from lockkit_sqlite.releasing import release
 from lockkit_sqlite.store import Store

@@ -7,22 +7,9 @@ from importlib import import_module
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit_zookeeper.capabilities import CAPABILITIES
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
-
-CAPABILITIES = Capabilities(
-    scope="fleet",
-    fixed_ttl=True,
-    min_hold=False,
-    lock_delay=False,
-    fence="strict",
-    min_ttl=16.0,
-    max_ttl=40.0,
-    ttl_limits="here ?tick= and ?max_ttl= in the URL set these limits, on the servers tickTime, minSessionTimeout and maxSessionTimeout",
-    waiter_deadline=40.0,
-    margin=2.0,
-)
-"""The capabilities on servers with default settings, ticks of two seconds; see :func:`lockkit_zookeeper.address.declared`."""
 
 
 def _open(url: str, options: OpenOptions) -> Backend:

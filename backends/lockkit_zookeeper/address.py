@@ -13,7 +13,7 @@ from lockkit.durations import seconds
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities
 from lockkit.settings import redact, veiled
-from lockkit_zookeeper import CAPABILITIES
+from lockkit_zookeeper.capabilities import CAPABILITIES
 
 __all__ = ["Address", "declared", "parse"]
 

@@ -1,0 +1,79 @@
+"""No two files import each other, directly or through others, also late inside a function; an annotation does not count."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PACKAGES = [
+    "lockkit",
+    "lockkit_etcd",
+    "lockkit_etcd3",
+    "lockkit_memory",
+    "lockkit_redis",
+    "lockkit_sqlite",
+    "lockkit_zookeeper",
+]
+
+
+def files_of(package: str) -> dict[str, Path]:
+    """Every module of a package, by name."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    top = Path(spec.origin).parent
+    names = {
+        path: ".".join((package, *path.relative_to(top).with_suffix("").parts)) for path in top.rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def runtime(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield from runtime(other)
+        else:
+            yield child
+            yield from runtime(child)
+
+
+def imports(source: str, known: set[str]) -> set[str]:
+    """The known modules that a source imports."""
+    found: set[str] = set()
+    for node in runtime(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
+    return found & known
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """The modules of a circle, if there is one."""
+    graph = {name: imports(source, set(sources)) - {name} for name, source in sources.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_files_import_each_other(package):
+    assert circle({name: path.read_text() for name, path in files_of(package).items()}) == []
+
+
+def test_a_circle_is_seen():
+    late = "def use():\n    from a.one import thing"
+    assert set(circle({"a.one": "import a.two", "a.two": late})) == {"a.one", "a.two"}
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a.one"
+    assert circle({"a.one": "import a.two", "a.two": typed}) == []
