@@ -14,6 +14,7 @@ from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Skipped
+from lockkit.forks import IMPORTS
 from lockkit.lease import handle_of
 from lockkit.locks import Lock, Options, RWLock, build, whole
 from lockkit.operating import Operations
@@ -54,8 +55,9 @@ class Client(Operations):
         where: Literal["process", "wrapper"] = "process",
         on_sigterm: Literal["release"] | None = None,
     ) -> None:
-        from lockkit.drivers.lifecycle import on_sigterm as release_on_sigterm
-        from lockkit.opening import Opening
+        with IMPORTS:
+            from lockkit.drivers.lifecycle import on_sigterm as release_on_sigterm
+            from lockkit.opening import Opening
 
         if on_sigterm not in (None, "release"):
             raise ConfigError(f"on_sigterm must be None or 'release', not {on_sigterm!r}")
@@ -241,8 +243,9 @@ def connect(
             unknown; it says what is allowed, or what to install.
         PluginError: One of ``plugins`` is broken.
     """
-    from lockkit.config import load
-    from lockkit.plugins import PluginManager
+    with IMPORTS:
+        from lockkit.config import load
+        from lockkit.plugins import PluginManager
 
     if config is None:
         config = load(

@@ -13,13 +13,14 @@ first statement, where no ``try`` reaches; but never inside a method written in 
 
 from __future__ import annotations
 
+import logging  # noqa: F401 (it registers a fork hook, which must come before that of IMPORTS)
 import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-__all__ = ["Forks", "reinit"]
+__all__ = ["IMPORTS", "Forks", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
@@ -50,7 +51,14 @@ class Forks:
         self._locks = (*locks, threading.RLock())
         self._threads: set[int] = set()
         self._done: set[int] = set()
+        self._in_child = in_child
+        if _FORKING:  # by another thread: its hooks after the fork would find no lock taken
+            _LATE.append(self._register)
+        else:
+            self._register()
 
+    def _register(self) -> None:
+        before, in_parent, in_child = self._before, self._in_parent, self._in_child
         # Register the steps first: the last hook registered runs first before a fork, and last after it.
         for _ in range(_COPIES if hasattr(os, "register_at_fork") else 0):
             if before is not None:
@@ -133,3 +141,36 @@ def reinit(lock: threading.RLock) -> Callable[[], Any]:
     """The method that frees a lock in a forked child, whichever thread held it."""
     method: Callable[[], Any] = lock._at_fork_reinit  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library's own
     return method
+
+
+_FORKING: list[None] = []
+_LATE: list[Step] = []
+
+
+def _register_late() -> None:
+    """Register the hooks of modules that were imported while a fork was under way."""
+    while _LATE:
+        _LATE.pop()()
+
+
+IMPORTS = threading.RLock()
+"""Held while lockkit, or a store, imports what it needs late, so that no fork takes place meanwhile.
+
+A forked child has the lock of a module that another thread was importing, taken for good: it could never import that module.
+"""
+_LONG = 5.0
+"""Seconds for which a fork waits for an import: one that needs what another hook has taken must not block a fork for ever."""
+if hasattr(os, "register_at_fork"):
+    # After logging has registered its own hook: the last one runs first, and an import may need the lock of logging.
+    os.register_at_fork(
+        before=partial(IMPORTS.acquire, True, _LONG),
+        after_in_parent=IMPORTS.release,
+        after_in_child=reinit(IMPORTS),
+    )
+    os.register_at_fork(
+        before=partial(_FORKING.append, None),
+        after_in_parent=_FORKING.clear,
+        after_in_child=_FORKING.clear,
+    )
+    late = _Repeated(_register_late)
+    os.register_at_fork(after_in_parent=late, after_in_child=late)

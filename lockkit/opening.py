@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from lockkit.drivers.lifecycle import (
     at_exit,
     ending,
     inside,
+    over,
     wait_no_longer_than_the_interpreter,
 )
 from lockkit.drivers.patience import patiently
@@ -58,9 +60,10 @@ class _Here:
         ended: The engine of a client that closes; its close() may have been cut short.
         refused: When the store was last found not to open, and why.
         warnings: Those of the store that nobody has logged yet.
+        under_way: Whether a thread is opening the store.
     """
 
-    __slots__ = ("counters", "driver", "ended", "pid", "refused", "warnings")
+    __slots__ = ("counters", "driver", "ended", "pid", "refused", "under_way", "warnings")
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -69,6 +72,7 @@ class _Here:
         self.refused: tuple[float, Refused | Unknown] | None = None
         self.counters = Counters()
         self.warnings: list[str] = []
+        self.under_way = False
 
 
 class Opening:
@@ -99,7 +103,6 @@ class Opening:
         self._task = task
         self._mutex = Mutex()
         self._here = _Here()
-        self._under_way = False
         self._made_at = caller()
         config.check_scope(self.capabilities.scope)
 
@@ -244,26 +247,46 @@ class Opening:
     def _open(self, budget: float) -> Driver:
         asked = self.clock.now()
         with self._own():
-            driver = self.engine
-            if driver is not None:
-                return driver
+            engine = self.engine
+            if engine is not None:
+                return engine
             if self.closed:
                 raise AcquireCancelled("this client is closed", hint="connect again")
             here = self._here
             if here.refused is not None and here.refused[0] >= asked:
-                raise here.refused[1]  # somebody tried while this thread waited; its budget is used up
+                raise _copied(
+                    here.refused[1]
+                )  # somebody tried while this thread waited; its budget is used up
             here.warnings = []
+            backend: Backend | None = None
+            driver: Driver | None = None
             try:
                 backend = self._open_store(budget)
+                driver = self._start(backend, here.counters)
+                at_exit(driver)
+                self.capabilities = backend.capabilities
+                # No signal is let through between these: a handler that closed the client, or used it, came before.
+                if here.driver is None and not self.closed:
+                    here.driver = driver
             except (Refused, Unknown) as trouble:
-                here.refused = (self.clock.now(), trouble)
+                here.refused = (self.clock.now(), _copied(trouble))
                 raise
-            if here.driver is not None:  # a signal handler came in between, and has opened it
+            finally:
+                if backend is not None and (driver is None or here.driver is not driver):
+                    self._undo(here, backend, driver)
+            if here.driver is driver and here.pid == os.getpid():
+                return driver
+        # A signal handler has closed the client, or opened the store, or forked: this is the child.
+        return self._open(budget)
+
+    def _undo(self, here: _Here, backend: Backend, driver: Driver | None) -> None:
+        """Let go of a store that was opened and is not used."""
+        try:
+            if driver is not None:
+                over(driver)
+        finally:
+            if here.pid == os.getpid():
                 backend.close()
-                return here.driver
-            self.capabilities = backend.capabilities
-            here.driver = self._start(backend, here.counters)
-            return here.driver
 
     def _open_store(self, budget: float) -> Backend:
         config = self.config
@@ -281,7 +304,8 @@ class Opening:
             suspect=_weakly(self._suspect),
             budget=budget,
         )
-        outer, self._under_way = self._under_way, True
+        here = self._here
+        outer, here.under_way = here.under_way, True
         try:
             return self.plugins.open(config.url, options)
         except LockkitError as error:
@@ -293,11 +317,11 @@ class Opening:
             )
             raise Refused(unavailable, retry=False) from error
         finally:
-            self._under_way = outer
+            here.under_way = outer
 
     def _start(self, backend: Backend, counters: Counters) -> Driver:
         config, plugins = self.config, self.plugins
-        driver = Driver(
+        return Driver(
             backend,
             self.clock,
             counters,
@@ -312,8 +336,6 @@ class Opening:
             config.cleanup_budget,
             config.request_timeout,
         )
-        at_exit(driver)
-        return driver
 
     def _warn(self, message: str) -> None:
         """The store has something to warn of."""
@@ -352,6 +374,12 @@ class _Journal:
             journal.append(self._config.state_place().path, record)
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
+
+
+def _copied(trouble: Refused | Unknown) -> Refused | Unknown:
+    """The same trouble without a traceback, which keeps alive the frames of all that it passed, and what their callers hold."""
+    kind = Refused if isinstance(trouble, Refused) else Unknown
+    return kind(copy.copy(trouble.error), retry=trouble.retry)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

@@ -5,6 +5,7 @@ Queue, keys and rules are those of lockkit_etcd, and clients of both may share a
 
 from __future__ import annotations
 
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_etcd import CAPABILITIES
@@ -13,15 +14,17 @@ __all__ = ["lockkit_backends"]
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_etcd.backend import open_store
-    from lockkit_etcd3.transport import connect
+    with IMPORTS:
+        from lockkit_etcd.backend import open_store
+        from lockkit_etcd3.transport import connect
 
     return open_store(url, options, connect)
 
 
 def _check(url: str) -> None:
-    from lockkit_etcd.address import parse
-    from lockkit_etcd3.library import load
+    with IMPORTS:
+        from lockkit_etcd.address import parse
+        from lockkit_etcd3.library import load
 
     parse(url)
     load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_memory.capabilities import CAPABILITIES
@@ -10,13 +11,15 @@ __all__ = ["CAPABILITIES", "lockkit_backends"]
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_memory.backend import open_store
+    with IMPORTS:
+        from lockkit_memory.backend import open_store
 
     return open_store(url, options)
 
 
 def _check(url: str) -> None:
-    from lockkit_memory.backend import label
+    with IMPORTS:
+        from lockkit_memory.backend import label
 
     label(url)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_redis.capabilities import CAPABILITIES
@@ -12,13 +13,15 @@ __all__ = ["CAPABILITIES", "lockkit_backends"]
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_redis.backend import open_store
+    with IMPORTS:
+        from lockkit_redis.backend import open_store
 
     return open_store(url, options)
 
 
 def _check(url: str) -> None:
-    from lockkit_redis.address import parse
+    with IMPORTS:
+        from lockkit_redis.address import parse
 
     parse(url)
     import_module("redis")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from lockkit.facts import Capabilities
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_zookeeper.capabilities import CAPABILITIES
@@ -13,19 +14,22 @@ __all__ = ["CAPABILITIES", "lockkit_backends"]
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_zookeeper.backend import open_store
+    with IMPORTS:
+        from lockkit_zookeeper.backend import open_store
 
     return open_store(url, options)
 
 
 def _declared(url: str) -> Capabilities:
-    from lockkit_zookeeper.address import declared, parse
+    with IMPORTS:
+        from lockkit_zookeeper.address import declared, parse
 
     return declared(parse(url))
 
 
 def _check(url: str) -> None:
-    from lockkit_zookeeper.address import parse
+    with IMPORTS:
+        from lockkit_zookeeper.address import parse
 
     parse(url)
     import_module("kazoo")

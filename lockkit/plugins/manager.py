@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import pluggy
 
 from lockkit._version import __version__
 from lockkit.errors import ConfigError, PluginError
+from lockkit.forks import IMPORTS
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.mutex import Mutex
@@ -170,8 +172,15 @@ class PluginManager:
             ConfigError: As :meth:`backend`; or the client library is missing, with what to install.
             Refused: From the store itself.
         """
-        with self._store_of(url) as spec:
-            return spec.open(url, options)
+        backend: Backend | None = None
+        try:
+            with self._store_of(url) as spec:
+                backend = spec.open(url, options)
+            return backend  # noqa: RET504 (see below)
+        except BaseException:
+            if backend is not None:  # a signal handler struck at the end of the block
+                backend.close()
+            raise
 
     def check(self, url: str) -> None:
         """See that a URL's store could be opened, as far as that shows without connecting.
@@ -258,7 +267,7 @@ class PluginManager:
         if store.name in self._infos or (store.module not in sys.modules and find_spec(store.module) is None):
             return
         info = PluginInfo(store.name, PROJECT, __version__, "store")
-        self._load(info, lambda: import_module(store.module), disabled=store.name in self._disabled)
+        self._load(info, lambda: _imported(store.module), disabled=store.name in self._disabled)
 
     def _load(self, info: PluginInfo, load: Callable[[], object], *, disabled: bool) -> None:
         self._infos[info.name] = info._replace(disabled=disabled)
@@ -365,6 +374,11 @@ class PluginManager:
             f"{dist or 'code'}.{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))
         )
         return next(candidate for candidate in candidates if candidate not in self._infos)
+
+
+def _imported(module: str) -> ModuleType:
+    with IMPORTS:
+        return import_module(module)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -105,3 +106,39 @@ def test_a_thread_never_gets_the_parents_engine_however_far_another_one_came_wit
 
     assert in_child(half_way) is False
     client.close()
+
+
+IMPORTING = """
+import os, signal, sys, threading
+import lockkit
+
+client = lockkit.connect(sys.argv[1])
+importing = threading.Event()
+
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[2] + ".backend":
+            importing.set()
+            threading.Event().wait(0.5)  # a fork now leaves the child the lock of this module
+
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=lambda: client.lock("a").acquire(timeout=5).release())
+thread.start()
+importing.wait(10)
+if child := os.fork():
+    thread.join()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(10)
+client.lock("b").acquire(timeout=5).release()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("url, module", [("memory:", "lockkit_memory"), ("sqlite:{}", "lockkit_sqlite")])
+def test_a_child_uses_a_store_that_another_thread_was_importing_at_the_fork(url, module, tmp_path):
+    run = [sys.executable, "-c", IMPORTING, url.format(tmp_path / "locks.db"), module]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
