@@ -252,6 +252,7 @@ class Extras(NamedTuple):
 
 
 NO_EXTRAS = Extras()
+"""The abilities of a store that has no others than the calls of :class:`Backend`."""
 
 
 class Backend(Protocol):

@@ -1,4 +1,4 @@
-"""Outlives the process that started it by a moment: kills the servers and removes the folders that it left behind.
+"""Clean up behind a process of tests that was killed: end its servers and remove their folders.
 
 Run as a script, so that it starts fast and needs nothing of its parent: ``python -I -S minder.py PARENT``. Each line of
 its standard input names a server (``+PID FOLDER``) or takes one back (``-PID``). A server is held by its pidfd, so a

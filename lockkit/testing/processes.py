@@ -1,4 +1,4 @@
-"""A server's process: started in a folder of its own, stopped by pid, and never left behind."""
+"""The process of a private server for tests: started in a folder of its own, stopped by pid, and never left behind."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ PATIENCE = 15.0
 """Seconds for a server to start, stop or agree with others."""
 _PORTS = range(10_000, 32_000)
 _OWN = 200
-"""So many of them are a process's own, unless another has a pid that differs by a multiple of 110."""
+"""Ports of each process; another process whose pid differs by a multiple of 110 has the same."""
 _turn = itertools.count()
 
 
 class ServerMissing(RuntimeError):
-    """A program is not installed."""
+    """Raised when a program is not installed."""
 
 
 class ServerFailed(RuntimeError):
-    """A server did not start, or did not do what was asked; with the end of its log."""
+    """Raised when a server did not start, or did not do what was asked; with the end of the log."""
 
 
 def find_program(*names: str) -> str:
-    """The first of these programs that is installed.
+    """The path of the first of these programs that is installed.
 
     Raises:
-        ServerMissing: None is.
+        ServerMissing: None of them is installed.
     """
     # Debian keeps some servers out of a user's PATH.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
@@ -61,7 +61,7 @@ def find_program(*names: str) -> str:
 
 
 def installed(name: str) -> bool:
-    """Whether a program is."""
+    """Whether a program is installed."""
     try:
         find_program(name)
     except ServerMissing:
@@ -70,10 +70,10 @@ def installed(name: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment. Somebody may in the next: be ready to try another.
+    """A loopback port on which nothing listens at this moment. Another program may take it: be ready to try another port.
 
-    Each process has ports of its own to choose from, and takes a port again only after all others. They are below those that
-    systems give to connections, so a server that is down for a while finds its port still free.
+    Each process chooses from ports of its own, and takes a port again only after all others. They are below those that
+    systems give to connections, so the port of a server that is down for a while stays free.
     """
     first = _PORTS.start + os.getpid() * _OWN % len(_PORTS)
     for _ in range(_OWN):
@@ -91,10 +91,10 @@ def scratch_folder(kind: str) -> Path:
 
 
 def until(what: Callable[[], object], why: str = "what was waited for", seconds: float = PATIENCE) -> None:
-    """Wait for something that nobody announces.
+    """Wait until ``what()`` is true, for conditions that no event announces.
 
     Raises:
-        ServerFailed: It did not come true in time.
+        ServerFailed: The condition was not true in time.
     """
     end = time.monotonic() + seconds
     pause = itertools.chain([0.002, 0.005, 0.01], itertools.repeat(0.02))
@@ -105,7 +105,12 @@ def until(what: Callable[[], object], why: str = "what was waited for", seconds:
 
 
 class ServerProcess:
-    """One program in a folder. It dies with this process, however that ends, and the folder goes with it."""
+    """One program in a folder. The program and the folder go with this process, however that ends.
+
+    Attributes:
+        folder: The working directory of the program.
+        log: The file to which the program's output is appended.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,10 +119,10 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Its pid.
+        """The program's process id.
 
         Raises:
-            ServerFailed: It does not run.
+            ServerFailed: The program is not running.
         """
         if self._running is None:
             raise ServerFailed(f"the server in {self.folder} is not running")
@@ -125,11 +130,12 @@ class ServerProcess:
 
     @property
     def alive(self) -> bool:
+        """Whether the program is running."""
         return self._running is not None and self._running.poll() is None
 
     def start(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
-        """Start it; what it prints is appended to its log."""
-        assert self._running is None, "it is running"
+        """Start the program in the folder; output is appended to the log."""
+        assert self._running is None, "the program is running"
         with self.log.open("ab") as log:
             # In a session of its own: a Ctrl-C at the terminal is for the tests, which then stop it.
             self._running = subprocess.Popen(
@@ -144,20 +150,20 @@ class ServerProcess:
         _watch.add(self._running, self.folder)
 
     def stop(self, patience: float = 5.0) -> None:
-        """End it with SIGTERM, and with SIGKILL if it takes too long or is paused."""
+        """End the program with SIGTERM, and with SIGKILL if that takes too long or the program is paused."""
         self._end(signal.SIGTERM, patience)
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash or a power cut would."""
+        """End the program with SIGKILL, as a crash or a power cut would."""
         self._end(signal.SIGKILL, PATIENCE)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the program a signal."""
         if self._running is not None:
             self._running.send_signal(number)
 
     def pause(self) -> None:
-        """Let it stand still (SIGSTOP). Returns when the last of its threads does."""
+        """Stop the program without ending it (SIGSTOP). Returns when the last of its threads has stopped."""
         if self._running is None:
             return
         self._running.send_signal(signal.SIGSTOP)
@@ -168,12 +174,12 @@ class ServerProcess:
             os.waitid(os.P_PID, self._running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def remove(self) -> None:
-        """End it and remove its folder."""
+        """End the program and remove the folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """The end of the log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
 
     def _end(self, number: int, patience: float) -> None:
@@ -191,7 +197,7 @@ class ServerProcess:
 
 
 class _Watch:
-    """What to end when this process ends: by itself if it can, by the minder if it was killed."""
+    """The servers to end with this process: by itself if it can, by the minder if it was killed."""
 
     def __init__(self) -> None:
         self._servers: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}

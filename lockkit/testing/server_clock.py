@@ -78,13 +78,13 @@ def _nanoseconds(seconds: float) -> int:
 
 
 class ServerClock:
-    """A server's wall clock: the machine's, moved by what the test says, or standing still.
+    """A server's wall clock: the machine's, moved by a test, or standing still.
 
-    Made before the server and handed to it; several servers may share one.
+    Make the clock first and start the server with :attr:`environ`; several servers may share one clock.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make one whose files lie in a folder.
+        """Make a clock whose files are in a folder.
 
         Raises:
             ServerMissing: There is no C compiler, or this is not Linux.
@@ -109,26 +109,26 @@ class ServerClock:
 
     @staticmethod
     def possible() -> bool:
-        """Whether this machine can have one."""
+        """Whether this machine can move a server's clock."""
         return sys.platform == "linux" and shutil.which("cc") is not None
 
     @property
     def environ(self) -> dict[str, str]:
-        """What the server needs in its environment."""
+        """The variables that the server needs in its environment."""
         return {"LD_PRELOAD": str(self._library), "LOCKKIT_SERVER_CLOCK": str(self._page)}
 
     def now(self) -> float:
-        """Seconds since the epoch, as the server sees them."""
+        """The server's time: seconds since the epoch."""
         return self._words[1] // 1000 / 1e6 or SYSTEM.wall() + self._words[0] / 1e9
 
     def step(self, seconds: float) -> None:
-        """Move it, forward or back, at once."""
+        """Move the clock, forward or back, at once."""
         by = _nanoseconds(seconds)
         at = 1 if self._words[1] else 0
         self._words[at] += by
 
     def stand(self, at: float | None = None) -> None:
-        """Let it stand still, here or at a time of day; :meth:`step` still moves it."""
+        """Stop the clock, now or at a time of day; :meth:`step` still moves it."""
         self._words[1] = _nanoseconds(self.now() if at is None else at)
 
     def reset(self) -> None:
