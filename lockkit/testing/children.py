@@ -81,7 +81,7 @@ class Child(_Lines):
         super().__init__(mine)
 
     def hear(self, timeout: float = _PATIENCE) -> Any:
-        """What it tells next.
+        """The next thing that the child tells.
 
         Raises:
             AssertionError: It failed (with its traceback), died, or says nothing.
@@ -132,7 +132,7 @@ def _play(part: Callable[[Parent], Any], parent: Parent) -> None:
 
 
 def in_child(call: Callable[[], Any]) -> Any:
-    """What ``call`` returns in a forked child, by way of JSON; the child ends without any goodbye."""
+    """Return what ``call`` returns in a forked child, by way of JSON; the child ends without any cleanup."""
     child = Child(lambda _: call())
     try:
         return child.hear()

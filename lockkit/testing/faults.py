@@ -52,7 +52,7 @@ Send = Callable[[], Any]
 
 
 class Fault(Protocol):
-    """What happens to one call: ``send`` performs it on the real store, as often and as late as the fault likes."""
+    """The fate of one call: ``send`` performs the call on the real store, as often and as late as the fault chooses."""
 
     def __call__(self, faults: Faults, send: Send, budget: float, /) -> Any: ...
 
@@ -62,30 +62,30 @@ def _unknown(why: str) -> Unknown:
 
 
 def drop_request(faults: Faults, send: Send, budget: float) -> Any:
-    """It never arrives; the caller cannot tell."""
+    """The request never arrives; the caller cannot tell."""
     raise _unknown("the request was dropped")
 
 
 def drop_reply(faults: Faults, send: Send, budget: float) -> Any:
-    """It is applied; the answer never arrives."""
+    """The request is applied; the answer never arrives."""
     send()
     raise _unknown("the reply was dropped")
 
 
 def late_copy(faults: Faults, send: Send, budget: float) -> Any:
-    """It is under way and unanswered until :meth:`Faults.deliver` lets it arrive."""
+    """The request is under way and unanswered until :meth:`Faults.deliver` lets it arrive."""
     faults.late.append(send)
     raise _unknown("the request is still under way")
 
 
 def duplicate(faults: Faults, send: Send, budget: float) -> Any:
-    """It arrives twice: now, and again when :meth:`Faults.deliver` says so."""
+    """The request arrives twice: now, and again when :meth:`Faults.deliver` is called."""
     faults.late.append(send)
     return send()
 
 
 def refuse(faults: Faults, send: Send, budget: float) -> Any:
-    """It is refused for the moment."""
+    """The request is refused for the moment."""
     raise Refused(BackendUnavailable("fault injected: refused"))
 
 
@@ -109,7 +109,7 @@ def slow(seconds: float) -> Fault:
 
 
 def delay(seconds: float) -> Fault:
-    """It is on its way for so long (real time) before the store has it."""
+    """The request takes so long (real time) to reach the store."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         faults.healed.wait(seconds)
@@ -158,7 +158,7 @@ class _Rule:
 
 @dataclass(slots=True)
 class Faults:
-    """Which faults are to come, and what happened. Thread-safe.
+    """The faults that are to come, and a log of the calls. Thread-safe.
 
     Attributes:
         late: Requests that are under way; see :meth:`deliver`.
@@ -264,7 +264,7 @@ class FaultyBackend:
 
 
 class Opens(Protocol):
-    """What opens the real store: a harness does."""
+    """Anything that opens the real store, such as a harness."""
 
     @property
     def capabilities(self) -> Capabilities: ...

@@ -1,4 +1,4 @@
-"""What the kit needs to know of a store: how to make a fresh one, reach it behind the backend's back, and let time pass.
+"""A harness tells the kit about a store: how to make a fresh one, read it without the backend, and let time pass.
 
 A harness needs only the public interface. The smallest one::
 
@@ -153,7 +153,7 @@ class Harness(ABC):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the store declares before it is opened."""
+        """The capabilities that the store declares before it is opened."""
         return PluginManager(self.plugins).backend(self.url).capabilities
 
     def advance(self, seconds: float) -> None:
@@ -184,7 +184,7 @@ class Harness(ABC):
             hold.end()
 
     def residue(self) -> Mapping[str, int]:
-        """What must return to its count when all is done: rows, keys, sockets on the server's side. Beside claims."""
+        """Counts that must return to where they began when all is done: rows, keys, sockets on the server's side. Claims are counted apart."""
         return {}
 
     def requests(self) -> int | None:

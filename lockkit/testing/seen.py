@@ -1,4 +1,4 @@
-"""What a store showed after one step, compared with what it shows after the next: nothing changes that was not to change."""
+"""Compare what a store showed after one step with what it shows after the next: nothing else may have changed."""
 
 from __future__ import annotations
 

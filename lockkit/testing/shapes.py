@@ -32,7 +32,7 @@ class Part:
         return both.read() if self.kind == "read" else both.write()
 
     def terms(self, name: str, owner: Owner, **terms: Any) -> Terms:
-        """What its claims say."""
+        """The terms of the part's claims."""
         return Terms(name, weight=self.weight, capacity=self.capacity, kind=self.kind, owner=owner, **terms)
 
 

@@ -56,7 +56,7 @@ class Work(Generic[T]):
         return self._done.is_set()
 
     def result(self, timeout: float = PATIENCE) -> T:
-        """What it returned; raises what it raised."""
+        """Return what the call returned; raise what the call raised."""
         assert self._done.wait(timeout), f"still running after {timeout:g} s"
         self._thread.join(timeout)
         if self._error is not None:
@@ -65,7 +65,7 @@ class Work(Generic[T]):
         return self._result  # type: ignore[return-value]
 
     def error(self, timeout: float = PATIENCE) -> BaseException | None:
-        """What it raised, or None."""
+        """The exception that the call raised, or None."""
         try:
             self.result(timeout)
         except BaseException as error:
@@ -132,7 +132,7 @@ class Stage:
         return child
 
     def in_child(self, call: Callable[[], Any]) -> Any:
-        """What a call returns in a forked child.
+        """Return what a call returns in a forked child.
 
         Raises:
             NotApplicable: There is no fork here.

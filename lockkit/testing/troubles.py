@@ -1,4 +1,4 @@
-"""What somebody is told of trouble with a store: one clear error, in time, and no password in it."""
+"""Check what a user is told of trouble with a store: one clear error, in time, and no password in it."""
 
 from __future__ import annotations
 

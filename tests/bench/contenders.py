@@ -21,7 +21,7 @@ __all__ = ["HERE", "INSTALL", "PEERS", "opened", "peers", "unusable"]
 
 HERE = __name__
 PEERS = {"filelock": "filelock", "portalocker": "portalocker", "fasteners": "fasteners"}
-"""What pip calls a library, and the module it brings."""
+"""pip's name of each library, and the module that it brings."""
 _MAKERS = {
     "redis": redis_contenders.MAKERS,
     "etcd": etcd_contenders.MAKERS,
@@ -31,11 +31,11 @@ _MAKERS = {
 
 
 INSTALL = {"etcd3": "etcd3 'protobuf<4'"}
-"""What pip is to be asked for, where that is more than the library's name."""
+"""The arguments for pip, where a library's name is not enough."""
 
 
 def peers(libraries: Mapping[str, str] = PEERS) -> tuple[list[str], list[str]]:
-    """Which of the other libraries are installed and can be used, and which are missing."""
+    """The libraries that are installed and can be used, and those that are missing."""
     found = [
         name for name, module in libraries.items() if find_spec(module) is not None and unusable(name) is None
     ]

@@ -1,4 +1,4 @@
-"""Who is measured on etcd: what no lock there can beat, and the libraries that people use for it.
+"""The contenders on etcd: floors that no lock there can beat, and the libraries that people use for it.
 
 Each library is used as its own documentation shows it first, with a ttl of 30 s.
 """
@@ -23,7 +23,7 @@ FLOOR = "floor: 2 Txn"
 RAW = "floor: 2 Txn, raw socket"
 WOKEN = "floor: delete, watch, Txn"
 PEERS = {"etcd3": "etcd3", "etcd3gw": "etcd3gw"}
-"""What pip calls a library, and the module it brings. ``etcd3`` is python-etcd3."""
+"""pip's name of each library, and the module that it brings. ``etcd3`` is python-etcd3."""
 WAITING: tuple[str, ...] = ()
 """Libraries whose lock can wait. That of etcd3gw asks once; that of etcd3 raises when it has to wait."""
 
@@ -85,7 +85,7 @@ def _raw(stack: ExitStack, url: str) -> Contender:
 
 
 def _woken(stack: ExitStack, url: str) -> Contender:
-    """What no hand-off over etcd can beat: one deletes the key, who hears of it takes. No queue, no lease, no fairness."""
+    """The fastest possible hand-off over etcd: the holder deletes the key; a waiter that hears of it takes the lock. No queue, no lease, no fairness."""
     plain, ears, (take, drop) = _Plain(stack, url), _Watch(stack, url, "woken"), _txns("woken")
 
     def acquire() -> None:

@@ -1,4 +1,4 @@
-"""Who is measured on Redis: what no lock there can beat, and the libraries that people use for it.
+"""The contenders on Redis: floors that no lock there can beat, and the libraries that people use for it.
 
 Each library is used as its own documentation shows it first, with its defaults, but for a ttl of 30 s where it would have
 none: a lock without one outlives its holder. Redis' client and the libraries are imported by those who open them.
@@ -28,7 +28,7 @@ PEERS = {
     "tooz": "tooz",
     "pottery": "pottery",
 }
-"""What pip calls a library, and the module it brings. The lock of ``redis`` is redis-py's own."""
+"""pip's name of each library, and the module that it brings. The lock of ``redis`` is redis-py's own."""
 
 _TTL = 30
 _TAKE = """
@@ -90,7 +90,7 @@ def _raw(stack: ExitStack, url: str) -> Contender:
 
 
 def _woken(stack: ExitStack, url: str) -> Contender:
-    """What no hand-off over Redis can beat: the release publishes, and who hears of it takes. No queue, no fairness."""
+    """The fastest possible hand-off over Redis: the release publishes; a waiter that hears of it takes the lock. No queue, no fairness."""
     plain, ears = _Plain(stack, url), _Plain(stack, url)
     plain.load(_TAKE, _DROP_AND_TELL)
     ears.ask(_command("SUBSCRIBE", "woken"))

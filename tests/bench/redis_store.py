@@ -59,7 +59,7 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
 
 
 def _position(folder: Path, server: RedisServer, *, quick: bool) -> Figure:
-    """What the server spends on telling a waiter its place, by its own count."""
+    """The time that the server spends on telling a waiter its place, by the server's own count."""
     waiters = 200 if quick else 1000
     with connected(server.url(), folder) as client:
         lock = client.lock("position")

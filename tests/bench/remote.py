@@ -1,4 +1,4 @@
-"""What is measured on every kind of server, beside its floor and the libraries that people use on it."""
+"""The benches of every kind of server, beside its floor and the libraries that people use on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measured on ZooKeeper: what no lock there can beat, and the libraries that people use for it.
+"""The contenders on ZooKeeper: floors that no lock there can beat, and the libraries that people use for it.
 
 All of them stand on kazoo; each is used as its own documentation shows it first.
 """
@@ -20,7 +20,7 @@ FLOOR = "floor: create + delete"
 SEQUENTIAL = "floor: create sequential and list, + delete"
 WOKEN = "floor: delete, watch, list"
 PEERS = {"kazoo": "kazoo", "tooz": "tooz"}
-"""What pip calls a library, and the module it brings. The lock of ``kazoo`` is its own recipe."""
+"""pip's name of each library, and the module that it brings. The lock of ``kazoo`` is its own recipe."""
 
 
 def _client(stack: ExitStack, url: str, folder: str) -> Any:
@@ -58,7 +58,7 @@ def _sequential(stack: ExitStack, url: str) -> Contender:
 
 
 def _woken(stack: ExitStack, url: str) -> Contender:
-    """What no hand-off over ZooKeeper can beat: one deletes its node, who watches it lists the queue and is first."""
+    """The fastest possible hand-off over ZooKeeper: the holder deletes its node; the waiter that watches the node lists the queue and is first."""
     client = _client(stack, url, "woken")
 
     def acquire() -> str:

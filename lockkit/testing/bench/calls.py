@@ -1,4 +1,4 @@
-"""What the calls cost: acquire + release when nobody else wants the lock, and the release pipeline's own share."""
+"""The cost of the calls: acquire + release when nobody else wants the lock, and the release pipeline's own share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of the benchmark found, as a document and as a table."""
+"""The figures of a run of the benchmark, as a document and as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What concerns several processes: the hand-off, a stalled neighbour, many held locks, and starting up."""
+"""The benches of several processes: the hand-off, a stalled neighbour, many held locks, and starting up."""
 
 from __future__ import annotations
 

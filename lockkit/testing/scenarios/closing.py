@@ -28,7 +28,7 @@ _FURTHEST = 20
 _HOLDS = 3
 
 After = Literal["again", "dropped", "kept"]
-"""What the program does after Ctrl-C: it closes the client again; it drops client and leases; nothing."""
+"""The program's next step after Ctrl-C: close the client again; drop client and leases; nothing."""
 _AFTER: Sequence[After] = ("again", "dropped", "kept")
 
 

@@ -1,4 +1,4 @@
-"""What users meet: deadlocks, reentrancy, detach, the short form, the decorator, notes, records, what inspect shows."""
+"""The public interface: deadlocks, reentrancy, detach, the short form, the decorator, notes, records, what inspect shows."""
 
 from __future__ import annotations
 

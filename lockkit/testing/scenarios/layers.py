@@ -43,7 +43,7 @@ class Witness:
         self.alerts.append(alert)
 
     def kinds(self) -> list[str]:
-        """Of the events so far."""
+        """The kinds of the events so far."""
         return [event.kind for event in self.events]
 
 

@@ -1,4 +1,4 @@
-"""What cannot hold on a store that lockkit ships, with the reason. Every allowed exclusion of the kit is in this file."""
+"""Scenarios that cannot hold on a store that lockkit ships, with the reason. Every allowed exclusion of the kit is in this file."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _keys(look: Any) -> list[bytes]:
 
 
 def _kind(key: bytes) -> str:
-    """What a key counts as; empty for what does not count."""
+    """The name under which a key is counted; empty for keys that do not count."""
     if key == PREFIX + b"names":
         return ""
     if not key.startswith(PREFIX + b"{"):

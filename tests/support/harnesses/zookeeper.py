@@ -182,7 +182,7 @@ class ZooKeeperHarness(Harness):
 
 
 def _told(data: bytes, *, held: bool | None) -> str:
-    """What is known of a claim: what its node says comes a moment late, and its client is asked first."""
+    """The state of a claim. Its node shows it a moment late, so its client is asked first."""
     if held is None:
         return "holds" if b'"granted"' in data else "waits" if b'"waits"' in data else ""
     return "holds" if held else "waits"

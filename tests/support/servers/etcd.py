@@ -106,7 +106,7 @@ class EtcdServer(Server):
         return self.place.port
 
     def url(self, user: str | None = None, password: str | None = None) -> str:
-        """Its URL; ``etcds:`` with TLS, the files of which the client is told otherwise."""
+        """The server's URL; ``etcds:`` with TLS. The client is told the TLS files in another way."""
         scheme = "etcds" if self.certificates else "etcd"
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}://{login}{self.address}"
@@ -163,13 +163,13 @@ class EtcdServer(Server):
         )
 
     def status(self) -> Any:
-        """Its own view: who leads, at which revision and raft index, which alarms as ``errors``."""
+        """The server's own view: who leads, at which revision and raft index, which alarms as ``errors``."""
         # Without a login, because that needs a majority.
         return self._gateway.ask("maintenance/status", timeout=1.0)
 
     @property
     def revision(self) -> int:
-        """Of the last write, by a linearizable read."""
+        """The revision of the last write, by a linearizable read."""
         answer = self.call("kv/range", {"key": b"\0", "count_only": True})
         return int(answer["header"]["revision"])
 

@@ -19,7 +19,7 @@ ROOT = ("root", "root")
 
 
 class EtcdRefused(RuntimeError):
-    """It answered, with an error.
+    """Raised when the server answered with an error.
 
     Attributes:
         status: Of HTTP.

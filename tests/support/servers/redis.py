@@ -22,7 +22,7 @@ _NOT_BY_CLIENTS = frozenset({
     "zadd", "zrange", "zrangebyscore", "zrank", "zrem", "zremrangebyscore", "zscore",
 })
 # fmt: on
-"""What the scripts call, which the server counts as if a client had asked for it; and how it is asked for its count."""
+"""Commands that scripts call, which the server counts as if clients had sent them; and the command that asks for the count."""
 
 
 class RedisServer(Server):
@@ -87,13 +87,13 @@ class RedisServer(Server):
         return self._port
 
     def url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
-        """Its URL over TCP; ``rediss:`` with TLS, the files of which the client is told otherwise."""
+        """The server's URL over TCP; ``rediss:`` with TLS. The client is told the TLS files in another way."""
         scheme = "rediss" if self.certificates else "redis"
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}://{login}{self.address}/{db}"
 
     def socket_url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
-        """Its URL over the unix socket."""
+        """The server's URL over the unix socket."""
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"unix://{login}{quote(str(self.socket))}?db={db}"
 
@@ -174,12 +174,12 @@ class RedisServer(Server):
         return client
 
     def time(self) -> float:
-        """Its TIME, in seconds since the epoch."""
+        """The server's TIME, in seconds since the epoch."""
         seconds, micros = self.cli("TIME")
         return int(seconds) + int(micros) / 1e6
 
     def commands(self) -> Mapping[str, Mapping[str, str]]:
-        """What it has counted of each command: ``calls``, ``usec``, ... Those that scripts called are among them."""
+        """The server's count of each command: ``calls``, ``usec``, ... Commands that scripts called are among them."""
         lines = self.cli("INFO", "commandstats").decode().splitlines()
         return {
             name.removeprefix("cmdstat_"): dict(fact.split("=", 1) for fact in facts.split(","))

@@ -94,7 +94,7 @@ class RedisSentinels(_Group):
 
     @property
     def primary(self) -> RedisServer:
-        """Which of the pair the sentinels call the primary."""
+        """The one of the pair that the sentinels call the primary."""
         for sentinel in self.sentinels:
             if sentinel.alive:
                 _, port = sentinel.cli("SENTINEL", "get-master-addr-by-name", self.service)

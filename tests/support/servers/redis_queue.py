@@ -11,7 +11,7 @@ from lockkit.names import encode
 __all__ = ["PREFIX", "Lying", "queue", "queue_key", "queues"]
 
 PREFIX = b"lockkit:default:"
-"""What the keys of the default namespace begin with."""
+"""The beginning of all keys of the default namespace."""
 
 
 class Lying(NamedTuple):
@@ -39,7 +39,7 @@ def queue(look: Any, name: str) -> list[Lying]:
 
 
 def queues(look: Any, names: Sequence[str]) -> dict[str, list[Lying]]:
-    """Those of several names, at one moment."""
+    """The queues of several names, at one moment."""
     with look.pipeline(transaction=True) as pipe:
         for name in names:
             key = queue_key(name)[:-1]

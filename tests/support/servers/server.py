@@ -1,4 +1,4 @@
-"""What every private server is: a program in a temporary folder, on loopback, ended by whoever leaves the context."""
+"""A private server: a program in a temporary folder, on loopback, which ends with the context."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ RESET = struct.pack(
 
 
 class Flow:
-    """What is under way from one end of a connection to the other, in order; the closing of that end, too."""
+    """The bytes under way from one end of a connection to the other, in order, and the closing of that end."""
 
     def __init__(self, wire: Wire, *, to_server: bool) -> None:
         self.to_server = to_server

@@ -122,7 +122,7 @@ class ZooKeeperServer(Server):
         return self._secure_port if self.certificates else self.place.port
 
     def url(self, chroot: str = "", user: str | None = None, password: str | None = None) -> str:
-        """Its URL; ``zookeepers:`` with TLS, the files of which the client is told otherwise."""
+        """The server's URL; ``zookeepers:`` with TLS. The client is told the TLS files in another way."""
         scheme = "zookeepers" if self.certificates else "zookeeper"
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}://{login}{self.address}{quote(chroot)}"
@@ -200,7 +200,7 @@ class ZooKeeperServer(Server):
         return four_letter_word(self._plain, word)
 
     def mntr(self) -> dict[str, str]:
-        """Its figures by name, without ``zk_``; of one that serves nobody there are none."""
+        """The server's figures by name, without ``zk_``; none of a server that serves nobody."""
         rows = (line.split("\t", 1) for line in self.word("mntr").splitlines())
         return {row[0].removeprefix("zk_"): row[1] for row in rows if len(row) == 2}
 
@@ -210,7 +210,7 @@ class ZooKeeperServer(Server):
 
     @property
     def mode(self) -> str | None:
-        """What it is: ``standalone``, ``leader``, ``follower``; None while it serves nobody or is not there."""
+        """The server's role: ``standalone``, ``leader``, ``follower``; None while it serves nobody or does not run."""
         try:
             answer = self.word("srvr")
         except OSError:

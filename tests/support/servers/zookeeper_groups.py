@@ -14,7 +14,7 @@ from support.servers.zookeeper import Place, ZooKeeperServer
 __all__ = ["ZooKeeperEnsemble"]
 
 REQUEST = b"\0\0\0\1"
-"""What begins a packet in which a follower passes on a request (``Leader.REQUEST``)."""
+"""The beginning of a packet in which a follower passes on a request (``Leader.REQUEST``)."""
 
 
 class ZooKeeperEnsemble(Group):

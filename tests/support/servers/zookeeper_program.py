@@ -1,4 +1,4 @@
-"""What a ZooKeeper server is started with: Java, its jars, and the files for TLS and for logins."""
+"""The parts of a ZooKeeper server: Java, the jars, and the files for TLS and for logins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JAVA = ["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 SUPER = "super:kit"
-"""Who may do everything, past every ACL: what ``add_auth("digest", SUPER)`` wants."""
+"""The login that may do everything, past every ACL: ``add_auth("digest", SUPER)``."""
 
 
 def zookeeper_installed() -> bool:
@@ -30,7 +30,7 @@ def zookeeper_installed() -> bool:
 
 
 def java_command(folder: Path, config: Path, properties: Mapping[str, object]) -> list[str]:
-    """What starts a server with a configuration file; it keeps its own files in the folder.
+    """The command that starts a server with a configuration file; the server keeps its own files in the folder.
 
     Raises:
         ServerMissing: There is no Java.
@@ -53,7 +53,7 @@ def java_command(folder: Path, config: Path, properties: Mapping[str, object]) -
 
 
 def tls_lines(folder: Path, mine: Certificates, *, port: int, client_certificates: bool) -> dict[str, object]:
-    """What the configuration says of TLS; the server's certificate and key go into one file, as Java wants them."""
+    """The configuration of TLS; the server's certificate and key go into one file, as Java wants them."""
     both = folder / "server.pem"
     both.write_bytes(mine.server.read_bytes() + mine.server_key.read_bytes())
     return {

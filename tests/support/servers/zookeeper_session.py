@@ -28,7 +28,7 @@ class SessionGone(Exception):
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """An answer of the server.
 
     Attributes:
         zxid: Of the last change that the member had seen.
@@ -107,7 +107,7 @@ class Session:
                 return Answer(zxid, error, frame[REPLY.size :])
 
     def ping(self) -> Answer:
-        """What every client sends when it has nothing else to say; the member answers it alone."""
+        """Send a ping, as every client does when it has nothing else to send; the member answers it without asking others."""
         return self.ask(PING)
 
     def sync(self, path: str = "/") -> Answer:

@@ -30,7 +30,7 @@ class _Trap:
 
 @dataclasses.dataclass(slots=True)
 class _Talk:
-    """What is known of one connection.
+    """The state of one connection.
 
     Attributes:
         unread: The beginning of a message, towards the server and back.
