@@ -28,26 +28,30 @@ class Registry:
 
     def add(self, hold: Hold) -> None:
         """Note a hold."""
-        name = hold.claim.terms.name
         with self._mutex:
-            before = self._holds.get(name)
-            self._holds[name] = [*(old for old in before if old.standing), hold] if before else [hold]
-            if len(self._holds) > self._most:
-                self._forget_the_fallen()
+            self._change(hold.claim.terms.name, hold, None)
+            if len(self._holds) > self._most:  # at doubling sizes, so it costs next to nothing
+                for name in list(self._holds):
+                    self._change(name, None, None)
+                self._most = max(_FEW, 2 * len(self._holds))
 
     def remove(self, hold: Hold) -> None:
         """Forget a hold."""
-        name = hold.claim.terms.name
         with self._mutex:
-            holds = self._holds.get(name, ())
-            others = [other for other in holds if other is not hold]
-            if others:
-                self._holds[name] = others
-            elif holds and self._holds.get(name) is holds:  # else a signal handler has locked the same name
-                self._holds.pop(name, None)
+            self._change(hold.claim.terms.name, None, hold)
 
-    def _forget_the_fallen(self) -> None:
-        """Forget holds that were lost or collected, which nobody removes; at doubling sizes, so it costs next to nothing."""
-        standing = {name: [hold for hold in holds if hold.standing] for name, holds in self._holds.items()}
-        self._holds = {name: holds for name, holds in standing.items() if holds}
-        self._most = max(_FEW, 2 * len(self._holds))
+    def _change(self, name: str, new: Hold | None, old: Hold | None) -> None:
+        """Add a hold, remove another, and forget those that were lost or collected, which nobody removes."""
+        holds = self._holds
+        while True:
+            before = holds.get(name)
+            after = [hold for hold in before if hold is not old and hold.standing] if before else []
+            if new is not None:
+                after.append(new)
+            # No signal is let through from here on, for want of a call: a handler before has perhaps locked the same name.
+            if (holds[name] if name in holds else None) is before:  # noqa: SIM401 (get is a call)
+                if after:
+                    holds[name] = after
+                elif before is not None:
+                    del holds[name]
+                return

@@ -1,0 +1,95 @@
+"""The registry of holds, which a signal handler may interrupt anywhere and use itself."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType, SimpleNamespace
+
+import pytest
+
+from lockkit.drivers.registry import Registry
+from lockkit.testing.interrupts import Bomb
+
+
+class Handler(Bomb):
+    """Calls something at the n-th place, in place of raising."""
+
+    def __init__(self, at: int, call) -> None:
+        super().__init__(at)
+        self._call = call
+
+    def _place(self, frame: FrameType) -> None:
+        self.seen += 1
+        if self.seen == self._left:
+            sys.settrace(None)
+            sys.setprofile(None)
+            self.where = frame.f_code.co_name
+            self._call()
+
+
+class hold:  # noqa: N801 (a stand-in for a Hold, which is compared by identity)
+    def __init__(self, name="a"):
+        self.claim = SimpleNamespace(terms=SimpleNamespace(name=name))
+        self.standing = True
+
+
+def places(prepare, do):
+    """Do something again and again, interrupted at each place in turn by a handler that adds a hold of the same name."""
+    for at in range(1, 1000):
+        registry = Registry()
+        given = prepare(registry)
+        new = hold()
+        handler = Handler(at, lambda registry=registry, new=new: registry.add(new))
+        with handler:
+            do(registry, given)
+        if not handler.where:
+            assert at > 1
+            return
+        yield handler.where, registry, given, new
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_handler_that_adds_while_a_hold_is_added_loses_neither(others):
+    def prepare(registry):
+        for _ in range(others):
+            registry.add(hold())
+        return hold()
+
+    for where, registry, given, new in places(prepare, Registry.add):
+        assert {id(given), id(new)} <= set(map(id, registry.of("a"))), where
+        assert len(registry.of("a")) == others + 2, where
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_handler_that_adds_while_a_hold_is_removed_loses_nothing(others):
+    def prepare(registry):
+        given = hold()
+        registry.add(given)
+        for _ in range(others):
+            registry.add(hold())
+        return given
+
+    for where, registry, given, new in places(prepare, Registry.remove):
+        assert new in registry.of("a"), where
+        assert given not in registry.of("a"), where
+        assert len(registry.of("a")) == others + 1, where
+
+
+def test_a_handler_that_adds_while_fallen_holds_are_forgotten_loses_nothing():
+    def prepare(registry):
+        for n in range(64):
+            registry.add(hold(f"other {n}"))
+        return hold("one more")
+
+    for where, registry, given, new in places(prepare, Registry.add):
+        assert new in registry.of("a"), where
+        assert given in registry.of("one more"), where
+
+
+def test_fallen_holds_are_forgotten():
+    registry = Registry()
+    for n in range(1000):
+        fallen = hold(f"{n}")
+        registry.add(fallen)
+        fallen.standing = False
+    assert len(registry._holds) < 130
