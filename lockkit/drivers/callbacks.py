@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from lockkit.drivers.starting import start
 from lockkit.forks import Forks
 
 __all__ = ["CALLBACKS", "HANGS", "Callbacks"]
@@ -43,7 +44,7 @@ class Callbacks:
         self._mutex = threading.RLock()
         self._queue: deque[_Job] = deque()
         self._busy: set[_Job] = set()
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[object] = set()
         self._refused = self._full = False
 
     def run(self, call: Callable[[], None], label: str, owner: object = None) -> None:
@@ -81,28 +82,29 @@ class Callbacks:
             return any(job.owner is owner for job in (*self._queue, *self._busy))
 
     def _start(self) -> bool:
-        thread = threading.Thread(target=self._run, name="lockkit-on-lost", daemon=True)
-        self._threads.add(thread)
+        thread = object()
         try:
-            thread.start()
+            self._threads.add(thread)
+            start(lambda: self._run(thread), "lockkit-on-lost")
         except RuntimeError as error:
             self._threads.discard(thread)
             if not self._refused and not self._threads:
                 _log.error("on_lost callbacks wait, because no thread can be started: %s", error)
             self._refused = True
             return bool(self._threads)
-        except BaseException:  # a signal handler: the thread may have been started, and then takes itself out
-            if thread.ident is None:
-                self._threads.discard(thread)
+        except BaseException:  # a signal handler: the thread may have been started, and then notes itself
+            self._threads.discard(thread)
             raise
         self._refused = False
         return True
 
-    def _run(self) -> None:
+    def _run(self, me: object) -> None:
+        with self._mutex:
+            self._threads.add(me)
         while True:
             with self._mutex:
                 if not self._queue:
-                    self._threads.discard(threading.current_thread())
+                    self._threads.discard(me)
                     return
                 job = self._queue.popleft()
                 job.since = time.monotonic()

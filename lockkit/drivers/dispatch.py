@@ -16,6 +16,7 @@ from typing import ClassVar
 from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.callbacks import CALLBACKS, HANGS
+from lockkit.drivers.starting import join, start
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 from lockkit.plugins.calling import Implementation, call_each, hook_of
@@ -163,6 +164,7 @@ class _Delivery:
         self._queue: deque[Event | Alert] = deque()
         self._mutex = threading.RLock()
         self._bell = Bell()
+        self._owner: object = None
         self._thread: threading.Thread | None = None
         self._since = 0.0
         self._told = False
@@ -194,24 +196,19 @@ class _Delivery:
         self._bell.ring()
 
     def join(self, timeout: float) -> None:
-        thread = self._thread
-        if (
-            thread is not None
-            and thread.is_alive()
-            and thread is not threading.current_thread()
-            and timeout > 0
-        ):
-            thread.join(timeout)
+        join(self._thread, timeout)
 
     def _start(self) -> bool:
         with self._mutex:
-            if self._thread is None or not self._thread.is_alive():
+            if self._owner is None:
+                owner = object()
                 name = f"{self._hook.replace('_', '-')}-{self._plugin}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 try:
-                    self._thread.start()
+                    start(lambda: self._run(owner), name)
                 except RuntimeError:  # no more threads, for now or because the interpreter is shutting down
                     return False
+                # If a signal handler cut this short there will be two threads, and the older one ends itself.
+                self._owner = owner
         return True
 
     def _name_hanging(self) -> None:
@@ -236,18 +233,29 @@ class _Delivery:
         since = self._since
         return since > 0.0 and not self._told and time.monotonic() - since > HANGS
 
-    def _run(self) -> None:
-        while True:
-            while self._queue:
-                self._since = time.monotonic()
-                what = self._queue.popleft()
-                try:
-                    call_each(self._hook, [self._implementation], {self._keyword: what})
-                finally:
-                    self._came_back()
-            if self._closed:
-                return
-            self._bell.wait(_LONGEST_SLEEP)
+    def _run(self, me: object) -> None:
+        self._thread = threading.current_thread()
+        try:
+            while self._owner in (None, me):
+                while self._queue:
+                    self._deliver()
+                if self._closed:
+                    return
+                self._bell.wait(_LONGEST_SLEEP)
+            self._bell.ring()  # the ring that woke this thread was for the other one
+        finally:
+            if self._owner is me:
+                self._owner = None
+
+    def _deliver(self) -> None:
+        self._since = time.monotonic()
+        try:
+            what = self._queue.popleft()
+            call_each(self._hook, [self._implementation], {self._keyword: what})
+        except IndexError:  # two threads, for a moment
+            pass
+        finally:
+            self._came_back()
 
     def _came_back(self) -> None:
         with self._mutex:

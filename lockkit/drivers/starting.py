@@ -1,12 +1,13 @@
-"""Starting a thread from code that a signal may interrupt."""
+"""Start a thread from code that a signal may interrupt."""
 
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 from collections.abc import Callable
 
-__all__ = ["start"]
+__all__ = ["join", "start"]
 
 
 def start(target: Callable[[], None], name: str) -> None:
@@ -29,3 +30,10 @@ def _start(target: Callable[[], None], name: str) -> None:
         threading.Thread(target=target, name=name, daemon=True).start()
     except RuntimeError:  # one more cannot be had: this one will do, without a name
         target()
+
+
+def join(thread: threading.Thread | None, timeout: float) -> None:
+    """Wait for such a thread to end, at most ``timeout`` seconds; not at all in that thread itself."""
+    if thread is not None and thread.is_alive() and thread is not threading.current_thread() and timeout > 0:
+        with contextlib.suppress(AssertionError, RuntimeError):  # no Thread could be made for it
+            thread.join(timeout)

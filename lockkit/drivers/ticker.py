@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
+from lockkit.drivers.starting import join, start
 from lockkit.errors import BackendUnavailable
 
 __all__ = ["Ticker", "no_thread", "thread_refused"]
@@ -37,7 +38,9 @@ class Ticker:
         self._nudged = False
         self._closed = False
         self._lent: deque[Callable[[], None]] = deque()
+        self._owner: object = None
         self._thread: threading.Thread | None = None
+        self._begun = Bell()
         self.running = False
 
     def start(self) -> None:
@@ -50,8 +53,8 @@ class Ticker:
             if self.running or self._closed:
                 return
             # Set before it starts: if a signal handler cut the first start short there may be two threads, and the older one ends itself.
-            thread = self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            thread.start()
+            owner = self._owner = object()
+            start(lambda: self._run(owner), self._name)
             self.running = True
 
     def poke(self, at: float) -> bool:
@@ -94,14 +97,16 @@ class Ticker:
 
     def join(self, timeout: float) -> None:
         """Wait for the thread to end, at most ``timeout`` seconds."""
-        thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(timeout)
+        if self._thread is None and self.running:  # it has not come to its beginning yet
+            self._begun.wait(timeout)
+        join(self._thread, timeout)
 
-    def _run(self) -> None:
-        me = threading.current_thread()
+    def _run(self, me: object) -> None:
+        if self._owner is me:
+            self._thread = threading.current_thread()
+            self._begun.ring()
         while True:
-            while not self._closed and self._thread is me and not self._lent:
+            while not self._closed and self._owner is me and not self._lent:
                 with self._mutex:
                     left = self._next - self._clock.now()
                     if left <= 0 or self._nudged:
@@ -109,12 +114,14 @@ class Ticker:
                         self._nudged = False
                         break
                 self._bell.wait(left)
-            if self._lent and self._thread is me:  # also when closed: somebody waits for it
+            if self._lent and self._owner is me:  # also when closed: somebody waits for it
                 self._guarded(self._lent.popleft())
                 continue
-            if self._closed or self._thread is not me:
-                if self._thread is me:
-                    self.running = False
+            if self._owner is not me:
+                self._bell.ring()  # the ring that woke this thread was for the other one
+                return
+            if self._closed:
+                self.running = False
                 return
             again = self._guarded(self._turn)
             self.poke(self._clock.now() + 1.0 if again is None else again)
