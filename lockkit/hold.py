@@ -64,7 +64,7 @@ class Hold:
         pid: The process that asked for it; in a forked child it is inert.
         process_bound: Whether the hold survives silence, because the store waits for the death of its process.
         turn: The mutex of the thread that releases the hold.
-        turn_of: The identifier of that thread.
+        turn_of: The identifier of that thread; 0 while there is none.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
@@ -125,7 +125,7 @@ class Hold:
         self.dropped = False
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
-        self.turn = threading.Lock()
+        self.turn = threading.RLock()  # a handler may release the hold whose release it interrupted
         self.turn_of = 0
         self.work: object = None
         self.lost_why: Reason = ""

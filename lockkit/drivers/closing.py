@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ _GRACE = 0.2
 """Seconds beyond its budget after which a release is not waited for any longer."""
 _TICK = 0.005
 """Seconds between two looks at what others have under way."""
+_SELDOM = 10
+"""Looks after which there is one for what a signal has cut short, and nobody goes on with."""
 
 
 class Closing:
@@ -53,13 +56,23 @@ class Closing:
         driver.wake_all()
         # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
         holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.beats.releasing})
-        self._todo = [hold for hold in holds if hold.take_over() or not hold.turn.locked()]
+        self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
+        taken = set(self._todo)
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):
             self._work()  # no more threads can be started: this one works too, beside those that were started
+        looks = count(1)
         while self._unfinished(holds) or driver.asking:
             if self._left() <= -_GRACE and not driver.cleaning:
                 break
+            if next(looks) % _SELDOM == 0:
+                driver.tidy()
+                for hold in self._unfinished(holds):
+                    if hold not in taken and not hold.turn_of:  # a signal has cut its release short meanwhile
+                        taken.add(hold)
+                        self._todo.append(hold)
+                        if not self._start():
+                            self._work()
             driver.wake_all()
             self._released.wait(_TICK)
         for hold in self._unfinished(holds):

@@ -180,7 +180,9 @@ class Driver:
             raise
         finally:
             waits.close()
-            if attempt.hold is None or attempt.over:
+            if (
+                not attempt.sent
+            ):  # else it has a hold, or the background takes back what a signal kept this thread from
                 self.under_way.pop(attempt, None)
         if hold is None:
             self.counters.add("busy")
@@ -196,25 +198,29 @@ class Driver:
         """End an attempt, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
         while True:
             try:
-                leftover = attempt.leftover()
-                if leftover is None:
-                    return
-                if attempt.hold is not None:
-                    attempt.hold.end()
-                self.heartbeat.withdraw(leftover.claim.token)
-                self.orphans.add(leftover)
-                attempt.sent = False
-                if self.closed:
+                if self._take_back(attempt) and self.closed:
                     self.orphans.flush(_LATE_BUDGET)
+                return
             except BaseException as another:
                 if isinstance(another, Exception):
                     raise
 
-    def _tidy(self) -> bool:
+    def _take_back(self, attempt: Attempt) -> bool:
+        leftover = attempt.leftover()
+        if leftover is None:
+            return False
+        if attempt.hold is not None:
+            attempt.hold.end()
+        self.heartbeat.withdraw(leftover.claim.token)
+        self.orphans.add(leftover)
+        attempt.sent = False
+        return True
+
+    def tidy(self) -> bool:
         """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
         seen, self._over = self._over, {attempt for attempt in list(self.under_way) if attempt.over}
         for attempt in self._over & seen:  # not only just over
-            self.take_back(attempt)
+            self._take_back(attempt)
             waits = self.under_way.pop(attempt, None)
             if waits is not None:
                 waits.close()
@@ -296,7 +302,7 @@ class Driver:
 
     def go_on(self, hold: Hold) -> None:
         """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
-        if hold.report is not None or hold.turn.locked() or self.closed:
+        if hold.report is not None or hold.turn_of or self.closed:
             return
         hold.leave()
         try:
@@ -498,8 +504,8 @@ class Driver:
 
     @property
     def asking(self) -> bool:
-        """Whether a thread is in an acquire."""
-        return not all(attempt.over for attempt in list(self.under_way))
+        """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
+        return not all(attempt.over and not attempt.sent for attempt in list(self.under_way))
 
     @property
     def cleaning(self) -> bool:
@@ -512,7 +518,7 @@ class Driver:
 
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
-        again = now + _MOMENT if self._tidy() else math.inf
+        again = now + _MOMENT if self.tidy() else math.inf
         if self._dropped and (self.closed or self.heartbeat.empty):
             self.leave("exit").begin()
         elif self._leaving is not None:  # perhaps a signal came before it was begun

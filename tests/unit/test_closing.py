@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import partial
+from types import FrameType
 
 import pytest
 
 import lockkit
 from lockkit.errors import AcquireCancelled
+from lockkit.testing.interrupts import Bomb, CtrlC
 
 
 @pytest.fixture
@@ -54,3 +58,111 @@ def test_who_asks_a_driver_that_is_closed_is_refused_before_anything_is_sent(url
     with pytest.raises(AcquireCancelled, match="is closed"):
         lock.acquire()
     client.close()
+
+
+class Strikes(Bomb):
+    """Calls something, which may raise, at one place of a function of the driver, or at each of its beginnings."""
+
+    def __init__(self, function: str, call, at: int = 0) -> None:
+        super().__init__(1 << 30)
+        self._function, self._call, self._at = function, call, at
+        self._frame: FrameType | None = None
+
+    def _place(self, frame: FrameType) -> None:
+        code = frame.f_code
+        if code.co_name != self._function or not code.co_filename.endswith("drivers/threads.py"):
+            return
+        begins, self._frame = frame is not self._frame, frame
+        self.seen += 1 if self._at or begins else 0
+        if self.seen == self._at or (begins and not self._at):
+            self.where = code.co_name
+            if self._at:
+                self.__exit__()
+            self._call()
+
+
+def test_a_waiter_that_is_late_to_take_its_claim_back_is_waited_for(url, monkeypatch):
+    with lockkit.connect(url) as other, other.lock("a").acquire():
+        client = lockkit.connect(url)
+        driver = client.driver()
+        take_back, waiting, closed = driver.take_back, threading.Event(), threading.Event()
+
+        def late(attempt):
+            closed.wait(0.3)
+            take_back(attempt)
+
+        def wait():
+            with pytest.raises(AcquireCancelled):
+                client.lock("a").acquire(on_wait=lambda _: waiting.set())
+
+        monkeypatch.setattr(driver, "take_back", late)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert waiting.wait(5.0)
+        client.close()
+        closed.set()
+        assert len(other.inspect("a").claims) == 1
+        thread.join()
+
+
+def test_a_close_takes_back_what_two_signals_kept_an_acquire_from_taking_back(url):
+    client = lockkit.connect(url)
+    lock = client.lock("a")
+    lock.acquire().release()
+
+    def strike():
+        raise CtrlC
+
+    # Both calls of take_back, the one of the driver and the one of the lock, end at their very beginning.
+    strikes = Strikes("take_back", strike)
+    sent = client.driver().backend.acquire
+
+    def granted(*args):
+        sent(*args)
+        raise CtrlC
+
+    client.driver().backend.acquire = granted
+    with pytest.raises(CtrlC), strikes:
+        lock.acquire(timeout=1)
+    assert strikes.seen == 2
+    client.close()
+    with lockkit.connect(url) as other:
+        assert other.inspect("a").claims == ()
+
+
+def strike_while_closing(closing, driver):
+    closing.start()
+    while driver._closing is None or not driver._closing._begun:
+        time.sleep(0.001)
+    time.sleep(0.02)  # until it has seen that a thread releases; that thread does no more after this
+    raise CtrlC
+
+
+def test_a_close_goes_on_with_a_release_that_a_signal_cuts_short_after_it_has_begun():
+    class Cleans:
+        def __init__(self):
+            self.cleaned = []
+
+        @lockkit.hookimpl
+        def lockkit_cleanup(self, context):
+            self.cleaned.append(context.name)
+
+    for at in range(1, 100):
+        plugin = Cleans()
+        client = lockkit.connect("memory://closing", plugins=[plugin])
+        lease = client.lock("a").acquire()
+        closing = threading.Thread(target=client.close)
+
+        strike = Strikes("release", partial(strike_while_closing, closing, client.driver()), at)
+        try:
+            with strike:
+                lease.release()
+        except CtrlC:
+            pass
+        if not strike.where:
+            client.close()
+            break
+        closing.join(20.0)
+        assert plugin.cleaned == ["a"], at
+        assert lease.report.outcome == "RELEASED", at
+    assert at > 1

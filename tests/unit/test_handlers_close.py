@@ -120,3 +120,25 @@ def test_close_called_where_nothing_of_lockkit_is_interrupted_waits_for_slow_hoo
     go.set()
     thread.join(LONG)
     assert lease.report.outcome == "RELEASED"
+
+
+def test_a_handler_releases_the_lease_whose_release_it_interrupted(tmp_path):
+    with lockkit.connect("memory://closes", state_dir=str(tmp_path)) as client:
+        for at in range(1, 100):
+            lease, told = client.lock("a").acquire(), []
+            handler = Handler(
+                "release",
+                "drivers/threads.py",
+                at,
+                lambda lease=lease, told=told: told.append(lease.release().outcome),
+            )
+
+            def release(lease=lease, handler=handler):
+                with handler:
+                    return lease.release().outcome
+
+            assert in_time(release) == "RELEASED"
+            if not handler.where:
+                break
+            assert told[0] in ("RELEASED", "KEPT"), at  # KEPT: the interrupted code releases it
+        assert at > 2
