@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
@@ -318,8 +319,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     return Queued(
         position=place,
         blockers=tuple(each.where for each in chosen),
-        # The caller compares this with the capacity it stated, which a resize may have rewritten since.
-        capacity=entry.claim.terms.capacity if row.capacity == head.capacity else head.capacity,
+        capacity=agreed(entry.claim.terms.capacity, row.capacity, head.capacity),
         holder=claim_info(entry.claim.terms.name, head, 0),
     )
 

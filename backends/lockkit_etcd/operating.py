@@ -7,10 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import encode
-from lockkit.store.notes import merged, note_text
+from lockkit.store.comparing import ROUNDS
+from lockkit.store.comparing import annotate as by_compare
+from lockkit.store.notes import merged, note_text, patched
+from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
@@ -23,7 +25,6 @@ from lockkit_etcd.view import claim_info
 
 __all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
 
-_ROUNDS = 16
 _ASKED = 16
 """Leases whose remaining time ``inspect`` asks for; of others it shows when they end at the latest."""
 _AT_A_TIME = 8
@@ -132,7 +133,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
     end = time.monotonic() + budget
     queue = Get(*Keys.of(store.namespace, name))
     _, found = store.queue(queue, end)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         at = _find(found, claim_id)
         if at is None:
             return Evicted("ABSENT")
@@ -183,12 +184,11 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     Raises:
         ConfigError: Not a whole number of at least 1.
     """
-    if type(capacity) is not int or capacity < 1:
-        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    check_capacity(capacity, name)
     end = time.monotonic() + budget
     queue = Get(*Keys.of(store.namespace, name))
     overtaken = 0
-    while overtaken < _ROUNDS and time.monotonic() < end:
+    while overtaken < ROUNDS and time.monotonic() < end:
         header, page = store.transport.range(queue, left(end))
         found = sorted(page.kvs, key=lambda kv: kv.created)
         count = len(rows(found))
@@ -220,17 +220,19 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
     queue = Get(*Keys.of(store.namespace, name))
-    _, found = store.queue(queue, end)
-    for _ in range(_ROUNDS):
+    found: list[Row] | None = None
+
+    def attempt() -> bool | None:
+        nonlocal found
+        if found is None:
+            _, found = store.queue(queue, end)
         at = _find(found, claim_id)
         if at is None or at[0].guard:
             return False
         row, _ = at
-        note = merged(row.value.get("note", {}), patch)
-        note_text(note, NOTE_LIMIT)
+        note = patched(row.value.get("note", {}), patch)
         value = packed({**row.value, "note": note, "asked": True})
         said: dict[str, Any] = {"note": note, "lease": row.lease}
         if row.evicted:
@@ -240,7 +242,9 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
         if answer.succeeded:
             return True
         found = rows(answer.found())
-    raise changing(name)
+        return None
+
+    return by_compare(name, patch, attempt)
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from lockkit.errors import BackendUnavailable, IncompatibleLayout
+from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimState
 from lockkit.names import digest
+from lockkit.store.comparing import overtaken
+from lockkit.store.layouts import check_reader
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Refused
 from lockkit_etcd.keys import is_guard
@@ -133,17 +135,8 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     least = value.get("min_reader", 0)
     if type(least) is not int:
         raise strange(kv)
-    if least > LAYOUT:
-        owner = value.get("owner")
-        owner = owner if isinstance(owner, dict) else {}
-        raise Refused(
-            IncompatibleLayout(
-                f"it was written by a newer lockkit ({owner.get('version', 'unknown')} on "
-                f"{owner.get('host', 'unknown')}; layout {least}, this one knows {LAYOUT})",
-                hint="upgrade lockkit here, or let the newer ones finish first",
-            ),
-            retry=False,
-        )
+    if "min_reader" in value:
+        check_reader(value, LAYOUT, f"a key under {kv.key.rpartition(b'/')[0].decode(errors='replace')}")
     return value
 
 
@@ -161,7 +154,7 @@ def strange(kv: Kv) -> Refused:
 
 def changing(name: str) -> Refused:
     """The error for a queue of which every look is overtaken."""
-    return Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))
+    return overtaken(f"the queue of {name!r}")
 
 
 def packed(value: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lockkit.store.notes import note_text
+from lockkit.store.owners import packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT
@@ -39,14 +40,13 @@ class Stated(NamedTuple):
     @classmethod
     def of(cls, namespace: str, terms: Terms, client: str) -> Stated:
         """These terms, of a client."""
-        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
         said: dict[str, object] = {
             "kind": terms.kind,
             "weight": terms.weight,
             "capacity": terms.capacity,
             "ttl": terms.ttl,
             "client": client,
-            "owner": owner,
+            "owner": packed_owner(terms.owner),
         }
         for name in ("min_hold", "lock_delay", "max_hold"):
             if getattr(terms, name):

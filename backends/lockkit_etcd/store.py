@@ -7,8 +7,10 @@ import threading
 from collections.abc import Container, Sequence
 from typing import Literal
 
-from lockkit.store.queue import blockers, prefix
-from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
+from lockkit.store.perlock import PerLock
+from lockkit.store.queue import in_the_way
+from lockkit.store.spi import Claim, OpenOptions, Refused
+from lockkit.store.tombstones import Tombstones
 from lockkit_etcd import keys
 from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease, Leases
@@ -20,8 +22,8 @@ from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAn
 
 __all__ = ["Entry", "Store"]
 
-_KNOWN = 16_384
-"""How many locks' packed words are kept."""
+_LINES = 16_384
+"""How many queues are remembered in which somebody stands."""
 _MOMENT = 1.0
 """Seconds for which a line is believed to be still there."""
 _REMEMBERED = 4096
@@ -99,11 +101,7 @@ class Entry:
 
     def saw(self, found: Sequence[Row], place: int) -> list[Row]:
         """Remember the queue as it is for this claim, which does not fit; its blockers."""
-        fits = prefix(found)
-        if place < fits:  # crowded out by those that hold beyond the prefix, until they go
-            chosen = [each for each in found[fits:] if each.holding]
-        else:
-            chosen = [found[at] for at in blockers(found, place)]
+        chosen = [found[at] for at in in_the_way(found, [each.holding for each in found], place)[0]]
         self.seen = found[place].modified, {each.key: each.fence for each in chosen if not each.guard}
         if any(each.guard for each in chosen):  # its place may be older than its key
             self.seen = None
@@ -130,6 +128,7 @@ class Store:
 
     Attributes:
         client: What this client is called in the keys of the notes to it.
+        known: The packed words of a lock.
         notes: The range of those.
         raft: What is known of the raft term.
         slots: The keys of its claims.
@@ -148,21 +147,12 @@ class Store:
         self.notes = Get(prefix, after(prefix))
         self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
         self.slots = Slots(self.client)
+        self.known = PerLock(lambda terms: Stated.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
         self._ends = threading.RLock()
-        self._gone: dict[str, None] = {}
-        self._stated: dict[int, Stated] = {}
-
-    def known(self, terms: Terms) -> Stated:
-        """The packed words of a lock."""
-        known = self._stated.get(id(terms))
-        if known is None or known.terms is not terms:
-            if len(self._stated) >= _KNOWN:
-                self._stated.clear()
-            known = self._stated[id(terms)] = Stated.of(self.namespace, terms, self.client)
-        return known
+        self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
     def entry(self, claim: Claim) -> Entry:
         """What is known of a claim; nothing, the first time."""
@@ -292,7 +282,7 @@ class Store:
 
     def in_line(self, queue: bytes) -> None:
         """Somebody of this client stands in line there."""
-        if len(self.lines) >= _KNOWN:
+        if len(self.lines) >= _LINES:
             self.lines.clear()
         self.lines[queue] = self.clock.now()
 
@@ -304,16 +294,11 @@ class Store:
 
     def bury(self, token: str) -> None:
         """This client gave the claim up: a late call for it grants nothing. Late copies of requests die with their lease."""
-        self._gone[token] = None
-        if len(self._gone) > _REMEMBERED:
-            try:
-                del self._gone[next(iter(self._gone))]
-            except (KeyError, RuntimeError):  # another thread is at it
-                return
+        self._gone.bury(token, self.clock.now())
 
     def buried(self, token: str) -> bool:
         """Whether it gave the claim up."""
-        return token in self._gone
+        return self._gone.why(token, self.clock.now()) is not None
 
     # -- asking
 

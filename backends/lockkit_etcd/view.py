@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
-from lockkit.facts import ClaimInfo, ClaimState, Owner
+from lockkit.facts import ClaimInfo, ClaimState
+from lockkit.store.owners import owner_of
 from lockkit_etcd.rows import Row
 from lockkit_etcd.transport import Remaining
 
 __all__ = ["claim_info"]
-
-_OWNER = Owner._field_defaults
 
 
 def claim_info(
@@ -38,7 +34,7 @@ def claim_info(
         name=name,
         claim_id=row.id,
         state=state or row.state,
-        owner=_owner(value.get("owner")),
+        owner=owner_of(value.get("owner")),
         fence=row.fence,
         position=place,
         kind=value.get("kind", "mutex"),
@@ -51,10 +47,3 @@ def claim_info(
         evicted=row.evicted,
         note=dict(note) if isinstance(note, dict) else {},
     )
-
-
-def _owner(said: Any) -> Owner:
-    if isinstance(said, dict):
-        with contextlib.suppress(TypeError):
-            return Owner(**{key: value for key, value in said.items() if key in _OWNER})
-    return Owner()

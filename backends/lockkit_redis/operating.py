@@ -10,20 +10,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import Evicted, LockInfo, Record
-from lockkit.store.notes import merged, note_text
-from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit.store.comparing import annotate as by_compare
+from lockkit.store.layouts import check_reader
+from lockkit.store.notes import note_text, patched
+from lockkit.store.queue import check_capacity
+from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import left, pack
 from lockkit_redis.store import Store
-from lockkit_redis.view import lock_info, readable, tokens
+from lockkit_redis.view import READER, lock_info, tokens
 
 __all__ = ["annotate", "evict", "inspect", "put_record", "record", "resize"]
-
-_ROUNDS = 16
 
 
 def inspect(store: Store, name: str, budget: float) -> LockInfo:
@@ -52,8 +52,7 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     Raises:
         ConfigError: Not a whole number of at least 1.
     """
-    if type(capacity) is not int or capacity < 1:
-        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    check_capacity(capacity, name)
     return int(store.run(scripts.RESIZE, name, budget, capacity))
 
 
@@ -63,20 +62,20 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
-    for _ in range(_ROUNDS):
+
+    def attempt() -> bool | None:
         read = _read(store, name, left(end))
         token = tokens(read).get(claim_id)
         if token is None:
             return False
         claims = dict(zip(read[2][::2], read[2][1::2], strict=True))
         before = claims.get(f"{token}:note".encode(), b"")
-        after = note_text(merged(json.loads(before) if before else {}, patch), NOTE_LIMIT)
+        after = note_text(patched(json.loads(before) if before else {}, patch), NOTE_LIMIT)
         done = store.run(scripts.ANNOTATE, name, left(end), token, before, after)
-        if done:
-            return bool(done > 0)
-    raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
+        return bool(done > 0) if done else None
+
+    return by_compare(name, patch, attempt)
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:
@@ -124,5 +123,5 @@ def _read(store: Store, name: str, budget: float) -> list[Any]:
 
 def _record(name: str, stored: bytes) -> Record:
     value = json.loads(stored)
-    readable(value, f"the record of {name!r}")
+    check_reader(value, READER, f"the record of {name!r}")
     return Record(name, value["value"], value["version"], value["written"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from lockkit.store.owners import packed_owner
 from lockkit.store.spi import Terms
 from lockkit_redis.keys import Keys
 from lockkit_redis.line import pack
@@ -27,7 +28,6 @@ class Stated(NamedTuple):
         renew: What stands before those of a renewal of one claim.
     """
 
-    terms: Terms
     keys: Keys
     head: bytes
     tail: bytes
@@ -52,13 +52,17 @@ class Stated(NamedTuple):
         }
         if longest is not None:
             state["max_hold"] = longest
-        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
         keys = Keys.of(namespace, terms.name)
         # The time from the grant to the first deadline; the state without its opening brace and what changes.
         said = _json(state)[1:]
-        words = (terms.weight, terms.capacity, max(ends + delay, least), said, _json(owner))
+        words = (
+            terms.weight,
+            terms.capacity,
+            max(ends + delay, least),
+            said,
+            _json(packed_owner(terms.owner)),
+        )
         return cls(
-            terms,
             keys,
             ACQUIRE.head(keys[:5], 9),
             pack(*words).partition(b"\r\n")[2],

@@ -6,7 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from lockkit.store.spi import Claim, OpenOptions, Terms
+from lockkit.store.perlock import PerLock
+from lockkit.store.spi import Claim, OpenOptions
 from lockkit_redis.address import Address
 from lockkit_redis.index import Index
 from lockkit_redis.keys import Keys, channel
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-_KNOWN = 16_384
-"""How many locks' packed words are kept."""
-
 
 class Store:
     """One open store.
 
     Attributes:
         channel: Where the waiters of this client are told that it is their turn.
+        known: The packed words of a lock.
         index: Which names there are.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.
         copies: The replicas that must confirm a grant.
@@ -42,21 +41,12 @@ class Store:
         self.copies = address.min_replicas
         self.plans: dict[tuple[str, int], Plan] = {}
         self.mutex = threading.Lock()
-        self._stated: dict[int, Stated] = {}
+        self.known = PerLock(lambda terms: Stated.of(options.namespace, terms, self.channel))
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
         kind = Cluster if address.cluster else Single
         self.router: Router = kind(address, name, options.clock, options.namespace, options.budget / 2)
         self.index = Index(self)
-
-    def known(self, terms: Terms) -> Stated:
-        """The packed words of a lock."""
-        known = self._stated.get(id(terms))
-        if known is None or known.terms is not terms:
-            if len(self._stated) >= _KNOWN:
-                self._stated.clear()
-            known = self._stated[id(terms)] = Stated.of(self.namespace, terms, self.channel)
-        return known
 
     def link(self, claim: Claim) -> Link:
         """What leads to a claim's queue."""

@@ -6,17 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from lockkit.errors import IncompatibleLayout
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo
 from lockkit.names import claim_id
-from lockkit.store.spi import Refused
+from lockkit.store.layouts import check_reader
+from lockkit.store.owners import owner_of
 from lockkit_redis.line import millis_of
 
-__all__ = ["READER", "claim_info", "lock_info", "readable", "tokens"]
+__all__ = ["READER", "claim_info", "lock_info", "tokens"]
 
 READER = 1
 """The newest ``min_reader`` that this code may touch."""
-_OWNER = frozenset(Owner._fields)
 
 
 def claim_info(
@@ -31,12 +30,12 @@ def claim_info(
 ) -> ClaimInfo:
     """One claim; ``place`` is 0 for the head."""
     stored = _object(state)
-    readable(stored, f"the queue of {name!r}")
+    check_reader(stored, READER, f"the queue of {name!r}")
     return ClaimInfo(
         name=name,
         claim_id=claim_id(token.decode()),
         state=cast("ClaimState", stored.get("state", "HELD")),
-        owner=Owner(**{key: value for key, value in _object(owner).items() if key in _OWNER}),
+        owner=owner_of(_object(owner)),
         fence=int(float(fence)),
         position=place,
         kind=cast("Kind", stored.get("kind", "mutex")),
@@ -49,21 +48,6 @@ def claim_info(
         evicted=bool(stored.get("evicted")),
         note=_object(note) if note else NOTHING,
     )
-
-
-def readable(stored: Mapping[str, Any], what: str) -> None:
-    """Look whether this code may touch it.
-
-    Raises:
-        Refused: With IncompatibleLayout.
-    """
-    least = stored.get("min_reader") or 0
-    if not isinstance(least, int) or least > READER:
-        text = f"{what} was written for readers of layout {least}; this one reads layout {READER}"
-        raise Refused(
-            IncompatibleLayout(text, hint="upgrade lockkit here, or let the newer ones finish first"),
-            retry=False,
-        )
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:

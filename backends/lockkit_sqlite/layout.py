@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 
-from lockkit.errors import IncompatibleLayout
 from lockkit.facts import Owner
-from lockkit.store.spi import Refused
+from lockkit.store.layouts import too_new
 
 __all__ = [
     "DDL",
@@ -29,7 +28,6 @@ __all__ = [
     "WAITING",
     "check_layout",
     "layout_row",
-    "too_new",
 ]
 
 VERSION = 1
@@ -112,16 +110,7 @@ def check_layout(stored: str, path: str) -> None:
     except (ValueError, TypeError, KeyError):
         layout, minimum = {}, READER + 1
     if minimum > READER:
-        raise too_new(path, minimum, str(layout.get("lockkit") or ""), str(layout.get("host") or ""))
-
-
-def too_new(where: str, minimum: int, version: str, host: str) -> Refused:
-    """The refusal for data whose ``min_reader`` is beyond this code."""
-    return Refused(
-        IncompatibleLayout(
-            f"{where} was written by lockkit {version or 'of an unknown version'} on {host or 'an unknown host'} "
-            f"for readers of layout {minimum}; this one reads layout {READER}",
-            hint="upgrade lockkit here, or point the newer one at another file",
-        ),
-        retry=False,
-    )
+        owner = Owner(version=str(layout.get("lockkit") or ""), host=str(layout.get("host") or ""))
+        raise too_new(
+            path, minimum, READER, owner, "upgrade lockkit here, or point the newer one at another file"
+        )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.facts import Evicted, LockInfo, Owner, Record
 from lockkit.names import claim_id
 from lockkit.store.comparing import ROUNDS
+from lockkit.store.layouts import too_new
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
-from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING, too_new
+from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
 from lockkit_sqlite.rows import Row
 from lockkit_sqlite.store import Store
 
@@ -114,7 +115,7 @@ def record(store: Store, name: str, end: float) -> Record | None:
         return None
     version, value, written, min_reader = found[0]
     if min_reader > READER:
-        raise too_new(f"the record of {name!r}", min_reader, "", "")
+        raise too_new(f"the record of {name!r}", min_reader, READER, Owner())
     return Record(name, json.loads(value), version, written)
 
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
 from lockkit.names import claim_id
+from lockkit.store.layouts import too_new
 from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
-from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, too_new
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
 __all__ = ["Row", "claim_info", "fitting", "holding", "info_text", "read_rows"]
@@ -53,8 +54,7 @@ def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
     rows = [Row._make(each) for each in fetched]
     for row in rows:
         if row.min_reader > READER:
-            owner = _info(row.info)[1]
-            raise too_new(f"a claim on {name!r}", row.min_reader, owner.version, owner.host)
+            raise too_new(f"a claim on {name!r}", row.min_reader, READER, _info(row.info)[1])
     return rows
 
 

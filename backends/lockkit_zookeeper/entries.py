@@ -1,23 +1,19 @@
 """What this client knows of its own claims. ZooKeeper keeps a node for as long as its session lives; so the client counts.
 
 A session lives on for all of its claims, and ZooKeeper knows of no ttl of a single one. So each claim has a deadline here:
-for a held one when its holder's validity ends, for another one :data:`GRACE` after its owner was last heard of. Past it the
+for a held one when its holder's validity ends, for another one :data:`~lockkit.store.rows.GRACE` after its owner was last heard of. Past it the
 claim is ended and its node is removed in the background, until that is definite (S11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
-from lockkit.store.spi import Claim, Lapsed
+from lockkit.store.rows import GRACE
+from lockkit.store.spi import Claim, Lapsed, Why
 
-__all__ = ["GRACE", "Entry", "Why"]
-
-GRACE = 6.0
-"""Seconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
-
-Why = Literal["absent", "evicted", "lingering", "resized", "late"]
+__all__ = ["Entry"]
 
 
 class Watcher(Protocol):

@@ -22,6 +22,7 @@ import kazoo.exceptions as theirs
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
+from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.asking import ask, make_parents, remove
 from lockkit_zookeeper.failures import explained, not_connected
@@ -37,7 +38,6 @@ from lockkit_zookeeper.wire import Wire
 __all__ = ["commit", "evict"]
 
 _log = logging.getLogger("lockkit.zookeeper")
-_ROUNDS = 16
 _EPHEMERAL = 1
 _MOMENT = 1.0
 """Seconds that a request of the background may take."""
@@ -49,7 +49,7 @@ def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> E
     """See :meth:`lockkit.store.spi.Backend.evict`."""
     end = time.monotonic() + budget
     wire, parent = store.any(budget).wire, store.paths.queue(name)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         queue = listed(store, wire, name, end)
         place = next((at for at, each in enumerate(queue.claims) if claim_id(each.token) == claim), None)
         if place is None:
@@ -73,7 +73,7 @@ def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> E
             return _marked(store, path, stat, info, end)
         if _removed(wire, parent, queue, place, end):
             return Evicted("REMOVED", claim=info)
-    raise Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))
+    raise overtaken(f"the queue of {name!r}")
 
 
 def commit(wire: Wire, operations: list[Any], end: float, doing: str) -> bool:
@@ -138,7 +138,7 @@ def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> 
     parent = store.paths.notes(client_of(stat.ephemeralOwner))
     path = f"{parent}/{claim}"
     make = Create2(path, b"", store.acl, _EPHEMERAL)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         try:
             _, note = ask(session.wire, make, end, f"create {path}")
         except theirs.NodeExistsError:

@@ -8,10 +8,11 @@ from typing import Any
 
 import kazoo.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, PermissionDenied
+from lockkit.errors import PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import claim_id, decode
-from lockkit.store.notes import merged, note_text
+from lockkit.store.comparing import annotate as by_compare
+from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_zookeeper.asking import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
@@ -32,7 +33,6 @@ __all__ = [
     "tidy",
 ]
 
-_ROUNDS = 16
 _ROW = 500
 
 
@@ -136,10 +136,10 @@ def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], b
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    note_text(patch, NOTE_LIMIT)
     end = time.monotonic() + budget
     wire, parent = store.any(budget).wire, store.paths.queue(name)
-    for _ in range(_ROUNDS):
+
+    def attempt() -> bool | None:
         queue = listed(store, wire, name, end)
         node = next((each.node for each in queue.claims if claim_id(each.token) == claim), None)
         if node is None:
@@ -148,16 +148,15 @@ def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], b
         try:
             data, stat = ask(wire, GetData(path, None), end, doing)
             said = unpacked(data, f"the queue of {name!r}")
-            note = merged(said.get("note") or {}, patch)
-            note_text(note, NOTE_LIMIT)
-            changed = packed({**said, "note": note, "asked": True})
+            changed = packed({**said, "note": patched(said.get("note") or {}, patch), "asked": True})
             ask(wire, SetData(path, changed, stat.version), end, doing)
             return True
         except theirs.NoNodeError:
             return False
         except theirs.BadVersionError:
-            continue
-    raise Refused(BackendUnavailable(f"the note of {name!r} keeps changing under this", hint="try again"))
+            return None
+
+    return by_compare(name, patch, attempt)
 
 
 def record(store: Store, name: str, budget: float) -> Record | None:

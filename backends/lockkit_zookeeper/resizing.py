@@ -17,8 +17,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lockkit.errors import BackendUnavailable, ConfigError
-from lockkit.store.spi import Refused
+from lockkit.store.comparing import ROUNDS, overtaken
+from lockkit.store.queue import check_capacity
 from lockkit_zookeeper.evicting import commit
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.operating import listed, read_claims
@@ -28,7 +28,6 @@ from lockkit_zookeeper.store import Store
 
 __all__ = ["resize"]
 
-_ROUNDS = 16
 _PERSISTENT_SEQUENTIAL = 2
 
 
@@ -38,11 +37,10 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     Raises:
         ConfigError: Not a whole number of at least 1.
     """
-    if type(capacity) is not int or capacity < 1:
-        raise ConfigError(f"a capacity must be a whole number of at least 1, not {capacity!r}", name=name)
+    check_capacity(capacity, name)
     end = time.monotonic() + budget
     wire, parent = store.any(budget).wire, store.paths.queue(name)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         queue = listed(store, wire, name, end)
         if not queue.claims:
             return 0
@@ -63,7 +61,7 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
         operations += [Delete(f"{parent}/{node}", -1) for node in (*queue.markers, *queue.spent)]
         if commit(wire, operations, end, f"resize {parent}"):
             return len(queue.claims)
-    raise Refused(BackendUnavailable(f"the queue of {name!r} keeps changing under this", hint="try again"))
+    raise overtaken(f"the queue of {name!r}")
 
 
 def _fitted(queue: Queue) -> str:

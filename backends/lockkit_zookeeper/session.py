@@ -25,11 +25,11 @@ from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.facts import Capabilities
 from lockkit.names import claim_id
-from lockkit.store.spi import Claim
+from lockkit.store.spi import Claim, Why
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.chores import Chores
-from lockkit_zookeeper.entries import Entry, Why
+from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths, client_of
 from lockkit_zookeeper.private import GetChildren, GetData, Sync

@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from lockkit.errors import IncompatibleLayout
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind
 from lockkit.names import claim_id
+from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text
-from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
+from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_zookeeper.layout import Place
 
 __all__ = ["VERSION", "Stated", "claim_info", "packed", "unpacked"]
 
 VERSION = 1
 """Of the layout that is written, and the newest ``min_reader`` that this code may touch."""
-_OWNER = frozenset(Owner._fields)
 
 
 class Stated(NamedTuple):
@@ -29,20 +29,18 @@ class Stated(NamedTuple):
         data: The JSON up to the time, which differs, and without its end.
     """
 
-    terms: Terms
     parent: str
     between: tuple[str, str]
     data: str
 
     @classmethod
     def of(cls, terms: Terms, parent: str) -> Stated:
-        owner = {key: value for key, value in terms.owner._asdict().items() if value not in ("", None, 0)}
         said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
         if terms.max_hold is not None:
             said["max_hold"] = terms.max_hold
-        said["owner"] = owner
+        said["owner"] = packed_owner(terms.owner)
         waits = f"-{terms.weight}-{terms.capacity}-"
-        return cls(terms, parent, (waits, f"-0{waits[1:]}"), _json(said)[:-1])
+        return cls(parent, (waits, f"-0{waits[1:]}"), _json(said)[:-1])
 
     def path(self, claim: Claim) -> str:
         """The path to make the node of a claim with; the server appends its number."""
@@ -66,11 +64,7 @@ def unpacked(data: bytes | None, what: str) -> dict[str, Any]:
         value = {}
     if not isinstance(value, dict):
         value = {}
-    least = value.get("min_reader") or 0
-    if not isinstance(least, int) or least > VERSION:
-        text = f"{what} was written for readers of layout {least}; this one reads layout {VERSION}"
-        hint = "upgrade lockkit here, or let the newer ones finish first"
-        raise Refused(IncompatibleLayout(text, hint=hint), retry=False)
+    check_reader(value, VERSION, what)
     return value
 
 
@@ -91,7 +85,7 @@ def claim_info(
         name=name,
         claim_id=claim_id(place.token),
         state=state,
-        owner=Owner(**{key: value for key, value in data.get("owner", {}).items() if key in _OWNER}),
+        owner=owner_of(data.get("owner")),
         fence=fence,
         position=at,
         kind=cast("Kind", data.get("kind", "mutex")),

@@ -9,10 +9,12 @@ import time
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
-from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
+from lockkit.store.perlock import PerLock
+from lockkit.store.spi import Claim, OpenOptions, Refused, Why
+from lockkit.store.tombstones import Tombstones
 from lockkit_zookeeper.address import Address, declared
 from lockkit_zookeeper.asking import access, left
-from lockkit_zookeeper.entries import Entry, Why
+from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import inherited, not_connected
 from lockkit_zookeeper.layout import Paths
 from lockkit_zookeeper.session import Session
@@ -21,8 +23,6 @@ from lockkit_zookeeper.stated import Stated
 __all__ = ["Store"]
 
 _KNOWN = 16_384
-_TOMBSTONE = 60.0
-"""Seconds for which a late copy of a given-up acquire is still recognised."""
 _IDLE = 30.0
 """Seconds after which a session of a ttl that nobody uses any more is ended."""
 _DEFAULT_TTL = 30.0
@@ -33,6 +33,7 @@ class Store:
 
     Attributes:
         can: What it can do.
+        known: The packed words of a lock.
         acl: Who may do what with the nodes that are made here.
         heads: What was last seen of claims that stood in somebody's way, by path.
         empty: Queues in which the last claim of this client was alone, and which it has left.
@@ -53,8 +54,8 @@ class Store:
         self._sessions: dict[float, Session] = {}
         self._old: list[Session] = []
         self._first: Session | None = None
-        self._gone: dict[str, tuple[float, Why]] = {}
-        self._stated: dict[int, Stated] = {}
+        self._gone = Tombstones()
+        self.known = PerLock(lambda terms: Stated.of(terms, self.paths.queue(terms.name)))
         self._closed = False
 
     def mine(self) -> None:
@@ -65,15 +66,6 @@ class Store:
         """
         if os.getpid() != self._pid:
             raise inherited(self.address.shown)
-
-    def known(self, terms: Terms) -> Stated:
-        """What all claims of a lock say."""
-        known = self._stated.get(id(terms))
-        if known is None or known.terms is not terms:
-            if len(self._stated) >= _KNOWN:
-                self._stated.clear()
-            known = self._stated[id(terms)] = Stated.of(terms, self.paths.queue(terms.name))
-        return known
 
     # -- claims
 
@@ -97,16 +89,11 @@ class Store:
 
     def bury(self, token: str, why: Why = "late") -> None:
         """A late copy of this token's create grants nothing."""
-        now = self.clock.now()
-        with self._mutex:
-            self._gone[token] = now + _TOMBSTONE, why
-            while len(self._gone) > 64 and next(iter(self._gone.values()))[0] <= now:
-                del self._gone[next(iter(self._gone))]
+        self._gone.bury(token, self.clock.now(), why)
 
     def buried(self, token: str) -> Why | None:
         """Why this token was given up within the last minute; None if it was not."""
-        found = self._gone.get(token)
-        return found[1] if found is not None and found[0] > self.clock.now() else None
+        return self._gone.why(token, self.clock.now())
 
     # -- sessions
 

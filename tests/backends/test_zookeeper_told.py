@@ -11,8 +11,8 @@ pytest.importorskip("kazoo")
 from lockkit.client import connect
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.errors import IncompatibleLayout
+from lockkit.store.rows import GRACE
 from lockkit.testing.processes import until
-from lockkit_zookeeper.entries import GRACE
 from lockkit_zookeeper.layout import read_queue
 from support.servers.wire import Wire
 from support.servers.zookeeper import ZooKeeperServer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.errors import ConfigError
+from lockkit.errors import ConfigError, IncompatibleLayout
 from lockkit.facts import Owner
 from lockkit.store.comparing import ROUNDS, annotate
+from lockkit.store.layouts import check_reader
 from lockkit.store.notes import patched
 from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.perlock import PerLock
@@ -80,6 +81,22 @@ def test_an_owner_is_stored_without_what_is_empty_and_read_without_what_is_unkno
     assert packed_owner(owner) == {"user": "ann", "host": "box", "pid": 7}
     assert owner_of({**packed_owner(owner), "added_later": 1}) == owner
     assert owner_of(None) == owner_of("garbage") == Owner()
+
+
+def test_what_a_newer_version_wrote_for_newer_readers_is_refused_and_says_who_wrote_it():
+    check_reader({"min_reader": 1}, 1, "a claim")
+    check_reader({}, 1, "a claim")
+    newer = {"min_reader": 2, "owner": packed_owner(Owner(host="box", version="9.1"))}
+
+    with pytest.raises(
+        Refused, match=r"a claim was written by lockkit 9\.1 on box for readers of layout 2"
+    ) as told:
+        check_reader(newer, 1, "a claim")
+    assert isinstance(told.value.error, IncompatibleLayout)
+    assert not told.value.retry
+    for garbage in ("1", 1.5, True):
+        with pytest.raises(Refused):
+            check_reader({"min_reader": garbage}, 1, "a claim")
 
 
 # -- the queue
