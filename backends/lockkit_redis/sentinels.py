@@ -7,7 +7,8 @@ import time
 import redis.exceptions as theirs
 
 from lockkit.store.spi import Refused
-from lockkit_redis.address import Address, at
+from lockkit.store.urls import at
+from lockkit_redis.address import Address
 from lockkit_redis.connecting import connected
 from lockkit_redis.failures import meaning
 from lockkit_redis.line import pack

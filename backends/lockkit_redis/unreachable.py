@@ -13,7 +13,8 @@ import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
 from lockkit.store.spi import Refused
-from lockkit_redis.address import Address, at
+from lockkit.store.urls import at
+from lockkit_redis.address import Address
 from lockkit_redis.connecting import Place
 from lockkit_redis.failures import Whence, meaning, replied
 

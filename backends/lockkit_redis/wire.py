@@ -15,7 +15,8 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.clock import Clock
-from lockkit_redis.address import Address, at
+from lockkit.store.urls import at
+from lockkit_redis.address import Address
 from lockkit_redis.connecting import Place, connected
 from lockkit_redis.failures import meaning, replied, unanswered
 from lockkit_redis.line import TIME, Line, millis_of, pack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockkit.errors import ConfigError
+from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.troubles import SECRET
 from lockkit_etcd.address import parse
 
@@ -36,13 +37,14 @@ def test_a_password_is_decoded_and_never_shown():
 
 
 def test_files_are_for_tls_and_must_be_readable(tmp_path):
-    there = tmp_path / "ca.pem"
-    there.write_text("")
+    files = Certificates(tmp_path)
+    there = files.ca
     assert parse(f"etcds://one?ca_file={there}").ca_file == str(there)
     for url, why in (
         (f"etcd://one?ca_file={there}", "needs TLS"),
         (f"etcds://one?ca_file={tmp_path}/missing", "cannot read"),
-        (f"etcds://one?cert_file={there}", "its key"),
+        (f"etcds://one?cert_file={files.client}", "has no key in it"),
+        (f"etcds://one?ca_file={files.client_key}", "is no certificate"),
         ("etcds://one?colour=blue", "the options"),
         ("etcd://one/2", "no databases"),
         ("etcd://one:99999", "host and port"),

@@ -31,7 +31,7 @@ from lockkit_redis.unreachable import of_another_kind
         ("rediss://h?ca_file=/nowhere", "cannot read /nowhere"),
         ("rediss://h?ca_file=~/nope.pem", "cannot read ~/nope.pem"),
         ("rediss://h?ca_file=/tmp/no%20pe+x.pem", "cannot read /tmp/no pe x.pem"),
-        ("redis://[::1", "not a Redis URL"),
+        ("redis://[::1", "not a URL for Redis"),
         ("unix://h/run/redis.sock", "absolute path"),
         ("redis:localhost", r"redis:\*\*\*: a host stands behind two slashes"),
         ("redis:localhost:6379", "a host stands behind two slashes"),
