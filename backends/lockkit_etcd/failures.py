@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.store.connections import inherited
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
@@ -162,16 +163,6 @@ def not_connected(error: BaseException | str, where: str) -> Elsewhere:
         return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
     return Elsewhere(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
-
-
-def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its connections are the parent's."""
-    return Refused(
-        BackendUnavailable(
-            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
-        ),
-        retry=False,
-    )
 
 
 def unanswered(error: BaseException | str, where: str) -> Unknown:

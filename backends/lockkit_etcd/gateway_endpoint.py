@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 
+from lockkit.store.connections import Pool
 from lockkit.store.spi import Unknown
 from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
@@ -16,10 +16,6 @@ from lockkit_etcd.gateway_line import connect as connected
 __all__ = ["Endpoint"]
 
 _OK = 200
-_IDLE = 1.0
-"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
-_UNUSED = 30.0
-"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
 """Alerts by which a server ends the handshake; with TLS 1.3 they come when the client thinks that it is over."""
 _LONGEST = 1000
@@ -32,17 +28,21 @@ class Endpoint:
 
     Attributes:
         where: ``host:port``.
+        pool: The free connections.
         token: The login, once there is one. A member that restarts forgets it.
     """
 
     def __init__(
-        self, host: str, port: int, tls: ssl.SSLContext | None, login: tuple[str, str] | None
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        login: tuple[str, str] | None,
     ) -> None:
         self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.token = b""
         self._host, self._port, self._tls, self._login = host, port, tls, login
-        self._free: list[Line] = []
-        self._closed = False
+        self.pool = Pool(self.new, self.where)
         self._said = b" HTTP/1.1\r\nHost: %b\r\nGrpc-Metadata-hasleader: true\r\n" % self.where.encode()
 
     def request(self, path: bytes, body: bytes, more: bytes = b"") -> bytes:
@@ -61,49 +61,16 @@ class Endpoint:
         except OSError as error:
             raise not_connected(error, self.where) from error
 
-    def take(self, budget: float) -> Line:
-        """A connection that owes nothing.
-
-        Raises:
-            Refused: There is none to be had.
-        """
-        while not self._closed:
-            try:
-                line = self._free.pop()
-            except IndexError:
-                return self.new(budget)
-            if time.monotonic() - line.since < _IDLE or line.quiet():
-                return line
-            line.reset()
-        raise not_connected("this store is closed", self.where)
-
     def keep(self, line: Line) -> None:
         """Give back a connection whose request was answered."""
-        if not line.kept:
+        if line.kept:
+            self.pool.keep(line)
+        else:
             line.close()
-            return
-        line.since = now = time.monotonic()
-        self._free.append(line)
-        try:
-            if now - self._free[0].since > _UNUSED:  # the last that was given back is the first to be taken
-                self._free.pop(0).close()
-        except IndexError:  # others have taken it meanwhile
-            pass
-        if self._closed:
-            self.empty()
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""
-        self._closed = True
-        self.empty()
-
-    def empty(self) -> None:
-        """Close the free connections."""
-        while self._free:
-            try:
-                self._free.pop().close()
-            except IndexError:
-                return
+        self.pool.close()
 
     # -- asking
 
@@ -152,7 +119,7 @@ class Endpoint:
             raise not_connected("its answer to a login means nothing", self.where) from error
 
     def _answer(self, request: bytes, until: float, pause: float = 0.0) -> tuple[int, bytes]:
-        line = self.take(left(until))
+        line = self.pool.take(left(until))
         try:
             answer = line.ask(request, until, pause)
         except BaseException as error:

@@ -6,22 +6,18 @@ a status, a length or chunks, and JSON.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-import struct
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from ipaddress import ip_address
+from collections.abc import Iterator
+
+from lockkit.store.connecting import in_time, is_address
+from lockkit.store.connections import Timed
 
 __all__ = ["Garbled", "Line", "connect"]
 
-_RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
 _LEAST = 0.005
-_SLACK = 0.005
-"""Seconds by which a call may be late rather than set the socket's timeout once more."""
 _LONGEST_HEAD = 65_536
 _DIGITS = 16
 """Most digits of a length."""
@@ -34,27 +30,19 @@ class Garbled(OSError):
     """What came is no answer of HTTP/1.1."""
 
 
-class Line:
-    """A connection, used by one call at a time. One call that raises leaves it unusable.
+class Line(Timed):
+    """A connection.
 
     Attributes:
         kept: Whether the server keeps it open after the last answer.
-        since: When it was last used, by ``time.monotonic()``.
     """
 
-    __slots__ = ("_allowed", "_buffer", "_pid", "_socket", "kept", "since")
+    __slots__ = ("_buffer", "kept")
 
     def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._pid = os.getpid()
-        self._allowed = -1.0
+        super().__init__(connected)
         self._buffer = b""
         self.kept = True
-        self.since = 0.0
-
-    def __del__(self) -> None:
-        if hasattr(self, "_socket"):
-            self._socket.close()
 
     # In each of these ``end`` is when ``time.monotonic()`` is too late.
 
@@ -86,6 +74,7 @@ class Line:
         Raises:
             OSError: It could not be sent in time.
         """
+        self._allowed = -1.0  # what is cut short cannot go on
         self._until(end)
         self._socket.sendall(request)
 
@@ -147,24 +136,15 @@ class Line:
         return buffer[:count]
 
     def _recv(self, end: float) -> bytes:
-        self._until(end)
-        block = self._socket.recv(_BLOCK)
-        if not block:
-            raise ConnectionError("the server has closed the connection")
-        return block
-
-    def _until(self, end: float) -> None:
-        if end == float("inf"):
-            if self._allowed != end:
-                self._allowed = end
-                self._socket.settimeout(None)
-            return
-        rest = end - time.monotonic()
-        if rest <= 0.0:
-            raise TimeoutError("timed out")
-        if abs(rest - self._allowed) > _SLACK:
-            self._allowed = max(rest, _LEAST)
-            self._socket.settimeout(self._allowed)
+        while True:
+            self._until(end)
+            try:
+                block = self._socket.recv(_BLOCK)
+            except TimeoutError:  # which may have come before the end
+                continue
+            if not block:
+                raise ConnectionError("the server has closed the connection")
+            return block
 
     def watched(self) -> None:
         """Have the operating system find out if the other side is dead although nothing is said for long."""
@@ -172,42 +152,6 @@ class Line:
         for name, value in _DEAD:
             if hasattr(socket, name):
                 self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    def quiet(self) -> bool:
-        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
-        self._allowed = -1.0
-        try:
-            self._socket.setblocking(False)
-            self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        return False
-
-    def interrupt(self) -> None:
-        """End the call that another thread is in."""
-        if self._pid == os.getpid():  # else it is the parent's
-            try:
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def reset(self) -> None:
-        """Close it, and throw away what still lies in this host's buffers."""
-        try:
-            if self._pid == os.getpid():
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        except OSError:
-            pass
-        self.close()
-
-    def close(self) -> None:
-        """Close it, when nothing is under way."""
-        try:
-            self._socket.close()
-        except OSError:
-            pass
 
 
 def _unchunked(raw: bytes) -> bytes | None:
@@ -255,54 +199,6 @@ def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> 
             plain.close()
             raise
 
-    return connected() if _is_address(host) else _in_time(connected, budget)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _in_time(make: Callable[[], Line], budget: float) -> Line:
-    """Make a connection on another thread: resolving a name takes what it takes, and each of its addresses gets the budget.
-
-    Raises:
-        TimeoutError: It takes longer; should it be made yet, it is closed.
-    """
-    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
-    done.acquire()
-    made: list[Line | BaseException] = []
-    waiting = [True]
-
-    def run() -> None:
-        try:
-            made.append(make())
-        except BaseException as error:
-            made.append(error)
-        done.release()
-        if not waiting:
-            _close(made)
-
-    try:
-        threading.Thread(target=run, name="lockkit-etcd-connect", daemon=True).start()
-    except RuntimeError:  # there can be no more threads
-        return make()
-    try:
-        if not done.acquire(timeout=budget):
-            raise TimeoutError(f"no connection within {budget:.1f} s")
-    except BaseException:
-        waiting.clear()
-        _close(made)
-        raise
-    if isinstance(made[0], BaseException):
-        raise made[0]
-    return made[0]
-
-
-def _close(made: Sequence[Line | BaseException]) -> None:
-    for each in made:
-        if isinstance(each, Line):
-            each.close()
+    if is_address(host):
+        return connected()
+    return in_time(connected, Line.close, budget, "lockkit-etcd-connect")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import stat
-import threading
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lockkit.errors import ConfigError
+from lockkit.store.connecting import in_time, is_address
 from lockkit.store.spi import Refused
 from lockkit_redis.line import Line
 
@@ -56,7 +54,9 @@ def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Line:
         connection.connect()
         return Line(connection)
 
-    return connect() if isinstance(place, str) or _is_address(place[0]) else _in_time(connect, budget)
+    if isinstance(place, str) or is_address(place[0]):
+        return connect()
+    return in_time(connect, Line.close, budget, "lockkit-redis-connect")
 
 
 def _say_nothing(_connection: Any) -> None:
@@ -73,53 +73,3 @@ def _socket(path: str) -> str:
         hint = "CONFIG GET unixsocket says where the server has its own"
         raise Refused(ConfigError(f"unix://{path}: this is no socket", hint=hint), retry=False)
     return path
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _in_time(make: Callable[[], Line], budget: float) -> Line:
-    """Make a connection on another thread: resolving a name takes what it takes, and each of its addresses gets the budget.
-
-    Raises:
-        TimeoutError: It takes longer; should it be made yet, it is closed.
-    """
-    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
-    done.acquire()
-    made: list[Line | BaseException] = []
-    waiting = [True]
-
-    def run() -> None:
-        try:
-            made.append(make())
-        except BaseException as error:
-            made.append(error)
-        done.release()
-        if not waiting:
-            _close(made)
-
-    try:
-        threading.Thread(target=run, name="lockkit-redis-connect", daemon=True).start()
-    except RuntimeError:  # there can be no more threads
-        return make()
-    try:
-        if not done.acquire(timeout=budget):
-            raise TimeoutError(f"no connection within {budget:.1f} s")
-    except BaseException:
-        waiting.clear()
-        _close(made)
-        raise
-    if isinstance(made[0], BaseException):
-        raise made[0]
-    return made[0]
-
-
-def _close(made: Sequence[Line | BaseException]) -> None:
-    for each in made:
-        if isinstance(each, Line):
-            each.close()

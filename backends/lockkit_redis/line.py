@@ -10,9 +10,7 @@ to wake it, which is half of what a lock costs then. Where answers take longer t
 from __future__ import annotations
 
 import os
-import socket
 import ssl
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -22,20 +20,15 @@ from typing import Any
 import redis.exceptions as theirs
 from hiredis import Reader
 
+from lockkit.store.connections import Timed
 from lockkit_redis.private import error_of, taken_socket
 
 __all__ = ["TIME", "Line", "framed", "left", "millis_of", "pack"]
 
-_RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
 _ANSWER = 4_096
 """Bytes to read where one answer is awaited: a large buffer takes longer to get than a short answer to read."""
-_LEAST = 0.005
 _MOMENT = 0.05
-_SLACK = 0.005
-"""Seconds by which a call may be late rather than set the socket's timeout once more."""
-_PART = 4.0
-"""The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
 _USUAL = 32
 """The length of a token."""
 _MORE = object()
@@ -78,10 +71,8 @@ def left(end: float) -> float:
     return max(end - time.monotonic(), _MOMENT)
 
 
-class Line:
-    """A connection, used by one call at a time. An error reply is an answer like any other: redis-py's exception.
-
-    One call that raises leaves it unusable: what comes next may be the answer to what was asked before.
+class Line(Timed):
+    """A connection. An error reply is an answer like any other: redis-py's exception.
 
     Args:
         connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
@@ -90,12 +81,10 @@ class Line:
         wire: Whose it is.
     """
 
-    __slots__ = ("_allowed", "_asleep", "_in_vain", "_pid", "_reader", "_socket", "wire")
+    __slots__ = ("_asleep", "_in_vain", "_reader", "wire")
 
     def __init__(self, connection: Any) -> None:
-        self._socket = taken_socket(connection)
-        self._pid = os.getpid()
-        self._allowed = -1.0
+        super().__init__(taken_socket(connection))
         alone = _PROCESSORS < 2 or isinstance(self._socket, ssl.SSLSocket)
         self._asleep = sys.maxsize if alone else 0
         self._in_vain = 0
@@ -105,10 +94,6 @@ class Line:
             replyError=error_of(connection),
             notEnoughData=_MORE,
         )
-
-    def __del__(self) -> None:
-        if hasattr(self, "_socket"):
-            self._socket.close()
 
     # In each of these ``end`` is when ``time.monotonic()`` is too late.
 
@@ -205,14 +190,6 @@ class Line:
             raise theirs.ConnectionError("the server has closed the connection")
         self._reader.feed(block)
 
-    def _until(self, end: float) -> None:
-        left = end - time.monotonic()
-        if left <= 0.0:
-            raise TimeoutError("timed out")
-        if not left / _PART <= self._allowed <= left + _SLACK:
-            self._allowed = max(left, _LEAST)
-            self._socket.settimeout(self._allowed)
-
     def said(self) -> list[Any]:
         """What was said by now, without waiting for more.
 
@@ -230,44 +207,3 @@ class Line:
         while (answer := self._reader.gets()) is not _MORE:
             answers.append(answer)
         return answers
-
-    def fileno(self) -> int:
-        """What to wait for."""
-        number: int = self._socket.fileno()
-        return number
-
-    def quiet(self) -> bool:
-        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
-        self._allowed = -1.0
-        try:
-            self._socket.setblocking(False)
-            self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        return False
-
-    def interrupt(self) -> None:
-        """End the call that another thread is in."""
-        if self._pid == os.getpid():  # else it is the parent's
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def reset(self) -> None:
-        """Close it, and throw away what still lies in this host's buffers."""
-        try:
-            if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        except OSError:
-            pass
-        self.close()
-
-    def close(self) -> None:
-        """Close it, when nothing is under way."""
-        try:
-            self._socket.close()
-        except OSError:
-            pass

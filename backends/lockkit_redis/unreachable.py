@@ -19,7 +19,6 @@ from lockkit_redis.connecting import Place
 from lockkit_redis.failures import Whence, meaning, replied
 
 __all__ = [
-    "inherited",
     "none_of",
     "not_connected",
     "of_a_sentinel",
@@ -157,13 +156,3 @@ def none_of(refusals: Sequence[Refused], where: str) -> Refused:
     kind = type(first) if final else BackendUnavailable
     text = "; ".join(dict.fromkeys(refusal.error.message for refusal in refusals))
     return Refused(kind(f"{where}: {text}", hint=first.hint), retry=not final)
-
-
-def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its connections are the parent's."""
-    return Refused(
-        BackendUnavailable(
-            f"{where} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
-        ),
-        retry=False,
-    )

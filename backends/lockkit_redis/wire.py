@@ -1,9 +1,4 @@
-"""The connections to one server: each call takes one, and gives it back when it owes nothing.
-
-A connection is used by one call at a time and goes back to the free ones only when every request on it was answered. One
-with an unanswered request is closed with a reset, so that what still lies in this host's buffers is thrown away and no
-later caller reads an answer that is not its own.
-"""
+"""The calls to one server, over a pool of connections, and how a connection introduces itself."""
 
 from __future__ import annotations
 
@@ -15,20 +10,17 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.clock import Clock
+from lockkit.store.connections import Pool, inherited
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
 from lockkit_redis.connecting import Place, connected
 from lockkit_redis.failures import meaning, replied, unanswered
 from lockkit_redis.line import TIME, Line, millis_of, pack
 from lockkit_redis.sentinels import primary
-from lockkit_redis.unreachable import inherited, not_connected, of_another_kind, refused_at_login
+from lockkit_redis.unreachable import of_another_kind, refused_at_login
 
 __all__ = ["Wire"]
 
-_IDLE = 1.0
-"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
-_UNUSED = 30.0
-"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
 _LEAST = 0.005
 _STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
 """Answers after which a connection has to introduce itself again; among redis-py's connection errors."""
@@ -46,6 +38,7 @@ class Wire:
         namespace: What an error about missing rights speaks of.
 
     Attributes:
+        pool: The free connections.
         where: The URL, without secrets.
         node: Host and port: in a Cluster all nodes share the URL.
     """
@@ -66,9 +59,7 @@ class Wire:
         self._name = name
         self._clock = clock
         self._ahead = (clock.wall() - clock.now()) * 1000.0
-        self._free: list[tuple[Line, float]] = []
-        self._closed = False
-        self._pid = os.getpid()
+        self.pool = Pool(self.connect, self.where)
 
     def call(self, packed: bytes, budget: float) -> Any:
         """Send one packed command and read its answer.
@@ -78,7 +69,7 @@ class Wire:
             redis.exceptions.NoScriptError: The server does not know the script (any more).
         """
         end = time.monotonic() + budget
-        line = self._take(budget)
+        line = self.pool.take(budget)
         try:
             answer = line.ask(packed, end)
         except BaseException as error:
@@ -89,7 +80,7 @@ class Wire:
         if isinstance(answer, theirs.RedisError):
             self._settle(line, (answer,))
             raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self)
-        self._keep(line)
+        self.pool.keep(line)
         return answer
 
     def row(self, packed: bytes, budget: float, count: int, *, whole: bool = False) -> list[Any]:
@@ -101,7 +92,7 @@ class Wire:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
         """
         end = time.monotonic() + budget
-        line = self._take(budget)
+        line = self.pool.take(budget)
         try:
             answers = line.row(packed, end, count)
         except BaseException as error:
@@ -128,24 +119,12 @@ class Wire:
             if isinstance(answer, theirs.RedisError):
                 self._trouble(answer)
                 if isinstance(answer, theirs.ReadOnlyError):
-                    self._empty()  # the primary no more: none of its connections is any good
+                    self.pool.empty()  # the primary no more: none of its connections is any good
                 good = good and not whole and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
         if good:
-            self._keep(line)
+            self.pool.keep(line)
         else:
             line.close()
-
-    def _keep(self, line: Line) -> None:
-        now = time.monotonic()
-        self._free.append((line, now))
-        if self._closed:
-            self._empty()
-            return
-        try:
-            if now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
-                self._free.pop(0)[0].close()
-        except IndexError:  # others have taken it meanwhile
-            pass
 
     def connect(self, budget: float) -> Line:
         """A new connection, logged in.
@@ -153,7 +132,7 @@ class Wire:
         Raises:
             Refused: There is none to be had.
         """
-        if self._pid != os.getpid():
+        if self.pool.pid != os.getpid():
             raise inherited(self.where)
         end = time.monotonic() + budget
         line: Line | None = None
@@ -213,34 +192,12 @@ class Wire:
     def another(self) -> Wire:
         """The same server over connections of its own."""
         wire = Wire(self._address, self._name, self._clock, self._trouble, self.namespace)
-        wire._pid = self._pid  # a forked child gets none that is good for anything
+        wire.pool.pid = self.pool.pid  # a forked child gets none that is good for anything
         return wire
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""
-        self._closed = True
-        self._empty()
-
-    def _empty(self) -> None:
-        while self._free:
-            try:
-                line, _ = self._free.pop()
-            except IndexError:
-                return
-            line.close()
-
-    def _take(self, budget: float) -> Line:
-        if self._pid != os.getpid():
-            raise inherited(self.where)
-        while not self._closed:
-            try:
-                line, since = self._free.pop()
-            except IndexError:
-                return self.connect(budget)
-            if time.monotonic() - since < _IDLE or line.quiet():
-                return line
-            line.reset()
-        raise not_connected(RuntimeError("this store is closed"), self.where, self._address)
+        self.pool.close()
 
 
 def _mode(hello: Any) -> str:

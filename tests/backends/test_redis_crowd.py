@@ -268,7 +268,7 @@ def test_a_connection_that_is_taken_the_moment_it_is_given_back_is_no_trouble(se
 
     store = open_store(server.url(), OpenOptions())
     wire = store.store.router.wires()[0]
-    wire._empty()
-    wire._free = Snatched()
+    wire.pool.empty()
+    wire.pool._free = Snatched()
     assert wire.call(pack("PING"), 2.0) == b"PONG"
     store.close()

@@ -274,7 +274,7 @@ def test_wires_reckon_the_clock_of_their_own_server():
 def test_connecting_and_asking_share_one_budget(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
     wire = store.store.router.wires()[0]
-    monkeypatch.setattr(wire, "_take", lambda budget: time.sleep(0.3) or wire.connect(2.0))
+    monkeypatch.setattr(wire.pool, "take", lambda budget: time.sleep(0.3) or wire.connect(2.0))
     with pytest.raises(Unknown, match="timed out"):
         wire.call(pack("PING"), 0.2)
     monkeypatch.undo()
@@ -287,11 +287,11 @@ def test_connections_that_a_crowd_needed_are_closed_when_they_are_not_used_any_m
     wire = store.store.router.wires()[0]
     lines = [wire.connect(2.0) for _ in range(5)]
     now = time.monotonic()
-    wire._empty()
-    wire._free[:] = [(line, now - 60.0) for line in lines]
+    wire.pool.empty()
+    wire.pool._free[:] = [(line, now - 60.0) for line in lines]
     for _ in range(6):
         wire.call(pack("PING"), 2.0)
-    assert len(wire._free) == 1
+    assert len(wire.pool._free) == 1
     store.close()
 
 

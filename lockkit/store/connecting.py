@@ -1,0 +1,69 @@
+"""Connecting in time: a connection is there within a budget, or is not, however long a name server takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TypeVar
+
+__all__ = ["in_time", "is_address"]
+
+
+C = TypeVar("C")
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an address, so that no name has to be resolved."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, thread: str) -> C:
+    """Make a connection on another thread: to resolve a name takes what it takes, and each of its addresses gets the budget.
+
+    Args:
+        make: Connects.
+        close: Closes a connection that comes too late.
+        budget: Seconds.
+        thread: The name of the thread.
+
+    Raises:
+        TimeoutError: It takes longer; should it be made yet, it is closed.
+    """
+    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
+    done.acquire()
+    made: list[C | BaseException] = []
+    waiting = [True]
+
+    def run() -> None:
+        try:
+            made.append(make())
+        except BaseException as error:
+            made.append(error)
+        done.release()
+        if not waiting:
+            close_made()
+
+    def close_made() -> None:
+        for each in made:
+            if not isinstance(each, BaseException):
+                close(each)
+
+    try:
+        threading.Thread(target=run, name=thread, daemon=True).start()
+    except RuntimeError:  # there can be no more threads
+        return make()
+    try:
+        if not done.acquire(timeout=max(budget, 0.0)):
+            raise TimeoutError(f"no connection within {budget:.1f} s")
+    except BaseException:
+        waiting.clear()
+        close_made()
+        raise
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    return made[0]

@@ -1,0 +1,186 @@
+"""Connections to one server: a socket whose calls each have an end, and the pool that lends connections to calls."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from lockkit.errors import BackendUnavailable
+from lockkit.store.spi import Refused
+
+__all__ = ["Connection", "Pool", "Timed", "inherited"]
+
+_RESET = struct.pack("ii", 1, 0)
+_LEAST = 0.005
+_SLACK = 0.005
+"""Seconds by which a call may be late rather than set the socket's timeout once more."""
+_PART = 4.0
+"""The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
+_IDLE = 1.0
+"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
+_UNUSED = 30.0
+"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
+
+
+def inherited(where: str) -> Refused:
+    """A forked child has this store from its parent: its connections are the parent's."""
+    hint = "a forked child calls lockkit.connect() for itself"
+    return Refused(BackendUnavailable(f"{where} is not open in this process", hint=hint), retry=False)
+
+
+class Timed:
+    """A connected socket that is used by one call at a time, each of which has an end by ``time.monotonic()``.
+
+    A call that raises leaves it unusable: what comes next may be the answer to what was asked before.
+    """
+
+    __slots__ = ("_allowed", "_pid", "_socket")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._pid = os.getpid()
+        self._allowed = -1.0
+        """The socket's timeout; -1 where the next call has to set it anew."""
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    def _until(self, end: float) -> None:
+        """Have the socket wait no longer than up to an end. It may stop waiting before: look again then."""
+        rest = end - time.monotonic()
+        if rest <= 0.0:
+            raise TimeoutError("timed out")
+        if not rest / _PART <= self._allowed <= rest + _SLACK:
+            self._allowed = max(rest, _LEAST)
+            self._socket.settimeout(None if rest == float("inf") else self._allowed)
+
+    def fileno(self) -> int:
+        """What to wait for."""
+        return self._socket.fileno()
+
+    def quiet(self) -> bool:
+        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
+        self._allowed = -1.0
+        try:
+            self._socket.setblocking(False)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def interrupt(self) -> None:
+        """End the call that another thread is in."""
+        if self._pid == os.getpid():  # else it is the parent's
+            try:
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # TLS is in that thread's hands
+            except OSError:
+                pass
+
+    def reset(self) -> None:
+        """Close it, and throw away what still lies in this host's buffers: a request that was given up must not arrive later."""
+        try:
+            if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Close it, when nothing is under way."""
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+
+
+class Connection(Protocol):
+    """What a pool has."""
+
+    def quiet(self) -> bool:
+        """Whether nothing came that nobody has asked for."""
+
+    def reset(self) -> None:
+        """Close it, and throw away what still lies in this host's buffers."""
+
+    def close(self) -> None:
+        """Close it, when nothing is under way."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Pool(Generic[C]):
+    """The free connections to one server. There are as many as calls run at the same time.
+
+    A call takes one and gives it back when every request on it was answered. One that owes an answer is reset instead, so no
+    later call reads an answer that is not its own.
+
+    Args:
+        make: Makes a connection within a budget; raises Refused.
+        where: The server, for errors.
+        pid: The process that the connections belong to; None for this one.
+    """
+
+    def __init__(self, make: Callable[[float], C], where: str, pid: int | None = None) -> None:
+        self._make = make
+        self._where = where
+        self._free: list[tuple[C, float]] = []
+        self._closed = False
+        self.pid = os.getpid() if pid is None else pid
+
+    def take(self, budget: float) -> C:
+        """A connection that owes nothing.
+
+        Raises:
+            Refused: There is none to be had, or they are those of a process that this one was forked from.
+        """
+        if self.pid != os.getpid():
+            raise inherited(self._where)
+        while not self._closed:
+            try:
+                connection, since = self._free.pop()
+            except IndexError:
+                return self._make(budget)
+            if time.monotonic() - since < _IDLE or connection.quiet():
+                return connection
+            connection.reset()
+        raise Refused(
+            BackendUnavailable(
+                f"cannot reach {self._where}: this store is closed", hint="call lockkit.connect() again"
+            )
+        )
+
+    def keep(self, connection: C) -> None:
+        """Give back a connection whose requests were all answered."""
+        now = time.monotonic()
+        self._free.append((connection, now))
+        if self._closed:
+            self.empty()
+            return
+        try:
+            if now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
+                self._free.pop(0)[0].close()
+        except IndexError:  # others have taken it meanwhile
+            pass
+
+    def empty(self) -> None:
+        """Close the free connections."""
+        while self._free:
+            try:
+                connection, _ = self._free.pop()
+            except IndexError:
+                return
+            connection.close()
+
+    def close(self) -> None:
+        """Close the free connections; those in use follow when their call ends."""
+        self._closed = True
+        self.empty()
