@@ -18,7 +18,6 @@ __all__ = [
     "GONE",
     "UNANSWERED",
     "explained",
-    "inherited",
     "not_connected",
     "refused_login",
     "unanswered",
@@ -206,9 +205,3 @@ def without_sasl(where: str) -> Refused:
         hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
     )
     return Refused(told, retry=False)
-
-
-def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its sessions are the parent's."""
-    hint = "a forked child calls lockkit.connect() for itself"
-    return Refused(BackendUnavailable(f"{where} is not open in this process", hint=hint), retry=False)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
 from lockkit.names import encode
-from lockkit.store.queue import blockers, prefix
+from lockkit.store.queue import in_the_way, prefix
 from lockkit.store.spi import Refused
 
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
@@ -110,11 +110,7 @@ class Queue:
 
     def blockers(self, place: int) -> list[str]:
         """Nodes to watch: while they all stand, the claim at ``place`` cannot hold."""
-        found = blockers(self.claims, place)
-        if not found:  # it fits, but what a resize left beyond the prefix holds it up
-            found = [
-                at for at in range(self.fits, len(self.claims)) if self.claims[at].may_hold and at != place
-            ]
+        found, _ = in_the_way(self.claims, [claim.may_hold for claim in self.claims], place)
         return [self.claims[at].node for at in found]
 
     def without(self, token: str) -> Queue:

@@ -9,13 +9,14 @@ import time
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
+from lockkit.store.connections import inherited
 from lockkit.store.perlock import PerLock
 from lockkit.store.spi import Claim, OpenOptions, Refused, Why
 from lockkit.store.tombstones import Tombstones
 from lockkit_zookeeper.address import Address, declared
 from lockkit_zookeeper.asking import access, left
 from lockkit_zookeeper.entries import Entry
-from lockkit_zookeeper.failures import inherited, not_connected
+from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.stated import Stated

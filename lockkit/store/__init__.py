@@ -1,5 +1,13 @@
 """The layer under the stores: the interface of a store, and what several stores do alike.
 
-A store imports each piece from its own module. :mod:`lockkit.store.spi` is the interface, :mod:`lockkit.store.queue` the rule
-of the queue, :mod:`lockkit.store.notes` the merging of notes and records.
+A store imports each piece from its own module:
+
+- :mod:`~lockkit.store.spi`: the interface, and its answers;
+- :mod:`~lockkit.store.queue`: the rule of the queue, as functions; :mod:`~lockkit.store.rowqueue` and
+  :mod:`~lockkit.store.rows`: every call, for a store that decides in Python;
+- :mod:`~lockkit.store.notes`, :mod:`~lockkit.store.owners`, :mod:`~lockkit.store.layouts`: what is stored beside a claim's place,
+  and who may read it; :mod:`~lockkit.store.comparing`: changes by compare;
+- :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: what a client remembers of locks and of tokens;
+- :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: what a URL says;
+- :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: connections in time, and a pool of them.
 """

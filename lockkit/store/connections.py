@@ -22,7 +22,6 @@ _SLACK = 0.005
 _PART = 4.0
 """The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
 _IDLE = 1.0
-"""Seconds after which a free connection is looked at before it is used: the server may have closed it."""
 _UNUSED = 30.0
 """Seconds after which a connection that others made superfluous is closed, once another is given back."""
 
@@ -127,13 +126,17 @@ class Pool(Generic[C]):
         make: Makes a connection within a budget; raises Refused.
         where: The server, for errors.
         pid: The process that the connections belong to; None for this one.
+        idle: Seconds after which a free connection is looked at before it is used: the server may have closed it.
     """
 
-    def __init__(self, make: Callable[[float], C], where: str, pid: int | None = None) -> None:
+    def __init__(
+        self, make: Callable[[float], C], where: str, *, pid: int | None = None, idle: float = _IDLE
+    ) -> None:
         self._make = make
         self._where = where
         self._free: list[tuple[C, float]] = []
         self._closed = False
+        self._idle = idle
         self.pid = os.getpid() if pid is None else pid
 
     def take(self, budget: float) -> C:
@@ -149,7 +152,7 @@ class Pool(Generic[C]):
                 connection, since = self._free.pop()
             except IndexError:
                 return self._make(budget)
-            if time.monotonic() - since < _IDLE or connection.quiet():
+            if time.monotonic() - since < self._idle or connection.quiet():
                 return connection
             connection.reset()
         raise Refused(

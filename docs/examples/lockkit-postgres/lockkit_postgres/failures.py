@@ -20,7 +20,7 @@ from lockkit.errors import (
 )
 from lockkit.store.spi import Refused, Unknown
 
-__all__ = ["answered", "inherited", "not_connected", "too_new", "unanswered"]
+__all__ = ["answered", "not_connected", "too_new", "unanswered"]
 
 _LOAD = "have its owner load schema.sql of lockkit-postgres"
 _ERRORS: dict[str, tuple[type[LockkitError], bool, str, str]] = {
@@ -104,13 +104,6 @@ def not_connected(trouble: object, where: str) -> Refused:
         )
     hint = "check host, port and TLS; is it running?"
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
-
-
-def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its connections are the parent's."""
-    return Refused(
-        BackendUnavailable(f"{where} was opened by another process", hint="open it in this one"), retry=False
-    )
 
 
 def too_new(where: str, version: int) -> Refused:

@@ -7,11 +7,9 @@ become a black hole must not cost a caller more than its budget.
 from __future__ import annotations
 
 import os
-import queue
 import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Sequence
 
@@ -26,6 +24,7 @@ from psycopg.pq import (
     abc,
 )
 
+from lockkit.store.connecting import in_time
 from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
@@ -142,8 +141,7 @@ class Line:
             raise TimeoutError("timed out")
         self._conn.consume_input()
 
-    @property
-    def fit(self) -> bool:
+    def quiet(self) -> bool:
         """Whether it can be used again: no call was cut short, and the server has said nothing since (that is a goodbye)."""
         conn = self._conn
         if conn.status != ConnStatus.OK or conn.transaction_status != TransactionStatus.IDLE:
@@ -196,21 +194,11 @@ def _connect(address: Address, at: int, end: float) -> abc.PGconn:
     Raises:
         Refused: There is no connection in time. If there is one later, it is closed unused.
     """
-    box: queue.SimpleQueue[abc.PGconn | Exception] = queue.SimpleQueue()
-
-    def connect() -> None:
-        try:
-            box.put(_met(address.hosts[at], end))
-        except Exception as error:
-            box.put(error)
-
+    budget = max(end - time.monotonic(), 0.0)
     try:
-        threading.Thread(target=connect, name="lockkit-postgres-dial", daemon=True).start()
-        made = box.get(timeout=max(end - time.monotonic(), 0.0))
-    except (queue.Empty, RuntimeError) as error:
-        raise not_connected(str(error) or "timed out", address.shown) from None
-    if isinstance(made, Exception):
-        raise not_connected(made, address.shown) from made
+        made = in_time(lambda: _met(address.hosts[at], end), PGconn.finish, budget, "lockkit-postgres-dial")
+    except Exception as error:
+        raise not_connected(error, address.shown) from error
     if made.status != ConnStatus.OK:
         raise not_connected(made.error_message.decode(errors="replace"), address.shown)
     return made

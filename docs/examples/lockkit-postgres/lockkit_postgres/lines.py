@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from lockkit.clock import Clock
+from lockkit.store.connections import Pool, inherited
 from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
-from lockkit_postgres.failures import inherited
 from lockkit_postgres.line import Line
 
 __all__ = ["Lines"]
@@ -24,9 +23,7 @@ class Lines:
     def __init__(self, address: Address, clock: Clock) -> None:
         self.address = address
         self._clock = clock
-        self._pid = os.getpid()
-        self._idle: deque[Line] = deque()
-        self._closed = False
+        self._pool = Pool(self._new, address.shown, idle=0.0)  # to look takes no time
         self._first = (
             0  # the host that was good last: one that is silent is not asked again for each connection
         )
@@ -68,31 +65,22 @@ class Lines:
         Raises:
             Refused: There is none, or this is a forked child and they are its parent's.
         """
-        if self._pid != os.getpid():
+        budget = max(end - time.monotonic(), 0.0)
+        return self._new(budget) if fresh else self._pool.take(budget)
+
+    def _new(self, budget: float) -> Line:
+        if self._pool.pid != os.getpid():
             raise inherited(self.address.shown)
-        while not fresh and self._idle:
-            try:
-                line = self._idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if line.fit:
-                return line
-            line.close()
-        line = Line(self.address, end, self._first)
+        line = Line(self.address, time.monotonic() + budget, self._first)
         self._first = line.host
         return line
 
     def _put_back(self, line: Line, *, usable: bool) -> None:
-        if usable and not self._closed and line.fit:
-            self._idle.append(line)
+        if usable and line.quiet():
+            self._pool.keep(line)
         else:
             line.reset()
 
     def close(self) -> None:
         """Close those that are idle, and the others when their call is over."""
-        self._closed = True
-        while self._idle:
-            try:
-                self._idle.pop().close()
-            except IndexError:
-                break
+        self._pool.close()
