@@ -12,7 +12,6 @@ for which there is no time are left to the next heartbeat, a quarter of a second
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, changing, mark_of, packed, place_of, rows
 from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.together import together
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, LeaseGone, Op, Put, Txn, TxnAnswer
 
 __all__ = ["GRACE", "Move", "move", "move_one"]
@@ -83,7 +83,7 @@ def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None
     now = time.monotonic()
     begin_by = now + _SHARE * max(end - now, 0.0)
 
-    def work(some_in_any_case: bool) -> None:  # noqa: FBT001
+    def work(*, some_in_any_case: bool = False) -> None:
         while batches and (some_in_any_case or time.monotonic() < begin_by):
             some_in_any_case = False
             try:
@@ -99,17 +99,8 @@ def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None
             for at, answer in zip(some, batch.answers, strict=True):
                 answers[at] = answer
 
-    started: list[threading.Thread] = []
-    for _ in range(min(len(batches), _WORKERS) - 1):
-        thread = threading.Thread(target=work, args=(False,), name="lockkit-etcd-move", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # there can be no more threads
-            break
-        started.append(thread)
-    work(True)
-    for thread in started:
-        thread.join(left(end))
+    many = min(len(batches), _WORKERS)
+    together(work, many, "lockkit-etcd-move", end, own=lambda: work(some_in_any_case=True))
     return list(answers)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
 from lockkit_etcd.stated import seconds
 from lockkit_etcd.store import Store
+from lockkit_etcd.together import together
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 from lockkit_etcd.view import claim_info
 
@@ -77,17 +77,7 @@ def _remaining(store: Store, leases: Sequence[int], end: float) -> Mapping[int, 
             ) as trouble:  # the queue is known: how long its claims last can be left out
                 troubles.append(trouble)
 
-    helpers: list[threading.Thread] = []
-    for _ in range(min(len(todo), _AT_A_TIME) - 1):
-        thread = threading.Thread(target=work, name="lockkit-etcd-inspect", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # there can be no more threads
-            break
-        helpers.append(thread)
-    work()
-    for thread in helpers:
-        thread.join(left(end))
+    together(work, min(len(todo), _AT_A_TIME), "lockkit-etcd-inspect", end)
     return dict(told)
 
 
