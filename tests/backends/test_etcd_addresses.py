@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.testing.servers.certificates import Certificates
 from lockkit.testing.troubles import SECRET
 from lockkit_etcd.address import parse
+from support.servers.certificates import Certificates
 
 
 @pytest.mark.parametrize(
