@@ -16,6 +16,7 @@ import pytest
 import lockkit
 import lockkit_etcd
 import lockkit_etcd3
+from lockkit.store import certificates
 from lockkit.testing.processes import until
 from lockkit_etcd import address, health
 from support.servers.etcd import EtcdServer
@@ -72,7 +73,7 @@ def test_every_option_has_a_row_and_no_other():
     rows = table(section(PAGE, "## URLs"))
     named = {name for row in rows for name in re.findall(r"^`(\w+)`$|`(\w+)`(?=,|$)", row[0])}
 
-    assert {one or two for one, two in named} == set(address._FILES)
+    assert {one or two for one, two in named} == set(certificates.OPTIONS)
 
 
 def test_every_finding_of_the_doctor_has_a_row_and_no_other():
