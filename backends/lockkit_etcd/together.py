@@ -1,4 +1,4 @@
-"""Several threads at one list of requests: one after the other would take as many round trips as there are requests."""
+"""Run a list of requests on several threads: one thread would need as many round trips as there are requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def together(
     """Run ``work`` on ``many`` threads, this one among them, and wait for the others, but not beyond an end.
 
     Args:
-        work: Does of a list what nobody else does, until nothing is left.
+        work: Takes requests from the list until none is left.
         many: Threads in all; fewer run if there can be no more.
         thread: The name of the others.
         end: When ``time.monotonic()`` is too late to wait for them.

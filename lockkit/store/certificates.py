@@ -1,4 +1,4 @@
-"""The files of TLS, looked at before they are used: what OpenSSL says of them names none, and would look like the network."""
+"""The files of TLS, checked before they are used: OpenSSL's errors name no file, and look like trouble with the network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_files(url: Url, options: Mapping[str, str], secure: str | None) -> File
     Args:
         url: For errors.
         options: Its options.
-        secure: None if it is a URL with TLS; else how to write one, for the error.
+        secure: None for a URL with TLS; otherwise how to write one, for the error.
 
     Raises:
         ConfigError: There is no TLS to use the files for, or one of them is of no use; it names the option and the file.

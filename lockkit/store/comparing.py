@@ -1,4 +1,4 @@
-"""Change by compare: read, work out what it becomes, and write it if nobody was faster; else again."""
+"""Change by compare: read a value, work out the new one, write it if nobody else wrote in between; otherwise try again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lockkit.store.spi import NOTE_LIMIT, Refused
 __all__ = ["ROUNDS", "annotate", "overtaken"]
 
 ROUNDS = 16
-"""How often others may be faster before a call is refused."""
+"""Attempts in which others may be faster before a call is refused."""
 
 
 def overtaken(what: str) -> Refused:
-    """The refusal for something that others change again and again before this call can."""
+    """The refusal of a call that lost to others' changes in every attempt."""
     return Refused(BackendUnavailable(f"{what} keeps changing under this", hint="try again"))
 
 

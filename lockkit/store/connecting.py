@@ -1,4 +1,4 @@
-"""Connecting in time: a connection is there within a budget, or is not, however long a name server takes."""
+"""Connect within a budget, however long the name server takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ C = TypeVar("C")
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an address, so that no name has to be resolved."""
+    """True if a host is an IP address, so that no name has to be resolved."""
     try:
         ip_address(host)
     except ValueError:
@@ -23,7 +23,7 @@ def is_address(host: str) -> bool:
 
 
 def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, thread: str) -> C:
-    """Make a connection on another thread: to resolve a name takes what it takes, and each of its addresses gets the budget.
+    """Make a connection on another thread, because the time to resolve a name cannot be limited, and each address that it gives may use up the budget.
 
     Args:
         make: Connects.
@@ -32,7 +32,7 @@ def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, 
         thread: The name of the thread.
 
     Raises:
-        TimeoutError: It takes longer; should it be made yet, it is closed.
+        TimeoutError: The budget is over. A connection that is made later is closed.
     """
     done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
     done.acquire()

@@ -33,9 +33,9 @@ def inherited(where: str) -> Refused:
 
 
 class Timed:
-    """A connected socket that is used by one call at a time, each of which has an end by ``time.monotonic()``.
+    """A connected socket, used by one call at a time. Each call has to be over by an end on ``time.monotonic()``.
 
-    A call that raises leaves it unusable: what comes next may be the answer to what was asked before.
+    A call that raises leaves the socket unusable: the next bytes may belong to the answer of that call.
     """
 
     __slots__ = ("_allowed", "_pid", "_socket")
@@ -51,7 +51,7 @@ class Timed:
             self._socket.close()
 
     def _until(self, end: float) -> None:
-        """Have the socket wait no longer than up to an end. It may stop waiting before: look again then."""
+        """Limit the socket's next wait to an end. The wait may be shorter: after a timeout, look at the clock again."""
         rest = end - time.monotonic()
         if rest <= 0.0:
             raise TimeoutError("timed out")
@@ -60,11 +60,11 @@ class Timed:
             self._socket.settimeout(None if rest == float("inf") else self._allowed)
 
     def fileno(self) -> int:
-        """What to wait for."""
+        """The file descriptor, for ``select`` and the like."""
         return self._socket.fileno()
 
     def quiet(self) -> bool:
-        """Whether nothing came that nobody has asked for; most likely that would be the end of the connection."""
+        """True if the server has sent nothing unasked. If it has, that is most likely the end of the connection."""
         self._allowed = -1.0
         try:
             self._socket.setblocking(False)
@@ -84,7 +84,7 @@ class Timed:
                 pass
 
     def reset(self) -> None:
-        """Close it, and throw away what still lies in this host's buffers: a request that was given up must not arrive later."""
+        """Close the socket and drop what is still in this host's buffers: a request that was given up must not arrive later."""
         try:
             if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -93,7 +93,7 @@ class Timed:
         self.close()
 
     def close(self) -> None:
-        """Close it, when nothing is under way."""
+        """Close the socket, when nothing is under way."""
         try:
             self._socket.close()
         except OSError:
@@ -101,16 +101,16 @@ class Timed:
 
 
 class Connection(Protocol):
-    """What a pool has."""
+    """A connection that a pool can lend."""
 
     def quiet(self) -> bool:
-        """Whether nothing came that nobody has asked for."""
+        """True if the server has sent nothing unasked."""
 
     def reset(self) -> None:
-        """Close it, and throw away what still lies in this host's buffers."""
+        """Close the connection and drop what is still in this host's buffers."""
 
     def close(self) -> None:
-        """Close it, when nothing is under way."""
+        """Close the connection, when nothing is under way."""
 
 
 C = TypeVar("C", bound=Connection)
@@ -119,8 +119,8 @@ C = TypeVar("C", bound=Connection)
 class Pool(Generic[C]):
     """The free connections to one server. There are as many as calls run at the same time.
 
-    A call takes one and gives it back when every request on it was answered. One that owes an answer is reset instead, so no
-    later call reads an answer that is not its own.
+    A call takes a connection and gives it back once every request on it was answered. A connection that owes an answer is
+    reset instead, so that no later call reads an answer that is not its own.
 
     Args:
         make: Makes a connection within a budget; raises Refused.

@@ -1,4 +1,4 @@
-"""Layouts: what is stored says the oldest reader that may touch it (``min_reader``), and an older one must refuse it."""
+"""Layouts: stored data names the oldest layout whose readers may touch it (``min_reader``); an older reader must refuse it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HINT = "upgrade lockkit here, or let the newer ones finish first"
 
 
 def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
-    """Look whether this code may touch something.
+    """Refuse stored data that this code must not touch.
 
     Args:
         stored: The value; without a ``min_reader`` any reader may. Its ``owner`` is named in the error.
         reader: The newest layout that this code knows.
-        what: What it is, for the error.
+        what: The name of the data in the error.
 
     Raises:
         Refused: With IncompatibleLayout.
@@ -31,7 +31,7 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
 
 
 def too_new(what: str, least: object, reader: int, owner: Owner, hint: str = _HINT) -> Refused:
-    """The refusal for what only readers of the layout ``least`` may touch, while this code reads ``reader``."""
+    """The refusal of data for readers of layout ``least``, by code that reads layout ``reader``."""
     who = f"lockkit {owner.version}" if owner.version else "a newer lockkit"
     where = f" on {owner.host}" if owner.host else ""
     text = f"{what} was written by {who}{where} for readers of layout {least}; this one reads layout {reader}"

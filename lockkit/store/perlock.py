@@ -1,4 +1,4 @@
-"""A cache of what a store derives from the terms of a lock: packed words, deadlines in its own units."""
+"""A cache, by lock, of what a store derives from the lock's terms: packed words, deadlines in the store's units."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class PerLock(Generic[T]):
-    """What is derived from the terms of a lock, worked out once for each lock. Thread-safe.
+    """A function of a lock's terms, computed once for each lock. Thread-safe.
 
-    All claims of a lock share one object of terms, so that object is the key: to hash its fields would cost as much as to
-    derive most things anew.
+    All claims of a lock share one ``Terms`` object, so the object itself is the key: hashing its fields would cost as much as
+    most of the functions.
 
     Args:
-        derive: Works it out.
-        most: Locks that are remembered at all; beyond it all are forgotten and worked out anew.
+        derive: The function.
+        most: Locks that are remembered at all; beyond that all are forgotten.
     """
 
     __slots__ = ("_derive", "_known", "_most")
@@ -31,7 +31,7 @@ class PerLock(Generic[T]):
         self._known: dict[int, tuple[Terms, T]] = {}
 
     def __call__(self, terms: Terms) -> T:
-        """What is derived from these terms."""
+        """The value for these terms."""
         known = self._known.get(id(terms))
         if known is None or known[0] is not terms:
             if len(self._known) >= self._most:

@@ -83,10 +83,10 @@ def blockers(queue: Sequence[Queued], place: int) -> list[int]:
 
 
 def in_the_way(queue: Sequence[Queued], holding: Sequence[bool], place: int) -> tuple[list[int], bool]:
-    """Which claims the owner of ``queue[place]``, which may not be granted yet, has to watch, and whether it is next in line.
+    """The claims to watch for a waiter at ``queue[place]``, and whether the waiter is next in line.
 
-    For a claim that fits, these are the holders outside the prefix (see :func:`grantable`), else its :func:`blockers`.
-    A deadline of theirs is worth asking at only for the next in line: for all others it makes no room yet.
+    For a claim that fits, these are the holders outside the prefix (see :func:`grantable`); for any other, its :func:`blockers`.
+    Only the next in line should ask again at their deadlines: for all others these make no room yet.
     """
     fits = prefix(queue)
     if place < fits:
@@ -95,7 +95,7 @@ def in_the_way(queue: Sequence[Queued], holding: Sequence[bool], place: int) -> 
 
 
 def check_capacity(capacity: object, name: str, most: int | None = None) -> None:
-    """Refuse what is no capacity to resize a lock to.
+    """Refuse a capacity that no lock can be resized to.
 
     Raises:
         ConfigError: It is not a whole number of at least 1, or over ``most``.
@@ -107,7 +107,7 @@ def check_capacity(capacity: object, name: str, most: int | None = None) -> None
 
 
 def agreed(stated: int, mine: int, head: int) -> int:
-    """The capacity that a waiter is told: what it stated itself, unless its claim and the head of the queue differ.
+    """The capacity to tell a waiter: the one that it stated, unless its claim and the head of the queue differ.
 
     A waiter compares what it is told with what it stated; a resize may have rewritten both claims since.
     """

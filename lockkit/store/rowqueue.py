@@ -1,7 +1,7 @@
 """A queue of rows: what each call does to the claims of one name.
 
-For a store that decides in Python: it reads a queue as a whole, calls one of these methods, and puts the queue back, all in
-one step that nothing else can come between. A store whose server runs code says the same there.
+For a store that decides in Python: in one atomic step it reads a whole queue, calls one of these methods, and writes the queue
+back. A store whose server runs code has these rules there.
 
 Two things hold between any two calls. A claim past its deadline counts for nothing: ``settle``, the first step of every call,
 removes it wherever it stands. And a claim is OFFERED exactly while it fits and its owner has not asked.
@@ -56,10 +56,10 @@ class RowQueue:
 
     Attributes:
         rows: The claims by token, in order of arrival.
-        changed: The claims that went, came to fit, or had their deadline moved nearer since somebody last emptied this
-            list. Whoever watches one of them should ask again.
+        changed: The claims that went, came to fit, or got a nearer deadline since this list was last emptied. A waiter that
+            watches one of them should ask again.
         next_lapse: No claim lapses before this.
-        unsettled: Claims came, went or changed since it was last worked out who fits.
+        unsettled: Claims came, went or changed since the last :meth:`offer`.
     """
 
     next_lapse = NEVER
@@ -83,7 +83,7 @@ class RowQueue:
             self.offer(now)
 
     def offer(self, now: float) -> None:
-        """Work out who fits: WAITING claims that do become OFFERED, OFFERED ones that do not are WAITING again."""
+        """Mark the claims that fit: a WAITING one becomes OFFERED, an OFFERED one that fits no more is WAITING again."""
         rows = list(self.rows.values())
         fits = grantable(rows, [row.holding for row in rows])
         for place, row in enumerate(rows):
@@ -175,7 +175,7 @@ class RowQueue:
         return Busy(head.capacity, self.info(head, 0))
 
     def _absent(self, claim: Claim) -> Lapsed:
-        """Why a claim that asked again is not there: a resize that left it no room, or its own silence."""
+        """The answer to a claim that is gone: removed by a resize that left it no room, or lapsed."""
         head = next(iter(self.rows.values()), None)
         return Lapsed("resized" if head is not None and head.capacity < claim.terms.weight else "absent")
 
@@ -237,7 +237,7 @@ class RowQueue:
         return RELEASED
 
     def moved(self, token: str, blockers: Collection[str]) -> bool:
-        """Whether a waiter has cause to ask again, since it was told these blockers."""
+        """True if a waiter that was told these blockers should ask again."""
         row = self.rows.get(token)
         standing = {str(each.fence) for each in self.rows.values()}
         return row is None or row.state != "WAITING" or not standing.issuperset(blockers)

@@ -1,4 +1,4 @@
-"""A claim as a row: its deadlines, how long it lingers after its end, and what an eviction does to it.
+"""A claim as a row: deadlines, lingering after the end, the mark of an eviction.
 
 For stores that decide in Python. Times are seconds on the store's clock; deadlines only grow, but for evictions.
 """
@@ -24,11 +24,11 @@ class Row:
     """One claim as stored.
 
     Attributes:
-        since: When it was queued, or granted.
-        renewed: When its owner was last heard of.
-        deadline: When it counts for nothing any more.
-        replayed: Its create was sent more than once, so another copy may still be under way when it is gone.
-        asked: Others have annotated its note; its owner is told so with each renewal.
+        since: The time at which the claim was queued, or granted.
+        renewed: The time of the owner's last call for the claim.
+        deadline: The time from which the claim counts for nothing.
+        replayed: The create was sent more than once, so a copy may still be under way when the claim is gone.
+        asked: Others have annotated the note; the owner is told with each renewal.
     """
 
     token: str
@@ -48,12 +48,12 @@ class Row:
 
     @property
     def holding(self) -> bool:
-        """Whether it takes room."""
+        """True if the claim takes room."""
         return self.state in ("HELD", "LINGERING")
 
     @property
     def requests(self) -> Mapping[str, object] | None:
-        """What others ask of its owner."""
+        """The note, if others have annotated it: their requests to the owner."""
         return self.note if self.asked else None
 
     def grant(self, now: float) -> None:
@@ -73,17 +73,17 @@ class Row:
         self.deadline = max(self.deadline, end + terms.lock_delay, self.since + terms.min_hold)
 
     def wait(self, now: float) -> None:
-        """Move the deadline of a claim that waits: its owner was heard of."""
+        """Move the deadline of a waiting claim whose owner has called for it."""
         self.deadline = max(self.deadline, now + GRACE)
 
     def mark_evicted(self) -> None:
-        """Mark a holder: its renewals are LOST from here on, and it blocks until it cannot believe in its hold any more."""
+        """Mark a holder: renewals are LOST from here on, and the claim blocks until its owner cannot believe in the hold any more."""
         self.evicted = True
         silent = self.renewed + self.ttl + self.terms.lock_delay
         self.deadline = min(self.deadline, max(silent, self.since + self.terms.min_hold))
 
     def lingers_until(self, now: float, *, graceful: bool) -> float:
-        """Until when the claim goes on blocking if it ends now; not after ``now`` if it is simply gone."""
+        """The time up to which the claim goes on blocking if it ends now; not after ``now`` if it does not."""
         if self.state != "HELD":
             return now
         end = self.since + self.terms.min_hold

@@ -18,7 +18,7 @@ class Tombstones:
     Args:
         stones: Until when (on the store's clock) each token is remembered, and the reason; in order of burial.
         lasting: Seconds for which a token is remembered.
-        most: Tokens that are remembered at all; beyond it the oldest are forgotten.
+        most: Tokens that are remembered; beyond that the oldest are forgotten.
     """
 
     __slots__ = ("_lasting", "_most", "stones")

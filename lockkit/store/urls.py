@@ -30,7 +30,7 @@ class Url:
 
     Args:
         url: The URL.
-        service: What it is for, in errors.
+        service: The service that the URL is for, in errors.
         usage: How to write one, the hint of errors.
 
     Attributes:
@@ -123,10 +123,10 @@ class Url:
         raise self.wrong(f"no such option: {told}", f"the options: {', '.join(allowed)}")
 
     def yes(self, options: Mapping[str, str], option: str) -> bool:
-        """Whether an option that is ``yes`` or ``no`` is yes.
+        """True if an option that is ``yes`` or ``no`` is yes.
 
         Raises:
-            ConfigError: It is neither.
+            ConfigError: The value is neither.
         """
         value = options.get(option, "no")
         if value not in ("yes", "no"):
