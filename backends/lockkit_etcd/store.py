@@ -7,7 +7,7 @@ import threading
 from collections.abc import Container, Sequence
 from typing import Literal
 
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.queue import in_the_way
 from lockkit.store.spi import Claim, OpenOptions, Refused
 from lockkit.store.tombstones import Tombstones
@@ -147,7 +147,7 @@ class Store:
         self.notes = Get(prefix, after(prefix))
         self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
         self.slots = Slots(self.client)
-        self.known = PerLock(lambda terms: Stated.of(options.namespace, terms, self.client))
+        self.known = per_lock(lambda terms: Stated.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.lines: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.spi import Claim, OpenOptions
 from lockkit_redis.address import Address
 from lockkit_redis.index import Index
@@ -41,7 +41,7 @@ class Store:
         self.copies = address.min_replicas
         self.plans: dict[tuple[str, int], Plan] = {}
         self.mutex = threading.Lock()
-        self.known = PerLock(lambda terms: Stated.of(options.namespace, terms, self.channel))
+        self.known = per_lock(lambda terms: Stated.of(options.namespace, terms, self.channel))
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
         kind = Cluster if address.cluster else Single

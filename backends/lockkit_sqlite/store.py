@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
 from lockkit.names import claim_id
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
 from lockkit.store.rows import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Terms, Unknown
@@ -114,7 +114,7 @@ class Store:
         self.files = watched(place.path)
         self._open(None)
         self.house = REGISTRY.enter(place.pulses, place.mode)
-        self.stated = PerLock(Stated.of)
+        self.stated = per_lock(Stated.of)
         self._remember()
 
     def _open(self, old: Link | None) -> str:

@@ -10,7 +10,7 @@ import time
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
 from lockkit.store.connections import inherited
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.spi import Claim, OpenOptions, Refused, Why
 from lockkit.store.tombstones import Tombstones
 from lockkit_zookeeper.address import Address, declared
@@ -56,7 +56,7 @@ class Store:
         self._old: list[Session] = []
         self._first: Session | None = None
         self._gone = Tombstones()
-        self.known = PerLock(lambda terms: Stated.of(terms, self.paths.queue(terms.name)))
+        self.known = per_lock(lambda terms: Stated.of(terms, self.paths.queue(terms.name)))
         self._closed = False
 
     def mine(self) -> None:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from lockkit.store.spi import Terms
 
-__all__ = ["PerLock"]
+__all__ = ["per_lock"]
 
 T = TypeVar("T")
 
 
-class PerLock(Generic[T]):
-    """A function of a lock's terms, computed once for each lock. Thread-safe.
+def per_lock(derive: Callable[[Terms], T], most: int = 16_384) -> Callable[[Terms], T]:
+    """A function of a lock's terms that is computed once for each lock. Thread-safe.
 
     All claims of a lock share one ``Terms`` object, so the object itself is the key: hashing its fields would cost as much as
-    most of the functions.
+    most such functions.
 
     Args:
         derive: The function.
-        most: Locks that are remembered at all; beyond that all are forgotten.
+        most: Locks that are remembered; beyond that all are forgotten.
     """
+    known: dict[int, tuple[Terms, T]] = {}
 
-    __slots__ = ("_derive", "_known", "_most")
+    def derived(terms: Terms) -> T:
+        found = known.get(id(terms))
+        if found is None or found[0] is not terms:
+            if len(known) >= most:
+                known.clear()
+            found = known[id(terms)] = terms, derive(terms)
+        return found[1]
 
-    def __init__(self, derive: Callable[[Terms], T], most: int = 16_384) -> None:
-        self._derive = derive
-        self._most = most
-        self._known: dict[int, tuple[Terms, T]] = {}
-
-    def __call__(self, terms: Terms) -> T:
-        """The value for these terms."""
-        known = self._known.get(id(terms))
-        if known is None or known[0] is not terms:
-            if len(self._known) >= self._most:
-                self._known.clear()
-            known = self._known[id(terms)] = terms, self._derive(terms)
-        return known[1]
+    return derived

@@ -10,7 +10,7 @@ from lockkit.store.comparing import ROUNDS, annotate
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import patched
 from lockkit.store.owners import owner_of, packed_owner
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.queue import agreed, check_capacity, in_the_way
 from lockkit.store.rows import Row
 from lockkit.store.spi import NOTE_LIMIT, Refused, Terms
@@ -59,17 +59,22 @@ def test_one_that_is_given_up_twice_is_remembered_from_the_second_time_on():
 
 def test_what_a_lock_has_in_common_is_worked_out_once_for_each_lock():
     worked_out = []
-    known = PerLock(lambda terms: worked_out.append(terms) or len(worked_out))
+    known = per_lock(lambda terms: worked_out.append(terms) or len(worked_out))
     one, equal = Terms("a"), Terms("a")
 
     assert [known(one), known(one), known(equal), known(one)] == [1, 1, 2, 1]
 
 
 def test_the_cache_does_not_grow_beyond_its_most_and_never_confuses_two_locks():
-    known = PerLock(lambda terms: terms.name, most=4)
+    worked_out = []
+    known = per_lock(lambda terms: worked_out.append(terms) or terms.name, most=4)
+    locks = [Terms(str(at)) for at in range(100)]
 
-    assert [known(Terms(str(at))) for at in range(100)] == [str(at) for at in range(100)]
-    assert len(known._known) <= 4
+    assert [known(terms) for terms in locks] == [terms.name for terms in locks]
+    assert known(locks[0]) == "0"
+    assert worked_out.count(locks[0]) == 2, "it was forgotten in between"
+    assert known(locks[0]) == "0"
+    assert len(worked_out) == 101
 
 
 # -- owners

@@ -10,7 +10,7 @@ from lockkit.facts import ClaimInfo, ClaimState, Kind, Record
 from lockkit.names import claim_id
 from lockkit.store.notes import note_text
 from lockkit.store.owners import owner_of, packed_owner
-from lockkit.store.perlock import PerLock
+from lockkit.store.perlock import per_lock
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 
 __all__ = ["asked", "claim_info", "note", "record"]
@@ -51,7 +51,7 @@ def _said(terms: Terms) -> str:
     return json.dumps(said, separators=(",", ":"))
 
 
-_about = PerLock(_said)
+_about = per_lock(_said)
 
 
 def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
