@@ -103,7 +103,11 @@ class MemoryBackend:
             queue = store.queue(claim.terms.name)
             answer = queue.acquire(claim, now, now, create=create)
             woken = queue.woken()
-            store.keep(queue)
+            while store.keep(queue) is not queue:  # a signal handler emptied this one, and began another
+                queue.rows.pop(claim.token, None)
+                queue = store.queue(claim.terms.name)
+                answer = queue.acquire(claim, now, now, create=create)
+                woken = queue.woken()
         if woken:
             _wake(woken)
         return answer

@@ -86,16 +86,21 @@ class Store:
         self.last_fence += 1
         return self.last_fence
 
+    # A signal handler may lock the very name, and empty its queue, in the middle of a call of its own thread.
+
     def queue(self, name: str) -> Queue:
-        """The queue of a name; an empty one if there is none, to be handed to :meth:`keep` after the call."""
+        """The queue of a name, to be handed to :meth:`keep` after the call."""
         queue = self.queues.get(name)
-        # A signal handler may come before it is put there: one of the two queues is taken, by both.
         return queue if queue is not None else self.queues.setdefault(name, Queue(name, self))
 
-    def keep(self, queue: Queue) -> None:
-        """Forget a queue that is empty after a call."""
-        if not queue.rows:
-            self.queues.pop(queue.name, None)
+    def keep(self, queue: Queue) -> Queue:
+        """Keep a queue that has claims, forget an empty one; the queue that the name has now, if that is another."""
+        if queue.rows:
+            return self.queues.setdefault(queue.name, queue)
+        found = self.queues.pop(queue.name, None)
+        if found is None or not found.rows:
+            return queue
+        return self.queues.setdefault(queue.name, found)
 
     def forget(self) -> None:
         """In a forked child: nothing here is this process's."""

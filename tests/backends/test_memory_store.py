@@ -12,7 +12,7 @@ from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOpti
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
-from lockkit_memory.store import Store
+from lockkit_memory.store import Queue, Store
 
 
 class FakeClock:
@@ -132,6 +132,33 @@ def test_threads_never_overlap_and_fences_rise_in_grant_order():
     assert overlaps == [0]
     assert len(fences) == 16 * 40
     assert fences == sorted(fences)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the claim is there", "just after"])
+def test_a_signal_handler_that_locks_in_the_middle_of_an_acquire_shares_the_queue_with_it(
+    store, monkeypatch, before
+):
+    append, struck, held = Queue.append, [], claim()
+
+    def handler():
+        if not struck:
+            struck.append(True)
+            one, _ = take(store) if before else (claim(), 0)
+            store.release(one, 2.0)  # the last of its queue, for all it knows
+            assert isinstance(store.acquire(held, True, 2.0), Granted if before else Queued)
+
+    def interrupted(self, *args):
+        if before:
+            handler()
+        row = append(self, *args)
+        handler()
+        return row
+
+    monkeypatch.setattr(Queue, "append", interrupted)
+    answer = store.acquire(claim(), True, 2.0)
+
+    assert isinstance(answer, Queued if before else Granted)
+    assert sorted(states(store)) == ["HELD", "WAITING"]
 
 
 def test_it_declares_what_it_is():
