@@ -129,11 +129,11 @@ def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it()
             lambda packed: wire.row(packed + pack("PING"), 2.0, 2),
         ):
             wire.call(pack("SET", "a", "b"), 2.0)
-            assert len(wire._free) == 1
+            assert len(wire.pool._free) == 1
             server.cli("REPLICAOF", "127.0.0.1", "1")
             with contextlib.suppress(Refused):
                 send(pack("SET", "a", "b"))
-            assert wire._free == []
+            assert wire.pool._free == []
             server.cli("REPLICAOF", "NO", "ONE")
         wire.close()
 
