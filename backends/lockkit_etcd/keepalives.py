@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.budget import left
+from lockkit_etcd.together import together
 from lockkit_etcd.transport import Kept
 
 __all__ = ["in_batches"]
@@ -42,17 +42,7 @@ def in_batches(
             except (Refused, Unknown) as trouble:
                 troubles.append(trouble)
 
-    started: list[threading.Thread] = []
-    for _ in range(min(len(batches), _AT_ONCE) - 1):
-        thread = threading.Thread(target=work, name="lockkit-etcd-keepalive", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the process can start no more threads: this one does all of it
-            break
-        started.append(thread)
-    work()
-    for thread in started:
-        thread.join(left(end))
+    together(work, min(len(batches), _AT_ONCE), "lockkit-etcd-keepalive", end)
     if troubles and not kept:
         raise troubles[0]
     return dict(kept)
