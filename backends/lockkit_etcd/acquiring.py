@@ -15,10 +15,10 @@ from __future__ import annotations
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.store.budgets import left
 from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.moving import Move, move_one
 from lockkit_etcd.rows import Row, changing, fitting, mark_of, packed, place_of, read, rows, unpacked

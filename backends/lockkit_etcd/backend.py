@@ -10,6 +10,7 @@ from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.store.budgets import left
 from lockkit.store.spi import (
     NO_EXTRAS,
     Answer,
@@ -24,7 +25,6 @@ from lockkit.store.spi import (
 )
 from lockkit_etcd import acquiring, extending, health, operating, releasing, renewing
 from lockkit_etcd.address import Address, parse
-from lockkit_etcd.budget import left
 from lockkit_etcd.capabilities import CAPABILITIES
 from lockkit_etcd.gateway import connect as connect_gateway
 from lockkit_etcd.store import Store

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lockkit.clock import Clock
+from lockkit.store.budgets import left
 from lockkit_etcd import gateway_json as wire
 from lockkit_etcd.address import Address
-from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Forbidden, unanswered
 from lockkit_etcd.gateway_endpoint import Endpoint
 from lockkit_etcd.gateway_line import Line

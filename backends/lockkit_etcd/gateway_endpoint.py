@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import ssl
 
+from lockkit.store.budgets import left
 from lockkit.store.connections import Pool
 from lockkit.store.spi import Unknown
-from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
 from lockkit_etcd.gateway_json import MEANINGLESS
 from lockkit_etcd.gateway_line import Line

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.failures import RIGHTS
 from lockkit_etcd.store import Store
 from lockkit_etcd.transport import Get, LeaseGone, Put, Status, Txn

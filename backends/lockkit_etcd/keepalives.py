@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.budget import left
 from lockkit_etcd.together import together
 from lockkit_etcd.transport import Kept
 

@@ -11,8 +11,8 @@ import secrets
 import time
 
 from lockkit.clock import Clock
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.budget import left
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken, Transport
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, inherited
 from lockkit_etcd.transport import Status
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Claim, Refused, Renewal, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, changing, mark_of, packed, place_of, rows
 from lockkit_etcd.stated import seconds

@@ -8,13 +8,13 @@ from typing import Any
 
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import encode
+from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
 from lockkit_etcd.stated import seconds

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.rows import Row, changing, mark_of, packed, rows
 from lockkit_etcd.stated import seconds

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Container, Sequence
 from typing import Literal
 
+from lockkit.store.budgets import left
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import in_the_way
 from lockkit.store.spi import Claim, OpenOptions, Refused
 from lockkit.store.tombstones import Tombstones
 from lockkit_etcd import keys
-from lockkit_etcd.budget import left
 from lockkit_etcd.leases import Lease, Leases
 from lockkit_etcd.rows import Row, id_of, mark_of, place_of, rows
 from lockkit_etcd.slots import Slots

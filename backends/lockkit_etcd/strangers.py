@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Claim, Renewal
-from lockkit_etcd.budget import left
 from lockkit_etcd.moving import GRACE, Move, move_one
 from lockkit_etcd.store import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from lockkit_etcd.budget import left
+from lockkit.store.budgets import left
 
 __all__ = ["together"]
 

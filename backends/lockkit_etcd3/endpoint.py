@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockkit.errors import ConfigError
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import Address
-from lockkit_etcd.budget import left
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
 from lockkit_etcd.tls import tls_context
 from lockkit_etcd3 import private

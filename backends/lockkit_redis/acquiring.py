@@ -10,6 +10,7 @@ import redis.exceptions as theirs
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
+from lockkit.store.budgets import left
 from lockkit.store.notes import note_text
 from lockkit.store.spi import (
     ABSENT,
@@ -27,7 +28,7 @@ from lockkit.store.spi import (
 )
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked, replied
-from lockkit_redis.line import framed, left, pack
+from lockkit_redis.line import framed, pack
 from lockkit_redis.router import Link
 from lockkit_redis.store import Store
 from lockkit_redis.view import claim_info

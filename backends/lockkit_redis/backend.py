@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.store.budgets import left
 from lockkit.store.spi import (
     Answer,
     Beat,
@@ -25,7 +26,7 @@ from lockkit_redis import acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import left, pack
+from lockkit_redis.line import pack
 from lockkit_redis.store import Store
 from lockkit_redis.wakes import Wakes
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from lockkit.errors import PermissionDenied
 from lockkit.facts import Finding
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_redis.line import left, pack
+from lockkit_redis.line import pack
 from lockkit_redis.rights import rights
 from lockkit_redis.router import Link
 from lockkit_redis.store import Store

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis.exceptions as theirs
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys, index, name_in, pattern
-from lockkit_redis.line import TIME, left, millis_of, pack
+from lockkit_redis.line import TIME, millis_of, pack
 from lockkit_redis.router import Link
 
 if TYPE_CHECKING:

@@ -23,12 +23,11 @@ from hiredis import Reader
 from lockkit.store.connections import Timed
 from lockkit_redis.private import error_of, taken_socket
 
-__all__ = ["TIME", "Line", "framed", "left", "millis_of", "pack"]
+__all__ = ["TIME", "Line", "framed", "millis_of", "pack"]
 
 _BLOCK = 65_536
 _ANSWER = 4_096
 """Bytes to read where one answer is awaited: a large buffer takes longer to get than a short answer to read."""
-_MOMENT = 0.05
 _USUAL = 32
 """The length of a token."""
 _MORE = object()
@@ -64,11 +63,6 @@ TIME = pack("TIME")
 def millis_of(clock: Sequence[Any]) -> int:
     """An answer to TIME, as milliseconds since the epoch."""
     return int(clock[0]) * 1000 + int(clock[1]) // 1000
-
-
-def left(end: float) -> float:
-    """Seconds until ``time.monotonic()`` is at ``end``; a moment, if it is already: what has begun may find out."""
-    return max(end - time.monotonic(), _MOMENT)
 
 
 class Line(Timed):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.store.budgets import left
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text, patched
@@ -19,7 +20,7 @@ from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_redis import scripts
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import left, pack
+from lockkit_redis.line import pack
 from lockkit_redis.store import Store
 from lockkit_redis.view import READER, lock_info, tokens
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import redis.exceptions as theirs
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.failures import replied
-from lockkit_redis.line import TIME, framed, left, millis_of
+from lockkit_redis.line import TIME, framed, millis_of
 from lockkit_redis.router import Link
 from lockkit_redis.stated import millis
 from lockkit_redis.store import Store

@@ -10,8 +10,9 @@ import redis.exceptions as theirs
 
 from lockkit.errors import LockkitError, PermissionDenied
 from lockkit.facts import Finding
+from lockkit.store.budgets import left
 from lockkit_redis.failures import replied, unanswered
-from lockkit_redis.line import left, pack
+from lockkit_redis.line import pack
 from lockkit_redis.scripts import Script
 from lockkit_redis.wire import Wire
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit_redis.line import left, pack
+from lockkit.store.budgets import left
+from lockkit_redis.line import pack
 from lockkit_redis.router import Link
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]

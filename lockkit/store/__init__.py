@@ -9,5 +9,6 @@ A store imports each piece from its own module:
   and who may read it; :mod:`~lockkit.store.comparing`: changes by compare;
 - :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: what a client remembers of locks and of tokens;
 - :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: what a URL says;
-- :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: connections in time, and a pool of them.
+- :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: what is left of a budget,
+  connections in time, and a pool of them.
 """

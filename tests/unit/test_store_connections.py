@@ -9,11 +9,19 @@ import time
 
 import pytest
 
+from lockkit.store.budgets import left
 from lockkit.store.connecting import in_time, is_address
 from lockkit.store.connections import Pool, Timed
 from lockkit.store.spi import Refused
 
 # -- in time
+
+
+def test_what_is_left_of_a_budget_is_a_moment_when_it_is_over(monkeypatch):
+    monkeypatch.setattr("lockkit.store.budgets.time.monotonic", lambda: 100.0)
+
+    assert left(102.5) == 2.5
+    assert 0.0 < left(100.0) == left(50.0) < 0.1
 
 
 def test_what_connects_in_time_is_returned_and_its_error_is_raised():
