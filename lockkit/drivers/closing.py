@@ -52,6 +52,15 @@ class Closing:
     def run(self) -> None:
         """Cancel what waits, release what is held, try the orphan list once, tell plugins; then stop renewing."""
         driver = self._driver
+        try:
+            self._release_all()
+            driver.orphans.flush(max(0.1, self._left()))
+        finally:
+            driver.heartbeat.close()
+            driver.dispatcher.flush(0.2)
+
+    def _release_all(self) -> None:
+        driver = self._driver
         self._began = driver.working_time()
         driver.wake_all()
         # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
@@ -77,9 +86,6 @@ class Closing:
             self._released.wait(_TICK)
         for hold in self._unfinished(holds):
             self._drop(hold)
-        driver.orphans.flush(max(0.1, self._left()))
-        driver.heartbeat.close()
-        driver.dispatcher.flush(0.2)
 
     def _left(self) -> float:
         return self._budget - (self._driver.working_time() - self._began)

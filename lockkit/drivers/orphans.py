@@ -87,7 +87,7 @@ class Orphans:
             left = end - self._clock.now()
             if left <= 0:
                 return
-            self._remove(entry, left / count)
+            self._try(entry, left / count)
 
     def close(self) -> None:
         """Stop at once, whatever is left."""
@@ -117,7 +117,7 @@ class Orphans:
 
     def _turn(self) -> float:
         while (entry := self._take(slow=False)) is not None:
-            self._remove(entry)
+            self._try(entry)
             if entry.slow:  # those behind it may be no better: not one after the other
                 self._get_help()
         self._get_help()
@@ -154,10 +154,7 @@ class Orphans:
 
     def _help(self, entry: Entry | None) -> None:
         while entry is not None:
-            try:
-                self._remove(entry)
-            except Exception:
-                _log.exception("a claim could not be removed; it is tried again in a second")
+            self._try(entry)
             entry = self._take(slow=False) or self._take(slow=True)
         with self._mutex:
             self._helpers -= 1
@@ -172,6 +169,13 @@ class Orphans:
             "the store has not answered since this client was closed; what it left there has lapsed: %s",
             ", ".join(names),
         )
+
+    def _try(self, entry: Entry, longest: float | None = None) -> None:
+        """Try to remove a claim; an error that no store should raise is logged, and keeps no other claim from being tried."""
+        try:
+            self._remove(entry, longest)
+        except Exception:
+            _log.exception("a claim could not be removed; it is tried again")
 
     def _remove(self, entry: Entry, longest: float | None = None) -> None:
         request = self._list.request(entry, longest)

@@ -477,11 +477,13 @@ class Driver:
 
     def _retire(self) -> None:
         over(self)
-        self.orphans.retire(self.backend.close)
-        self.heartbeat.join(_JOIN)
-        if not len(self.orphans):
-            self.orphans.join(_JOIN)
-        self.dispatcher.close(_JOIN)
+        try:
+            self.orphans.retire(self.backend.close)
+        finally:
+            self.heartbeat.join(_JOIN)
+            if not len(self.orphans):
+                self.orphans.join(_JOIN)
+            self.dispatcher.close(_JOIN)
 
     def drop(self) -> None:
         """End by itself once nothing is held, or at once if it is closed: its client was collected.

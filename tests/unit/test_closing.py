@@ -10,8 +10,12 @@ from types import FrameType
 import pytest
 
 import lockkit
+from lockkit.drivers import orphans
 from lockkit.errors import AcquireCancelled
+from lockkit.store.spi import BackendSpec
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit_memory import CAPABILITIES
+from lockkit_memory.backend import open_store
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_what_is_granted_while_the_client_closes_is_not_left_held(url, monkeypat
     assert granted.wait(5.0)
     threading.Timer(0.1, heard.set).start()
     client.close()
-    thread.join(5.0)
+    thread.join(20.0)
 
     with lockkit.connect(url) as other:
         assert other.inspect("a").claims == ()
@@ -166,3 +170,43 @@ def test_a_close_goes_on_with_a_release_that_a_signal_cuts_short_after_it_has_be
         assert plugin.cleaned == ["a"], at
         assert lease.report.outcome == "RELEASED", at
     assert at > 1
+
+
+class Odd:
+    """A plugin whose store raises what no store may raise."""
+
+    def __init__(self, *methods):
+        self._methods = methods
+
+    @lockkit.hookimpl
+    def lockkit_backends(self):
+        return [BackendSpec("odd", ("odd",), self.open, "is odd", CAPABILITIES)]
+
+    @lockkit.hookimpl
+    def lockkit_event(self, event):
+        pass
+
+    def open(self, url, options):
+        backend = open_store("memory://odd", options)
+
+        def raises(*args, **keywords):
+            raise ValueError("odd")
+
+        for method in self._methods:
+            setattr(backend, method, raises)
+        return backend
+
+
+@pytest.mark.parametrize("methods", [("close",), ("release", "emergency_release", "abandon")])
+def test_a_store_that_raises_an_odd_error_at_the_end_leaves_no_thread_for_good(methods, caplog, monkeypatch):
+    monkeypatch.setattr(orphans, "_SLACK", 0.1)
+    before = set(threading.enumerate())
+    client = lockkit.connect("odd://here", plugins=[Odd(*methods)])
+    lease = client.lock("a", ttl=0.5).acquire()
+    client.close()
+    assert not lease.valid()
+    end = time.monotonic() + 20.0
+    while left := set(threading.enumerate()) - before:
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
+    assert "odd" in caplog.text
