@@ -263,6 +263,7 @@ class Opening:
             try:
                 backend = self._open_store(budget)
                 driver = self._start(backend, here.counters)
+                driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver)
                 self.capabilities = backend.capabilities
                 # No signal is let through between these: a handler that closed the client, or used it, came before.
@@ -374,6 +375,18 @@ class _Journal:
             journal.append(self._config.state_place().path, record)
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
+
+
+def _dropping(driver: Driver) -> Callable[[object], None]:
+    """What follows the collection of an opening, if a signal has cut short the finalizer that comes first."""
+    found = weakref.ref(driver)
+
+    def drop(_: object) -> None:
+        engine = found()
+        if engine is not None and not engine.gone and engine.pid == os.getpid():
+            engine.drop()
+
+    return drop
 
 
 def _copied(trouble: Refused | Unknown) -> Refused | Unknown:

@@ -10,9 +10,13 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
+from lockkit.drivers.starting import start
 from lockkit.errors import ConfigError
 from lockkit.facts import Reason
 
@@ -170,12 +174,32 @@ def _release_all(reason: Reason) -> None:
     _ending = _only_daemons = True
     engines = _mine()
     end = time.monotonic() + EXIT_BUDGET
-    for engine in engines:
-        with contextlib.suppress(Exception):
-            engine.begin_close(reason, EXIT_BUDGET - _LAST_WORDS)
-    for engine in engines:
-        with contextlib.suppress(Exception):
-            engine.await_close(max(0.0, end - time.monotonic()))
+    _surely(
+        [
+            *(partial(engine.begin_close, reason, EXIT_BUDGET - _LAST_WORDS) for engine in engines),
+            *(partial(_await, engine, end) for engine in engines),
+        ]
+    )
+
+
+def _await(engine: Engine, end: float) -> None:
+    engine.await_close(max(0.0, end - time.monotonic()))
+
+
+def _surely(steps: list[Callable[[], None]]) -> None:
+    """Take steps that may be repeated, whatever error one of them raises. One Ctrl-C is kept for the end; a second one is the end."""
+    left = deque(steps)
+    interrupts: list[BaseException] = []
+    while left and len(interrupts) < 2:
+        try:
+            while left:
+                with contextlib.suppress(Exception):
+                    left[0]()
+                left.popleft()
+        except BaseException as interrupt:
+            interrupts.append(interrupt)
+    if interrupts:
+        raise interrupts[0]
 
 
 def _mine() -> list[Engine]:
@@ -226,18 +250,30 @@ class _Releasing:
         """Begin if that is not done yet, and wait."""
         if self._pid != os.getpid():
             self._pid, self._over, self._again = os.getpid(), threading.Event(), False
-            threading.Thread(target=self._run, name="lockkit-sigterm", daemon=True).start()
+            try:
+                start(self._run, "lockkit-sigterm")
+            except (
+                RuntimeError
+            ):  # no thread can be started: this one then, unless it may hold what the release needs
+                if not inside(frame):
+                    self._release()
+                self._over.set()
         if not self._over.wait(INSIDE_PATIENCE if inside(frame) else _SIGTERM_BUDGET + 1.0):
             self._again = True
         return self._over.is_set()
 
-    def _run(self) -> None:
+    def _release(self) -> None:
         client = self._client()
         if client is not None:
-            thread = threading.Thread(
-                target=client.release_all, args=("sigterm",), name="lockkit-sigterm-release", daemon=True
-            )
+            client.release_all("sigterm")
+
+    def _run(self) -> None:
+        thread = threading.Thread(target=self._release, name="lockkit-sigterm-release", daemon=True)
+        try:
             thread.start()
+        except RuntimeError:  # no second one
+            self._release()
+        else:
             thread.join(_SIGTERM_BUDGET)
         self._over.set()
         if self._again:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
@@ -98,6 +99,7 @@ class Driver:
         registry: The holds that its locks have taken.
         closed: It gives out nothing any more.
         gone: Nobody needs to see to its end: it is on its way, or the end of the process is.
+        used_by: A weak reference to the client, with a callback that drops the engine.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Driver:
         self.closed = False
         self.gone = False
         self._dropped = False
+        self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
         self.under_way: dict[Attempt, Waits] = {}
         self._over: set[Attempt] = set()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -131,3 +134,23 @@ def test_a_client_closes_without_threads(refuse):
     refuse("lockkit-close")
     client.close()
     assert [lease.report.outcome for lease in leases] == ["RELEASED"] * 3
+
+
+@pytest.mark.parametrize("which", ["lockkit", "lockkit-sigterm-release"])
+def test_sigterm_releases_where_no_thread_can_be_started(refuse, tmp_path, which):
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append(lease.valid()))
+    try:
+        client = lockkit.connect(f"sqlite:{tmp_path}/db", on_sigterm="release")
+        lease = client.lock("a").acquire()
+        refuse(which)
+        os.kill(os.getpid(), signal.SIGTERM)
+        end = time.monotonic() + LONG
+        while not told and time.monotonic() < end:
+            time.sleep(0.01)
+        refuse(None)
+        assert told == [False]
+        assert lease.report.outcome == "RELEASED"
+        client.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)

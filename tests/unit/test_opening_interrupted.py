@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
+import warnings
 import weakref
 from types import FrameType
 
@@ -18,6 +20,9 @@ from lockkit.store.spi import BackendSpec, Refused
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import open_store
+
+LONG = 20.0
+"""Seconds to wait for what is to happen at once."""
 
 
 class Store:
@@ -223,3 +228,26 @@ def test_a_library_that_a_forked_child_lacks_is_named_though_a_thread_of_its_par
     client._opening._here.pid = -1
     client._opening._here.under_way = True
     fork()
+
+
+def test_a_client_that_is_collected_ends_its_engine_even_if_a_signal_cuts_its_finalizer_short(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    before = engines()
+    for at in (1, 2):
+        store = Store()
+        client = lockkit.connect("late://here", plugins=[store])
+        client.lock("a", ttl=0.5).acquire().release()
+
+        def strike():
+            raise CtrlC
+
+        handler = Handler("__del__", "lockkit/opening.py", at, strike)
+        with handler, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del client
+            gc.collect()
+        assert handler.where
+        end = time.monotonic() + LONG
+        while engines() != before or store.closed != store.opened:
+            assert time.monotonic() < end
+            time.sleep(0.01)

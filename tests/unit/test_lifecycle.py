@@ -1,0 +1,92 @@
+"""The end of a process, and Ctrl-C meanwhile."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lockkit.drivers import lifecycle
+from lockkit.testing.interrupts import Bomb, CtrlC
+
+
+class Engine:
+    def __init__(self):
+        self.pid = os.getpid()
+        self.told = []
+
+    def begin_close(self, reason, budget):
+        self.told.append("begin")
+
+    def await_close(self, longest):
+        self.told.append("await")
+
+    def wake_all(self):
+        pass
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    engines = [Engine() for _ in range(3)]
+    monkeypatch.setattr(lifecycle, "_engines", set(engines))
+    monkeypatch.setattr(lifecycle, "_ending", False)
+    monkeypatch.setattr(lifecycle, "_only_daemons", False)
+    return engines
+
+
+def test_one_ctrl_c_at_the_end_keeps_no_engine_from_being_closed_and_waited_for(engines):
+    at = 0
+    while True:
+        at += 1
+        steps = [method for engine in engines for method in (engine.begin_close, engine.await_close)]
+        for engine in engines:
+            engine.told.clear()
+        bomb = Bomb(at)
+        struck = False
+        try:
+            with bomb:
+                lifecycle._surely(
+                    [
+                        lambda step=step: step(None, None) if "begin" in step.__name__ else step(0)
+                        for step in steps
+                    ]
+                )
+        except CtrlC:
+            struck = True
+        if not bomb.where:
+            break
+        assert struck
+        if not bomb.where.endswith("_surely") or at > 3:  # not at its very beginning
+            assert all(set(engine.told) == {"begin", "await"} for engine in engines), bomb.where
+    assert at > 10
+
+
+def test_an_engine_that_is_struck_at_the_end_or_fails_keeps_no_other_from_its_end(engines):
+    def struck(longest, engine=engines[0]):
+        engine.told.append("await")
+        if len(engine.told) == 2:
+            raise CtrlC
+
+    def fails(reason, budget):
+        raise ValueError("odd")
+
+    engines[0].await_close = struck
+    engines[1].begin_close = fails
+
+    with pytest.raises(CtrlC):
+        lifecycle._release_all("exit")
+
+    assert engines[0].told == ["begin", "await", "await"]
+    assert engines[1].told == ["await"]
+    assert engines[2].told == ["begin", "await"]
+
+
+def test_a_second_ctrl_c_ends_the_wait(engines):
+    def struck(longest):
+        raise CtrlC
+
+    for engine in engines:
+        engine.await_close = struck
+    with pytest.raises(CtrlC):
+        lifecycle._release_all("exit")
+    assert [engine.told for engine in engines] == [["begin"]] * 3
