@@ -1,4 +1,4 @@
-"""What every command has: the common options, a help page that teaches, and a session that connects when asked.
+"""The base of all commands: common options, help pages with examples, and a session that connects on demand.
 
 @command("wait", section=..., examples="lockkit wait backup")
 @click.argument("name", type=NAME)
@@ -49,7 +49,7 @@ COMMON = "Common options"
 
 
 class Session(NamedTuple):
-    """What the common options said."""
+    """The values of the common options."""
 
     json: bool = False
     url: str | None = None
@@ -57,7 +57,7 @@ class Session(NamedTuple):
     namespace: str | None = None
 
     def config(self) -> Config:
-        """The layers of configuration, read."""
+        """Read the configuration."""
         from lockkit import config
         from lockkit.cli import logs
 
@@ -72,7 +72,7 @@ class Session(NamedTuple):
 
     @contextmanager
     def client(self, *, where: Literal["process", "wrapper"] = "process") -> Iterator[Client]:
-        """A connected client; what it still holds at the end is released by its ``close``."""
+        """A connected client, which is closed at the end and then releases what it still holds."""
         import lockkit
 
         config = self.config()
@@ -84,7 +84,10 @@ class Session(NamedTuple):
 
 
 def there(session: Session) -> tuple[str, str]:
-    """The options that lead there, fit to be pasted, and what it takes before: no line of ours has a secret in it."""
+    """The options that select the same store, for a command to paste, and what must be done before.
+
+    A suggested command never contains a secret; a URL with a secret must be put into LOCKKIT_URL first.
+    """
     from lockkit.redaction import redact
 
     words: list[str] = []
@@ -102,7 +105,7 @@ def there(session: Session) -> tuple[str, str]:
 
 
 def word(text: str) -> str:
-    """A text as one word of a shell, fit to be pasted; what does not print is escaped as bash, zsh and ksh read it."""
+    """Quote a text as one word of a shell. Characters that do not print are escaped in the way of bash, zsh and ksh."""
     import shlex
 
     if text.isprintable():
@@ -115,7 +118,7 @@ def word(text: str) -> str:
 
 
 class Option(click.Option):
-    """An option that stands under a heading of its own on the help page."""
+    """An option with its own heading on the help page."""
 
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
@@ -123,13 +126,13 @@ class Option(click.Option):
 
 
 def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
-    """A command about a lock, fit to be pasted whatever the lock's name is.
+    """A command about a lock, ready to paste whatever the name of the lock is.
 
     Args:
-        command: ``explain``.
+        command: The command, such as ``explain``.
         name: The lock.
-        more: What follows, as it is to be typed.
-        options: As :func:`there` tells them.
+        more: The rest of the command, as it is typed.
+        options: The options from :func:`there`.
     """
     quoted, more = word(name), f" {more}" if more else ""
     if name.startswith("-"):
@@ -138,7 +141,7 @@ def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
 
 
 def explain(session: Session, name: str) -> str:
-    """The command that says what is the matter with a lock, fit to be pasted."""
+    """The command that explains the state of a lock, ready to paste."""
     return line("explain", name, options=there(session)[0])
 
 
@@ -158,8 +161,8 @@ class Duration(_FloatType):
     """``30s``, ``10m``, ``2h``, ``1h30m`` or a bare number of seconds.
 
     Args:
-        zero: Whether 0 makes sense.
-        limit: Whether it may be ``forever`` or ``never``: infinity, since None is what is not stated. See :func:`finite`.
+        zero: Whether 0 is allowed.
+        limit: Whether ``forever`` and ``never`` are allowed. They give infinity, because None means not set. See :func:`finite`.
     """
 
     name = "duration"
@@ -183,15 +186,15 @@ class Duration(_FloatType):
 
 
 def finite(limit: float | None) -> float | None:
-    """A limit as Python states it: None for none."""
+    """Convert a limit to Python's form, in which None means no limit."""
     return None if limit == math.inf else limit
 
 
 class Number(click.IntRange):
-    """A whole number in a range; an error says which, but the help page isn't crowded with it."""
+    """A whole number in a range. The range is shown in errors, but not on the help page."""
 
     def _describe_range(self) -> str:
-        return ""  # click's own words; it would put them into every help record
+        return ""  # click would put its description of the range into every help record
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
@@ -227,7 +230,7 @@ class Name(_StrType):
         url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
         try:
             with Session(url=url, profile=profile, namespace=namespace).client() as client:
-                # One that does not print would have to be shown escaped, and then it is another name.
+                # A name that does not print would be shown escaped, which is another name.
                 return [CompletionItem(name) for name in client.names(incomplete) if name.isprintable()]
         except Exception:
             return []
@@ -243,7 +246,7 @@ def _called(param: click.Parameter | None) -> str:
 
 
 class _Page:
-    """The help page: usage, text, examples as typed, options under their headings."""
+    """The help page: usage, text, examples, and options under their headings."""
 
     examples: str = ""
 
@@ -285,7 +288,7 @@ class Command(_Page, click.Command):
 
 
 class Group(_Page, click.Group):
-    """A command with subcommands: ``failures list``. Usage errors name the subcommands there are."""
+    """A command with subcommands, such as ``failures list``. Usage errors list the subcommands."""
 
     def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
         attrs.setdefault(

@@ -1,13 +1,12 @@
-"""The guarded command as a process: found, started, stopped with everything it started, and never outliving its lock.
+"""The guarded command as a process: found, started, and stopped together with everything it started.
 
-Why not ``subprocess``: the child must take the terminal and ask for its parent's death signal between fork and exec, so
-``preexec_fn`` would be needed, with all that is wrong with it (Python code after a fork in a threaded process) and
-nothing gained: ``Popen`` knows no stopped children. So the fork is here, and what runs between it and the exec is short
-and prepared: no import, no logging, no lock, garbage collection off.
+``subprocess`` is not used. Between fork and exec the child must take the terminal and ask for its parent's death signal, which would
+need ``preexec_fn``: Python code after a fork in a threaded process. And ``Popen`` does not report stopped children. So this module
+forks by itself, and what runs between fork and exec is short and prepared: no import, no logging, no lock, no garbage collection.
 
-prctl(2): the death signal comes when the *thread* that forked ends, so only the main thread may start a child; it
-survives the exec, except of a set-uid program (sudo); and a parent that died before the call sends none, so the child
-looks whether its parent is still the same.
+About prctl(2): the death signal is sent when the *thread* that forked ends, so only the main thread may start a child. The setting
+survives the exec, except of a set-uid program (sudo). A parent that died before the call sends no signal, so the child checks
+whether its parent is still the same.
 """
 
 import ctypes
@@ -33,23 +32,23 @@ _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for e
 
 
 class Child(NamedTuple):
-    """A started command; ``group`` is its process group where it leads one of its own."""
+    """A started command. ``group`` is its process group if it leads one of its own."""
 
     pid: int
     group: int | None
 
     def signal(self, number: int) -> None:
-        """Send a signal to the command's group, or to the command alone where it shares ours."""
+        """Send a signal to the command's group, or to the command alone if it is in the wrapper's group."""
         try:
             if self.group is None:
                 os.kill(self.pid, number)
             else:
                 os.killpg(self.group, number)
         except (ProcessLookupError, PermissionError):
-            return  # it is over, or it runs as another user by now (sudo), where the terminal has to do
+            return  # the command has ended, or runs as another user (sudo) and only the terminal can signal it
 
     def kill(self) -> None:
-        """Kill the command, its group and what it started that is still its descendant. Not to be called once reaped."""
+        """Kill the command, its group and its descendants. Must not be called after the command was reaped."""
         family = descendants(self.pid)
         self.signal(signal.SIGKILL)
         for pid in family:
@@ -60,7 +59,7 @@ class Child(NamedTuple):
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process, their children, and so on, as /proc shows them now."""
+    """All descendants of a process, as /proc shows them now."""
     parents: dict[int, list[int]] = {}
     try:
         entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names, not paths)
@@ -83,12 +82,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def find(program: str, environ: Mapping[str, str]) -> str:
-    """The file that a command's first word means, as execvp(3) finds it.
+    """The file of a command's first word, as execvp(3) finds it.
 
-    Asked before the lock is: nobody should wait an hour to be told of a typing error.
+    Called before the lock is acquired, so that a typing error is reported at once.
 
     Raises:
-        CommandFailed: 127 where there is none, 126 where it cannot be executed.
+        CommandFailed: 127 if there is no such file, 126 if it cannot be executed.
     """
     candidates = [program] if "/" in program else [f"{folder or '.'}/{program}" for folder in _path(environ)]
     refused: str | None = None
@@ -127,13 +126,13 @@ def spawn(
     """Start a command.
 
     Args:
-        path: From :func:`find`.
-        command: Its words; the first is what it sees as its own name.
-        environ: Its whole environment.
-        keep: Descriptors that the command and what it starts inherit: the store's pulse. They are duplicated before the
-            fork, because the library's own fork handlers close the originals in every child.
-        terminal: Decides on the process group, and is handed over to it.
-        handled: Signals that this process handles and the command must not inherit as handled.
+        path: The file, from :func:`find`.
+        command: The words of the command; the first is its name for itself.
+        environ: The whole environment of the command.
+        keep: Descriptors that the command and its descendants inherit, and that keep the claim alive. They are duplicated before
+            the fork, because the library's own fork handlers close the originals in every child.
+        terminal: The terminal, which decides on the process group and is handed over to it.
+        handled: Signals that this process handles, and whose handling the command must not inherit.
 
     Raises:
         CommandFailed: The exec failed; 126 or 127.
@@ -160,7 +159,7 @@ def spawn(
     )
     try:
         with warnings.catch_warnings():
-            # Python warns of forks beside threads, for the reasons in this module's first paragraph.
+            # Python warns of forks in threaded processes, for the reasons in this module's docstring.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
@@ -184,7 +183,7 @@ def spawn(
 
 
 class _Start(NamedTuple):
-    """All that the child needs between fork and exec, worked out before the fork."""
+    """Everything that the child needs between fork and exec, prepared before the fork."""
 
     path: str
     argv: list[bytes]
@@ -198,7 +197,7 @@ class _Start(NamedTuple):
     prctl: Callable[..., int] | None
 
     def exec(self, write: int) -> NoReturn:
-        """Become the command; on failure write the errno and end. Every signal is blocked on entry."""
+        """Execute the command; on failure write the errno and exit. All signals are blocked on entry."""
         try:
             signal.set_wakeup_fd(-1)
             for number in self.defaults:

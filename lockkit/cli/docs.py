@@ -1,4 +1,4 @@
-"""Pages that are made from the code: ``python -m lockkit.cli.docs [DOCS]`` writes reference/cli.md and schema/*.json."""
+"""Generator of docs pages from the code: ``python -m lockkit.cli.docs [DOCS]`` writes reference/cli.md and schema/*.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ This page is `lockkit COMMAND --help` for every command (`python -m lockkit.cli.
 
 
 def files() -> dict[str, str]:
-    """Every made file, by its path under ``docs``."""
+    """The text of every generated file, by its path under ``docs``."""
     found = {
         f"schema/{name}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
         for name, schema in SCHEMAS.items()
@@ -32,7 +32,7 @@ def files() -> dict[str, str]:
 
 
 def main(docs: Path) -> None:
-    """Write them."""
+    """Write the generated files."""
     for name, text in files().items():
         path = docs / name
         path.parent.mkdir(parents=True, exist_ok=True)

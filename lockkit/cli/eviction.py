@@ -1,4 +1,4 @@
-"""Who forced a claim out, and why: kept in the claim's note, for the one whose command was ended."""
+"""The record of an eviction: who evicted a claim and why, kept in the claim's note for the evicted user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["mark", "said"]
 
 _PATIENCE = 0.5
-"""Seconds."""
+"""Seconds to wait for the answer of the store."""
 
 
 def said(client: Client, lease: Lease) -> dict[str, str] | None:
-    """``{"by", "reason"}`` of an eviction of this lease; None where it wasn't evicted, or nobody can tell any more.
+    """Who evicted this lease and why (``by`` and ``reason``); None if it was not evicted, or if that is not known any more.
 
-    The last renewal may have been the one that was refused, and carried no note; the claim itself goes on blocking for a
-    while, marked, so the store is asked once, and not for long: there is a command to be ended.
+    The last renewal may be the one that was refused, which carries no note. The evicted claim stays in the store for a while, with
+    its mark, so the store is asked once, and only briefly, because a command must be ended.
     """
     found = mark(lease.requests)
     if found is not None or lease.lost_because != "evicted":
@@ -43,7 +43,7 @@ def _ask(client: Client, lease: Lease, answer: list[dict[str, str]]) -> None:
 
 
 def mark(note: Mapping[str, object]) -> dict[str, str] | None:
-    """``{"by", "reason"}`` in a claim's note; None where there is no mark of an eviction."""
+    """The mark of an eviction in a claim's note (``by`` and ``reason``); None if there is none."""
     found = note.get("evicted")
     if not isinstance(found, Mapping):
         return None

@@ -1,4 +1,4 @@
-"""Exit codes, and which error ends with which.
+"""Exit codes, and the exit code of each error.
 
 The codes follow flock(1), timeout(1) and sysexits.h, so that a script's ``case $?`` keeps its meaning.
 """
@@ -64,7 +64,7 @@ CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 INTERRUPTED = 130
 
-# The first that fits counts, so the special stands before the general.
+# The first match counts, so special errors come before general ones.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (AcquireTimeout, TIMED_OUT),
     (CapacityMismatch, CONFIG),
@@ -85,7 +85,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 class CommandFailed(LockkitError):
-    """A command has its answer, and it is no success: told like an error, with an exit code of its own.
+    """A negative result of a command, reported like an error, with an exit code of its own.
 
     Args:
         kind: The word under ``error`` in the JSON document.
@@ -135,12 +135,12 @@ def describe(error: BaseException, code: int | None = None) -> documents.Error:
 
 
 def report(error: BaseException, *, as_json: bool, code: int | None = None) -> int:
-    """Tell the user why a command ends, on stderr; the reason is the last line. Return the exit code.
+    """Report on stderr why a command ends; the reason is the last line. Returns the exit code.
 
     Args:
-        error: What ended it.
+        error: The error that ended the command.
         as_json: Write the ``lockkit.error/1`` document in one line instead.
-        code: The exit code where it isn't :func:`code_of` (``-E``).
+        code: The exit code, if it is not :func:`code_of` (``-E``).
     """
     code = code_of(error) if code is None else code
     if code == INTERNAL:
@@ -148,7 +148,7 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     if sys.stderr.isatty() and code_of(error) == INTERRUPTED:
         from lockkit.cli import output
 
-        # Behind the ^C that the terminal has written.
+        # The terminal has written ^C in this line.
         sys.stderr.write("\r\x1b[K" if output.colour(sys.stderr) else "\n")
     if as_json:
         from lockkit.cli import output
@@ -158,7 +158,7 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     hint = _hint(error)
     *before, last = printable(_message(error), lines=True).rstrip("\n").split("\n")
     last = last or type(error).__name__
-    if hint:  # on the same line, however long: the reason comes first, and it is on the last line
+    if hint:  # on the same line, however long it gets, because the last line must contain the reason
         last = f"{last} ({printable(' '.join(hint.split()))})"
     for line in before:
         print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What ``run`` and ``acquire`` refuse: contradicting options, a store that keeps nobody out, a name that is used otherwise."""
+"""Checks of ``run`` and ``acquire``: contradicting options, a store of one process, a name that is used as another kind of lock."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def kind(
     no_wait: bool,
     timeout: float | None,
 ) -> Kind:
-    """What kind of lock the options ask for; refuse what contradicts itself, before anything is connected.
+    """The kind of lock that the options select. Contradicting options are refused before connecting.
 
     Raises:
-        click.UsageError: It does.
+        click.UsageError: The options contradict each other.
     """
     chosen = [
         flag
@@ -55,33 +55,33 @@ def kind(
 
 
 def reaches_others(client: Client) -> None:
-    """Refuse a store that lives in this process: every command would have one to itself.
+    """Refuse a store that lives in this process, because every command would have a store of its own.
 
     Raises:
-        CapabilityError: It does.
+        CapabilityError: The store lives in this process.
     """
     if client.capabilities.scope == "process":
         raise CapabilityError(
-            f"{client.url} excludes nobody: each lockkit command is a process of its own",
+            f"{client.url} locks nothing between commands: each lockkit command is a process of its own",
             hint="for this host use --url sqlite: (the default)",
         )
 
 
 def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityMismatch:
-    """The same error, in the words of the command line: what others say, and what to say."""
+    """The same error in terms of the command line: the options that others use, and the options to use."""
     other = _other(client, error)
     if other is None or other.capacity == terms.capacity:
         return error
     name = terms.name
     if other.kind in ("read", "write"):
         text = f"{name!r} is used by readers and writers ({other.owner})"
-        hint = "say --exclusive to be alone, or --shared to be one of the readers"
+        hint = "use --exclusive to be alone, or --shared to be one of the readers"
     elif other.kind == "semaphore":
         text = f"{name!r} is in use with --capacity {other.capacity} ({other.owner})"
-        hint = f"say --capacity {other.capacity} as the others do, or change it: {line('resize', name, 'N')}"
+        hint = f"use --capacity {other.capacity} as the others do, or change it: {line('resize', name, 'N')}"
     else:
         text = f"{name!r} is used as a plain lock ({other.owner})"
-        hint = "say neither --capacity nor --shared or --exclusive, as the others do"
+        hint = "use none of --capacity, --shared and --exclusive, as the others do"
     return CapacityMismatch(text, name=name, holder=other, hint=hint)
 
 

@@ -1,8 +1,8 @@
-"""``lockkit run`` from the outside in: wait, hold, run, release, and tell how it went by the exit code.
+"""``lockkit run``: wait for the lock, hold it, run the command, release the lock, and exit with a code that says how it went.
 
-The lock is taken before the command is started and released after the command has ended. What the command left running
-in the background isn't waited for (a daemon would never let go); while it lives it keeps the store's pulse, so that even
-a killed wrapper frees nothing under it.
+The lock is taken before the command is started and released after the command has ended. Processes that the command leaves in the
+background are not waited for, because a daemon would never end. On a store with process-bound claims they inherit a descriptor
+that keeps the lock if the wrapper is killed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CtrlC = Literal["alone", "group"] | None
 
 
 class Request(NamedTuple):
-    """What the command line asked for; None where the configuration decides."""
+    """The options of the command line; None if the configuration decides."""
 
     name: str
     command: tuple[str, ...]
@@ -64,7 +64,7 @@ class Request(NamedTuple):
 
 
 def guard(session: Session, request: Request) -> int:
-    """Do it; the exit code. Errors are told here, because ``-E`` and the report have a say in them."""
+    """Run the command under the lock, and return the exit code. Errors are reported here, because ``-E`` and --report affect them."""
     tell = _teller(session, request.name)
     report = RunReport(request.report, request.name, request.command[0], tell)
     by_ctrl_c: CtrlC = None
@@ -89,7 +89,7 @@ def guard(session: Session, request: Request) -> int:
 
 
 def _teller(session: Session, name: str) -> Callable[[str], None]:
-    """What says a sentence beside the command, on stderr."""
+    """A function that writes a message of lockkit to stderr while the command runs."""
 
     def tell(sentence: str) -> None:
         from lockkit.cli import output
@@ -100,11 +100,11 @@ def _teller(session: Session, name: str) -> Callable[[str], None]:
 
 
 def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
-    """The script or loop around us must end by Ctrl-C too, as it would have without lockkit.
+    """End this process by SIGINT, so that a script or loop around it ends as well, as it would without lockkit.
 
-    A shell stops its loop only when a job *dies* of SIGINT; ``$?`` is 130 all the same. And while the command's group had
-    the terminal, a script in our process group has not seen the signal (``group``). Whoever isn't a shell of this terminal
-    gets the plain exit code.
+    A shell stops its loop only if a job *dies* of SIGINT; ``$?`` is 130 all the same. While the command's group had the terminal,
+    a script in our process group has not seen the signal (``group``). A parent that is not a shell of this terminal gets the plain
+    exit code.
     """
     terminal = Terminal()
     alone = terminal.foreground is not None
@@ -121,7 +121,7 @@ def _end_as_by_ctrl_c(who: Literal["alone", "group"]) -> None:
 
 
 class _Run:
-    """One ``run``, from connecting to the released lock."""
+    """The course of one ``run``, from connecting to the released lock."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Run:
             return self._held(client, lock, lease)
 
     def _refuse_nested(self, outer: nesting.Outer, lock: Lock) -> None:
-        """Raise unless the outer hold may be, and is asked to be, used for this command too."""
+        """Raise unless the outer hold covers this command and --nested says to use it."""
         name = self._request.name
         if self._request.nested == "refuse":
             raise exits.CommandFailed(
@@ -166,7 +166,7 @@ class _Run:
                 code=exits.BUSY,
                 kind="nested",
                 name=name,
-                hint="it would wait for itself; --nested reuse runs under that hold",
+                hint="it would wait for itself; use --nested reuse to run under that hold",
             )
         if not outer.covers(lock.terms):
             raise exits.CommandFailed(
@@ -175,7 +175,7 @@ class _Run:
                 kind="nested",
                 name=name,
                 hint=f"it holds it {outer}, and this one asks for {nesting.describe(lock.terms)}: "
-                "take as much in the outer run",
+                "ask for as much in the outer run",
             )
 
     def _lock(self, client: Client) -> Lock:
@@ -199,7 +199,7 @@ class _Run:
         else:
             both = client.rwlock(request.name, **options)
             lock = both.read() if request.mode == "read" else both.write()
-        # Others want to know what runs, and that is the command, not the wrapper around it.
+        # Show others the command that runs, not the wrapper around it.
         owner = lock.terms.owner._replace(program=Path(request.command[0]).name[:64])
         lock.terms = lock.terms._replace(owner=owner)
         return lock
@@ -232,7 +232,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait it waits in line; {explain(self._session, name)}",
+            hint=f"without --no-wait it waits in the queue; {explain(self._session, name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -270,7 +270,7 @@ class _Run:
     def _under(
         self, client: Client, lock: Lock | None, exported: Mapping[str, str], lease: Lease | None = None
     ) -> Ended:
-        """Run the command, under a lease of ours or under the outer one."""
+        """Run the command, under a lease of its own or under the outer one."""
         self._signals.record()
         child = spawn(
             self._path,
@@ -298,7 +298,7 @@ class _Run:
         return ended
 
     def _why(self, client: Client, lease: Lease | None) -> str:
-        """In words why the lease is lost, once it is."""
+        """The reason for the loss of the lease, in words."""
         because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
@@ -312,7 +312,7 @@ def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Polic
     shortest = min(terms.ttl, terms.max_hold or terms.ttl)
     kill_after = request.kill_after
     if kill_after is None:
-        # Renewals come at a third of the ttl, so TERM sooner than that would hit a healthy holder.
+        # Renewals happen at a third of the ttl, so an earlier TERM would hit a healthy holder.
         kill_after = min(config.kill_after, shortest / 3)
     elif kill_after > shortest / 2:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""Holds that outlive the command that took them: where ``acquire`` leaves what ``release`` and ``held`` need.
+"""Files of the holds that ``acquire`` leaves behind for ``release`` and ``held``.
 
-One file per claim in the state folder's ``holds/``, 0600 in 0700, because it contains the claim's token. Its name is made
-from a digest of store, namespace and lock name (which may be too long for a file name) and the claim id. It is written
-before the store is asked: the answer may be lost, and who waits for it may be killed, while the hold stands.
+There is one file per claim in the state folder's ``holds/``, with mode 0600 in 0700, because it contains the claim's token. The file
+name consists of a digest of store, namespace and lock name (which may be too long for a file name) and the claim id. The file is
+written before the store is asked, because the answer may be lost, or the command killed, while the hold stands.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo
     from lockkit.lease import Lease
 
-__all__ = ["Asking", "Found", "Standing", "Stored", "absent", "find", "of"]
+__all__ = ["Found", "Standing", "Stored", "Tokens", "absent", "find", "of"]
 
 _HALF = ".new"
 _KEPT = 86_400.0
-"""Seconds that a file outlives its hold, for a ``release`` that is to say that it had lapsed."""
+"""Seconds for which a file outlives its hold, so that ``release`` can report that the hold had lapsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One file, and the handle in it."""
+    """A file, and the handle in it."""
 
     path: Path
     handle: Mapping[str, object]
@@ -47,7 +47,7 @@ class Stored:
 
     @property
     def granted(self) -> bool:
-        """Whether the answer of the store was read; else it is being asked, or was and nobody knows what it said."""
+        """Whether the grant was read. If not, the request is under way, or its answer was lost."""
         return self.handle["fence"] != 0
 
     def forget(self) -> None:
@@ -55,13 +55,13 @@ class Stored:
 
 
 class Standing(NamedTuple):
-    """A hold of ours, and how the store records it."""
+    """A hold of this user, and its claim in the store."""
 
     stored: Stored
     claim: ClaimInfo
 
     def handle(self) -> dict[str, object]:
-        """For ``Client.adopt``."""
+        """The handle for ``Client.adopt``."""
         return {**self.stored.handle, "fence": self.claim.fence}
 
 
@@ -69,21 +69,21 @@ class Found(NamedTuple):
     """The holds of a name that this user has taken on this host and store.
 
     Attributes:
-        standing: Those that the store records as held, evicted ones too: they go on blocking.
-        gone: Those that it does not record any more.
+        standing: Holds that the store records as held. Evicted ones are among them, because they still block.
+        gone: Holds that the store no longer records.
     """
 
     standing: list[Standing]
     gone: list[Stored]
 
 
-class Asking:
-    """The tokens of an ``acquire`` under way, each on stable storage before the store hears of it.
+class Tokens:
+    """The tokens of a running ``acquire``. Each is on stable storage before the store is asked.
 
     Args:
         name: The lock.
-        ttl: Seconds for which it will be held.
-        stores: False: there is to be no file.
+        ttl: Seconds for which the lock will be held.
+        stores: False: write no file.
     """
 
     def __init__(self, client: Client, name: str, ttl: float, *, stores: bool) -> None:
@@ -96,10 +96,10 @@ class Asking:
             _tidy(_folder(client))
 
     def token(self) -> str:
-        """A new token, kept.
+        """Make a new token and write its file.
 
         Raises:
-            CommandFailed: It could not be written.
+            CommandFailed: The file could not be written.
         """
         token = new_token()
         self._tokens.append(token)
@@ -109,25 +109,25 @@ class Asking:
         return token
 
     def granted(self, lease: Lease) -> Path | None:
-        """It is held: keep that, and forget earlier tokens. Where it is kept.
+        """Record that the lock is held, and remove the files of earlier tokens. Returns the file.
 
         Raises:
-            CommandFailed: It could not be written.
+            CommandFailed: The file could not be written.
         """
         self._forget(but=lease.token)
         self._tokens = [lease.token]
         return self._write(lease.handle()) if self._stores else None
 
     def hand_over(self, lease: Lease) -> None:
-        """It is the user's from here on, whatever comes in between: what was kept of it stays.
+        """Hand the lease over to the user: from here on it is not released, and its file stays.
 
-        A signal before the lease is handed over still releases it; what was kept then tells of a hold that is gone.
+        A signal before that still releases the lease; the file then describes a hold that is gone.
         """
         self._tokens = []
         lease.hand_over()
 
     def give_up(self) -> str | None:
-        """Nothing came of it: take back what the store may have of it. Where that failed, the id of the claim that may stand."""
+        """Give up: remove the claim that the store may have. Returns the id of a claim that may still stand, if any."""
         if not self._tokens:
             return None
         driver = self._client.driver()
@@ -145,7 +145,7 @@ class Asking:
 
     def _write(self, handle: Mapping[str, object]) -> Path:
         path = _path(self._client, self._name, str(handle["token"]))
-        half = path.with_suffix(_HALF)  # the token is never on disk by half
+        half = path.with_suffix(_HALF)  # so that the final file is never incomplete
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(half, flags, 0o600)
@@ -169,7 +169,7 @@ class Asking:
 
 
 def find(client: Client, name: str) -> Found:
-    """Look for the holds of a name in the files of this user, and at the store.
+    """Find the holds of a name, in the files of this user and in the store.
 
     Raises:
         BackendError: The store does not answer.
@@ -185,7 +185,7 @@ def find(client: Client, name: str) -> Found:
 
 
 def of(client: Client, name: str, token: str) -> list[Stored]:
-    """What is kept here of one hold; nothing where nothing can be kept."""
+    """The files of one hold on this host; empty if no files can be kept."""
     try:
         return _read(_folder(client), _path(client, name, token).name, name)
     except BackendUnavailable:
@@ -193,9 +193,9 @@ def of(client: Client, name: str, token: str) -> list[Stored]:
 
 
 def absent(client: Client, name: str) -> tuple[str, str | None]:
-    """That there is none, and where that was looked for; and where there is one.
+    """A message that there is no hold here, and a hint where there is one.
 
-    A store is known by its URL as it was written, so that one with another spelling of it is as good as another store.
+    A store is identified by its URL as it was written, so another spelling of the same URL counts as another store.
     """
     here = f"{client.url}, namespace {client.namespace}"
     stored = _read(_folder(client), "*.json", name)
@@ -208,14 +208,14 @@ def absent(client: Client, name: str) -> tuple[str, str | None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Forget what has been over for long: most who take a lock for a while never say that they have done."""
+    """Remove the files of holds that ended long ago: most users let a lock lapse and never release it."""
     now = time.time()
     for one in _read(folder, "*.json"):
         until = one.handle.get("until")
         if isinstance(until, float) and until + _KEPT < now:
             with contextlib.suppress(OSError):
                 one.forget()
-    for half in folder.glob(f"*{_HALF}"):  # of an acquire that was killed before it asked
+    for half in folder.glob(f"*{_HALF}"):  # left by an acquire that was killed before it asked the store
         with contextlib.suppress(OSError):
             if half.stat().st_mtime + _KEPT < now:
                 half.unlink()

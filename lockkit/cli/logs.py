@@ -46,14 +46,13 @@ class _Json(logging.Formatter):
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-    # Which store is in use, and how far it reaches, is told where it matters: beside a wait, by status and by doctor.
-    # As a warning it would come with every line of a crontab.
-    # And evict and resize say themselves what they did.
+    # The store in use and its reach are shown where they matter: with a wait, by status and by doctor. A warning would be
+    # mailed for every line of a crontab. And evict and resize report themselves what they did.
     return not record.getMessage().startswith(("host-local lock in ", "evicted", "resized"))
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Keeps what comes before the format is known: reading the configuration warns, and says which format is meant."""
+    """A handler that keeps early records: reading the configuration may log, before the log format is known."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -75,7 +74,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def keep() -> None:
-    """Take lockkit's warnings, to be written as soon as :func:`set_up` has said how; once per process."""
+    """Collect lockkit's warnings until :func:`set_up` sets their format; once per process."""
     logger = logging.getLogger("lockkit")
     if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
         logger.addHandler(_Stderr())
@@ -84,7 +83,7 @@ def keep() -> None:
 
 @contextmanager
 def held_back(known: Callable[[str], bool]) -> Iterator[None]:
-    """Write nothing meanwhile, and at the end only those messages that are not known by then."""
+    """Hold back all messages in the block, and at the end write those that ``known`` does not recognize."""
     handlers = [each for each in logging.getLogger("lockkit").handlers if isinstance(each, _Stderr)]
     for handler in handlers:
         handler.early = []

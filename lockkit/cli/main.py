@@ -23,14 +23,14 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "status": "Show who holds which lock and who waits.",
-        "explain": "Tell in sentences why a lock is not free.",
+        "explain": "Explain in sentences why a lock is not free.",
         "wait": "Wait until a lock is free, without taking it.",
         "doctor": "Check store, configuration and plugins.",
     },
     "Hold across commands (scripts, CI, systemd)": {
-        "acquire": "Take a lock and keep it until released or lapsed.",
+        "acquire": "Take a lock and keep it until it is released or lapses.",
         "release": "Release a lock taken with acquire.",
-        "held": "Tell by the exit code whether acquire's hold stands.",
+        "held": "Check whether acquire's lock is still held.",
     },
     "Intervene": {
         "evict": "Force one claim out of a lock.",
@@ -38,7 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "failures": "Show and resolve releases that failed.",
     },
     "Set up": {
-        "config": "Show, check or begin the configuration.",
+        "config": "Show, check or create the configuration.",
         "plugins": "List plugins with their hooks and load errors.",
         "completion": "Print a completion script for a shell.",
     },
@@ -47,14 +47,14 @@ COMMANDS: dict[str, dict[str, str]] = {
         "bench": "Measure lockkit on this machine, beside the floor.",
     },
 }
-"""Section -> command -> one line. The one place that knows every built-in command without importing it."""
+"""The built-in commands by section, each with a one-line description, so that help need not import them."""
 
 _BUILT_IN = {name: summary for section in COMMANDS.values() for name, summary in section.items()}
 _PLUGGED = "From plugins"
 
 
 class Lockkit(Group):
-    """All commands: built-in ones imported on use, plugins' ones asked for only where they can matter."""
+    """All commands. Built-in ones are imported when used, and plugins are asked only for a command that is not built in."""
 
     plugged = False
 
@@ -121,7 +121,7 @@ class Lockkit(Group):
 
 @contextmanager
 def _told_by_us() -> Iterator[None]:
-    """End as by SIGPIPE when nobody reads any more, and by Ctrl-C; click itself would exit with 1, and write an empty line."""
+    """End like a program that SIGPIPE or SIGINT killed. click by itself would exit with 1, and write an empty line."""
     try:
         yield
     except BrokenPipeError:
@@ -151,7 +151,7 @@ cli = Lockkit(
             help="Show the version.",
         )
     ],
-    help="""Locks that are never leaked and never freed for somebody else.
+    help="""Locks that do not leak, and that only their holder releases.
 
     Every command takes --json, --url, --profile and --namespace; `lockkit COMMAND --help` explains one.
     """,
@@ -164,7 +164,7 @@ lockkit demo                                 # see it work, in 8 seconds
 
 
 def run(args: Sequence[str]) -> int:
-    """Run one command line; the exit code. Errors are told on stderr."""
+    """Run one command and return the exit code. Errors are reported on stderr."""
     as_json = _as_json(args)
     try:
         result: Any = cli.main(list(args), prog_name="lockkit", standalone_mode=False)
@@ -180,7 +180,7 @@ def run(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """``lockkit ...``: the console script."""
-    # The garbage collector finds nothing in modules, neither while they load nor at the end, and takes 20 of 120 ms for it.
+    # The garbage collector finds nothing in modules, while they load or at exit, and takes 20 of 120 ms.
     gc.set_threshold(50_000)
     gc.freeze()
     streams.prepare()
@@ -192,7 +192,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         streams.forget_stdout()
     except OSError as error:
         streams.forget_stdout()
-        # Of a run, the command's own exit code is the news, not ours about a line that got lost.
+        # After a run, the command's own exit code matters more than output that could not be written.
         code = code or exits.report(streams.unwritable(error) or error, as_json=_as_json(words))
     sys.exit(code)
 

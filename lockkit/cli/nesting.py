@@ -1,4 +1,4 @@
-"""``run`` inside ``run``: what the outer one holds is told to the inner one by LOCKKIT_HELD, and believed if it is true."""
+"""``run`` inside ``run``: LOCKKIT_HELD describes the outer hold to the inner run, which checks it with the store."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Outer(NamedTuple):
     evicted: bool
 
     def covers(self, asked: Terms) -> bool:
-        """Whether what is asked is a part of this hold, so that nobody else can hold what excludes it.
+        """Whether this hold includes what is asked for.
 
-        The queue knows only weights within one capacity (a writer weighs all of it), so these decide: a reader or some
-        permits never cover a writer, and another capacity excludes other people.
+        Weight and capacity decide, as in the queue: a reader or some permits never cover a writer (which weighs all of the
+        capacity), and a lock of another capacity is another lock.
         """
         return not self.evicted and self.capacity == asked.capacity and self.weight >= asked.weight
 
@@ -43,10 +43,10 @@ class Outer(NamedTuple):
 
 
 def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | None:
-    """The hold of an outer ``run`` on this name, store and namespace, if it still stands; one that covers if there is one.
+    """The hold of an outer ``run`` on this name, store and namespace, if it is still held; preferably one that covers ``asked``.
 
-    The variable outlives the hold in whatever the command left behind (a tmux server, a daemon), so the store is asked,
-    and what it says of the hold is believed, not the variable.
+    The variable outlives the hold in processes that the command left behind (a tmux server, a daemon), so the store is asked. The
+    store's answer counts, not the variable.
     """
     name = asked.name
     found: Outer | None = None
@@ -72,7 +72,7 @@ def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | N
 
 
 def describe(asked: Terms) -> str:
-    """What is asked, in the words of the command line."""
+    """The requested lock as options of the command line."""
     return _words(asked.kind, asked.capacity, asked.weight)
 
 
@@ -83,7 +83,7 @@ def _words(kind: str, capacity: int, weight: int) -> str:
 
 
 def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a command learns of the lock it runs under."""
+    """The environment variables that tell a command about its lock."""
     store, namespace = _place(client)
     mine = {
         "name": lease.name,
@@ -104,7 +104,7 @@ def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str
 
 
 def _place(client: Client) -> tuple[str, str]:
-    # A digest, because a URL may hold a password and this goes to the environment of everything that is started.
+    # A digest, because a URL may contain a password, and every process that the command starts inherits the environment.
     return digest(identity(client.config.url))[:12], client.namespace
 
 

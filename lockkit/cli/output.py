@@ -1,7 +1,7 @@
-"""What commands print: JSON documents for programs, plain sentences and tables for people.
+"""The output of commands: JSON documents for programs, plain sentences and tables for people.
 
-Every document names its schema; times are RFC 3339 in UTC and, beside it, seconds since the epoch; lists are always
-lists, what is absent is null, and claims are shown by claim id, never by token.
+Every document names its schema. Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Missing values are null, and
+claims are shown by claim id, never by token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def write_json(document: documents.Document, *, stream: TextIO | None = None, indent: bool = False) -> None:
-    """Write one document: in one line, or indented on a terminal."""
+    """Write one document, in one line or, on a terminal and with ``indent``, in several."""
     import json
 
     from lockkit.cli.documents import plain
@@ -50,12 +50,12 @@ def write_json(document: documents.Document, *, stream: TextIO | None = None, in
 
 
 def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:
-    """Write a text for people; what does not print is escaped, since names and errors come from elsewhere.
+    """Write a text for people. Characters that do not print are escaped, because names and errors come from outside.
 
     Args:
         text: One line or more, without the last newline.
-        head: What stands before it as it is, for instance a coloured word.
-        stream: Where to; None: standard output. Standard error is flushed.
+        head: A text to write before it unescaped, for instance a coloured word.
+        stream: The stream; None: standard output. Standard error is flushed.
     """
     stream = sys.stdout if stream is None else stream
     stream.write(f"{head}{printable(text, lines=True)}\n")
@@ -71,7 +71,7 @@ def rfc3339(at: float) -> str:
 
 
 def clock_time(at: float, now: float) -> str:
-    """A time for people, in their own zone: ``14:03:59``, with the date where it isn't today."""
+    """A time for people, in their own time zone: ``14:03:59``, with the date if it is not today."""
     import time
 
     then, today = time.localtime(at), time.localtime(now)
@@ -79,7 +79,7 @@ def clock_time(at: float, now: float) -> str:
 
 
 def notice(sentence: str, *, name: str, as_json: bool) -> None:
-    """Write one sentence about a lock to stderr, beside the answer of the command."""
+    """Write one sentence about a lock to stderr, in addition to the command's result."""
     if as_json:
         from lockkit.cli import documents
 
@@ -89,7 +89,7 @@ def notice(sentence: str, *, name: str, as_json: bool) -> None:
 
 
 def colour(stream: TextIO | None = None) -> bool:
-    """Whether colours and live lines are welcome: a terminal, no NO_COLOR, not a dumb one."""
+    """Whether to use colours and live lines: on a terminal that is not dumb, without NO_COLOR."""
     stream = sys.stdout if stream is None else stream
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -102,7 +102,10 @@ def store(client: Client) -> documents.Store:
 
 
 def store_words(client: Client) -> str:
-    """``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``: the file, where the URL leaves it out."""
+    """The store for people: ``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``.
+
+    The file of the embedded store is shown even if the URL does not name it.
+    """
     url = client.url
     if url == "sqlite:":
         try:
@@ -158,7 +161,7 @@ def claim(info: ClaimInfo) -> documents.Claim:
 
 
 def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
-    """One word: held, lingering (over, still blocking), waiting (between two holders), or free."""
+    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
     states = {one.state for one in info.claims}
     if "HELD" in states:
         return "held"
@@ -183,7 +186,7 @@ def lock(info: LockInfo) -> documents.Lock:
 
 
 def findings(found: Sequence[Finding]) -> list[documents.Finding]:
-    """Findings, each with what to do about it."""
+    """Convert findings, each with what to do about it."""
     from lockkit.cli import documents
 
     return [
@@ -193,7 +196,7 @@ def findings(found: Sequence[Finding]) -> list[documents.Finding]:
 
 
 def release(report: ReleaseReport) -> documents.Released:
-    """How a release went, layer by layer."""
+    """The result of a release, layer by layer."""
     from lockkit.cli import documents
 
     return documents.Released(

@@ -1,4 +1,4 @@
-"""Commands from plugins: the hook ``lockkit_commands(cli)``, called once and only when a command isn't built in."""
+"""Commands from plugins: the hook ``lockkit_commands(cli)``, called once and only if a command is not built in."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _log = logging.getLogger("lockkit.cli")
 
 
 def add_commands(cli: click.Group) -> None:
-    """Let every plugin add its commands; what is wrong with one of them, or with the configuration, is only logged.
+    """Let every plugin add its commands. Errors of a plugin or of the configuration are only logged.
 
-    Help must work where the configuration doesn't: whoever gets it wrong will ask for help.
+    Help must work even if the configuration is wrong, because then people need it.
     """
     try:
         from lockkit import config

@@ -1,7 +1,7 @@
-"""Signals: they end a wait by an exception, and ``lockkit run`` passes them on once there is a command to pass them to.
+"""Signals: they end a wait by an exception, and ``lockkit run`` passes them on to its command once that runs.
 
-Python's default SIGTERM runs no ``finally``, so a wait that is ended by one would leave its claim in the queue, and a demo
-its processes.
+By default SIGTERM ends Python without running any ``finally``. A wait would then leave its claim in the queue, and a demo its
+processes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PASSED_ON = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTSTP)
 _WATCHED = (*PASSED_ON, signal.SIGCONT, signal.SIGCHLD)
 _CLEANING_UP = 10.0
-"""Seconds that the way out may take; a signal within them is one that has been heard."""
+"""Seconds for cleaning up after a signal; a second signal within them is ignored."""
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Terminated(BaseException):
-    """A signal ended the wait. Not an Exception: nothing on the way may mistake it for trouble of its own.
+    """A signal ended the wait. The class is not an Exception, so that no code on the way handles it as an error of its own.
 
-    ``name``: of the lock that was waited for; None where it was no lock.
+    ``name`` is the lock that was waited for; None if it was not a lock.
     """
 
     def __init__(self, number: int, name: str | None = None) -> None:
@@ -41,17 +41,18 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """Handlers for the time of one command. Main thread only.
+    """Signal handlers for the time of one command. Main thread only.
 
-    Until :meth:`record` the ending signals raise (KeyboardInterrupt or :class:`Terminated`), once within the time that
-    cleaning up takes; from then on every signal is kept for :meth:`take`. What the caller ignores (``nohup``) stays ignored.
+    Until :meth:`record` is called, signals that end a program raise (KeyboardInterrupt or :class:`Terminated`), but only once within
+    the time for cleaning up. After that every signal is kept for :meth:`take`. Signals that the caller ignores (``nohup``) stay
+    ignored.
 
-    What is raised may be swallowed on the way: by a plugin that survives the failure of an import, or by Python, which
-    ignores what is raised in a callback of its garbage collection. So :meth:`check` and :meth:`record` raise it again, and
-    an error that it was made into leaves the ``with`` as the signal that it was.
+    The exception may be swallowed on the way: by a plugin that survives the failure of an import, or by Python, which ignores
+    exceptions in callbacks of its garbage collection. So :meth:`check` and :meth:`record` raise it again, and if it was turned into
+    another error, the ``with`` raises the original.
 
     Args:
-        name: The lock that is waited for, to be told.
+        name: The lock that is waited for, for messages.
     """
 
     def __init__(self, name: str | None = None) -> None:
@@ -83,12 +84,12 @@ class Signals:
             self.check()
 
     def check(self) -> None:
-        """Raise what a signal has raised before, should it have got lost on the way."""
+        """Raise the exception of an earlier signal again, in case it was swallowed."""
         if self._ending is not None:
             raise self._ending
 
     def record(self) -> None:
-        """Raise no more than :meth:`check` does; keep signals for :meth:`take`."""
+        """Call :meth:`check`; then keep all further signals for :meth:`take` instead of raising."""
         self._recording = True
         self.check()
         self._install(_WATCHED)
@@ -99,7 +100,7 @@ class Signals:
         return taken
 
     def wait(self, seconds: float) -> None:
-        """Sleep until a signal, a :meth:`wake`, or the end of so many seconds."""
+        """Sleep until a signal, a :meth:`wake`, or the end of the given seconds."""
         try:
             ready, _, _ = select.select([self._read], [], [], seconds)
         except InterruptedError:  # pragma: no cover (PEP 475 retries, so this is a Python that doesn't)
@@ -115,10 +116,10 @@ class Signals:
         try:
             os.write(self._write, b"\0")
         except OSError:
-            return  # full, so that it wakes anyway; or closed, so that nobody waits
+            return  # the pipe is full, so the thread wakes anyway; or it is closed, so no thread waits
 
     def handled(self) -> tuple[int, ...]:
-        """The signals with a handler of ours: a child must set them back."""
+        """The signals that this object handles; a child must reset them."""
         return tuple(self._old)
 
     def _install(self, numbers: tuple[signal.Signals, ...]) -> None:

@@ -1,7 +1,7 @@
-"""The three standard streams where the caller has closed them, or nothing (more) fits in: cron, daemons, full disks, ASCII.
+"""Safe standard streams, also if they are closed or cannot be written to: cron, daemons, full disks, ASCII.
 
-A closed descriptor 1 is worse than lost output: the next file opened gets its number, and a guarded command would print
-into the store. So the numbers are taken before anything else is opened.
+A closed descriptor 1 is worse than lost output: the next file that is opened gets its number, and a guarded command would print into
+the store. So the three numbers are occupied before anything else is opened.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 
 
 def prepare() -> None:
-    """Put /dev/null where a standard stream is closed, and let no failure to complain end what is guarded."""
+    """Open /dev/null for each closed standard stream, and make failures to write to stderr harmless."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(
                 os.open(os.devnull, os.O_RDWR), True
-            )  # it gets the lowest free number: this one
+            )  # the kernel assigns the lowest free number, which is this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (for as long as we live)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     elif isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the encoding lacks, as on stderr
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for names that the encoding cannot express, as on stderr
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     elif isinstance(sys.stderr, io.TextIOWrapper):
@@ -43,7 +45,7 @@ def prepare() -> None:
 
 
 def unwritable(error: BaseException) -> exits.CommandFailed | None:
-    """The error to report where standard output could not be written; None for any other trouble."""
+    """The error to report if standard output could not be written; None for any other error."""
     if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
         return exits.CommandFailed(
             f"cannot write to standard output: {error.strerror}", code=exits.UNAVAILABLE, kind="unwritable"
@@ -52,12 +54,12 @@ def unwritable(error: BaseException) -> exits.CommandFailed | None:
 
 
 def forget_stdout() -> None:
-    """Lose what is still to be written: Python flushes once more at exit, and would complain about the same thing."""
+    """Discard pending output, because Python flushes once more at exit and would report the same error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class _Tolerant(io.TextIOWrapper):
-    """Standard error that may fail: a full disk or a terminal that is gone must not end a command under its lock."""
+    """Standard error that ignores failures: a full disk or a lost terminal must not end a guarded command."""
 
     def write(self, text: str, /) -> int:
         try:

@@ -1,8 +1,8 @@
-"""From the command's start to its end: pass signals on, follow stops and continues, end it before its lock is gone.
+"""Supervision of a running command: pass on signals, follow stops and continues, end the command before its lock is gone.
 
-A lock that may have lapsed goes to somebody else at a known time, so the command must be dead by then: TERM at the
-deadline less ``kill_after``, KILL just before the deadline. A process-bound claim doesn't lapse by silence; it is lost
-only by an eviction or max_hold.
+A lock that may have lapsed goes to another holder at a known time, and the command must be dead by then. It gets TERM ``kill_after``
+before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; it is lost only by an
+eviction or max_hold.
 """
 
 import os
@@ -18,14 +18,14 @@ from lockkit.cli.terminal import Terminal
 __all__ = ["Ended", "Held", "Policy", "Supervisor"]
 
 KILL_MARGIN = 0.25
-"""Seconds before the deadline at which KILL is sent: a kernel takes a moment to take a process apart."""
+"""Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
 _SAMPLE = 5.0
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 
 
 class Held(Protocol):
-    """What is asked of a lease."""
+    """The part of a lease that the supervisor uses."""
 
     @property
     def lost(self) -> threading.Event: ...
@@ -34,11 +34,11 @@ class Held(Protocol):
 
 
 class Policy(NamedTuple):
-    """What is done when the lock is lost under a running command.
+    """The treatment of a command whose lock is lost.
 
     Attributes:
-        ends_at: CLOCK_BOOTTIME seconds of max_hold; None for none.
-        silence_ends: The claim lapses by silence (it isn't process-bound).
+        ends_at: The end of max_hold, in seconds of CLOCK_BOOTTIME; None if there is no max_hold.
+        silence_ends: Whether the claim lapses without renewals (it is not process-bound).
     """
 
     on_lost: Literal["term", "kill", "warn"] = "term"
@@ -48,9 +48,9 @@ class Policy(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How the command ended: its exit code or signal, and whether it was ended because the lock went.
+    """The end of a command: its exit code or signal, and the reason if it was ended because the lock was lost.
 
-    ``by_ctrl_c``: the terminal's SIGINT ended it, and not one that was sent to us and passed on.
+    ``by_ctrl_c`` is true if the terminal's SIGINT ended the command, not one that was sent to the wrapper and passed on.
     """
 
     code: int | None
@@ -64,12 +64,12 @@ class Ended(NamedTuple):
 
 
 class Supervisor:
-    """Watches one command and its lease from the main thread.
+    """The main thread's watch over one command and its lease.
 
     Args:
-        tell: Is given one sentence for each thing the user should know.
-        now: CLOCK_BOOTTIME.
-        lost_why: Asked once when the lease is found lost: the words for it.
+        tell: Called with a sentence for each message to the user.
+        now: The current time of CLOCK_BOOTTIME.
+        lost_why: Called once when the lease is found lost; returns the reason in words.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Supervisor:
         self._may_be_ctrl_c = terminal.foreground is not None
 
     def run(self) -> Ended:
-        """Return when the command has ended. The lock is still to be released then."""
+        """Supervise the command to its end. The lock is not released here."""
         while True:
             pause = self._look_at_lease()
             for number in self._signals.take():
@@ -116,7 +116,7 @@ class Supervisor:
             self._continue()
         elif number in PASSED_ON:
             if self._child.group is None and number in _BY_TERMINAL and self._terminal.present:
-                # The terminal has sent it to the whole pipeline, the command among it.
+                # The terminal has sent the signal to the whole pipeline, including the command.
                 if number == signal.SIGTSTP:
                     self._terminal.stop(alone=True)
                 return
@@ -124,22 +124,24 @@ class Supervisor:
             if number == signal.SIGINT:
                 self._may_be_ctrl_c = False
             if number in (signal.SIGTERM, signal.SIGHUP):
-                self._child.signal(signal.SIGCONT)  # a stopped command hears it only when it goes on
+                self._child.signal(
+                    signal.SIGCONT
+                )  # a stopped command handles the signal only when it continues
 
     def _stopped(self, number: int) -> None:
-        """The command was stopped. If that was the terminal's doing, the shell must see its job stopped."""
+        """Follow a stop of the command. If the terminal stopped it, the shell must see its job stopped."""
         group = self._child.group
         if group is None or not self._terminal.present:
             return
         in_front = self._terminal.has_it(group)
         if not in_front and number == signal.SIGSTOP:
-            return  # somebody else's kill -STOP; we go on renewing
+            return  # another process sent SIGSTOP; the wrapper continues to renew
         self._terminal.take_back(group)
         self._terminal.stop()
         self._continue()
 
     def _continue(self) -> None:
-        """We go on after a stop: the lock may be gone by now, and the command must not run a moment without it."""
+        """Continue after a stop. The lock may be lost by now; then the command must not run again."""
         self._look_at_lease()
         if self._child.group is not None:
             self._terminal.give(self._child.group)
@@ -158,7 +160,7 @@ class Supervisor:
                     self._stopped(found.si_status)
                 continue
             if self._ending is not None and self._policy.on_lost != "warn":
-                self._child.kill()  # what it left in its group must not touch what the next holder guards
+                self._child.kill()  # the rest of its group must not touch what the next holder guards
             _, status = os.waitpid(self._child.pid, 0)
             if self._child.group is not None:
                 self._terminal.take_back(self._child.group)
@@ -170,7 +172,7 @@ class Supervisor:
     # -- the lock ---------------------------------------------------------------------------------------------
 
     def _look_at_lease(self) -> float:
-        """Act on how the lease stands; seconds until it is to be looked at again."""
+        """Act on the state of the lease. Returns the seconds until the next look."""
         if self._lease is None:
             return 3600.0
         now = self._now()
@@ -206,7 +208,9 @@ class Supervisor:
 
     def _begin(self) -> None:
         if self._policy.on_lost == "warn":
-            self._tell(f"the lock is lost ({self._ending}); the command goes on without it (--on-lost warn)")
+            self._tell(
+                f"the lock is lost ({self._ending}); the command continues without it (--on-lost warn)"
+            )
         elif self._policy.on_lost == "term":
             self._tell(f"the lock is lost ({self._ending}); ending the command")
             self._child.signal(signal.SIGTERM)
@@ -220,7 +224,7 @@ class Supervisor:
             kill_at = min(self._deadline - KILL_MARGIN, self._ended_at + self._policy.kill_after)
         if now < kill_at:
             return kill_at - now
-        self._tell("killing the command: its lock is about to go to the next in line")
+        self._tell("killing the command: its lock is about to go to the next in the queue")
         self._killed = True
         self._child.kill()
         return _SAMPLE

@@ -1,4 +1,4 @@
-"""Tables: drawn by rich on a terminal, as plain aligned columns elsewhere."""
+"""Tables, drawn by rich on a terminal and as plain aligned columns elsewhere."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["add", "show", "table", "width"]
 
 _PIPE_WIDTH = 200
-"""Columns in a pipe: nothing is cut there, because something may parse it."""
+"""Columns in a pipe. Nothing is cut there, because a program may parse the output."""
 
 
 def table(*columns: str) -> Table:
-    """An empty table; names and holders are kept whole as long as there is room."""
+    """An empty table. Names and holders are shown in full as long as they fit."""
     from rich import box
     from rich.table import Table
 
@@ -35,17 +35,17 @@ def table(*columns: str) -> Table:
 
 
 def add(made: Table, *cells: str, style: str | None = None) -> None:
-    """Add a row. What does not print is escaped: names and owners come from elsewhere."""
+    """Add a row. Characters that do not print are escaped, because names and owners come from outside."""
     made.add_row(*(printable(cell, lines=True) for cell in cells), style=style)
 
 
 def width() -> int:
-    """Columns that a table may take."""
+    """The columns that are available for a table."""
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
 def show(made: Table) -> None:
-    """Print it."""
+    """Print a table."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -56,7 +56,7 @@ def show(made: Table) -> None:
         emoji=False,
         width=None if terminal else _PIPE_WIDTH,
     )
-    # Not by rich itself: it answers a closed pipe with an exit of its own, code 1.
+    # Not printed by rich itself, which exits with code 1 when the pipe is closed.
     with console.capture() as captured:
         console.print(made)
     sys.stdout.write(captured.get())

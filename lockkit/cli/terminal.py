@@ -1,9 +1,8 @@
-"""The terminal under ``lockkit run``: who is in the foreground, and giving it back (the job control of tcsetpgrp(3)).
+"""The terminal of ``lockkit run``: which process group is in the foreground (job control, tcsetpgrp(3)).
 
-The command gets a process group of its own, and on a terminal that group is the foreground one, like a shell's job: it
-may read keys (pdb, ``python -i``, vi), Ctrl-C and Ctrl-Z reach it and not the wrapper. In a pipeline
-(``lockkit run ... | less``) the rest of the pipeline has the same right to the terminal, so there the command stays in
-the pipeline's group, as it would be without lockkit.
+The command gets a process group of its own, which is the foreground group of the terminal, like a job of a shell. So it may read keys
+(pdb, ``python -i``, vi), and Ctrl-C and Ctrl-Z reach it and not the wrapper. In a pipeline (``lockkit run ... | less``) the rest of the
+pipeline uses the terminal as well, so there the command stays in the group of the pipeline, as it would without lockkit.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class Terminal:
     """The controlling terminal of this process, if there is one.
 
     Attributes:
-        own_group: The command is to lead a process group of its own.
-        foreground: Descriptor of the terminal that its group is to get; None for none.
+        own_group: Whether the command shall lead a process group of its own.
+        foreground: Descriptor of the terminal that the group shall get; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -32,7 +31,7 @@ class Terminal:
 
     @property
     def present(self) -> bool:
-        """Whether there is a terminal on which we could be stopped and continued."""
+        """Whether there is a terminal, so that this process can be stopped and continued."""
         return self._tty is not None
 
     def has_it(self, group: int) -> bool:
@@ -40,24 +39,24 @@ class Terminal:
         return self._tty is not None and _foreground(self._tty) == group
 
     def give(self, group: int) -> None:
-        """Make a group the foreground one, if we are it."""
+        """Make a group the foreground group, if this process is in the foreground."""
         if self._ours():
             self._set(group)
 
     def take_back(self, group: int) -> None:
-        """Make our own group the foreground one again, if the command's is it (a group that is gone still is)."""
+        """Make this process's group the foreground group again, if the command's group is (also if it has ended)."""
         if self.has_it(group):
             self._set(self._group)
 
     def stop(self, *, alone: bool = False) -> None:
-        """Stop our own group (``alone``: only ourselves), as the shell expects of a job; returns when it is continued.
+        """Stop this process group (``alone``: only this process), as the shell expects of a job; return when it is continued.
 
-        In an orphaned process group nobody could continue us: there the kernel drops the signal and this returns at once.
+        In an orphaned process group nothing could continue it. There the kernel drops the signal, and this returns at once.
         """
         old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         try:
-            # The kernel gives a signal of the whole process to its main thread first, and that is the one running here:
-            # we are stopped before this call returns.
+            # The kernel delivers a signal to the main thread first, which runs this code. So the process is stopped before this
+            # call returns.
             if alone:
                 os.kill(os.getpid(), signal.SIGTSTP)
             else:
@@ -75,12 +74,12 @@ class Terminal:
 
     def _set(self, group: int) -> None:
         assert self._tty is not None
-        # A background group that sets the foreground is stopped by SIGTTOU unless it blocks it.
+        # A background group that sets the foreground group is stopped by SIGTTOU unless the signal is blocked.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         try:
             os.tcsetpgrp(self._tty, group)
         except OSError:
-            return  # hung up, or the group has ended
+            return  # the terminal hung up, or the group has ended
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -1,4 +1,4 @@
-"""What a waiting ``lockkit run`` says: who is in the way, and where in line one is."""
+"""Messages of a waiting ``lockkit run``: the holder of the lock, and the place in the queue."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _LIVE = 1.0
 """Seconds between two looks at the queue for a live line."""
 _LONGEST_LOOK = 3.0
 _WIDTH = 80
-"""Columns of a terminal that doesn't tell."""
+"""Columns of a terminal whose width is unknown."""
 _DOTS = "..."
 
 
 def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, ... 11th."""
+    """Format a number as 1st, 2nd, 3rd, 4th, ... 11th."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
 
 class Announcer:
-    """Writes waiting lines to stderr: at the start, at 1, 5 and 15 min, and on a terminal one line that follows the queue.
+    """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min, and on a terminal a live line.
 
-    A waiter deep in the queue hears nothing from the store until its turn is near, so a thread of its own looks.
+    A waiter far back in the queue hears nothing from the store until its turn is near, so a background thread looks at the queue.
 
     Args:
-        client: Asked for the queue when a line is written.
+        client: The client that is asked for the queue when a line is written.
         quiet: Write nothing.
-        as_json: One ``lockkit.waiting/1`` document a line, and no live line.
+        as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
     """
 
     def __init__(self, client: Client, *, quiet: bool, as_json: bool) -> None:
@@ -62,10 +62,10 @@ class Announcer:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.waits = 0
-        """How often the store answered "queued"."""
+        """The number of times that the store answered "queued"."""
 
     def __call__(self, waiting: Waiting) -> None:
-        """Take note of an answer; this is what ``Lock.acquire`` is given as ``on_wait``."""
+        """Record an answer of the store; the object is the ``on_wait`` of ``Lock.acquire``."""
         self.waits += 1
         if self._quiet or self._thread is not None:
             return
@@ -78,7 +78,7 @@ class Announcer:
         )
 
     def done(self) -> None:
-        """The wait is over: write nothing more, and end the live line."""
+        """End the live line and write nothing more, because the wait is over."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(_LONGEST_LOOK)
@@ -139,7 +139,7 @@ class Announcer:
             output.say(line, stream=sys.stderr)
 
     def _follow_with(self, line: str, *, due: bool) -> None:
-        """Put it in the live line's place. Of one that wraps only the last row would be: it is cut, and told whole when due."""
+        """Replace the live line. A text that is too long for one row is cut, and written in full when a message is due."""
         fits = cut(line, _columns() - 1)
         whole = f"{line}\n" if due and fits != line else ""
         sys.stderr.write(f"\r\x1b[K{whole}{fits}")
@@ -150,11 +150,11 @@ class Announcer:
         try:
             return self._client.inspect(name)
         except LockkitError:
-            return None  # the wait goes on, and acquire will say what is wrong
+            return None  # the wait continues, and acquire will report the error
 
 
 def _columns() -> int:
-    """Of the terminal that stderr is; standard output may be elsewhere."""
+    """The width of the terminal of stderr; standard output may go elsewhere."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH
     except (OSError, ValueError):
@@ -162,7 +162,7 @@ def _columns() -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """As much of a text as so many columns of a terminal have room for; dots stand for the rest."""
+    """Cut a text to the given columns of a terminal, with dots at the end if it was too long."""
     ends = list(accumulate(map(_cells, text)))
     if not ends or ends[-1] <= columns:
         return text
@@ -174,7 +174,7 @@ def _cells(character: str) -> int:
 
 
 def _place(waiting: Waiting, info: LockInfo | None, me: Owner) -> int:
-    """1 for the next in line; counted in the queue where we can be found in it."""
+    """The place in the queue, 1 for the next one; counted in the queue if this process is found in it."""
     if info is not None:
         for place, claim in enumerate(info.waiters, start=1):
             if (claim.owner.pid, claim.owner.host, claim.owner.started) == (me.pid, me.host, me.started):

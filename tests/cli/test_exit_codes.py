@@ -123,9 +123,9 @@ def test_another_capacity_can_never_be_satisfied(lockkit):
 @pytest.mark.parametrize(
     "held, asked, hint",
     [
-        (["--shared"], [], "say --exclusive to be alone, or --shared"),
-        (["--shared"], ["--capacity", "2"], "say --exclusive to be alone, or --shared"),
-        (["--capacity", "3"], [], "say --capacity 3 as the others do"),
+        (["--shared"], [], "use --exclusive to be alone, or --shared"),
+        (["--shared"], ["--capacity", "2"], "use --exclusive to be alone, or --shared"),
+        (["--capacity", "3"], [], "use --capacity 3 as the others do"),
         ([], ["--shared"], "say neither --capacity nor --shared"),
     ],
 )

@@ -264,13 +264,13 @@ def test_a_hold_that_was_written_by_half_leaves_nothing(lockkit):
 def test_a_signal_while_a_grant_is_written_leaves_nothing(lockkit):
     kills = """
 from lockkit.cli import holds
-real = holds.Asking._forget
+real = holds.Tokens._forget
 def signalled(self, **more):
     if not hasattr(holds, "once"):
         holds.once = True
         os.kill(os.getpid(), signal.SIGTERM)
     return real(self, **more)
-holds.Asking._forget = signalled
+holds.Tokens._forget = signalled
 """
     assert broken(lockkit, "import os, signal\n" + kills, "acquire", "x", "--ttl", "1h").returncode == 143
     assert lockkit.claims("x") == []

@@ -100,18 +100,18 @@ def command(
             signals.check()
             fitting.reaches_others(client)
             lock = _lock(client, name, kind, capacity, permits, options)
-            asking = holds.Asking(client, name, ttl, stores=not print_token)
-            lock.tokens = asking.token
+            tokens = holds.Tokens(client, name, ttl, stores=not print_token)
+            lock.tokens = tokens.token
             announcer = Announcer(client, quiet=quiet, as_json=session.json)
             try:
                 lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
                     raise _busy(session, client, name)
-                _tell(session, client, lease, asking.granted(lease), print_token=print_token)
-                asking.hand_over(lease)
+                _tell(session, client, lease, tokens.granted(lease), print_token=print_token)
+                tokens.hand_over(lease)
                 return exits.OK
             except BaseException:
-                _tell_left(session, name, asking.give_up(), ttl, print_token=print_token)
+                _tell_left(session, name, tokens.give_up(), ttl, print_token=print_token)
                 raise
     except LockkitError as error:
         code = exits.code_of(error)
