@@ -1,8 +1,7 @@
-"""Checking what happened: holds as their holders saw them must not overlap, and their fences must rise.
+"""The check of a history: holds as their holders saw them must not overlap, and their fences must rise.
 
-A holder is *certain* from when it has read its grant to just before it asks for the release, or to when its lease is no longer
-valid. The certain periods of one name must fit into its capacity at every moment. All times are of one clock of one
-machine (CLOCK_BOOTTIME).
+A holder is *certain* from the moment when it has read its grant, until it asks for the release or its lease is no longer valid. The
+certain periods of one name must fit into its capacity at every moment. All times are of one clock (CLOCK_BOOTTIME) of one machine.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ class Period:
     """One certain period of one holder.
 
     Attributes:
-        began: CLOCK_BOOTTIME seconds, after the grant was read.
-        ended: The same, before the release was asked for.
+        began: The begin in CLOCK_BOOTTIME seconds, after the grant was read.
+        ended: The end, before the release was asked for.
         who: The holder, for reports.
     """
 
@@ -34,7 +33,7 @@ class Period:
 
 
 def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
-    """Every set of periods of one name that overlap and exceed its capacity. O(n log n) but for what is found."""
+    """Find the sets of periods of one name that overlap and exceed its capacity. O(n log n), plus the size of the result."""
     found: list[tuple[Period, ...]] = []
     standing: list[tuple[float, int, Period]] = []
     count = itertools.count()
@@ -50,9 +49,9 @@ def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
 
 
 def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
-    """Pairs of periods of one name where the later one began after the earlier had ended and has no larger fence.
+    """Find pairs of periods of one name where the later one began after the end of the earlier one and has no larger fence.
 
-    Two that fit together (readers, permits) are not compared: each may read its grant as late as it likes.
+    Periods that fit together (readers, permits) are not compared, because each may read its grant late.
     """
     found: list[tuple[Period, Period]] = []
     ordered = sorted(periods)

@@ -1,4 +1,4 @@
-"""Redaction: the one place that decides which parts of a URL may be shown. A part not known to be harmless is ``***``.
+"""Redaction of URLs. Only parts that are known to be harmless are shown; every other part becomes ``***``.
 
 A password can stand anywhere in a URL that is misspelt. So a part is shown only if it is known to be harmless, never because it
 does not look like a password: each part must have the shape of its kind, and only listed options are shown. A URL that cannot be parsed is shown as
@@ -62,7 +62,7 @@ _KEY = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
 _HIDDEN = "***"
 _LAST_PORT = 65535
 _SCRUBBED = 4
-"""The fewest characters of a secret that is looked for in others' texts: a shorter one stands in many words."""
+"""The shortest secret that is searched for in error texts; a shorter one occurs in many ordinary words."""
 
 
 def declare(scheme: str, options: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ def declare(scheme: str, options: Iterable[str]) -> None:
 
 
 def redact(url: str) -> str:
-    """A URL fit to be shown: scheme, hosts, path, the user if a password follows it, and harmless options; all else is ``***``.
+    """Replace the secret parts of a URL by ``***``. Scheme, hosts, path, the user of a login, and harmless options are shown.
 
     The path is shown only for a scheme that some loaded store offers. A URL that cannot be parsed is shown as its scheme and ``***``.
     """
@@ -85,17 +85,17 @@ def redact(url: str) -> str:
 
 
 def redact_name(text: str) -> str:
-    """The name of a profile, a key or a plugin, fit to be shown: redacted if it may be a URL or part of one."""
+    """Redact the name of a profile, a key or a plugin if it may be a URL or part of one."""
     return redact(text) if ":" in text or "@" in text else text
 
 
 def veiled(part: str, shown: str) -> str:
-    """Part of a URL, fit to be quoted in an error: itself if the redacted URL shows it, escaped or not, else ``***``."""
+    """Redact a part of a URL for an error: the part itself if the redacted URL shows it, escaped or not, otherwise ``***``."""
     return part if part in shown or part in unquote(shown) or part in unquote_plus(shown) else _HIDDEN
 
 
 def scrub(text: str, url: str) -> str:
-    """A text that is not lockkit's (the error of a library or a plugin) without the parts of a URL that :func:`redact` hides."""
+    """Remove the parts of a URL that :func:`redact` hides from a text of a library or a plugin."""
     parts = _parts(url)
     found = text.replace(url, redact(url))
     for secret in parts.hidden if parts is not None else ():
@@ -124,9 +124,9 @@ def scrub_error(error: BaseException, url: str) -> None:
 
 
 def identity(url: str) -> str:
-    """A text that tells stores apart, without secrets: hidden parts of the URL take part as a digest, except the login.
+    """A text that identifies a store without secrets. Hidden parts of the URL are included as a digest, except the login.
 
-    Without the login, a new password still names the same store.
+    The login is left out, so that a new password still means the same store.
     """
     parts = _parts(url)
     if parts is None:
@@ -135,7 +135,7 @@ def identity(url: str) -> str:
 
 
 class _Parts(NamedTuple):
-    """A URL, read.
+    """The parts of a URL that was parsed.
 
     Attributes:
         shown: The text that may be shown.
@@ -180,7 +180,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _place(scheme: str, place: str) -> _Parts | None:
-    """Read the part between scheme and query; None if it cannot be read."""
+    """Parse the part between scheme and query; None if it cannot be parsed."""
     if scheme in _PATHS:
         return _Parts(place, place, whole=True) if _PATHS[scheme].fullmatch(place) else None
     known = scheme in SHIPPED or scheme in _declared
@@ -205,7 +205,7 @@ def _place(scheme: str, place: str) -> _Parts | None:
 
 
 def _exists(host: str) -> bool:
-    """Whether there can be such a host and port; if not, either may be a password in the wrong place."""
+    """Whether a host and port can exist. If not, one of them may be a password in the wrong place."""
     address, bracket, port = (
         host.rpartition("]") if host.startswith("[") else ("", "", host.partition(":")[2])
     )

@@ -86,7 +86,7 @@ def plain(document: Struct) -> dict[str, object]:
 
 
 class Store(Part):
-    """Which store is used, where its URL was set, and the namespace."""
+    """A store: its URL, where the URL was set, and the namespace."""
 
     url: str
     source: str
@@ -94,7 +94,7 @@ class Store(Part):
 
 
 class Owner(Part):
-    """Who made a claim."""
+    """The owner of a claim: the process that made it."""
 
     user: str
     host: str
@@ -145,7 +145,7 @@ class Lock(Part):
 
 
 class Hook(Part):
-    """How one cleanup hook went."""
+    """The result of one cleanup hook."""
 
     plugin: str
     outcome: str
@@ -154,7 +154,7 @@ class Hook(Part):
 
 
 class Layer(Part):
-    """How one layer of a release went."""
+    """The result of one layer of a release."""
 
     layer: Literal["cleanup", "normal", "emergency"]
     outcome: str
@@ -164,7 +164,7 @@ class Layer(Part):
 
 
 class Released(Part):
-    """How a release went, layer by layer."""
+    """The result of a release, layer by layer."""
 
     outcome: Literal["RELEASED", "LOST", "ABANDONED", "KEPT"]
     reason: str
@@ -229,7 +229,7 @@ class Plugin(Part):
 
 
 class Evicted(Part):
-    """Who evicted a claim, and why."""
+    """The user who evicted a claim, and the reason."""
 
     by: str
     reason: str
@@ -273,7 +273,7 @@ class ConfigInit(Document, tag="lockkit.config-init/1"):
 
 
 class Demo(Document, tag="lockkit.demo/1"):
-    """What the demo checked."""
+    """The results of the demo's checks."""
 
     ok: bool
     checks: Sequence[Check]
@@ -299,7 +299,7 @@ class Error(Document, tag="lockkit.error/1"):
 
 
 class Evict(Document, tag="lockkit.evict/1"):
-    """What an eviction did."""
+    """The result of an eviction."""
 
     store: Store
     name: str
@@ -432,7 +432,7 @@ class Wait(Document, tag="lockkit.wait/1"):
 
 
 class Waiting(Document, tag="lockkit.waiting/1"):
-    """How a wait of lockkit run or acquire stands, in one line on stderr."""
+    """The state of a wait of lockkit run or acquire, in one line on stderr."""
 
     name: str
     position: int

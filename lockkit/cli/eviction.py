@@ -19,7 +19,7 @@ _PATIENCE = 0.5
 
 
 def said(client: Client, lease: Lease) -> dict[str, str] | None:
-    """Who evicted this lease and why (``by`` and ``reason``); None if it was not evicted, or if that is not known any more.
+    """The user who evicted this lease, and the reason (``by`` and ``reason``); None if it was not evicted, or if that is unknown.
 
     The last renewal may be the one that was refused, which carries no note. The evicted claim stays in the store for a while, with
     its mark, so the store is asked once, and only briefly, because a command must be ended.

@@ -1,4 +1,4 @@
-"""Plugins: finding, loading and calling them. What they may implement stands in :mod:`lockkit.plugins.specs`."""
+"""Plugins: finding, loading and calling them. :mod:`lockkit.plugins.specs` defines the hooks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Calling hooks one by one, so that none can stop the next.
+"""Calls of hooks, one by one, so that no implementation can stop the next.
 
-pluggy's own call stops at the first implementation that raises. Here each is called, whatever the others did, and what it
-raised is told apart from what was thrown at it: Ctrl-C and the exceptions of signal handlers belong to the user.
+pluggy's own call stops at the first implementation that raises. Here each implementation is called, whatever the others did. An
+exception of a plugin is told apart from Ctrl-C and the exceptions of signal handlers, which go to the user.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _log = logging.getLogger("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
 
 Implementation: TypeAlias = tuple[str, Callable[..., object]]
-"""A plugin's name and its hook, to be called with the hook's keywords."""
+"""A plugin's name and its implementation of a hook, which takes the hook's keywords."""
 
 
 class Outcome(NamedTuple):
-    """How one implementation of a hook ended: what it returned, or what it raised."""
+    """The result of one implementation of a hook: its return value, or its exception."""
 
     plugin: str
     value: object = None
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 def callables(implementations: Sequence[HookImpl], arguments: Sequence[str]) -> tuple[Implementation, ...]:
-    """The implementations in the order in which they are to be called, each fit for all of the hook's keywords."""
+    """The implementations in the order of their calls, each adapted to take all of the hook's keywords."""
     return tuple(
         (impl.plugin_name, _fit(impl.function, tuple(impl.argnames), arguments))
         for impl in reversed(implementations)
@@ -55,7 +55,7 @@ def _fit(
 
 
 def hook_of(implementation: Implementation) -> object:
-    """The hook behind an implementation, as the plugin has it: equal for all clients that the plugin serves."""
+    """The plugin's own function behind an implementation; it is the same for all clients that use the plugin."""
     hook: object = getattr(implementation[1], "__wrapped__", implementation[1])
     return hook
 
@@ -63,9 +63,9 @@ def hook_of(implementation: Implementation) -> object:
 def call_each(
     hook: str, implementations: Sequence[Implementation], keywords: dict[str, object]
 ) -> list[Outcome]:
-    """Call every implementation once and return how each ended; errors are logged, those of event hooks once.
+    """Call every implementation once and return the results. Errors are logged; those of event hooks only once.
 
-    An exception for which :func:`from_signal` holds is raised again after the last implementation was called.
+    An exception for which :func:`from_signal` is true is raised again after the last implementation was called.
     """
     outcomes: list[Outcome] = []
     interrupted: BaseException | None = None
@@ -84,7 +84,7 @@ def call_each(
 
 
 def _tell(plugin: str, hook: str, error: BaseException) -> None:
-    # With its traceback once: an event hook that is broken is called, and raises, some times a second.
+    # Log the traceback only once, because a broken event hook may be called, and raise, several times a second.
     first = (plugin, hook, type(error)) not in _told
     _told.add((plugin, hook, type(error)))
     level = logging.ERROR if first or hook != "lockkit_event" else logging.DEBUG
@@ -92,11 +92,11 @@ def _tell(plugin: str, hook: str, error: BaseException) -> None:
 
 
 def from_signal(error: BaseException) -> bool:
-    """Whether an exception that came out of a plugin was thrown at it by a signal, and so isn't the plugin's own.
+    """Whether an exception that left a plugin came from a signal handler, not from the plugin itself.
 
-    Only the main thread runs signal handlers. There, a KeyboardInterrupt counts, since nothing tells Python's own Ctrl-C
-    from a plugin that raises the same; and so does anything whose traceback passes through an installed handler, such as
-    the SystemExit of a SIGTERM handler. A plugin's own ``sys.exit()`` is an error like any other.
+    Only the main thread runs signal handlers. There a KeyboardInterrupt counts, because Python's Ctrl-C cannot be told apart from a
+    plugin that raises the same. An exception whose traceback passes through an installed handler counts as well, such as the
+    SystemExit of a SIGTERM handler. A plugin's own ``sys.exit()`` is an error like any other.
     """
     if threading.current_thread() is not threading.main_thread():
         return False

@@ -1,6 +1,6 @@
-"""What ``lockkit config check`` and ``doctor`` say of the configuration.
+"""The checks of the configuration for ``lockkit config check`` and ``doctor``.
 
-What it says by itself, and whether the stores and plugins that are installed can do it.
+They cover the configuration itself, and whether the installed stores and plugins support it.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ def check_files(
     discover: Callable[[], Sequence[Installed]] = installed,
     elsewhere: Severity = "error",
 ) -> list[Finding]:
-    """Everything that :func:`lockkit.config.examine` finds, and what cannot work with what is installed.
+    """All findings of :func:`lockkit.config.examine`, and those about the installed stores and plugins.
 
-    A store that is not there, a URL and a ttl that it would refuse, a scope that it does not reach, a state folder that cannot
-    be used and a client library that is missing are errors: no lock can be taken. Tables and switches for plugins that are not
-    there are warnings, and so is what only this machine lacks for a profile that is not in use: one file may serve several
-    environments. No store is opened, and nothing is created.
+    Errors, because no lock can be taken: a store that is not installed, a URL or a ttl that it would refuse, a scope that it does not
+    reach, a state folder that cannot be used, a missing client library. Warnings: tables and switches for plugins that are not
+    installed, and what only this machine lacks for a profile that is not in use, since one file may serve several environments.
+    No store is opened, and nothing is created.
 
     Args:
-        url: This and the next six are those of :func:`lockkit.config.examine`.
+        url: The store's URL. This and the next six arguments are those of :func:`lockkit.config.examine`.
         profile: The profile to use.
-        namespace: As a keyword in code states it.
+        namespace: The namespace, as a keyword in code.
         environ: The environment.
-        cwd: Where the search for the project's file begins.
+        cwd: The folder where the search for the project's file begins.
         etc: The administrator's file.
         home: The home folder.
-        config_file: A file in place of the user's and the project's.
-        discover: Where the entry points come from.
-        elsewhere: How bad it is if a profile that is not in use cannot work on any machine.
+        config_file: A file to read instead of the user's and the project's.
+        discover: The source of the entry points.
+        elsewhere: The severity if a profile that is not in use cannot work on any machine.
     """
     findings, in_use, others = config.examine(
         url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home, config=config_file,
@@ -75,13 +75,13 @@ def check_files(
 def _judged(
     loaded: Config, entries: Sequence[Installed], wrong: Severity = "error", lacking: Severity = "error"
 ) -> Iterator[Finding]:
-    """What cannot work of one configuration.
+    """Find what cannot work in one configuration.
 
     Args:
         loaded: The configuration.
-        entries: The plugins that are installed.
-        wrong: How bad it is if no machine can do it.
-        lacking: How bad it is if only this machine cannot do it.
+        entries: The installed plugins.
+        wrong: The severity if it cannot work on any machine.
+        lacking: The severity if only this machine lacks something.
     """
     for finding in _store(loaded, lacking, entries):
         yield finding._replace(severity=wrong) if finding.severity == "error" else finding
@@ -126,7 +126,7 @@ def _store(loaded: Config, lacking: Severity, entries: Sequence[Installed]) -> I
 
 
 def _of(key: str, loaded: Config, error: LockkitError, severity: Severity = "error") -> Finding:
-    """An error about what a setting names, with the setting's source."""
+    """A finding about the value of a setting, with the setting's source."""
     hint = f"{key} is from {loaded.source(key)}" + (f"; {error.hint}" if error.hint else "")
     return Finding("config", severity, error.message, hint)
 
@@ -148,7 +148,7 @@ def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:
 
 
 def _is_installed(dist: str) -> bool:
-    # A plugin that is given in code has a distribution too, and no entry point.
+    # A plugin that is passed in code belongs to a distribution as well, but has no entry point.
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

@@ -1,7 +1,7 @@
 """The plugin manager: loads plugins one by one and keeps the list that ``lockkit plugins`` shows.
 
-A plugin that can't be loaded, or breaks the contract, is reported once and skipped, with nothing of it left registered.
-lockkit's own stores are plugins like any other, except that each is imported only when its URL scheme is asked for.
+A plugin that cannot be loaded, or breaks the contract, is reported once and skipped; none of its hooks stays registered. lockkit's own
+stores are plugins like any other, except that each is imported only when its URL scheme is used.
 """
 
 import inspect
@@ -43,13 +43,13 @@ class PluginInfo(NamedTuple):
     """One plugin, as ``lockkit plugins`` shows it.
 
     Attributes:
-        dist: The distribution it is from; "" for one given in code.
-        version: Of that distribution.
+        dist: The distribution of the plugin; "" for a plugin passed in code.
+        version: The version of that distribution.
         source: ``store`` (lockkit's own), ``installed`` (an entry point) or ``code``.
-        hooks: What it implements, sorted.
-        import_time: Seconds that its import took; None if it wasn't imported (here).
-        error: Why it was skipped, or which part of it was.
-        disabled: Switched off by the configuration.
+        hooks: The hooks that the plugin implements, sorted.
+        import_time: Seconds that the import took; None if the plugin was not imported (here).
+        error: The reason why the plugin, or a part of it, was skipped.
+        disabled: Whether the configuration disables the plugin.
     """
 
     name: str
@@ -66,11 +66,11 @@ class PluginManager:
     """All plugins of one client. Thread-safe once built; safe to use in a forked child.
 
     Args:
-        plugins: Modules and objects to register beside the installed ones. One that is broken raises PluginError.
-        disabled: Names of plugins or distributions to leave out; ``all`` stands for every installed one, but not for
-            lockkit's own stores nor for ``plugins``.
-        raise_errors: Raise instead of reporting and skipping, for developing a plugin.
-        discover: Where the entry points come from.
+        plugins: Modules and objects to register in addition to the installed plugins. A broken one raises PluginError.
+        disabled: Names of plugins or distributions to leave out. ``all`` means every installed plugin, but not lockkit's own
+            stores and not ``plugins``.
+        raise_errors: Raise errors instead of reporting and skipping, for the development of plugins.
+        discover: The source of the entry points.
 
     Raises:
         PluginError: One of ``plugins`` is broken, or any plugin is and ``raise_errors`` is set.
@@ -102,10 +102,10 @@ class PluginManager:
             self.register(plugin)
 
     def register(self, plugin: object, name: str | None = None) -> str:
-        """Add a module or an object; returns the name it goes by.
+        """Register a module or an object as a plugin. Returns its name.
 
         Raises:
-            PluginError: It isn't a plugin, or breaks the contract.
+            PluginError: The object is not a plugin, or breaks the contract.
         """
         with self._mutex.of_this_process():
             default = getattr(plugin, "__name__", None) or type(plugin).__name__
@@ -117,9 +117,9 @@ class PluginManager:
     # -- hooks ------------------------------------------------------------------------------------------------
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
-        """Who implements a hook, in the order in which to call them; each takes the hook's keywords.
+        """The implementations of a hook, in the order of their calls; each takes the hook's keywords.
 
-        A look-up in a dict, so that a release without cleanup hooks costs nothing.
+        Costs one look-up in a dict, so that a release without cleanup hooks is not slowed down.
         """
         calls = self._calls.get(hook)
         if calls is None:
@@ -130,11 +130,10 @@ class PluginManager:
         return calls
 
     def notify(self, hook: str, /, **keywords: object) -> list[Outcome]:
-        """Call every implementation of a hook once, whatever the others do, and return how each ended.
+        """Call every implementation of a hook once, whatever the others do, and return the results.
 
-        What a plugin raises is logged, and returned with its name. Raised again, after all were called, is only what a
-        signal threw into the main thread (``lockkit.plugins.calling.from_signal``), and with ``raise_errors`` the first
-        error.
+        An exception of a plugin is logged, and returned with the plugin's name. After all calls, the exception of a signal handler in
+        the main thread (``lockkit.plugins.calling.from_signal``) is raised again, and with ``raise_errors`` the first error.
         """
         implementations = self.implementations(hook)
         if not implementations:
@@ -149,28 +148,29 @@ class PluginManager:
     # -- stores -----------------------------------------------------------------------------------------------
 
     def backend(self, url: str) -> BackendSpec:
-        """The store that a URL asks for, with what it declares for it. For one of lockkit's own, no other store is imported.
+        """The store of a URL, with the capabilities that it declares for this URL. Only that store is imported if it is lockkit's own.
 
         Raises:
-            ConfigError: No plugin offers the scheme; it says what to install. Or the URL is not allowed.
-            PluginError: The plugin that should offer it can't be loaded.
+            ConfigError: No plugin offers the scheme (the error says what to install), or the URL is not allowed.
+            PluginError: The plugin that offers the scheme cannot be loaded.
         """
         spec = self._find(scheme_of(url))[1]
         return spec if spec.declared is None else spec._replace(capabilities=spec.declared(url))
 
     def backends(self) -> Mapping[str, BackendSpec]:
-        """Every scheme on offer, and its store; imports all stores.
+        """All offered URL schemes with their stores; imports all stores.
 
-        A scheme belongs to lockkit's own store, else to the plugin registered first; the second is reported.
+        A scheme belongs to lockkit's own store, or to the plugin that was registered first. Another plugin that offers the same
+        scheme is reported.
         """
         return {scheme: spec for scheme, (_, spec) in self._collect().items()}
 
     def open(self, url: str, options: OpenOptions) -> Backend:
-        """Open the store that a URL asks for.
+        """Open the store of a URL.
 
         Raises:
-            ConfigError: As :meth:`backend`; or the client library is missing, with what to install.
-            Refused: From the store itself.
+            ConfigError: As :meth:`backend`, or the client library is missing; the error says what to install.
+            Refused: The store cannot be opened.
         """
         backend: Backend | None = None
         try:
@@ -183,7 +183,7 @@ class PluginManager:
             raise
 
     def check(self, url: str) -> None:
-        """See that a URL's store could be opened, as far as that shows without connecting.
+        """Check that the store of a URL could be opened, as far as possible without connecting.
 
         Raises:
             ConfigError, Refused: As :meth:`open`.
@@ -194,7 +194,7 @@ class PluginManager:
 
     @contextmanager
     def _store_of(self, url: str) -> Iterator[BackendSpec]:
-        """The store of a URL, for the time in which its client library is imported."""
+        """The store of a URL; in the block, a missing client library becomes a ConfigError."""
         scheme = scheme_of(url)
         plugin, spec = self._find(scheme)
         try:
@@ -210,7 +210,7 @@ class PluginManager:
             ) from error
 
     def distribution(self, url: str) -> str:
-        """The distribution that a URL's store comes from: its settings stand under ``[plugins.<dist>]``."""
+        """The distribution of a URL's store; the settings of the store are in ``[plugins.<dist>]``."""
         return self._infos[self._find(scheme_of(url))[0]].dist or PROJECT
 
     def _find(self, scheme: str) -> tuple[str, BackendSpec]:
@@ -251,7 +251,7 @@ class PluginManager:
             return self._offered
 
     def describe(self) -> list[PluginInfo]:
-        """Every plugin, loaded or not, by source and name; imports all stores."""
+        """All plugins, loaded or not, sorted by source and name; imports all stores."""
         self._collect()
         with self._mutex.of_this_process():
             return sorted(self._infos.values(), key=lambda info: (info.source, info.name))
@@ -290,14 +290,14 @@ class PluginManager:
             self._report(info.name, f"not loaded: {told}")
 
     def _add(self, info: PluginInfo, plugin: object) -> None:
-        """Register with pluggy, all of it or nothing."""
+        """Register a plugin with pluggy, completely or not at all."""
         if plugin is None or inspect.isclass(plugin):
             raise PluginError(f"plugin {info.name}: neither a module nor an instance: {plugin!r}")
         try:
             self._pm.register(plugin, info.name)
             hooks = self._examined(info.name, plugin)
         except BaseException as error:
-            # Before pluggy 1.7 a failed register leaves the hooks that it came to before it failed.
+            # Before pluggy 1.7 a failed registration keeps the hooks that were registered before the failure.
             if self._pm.get_plugin(info.name) is plugin:
                 self._pm.unregister(plugin, info.name)
             if isinstance(error, (ValueError, pluggy.PluginValidationError)):
@@ -329,7 +329,7 @@ class PluginManager:
         return tuple(sorted(caller.name for caller in callers))
 
     def _offers(self, name: str) -> list[BackendSpec]:
-        """What one plugin offers, of this API; what it gets wrong is reported."""
+        """The stores that one plugin offers for this API version. Errors in the offer are reported."""
         found: list[BackendSpec] = []
         for plugin, call in self.implementations(_BACKENDS):
             if plugin != name:
@@ -383,7 +383,7 @@ def _imported(module: str) -> ModuleType:
 
 @contextmanager
 def _scrubbed(url: str) -> Iterator[None]:
-    """Let no error of a third party's store quote what is hidden of its URL; lockkit's own redact it themselves."""
+    """Remove the hidden parts of a URL from errors of a third party's store; lockkit's own stores redact their errors themselves."""
     try:
         yield
     except Exception as error:

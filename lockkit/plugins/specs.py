@@ -1,11 +1,11 @@
-"""Every hook that a plugin may implement, with what is asked of it and what is promised.
+"""The hooks that a plugin may implement, with their contracts.
 
-A plugin is a module, or an object handed to ``connect(plugins=[...])``, whose functions carry
-:data:`lockkit.hooks.hookimpl`. A hook may leave out arguments that it doesn't need. Nothing that a hook raises breaks an
-acquire or a release; it is logged and, for cleanup hooks, reported. Hooks grow only by keywords.
+A plugin is a module, or an object passed to ``connect(plugins=[...])``, whose functions are marked with
+:data:`lockkit.hooks.hookimpl`. An implementation may leave out arguments that it does not need. An exception of a hook never breaks an
+acquire or a release; it is logged and, for cleanup hooks, reported. New versions of lockkit only add keywords to a hook.
 
-Implementations are called last registered first: those given in code, then installed ones, then lockkit's own;
-``tryfirst`` and ``trylast`` move one. Hook wrappers are refused, because hooks are called one by one.
+The implementation that was registered last is called first: plugins passed in code, then installed plugins, then lockkit's own.
+``tryfirst`` and ``trylast`` change the order. Hook wrappers are refused, because hooks are called one by one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class HealthClient(Protocol):
-    """The part of a client that a health hook may rely on; it is handed the whole client."""
+    """The part of a client that a health hook may rely on. The hook gets the whole client."""
 
     @property
     def url(self) -> str:
@@ -70,18 +70,18 @@ def lockkit_cleanup(context: CleanupContext) -> None:
 
 @hookspec
 def lockkit_event(event: Event) -> None:
-    """Take note of something that happened: metrics, journals, traces. The kinds are :data:`lockkit.events.KINDS`.
+    """Record an event, for metrics, journals or traces. The kinds are :data:`lockkit.events.KINDS`.
 
-    Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A slow hook
-    misses events, which are counted; one that hangs is skipped until it comes back.
+    Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A slow hook misses events,
+    which are counted; a hook that hangs is skipped until it returns.
     """
 
 
 @hookspec
 def lockkit_alert(alert: Alert) -> None:
-    """Deliver something that a person should know. The kinds are :data:`lockkit.events.ALERTS`.
+    """Deliver an alert to a person. The kinds are :data:`lockkit.events.ALERTS`.
 
-    Called from a thread for this hook alone. The log has the alert already, so a hook that fails loses only its own delivery.
+    Called from a thread for this hook alone. The alert is already in the log, so a hook that fails loses only its own delivery.
     """
 
 
@@ -93,10 +93,10 @@ def lockkit_devices() -> Sequence[object]:
 
 @hookspec
 def lockkit_health(client: HealthClient) -> Sequence[Finding]:
-    """Look at something and say how it is, for ``lockkit doctor`` and health pages; a hook that raises is a finding too."""
+    """Check something, for ``lockkit doctor`` and health pages. A hook that raises becomes a finding as well."""
     raise NotImplementedError
 
 
 @hookspec
 def lockkit_commands(cli: click.Group) -> None:
-    """Add commands to ``lockkit``: ``cli.add_command(...)``. A name that is taken keeps its first owner."""
+    """Add commands to ``lockkit``: ``cli.add_command(...)``. A name that is already taken keeps its first command."""

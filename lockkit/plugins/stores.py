@@ -1,4 +1,4 @@
-"""The stores that lockkit ships or knows of, by URL scheme: so that a URL finds its store without loading the others."""
+"""The stores that lockkit ships, by URL scheme, so that the store of a URL is found without loading the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SCHEMES", "Store", "scheme_of", "unknown_scheme"]
 
 
 class Store(NamedTuple):
-    """A store of lockkit's own: its plugin's name and import package, and the extra that brings its client library."""
+    """A store that lockkit ships: the plugin's name, its import package, and the extra that installs its client library."""
 
     name: str
     module: str
@@ -48,14 +48,14 @@ SCHEMES: Mapping[str, Store] = {
     "zookeepers": _ZOOKEEPER,
     "zk": _ZOOKEEPER,
 }
-"""Every scheme that belongs to lockkit. Nobody else's plugin takes one over."""
+"""The URL schemes of lockkit's own stores. No other plugin can take them over."""
 
 
 def scheme_of(url: str) -> str:
     """The scheme of a store's URL, in lower case.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: The URL has no scheme.
     """
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if match is None:
@@ -67,7 +67,7 @@ def scheme_of(url: str) -> str:
 
 
 def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
-    """The error for a scheme that no plugin offers; it says what to install, or what there is."""
+    """The error for a scheme that no plugin offers. It says what to install, or which schemes there are."""
     from difflib import get_close_matches  # only ever needed for an error
 
     store = SCHEMES.get(scheme)

@@ -12,7 +12,7 @@ import pytest
 
 from lockkit.cli import main
 from lockkit.cli.child import descendants
-from lockkit.cli.demo.history import Hold, Line, fences_rise, holds, no_overlap
+from lockkit.cli.demo.history import Entry, Hold, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
 
 
@@ -88,7 +88,13 @@ def test_a_spoiled_demo_fails_by_the_check_for_it(lockkit, spoil, check):
 
 
 def test_holds_are_read_from_a_log():
-    log = [Line(0, "waits"), Line(1, "holds", 5), Line(2, "sure"), Line(2.1, "released"), Line(3, "holds", 6)]
+    log = [
+        Entry(0, "waits"),
+        Entry(1, "holds", 5),
+        Entry(2, "sure"),
+        Entry(2.1, "released"),
+        Entry(3, "holds", 6),
+    ]
     assert holds("ann", log) == [Hold("ann", 1, 2, 5, "released"), Hold("ann", 3, 3, 6, "killed")]
 
 
@@ -115,8 +121,8 @@ def test_equal_fences_are_an_error():
 
 def test_the_timeline_fits_its_width():
     logs = {
-        "ann": [Line(0, "waits"), Line(1, "holds", 1), Line(2, "sure"), Line(2, "released")],
-        "bob": [Line(5, "waits")],
+        "ann": [Entry(0, "waits"), Entry(1, "holds", 1), Entry(2, "sure"), Entry(2, "released")],
+        "bob": [Entry(5, "waits")],
     }
     rows = draw(logs, holds("ann", logs["ann"]), {"bob": (4, 5)}, 60, Style.of(unicode=False, colour=False))
     assert max(map(len, rows[:-1])) <= 60

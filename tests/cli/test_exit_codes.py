@@ -126,7 +126,7 @@ def test_another_capacity_can_never_be_satisfied(lockkit):
         (["--shared"], [], "use --exclusive to be alone, or --shared"),
         (["--shared"], ["--capacity", "2"], "use --exclusive to be alone, or --shared"),
         (["--capacity", "3"], [], "use --capacity 3 as the others do"),
-        ([], ["--shared"], "say neither --capacity nor --shared"),
+        ([], ["--shared"], "use none of --capacity, --shared"),
     ],
 )
 def test_a_name_used_otherwise_is_told_in_the_words_of_the_command_line(lockkit, held, asked, hint):

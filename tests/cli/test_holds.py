@@ -120,7 +120,7 @@ def test_a_hold_whose_grant_was_never_heard_of_can_be_released(lockkit, more):
     told, last = done.stderr.splitlines()[-2:]
     (claim,) = lockkit.claims("my job")
     assert told == (
-        f"lockkit: 'my job' may be held all the same (claim {claim['claim_id']}), for at most 60 min; "
+        f"lockkit: 'my job' may still be held (claim {claim['claim_id']}), for at most 60 min; "
         "to end that: lockkit release 'my job'"
     )
     assert (done.returncode, last) == (69, "lockkit: no answer")
@@ -319,4 +319,4 @@ def test_release_by_name_ends_what_stands_and_by_token_that_hold_only(lockkit):
     assert len(lockkit.claims("x")) == 1
     assert lockkit("release", "x").returncode == 0
     help_ = " ".join(lockkit("release", "--help").stdout.split())
-    assert "whoever of this user took it" in help_
+    assert "current hold of this user on this host, whichever script took it" in help_

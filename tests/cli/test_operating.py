@@ -69,7 +69,7 @@ def test_explain_says_who_since_when_and_how_to_end_it(lockkit):
     assert re.search(r"'my job' is held by \S+@\S+ pid \d+ \(sleep\) since \d\d:\d\d:\d\d", out)
     assert "last renewed at" in out
     assert "Its holder is alive" in out
-    assert "1st in line:" in out
+    assert "1st in the queue:" in out
     assert f"lockkit evict 'my job' --claim {held['claim_id']} --reason" in out
 
 
@@ -113,7 +113,7 @@ def test_explain_gives_the_time_at_which_a_hold_lapses(lockkit):
 def test_explain_says_that_a_hold_of_acquire_has_no_process_and_how_to_end_it(lockkit):
     lockkit("acquire", "my job", "--ttl", "1h", "--namespace", "ci")
     rows = lockkit("explain", "my job", "--namespace", "ci").stdout.splitlines()
-    assert rows[2] == "It was taken by lockkit acquire: no process stands behind it, and nothing renews it."
+    assert rows[2] == "It was taken by lockkit acquire: no process is attached to it, and nothing renews it."
     assert rows[3].startswith("It lapses by itself at ")
     assert re.fullmatch(r"To end it, as \S+ on \S+: lockkit release --namespace ci 'my job'", rows[4])
     assert rows[5].startswith("Only if that cannot be done, to force it out: lockkit evict --namespace ci ")
@@ -125,7 +125,7 @@ def test_explain_knows_a_hold_of_acquire_on_a_store_that_sees_no_processes():
     note = {"acquire": True, "printed": True}
     claim = ClaimInfo("x", "3f2a9c01b7de", "HELD", who, 7, 0, ttl=30.0, since=time.time(), note=note)
     told = " ".join(sentences(LockInfo("x", (claim,)), time.time()))
-    assert "no process stands behind it" in told
+    assert "no process is attached to it" in told
     assert "lapses by itself 30 s after it was taken" in told
     assert "To end it, with the token that was printed: lockkit release x --token-file FILE" in told
     assert "alive" not in told
@@ -195,7 +195,7 @@ def test_evict_now_frees_at_once_and_warns(lockkit):
     lockkit.holder("x")
     (claim,) = lockkit.claims("x")
     done = lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "r", "--now")
-    assert "may go on working" in done.stderr
+    assert "may continue to work" in done.stderr
     assert lockkit("run", "x", "--timeout", "2s", "--", "true").returncode == 0
 
 
@@ -206,8 +206,8 @@ def test_evicting_a_waiter_says_that_it_queues_again(lockkit):
     (_, claim) = lockkit.claims("x")
     done = lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "r", "--now")
     assert done.returncode == 0
-    assert re.search(rf"only waited: \S+ pid {waiter.pid} \(true\) queues again, at the end", done.stdout)
-    assert "may go on working" not in done.stderr
+    assert re.search(rf"only waiting: \S+ pid {waiter.pid} \(true\) queues again, at the end", done.stdout)
+    assert "may continue to work" not in done.stderr
     lockkit.until(lambda: len(lockkit.claims("x")) == 2)
 
 
@@ -221,7 +221,7 @@ def test_of_an_evicted_hold_that_nobody_stands_behind_the_way_out_is_told(lockki
     held = lockkit("held", "x")
     assert held.returncode == 1
     assert re.match(
-        r"not held: evicted by .*: too long; it goes on blocking 'x' until .*: lockkit release x ends it",
+        r"not held: evicted by .*: too long; it still blocks 'x' until .*: lockkit release x ends it",
         held.stdout,
     )
     assert lockkit("release", "x").returncode == 0

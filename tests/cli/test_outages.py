@@ -73,7 +73,7 @@ def store(request, tmp_path, monkeypatch):
 def test_wait_bears_an_outage_that_is_longer_than_a_request(store, capsys, options):
     store.leave(0.5)
     assert main.run(["wait", "x", "--url", store.url, *options]) == 0
-    assert capsys.readouterr().err.splitlines()[1:] == ["trying on: nobody answers"]
+    assert capsys.readouterr().err.splitlines()[1:] == ["trying again: nobody answers"]
 
 
 def test_wait_says_what_is_wrong_when_its_timeout_ends_in_an_outage(store, capsys):
@@ -127,7 +127,7 @@ def test_a_watch_says_that_the_store_is_away_and_goes_on(store, capsys, as_json)
         assert {json.loads(row)["schema"] for row in out.splitlines()} == {"lockkit.status/1"}
     else:
         rows = out.splitlines()
-        at = rows.index("trying on: nobody answers")
+        at = rows.index("trying again: nobody answers")
         assert any("held" in row for row in rows[:at])
         assert any("held" in row for row in rows[at:])
 

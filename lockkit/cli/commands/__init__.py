@@ -1,1 +1,1 @@
-"""One command a file; each has an attribute ``command``, named in :data:`lockkit.cli.main.COMMANDS`."""
+"""The commands, one in each file, as an attribute ``command``; :data:`lockkit.cli.main.COMMANDS` lists them."""

@@ -1,4 +1,4 @@
-"""``lockkit acquire``: take a lock and leave it standing when this command ends."""
+"""``lockkit acquire``: take a lock and keep it when this command ends."""
 
 from __future__ import annotations
 
@@ -39,18 +39,21 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 )
 @click.argument("name", type=NAME)
 @option(
-    "--ttl", type=Duration(), required=True, help="How long it is held unless released; nothing renews it."
+    "--ttl",
+    type=Duration(),
+    required=True,
+    help="How long the lock is held unless released; it is not renewed.",
 )
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
-    help="Wait at most this long in all, or forever.  [default: for ever]",
+    help="Wait at most this long, or forever.  [default: for ever]",
 )
-@option("--no-wait", is_flag=True, help="Don't wait; exit 75 if it is busy.")
-@option("--shared", is_flag=True, help="Hold it together with other --shared ones (readers).")
-@option("--exclusive", is_flag=True, help="Alone, on a name that others use with --shared (writer).")
-@option("--capacity", type=CAPACITY, metavar="N", help="A semaphore: N permits in all.")
-@option("--permits", type=CAPACITY, metavar="K", help="Take K of them.  [default: 1]")
+@option("--no-wait", is_flag=True, help="Don't wait; exit 75 if the lock is busy.")
+@option("--shared", is_flag=True, help="Share the lock with others that use --shared (readers).")
+@option("--exclusive", is_flag=True, help="Exclude all others on a name used with --shared (writer).")
+@option("--capacity", type=CAPACITY, metavar="N", help="A semaphore with N permits.")
+@option("--permits", type=CAPACITY, metavar="K", help="Take K permits.  [default: 1]")
 @option(
     "-E",
     "--conflict-exit-code",
@@ -60,7 +63,7 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
     help="Exit N instead of 75 and 124.",
 )
 @option("-q", "--quiet", is_flag=True, help="No waiting lines.")
-@option("--print-token", is_flag=True, help="Print the secret that releases it, and store nothing.")
+@option("--print-token", is_flag=True, help="Print the secret that releases the lock, and store no file.")
 def command(
     session: Session,
     name: str,
@@ -78,8 +81,8 @@ def command(
 ) -> int:
     """Take the lock NAME and keep it when this command ends: for scripts, CI jobs and systemd units.
 
-    No process stands behind such a hold: it ends by lockkit release, or after --ttl. Where one command is to be guarded,
-    run is better: it renews, and it frees the lock when the command dies.
+    No process renews the lock: it ends by lockkit release, or after --ttl. To guard one command, run is better: it renews the
+    lock, and frees it when the command dies.
     """
     kind = fitting.kind(
         click.get_current_context(),
@@ -90,7 +93,7 @@ def command(
         no_wait=no_wait,
         timeout=timeout,
     )
-    # For explain: on most stores nothing else tells such a hold from that of a process that has stopped to renew.
+    # For explain: on most stores nothing else tells such a hold from that of a process that has stopped renewing.
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
     if timeout is not None:
@@ -154,7 +157,7 @@ def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
 
 
 def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *, print_token: bool) -> None:
-    """Say that a claim may stand, and how to end it: it would block the name for its whole ttl."""
+    """Report that a claim may still be in the store, and how to end it, because it would block the name for its whole ttl."""
     if claim_id is None:
         return
     options, first = there(session)
@@ -162,7 +165,7 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     if print_token:
         way = line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
     output.notice(
-        f"{name!r} may be held all the same (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
+        f"{name!r} may still be held (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
         name=name,
         as_json=session.json,
     )
@@ -198,4 +201,4 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
             f"{line('release', lease.name, options=options)} ends it{first}"
         )
-    sys.stdout.flush()  # while the lock can still be released: a token that nobody got is of no use
+    sys.stdout.flush()  # while the lock can still be released: if this fails, nobody has the token

@@ -1,4 +1,4 @@
-"""``lockkit bench``: the benchmark of the test kit, where that is installed."""
+"""``lockkit bench``: the benchmark of the test kit, if that is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockkit.cli.base import command as make
 __all__ = ["BENCHES", "command"]
 
 BENCHES = ("uncontended", "pipeline", "hand-off", "stall", "held", "start-up")
-"""Told here, so that help and completion need not load the test kit."""
+"""The benchmarks; listed here so that help and completion need not load the test kit."""
 
 
 @make(

@@ -1,4 +1,4 @@
-"""``lockkit config``: what is set, by whom, whether it is right, and how to begin."""
+"""``lockkit config``: show, check or create the configuration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["command"]
 
 command = Group(
     "config",
-    help="""Show, check or begin the configuration.
+    help="""Show, check or create the configuration.
 
-    Later wins: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's lockkit.toml or pyproject.toml,
+    Later sources win: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's lockkit.toml or pyproject.toml,
     LOCKKIT_* variables, the URL's query, options.
     """,
     examples="""
@@ -31,7 +31,7 @@ lockkit config init            # write a file with everything commented out
 
 @make("show", group=command, examples="lockkit config show\nlockkit --help")
 def _show(session: Session) -> None:
-    """Show every setting with its value and where that came from. Secrets are hidden."""
+    """Show every setting with its value and the source of the value. Secrets are hidden."""
     rows = session.config().describe()
     if session.json:
         from lockkit.cli import documents
@@ -50,22 +50,22 @@ def _show(session: Session) -> None:
 
 
 def _value(text: str) -> str | float | bool | list[str] | None:
-    """A value as JSON: a text, number, truth or list of texts; null where nothing is set."""
+    """A value for JSON: a text, number, boolean or list of texts; None if the setting is not set."""
     if text == "-":
         return None
     try:
         value: str | float | bool | list[str] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # "(set)": a plugin's own, which may be secret
+        return text  # "(set)": a setting of a plugin, which may be secret
     return value
 
 
 @make("check", group=command, examples="lockkit config check && echo fine")
 def _check(session: Session) -> int:
-    """Look at every file, variable and profile, and tell all that is wrong. Exits 78 if anything is.
+    """Check every file, variable and profile, and report all problems. Exits 78 if there are any.
 
-    First what each place says by itself; once all of it can be read, whether it fits together and whether the store can do
-    it: with the options given here, and with each other profile. No store is asked, and nothing is created.
+    Each place is checked by itself. If all of them can be read, their combination is checked, and whether the store supports it:
+    with the options given here, and with each other profile. No store is contacted, and nothing is created.
     """
     from lockkit.plugins.checking import check_files
 
@@ -94,7 +94,7 @@ def _check(session: Session) -> int:
 def _init(session: Session, *, path: Path | None, force: bool) -> None:
     """Write a configuration file in which every setting is explained and commented out.
 
-    Each is shown with its default; where there is none, an example says so. All of it works when it is uncommented.
+    Each is shown with its default, or with an example if there is no default. Everything works when it is uncommented.
     """
     from lockkit.config import template
     from lockkit.places import make_folders

@@ -1,4 +1,4 @@
-"""``lockkit demo``: see it work, and see it checked."""
+"""``lockkit demo``: processes compete for one lock, and the result is checked."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A place for the demo's files, as long as it takes."""
+    """A folder for the demo's files, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lockkit-demo-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""``lockkit doctor``: one sentence per finding."""
+"""``lockkit doctor``: check configuration, store and plugins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ lockkit doctor --fail-on warning --json
     type=click.Choice(["warning", "error"]),
     default="error",
     show_default=True,
-    help="From which severity on the exit code is not 0.",
+    help="The lowest severity for which the exit code is not 0.",
 )
 def command(session: Session, *, fail_on: str) -> int:
     """Check configuration, store and plugins; one sentence per finding.
@@ -63,7 +63,7 @@ def _findings(session: Session) -> tuple[list[Finding], documents.Store | None]:
     )
 
     def known(message: str) -> bool:
-        """Whether a warning of the opening is a finding as well; by the hint, since a message may have an age in it."""
+        """Whether a warning from opening the store is also a finding. The hints are compared, because a message may contain an age."""
         return any(one.hint and one.severity != "ok" and f"({one.hint})" in message for one in found)
 
     try:
@@ -80,7 +80,7 @@ def _findings(session: Session) -> tuple[list[Finding], documents.Store | None]:
 
 
 def _store(client: Client) -> list[Finding]:
-    """What can be said of the store without being its author; ``check()`` adds what the author knows."""
+    """Findings about the store: those that follow from its capabilities, and those of its own ``check()``."""
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
     reach = {
@@ -88,14 +88,14 @@ def _store(client: Client) -> list[Finding]:
         "host": "only this host",
         "fleet": "every host that uses it",
     }
-    found = [Finding("store", "ok", f"{where}; it excludes {reach[can.scope]}")]
+    found = [Finding("store", "ok", f"{where}; its locks reach {reach[can.scope]}")]
     known = client.check()
     if can.scope == "process" and all(one.severity == "ok" for one in known):
         found.append(
             Finding(
                 "scope",
                 "warning",
-                "this store excludes nobody outside one process",
+                "this store's locks do not reach beyond one process",
                 "see: lockkit config show",
             )
         )
@@ -121,8 +121,6 @@ def _failures(config: Config) -> list[Finding]:
     if count:
         noun = "release" if count == 1 else "releases"
         found.append(
-            Finding(
-                "failures", "warning", f"{count} {noun} failed and nobody has looked", "lockkit failures list"
-            )
+            Finding("failures", "warning", f"{count} failed {noun} not resolved yet", "lockkit failures list")
         )
     return found

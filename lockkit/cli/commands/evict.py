@@ -25,12 +25,12 @@ lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
 )
 @click.argument("name", type=NAME)
 @option("--claim", "claim_id", required=True, metavar="ID", help="The claim, as status and explain show it.")
-@option("--reason", required=True, metavar="TEXT", help="Why; kept for the one who will ask.")
+@option("--reason", required=True, metavar="TEXT", help="Why; shown to the evicted user and kept in the log.")
 @option("--now", is_flag=True, help="Don't wait until the holder has stopped. Two may then work at once.")
 def command(session: Session, name: str, *, claim_id: str, reason: str, now: bool) -> int:
-    """Force one claim out of the lock NAME: exactly that claim, never whoever holds it by now.
+    """Force one claim out of the lock NAME: exactly that claim, never another one that holds the lock by now.
 
-    A holder is told that its lock is lost, and the next in line gets it only when it can no longer believe in it.
+    The holder is told that its lock is lost, and the next in the queue gets the lock only when that holder must have stopped.
     --now waives that guarantee.
     """
     if not reason.strip():
@@ -40,7 +40,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
         try:
             result = client.evict(name, claim_id, reason=reason, now=now)
         except OutcomeUnknown as error:
-            error.hint = "; ".join(filter(None, [error.hint, f"it may be out all the same: {look}"]))
+            error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted: {look}"]))
             raise
         if result.outcome == "ABSENT":
             raise exits.CommandFailed(
@@ -72,13 +72,13 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     if result.outcome == "REMOVED":
         waited = claim is not None and claim.state in ("WAITING", "OFFERED")
         then = (
-            f"; it only waited: {claim.owner} queues again, at the end, unless it is ended"
+            f"; it was only waiting: {claim.owner} queues again, at the end, unless you stop it"
             if claim and waited
             else ""
         )
         output.say(f"claim {claim_id} is out of {name!r}{then}")
         if now and not waited:
-            output.say("--now: its holder may go on working until it notices", stream=sys.stderr)
+            output.say("--now: its holder may continue to work until it notices", stream=sys.stderr)
         return exits.OK
     until = (
         "until it has stopped"

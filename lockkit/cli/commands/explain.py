@@ -1,4 +1,4 @@
-"""``lockkit explain``: why a lock is not free, in sentences for somebody who was woken up."""
+"""``lockkit explain``: why a lock is not free, in complete sentences."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ lockkit explain backup --json | jq -r '.sentences[]'
 )
 @click.argument("name", type=NAME)
 def command(session: Session, name: str) -> None:
-    """Tell in sentences why the lock NAME is not free.
+    """Explain in sentences why the lock NAME is not free.
 
-    Who holds it and since when, when it was last renewed (and if that is overdue) and lapses by itself if the store tells,
-    whether its holder is alive and how we know, or whether lockkit acquire left it standing; who waits, and the line that
-    would force it out.
+    The explanation says who holds the lock and since when; when it was last renewed, whether a renewal is overdue, and when the hold
+    lapses, if the store tells; whether the holder is alive and how that is known, or whether lockkit acquire took the lock; who
+    waits; and the command that forces the holder out.
     """
     with session.client() as client:
         info = client.inspect(name)
@@ -56,13 +56,13 @@ def command(session: Session, name: str) -> None:
 
 
 def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:
-    """Everything there is to say about a queue.
+    """The explanation of a queue, sentence by sentence.
 
     Args:
         info: The queue.
-        now: Seconds since the epoch.
-        options: What leads a command to that store: `` --url ...``.
-        first: What is to be done before that.
+        now: The current time, in seconds since the epoch.
+        options: The options that select the same store in a suggested command: `` --url ...``.
+        first: What must be done before that command.
     """
     name = info.name
     if not info.claims:
@@ -71,14 +71,14 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
     for claim in info.holders:
         told += _holder(claim, now, options, first)
     if not info.holders:
-        told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in line.")
+        told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in the queue.")
     if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
         used = sum(claim.weight for claim in info.holders)
         told.append(f"{used} of {info.capacity} permits are taken.")
     waiters = info.waiters
     for place, claim in enumerate(waiters[:_SHOWN], start=1):
         told.append(
-            f"{ordinal(place)} in line: {claim.owner}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
+            f"{ordinal(place)} in the queue: {claim.owner}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
         )
     if len(waiters) > _SHOWN:
         told.append(f"{len(waiters) - _SHOWN} more wait.")
@@ -100,14 +100,14 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
     told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
     left = bool(claim.note.get("acquire"))
     if left:
-        told.append("It was taken by lockkit acquire: no process stands behind it, and nothing renews it.")
+        told.append("It was taken by lockkit acquire: no process is attached to it, and nothing renews it.")
     elif claim.renewed:
         told.append(_renewed(claim, now))
     untold = claim.deadline is None and not claim.process_bound
     if claim.evicted:
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
         until += f", or its ttl of {durations.show(claim.ttl)} is over" if untold else ""
-        told.append(f"It has been evicted and goes to the next in line {until}.")
+        told.append(f"It has been evicted and goes to the next in the queue {until}.")
         return told + ways_out(claim, options, first)
     if left:
         until = (
@@ -138,22 +138,23 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
 
 
 def _renewed(claim: ClaimInfo, now: float) -> str:
-    """When it last was, and what to think of that. A holder whose last renewal was late by half as much again is not well."""
+    """The sentence about the last renewal. A renewal counts as overdue when it is late by half of its interval."""
     every = claim.ttl / 3
     at = f"It was last renewed at {output.clock_time(claim.renewed, now)}, {_ago(now, claim.renewed)} ago"
     told = f"{at}; a holder renews every {durations.show(every)}, a third of its ttl."
     if claim.evicted or now - claim.renewed <= 1.5 * every:
         return told
     return (
-        f"{told} That is overdue: its process is stopped, swamped, dead or cut off from the store, "
+        f"{told} That is overdue: its process is stopped, overloaded, dead or cut off from the store, "
         "unless it was told not to renew."
     )
 
 
 def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
-    """How a hold is ended from outside. Of one that ``acquire`` left nobody is there to be found dead, so eviction comes last.
+    """The commands that end a hold from outside.
 
-    An evicted one is out already, and only goes on blocking until its holder must have noticed.
+    For a hold of ``acquire`` eviction comes last, because it has no process that could be found dead. An evicted hold has ended
+    already, and only blocks until its holder must have noticed.
     """
     now = " --now" if claim.evicted else ""
     evict = line("evict", claim.name, f'--claim {claim.claim_id}{now} --reason "..."', options=options)

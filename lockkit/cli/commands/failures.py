@@ -1,4 +1,4 @@
-"""``lockkit failures``: releases that got no definite answer, kept until somebody has looked."""
+"""``lockkit failures``: releases without a definite answer, kept until they are resolved."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _find(session: Session, identity: str) -> dict[str, object]:
 @make("list", group=command, examples="lockkit failures list\nlockkit failures list --all --json")
 @option("--all", "everything", is_flag=True, help="Resolved ones too.")
 def _list(session: Session, *, everything: bool) -> None:
-    """List the failures that nobody has resolved, oldest first."""
+    """List the failures that are not resolved, oldest first."""
     from lockkit.observe import journal
 
     records = [one for one in journal.read(_folder(session)) if everything or not one.get("resolved")]
@@ -95,7 +95,7 @@ def _show(session: Session, identity: str) -> None:
 @make("resolve", group=command, examples="lockkit failures resolve 1f9a03c2")
 @click.argument("identity", metavar="ID")
 def _resolve(session: Session, identity: str) -> None:
-    """Note that somebody has dealt with a failure."""
+    """Mark a failure as resolved."""
     from lockkit.identity import user_name
     from lockkit.observe import journal
 

@@ -1,4 +1,4 @@
-"""``lockkit held``: whether a hold that ``acquire`` took still stands."""
+"""``lockkit held``: check whether a lock that ``acquire`` took is still held."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if ! lockkit held deploy -q; then echo "lost it" >&2; exit 1; fi
 """,
 )
 @click.argument("name", type=NAME)
-@option("-q", "--quiet", is_flag=True, help="Say nothing; the exit code tells.")
+@option("-q", "--quiet", is_flag=True, help="Print nothing; use the exit code.")
 def command(session: Session, name: str, *, quiet: bool) -> int:
-    """Tell whether the hold of NAME that lockkit acquire took still stands. Exit code: 0 held, 1 not held.
+    """Check whether the lock NAME that lockkit acquire took is still held. Exit code: 0 held, 1 not held.
 
-    Asks the store. It says nothing about holds of others: that is lockkit status.
+    Asks the store about holds of this user on this host. For all others use lockkit status.
     """
     with session.client() as client:
         ours = holds.find(client, name)
@@ -63,4 +63,4 @@ def _why(session: Session, client: Client, name: str, ours: holds.Found) -> str:
     until = "" if claim.deadline is None else f" until {output.clock_time(claim.deadline, time.time())}"
     options, first = there(session)
     release = line("release", name, options=options)
-    return f": evicted by {said['by']}: {said['reason']}; it goes on blocking {name!r}{until}{first}: {release} ends it"
+    return f": evicted by {said['by']}: {said['reason']}; it still blocks {name!r}{until}{first}: {release} ends it"

@@ -1,4 +1,4 @@
-"""``lockkit plugins``: what is installed, what it hooks into, and what could not be loaded."""
+"""``lockkit plugins``: the installed plugins, their hooks, and errors of loading them."""
 
 from __future__ import annotations
 

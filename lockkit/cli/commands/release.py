@@ -1,4 +1,4 @@
-"""``lockkit release``: end a hold that ``acquire`` left standing."""
+"""``lockkit release``: release a lock that ``acquire`` took."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 """,
 )
 @click.argument("name", type=NAME)
-@option(
-    "--claim", "claim_id", metavar="ID", help="Which one, where several holds of NAME stand (semaphores)."
-)
+@option("--claim", "claim_id", metavar="ID", help="Which hold, if NAME has several (semaphores).")
 @option(
     "--token-file",
     type=click.File("r"),
@@ -43,9 +41,9 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 def command(session: Session, name: str, *, claim_id: str | None, token_file: TextIO | None) -> int:
     """Release the lock NAME that acquire took, as the same user on the same host (or with its token).
 
-    Without --token-file it releases the hold that stands, whoever of this user took it on this host; if it has lapsed,
-    exit 76. Where another script may have taken NAME since, be exact: acquire --print-token and release --token-file
-    end that one hold and never a later one.
+    Without --token-file it releases the current hold of this user on this host, whichever script took it; if the hold has lapsed,
+    it exits 76. If another script may have taken NAME since, use acquire --print-token and release --token-file: they end that one
+    hold and never a later one.
     """
     with session.client() as client:
         report: ReleaseReport | None
@@ -89,15 +87,17 @@ def _token(file: TextIO) -> str:
 
 
 def _forget(session: Session, name: str, over: Stored) -> None:
-    """No file is to tell of a hold that is over; one that stays harms nobody."""
+    """Remove the file of a hold that has ended. A file that cannot be removed does no harm."""
     try:
         over.forget()
     except OSError as error:
-        output.notice(f"a file stays of a hold that is over: {error}", name=name, as_json=session.json)
+        output.notice(
+            f"cannot remove the file of a hold that has ended: {error}", name=name, as_json=session.json
+        )
 
 
 def _stored(client: Client, name: str, claim_id: str | None) -> tuple[ReleaseReport | None, list[Stored]]:
-    """Release the one hold that stands; None if it was gone. And what is kept of it and of those that are gone."""
+    """Release the current hold. Returns the report (None if the hold was gone), and the files of holds that have ended."""
     standing, gone = holds.find(client, name)
     if claim_id is not None:
         standing = [one for one in standing if one.claim.claim_id == claim_id]
@@ -108,7 +108,7 @@ def _stored(client: Client, name: str, claim_id: str | None) -> tuple[ReleaseRep
     if len(standing) > 1:
         ids = ", ".join(one.claim.claim_id for one in standing)
         raise exits.CommandFailed(
-            f"{len(standing)} holds of {name!r} stand: {ids}",
+            f"{name!r} has {len(standing)} holds: {ids}",
             code=exits.USAGE,
             kind="ambiguous",
             name=name,

@@ -1,4 +1,4 @@
-"""``lockkit resize``: another capacity for a semaphore in use."""
+"""``lockkit resize``: change the capacity of a semaphore in use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ lockkit resize licences 6          # then start new ones with --capacity 6
 @click.argument("name", type=NAME)
 @click.argument("capacity", type=CAPACITY)
 def command(session: Session, name: str, capacity: int) -> None:
-    """Give every claim of the semaphore NAME the capacity CAPACITY, in one step.
+    """Change the capacity of all claims of the semaphore NAME to CAPACITY, in one step.
 
-    What is held stays held; nothing more is granted until it fits. Waiters that can never fit are turned away. Those who
-    come later must state the new capacity themselves. A plain lock or a reader/writer lock is refused.
+    Holders keep the lock; nothing more is granted until they fit. Waiters that can never fit get an error. Later commands must use
+    the new capacity. A plain lock or a reader/writer lock is refused.
     """
     with session.client() as client:
         count = client.resize(name, capacity)

@@ -1,4 +1,4 @@
-"""``lockkit run``: its options. What it does stands in :mod:`lockkit.cli.guarding`."""
+"""``lockkit run``: the options. The work is done in :mod:`lockkit.cli.guarding`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ OUT = "Results"
 
 
 class Run(Command):
-    """Everything after ``--`` is the command to run, whatever it looks like.
+    """A click command that takes everything after ``--`` as the command to run.
 
-    A name that is like an option has a ``--`` of its own before it, as with the other commands: ``run -- -x -- true``.
+    A name that looks like an option has a ``--`` of its own before it, as in the other commands: ``run -- -x -- true``.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -29,7 +29,7 @@ class Run(Command):
             at = args.index("--")
             head, words = args[:at], args[at + 1 :]
             if words[1:2] == ["--"] and words[0].startswith("-") and self._sort(head)[0] is None:
-                head, words = [*head, "--", words[0]], words[2:]  # a name that is like an option
+                head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
             if not ctx.resilient_parsing and self._sort(head)[2]:
                 self._explain(ctx, head, args[at:], "only NAME and options stand before --")
         else:
@@ -46,7 +46,7 @@ class Run(Command):
         return [*super().collect_usage_pieces(ctx), "--", "CMD..."]
 
     def _explain(self, ctx: click.Context, head: list[str], tail: list[str], problem: str) -> None:
-        """Fail, with the line that was probably meant."""
+        """Fail, and suggest the command that was probably meant."""
         import shlex
 
         name, options, words = self._sort(head)
@@ -54,14 +54,14 @@ class Run(Command):
         ctx.fail(f"{problem}; did you mean: {line} -- {shlex.join([*words, *tail]) or 'CMD'}")
 
     def _sort(self, head: list[str]) -> tuple[str | None, list[str], list[str]]:
-        """The name, our options around it, and what can only belong to the command."""
+        """The name, lockkit's options around it, and the words that can only belong to the command."""
         options, words = self._split(head)
         name, words = (words[0], words[1:]) if words else (None, [])
         more, words = self._split(words)
         return name, options + more, words
 
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
-        """The options of ours that some words begin with, and the rest."""
+        """Split words into lockkit's options at their beginning, and the rest."""
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
         probe = click.Command(
             "run", params=[*(one for one in self.params if isinstance(one, click.Option)), rest]
@@ -71,7 +71,7 @@ class Run(Command):
                 "run", list(words), resilient_parsing=True, allow_interspersed_args=False
             )
         except click.UsageError:
-            return [], words  # an option that is not ours, so the command has begun
+            return [], words  # an unknown option, so the command has begun
         left = list(ctx.params["rest"] or ())
         return words[: len(words) - len(left)], left
 
@@ -89,29 +89,37 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
 """,
 )
 @click.argument("name", type=NAME)
-@option("--shared", is_flag=True, section=LOCK, help="Hold it together with other --shared ones (readers).")
 @option(
-    "--exclusive", is_flag=True, section=LOCK, help="Alone, on a name that others use with --shared (writer)."
+    "--shared", is_flag=True, section=LOCK, help="Share the lock with others that use --shared (readers)."
 )
-@option("--capacity", type=CAPACITY, metavar="N", section=LOCK, help="A semaphore: N permits in all.")
-@option("--permits", type=CAPACITY, metavar="K", section=LOCK, help="Take K of them.  [default: 1]")
 @option(
-    "--ttl", type=Duration(), section=LOCK, help="How long the store keeps a silent holder.  [default: 60s]"
+    "--exclusive",
+    is_flag=True,
+    section=LOCK,
+    help="Exclude all others on a name used with --shared (writer).",
+)
+@option("--capacity", type=CAPACITY, metavar="N", section=LOCK, help="A semaphore with N permits.")
+@option("--permits", type=CAPACITY, metavar="K", section=LOCK, help="Take K permits.  [default: 1]")
+@option(
+    "--ttl",
+    type=Duration(),
+    section=LOCK,
+    help="How long the lock is kept without a renewal.  [default: 60s]",
 )
 @option(
     "--max-hold",
     type=Duration(limit=True),
     section=LOCK,
-    help="End the command when it has held this long, or never.",
+    help="End the command when it has held the lock this long, or never.",
 )
 @option("--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock at least this long.")
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
     section=WAIT,
-    help="Wait at most this long in all, or forever.  [default: for ever]",
+    help="Wait at most this long, or forever.  [default: for ever]",
 )
-@option("--no-wait", is_flag=True, section=WAIT, help="Don't wait; exit 75 if it is busy.")
+@option("--no-wait", is_flag=True, section=WAIT, help="Don't wait; exit 75 if the lock is busy.")
 @option(
     "-E",
     "--conflict-exit-code",
@@ -133,23 +141,23 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
     "--on-lost",
     type=click.Choice(["term", "kill", "warn"]),
     section=LOSS,
-    help="TERM, then KILL; KILL only; or just say so.  [default: term]",
+    help="TERM, then KILL; KILL only; or only a message.  [default: term]",
 )
 @option(
     "--kill-after",
     type=Duration(zero=True),
     section=LOSS,
-    help="Time between TERM and KILL; KILL comes before the lock goes on.  [default: 10s]",
+    help="Time from TERM to KILL, which comes before the next one holds.  [default: 10s]",
 )
 @option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     r"""Run a command while holding the lock NAME.
 
-    Waits in line, first come, first served. The lock is released when the command ends, however it ends; the command's
-    exit code becomes run's own. If the lock is lost, the command is ended before the next in line gets it.
+    Waits in a queue, first come, first served. The lock is released when the command ends, however it ends; the exit code of run is
+    the command's. If the lock is lost, the command is ended before the next in the queue gets the lock.
 
-    The command learns of its lock by LOCKKIT_LEASE_NAME, _TOKEN, _FENCE and LOCKKIT_HELD.
+    The command finds its lock in LOCKKIT_LEASE_NAME, _TOKEN, _FENCE and LOCKKIT_HELD.
 
     \b
     Exit codes: the command's, 128 + N if a signal ended it;
@@ -164,7 +172,7 @@ def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
 
 
 def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """The options in the words of a :class:`~lockkit.cli.guarding.Request`."""
+    """Convert the options for a :class:`~lockkit.cli.guarding.Request`."""
     said = ("shared", "exclusive", "capacity", "permits", "no_wait", "timeout")
     mode = fitting.kind(ctx, **{option: options[option] for option in said})
     no_wait = options["no_wait"] or options["timeout"] == 0

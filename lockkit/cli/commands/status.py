@@ -1,4 +1,4 @@
-"""``lockkit status``: who holds what, who waits; once, or live."""
+"""``lockkit status``: holders and waiters, once or live."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ lockkit status --json | jq '.locks[].name'
 """,
 )
 @click.argument("name", type=NAME, required=False)
-@option("--watch", is_flag=True, help="Go on showing it; with --json one document a line.")
+@option("--watch", is_flag=True, help="Keep showing; with --json one document a line.")
 @option("--interval", type=Duration(), default=1.0, help="How often --watch looks.  [default: 1s]")
-@option("--deep", is_flag=True, help="Scan the store where it keeps only an advisory index of names.")
+@option("--deep", is_flag=True, help="Scan the store, if its index of names may be incomplete.")
 def command(session: Session, name: str | None, *, watch: bool, interval: float, deep: bool) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
 
-    Without NAME: every lock that somebody holds or waits for. Claims are shown by claim id, never by token.
+    Without NAME: every lock that is held or waited for. Claims are shown by claim id, never by token.
     """
     with session.client() as client:
         if not watch:
             _show(session, client, *_look(client, name, deep=deep))
             return
         try:
-            with Signals():  # whatever ends it: the cursor is to be seen again
+            with Signals():  # so that the cursor is shown again, however the command ends
                 _watch(session, client, name, interval, deep=deep)
         except KeyboardInterrupt:
-            return  # that is how one ends it
+            return  # Ctrl-C is the normal way to end it
 
 
 def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInfo], _Unread]:
-    """The locks, and why some cannot be read: one that is kept from this user must not hide the others."""
+    """The locks, and the errors of those that this user may not read, which must not hide the others."""
     if name is not None:
         return [client.inspect(name)], {}
     locks: list[LockInfo] = []
@@ -131,7 +131,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
         lines: list[str] = []
         for look in _looks(client, name, interval, deep=deep):
             if isinstance(look, BackendError):
-                told = [_away(look), *lines]  # what was seen last stays there, with its time
+                told = [_away(look), *lines]  # the last state stays on the screen, with its time
             else:
                 locks, unread = look
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
@@ -144,7 +144,7 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
 def _looks(
     client: Client, name: str | None, interval: float, *, deep: bool
 ) -> Iterator[tuple[list[LockInfo], _Unread] | BackendError]:
-    """What is there, again and again; the trouble instead where it may pass. Of the first look it is raised."""
+    """Look at the store again and again. An error that may pass is yielded instead; the first look raises it."""
     look: tuple[list[LockInfo], _Unread] | BackendError = _look(client, name, deep=deep)
     while True:
         yield look
@@ -158,11 +158,11 @@ def _looks(
 
 
 def _away(error: BackendError) -> str:
-    return f"trying on: {error.message}"
+    return f"trying again: {error.message}"
 
 
 def _table(locks: list[LockInfo], width: int) -> Table:
-    """Everything where there is room; what one acts on at 80 columns; a few short lines for each claim below 60."""
+    """A table of all columns if they fit, of the most important ones at 80 columns, and of short lines below 60."""
     from lockkit.cli.tables import add, table
 
     wide, narrow = width >= _WIDE, width < _NARROW

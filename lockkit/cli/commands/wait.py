@@ -1,4 +1,4 @@
-"""``lockkit wait``: until a lock is free, without taking it."""
+"""``lockkit wait``: wait until a lock is free, without taking it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["command", "free"]
 
 _LEAST = 0.4
-"""Seconds that a look may take even where less of the timeout is left."""
+"""Seconds that a look may take even if less of the timeout is left."""
 _FIRST, _LONGEST = 0.05, 1.0
-"""Seconds between two looks: at first, and at most. Nobody queues here, so nobody is woken."""
+"""Seconds between two looks, at first and at most. This command does not queue, so it is not woken."""
 
 
 @make(
@@ -45,11 +45,11 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
     """Wait until the lock NAME is free, without taking it.
 
-    Free means that somebody who came now would get it at once. By the time you act on it somebody else may have it: to be
-    the only one, use run or acquire.
+    Free means that a new claim would get the lock at once. Another process may take it before you act: to be the only one, use run or
+    acquire.
 
-    A store that is away is asked again until --timeout; without it for 30 s, or for 2 s (request_timeout) if it has never
-    answered.
+    A store that does not answer is asked again until --timeout; without a timeout for 30 s, or for 2 s (request_timeout) if it has
+    never answered.
     """
     timeout = finite(timeout)
     began = time.monotonic()
@@ -60,7 +60,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
     with session.client() as client:
 
         def patience() -> float:
-            """Seconds of an outage to bear: what is left of the timeout, else those of an acquire."""
+            """Seconds of an outage to survive: the rest of the timeout, or as many as an acquire survives."""
             if timeout:
                 return max(began + timeout - time.monotonic(), _LEAST)
             answered = timeout is None and pause > _FIRST
@@ -98,7 +98,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
 
 
 def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInfo:
-    """The queue, asked for again and again while the trouble may pass."""
+    """The queue; the store is asked again while its error may pass."""
     driver = client.driver(patience)
     request = driver.request_timeout
     end = driver.clock.now() + request
@@ -106,9 +106,9 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
 
     def tell(trouble: Refused | Unknown) -> None:
         nonlocal told
-        if not told and not quiet and driver.clock.now() > end:  # it is more than a moment
+        if not told and not quiet and driver.clock.now() > end:  # the outage is more than a moment
             told = True
-            output.say(f"trying on: {trouble.error.message}", stream=sys.stderr)
+            output.say(f"trying again: {trouble.error.message}", stream=sys.stderr)
 
     try:
         return patiently(

@@ -1,1 +1,1 @@
-"""``lockkit demo``: real processes compete for one lock, and what they did is checked, not only shown."""
+"""``lockkit demo``: real processes compete for one lock, and their history is shown and checked."""

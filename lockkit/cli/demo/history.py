@@ -1,7 +1,7 @@
-"""What the workers' logs say, and whether it may be: the part of the demo that can fail.
+"""The history in the workers' logs, and the checks of it: the part of the demo that can fail.
 
-A worker logs when it was *certain* to hold: it reads the clock first and then asks its lease, so a lease that is valid
-afterwards was valid at that time. All clocks are CLOCK_BOOTTIME of one machine and may be compared.
+A worker logs the times at which it *certainly* held the lock. It reads the clock first and then asks its lease, so a lease that is
+valid afterwards was valid at that time. All times are CLOCK_BOOTTIME of one machine and can be compared.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Literal
 
 from lockkit.history import Period, falling, overlaps
 
-__all__ = ["Check", "Hold", "Line", "fences_rise", "holds", "no_overlap", "read"]
+__all__ = ["Check", "Entry", "Hold", "fences_rise", "holds", "no_overlap", "read"]
 
 End = Literal["released", "lost", "killed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a worker's log: at ``t`` seconds it ``waits``, ``holds``, is ``sure``, has ``released`` or ``lost``."""
+class Entry:
+    """An entry of a worker's log: at ``t`` seconds it ``waits``, ``holds``, is ``sure``, has ``released`` or ``lost``."""
 
     t: float
     event: str
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold as its worker knew it: certain from ``start`` to ``sure``, and how it ended."""
+    """A hold from the worker's point of view: certain from ``start`` to ``sure``, and how it ended."""
 
     worker: str
     start: float
@@ -41,33 +41,33 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One promise, and whether it was kept."""
+    """The result of checking one guarantee."""
 
     name: str
     ok: bool
     message: str
 
 
-def read(path: Path) -> list[Line]:
-    """The lines of one log; the last may be cut off where its writer was killed."""
+def read(path: Path) -> list[Entry]:
+    """The entries of one log. The last one may be incomplete, if its writer was killed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    found: list[Line] = []
+    found: list[Entry] = []
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-            found.append(Line(float(entry["t"]), str(entry["event"]), int(entry.get("fence", 0))))
+            found.append(Entry(float(entry["t"]), str(entry["event"]), int(entry.get("fence", 0))))
         except (ValueError, KeyError):
             continue
     return found
 
 
-def holds(worker: str, lines: Iterable[Line]) -> list[Hold]:
-    """The holds of one worker; one without an end was cut short by the worker's death."""
+def holds(worker: str, lines: Iterable[Entry]) -> list[Hold]:
+    """The holds of one worker. A hold without an end was ended by the worker's death."""
     found: list[Hold] = []
-    start: Line | None = None
+    start: Entry | None = None
     sure = 0.0
     for line in lines:
         if line.event == "holds":
@@ -90,7 +90,7 @@ def _periods(found: Iterable[Hold]) -> list[Period]:
 
 
 def no_overlap(found: Sequence[Hold], at_least: int) -> Check:
-    """No two workers were certain at the same time. Too few holds prove nothing and fail."""
+    """Check that no two workers were certain at the same time. Too few holds prove nothing, and fail."""
     together = overlaps(_periods(found))
     if together:
         who = " and ".join(period.who for period in sorted(together[0]))
@@ -102,7 +102,7 @@ def no_overlap(found: Sequence[Hold], at_least: int) -> Check:
 
 
 def fences_rise(found: Sequence[Hold]) -> Check:
-    """Every hold has a larger fence than those before it."""
+    """Check that every hold has a larger fence than those before it."""
     pairs = falling(_periods(found))
     if pairs:
         before, after = pairs[0]

@@ -1,4 +1,4 @@
-"""The demo's story: five workers, one killed with -9 while it holds, one stopped past its ttl; then the reckoning."""
+"""The course of the demo: five workers, one killed with -9 while it holds, one stopped past its ttl; then the checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockkit.cli.demo import history
-from lockkit.cli.demo.history import Check, Hold, Line
+from lockkit.cli.demo.history import Check, Entry, Hold
 from lockkit.cli.demo.worker import NAME, Job, connect
 from lockkit.clock import SYSTEM
 
@@ -25,16 +25,16 @@ _TTL = 1.5
 _LIMIT = 18.0
 """Seconds after which the demo gives up on its workers."""
 _STOPPED_FOR, _AT_MOST = _TTL + 1.0, 6.0
-"""Seconds that one is stopped: until somebody else has the lock, on a machine that is busy, too."""
+"""Seconds for which one worker is stopped: until another has the lock, also on a busy machine."""
 _ROUNDS = {"ann": 2, KILLED: 2, STOPPED: 2, "dan": 2, "eve": 2}
 _AT_LEAST = 9  # all rounds but the killed one's second
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What happened, and what was checked."""
+    """The history of one demo, and the results of its checks."""
 
-    logs: Mapping[str, list[Line]]
+    logs: Mapping[str, list[Entry]]
     holds: list[Hold]
     stopped: Mapping[str, tuple[float, float]]
     checks: list[Check]
@@ -47,12 +47,12 @@ class Play:
 def play(
     folder: Path, tell: Callable[[str], None], break_: str | None = None, url: str | None = None
 ) -> Play:
-    """Run it in an empty folder.
+    """Run the demo in an empty folder.
 
     Args:
-        folder: For store, FIFOs and logs; removed by the caller.
-        tell: Given one sentence for each thing that happens.
-        break_: Spoil it on purpose: ``overlap``, ``fence`` or ``leftover``.
+        folder: A folder for store, FIFOs and logs, which the caller removes.
+        tell: Called with a sentence for each thing that happens.
+        break_: A fault to cause on purpose: ``overlap``, ``fence`` or ``leftover``.
         url: An empty store; None for a file in the folder, where a hold ends with its process.
     """
     stage = _Stage(folder, tell, url)
@@ -94,7 +94,7 @@ class _Stage:
 
     @contextmanager
     def workers(self, *, cheat: bool) -> Iterator[None]:
-        """Start them in a known order; whatever happens, none survives."""
+        """Start the workers in a known order, and end them all at the end, whatever happens."""
         if cheat:
             self._cheat = Job("mal", str(self._folder), rounds=3, cheat=True)
         connect(str(self._folder), self._url).close()
@@ -119,7 +119,7 @@ class _Stage:
                 process.wait()
 
     def run(self, *, after_the_others: bool) -> None:
-        """Watch, kill, stop and continue until everybody is done."""
+        """Watch, kill, stop and continue workers until all of them are done."""
         end = self._began + _LIMIT
         while SYSTEM.now() < end:
             self._narrate()
@@ -134,13 +134,13 @@ class _Stage:
             time.sleep(0.01)
         self._narrate()
 
-    def logs(self) -> dict[str, list[Line]]:
+    def logs(self) -> dict[str, list[Entry]]:
         return {worker: history.read(self._folder / f"{worker}.log") for worker in self._processes}
 
     # -- checks
 
     def death_freed_it(self, holds: list[Hold]) -> Check:
-        """Kill -9 of the holder let the next one in: at once where a hold ends with its process, else after its ttl."""
+        """Check that the lock came free after kill -9 of its holder: at once if a hold ends with its process, else after its ttl."""
         if self._killed_at is None:
             return Check("kill", False, f"{KILLED} was never killed while it held the lock")
         later = sorted(hold.start for hold in holds if hold.start > self._killed_at)
@@ -153,8 +153,8 @@ class _Stage:
         took = f"{waited:.1f} s after kill -9 of its holder the lock went on; its ttl is {_TTL} s"
         return Check("kill", waited < _TTL + 2.0, took)
 
-    def stop_was_noticed(self, logs: Mapping[str, list[Line]], holds: list[Hold]) -> Check:
-        """The stopped holder's lock went on after its ttl, and it learned so before it did anything else."""
+    def stop_was_noticed(self, logs: Mapping[str, list[Entry]], holds: list[Hold]) -> Check:
+        """Check that the stopped holder lost its lock after the ttl, and learned it before it did anything else."""
         if self._stopped_at is None or self._continued_at is None:
             return Check("stop", False, f"{STOPPED} was never stopped while it held the lock")
         others = [hold for hold in holds if self._stopped_at < hold.start < self._continued_at]
@@ -170,7 +170,7 @@ class _Stage:
         )
 
     def all_ended(self) -> Check:
-        """Everybody ended well, the killed one as it was meant to."""
+        """Check that all workers ended well, and the killed one by the kill."""
         codes = {worker: process.returncode for worker, process in self._processes.items()}
         wrong = {
             worker: code
@@ -187,14 +187,14 @@ class _Stage:
 
     def _start(self, job: Job) -> None:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
-        # The same code as ours, whatever lies in the working directory.
+        # Run the same code as this process, whatever is in the working directory.
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self._processes[job.worker] = subprocess.Popen(
             [sys.executable, "-m", "lockkit.cli.demo.worker", job.to_json()],
             env=environ,
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for us, and we end them
+            process_group=0,  # Ctrl-C goes to this process, which ends the workers
         )
 
     def _narrate(self) -> None:
@@ -228,7 +228,7 @@ class _Stage:
             self._processes[STOPPED].send_signal(signal.SIGCONT)
 
     def _overtaken(self, now: float) -> bool:
-        """Whether the stopped one has been so for long enough."""
+        """Whether the stopped worker has been stopped for long enough."""
         since = self._stopped_at or now
         if now < since + _STOPPED_FOR:
             return False
@@ -245,7 +245,7 @@ class _Stage:
 
 
 def _nothing_left(folder: Path, url: str | None) -> Check:
-    """No claims, no FIFOs."""
+    """Check that no claims and no FIFOs are left."""
     with connect(str(folder), url) as client:
         claims = sum(len(client.inspect(name).claims) for name in client.names(deep=True))
         claims = max(claims, len(client.inspect(NAME).claims))

@@ -1,11 +1,11 @@
-"""The drawing: one row per worker, time to the right; at 80 columns, in a pipe and without colours too."""
+"""The drawing of the demo: one row per worker, time to the right. It fits 80 columns, a pipe, and terminals without colours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockkit.cli.demo.history import Hold, Line
+from lockkit.cli.demo.history import Entry, Hold
 
 __all__ = ["Style", "draw"]
 
@@ -14,7 +14,7 @@ _LABEL = 6
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How cells look. ``paint`` maps a kind of cell to the codes around it."""
+    """The look of cells. ``paint`` maps a kind of cell to the codes around it."""
 
     held: str
     waiting: str
@@ -25,7 +25,7 @@ class Style:
 
     @classmethod
     def of(cls, *, unicode: bool, colour: bool) -> Style:
-        """Blocks where the terminal can show them, else letters; colours where they are welcome."""
+        """A style of blocks if the terminal can show them, else of letters; with colours if wanted."""
         paint = (
             {
                 "held": "\x1b[32m",
@@ -42,7 +42,7 @@ class Style:
 
 
 def draw(
-    logs: Mapping[str, Sequence[Line]],
+    logs: Mapping[str, Sequence[Entry]],
     holds: Sequence[Hold],
     stopped: Mapping[str, tuple[float, float]],
     width: int,
@@ -54,8 +54,8 @@ def draw(
         logs: Every worker's log, in the order of rows.
         holds: All holds.
         stopped: Workers that were stopped, from when to when.
-        width: Columns that may be used.
-        style: How it looks.
+        width: The number of columns to use.
+        style: The look of the cells.
     """
     times = [line.t for lines in logs.values() for line in lines]
     if not times:
@@ -105,7 +105,7 @@ def _scale(begin: float, end: float, cells: int, column: object) -> str:
     return f"{'':{_LABEL}}{''.join(row)}".rstrip()
 
 
-def _waits(lines: Sequence[Line]) -> list[tuple[float, float]]:
+def _waits(lines: Sequence[Entry]) -> list[tuple[float, float]]:
     found: list[tuple[float, float]] = []
     since: float | None = None
     for line in lines:

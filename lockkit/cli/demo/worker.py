@@ -1,6 +1,6 @@
-"""One contender of the demo, a process of its own: ``python -m lockkit.cli.demo.worker JOB`` (JSON).
+"""A worker of the demo, a process of its own: ``python -m lockkit.cli.demo.worker JOB`` (JSON).
 
-It writes each line of its log with one write(2), so that kill -9 loses at most the line that it never wrote.
+Each line of the log is written with one write(2), so that kill -9 leaves no incomplete line.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ _TICK = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker is to do: hold so many ``rounds`` of ``hold`` seconds each.
+    """The job of a worker: to hold the lock ``rounds`` times, for ``hold`` seconds each.
 
-    ``url``: the store; None for the demo's own file.
-    ``cheat``: work without the lock, to show that the check notices.
+    ``url`` is the store; None for the demo's own file. With ``cheat`` it works without the lock, to show that the check notices.
     """
 
     worker: str
@@ -48,7 +47,7 @@ class Job:
 
 
 def connect(folder: str, url: str | None = None) -> Client:
-    """A client on the demo's own store, whatever the user's configuration says."""
+    """A client of the demo's own store, whatever the user's configuration says."""
     settings = config.load(
         url=url or f"sqlite:{folder}/demo.db",
         state_dir=folder,
@@ -63,7 +62,7 @@ def connect(folder: str, url: str | None = None) -> Client:
 def main(text: str) -> None:
     """Do a job."""
     job = Job(**json.loads(text))
-    # That cat loses her lock is the story, not news for stderr.
+    # The loss of a lock is part of the demo, so it is not logged to stderr.
     logging.getLogger("lockkit").addHandler(logging.NullHandler())
     logging.getLogger("lockkit").propagate = False
     log = os.open(
