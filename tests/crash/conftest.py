@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ from lockkit.testing.processes import until
 from lockkit.testing.shapes import SHAPES
 
 ACTOR = Path(__file__).with_name("actor.py")
+TESTS = str(Path(__file__).parent.parent)
 NAME = "crash/lock"
 PATIENCE = 15.0
 
@@ -31,6 +33,10 @@ class Actor:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]),
+            },
         )
         self._answers = queue.Queue()
         self._said = []
