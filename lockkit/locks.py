@@ -327,9 +327,11 @@ class Lock:
                 return self._handle(driver, hold, key, taken_at, attempt)
         except BaseException:
             attempt.over = True  # first, and without a call: if a signal cuts this short, the background takes the claim back
-            driver.take_back(attempt)
-            if attempt in driver.under_way:
-                self._opening.look()
+            try:
+                driver.take_back(attempt)
+            finally:
+                if attempt in driver.under_way:
+                    self._opening.look()
             raise
         if attempt_only:
             return None
