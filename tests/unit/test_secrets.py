@@ -280,7 +280,7 @@ def test_all_settings_but_the_url_may_be_shown_in_its_query():
 
 
 def test_every_option_of_a_store_is_either_shown_or_known_to_be_secret():
-    from lockkit_etcd import address as etcd
+    from lockkit.store.certificates import OPTIONS as FILES
     from lockkit_redis import address as redis
     from lockkit_sqlite.place import OPTIONS
     from lockkit_zookeeper import address as zookeeper
@@ -289,8 +289,8 @@ def test_every_option_of_a_store_is_either_shown_or_known_to_be_secret():
         "memory": set(),
         "sqlite": set(OPTIONS),
         "redis": {option for options in (redis._COMMON, *redis._OPTIONS.values()) for option in options},
-        "etcd": set(etcd._FILES),
-        "etcd3": set(etcd._FILES),
+        "etcd": set(FILES),
+        "etcd3": set(FILES),
         "zookeeper": set(zookeeper._OPTIONS),
     }
     assert redaction.SHIPPED.keys() == SCHEMES.keys()
