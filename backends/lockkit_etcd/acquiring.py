@@ -30,13 +30,13 @@ from lockkit_etcd.view import claim_info
 __all__ = ["WAITING_LENGTH", "acquire", "confirm", "drop_guard", "reason"]
 
 WAITING_LENGTH = 6
-"""Seconds that a waiter may be silent."""
+"""Seconds that a waiter may go without a renewal."""
 _TRIES = 3
-"""Of entering behind those who hold, before it queues up like others."""
+"""How often a semaphore tries to enter behind its holders before it queues up like others."""
 _PAUSE = 0.01
 """Seconds between two looks at a queue in which the tries of others stand for a moment."""
 _YOUNG = 0.1
-"""Of a lease for a claim whose time counts from its basis, in seconds."""
+"""Greatest age, in seconds, of a lease for a claim whose time counts from its basis."""
 
 
 def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
@@ -60,7 +60,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         if entry.stage == "NEW":
             if not entry.doubtful and claim.token not in store.spoilt:
                 store.over(entry, entry.hold)
-        elif new:  # it stands in the queue by now: only what was to follow is refused
+        elif new:  # the claim is in the queue by now: only the next step is refused
             raise Unknown(refusal.error, retry=refusal.retry) from refusal
         raise
 
@@ -99,7 +99,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
             return _granted(store, entry, answer.header.revision)
         found = rows(answer.found())
         place = place_of(found, entry.mark)
-        if place >= 0:  # an earlier sending of this has arrived
+        if place >= 0:  # an earlier sending of this request has arrived
             return _settle(store, entry, answer.header.revision, found, end)
         _leave_alone(store, entry, found)
         would = [*found, _newcomer(entry, claim)]
@@ -136,7 +136,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
 
 
 def _leave_alone(store: Store, entry: Entry, found: list[Row]) -> None:
-    """Whatever else has its key, for whatever reason, is not to be touched: it takes another."""
+    """Give a claim another key if another claim has taken its key, for whatever reason; that one is not touched."""
     if not entry.doubtful and any(row.key == entry.key and row.mark != entry.mark for row in found):
         entry.key = store.slots.take(entry.stated.keys.queue)
 
@@ -145,7 +145,7 @@ def _ready(store: Store, entry: Entry, end: float) -> Lease:
     """The lease that the claim is to hold on, with enough of it left; and its guard, if it needs one."""
     terms, stated = entry.claim.terms, entry.stated
     now = store.clock.now()
-    exact = terms.max_hold is not None or bool(terms.min_hold)  # they count from the basis
+    exact = terms.max_hold is not None or bool(terms.min_hold)  # both count from the basis
     hold = entry.hold
     if (
         hold is not None
@@ -163,9 +163,9 @@ def _ready(store: Store, entry: Entry, end: float) -> Lease:
 
 
 def drop_guard(store: Store, entry: Entry, end: float) -> None:
-    """It did not get to hold: its guard would be left for as long as min_hold."""
+    """Remove the guard of a claim that did not get to hold; it would block for as long as min_hold."""
     guard = entry.guard
-    if guard is None or guard.doubtful:  # then the claim may hold, for all that is known
+    if guard is None or guard.doubtful:  # then the claim may hold
         return
     entry.guard = None
     try:
@@ -185,7 +185,7 @@ def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
         value = packed({**row.value, "state": "HELD", "since": wall, "term": hold.term})
     ops: tuple[Op, ...] = (Put(entry.key, value, hold.id),)
     if entry.guard is not None:
-        if row is not None:  # it is made later than the claim, and stands in its place
+        if row is not None:  # the guard is created after the claim, and blocks in its place
             value = packed({**row.value, "state": "HELD", "since": wall, "place": row.fence})
         ops += (Put(keys.guard_of(entry.key), value, entry.guard.id),)
     if row is not None and row.value.get("asked"):
@@ -292,7 +292,7 @@ def _go_again(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
 
 
 def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
-    """It holds, as an earlier sending has made it: on one of the leases that this client knows."""
+    """Answer for a claim that an earlier sending of this acquire has made a holder, on a lease that this client knows."""
     if row.evicted:
         return Lapsed("evicted")
     spoilt = store.spoilt.get(entry.claim.token, [])
@@ -312,7 +312,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     entry.alone = (
         entry.stated.exclusive
         and not any(each.holding for each in found[place + 1 :])
-        # What blocks on for one of these will have been created after this claim.
+        # A guard of one of these will have been created after this claim.
         and not any(each.value.get("min_hold") for each in found[:place])
     )
     head = found[0]

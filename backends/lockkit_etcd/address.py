@@ -1,4 +1,4 @@
-"""What a URL says: where the members are, how to log in, and the few options there are."""
+"""URLs of etcd: the members, the login, and the few options."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Address(NamedTuple):
         shown: The URL without secrets.
         hosts: Host and port of each member that was named.
         tls: Speak TLS.
-        ca_file: Whom to trust; None for those whom the operating system trusts.
-        cert_file, key_file: What to show of oneself; None for nothing.
+        ca_file: The authorities to trust; None for those that the operating system trusts.
+        cert_file, key_file: The client's own certificate and key; None for none.
     """
 
     shown: str
@@ -44,7 +44,7 @@ def parse(url: str) -> Address:
     ``etcds+grpc://`` for the same by way of python-etcd3.
 
     Raises:
-        ConfigError: It is none of these, or has an option that does not exist; the error says what is allowed.
+        ConfigError: The URL is none of these, or has an unknown option; the error says what is allowed.
     """
     read = Url(url, "etcd", _USAGE)
     tls = read.scheme.startswith("etcds")

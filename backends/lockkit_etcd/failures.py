@@ -1,4 +1,4 @@
-"""What goes wrong with etcd, and what is known then: one table, by the code of gRPC and etcd's own words.
+"""The errors of etcd, and what each says about the request: one table, by the code of gRPC and etcd's own words.
 
 Both transports carry the same errors. A line here says "definitely not done", but for a full database; what is not listed
 may have been done.
@@ -45,8 +45,8 @@ class Forbidden(Refused):
         """The same, with the right that is missing and the line that gives it.
 
         Args:
-            where: Who refused it.
-            ops: What was asked, of keys of one namespace.
+            where: The member that refused.
+            ops: The operations that were refused, on keys of one namespace.
         """
         doing = "read" if all(type(op) is Get for op in ops) else "write"
         prefix = b"/".join(ops[0].key.split(b"/")[:2]).decode(errors="replace") + "/"
@@ -59,7 +59,7 @@ class Forbidden(Refused):
 
 
 class _Line(NamedTuple):
-    """What is told of an error."""
+    """One error of etcd: the exception for it, its text and its hint."""
 
     error: type[LockkitError]
     text: str
@@ -91,7 +91,7 @@ _TABLE: dict[tuple[int, str], _Line] = {
     (8, "database space exceeded"): _Line(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
         "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
-        # The writes under way while the last room is used up are answered like this and stored all the same.
+        # A write under way while the last space is used up gets this answer and is stored all the same.
         kind=Unknown,
     ),
     (8, "too many requests"): _Line(BackendUnavailable, "it has too many requests", "this passes", retry=True),
@@ -124,7 +124,7 @@ _KEY = (3, "key not found")
 
 
 def said(code: int, message: str, where: str) -> Exception:
-    """What to raise for an error that etcd answered with."""
+    """Return the exception to raise for an error that etcd answered with."""
     for (theirs, words), kind in _LEASES.items():
         if code == theirs and words in message:
             return kind(message)
@@ -141,11 +141,11 @@ _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _ANOTHERS = re.compile(
     r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed"
 )
-"""What is said where the certificate is another host's; by gRPC with nothing else."""
+"""Texts about a certificate of another host; gRPC says nothing else then."""
 
 
 def untrusted(text: str) -> str | None:
-    """What to do about a certificate that cannot be verified, if that is what the text says: waiting does not help."""
+    """Return the hint for a certificate that cannot be verified; None if the text is about something else. Waiting does not help then."""
     others = _ANOTHERS.search(text)
     if _UNVERIFIED not in text and not others:
         return None
@@ -157,7 +157,7 @@ def untrusted(text: str) -> str | None:
 
 
 def not_connected(error: BaseException | str, where: str) -> Elsewhere:
-    """What to raise where there is no connection to a member, so that nothing was sent."""
+    """Return the exception to raise where there is no connection to a member, so that nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     if hint := untrusted(text):
         return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
@@ -166,7 +166,7 @@ def not_connected(error: BaseException | str, where: str) -> Elsewhere:
 
 
 def unanswered(error: BaseException | str, where: str) -> Unknown:
-    """It was sent, or may have been, and there is no answer."""
+    """Return the exception to raise for a request that may have been sent, and has no answer."""
     text = str(error).partition("\n")[0] or "time out"
     hint = "is it etcd's port for clients (2379)? With TLS write etcds://. If it is, look at etcd's log"
     return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

@@ -169,7 +169,7 @@ class Gateway:
         return stream
 
     def fresh(self) -> Gateway:
-        members = self._members  # a forked child gets none that is good for anything
+        members = self._members  # a forked child gets one that refuses every call
         return Gateway(self._address, self._clock, self._tls, members.second(), members.pid)
 
     def close(self) -> None:

@@ -100,7 +100,7 @@ class Endpoint:
         """Log in, if that is needed and not done yet.
 
         Raises:
-            Refused: It failed.
+            Refused: The login failed.
         """
         if self._login is None or self.token:
             return
@@ -108,7 +108,7 @@ class Endpoint:
         body = json.dumps({"name": user, "password": password}).encode()
         try:
             status, text = self._answer(self.request(b"auth/authenticate", body), until)
-        except Unknown as unknown:  # what it was for was not sent
+        except Unknown as unknown:  # the request that needs the login was not sent
             raise Elsewhere(unknown.error) from unknown
         if status != _OK:
             failure = _failed(text, self.where, status)

@@ -23,11 +23,11 @@ _DIGITS = 16
 """Most digits of a length."""
 _LAST_CHUNK = b"0\r\n\r\n"
 _DEAD = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 14_000))
-"""Of a connection on which nothing is said for long: 14 s, then it counts as cut."""
+"""Keepalive of TCP: a connection without a sign of life counts as cut after 14 s."""
 
 
 class Garbled(OSError):
-    """What came is no answer of HTTP/1.1."""
+    """The answer is not HTTP/1.1: the URL probably points at another kind of server."""
 
 
 class Line(Timed):
@@ -44,7 +44,7 @@ class Line(Timed):
         self._buffer = b""
         self.kept = True
 
-    # In each of these ``end`` is when ``time.monotonic()`` is too late.
+    # Each of these gives up when ``time.monotonic()`` is at ``end``.
 
     def ask(self, request: bytes, end: float, pause: float = 0.0) -> tuple[int, bytes]:
         """Send a request and return the status and the body of its answer.
@@ -72,7 +72,7 @@ class Line(Timed):
         """Send a request whose answer is to be heard.
 
         Raises:
-            OSError: It could not be sent in time.
+            OSError: The request could not be sent in time.
         """
         self._allowed = -1.0  # what is cut short cannot go on
         self._until(end)
@@ -100,7 +100,7 @@ class Line(Timed):
         """The body, piece by piece as it comes.
 
         Raises:
-            OSError: It does not come in time, or never will.
+            OSError: The answer does not come in time, or never will.
         """
         _, found, rest = head.partition(b"\r\ncontent-length: ")
         if found:

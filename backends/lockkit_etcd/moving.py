@@ -118,7 +118,7 @@ def move_one(store: Store, one: Move, end: float) -> Renewal:
             return answer
         if time.monotonic() >= end:
             raise changing(one.claim.terms.name)
-        time.sleep(_PAUSE)  # it is being moved by another thread
+        time.sleep(_PAUSE)  # another thread is moving it
 
 
 class _Batch:
@@ -159,7 +159,7 @@ class _Batch:
             for nth, at in enumerate(places):
                 try:
                     row = _row_of(self.moves[at], answer.found(nth))
-                except Refused as refusal:  # a key that a stranger has spoiled must not cost the others
+                except Refused as refusal:  # a key that another program has spoiled must not stop the others
                     if len(self.moves) == 1:
                         raise
                     self.answers[at] = Renewal("UNKNOWN", trouble=str(refusal))

@@ -1,4 +1,4 @@
-"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims."""
+"""Operations for people: look at queues, evict, resize, annotate; and the records that outlive claims."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _remaining(store: Store, leases: Sequence[int], end: float) -> Mapping[int, 
             except (
                 Refused,
                 Unknown,
-            ) as trouble:  # the queue is known: how long its claims last can be left out
+            ) as trouble:  # the queue is known: show it without how long its claims last
                 troubles.append(trouble)
 
     together(work, min(len(todo), _AT_A_TIME), "lockkit-etcd-inspect", end)
@@ -93,7 +93,7 @@ def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
         for kv in page.kvs:
             try:
                 found[keys.name_in(kv.key)] = None
-            except ValueError:  # a stranger's
+            except ValueError:  # a key of another program
                 continue
         if not page.more:
             return sorted(name for name in found if name.startswith(prefix))
@@ -160,7 +160,7 @@ def _deadline(store: Store, row: Row, end: float) -> float:
     wall = store.clock.wall()
     try:
         left_over = store.transport.remaining(row.lease, left(end)).ttl
-    except (Refused, Unknown):  # it is marked: not to know when it ends is no refusal
+    except (Refused, Unknown):  # the claim is marked; only its end is not known
         left_over = seconds(row.value.get("ttl", 0.0) + row.value.get("lock_delay", 0.0))
     return wall + max(left_over, 0) + 1.0
 

@@ -41,12 +41,12 @@ class Row(NamedTuple):
     """One claim.
 
     Attributes:
-        mark: Whose it is; see :func:`mark_of`.
-        fence: The revision that created it: its place in the order of arrival.
+        mark: The claim's name in stored values; see :func:`mark_of`.
+        fence: The revision that created the key: its place in the order of arrival.
         state: WAITING, HELD or LINGERING. OFFERED is worked out: WAITING and it fits.
-        modified: The revision that last changed it.
-        lease: What it lasts as long as.
-        guard: It only goes on blocking for a claim that is gone, until since + min_hold.
+        modified: The revision that last changed the key.
+        lease: The lease that the key lies on; the key ends with it.
+        guard: The key is a guard: it blocks in place of a claim that is gone, until since + min_hold.
         value: All that is stored.
     """
 
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
     @property
     def holding(self) -> bool:
-        """Whether it takes room."""
+        """Whether the claim counts against the capacity."""
         return self.state != "WAITING"
 
     @property
@@ -79,12 +79,12 @@ class Row(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Which of the claims that a key of the queue has had: its last part, and the revision that created it."""
+        """The claim for logs: the last part of its key, which other claims may have had before, and the revision that created it."""
         return f"{self.key.rpartition(b'/')[2].decode(errors='replace')}@{self.fence}"
 
     @property
     def id(self) -> str:
-        """What it is called where tokens must not be seen."""
+        """The claim id, for places where tokens must not be seen."""
         return id_of(self.mark)
 
 
@@ -106,7 +106,7 @@ def read(kv: Kv) -> Row:
     """One claim, or its guard.
 
     Raises:
-        Refused: It is not to be understood, or not to be touched by this version.
+        Refused: The value cannot be understood, or must not be touched by this version.
     """
     value = unpacked(kv)
     guard = is_guard(kv.key)
@@ -124,7 +124,7 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     """A value.
 
     Raises:
-        Refused: It is none of ours, or not to be touched by this version.
+        Refused: The value is not lockkit's, or must not be touched by this version.
     """
     try:
         value = json.loads(kv.value)
@@ -168,7 +168,7 @@ def fitting(queue: Sequence[Row]) -> int:
 
 
 def mark_of(token: str) -> str:
-    """What a claim's values know it by. Its token cannot be found from it; it begins with the claim id."""
+    """The name of a claim in stored values. It begins with the claim id, and does not reveal the token."""
     return digest(token)[:_MARK]
 
 

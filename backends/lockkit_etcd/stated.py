@@ -1,4 +1,4 @@
-"""What a lock says of itself, packed once: the part of each claim's value that never changes."""
+"""The terms of a lock, packed once: the part of each claim's value that never changes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Stated(NamedTuple):
     """Terms in the units of the store.
 
     Attributes:
-        length: Of the lease of a claim that holds, in seconds.
-        guard: Of the lease that blocks on after it, up to min_hold; 0 for none.
-        exclusive: Whoever holds it holds it alone.
+        length: Seconds; the length of the lease of a claim that holds.
+        guard: Seconds; the length of the guard's lease, which blocks for min_hold; 0 for no guard.
+        exclusive: A holder holds alone.
     """
 
     terms: Terms
@@ -39,7 +39,7 @@ class Stated(NamedTuple):
 
     @classmethod
     def of(cls, namespace: str, terms: Terms, client: str) -> Stated:
-        """These terms, of a client."""
+        """Pack the terms of a client's lock."""
         said: dict[str, object] = {
             "kind": terms.kind,
             "weight": terms.weight,
@@ -65,7 +65,7 @@ class Stated(NamedTuple):
         """The value of a claim, on a lease of a term.
 
         Raises:
-            ConfigError: Its note is no JSON, or too long.
+            ConfigError: The note is no JSON, or too long.
         """
         note = f'"note":{_note(claim.note)},' if claim.note else ""
         if not claim.wait and state == "WAITING":

@@ -1,4 +1,4 @@
-"""What is shared by everything that is done on one open store."""
+"""The state of one open store: this client's claims, their keys and leases."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ __all__ = ["Entry", "Store"]
 _LINES = 16_384
 """How many queues are remembered in which somebody stands."""
 _MOMENT = 1.0
-"""Seconds for which a line is believed to be still there."""
+"""Seconds for which a queue is believed to have waiters still."""
 _REMEMBERED = 4096
 """Tokens of which it is remembered that they are over: the last so many."""
 
 
 class Entry:
-    """What this client knows of one of its claims.
+    """One claim of this client, as far as this client knows.
 
     Attributes:
-        key: Where it is, or will be, stored.
-        mark: What its values know it by.
+        key: The key under which the claim is, or will be, stored.
+        mark: The claim's name in stored values.
         stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
-        fence: Its place, once it has one.
-        row: As it was last seen while it waited.
-        alone: It may hold as soon as it is the first: nobody who holds stands behind it.
-        fits: It was seen to fit: its offer is not kept alive.
-        wait: What it lasts as long as while it waits.
-        hold: What it lasts as long as when it holds.
-        guard: What blocks on for it until since + min_hold.
+        fence: The claim's place, once it has one.
+        row: The stored claim as last seen while it waited.
+        alone: No holder stands behind the claim, so it may hold as soon as it is the first.
+        fits: The claim was seen to fit, so its offer is not kept alive.
+        wait: The lease that it lies on while it waits.
+        hold: The lease that it lies on when it holds.
+        guard: The lease of its guard, which blocks until since + min_hold.
         looked: The revision at which the queue was last looked at for it.
         placed: The revision that put it on the lease that it is on, where it has moved.
-        mover: Whoever is moving it to another lease. Until that is definite no keepalive of the present one counts.
+        mover: The thread's object that is moving it to another lease. Until the move is definite no keepalive of the present lease counts.
         unsure: A move had no answer: only a read shows which lease it is on.
         granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has begun by then.
         seen: What a heartbeat compares with what is stored, to see that nothing has changed for a waiter: the revision that
@@ -109,7 +109,7 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """What it is called where tokens must not be seen."""
+        """The claim id, for places where tokens must not be seen."""
         return id_of(self.mark)
 
     @property
@@ -127,13 +127,13 @@ class Store:
     """One open store.
 
     Attributes:
-        client: What this client is called in the keys of the notes to it.
+        client: This client's name in the keys of the notes to it.
         known: The packed words of a lock.
-        notes: The range of those.
-        raft: What is known of the raft term.
+        notes: The range of these keys.
+        raft: The raft term, as far as it is known.
         slots: The keys of its claims.
         entries: This client's claims, by token.
-        lines: When somebody of this client was last seen to stand in line, by queue: who comes soon after joins at once.
+        lines: When a claim of this client was last seen waiting, by queue: a client that comes soon after queues up at once.
         spoilt: Leases that an entry had and that must be revoked with it, by token.
     """
 
@@ -155,7 +155,7 @@ class Store:
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
     def entry(self, claim: Claim) -> Entry:
-        """What is known of a claim; nothing, the first time."""
+        """Return the entry of a claim; make one, the first time."""
         entry = self.entries.get(claim.token)
         if entry is None:
             stated = self.known(claim.terms)
@@ -164,7 +164,7 @@ class Store:
         return entry
 
     def over(self, entry: Entry, *leases: Lease | None) -> None:
-        """Nothing of a claim is stored, for certain, and nothing that is under way will be: what it had may serve another."""
+        """Forget a claim of which nothing is stored, nor will be by a request under way: its key and leases may serve another."""
         # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
         # be given back once more by whoever repeats this, when they serve another claim.
         with self._ends:  # two threads may end one claim, or one extend it still
@@ -174,7 +174,7 @@ class Store:
             for lease in leases:
                 if lease in own:
                     self.leases.give_back(lease)
-            # Else something may block on under its key.
+            # Otherwise a guard may still block under its key.
             if not (entry.stated.guard or entry.stated.terms.lock_delay):
                 self.slots.give_back(entry.stated.keys.queue, entry.key)
 
@@ -184,7 +184,7 @@ class Store:
             return [*self.spoilt.get(entry.claim.token, ()), *entry.leases]
 
     def spoil(self, entry: Entry, lease: Lease) -> bool:
-        """See to it that a lease of a claim is never used again; False if it is that claim's no more: it may serve another."""
+        """Mark a lease of a claim, so that it is never used again; False if the lease is no longer that claim's and may serve another."""
         token = entry.claim.token
         with self._ends:
             its_own = (*entry.leases, *self.spoilt.get(token, ()))
@@ -218,7 +218,7 @@ class Store:
         Args:
             entry: The claim, which is being moved.
             length: Seconds, at least.
-            granted: What was granted for the move under way.
+            granted: The leases that were granted for the move under way.
         """
         with self._ends:
             present = entry.wait if entry.stage == "WAITING" else entry.hold
@@ -248,11 +248,13 @@ class Store:
             if self.entries.get(token) is not entry or revision <= entry.placed:
                 return
             entry.placed = revision
-            if entry.stage == "ENDING":  # whoever ends it looks after all that it may be on
+            if entry.stage == "ENDING":  # the thread that ends it revokes all its leases
                 self.keep(entry, lease)
                 return
             others: list[Lease] = [each for each in self.spoilt.pop(token, ()) if each is not lease]
-            if waits is not (entry.stage == "WAITING"):  # its turn has come meanwhile: it is on yet another
+            if waits is not (
+                entry.stage == "WAITING"
+            ):  # its turn has come meanwhile: it lies on another lease
                 others.append(lease)
             else:
                 old = entry.wait if waits else entry.hold
@@ -277,11 +279,11 @@ class Store:
             entry.granted_at = self.clock.now()
             wait = entry.wait
             if wait is not None and not wait.doubtful:
-                entry.wait = None  # first, or who repeats this after Ctrl-C would give it back twice
+                entry.wait = None  # first: otherwise a repetition after Ctrl-C would give it back twice
                 self.leases.give_back(wait)
 
     def in_line(self, queue: bytes) -> None:
-        """Somebody of this client stands in line there."""
+        """Note that a claim of this client waits in a queue."""
         if len(self.lines) >= _LINES:
             self.lines.clear()
         self.lines[queue] = self.clock.now()

@@ -27,7 +27,7 @@ def together(
         other = threading.Thread(target=work, name=thread, daemon=True)
         try:
             other.start()
-        except RuntimeError:  # there can be no more threads
+        except RuntimeError:  # the process can start no more threads
             break
         others.append(other)
     (own or work)()

@@ -1,4 +1,4 @@
-"""What ``inspect`` shows: stored claims as facts, with times in seconds since the epoch."""
+"""Stored claims as ``inspect`` shows them, with times in seconds since the epoch."""
 
 from __future__ import annotations
 

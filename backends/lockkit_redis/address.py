@@ -1,4 +1,4 @@
-"""What a URL says: where the server is, how to log in, and the few options there are."""
+"""URLs of Redis: the server, the login, and the few options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Address(NamedTuple):
         shown: The URL without secrets.
         hosts: Host and port of the server; for Sentinel, of the sentinels.
         socket: A path, for a Unix socket.
-        service: What the sentinels call the primary; None without Sentinel.
+        service: The sentinels' name for the primary; None without Sentinel.
         cluster: ``hosts`` are nodes of a Cluster.
         sentinel: User and password for the sentinels.
         tls: Keyword arguments for redis-py's TLS connection; None for none.
@@ -62,7 +62,7 @@ def parse(url: str) -> Address:
     ``redis+cluster://[user:password@]host[:port],host[:port]``; with Valkey's name in place of Redis's the same.
 
     Raises:
-        ConfigError: It is none of these, or has an option that does not exist; the error says what is allowed.
+        ConfigError: The URL is none of these, or has an unknown option; the error says what is allowed.
     """
     read = Url(url, "Redis", _USAGE)
     scheme = read.scheme.replace("valkey", "redis", 1)

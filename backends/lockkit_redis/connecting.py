@@ -31,7 +31,7 @@ def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Line:
 
     Raises:
         OSError, redis.exceptions.RedisError: It cannot be made in time.
-        Refused: What is there can never be connected to.
+        Refused: The path is not a socket, and waiting does not help.
     """
     kind: Any = redis.Connection
     where: dict[str, Any]
@@ -60,7 +60,7 @@ def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Line:
 
 
 def _say_nothing(_connection: Any) -> None:
-    """What a connection does first: nothing, because redis-py would give each answer the whole budget."""
+    """Say nothing on a new connection: redis-py would give each answer the whole budget."""
 
 
 def _socket(path: str) -> str:
@@ -68,7 +68,7 @@ def _socket(path: str) -> str:
     try:
         there = stat.S_ISSOCK(Path(path).stat().st_mode)
     except OSError:
-        return path  # the connection says what is the matter
+        return path  # connecting reports the error
     if not there:
         hint = "CONFIG GET unixsocket says where the server has its own"
         raise Refused(ConfigError(f"unix://{path}: this is no socket", hint=hint), retry=False)

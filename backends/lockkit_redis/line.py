@@ -72,7 +72,7 @@ class Line(Timed):
         connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
 
     Attributes:
-        wire: Whose it is.
+        wire: The pool that lent this connection.
     """
 
     __slots__ = ("_asleep", "_in_vain", "_reader", "wire")
@@ -89,7 +89,7 @@ class Line(Timed):
             notEnoughData=_MORE,
         )
 
-    # In each of these ``end`` is when ``time.monotonic()`` is too late.
+    # Each of these gives up when ``time.monotonic()`` is at ``end``.
 
     def ask(self, packed: bytes, end: float) -> Any:
         """Send one command and return its answer.
@@ -116,7 +116,7 @@ class Line(Timed):
             try:
                 self._feed(os.read(self._socket.fileno(), _ANSWER))
             except BlockingIOError:
-                _make_way()  # the server may be in need of this very processor
+                _make_way()  # the server may need this processor
                 continue
             self._in_vain = 0
             return
@@ -142,7 +142,7 @@ class Line(Timed):
         Raises:
             OSError: They could not be sent in time.
         """
-        if len(packed) > _BLOCK:  # which may take its time, and cannot go on after a timeout
+        if len(packed) > _BLOCK:  # a long send takes its time, and cannot continue after a timeout
             self._allowed = -1.0
         self._until(end)
         self._socket.sendall(packed)
@@ -173,7 +173,7 @@ class Line(Timed):
             self._until(end)
             try:
                 block = self._socket.recv(_BLOCK)
-            except TimeoutError:  # which may have come before the end
+            except TimeoutError:  # the socket's timeout may be shorter than the budget
                 continue
             self._feed(block)
             answer = reader.gets()
@@ -185,7 +185,7 @@ class Line(Timed):
         self._reader.feed(block)
 
     def said(self) -> list[Any]:
-        """What was said by now, without waiting for more.
+        """Return the answers that have come by now, without waiting for more.
 
         Raises:
             OSError, redis.exceptions.RedisError: The connection has ended.

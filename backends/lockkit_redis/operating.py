@@ -1,4 +1,4 @@
-"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims.
+"""Operations for people: look at queues, evict, resize, annotate; and the records that outlive claims.
 
 Looking is done with plain reads, so that an observer needs no right to run scripts.
 """

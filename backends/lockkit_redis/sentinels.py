@@ -1,4 +1,4 @@
-"""Where the primary is, as its sentinels say."""
+"""Sentinel: the address of the primary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def primary(address: Address, budget: float) -> tuple[str, int]:
 
 
 def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str, int]:
-    """What one of them says."""
+    """Ask one sentinel."""
     end = time.monotonic() + budget
     where = at(*place)
     user, password = address.sentinel

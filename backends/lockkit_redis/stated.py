@@ -1,4 +1,4 @@
-"""What a lock says of itself, packed once: the part of each acquire that never changes."""
+"""The terms of a lock, packed once: the part of each command that never changes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Stated(NamedTuple):
     """Terms in the units of the store.
 
     Attributes:
-        head, tail: What stands before and after the changing words of an acquire without a note.
-        release, ends: What stands before and after those of a release.
-        renew: What stands before those of a renewal of one claim.
+        head, tail: The bytes before and after the changing words of an acquire without a note.
+        release, ends: The bytes before and after those of a release.
+        renew: The bytes before those of a renewal of one claim.
     """
 
     keys: Keys
@@ -37,7 +37,7 @@ class Stated(NamedTuple):
 
     @classmethod
     def of(cls, namespace: str, terms: Terms, channel: str) -> Stated:
-        """These terms."""
+        """Pack the terms of a lock."""
         ttl, delay, least = millis(terms.ttl), millis(terms.lock_delay), millis(terms.min_hold)
         longest = None if terms.max_hold is None else millis(terms.max_hold)
         ends = ttl if longest is None else min(ttl, longest)

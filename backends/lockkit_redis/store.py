@@ -1,4 +1,4 @@
-"""What is shared by everything that is done on one open server or Cluster."""
+"""The state of one open server or Cluster."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Store:
     Attributes:
         channel: Where the waiters of this client are told that it is their turn.
         known: The packed words of a lock.
-        index: Which names there are.
+        index: The index of names.
         unsure: Tokens whose creating acquire is under way, or may be for all that is known.
         copies: The replicas that must confirm a grant.
-        plans: What the last few batches of renewals sent, under the mutex.
+        plans: The commands of the last few batches of renewals, under the mutex.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
@@ -49,7 +49,7 @@ class Store:
         self.index = Index(self)
 
     def link(self, claim: Claim) -> Link:
-        """What leads to a claim's queue."""
+        """The server that has a claim's queue."""
         return self.router.at(self.known(claim.terms).keys.queue)
 
     def run(self, script: Script, name: str, budget: float, *words: str | bytes | int) -> Any:

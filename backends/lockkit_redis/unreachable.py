@@ -1,4 +1,4 @@
-"""What is told when there is no connection to be had, or not to what the URL says: nothing was asked of the store yet.
+"""Errors where there is no connection, or one to another kind of server: nothing was asked of the store yet.
 
 What time or a restart may mend is worth another try; what only another URL, another file or another right can mend is told
 at once, and is a ConfigError where it is the URL or a file.
@@ -54,7 +54,7 @@ _SAID: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
         "write redis:// if it is Redis without TLS, and leave out tls=yes; or check the port",
     ),
 )
-"""What OpenSSL says, and what that means here: waiting does not help."""
+"""Texts of OpenSSL, and what each means here: waiting does not help."""
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _LOGIN = "?sentinel_user=...&sentinel_password=... is for the sentinels"
 
@@ -84,7 +84,7 @@ def not_connected(error: BaseException, where: str, address: Address) -> Refused
 
 
 def _trust(text: str, address: Address) -> str:
-    """What to do about a certificate that cannot be verified; waiting does not help."""
+    """Return the hint for a certificate that cannot be verified; waiting does not help."""
     if "mismatch" in text:
         return "name the host as its certificate does, or give it a certificate for this name"
     if "expired" in text:
@@ -97,7 +97,9 @@ def _trust(text: str, address: Address) -> str:
 def _reach(address: Address) -> str:
     if address.socket is not None:
         return "is it running? CONFIG GET unixsocket says where its socket is, unixsocketperm who may use it"
-    if address.tls is not None and "ssl_certfile" not in address.tls:  # it may simply hang up
+    if (
+        address.tls is not None and "ssl_certfile" not in address.tls
+    ):  # a server that wants a certificate may simply hang up
         return (
             "check host, port and TLS; is it running? "
             "If it wants a client's certificate, add cert_file=...&key_file=..."
@@ -113,7 +115,7 @@ _KINDS = {
 
 
 def of_another_kind(mode: str, place: Place, address: Address) -> Refused | None:
-    """What to say to a server in this mode (as HELLO tells it), if the URL is for another kind."""
+    """Return the error for a server in this mode (as HELLO tells it), if the URL is for another kind."""
     if mode == ("cluster" if address.cluster else "standalone") or mode not in _KINDS:
         return None
     there = "HOST:PORT" if isinstance(place, str) else at(*place)
@@ -149,7 +151,7 @@ def unknown_service(service: str, where: str) -> Refused:
 
 
 def none_of(refusals: Sequence[Refused], where: str) -> Refused:
-    """What is told of each of several; if none of it can pass, it is final."""
+    """Return one error for several servers; it is final if each of theirs is."""
     last = [refusal for refusal in refusals if not refusal.retry]
     first = (last or refusals)[0].error
     final = len(last) == len(refusals)

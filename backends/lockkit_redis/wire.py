@@ -25,7 +25,7 @@ _LEAST = 0.005
 _STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
 """Answers after which a connection has to introduce itself again; among redis-py's connection errors."""
 _SAID = (theirs.ResponseError, *_STRANGER)
-"""What a server says; every other error is about the way to it."""
+"""Errors that a server answers with; every other error is about the connection."""
 
 
 class Wire:
@@ -34,8 +34,8 @@ class Wire:
     Args:
         address: The server.
         clock: CLOCK_BOOTTIME seconds.
-        trouble: Is told what went wrong.
-        namespace: What an error about missing rights speaks of.
+        trouble: Called with each error.
+        namespace: The namespace that an error about missing rights names.
 
     Attributes:
         pool: The free connections.
@@ -104,7 +104,7 @@ class Wire:
         return answers
 
     def _ended(self, line: Line, error: BaseException) -> BaseException:
-        """What to raise when a call broke off, after which its connection is good for nothing."""
+        """Close the connection of a call that broke off, and return the exception to raise."""
         line.reset()
         if not isinstance(error, (theirs.RedisError, OSError)):
             return error
@@ -114,12 +114,12 @@ class Wire:
     def _settle(self, line: Line, answers: Sequence[Any], *, whole: bool = False) -> None:
         """Keep a connection that owes nothing, unless an answer says that it, or the server, is not what it was."""
         good = True
-        kinds = set(map(type, answers))  # of thousands of answers hardly ever one is an error
+        kinds = set(map(type, answers))  # errors are rare, and there may be thousands of answers
         for answer in answers if any(issubclass(kind, theirs.RedisError) for kind in kinds) else ():
             if isinstance(answer, theirs.RedisError):
                 self._trouble(answer)
                 if isinstance(answer, theirs.ReadOnlyError):
-                    self.pool.empty()  # the primary no more: none of its connections is any good
+                    self.pool.empty()  # no longer the primary: none of the connections is of use
                 good = good and not whole and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
         if good:
             self.pool.keep(line)
@@ -158,7 +158,7 @@ class Wire:
         return address.hosts[0] if address.service is None else primary(address, budget)
 
     def _log_in(self, line: Line, place: Place, end: float) -> None:
-        """Say who we are, and ask what it is and for the time, in one row."""
+        """Log in and set the client's name, and ask for the server's kind and time, in one row."""
         address = self._address
         row = [_HELLO, pack("CLIENT", "SETNAME", self._name), TIME]
         if address.password is not None:
@@ -182,17 +182,17 @@ class Wire:
                 raise theirs.ReadOnlyError("READONLY not promoted yet")
 
     def heard(self, server: int) -> None:
-        """What the server's clock showed just now (ms since the epoch), as an answer said."""
+        """Note what the server's clock showed just now (ms since the epoch), as an answer said."""
         self._ahead = server - self._clock.now() * 1000.0
 
     def reckoned(self, here: float) -> int:
-        """What the server's clock shows when ours shows ``here``: by its last answer, or if it never gave one, by ours."""
+        """Estimate what the server's clock shows when ours shows ``here``: by its last answer, or by ours if it never gave one."""
         return int(here * 1000.0 + self._ahead)
 
     def another(self) -> Wire:
         """The same server over connections of its own."""
         wire = Wire(self._address, self._name, self._clock, self._trouble, self.namespace)
-        wire.pool.pid = self.pool.pid  # a forked child gets none that is good for anything
+        wire.pool.pid = self.pool.pid  # a forked child gets one that refuses every call
         return wire
 
     def close(self) -> None:
@@ -209,5 +209,5 @@ def _mode(hello: Any) -> str:
 
 _HELLO = pack("HELLO")
 _UNHEARD = (None, "UNKNOWN", "NOPERM")
-"""What becomes of HELLO where there is none; the server may be as good as any."""
+"""Answers to HELLO of servers that do not know or allow it; such a server may be as good as any."""
 _ROLE = pack("ROLE")

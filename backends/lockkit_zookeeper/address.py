@@ -1,4 +1,4 @@
-"""What a URL says: which servers, how to log in, whose the nodes are, and how long the servers' ticks are."""
+"""URLs of ZooKeeper: the servers, the login, the owners of the nodes, and the length of the servers' ticks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lockkit_zookeeper.capabilities import CAPABILITIES
 __all__ = ["Address", "declared", "parse"]
 
 _MOST_TICKS = 20
-"""What a server grants unless ``maxSessionTimeout`` says otherwise."""
+"""Ticks in the longest timeout that a server grants, unless ``maxSessionTimeout`` says otherwise."""
 _OPTIONS = ("tick", "margin", "max_ttl", "auth", "observer", "tls", *certificates.OPTIONS)
 _AUTH = ("digest", "sasl")
 _GRACE = 6.0
@@ -69,7 +69,7 @@ def least(tick: float, margin: float) -> float:
 
 
 def declared(address: Address) -> Capabilities:
-    """What the store can do with servers whose ticks are as the URL says."""
+    """The capabilities on servers whose ticks are as the URL says."""
     return CAPABILITIES._replace(
         min_ttl=least(address.tick, address.margin),
         max_ttl=address.max_ttl,
@@ -82,7 +82,7 @@ def parse(url: str) -> Address:
     """Read a URL: ``zookeeper://[user:password@]host[:port][,host[:port]...][/chroot][?option=...]``.
 
     Raises:
-        ConfigError: It is no such URL, or has an option that does not exist; the error says what is allowed.
+        ConfigError: The URL is no such URL, or has an unknown option; the error says what is allowed.
     """
     read = Url(url, "ZooKeeper", _USAGE)
     options = read.options(_OPTIONS)

@@ -1,4 +1,4 @@
-"""What this client knows of its own claims. ZooKeeper keeps a node for as long as its session lives; so the client counts.
+"""This client's own claims. ZooKeeper keeps a node as long as its session lives, so deadlines are counted here.
 
 A session lives on for all of its claims, and ZooKeeper knows of no ttl of a single one. So each claim has a deadline here:
 for a held one when its holder's validity ends, for another one :data:`~lockkit.store.rows.GRACE` after its owner was last heard of. Past it the
@@ -17,36 +17,36 @@ __all__ = ["Entry"]
 
 
 class Watcher(Protocol):
-    """Somebody who waits for this claim."""
+    """A waiter for this claim."""
 
     def wake(self) -> None:
         """Have it ask again."""
 
     def arm(self) -> None:
-        """Watch what is in its way, on a new connection."""
+        """Watch the claims in its way, on a new connection."""
 
 
 class Entry:
     """One claim of this client. Changed under its session's mutex.
 
     Attributes:
-        path: Its node; None until that is known.
+        path: The path of its node; None until that is known.
         fence: The node's czxid.
         sent: A create was sent. While there is no path, its node may be there, or may yet come.
-        basis: What validity counts from, once held.
+        basis: CLOCK_BOOTTIME seconds from which validity counts, once held.
         deadline: CLOCK_BOOTTIME seconds; see the module.
         fits_since: When it was first seen to fit, while its owner has not asked since.
-        held: Its owner was told that it holds.
+        held: The claim was granted to its owner.
         ended: Nothing is granted or renewed any more; the node may still be there.
-        why: What its owner is told then.
+        why: The reason that its owner is told then.
         evicted: A note names it.
         since: When it was granted.
-        alone: Nobody else stood in the queue when it was granted.
+        alone: The queue was otherwise empty when it was granted.
         resized: A resize wrote to its node, so a marker may wait for its end.
-        version: Of its node's data, as last seen.
-        waits: Its node says that it waits.
-        requests: What others wrote into its note.
-        watches: Who waits for it.
+        version: The version of its node's data, as last seen.
+        waits: The node's data says that the claim waits.
+        requests: The requests of others in its note.
+        watches: The waiters for it.
     """
 
     __slots__ = (
@@ -109,25 +109,25 @@ class Entry:
         return (self.path or "").rpartition("/")[2]
 
     def heard(self, now: float) -> None:
-        """Its owner spoke for it while it waits, or it was seen not to fit."""
+        """Extend the deadline of a waiting claim: its owner asked, or the claim was seen not to fit."""
         self.fits_since = None
         self.deadline = max(self.deadline, now + GRACE)
 
     def offered(self, now: float) -> None:
-        """It was seen to fit; its owner has to ask, and a heartbeat does not count."""
+        """Note that the claim was seen to fit: now its owner has to ask, and a heartbeat does not count."""
         if self.fits_since is None:
             self.fits_since = now
             self.deadline = now + GRACE
 
     def hold(self, now: float, basis: float, span: float) -> None:
-        """Its owner is told that it holds."""
+        """Note that the claim is granted."""
         self.held = True
         self.since = now
         self.deadline = 0.0
         self.renew(basis, span)
 
     def renew(self, basis: float, span: float) -> None:
-        """Its holder spoke for it; its deadline only grows."""
+        """Note a renewal of a held claim; its deadline only grows."""
         self.basis = max(self.basis, basis)
         end = basis + span
         longest = self.claim.terms.max_hold
@@ -141,5 +141,5 @@ class Entry:
         return "evicted" if self.evicted else "absent"
 
     def lapsed(self) -> Lapsed:
-        """What its owner is told once it has ended."""
+        """The answer to its owner once it has ended."""
         return Lapsed(self.why)

@@ -152,7 +152,7 @@ def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> 
 
 
 class _Eviction:
-    """One that waits for its time; called by a thread of the session that has the note.
+    """An eviction that waits for its time; called by a thread of the session that has the note.
 
     Args:
         first: When to look first (CLOCK_BOOTTIME seconds): a claim that was removed at once needs its note for as long as its
@@ -179,7 +179,7 @@ class _Eviction:
         self._made = made
         self.until = self._time()
         self._next = first
-        self.needed = not first  # a note that has served may go with its session
+        self.needed = not first  # a note that was acted on may end with its session
 
     def _time(self) -> float:
         """When nobody can believe in the claim any more if the note was there all the time; our clock may be the faster one."""

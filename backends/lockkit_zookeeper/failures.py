@@ -1,4 +1,4 @@
-"""What the errors of kazoo and of ZooKeeper mean: the one table that maps them onto Refused and Unknown.
+"""The errors of kazoo and of ZooKeeper, and the one table that maps them onto Refused and Unknown.
 
 An error that the server answers with says that nothing was done. A connection or a session that ended says nothing of
 what was under way. What is not listed is Unknown.
@@ -33,9 +33,9 @@ UNANSWERED = (
     theirs.RequestTimeoutError,
     KazooTimeoutError,
 )
-"""What leaves open whether the request was executed."""
+"""Errors that leave open whether the request was executed."""
 GONE = (theirs.SessionExpiredError, theirs.AuthFailedError)
-"""What says that the session has ended, or never will be."""
+"""Errors that say that the session has ended, or will never begin."""
 
 _ANOTHER = "and check the password: by digest a wrong one is not refused, it makes another user"
 _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
@@ -99,9 +99,9 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
     """An error as the protocol wants it.
 
     Args:
-        error: What kazoo raised.
+        error: The exception that kazoo raised.
         where: The URL, without secrets.
-        doing: What was asked, in words, with the path.
+        doing: The request in words, with the path.
     """
     if isinstance(error, (Refused, Unknown)):
         return error
@@ -116,7 +116,7 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
 
 
 def unanswered(error: BaseException, where: str) -> Unknown:
-    """It was sent, or may have been, and there is no answer."""
+    """Return the exception to raise for a request that may have been sent, and has no answer."""
     why = "the connection was lost" if isinstance(error, theirs.ConnectionLoss) else "time out"
     if isinstance(error, theirs.SessionExpiredError):
         why = "the session has ended"
@@ -164,7 +164,7 @@ def without_trust(error: BaseException, where: str, *, ca_file: bool) -> Lockkit
     """The error about a TLS handshake that would fail again; None if another try may help.
 
     Args:
-        error: What kazoo raised; what OpenSSL raised is among its causes.
+        error: The exception that kazoo raised; that of OpenSSL is among its causes.
         where: Host and port.
         ca_file: Whether the URL names an authority.
     """

@@ -51,7 +51,7 @@ class Paths:
 
 
 def client_of(session: int) -> str:
-    """What a session is called in paths."""
+    """The name of a session in paths."""
     return f"{session % (1 << 64):016x}"
 
 
@@ -59,11 +59,11 @@ class Place(NamedTuple):
     """One claim of a listing.
 
     Attributes:
-        node: Its node, without the path.
-        number: What the server gave it.
-        capacity: That in force for it.
-        stated: That in its name.
-        may_hold: Although it may be beyond the prefix: it fitted when a resize shrank the lock.
+        node: The last part of its node's path.
+        number: The number that the server gave it.
+        capacity: The capacity in force for it.
+        stated: The capacity in its name.
+        may_hold: It may hold beyond the prefix: it fitted when a resize shrank the lock.
         tries: A try: it holds, or is about to go.
     """
 

@@ -1,4 +1,4 @@
-"""What operators ask for: look at queues, annotate; and the records that outlive claims. Looking takes reading rights only."""
+"""Operations for people: look at queues, annotate; and the records that outlive claims. Looking takes reading rights only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tidy(wire: Wire, parent: str, spent: Iterable[str]) -> None:
 def read_claims(
     store: Store, wire: Wire, name: str, queue: Queue, end: float
 ) -> list[tuple[dict[str, Any], Any] | None]:
-    """What the nodes of a queue have, with their stats; None for one that has gone meanwhile."""
+    """Read the data and the stat of each node of a queue; None for a node that has gone meanwhile."""
     parent = store.paths.queue(name)
     reads = [GetData(f"{parent}/{claim.node}", None) for claim in queue.claims]
     found: list[Any] = []

@@ -254,7 +254,7 @@ class Session:
             goodbye: Whether to end the session on the servers, with every node that it has. Without a goodbye the nodes stand
                 until its timeout is over. None: say goodbye only if no claim stands or is under way.
         """
-        with self.mutex:  # in one with the look at its claims, or one could join between
+        with self.mutex:  # in one step with the look at its claims: otherwise a claim could join in between
             self.ended, self.closed = self.ended or "closed", True
             self.left = self.left or self.ended == "closed"
             if goodbye is None:
@@ -287,7 +287,7 @@ class Session:
         while not self.ended:
             try:
                 wait = self._turn()
-            except Exception:  # other claims depend on the keeper, whatever went wrong
+            except Exception:  # the keeper must go on, whatever went wrong: other claims depend on it
                 _log.exception("the keeper of a session with %s stumbled", self.wire.where)
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
@@ -303,7 +303,7 @@ class Session:
         it; requests that are still under way on an earlier connection then have no effect.
         """
         self.wire.close(goodbye=False)
-        if self.wire.identity is None:  # there never was one
+        if self.wire.identity is None:  # there never was a session
             self.lost = True
         elif not self.lost:
             self._end_on_the_servers(self.wire.identity)

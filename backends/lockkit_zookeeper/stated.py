@@ -1,4 +1,4 @@
-"""What a claim's node has as its data: JSON for people and for ``evict``; the queue rule never reads it."""
+"""The data of a claim's node: JSON for people and for ``evict``; the queue rule never reads it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lockkit_zookeeper.layout import Place
 __all__ = ["VERSION", "Stated", "claim_info", "packed", "unpacked"]
 
 VERSION = 1
-"""Of the layout that is written, and the newest ``min_reader`` that this code may touch."""
+"""The version of the layout that is written, and the newest ``min_reader`` that this code may touch."""
 
 
 class Stated(NamedTuple):
-    """What all claims of one lock say, written down once.
+    """The terms of a lock, packed once for all its claims.
 
     Attributes:
         parent: The path of the queue.
-        between: What comes between the token and the server's number, for a claim that waits and for a try.
+        between: The text between the token and the server's number, for a claim that waits and for a try.
         data: The JSON up to the time, which differs, and without its end.
     """
 
@@ -78,7 +78,7 @@ def claim_info(
 ) -> ClaimInfo:
     """One claim; ``at`` is its place in the queue.
 
-    It lives by its session, which lapses a ttl after ZooKeeper heard of it last; and when that was it tells nobody.
+    A claim ends with its session, which lapses a ttl after ZooKeeper last heard of it. ZooKeeper does not tell when that was.
     """
     ttl = float(data.get("ttl", 0.0))
     return ClaimInfo(

@@ -1,4 +1,4 @@
-"""What is shared by everything that is done on one open store: its sessions, its claims, and what it remembers."""
+"""The state of one open store: its sessions, its claims, and what it remembers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Store:
     """One open store.
 
     Attributes:
-        can: What it can do.
+        can: The capabilities on these servers.
         known: The packed words of a lock.
-        acl: Who may do what with the nodes that are made here.
-        heads: What was last seen of claims that stood in somebody's way, by path.
+        acl: The ACL of the nodes that are made here.
+        heads: Claims in the way of a waiter as last seen, by path.
         empty: Queues in which the last claim of this client was alone, and which it has left.
     """
 
@@ -63,7 +63,7 @@ class Store:
         """Check that this process opened it.
 
         Raises:
-            Refused: It is a forked child.
+            Refused: This process is a forked child.
         """
         if os.getpid() != self._pid:
             raise inherited(self.address.shown)
@@ -71,7 +71,7 @@ class Store:
     # -- claims
 
     def sessions(self) -> tuple[Session, ...]:
-        """Those that may have claims."""
+        """The sessions that may have claims."""
         return (*self._sessions.values(), *self._old)
 
     def entry(self, token: str) -> tuple[Session, Entry] | None:
@@ -89,7 +89,7 @@ class Store:
         return [(session, entry) for session in sessions for entry in [*session.entries.values()]]
 
     def bury(self, token: str, why: Why = "late") -> None:
-        """A late copy of this token's create grants nothing."""
+        """Note that a late copy of this token's create must grant nothing."""
         self._gone.bury(token, self.clock.now(), why)
 
     def buried(self, token: str) -> Why | None:
@@ -175,7 +175,7 @@ class Store:
         try:
             session.start()
             self._sessions[timeout] = session
-            if self._closed:  # meanwhile, and whoever closed it may have looked before
+            if self._closed:  # closed meanwhile, perhaps before this session was known
                 raise not_connected(self.address.shown, "it was closed")
         except BaseException:
             session.close(goodbye=True)
@@ -200,7 +200,7 @@ class Store:
                 if session is not self._first and now - session.used > _IDLE
             ]
         for timeout, session in idle:
-            if session.retire():  # else somebody has come meanwhile
+            if session.retire():  # otherwise a claim has joined meanwhile
                 self._drop(timeout, session)
 
     def vanish(self) -> None:
