@@ -24,7 +24,12 @@ from lockkit.store.spi import (
     ReleaseAnswer,
     Unknown,
 )
-from lockkit_zookeeper.asking import (
+from lockkit_zookeeper.connection import Connection
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import Queue, read_queue
+from lockkit_zookeeper.node_data import claim_info, unpacked
+from lockkit_zookeeper.private import Create2, CreateContainer, GetChildren, GetData, Sync
+from lockkit_zookeeper.requests import (
     ask_all,
     find,
     left,
@@ -34,13 +39,8 @@ from lockkit_zookeeper.asking import (
     wait_for,
     wait_for_last,
 )
-from lockkit_zookeeper.entries import Entry
-from lockkit_zookeeper.layout import Queue, read_queue
-from lockkit_zookeeper.private import Create2, CreateContainer, GetChildren, GetData, Sync
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.stated import claim_info, unpacked
-from lockkit_zookeeper.store import Store
-from lockkit_zookeeper.wire import Wire
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["acquire", "emergency_release", "release"]
 
@@ -53,7 +53,7 @@ _STAYS, _ROUND_TRIPS = 0.05, 3.0
 """A try that has stood in the queue for so many seconds, and for so many round trips, is not a refused one about to leave: it holds."""
 
 
-def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     found = store.entry(claim.token)
@@ -84,14 +84,14 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     return _judged(store, session, entry, queue, claim, end)
 
 
-def _looked(store: Store, session: Session, claim: Claim, end: float) -> tuple[Queue, bool]:
+def _looked(store: ZooKeeperStore, session: Session, claim: Claim, end: float) -> tuple[Queue, bool]:
     """The queue as the leader has it, and whether there is a parent for it."""
     parent = store.known(claim.terms).parent
-    _, nodes = ask_all(session.wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    _, nodes = ask_all(session.connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
     return read_queue(nodes or (), claim.terms.name), nodes is not None
 
 
-def _tried(store: Store, session: Session, entry: Entry, queue: Queue | None, end: float) -> Answer:
+def _tried(store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue | None, end: float) -> Answer:
     """Acquire without waiting, and leave nothing if that is refused.
 
     ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of refused tries would stand in
@@ -121,14 +121,14 @@ def _tried(store: Store, session: Session, entry: Entry, queue: Queue | None, en
                 return _judged(store, session, entry, queue, claim, end)
             _withdraw(session, entry, end)
             queue = queue.without(claim.token)
-        room = "now"
+        vacancy = "now"
         if queue is not None:
-            room = queue.room(terms.weight, terms.capacity, _staying(queue, seen, stays))
-        if room == "now":
+            vacancy = queue.vacancy(terms.weight, terms.capacity, _staying(queue, seen, stays))
+        if vacancy == "now":
             queue, there = _created(store, session, entry, end, there=there), True
             continue
         assert queue is not None
-        if room == "none" or time.monotonic() >= until:
+        if vacancy == "none" or time.monotonic() >= until:
             return _refused(store, session, entry, queue, end)
         time.sleep(min(pause * (0.5 + random()), max(0.0, until - time.monotonic())))
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -143,7 +143,7 @@ def _staying(queue: Queue, seen: dict[str, float], stays: float) -> list[str]:
     ]
 
 
-def _looked_first(store: Store, session: Session, entry: Entry, end: float) -> tuple[Queue, bool]:
+def _looked_first(store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> tuple[Queue, bool]:
     """The queue, for a claim that has no node in it.
 
     Raises:
@@ -167,10 +167,10 @@ def _withdraw(session: Session, entry: Entry, end: float) -> None:
     """
     assert entry.path is not None
     try:
-        remove(session.wire, entry.path, end)
+        remove(session.connection, entry.path, end)
     except (Refused, Unknown):
         session.end(entry, "late")
-        session.chores.remove(entry)
+        session.maintenance.remove(entry)
         raise
     entry.withdrawn()
 
@@ -178,75 +178,82 @@ def _withdraw(session: Session, entry: Entry, end: float) -> None:
 def _over(session: Session, entry: Entry) -> Lapsed:
     """Answer Lapsed for a claim that was ended while its create was under way, and have the node removed if it was made."""
     if entry.sent:
-        session.chores.remove(entry)
+        session.maintenance.remove(entry)
     else:
         session.gone(entry)
     return entry.lapsed()
 
 
-def _created(store: Store, session: Session, entry: Entry, end: float, *, there: bool = True) -> Queue:
+def _created(
+    store: ZooKeeperStore, session: Session, entry: Entry, end: float, *, there: bool = True
+) -> Queue:
     """Make the claim's node; the queue as it was just after. ``there`` is false if the parent is known not to be there.
 
     Raises:
         Refused: The node is definitely not there.
         Unknown: The node may be there, or may yet come.
     """
-    claim, wire = entry.claim, session.wire
-    stated = store.known(claim.terms)
+    claim, connection = entry.claim, session.connection
+    packed_terms = store.known(claim.terms)
     make = Create2(
-        stated.path(claim), stated.first(claim, store.clock.wall()), store.acl, _EPHEMERAL_SEQUENTIAL
+        packed_terms.path(claim),
+        packed_terms.first(claim, store.clock.wall()),
+        store.acl,
+        _EPHEMERAL_SEQUENTIAL,
     )
-    doing = f"create {stated.parent}/..."
+    doing = f"create {packed_terms.parent}/..."
     try:
-        container = (CreateContainer(stated.parent, store.acl),)
+        container = (CreateContainer(packed_terms.parent, store.acl),)
         first: tuple[Any, ...] = () if there else container
         for _ in range(_ROUNDS):
             entry.sent = True
             *_, created, listed = answers = send_all(
-                wire, (*first, make, GetChildren(stated.parent, None)), end
+                connection, (*first, make, GetChildren(packed_terms.parent, None)), end
             )
             wait_for_last(answers, end)
             try:
-                path, stat = wait_for(created, wire, end, doing)
+                path, stat = wait_for(created, connection, end, doing)
             except theirs.NoNodeError:
                 entry.sent = False
                 if first:  # its parent is not there either
-                    make_parents(wire, stated.parent, store.acl, end)
+                    make_parents(connection, packed_terms.parent, store.acl, end)
                 first = container
                 continue
             entry.path, entry.fence = path, stat.czxid
-            session.chores.lasting(entry)
+            session.maintenance.lasting(entry)
             break
         else:
             entry.sent = False
-            raise Refused(OutcomeUnknown(f"{wire.where}: {stated.parent} keeps vanishing"))
+            raise Refused(OutcomeUnknown(f"{connection.where}: {packed_terms.parent} keeps vanishing"))
     except Refused:
         session.end(entry, "absent")
         session.forget(entry)  # no trace is left: the same token may be sent again
         raise
     try:
-        nodes = wait_for(listed, wire, end, f"list {stated.parent}")
+        nodes = wait_for(listed, connection, end, f"list {packed_terms.parent}")
     except theirs.NoNodeError:
         nodes = ()
     except Refused as refusal:  # its node exists all the same
-        remove(wire, path, end)
+        remove(connection, path, end)
         session.gone(entry)
         raise Refused(refusal.error, retry=False) from refusal
     try:
         return read_queue(nodes, claim.terms.name)
     except Refused:  # this version must not judge the queue: leave nothing of this claim in it
         session.end(entry, "absent")
-        session.chores.remove(entry)
+        session.maintenance.remove(entry)
         raise
 
 
-def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float) -> Answer:
+def _judged(
+    store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float
+) -> Answer:
     """The answer for a claim that a listing of its queue implies."""
     now = store.clock.now()
     parent = store.known(claim.terms).parent
     place = queue.place(claim.token)
     if queue.spent:
-        session.chores.tidy(parent)
+        session.maintenance.tidy(parent)
     if place is None:
         too_heavy = queue.claims and queue.claims[0].capacity < claim.terms.weight
         session.end(entry, "resized" if too_heavy else "absent")
@@ -254,40 +261,42 @@ def _judged(store: Store, session: Session, entry: Entry, queue: Queue, claim: C
         return entry.lapsed()
     if entry.evicted or (entry.held and now >= entry.deadline):
         session.end(entry, entry.over)
-        session.chores.remove(entry)
+        session.maintenance.remove(entry)
         return entry.lapsed()
     if entry.held or place < queue.grants:
         waited = not entry.held
         entry.alone = len(queue.claims) == 1 and not queue.markers
         if not session.grant(entry):
             session.end(entry, entry.over)
-            session.chores.remove(entry)
+            session.maintenance.remove(entry)
             return entry.lapsed()
         if waited:
-            session.chores.granted(entry, store.clock.wall())
+            session.maintenance.granted(entry, store.clock.wall())
         return Granted(entry.fence, entry.basis)
     with session.mutex:
         entry.heard(now)
-    holder = _head(store, session.wire, claim.terms.name, queue, end)
+    holder = _head(store, session.connection, claim.terms.name, queue, end)
     return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, holder)
 
 
-def _refused(store: Store, session: Session, entry: Entry, queue: Queue, end: float) -> Busy:
+def _refused(store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue, end: float) -> Busy:
     """Refuse a try that has no room; nothing of the try is in the queue."""
     session.end(entry, "late")
     session.gone(entry)
-    return Busy(queue.claims[0].capacity, _head(store, session.wire, entry.claim.terms.name, queue, end))
+    return Busy(
+        queue.claims[0].capacity, _head(store, session.connection, entry.claim.terms.name, queue, end)
+    )
 
 
-def _head(store: Store, wire: Wire, name: str, queue: Queue, end: float) -> ClaimInfo:
+def _head(store: ZooKeeperStore, connection: Connection, name: str, queue: Queue, end: float) -> ClaimInfo:
     """The first claim of the queue, from memory if possible."""
     head = f"{store.paths.queue(name)}/{queue.claims[0].node}"
     known = store.heads.get(head)
     if known is not None:
         return known
     try:
-        (answer,) = send_all(wire, (GetData(head, None),), end)
-        info = _info(name, queue, wait_for(answer, wire, end, f"read {head}"))
+        (answer,) = send_all(connection, (GetData(head, None),), end)
+        info = _info(name, queue, wait_for(answer, connection, end, f"read {head}"))
     except (
         Refused,
         Unknown,
@@ -311,7 +320,7 @@ def _unread(name: str, queue: Queue) -> ClaimInfo:
     )
 
 
-def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
+def release(store: ZooKeeperStore, claim: Claim, budget: float) -> ReleaseAnswer:
     """Remove a claim's node, this client's or another's, by its token.
 
     Raises:
@@ -322,7 +331,7 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
     found = store.entry(claim.token)
     if found is None:
         store.bury(claim.token)
-        return _search(store, store.any(budget).wire, claim, end)
+        return _search(store, store.any(budget).connection, claim, end)
     session, entry = found
     session.end(entry, "late")
     if session.lost:
@@ -334,13 +343,13 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
             return ABSENT
         assert entry.path is not None
         try:
-            there = remove(session.wire, entry.path, end, entry.version)
+            there = remove(session.connection, entry.path, end, entry.version)
         except theirs.BadVersionError:
             # Somebody wrote to it: perhaps a resize, whose marker goes with the last claim.
             entry.resized = True
-            there = remove(session.wire, entry.path, end)
+            there = remove(session.connection, entry.path, end)
     except (Refused, Unknown):
-        session.chores.remove(entry)  # the claim has ended, so nothing else removes it
+        session.maintenance.remove(entry)  # the claim has ended, so nothing else removes it
         raise
     session.gone(entry)
     if there and entry.alone:
@@ -348,7 +357,7 @@ def release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
     return RELEASED if there else ABSENT
 
 
-def emergency_release(store: Store, claim: Claim, budget: float) -> ReleaseAnswer:
+def emergency_release(store: ZooKeeperStore, claim: Claim, budget: float) -> ReleaseAnswer:
     """Do the same as :func:`release`, over a connection of its own.
 
     Raises:
@@ -361,7 +370,7 @@ def emergency_release(store: Store, claim: Claim, budget: float) -> ReleaseAnswe
     else:
         store.bury(claim.token)
     nothing = lambda *_: None  # noqa: E731
-    fresh = Wire(store.address, store.can.min_ttl, store.clock, nothing, nothing, nothing)
+    fresh = Connection(store.address, store.can.min_ttl, store.clock, nothing, nothing, nothing)
     try:
         fresh.start()
         fresh.wait(left(end))
@@ -376,11 +385,13 @@ def emergency_release(store: Store, claim: Claim, budget: float) -> ReleaseAnswe
     return answer
 
 
-def _search(store: Store, wire: Wire, claim: Claim, end: float) -> ReleaseAnswer:
+def _search(store: ZooKeeperStore, connection: Connection, claim: Claim, end: float) -> ReleaseAnswer:
     """Remove what a listing shows of a token, after a ``sync``: another session made it."""
     parent = store.paths.queue(claim.terms.name)
-    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
     there = [
-        remove(wire, f"{parent}/{node}", end) for node in nodes or () if node.startswith(f"{claim.token}-")
+        remove(connection, f"{parent}/{node}", end)
+        for node in nodes or ()
+        if node.startswith(f"{claim.token}-")
     ]
     return RELEASED if any(there) else ABSENT

@@ -22,7 +22,7 @@ from lockkit.store.spi import (
 )
 from lockkit_zookeeper import acquiring, evicting, health, operating, renewing, resizing, watching
 from lockkit_zookeeper.address import parse
-from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["ZooKeeperBackend", "open_store"]
 
@@ -35,13 +35,13 @@ def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
         Refused: No server can be reached, or they refuse the login.
     """
     check_namespace(options.namespace)
-    return ZooKeeperBackend(Store(parse(url), options), options)
+    return ZooKeeperBackend(ZooKeeperStore(parse(url), options), options)
 
 
 class ZooKeeperBackend:
     """One open ensemble. Thread-safe; of no use in a forked child."""
 
-    def __init__(self, store: Store, options: OpenOptions) -> None:
+    def __init__(self, store: ZooKeeperStore, options: OpenOptions) -> None:
         self.store = store
         self.capabilities: Capabilities = store.can
         self.extras: Extras = NO_EXTRAS

@@ -24,16 +24,16 @@ from lockkit.facts import ClaimInfo, Evicted
 from lockkit.names import claim_id
 from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.spi import Refused, Unknown
-from lockkit_zookeeper.asking import ask, make_parents, remove
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.failures import explained, not_connected
 from lockkit_zookeeper.layout import Queue, client_of
+from lockkit_zookeeper.node_data import claim_info as fact
+from lockkit_zookeeper.node_data import unpacked
 from lockkit_zookeeper.operating import listed, state_of
 from lockkit_zookeeper.private import CheckVersion, Create2, Delete, Exists, GetData, Transaction
+from lockkit_zookeeper.requests import ask, make_parents, remove
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.stated import claim_info as fact
-from lockkit_zookeeper.stated import unpacked
-from lockkit_zookeeper.store import Store
-from lockkit_zookeeper.wire import Wire
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["commit", "evict"]
 
@@ -45,18 +45,18 @@ _LOOK = 0.5
 """Seconds between looks at whether the claim has gone, so that its note need not stay."""
 
 
-def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> Evicted:
+def evict(store: ZooKeeperStore, name: str, claim: str, budget: float, *, now: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`."""
     end = time.monotonic() + budget
-    wire, parent = store.any(budget).wire, store.paths.queue(name)
+    connection, parent = store.any(budget).connection, store.paths.queue(name)
     for _ in range(ROUNDS):
-        queue = listed(store, wire, name, end)
+        queue = listed(store, connection, name, end)
         place = next((at for at, each in enumerate(queue.claims) if claim_id(each.token) == claim), None)
         if place is None:
             return Evicted("ABSENT")
         path = f"{parent}/{queue.claims[place].node}"
         try:
-            data, stat = ask(wire, GetData(path, None), end, "read a claim")
+            data, stat = ask(connection, GetData(path, None), end, "read a claim")
         except theirs.NoNodeError:
             return Evicted("ABSENT")
         said = unpacked(data, f"the queue of {name!r}")
@@ -64,50 +64,50 @@ def evict(store: Store, name: str, claim: str, budget: float, *, now: bool) -> E
         if now:
             session = store.any(budget)
             note, made = _note(store, session, stat, claim, end)
-            there = remove(wire, path, end)
+            there = remove(connection, path, end)
             _later(
                 session, _Eviction(store, session, path, note, made, stat, info, store.clock.now() + info.ttl)
             )
             return Evicted("REMOVED", claim=info) if there else Evicted("ABSENT")
         if not queue.surely_waits(place):
             return _marked(store, path, stat, info, end)
-        if _removed(wire, parent, queue, place, end):
+        if _removed(connection, parent, queue, place, end):
             return Evicted("REMOVED", claim=info)
     raise overtaken(f"the queue of {name!r}")
 
 
-def commit(wire: Wire, operations: list[Any], end: float, doing: str) -> bool:
+def commit(connection: Connection, operations: list[Any], end: float, doing: str) -> bool:
     """Do all of it in one step, or nothing; False if something is not as it was.
 
     Raises:
         Refused, Unknown: For any other reason.
     """
-    results = ask(wire, Transaction(operations), end, doing)
+    results = ask(connection, Transaction(operations), end, doing)
     failures = [each for each in results if isinstance(each, Exception)]
     for each in failures:
         if isinstance(each, (theirs.NoNodeError, theirs.BadVersionError, theirs.NodeExistsError)):
             return False
     for each in failures:
         if not isinstance(each, (theirs.RolledBackError, theirs.RuntimeInconsistency)):
-            raise explained(each, wire.where, doing)
+            raise explained(each, connection.where, doing)
     return not failures
 
 
-def _removed(wire: Wire, parent: str, queue: Queue, place: int, end: float) -> bool:
+def _removed(connection: Connection, parent: str, queue: Queue, place: int, end: float) -> bool:
     """Remove a claim that waits, if all that it waits for still stands: so it cannot have been granted."""
     standing = [CheckVersion(f"{parent}/{node}", -1) for node in queue.blockers(place)]
     path = f"{parent}/{queue.claims[place].node}"
-    return commit(wire, [*standing, Delete(path, -1)], end, "evict a waiting claim")
+    return commit(connection, [*standing, Delete(path, -1)], end, "evict a waiting claim")
 
 
-def _marked(store: Store, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
+def _marked(store: ZooKeeperStore, path: str, stat: Any, info: ClaimInfo, end: float) -> Evicted:
     session = _lasting(store, info.ttl, end)
     note, made = _note(store, session, stat, info.claim_id, end)
     _later(session, _Eviction(store, session, path, note, made, stat, info, 0.0))
     return Evicted("MARKED", store.clock.wall() + info.ttl, info._replace(evicted=True))
 
 
-def _lasting(store: Store, ttl: float, end: float) -> Session:
+def _lasting(store: ZooKeeperStore, ttl: float, end: float) -> Session:
     """A session on which a note stands for at least a ttl if we die: of the longest timeout, if the servers grant that.
 
     They do grant that ttl, for there is a claim that has it.
@@ -128,23 +128,23 @@ def _later(session: Session, eviction: _Eviction) -> None:
     """
     with session.mutex:
         if session.ended:
-            raise not_connected(session.wire.where, f"a session was left: {session.ended}")
-        session.chores.due.append(eviction)
+            raise not_connected(session.connection.where, f"a session was left: {session.ended}")
+        session.maintenance.due.append(eviction)
     session.poke()
 
 
-def _note(store: Store, session: Session, stat: Any, claim: str, end: float) -> tuple[str, int]:
+def _note(store: ZooKeeperStore, session: Session, stat: Any, claim: str, end: float) -> tuple[str, int]:
     """Name a claim to its session; the note's path and its czxid. Somebody else's note does as well."""
     parent = store.paths.notes(client_of(stat.ephemeralOwner))
     path = f"{parent}/{claim}"
     make = Create2(path, b"", store.acl, _EPHEMERAL)
     for _ in range(ROUNDS):
         try:
-            _, note = ask(session.wire, make, end, f"create {path}")
+            _, note = ask(session.connection, make, end, f"create {path}")
         except theirs.NodeExistsError:
-            note = ask(session.wire, Exists(path, None), end, f"look at {path}")
+            note = ask(session.connection, Exists(path, None), end, f"look at {path}")
         except theirs.NoNodeError:
-            make_parents(session.wire, parent, store.acl, end)
+            make_parents(session.connection, parent, store.acl, end)
             continue
         if note is not None:
             return path, int(note.czxid)
@@ -161,7 +161,7 @@ class _Eviction:
 
     def __init__(
         self,
-        store: Store,
+        store: ZooKeeperStore,
         session: Session,
         path: str,
         note: str,
@@ -198,11 +198,11 @@ class _Eviction:
             return self._next
 
     def _done(self, now: float, end: float) -> bool:
-        wire = self._session.wire
-        if ask(wire, Exists(self._path, None), end, "look at a claim") is None:
-            remove(wire, self._note, end)
+        connection = self._session.connection
+        if ask(connection, Exists(self._path, None), end, "look at a claim") is None:
+            remove(connection, self._note, end)
             return True
-        note = ask(wire, Exists(self._note, None), end, "look at a note")
+        note = ask(connection, Exists(self._note, None), end, "look at a note")
         if note is None or note.czxid != self._made:
             _, self._made = _note(self._store, self._session, self._stat, self._info.claim_id, end)
             self.until = self._time()
@@ -210,4 +210,4 @@ class _Eviction:
         if now < self.until:
             return False
         both = [CheckVersion(self._note, note.version), Delete(self._path, -1), Delete(self._note, -1)]
-        return commit(wire, both, end, "evict a claim")
+        return commit(connection, both, end, "evict a claim")

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from lockkit.facts import Finding
 from lockkit.store.spi import Refused, Unknown
-from lockkit_zookeeper.asking import ask, make_parents
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.private import Delete, Exists, Sync
-from lockkit_zookeeper.store import Store
-from lockkit_zookeeper.wire import Wire
+from lockkit_zookeeper.requests import ask, make_parents
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["check"]
 
@@ -21,29 +21,29 @@ _SHORT, _LONG = 0.5, 2_000_000.0
 """Seconds of the sessions that are asked for; kazoo waits for the answer no longer than the first."""
 
 
-def check(store: Store, budget: float) -> Sequence[Finding]:
+def check(store: ZooKeeperStore, budget: float) -> Sequence[Finding]:
     """Examine the servers."""
     end = time.monotonic() + budget
-    wire = store.any(budget).wire
+    connection = store.any(budget).connection
     began = time.monotonic()
-    ask(wire, Sync(store.paths.root), end, "sync")
+    ask(connection, Sync(store.paths.root), end, "sync")
     took = time.monotonic() - began
-    findings = [*_server(wire, took), *_sessions(store, end)]
-    missing, new = _chroot(store, wire, end)
+    findings = [*_server(connection, took), *_sessions(store, end)]
+    missing, new = _chroot(store, connection, end)
     # Nothing is created where the chroot does not exist: a typo must not leave a path on the servers.
-    return findings + new if missing else [*findings, *new, _rights(store, wire, end)]
+    return findings + new if missing else [*findings, *new, _rights(store, connection, end)]
 
 
-def _chroot(store: Store, wire: Wire, end: float) -> tuple[bool, list[Finding]]:
+def _chroot(store: ZooKeeperStore, connection: Connection, end: float) -> tuple[bool, list[Finding]]:
     """Whether there is no chroot; and a warning if nobody has used lockkit below it."""
     chroot, hint = store.address.chroot, "if others should be there, check the path in the URL"
     if not chroot:
         return False, []
     try:
-        if ask(wire, Exists(chroot, None), end, f"look at {chroot}") is None:
+        if ask(connection, Exists(chroot, None), end, f"look at {chroot}") is None:
             text = f"the chroot {chroot} does not exist: nobody has used lockkit below it; the first lock makes it"
             return True, [Finding("chroot", "warning", text, hint)]
-        if ask(wire, Exists(f"{chroot}/lockkit", None), end, f"look at {chroot}/lockkit") is None:
+        if ask(connection, Exists(f"{chroot}/lockkit", None), end, f"look at {chroot}/lockkit") is None:
             text = f"the chroot {chroot} is new: nobody has used lockkit below it"
             return False, [Finding("chroot", "warning", text, hint)]
     except Refused as refusal:
@@ -51,8 +51,8 @@ def _chroot(store: Store, wire: Wire, end: float) -> tuple[bool, list[Finding]]:
     return False, []
 
 
-def _server(wire: Wire, took: float) -> list[Finding]:
-    said = wire.word(b"srvr", _GLANCE)
+def _server(connection: Connection, took: float) -> list[Finding]:
+    said = connection.word(b"srvr", _GLANCE)
     version = re.search(r"version: ([0-9.]+)", said)
     mode = re.search(r"Mode: (\w+)", said)
     found = [
@@ -78,11 +78,13 @@ def _server(wire: Wire, took: float) -> list[Finding]:
     return found
 
 
-def _sessions(store: Store, end: float) -> list[Finding]:
+def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     """Find out which timeouts are granted, by asking for the shortest and for the longest."""
     can, tick = store.can, store.address.tick
     nothing = lambda *_: None  # noqa: E731
-    probes = [Wire(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)]
+    probes = [
+        Connection(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)
+    ]
     try:
         for probe in probes:
             probe.start()
@@ -110,11 +112,11 @@ def _sessions(store: Store, end: float) -> list[Finding]:
     return found or [Finding("sessions", "ok", f"it grants {grants}")]
 
 
-def _rights(store: Store, wire: Wire, end: float) -> Finding:
+def _rights(store: ZooKeeperStore, connection: Connection, end: float) -> Finding:
     path = f"{store.paths.clients}/check-{os.urandom(6).hex()}"
     try:
-        make_parents(wire, path, store.acl, end)
-        ask(wire, Delete(path, -1), end, f"delete {path}")
+        make_parents(connection, path, store.acl, end)
+        ask(connection, Delete(path, -1), end, f"delete {path}")
     except Refused as refusal:
         return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
     return Finding("rights", "ok", "nodes can be made and removed")

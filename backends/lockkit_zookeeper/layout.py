@@ -62,7 +62,7 @@ class Place(NamedTuple):
         node: The last part of its node's path.
         number: The number that the server gave it.
         capacity: The capacity in force for it.
-        stated: The capacity in its name.
+        own_capacity: The capacity in its name.
         may_hold: It may hold beyond the prefix: it fitted when a resize shrank the lock.
         tries: A try: it holds, or is about to go.
     """
@@ -72,7 +72,7 @@ class Place(NamedTuple):
     weight: int
     capacity: int
     number: int
-    stated: int
+    own_capacity: int
     may_hold: bool = False
     tries: bool = False
 
@@ -118,7 +118,7 @@ class Queue:
         rest = [claim for claim in self.claims if claim.token != token]
         return Queue(rest, self.markers if rest else (), self.spent)
 
-    def room(
+    def vacancy(
         self, weight: int, capacity: int, stay: Container[str] = ()
     ) -> Literal["now", "perhaps", "none"]:
         """Tell whether a claim that comes now would fit; ``perhaps`` if it would without tries that may be about to go.
@@ -164,10 +164,14 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
                 ),
                 retry=False,
             )
-        token, weight, stated, number, capacity, upto, marker = match.groups()
+        token, weight, own_capacity, number, capacity, upto, marker = match.groups()
         if token is not None:
             tries = weight[0] == "0"
-            claims.append(Place(node, token, int(weight), int(stated), int(number), int(stated), tries=tries))
+            claims.append(
+                Place(
+                    node, token, int(weight), int(own_capacity), int(number), int(own_capacity), tries=tries
+                )
+            )
         else:
             resizes.append((int(marker), int(capacity), _ALL if upto == "all" else int(upto), node))
     if len(claims) > 1:

@@ -14,12 +14,12 @@ from lockkit.names import claim_id, decode
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
-from lockkit_zookeeper.asking import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
+from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.private import Create2, Delete, GetChildren, GetData, SetData, Sync
-from lockkit_zookeeper.stated import VERSION, claim_info, packed, unpacked
-from lockkit_zookeeper.store import Store
-from lockkit_zookeeper.wire import Wire
+from lockkit_zookeeper.requests import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = [
     "annotate",
@@ -36,35 +36,35 @@ __all__ = [
 _ROW = 500
 
 
-def listed(store: Store, wire: Wire, name: str, end: float) -> Queue:
+def listed(store: ZooKeeperStore, connection: Connection, name: str, end: float) -> Queue:
     """The queue of a name as the leader has it."""
     parent = store.paths.queue(name)
-    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
     queue = read_queue(nodes or (), name)
     if not queue.claims:
-        tidy(wire, parent, queue.spent)
+        tidy(connection, parent, queue.spent)
     return queue
 
 
-def tidy(wire: Wire, parent: str, spent: Iterable[str]) -> None:
+def tidy(connection: Connection, parent: str, spent: Iterable[str]) -> None:
     """Take away what resizes have left that nothing goes by any more, without waiting; who may only look cannot.
 
     A number is given once in the life of a parent, so nothing new can have such a name: a delete that comes so late that even
     the parent is another is of a session that has ended by then.
     """
     for node in spent:
-        wire.send(Delete(f"{parent}/{node}", -1))
+        connection.send(Delete(f"{parent}/{node}", -1))
 
 
 def read_claims(
-    store: Store, wire: Wire, name: str, queue: Queue, end: float
+    store: ZooKeeperStore, connection: Connection, name: str, queue: Queue, end: float
 ) -> list[tuple[dict[str, Any], Any] | None]:
     """Read the data and the stat of each node of a queue; None for a node that has gone meanwhile."""
     parent = store.paths.queue(name)
     reads = [GetData(f"{parent}/{claim.node}", None) for claim in queue.claims]
     found: list[Any] = []
     for start in range(0, len(reads), _ROW):
-        found += ask_all(wire, reads[start : start + _ROW], end, f"read {parent}/...")
+        found += ask_all(connection, reads[start : start + _ROW], end, f"read {parent}/...")
     return [each and (unpacked(each[0], f"the queue of {name!r}"), each[1]) for each in found]
 
 
@@ -77,17 +77,19 @@ def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
     return "OFFERED" if data.get("waits") else "HELD"
 
 
-def inspect(store: Store, name: str, budget: float) -> LockInfo:
+def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
-    wire = store.any(budget).wire
-    queue = listed(store, wire, name, end)
-    read = read_claims(store, wire, name, queue, end)
+    connection = store.any(budget).connection
+    queue = listed(store, connection, name, end)
+    read = read_claims(store, connection, name, queue, end)
     at = store.clock.wall()
     owners = {client_of(each[1].ephemeralOwner) for each in read if each}
     notes = [GetChildren(store.paths.notes(owner), None) for owner in owners]
     named = (
-        {note for some in ask_all(wire, notes, end, "read notes") for note in some or ()} if notes else set()
+        {note for some in ask_all(connection, notes, end, "read notes") for note in some or ()}
+        if notes
+        else set()
     )
     claims: list[ClaimInfo] = []
     for place, each in enumerate(read):
@@ -99,23 +101,23 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
     return LockInfo(name, tuple(claims), at)
 
 
-def names(store: Store, prefix: str, budget: float) -> list[str]:
+def names(store: ZooKeeperStore, prefix: str, budget: float) -> list[str]:
     """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node: that is the index.
 
     A queue that only another login may list is among them, be it empty: a stranger's must not hide all others.
     """
     end = time.monotonic() + budget
-    wire, parent = store.any(budget).wire, store.paths.queues
-    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    connection, parent = store.any(budget).connection, store.paths.queues
+    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
     found = sorted((name, node) for node in nodes or () if (name := decode(node)).startswith(prefix))
     taken = []
     for start in range(0, len(found), _ROW):
         some = found[start : start + _ROW]
-        lists = send_all(wire, [GetChildren(f"{parent}/{node}", None) for _, node in some], end)
+        lists = send_all(connection, [GetChildren(f"{parent}/{node}", None) for _, node in some], end)
         wait_for_last(lists, end)
         for (name, node), answer in zip(some, lists, strict=True):
             try:
-                claims = wait_for(answer, wire, end, f"list {parent}/{node}")
+                claims = wait_for(answer, connection, end, f"list {parent}/{node}")
             except theirs.NoNodeError:
                 continue
             except Refused as refusal:
@@ -126,30 +128,32 @@ def names(store: Store, prefix: str, budget: float) -> list[str]:
             if any(not claim.startswith("resize-") for claim in claims):
                 taken.append(name)
             else:
-                tidy(wire, store.paths.queue(name), claims)
+                tidy(connection, store.paths.queue(name), claims)
     return taken
 
 
-def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], budget: float) -> bool:
+def annotate(
+    store: ZooKeeperStore, name: str, claim: str, patch: Mapping[str, object], budget: float
+) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     end = time.monotonic() + budget
-    wire, parent = store.any(budget).wire, store.paths.queue(name)
+    connection, parent = store.any(budget).connection, store.paths.queue(name)
 
     def attempt() -> bool | None:
-        queue = listed(store, wire, name, end)
+        queue = listed(store, connection, name, end)
         node = next((each.node for each in queue.claims if claim_id(each.token) == claim), None)
         if node is None:
             return False
         path, doing = f"{parent}/{node}", "annotate a claim"
         try:
-            data, stat = ask(wire, GetData(path, None), end, doing)
+            data, stat = ask(connection, GetData(path, None), end, doing)
             said = unpacked(data, f"the queue of {name!r}")
             changed = packed({**said, "note": patched(said.get("note") or {}, patch), "asked": True})
-            ask(wire, SetData(path, changed, stat.version), end, doing)
+            ask(connection, SetData(path, changed, stat.version), end, doing)
             return True
         except theirs.NoNodeError:
             return False
@@ -159,15 +163,17 @@ def annotate(store: Store, name: str, claim: str, patch: Mapping[str, object], b
     return by_compare(name, patch, attempt)
 
 
-def record(store: Store, name: str, budget: float) -> Record | None:
+def record(store: ZooKeeperStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     end = time.monotonic() + budget
-    wire, path = store.any(budget).wire, store.paths.record(name)
-    _, found = ask_all(wire, (Sync(path), GetData(path, None)), end, f"read {path}")
+    connection, path = store.any(budget).connection, store.paths.record(name)
+    _, found = ask_all(connection, (Sync(path), GetData(path, None)), end, f"read {path}")
     return _record(name, *found) if found else None
 
 
-def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+def put_record(
+    store: ZooKeeperStore, name: str, value: Mapping[str, object], version: int, budget: float
+) -> Record:
     """See :meth:`lockkit.store.spi.Backend.put_record`. The version is the node's, plus one.
 
     Raises:
@@ -176,19 +182,19 @@ def put_record(store: Store, name: str, value: Mapping[str, object], version: in
     """
     note_text(value, NOTE_LIMIT, "record")
     end = time.monotonic() + budget
-    wire, path = store.any(budget).wire, store.paths.record(name)
+    connection, path = store.any(budget).connection, store.paths.record(name)
     written = store.clock.wall()
     data = packed({"v": VERSION, "min_reader": VERSION, "written": written, "value": merged({}, value)})
     doing = f"write {path}"
     try:
         if version == 0:
             try:
-                ask(wire, Create2(path, data, store.acl, 0), end, doing)
+                ask(connection, Create2(path, data, store.acl, 0), end, doing)
             except theirs.NoNodeError:
-                make_parents(wire, store.paths.records, store.acl, end)
-                ask(wire, Create2(path, data, store.acl, 0), end, doing)
+                make_parents(connection, store.paths.records, store.acl, end)
+                ask(connection, Create2(path, data, store.acl, 0), end, doing)
         else:
-            ask(wire, SetData(path, data, version - 1), end, doing)
+            ask(connection, SetData(path, data, version - 1), end, doing)
     except (theirs.NodeExistsError, theirs.BadVersionError, theirs.NoNodeError):
         raise Conflict(record(store, name, max(0.05, end - time.monotonic()))) from None
     return Record(name, merged({}, value), version + 1, written)

@@ -54,7 +54,6 @@ from lockkit_zookeeper.hosts import SILENT, patience
 __all__ = [
     "CheckVersion",
     "Client",
-    "Connection",
     "Create",
     "Create2",
     "CreateContainer",
@@ -63,6 +62,7 @@ __all__ = [
     "Exists",
     "GetChildren",
     "GetData",
+    "KazooConnection",
     "SetData",
     "Sync",
     "Transaction",
@@ -102,7 +102,7 @@ class EndSession(Close):  # type: ignore[misc]
 
 
 class Owner(Protocol):
-    """The listener of a :class:`Connection`."""
+    """The listener of a :class:`KazooConnection`."""
 
     knows_sasl: bool
     trouble: str
@@ -116,9 +116,9 @@ class Owner(Protocol):
 class Client(KazooClient):  # type: ignore[misc]
     """kazoo's client: its state, its queue of requests, and its connection."""
 
-    _connection: Connection
+    _connection: KazooConnection
 
-    def connect_by(self, make: Callable[[Any], Connection]) -> None:
+    def connect_by(self, make: Callable[[Any], KazooConnection]) -> None:
         """Use another connection than kazoo's own. ``make`` is given the retry that it connects with."""
         self._connection = make(self._conn_retry.copy())
 
@@ -202,7 +202,7 @@ class Client(KazooClient):  # type: ignore[misc]
                     socket.socket.close(sock)
 
 
-class Connection(ConnectionHandler):  # type: ignore[misc]
+class KazooConnection(ConnectionHandler):  # type: ignore[misc]
     """kazoo's connection, which says when it began and what it got, and gives each host a moment instead of a third of a session.
 
     ``wake`` and ``_send_request`` are the two ends of one change. kazoo sends one request for each byte that its thread is

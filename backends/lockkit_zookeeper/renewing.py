@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 from lockkit.errors import CapabilityError, OutcomeUnknown
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
-from lockkit_zookeeper.asking import ask, ask_all
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.private import Exists, GetChildren, Sync
+from lockkit_zookeeper.requests import ask, ask_all
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["extend", "renew"]
 
@@ -25,7 +25,7 @@ _LATE = 0.6
 """The part of its timeout after which a session without a confirmation is reported as trouble."""
 
 
-def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
@@ -111,7 +111,7 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
     with session.mutex:
         if not entry.ended and (session.run_out(now) or (entry.held and now >= entry.deadline)):
             session.end(entry, "absent")
-            session.chores.remove(entry)
+            session.maintenance.remove(entry)
         if entry.ended or entry.evicted:
             return Renewal("LOST", why="evicted" if entry.evicted else "absent")
         if fence is None:
@@ -120,17 +120,17 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
             return Renewal("LOST", why="fence")
         if now >= session.basis + _LATE * session.timeout:
             raise Unknown(
-                OutcomeUnknown(f"no answer from {session.wire.where}: the session is not confirmed")
+                OutcomeUnknown(f"no answer from {session.connection.where}: the session is not confirmed")
             )
         entry.renew(session.basis, session.span)
         return Renewal("HELD", session.basis, entry.requests)
 
 
-def _listed(store: Store, session: Session, name: str, end: float) -> Queue:
+def _listed(store: ZooKeeperStore, session: Session, name: str, end: float) -> Queue:
     parent = store.paths.queue(name)
-    if not session.wire.up:  # other holders must not wait for it
-        raise not_connected(session.wire.where, "the connection is cut")
-    (nodes,) = ask_all(session.wire, (GetChildren(parent, None),), end, f"list {parent}")
+    if not session.connection.up:  # other holders must not wait for it
+        raise not_connected(session.connection.where, "the connection is cut")
+    (nodes,) = ask_all(session.connection, (GetChildren(parent, None),), end, f"list {parent}")
     return read_queue(nodes or (), name)
 
 
@@ -150,24 +150,24 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
         return Renewal("WAITING", requests=entry.requests)
 
 
-def _anothers(store: Store, claim: Claim, fence: int | None, end: float) -> Renewal:
+def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float) -> Renewal:
     """For a claim that another client made: whether it is there. It lives by that client's session, so there is no basis."""
     parent = store.paths.queue(claim.terms.name)
-    wire = store.any(end - time.monotonic()).wire
-    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
+    connection = store.any(end - time.monotonic()).connection
+    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
     queue = read_queue(nodes or (), claim.terms.name)
     place = queue.place(claim.token)
     if place is None:
         return Renewal("LOST", why="absent")
     if fence is None:
         return Renewal("OFFERED" if place < queue.fits else "WAITING")
-    stat = ask(wire, Exists(f"{parent}/{queue.claims[place].node}", None), end, "look at a claim")
+    stat = ask(connection, Exists(f"{parent}/{queue.claims[place].node}", None), end, "look at a claim")
     if stat is None or stat.czxid != fence or place >= queue.fits:
         return Renewal("LOST", why="fence")
     return Renewal("HELD")
 
 
-def extend(store: Store, claim: Claim, fence: int, budget: float) -> Renewal:
+def extend(store: ZooKeeperStore, claim: Claim, fence: int, budget: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`. A session's timeout never changes: LOST if it is lost.
 
     Raises:

@@ -21,17 +21,17 @@ from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.queue import check_capacity
 from lockkit_zookeeper.evicting import commit
 from lockkit_zookeeper.layout import Queue
+from lockkit_zookeeper.node_data import packed
 from lockkit_zookeeper.operating import listed, read_claims
 from lockkit_zookeeper.private import Create, Delete, SetData
-from lockkit_zookeeper.stated import packed
-from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["resize"]
 
 _PERSISTENT_SEQUENTIAL = 2
 
 
-def resize(store: Store, name: str, capacity: int, budget: float) -> int:
+def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> int:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
@@ -39,12 +39,12 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     """
     check_capacity(capacity, name)
     end = time.monotonic() + budget
-    wire, parent = store.any(budget).wire, store.paths.queue(name)
+    connection, parent = store.any(budget).connection, store.paths.queue(name)
     for _ in range(ROUNDS):
-        queue = listed(store, wire, name, end)
+        queue = listed(store, connection, name, end)
         if not queue.claims:
             return 0
-        read = read_claims(store, wire, name, queue, end)
+        read = read_claims(store, connection, name, queue, end)
         if None in read:
             continue
         operations: list[Any] = [
@@ -59,7 +59,7 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
             else:
                 operations.append(SetData(path, packed({**data, "resized": capacity}), stat.version))
         operations += [Delete(f"{parent}/{node}", -1) for node in (*queue.markers, *queue.spent)]
-        if commit(wire, operations, end, f"resize {parent}"):
+        if commit(connection, operations, end, f"resize {parent}"):
             return len(queue.claims)
     raise overtaken(f"the queue of {name!r}")
 

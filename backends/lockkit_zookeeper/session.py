@@ -28,12 +28,12 @@ from lockkit.names import claim_id
 from lockkit.store.spi import Claim, Why
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Crowd
-from lockkit_zookeeper.chores import Chores
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths, client_of
+from lockkit_zookeeper.maintenance import Maintenance
 from lockkit_zookeeper.private import GetChildren, GetData, Sync
-from lockkit_zookeeper.wire import Wire
 
 __all__ = ["Session"]
 
@@ -108,7 +108,7 @@ class Session:
         self.used = clock.now()
         self.mutex = threading.RLock()
         self.moved = Crowd()
-        self.chores = Chores(self)
+        self.maintenance = Maintenance(self)
         self._address = address
         self._can = can
         self._tick = address.tick
@@ -123,7 +123,7 @@ class Session:
         self._silent = False
         self._bell = Bell()
         self._keeper: threading.Thread | None = None
-        self.wire = Wire(address, timeout, clock, self._connected, self._suspended, self._lost)
+        self.connection = Connection(address, timeout, clock, self._connected, self._suspended, self._lost)
 
     @property
     def span(self) -> float:
@@ -152,7 +152,7 @@ class Session:
         entry = Entry(claim, now)
         with self.mutex:
             if self.ended:
-                raise not_connected(self.wire.where, f"a session was left: {self.ended}")
+                raise not_connected(self.connection.where, f"a session was left: {self.ended}")
             self.entries[claim.token] = entry
             self.used = now
             self._next_lapse = min(self._next_lapse, entry.deadline)
@@ -193,7 +193,7 @@ class Session:
         if self.forget(entry):
             self._gone(entry)
         if entry.resized and entry.path is not None:
-            self.chores.tidy(entry.path.rpartition("/")[0])
+            self.maintenance.tidy(entry.path.rpartition("/")[0])
 
     def forget(self, entry: Entry) -> bool:
         """Stop looking after a claim; return whether the session did so far."""
@@ -207,14 +207,14 @@ class Session:
     # -- the connection; told from kazoo's thread
 
     def _connected(self, began: float) -> None:
-        if self.wire.turn > 1 and self.wire.granted < self.timeout - 0.001:
+        if self.connection.turn > 1 and self.connection.granted < self.timeout - 0.001:
             # No goodbye: holders are told now, and have until the servers' shorter timeout to stop.
             self._silent = True
-            self.over(f"the session goes on with {self.wire.granted:g} s in place of {self.timeout:g}")
+            self.over(f"the session goes on with {self.connection.granted:g} s in place of {self.timeout:g}")
             return
         with self.mutex:
-            if self.wire.turn == 1:
-                self.timeout = self.wire.granted
+            if self.connection.turn == 1:
+                self.timeout = self.connection.granted
                 self.basis = began
             else:
                 self._back = began
@@ -258,16 +258,16 @@ class Session:
             self.ended, self.closed = self.ended or "closed", True
             self.left = self.left or self.ended == "closed"
             if goodbye is None:
-                goodbye = not self.chores.pending and all(entry.ended for entry in self.entries.values())
+                goodbye = not self.maintenance.pending and all(entry.ended for entry in self.entries.values())
         self.poke()
-        return self.wire.close(goodbye=goodbye)
+        return self.connection.close(goodbye=goodbye)
 
     def retire(self) -> bool:
         """End the session if nobody uses it; return whether it has ended."""
         with self.mutex:
             if self.ended:
                 return True
-            if self.entries or self.chores.pending:
+            if self.entries or self.maintenance.pending:
                 return False
             self.close(goodbye=True)
             return True
@@ -280,18 +280,18 @@ class Session:
 
     def _run(self) -> None:
         try:
-            self.wire.start()
+            self.connection.start()
         except RuntimeError as error:
-            self.wire.trouble = str(error)  # no more threads can be started
+            self.connection.trouble = str(error)  # no more threads can be started
             self.over("it could not be started")
         while not self.ended:
             try:
                 wait = self._turn()
             except Exception:  # the keeper must go on, whatever went wrong: other claims depend on it
-                _log.exception("the keeper of a session with %s stumbled", self.wire.where)
+                _log.exception("the keeper of a session with %s stumbled", self.connection.where)
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
-        self.chores.stop()
+        self.maintenance.stop()
         if not self.closed:
             self._leave()
 
@@ -302,11 +302,11 @@ class Session:
         each new leader gives every session its whole timeout again. Only a client that knows the session's password can end
         it; requests that are still under way on an earlier connection then have no effect.
         """
-        self.wire.close(goodbye=False)
-        if self.wire.identity is None:  # there never was a session
+        self.connection.close(goodbye=False)
+        if self.connection.identity is None:  # there never was a session
             self.lost = True
         elif not self.lost:
-            self._end_on_the_servers(self.wire.identity)
+            self._end_on_the_servers(self.connection.identity)
         self.left = True
 
     def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
@@ -319,47 +319,49 @@ class Session:
             over.append(ended)
             self.poke()
 
-        wire = Wire(
+        connection = Connection(
             self._address, self.timeout, self.clock, lambda _: self.poke(), lambda: None, lost, identity
         )
         answer = None
         try:
             if not self.closed:
-                wire.start()
+                connection.start()
             while not (self.closed or self.lost):
                 if answer is not None and answer.ready():  # first: the connection has its end from this, too
                     self.lost, answer = answer.successful(), None
                 elif over:
                     break
-                elif answer is None and wire.up:
-                    answer = wire.end()
+                elif answer is None and connection.up:
+                    answer = connection.end()
                     answer.rawlink(lambda _: self.poke())
                 else:
                     self._bell.wait(1.0)
         except RuntimeError:  # no more threads can be started; it lapses by its timeout
-            _log.warning("a session with %s could not be ended, and lasts up to its timeout", self.wire.where)
+            _log.warning(
+                "a session with %s could not be ended, and lasts up to its timeout", self.connection.where
+            )
         finally:
-            wire.close(goodbye=False)
+            connection.close(goodbye=False)
 
     def _believed_until(self) -> float:
         """When the validity of its claims is over, and the notes of its evictions are not needed any more."""
         claims = [entry.deadline for entry in [*self.entries.values()] if entry.held]
-        return max(*claims, self.chores.needed_until, 0.0)
+        return max(*claims, self.maintenance.needed_until, 0.0)
 
     def _turn(self) -> float:
         now = self.clock.now()
         with self.mutex:
-            if self.wire.turn and self.run_out(now):
+            if self.connection.turn and self.run_out(now):
                 _log.warning(
-                    "a session with %s was not confirmed in time; its claims are lost", self.wire.where
+                    "a session with %s was not confirmed in time; its claims are lost", self.connection.where
                 )
                 self.over("the session was not confirmed in time")
                 return 0.0
-            runs_out = self.basis + self.span if self.wire.turn else float("inf")
+            runs_out = self.basis + self.span if self.connection.turn else float("inf")
         self._take_in()
         self._send(now)
         self._reap(now)
-        again = self.chores.turn(self.clock.now())
+        again = self.maintenance.turn(self.clock.now())
         return min(again, runs_out, self._next_lapse, self._next_beat) - self.clock.now()
 
     def _send(self, now: float) -> None:
@@ -368,23 +370,23 @@ class Session:
                 if now >= self._beat.sent + self.timeout / _PATIENCE:
                     self._beat = None
                     self._next_beat = now + self.timeout / _SHARE
-                    self.wire.bounce()
+                    self.connection.bounce()
                 return
-            if not self.wire.up:
+            if not self.connection.up:
                 self._next_beat = now + 0.05
                 return
             if now < self._next_beat:
                 return
-            wire, sent = self.wire, self.clock.now()
-            sync = wire.send(Sync(self.paths.root))
-            notes = wire.send(GetChildren(self.paths.notes(client_of(wire.session)), None))
+            connection, sent = self.connection, self.clock.now()
+            sync = connection.send(Sync(self.paths.root))
+            notes = connection.send(GetChildren(self.paths.notes(client_of(connection.session)), None))
             nodes = []
             if self._back is not None:  # watches went with the old connection, too
                 for entry in self.entries.values():
                     if entry.path is not None and not entry.ended:
-                        watch = self.chores.watcher(entry)
-                        nodes.append((entry, entry.path, wire.send(GetData(entry.path, watch))))
-            self._beat = _Beat(sent, wire.turn, sync, notes, nodes)
+                        watch = self.maintenance.watcher(entry)
+                        nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
+            self._beat = _Beat(sent, connection.turn, sync, notes, nodes)
             self._next_beat = sent + self.timeout / _PATIENCE
         (nodes[-1][2] if nodes else notes).rawlink(lambda _: self.poke())
 
@@ -400,7 +402,7 @@ class Session:
             if not beat.sync.successful() or not self._read_notes(beat.notes):
                 return
             beat.answered = now
-            if beat.turn != self.wire.turn:
+            if beat.turn != self.connection.turn:
                 return
             row = self._row
             if row and beat.sent < row[-1].answered + self._tick:
@@ -437,7 +439,7 @@ class Session:
             if entry.path != path:  # a try has withdrawn that node itself
                 continue
             if answer.successful():
-                self.chores.seen(entry, *answer.value)
+                self.maintenance.seen(entry, *answer.value)
             elif isinstance(answer.exception, theirs.NoNodeError):
                 self.end(entry, "absent")
             for watcher in [*entry.watches]:
@@ -456,4 +458,4 @@ class Session:
             )
         for entry in over:
             self.end(entry, entry.over)
-            self.chores.remove(entry)
+            self.maintenance.remove(entry)

@@ -14,14 +14,14 @@ from lockkit.store.perlock import per_lock
 from lockkit.store.spi import Claim, OpenOptions, Refused, Why
 from lockkit.store.tombstones import Tombstones
 from lockkit_zookeeper.address import Address, declared
-from lockkit_zookeeper.asking import access, left
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths
+from lockkit_zookeeper.node_data import PackedTerms
+from lockkit_zookeeper.requests import access, left
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.stated import Stated
 
-__all__ = ["Store"]
+__all__ = ["ZooKeeperStore"]
 
 _KNOWN = 16_384
 _IDLE = 30.0
@@ -29,7 +29,7 @@ _IDLE = 30.0
 _DEFAULT_TTL = 30.0
 
 
-class Store:
+class ZooKeeperStore:
     """One open store.
 
     Attributes:
@@ -56,7 +56,7 @@ class Store:
         self._old: list[Session] = []
         self._first: Session | None = None
         self._gone = Tombstones()
-        self.known = per_lock(lambda terms: Stated.of(terms, self.paths.queue(terms.name)))
+        self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._closed = False
 
     def mine(self) -> None:
@@ -139,7 +139,7 @@ class Store:
     def any(self, budget: float) -> Session:
         """Some session, for what is nobody's claim."""
         for session in (*self._sessions.values(),):
-            if session.wire.up and not session.ended:
+            if session.connection.up and not session.ended:
                 session.used = self.clock.now()
                 return session
         first = self._first
@@ -156,8 +156,8 @@ class Store:
             if session is None or session.ended:
                 self._retire_idle()
                 session = self._start(timeout)
-        if not session.wire.up:
-            session.wire.wait(end - time.monotonic())
+        if not session.connection.up:
+            session.connection.wait(end - time.monotonic())
         session.used = self.clock.now()
         return session
 

@@ -13,12 +13,12 @@ from typing import Any
 from kazoo.protocol.states import EventType
 
 from lockkit.store.spi import Claim, Refused
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.node_data import unpacked
 from lockkit_zookeeper.private import GetChildren, GetData
-from lockkit_zookeeper.stated import unpacked
-from lockkit_zookeeper.store import Store
-from lockkit_zookeeper.wire import Wire
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["NodeWatch", "watch"]
 
@@ -29,7 +29,7 @@ class NodeWatch:
     """One waiter.
 
     Args:
-        wire: The connection of the session that watches; None to watch nothing.
+        connection: The connection of the session that watches; None to watch nothing.
         parent: The queue.
         nodes: The nodes in its way.
         token: The waiter's token.
@@ -37,13 +37,13 @@ class NodeWatch:
 
     def __init__(
         self,
-        wire: Wire | None,
+        connection: Connection | None,
         parent: str,
         nodes: Sequence[str],
         token: str,
         wake: Callable[[], None],
     ) -> None:
-        self._wire = wire
+        self._connection = connection
         self._watched: list[tuple[str, Callable[[Any], None]]] = []
         self._parent = parent
         self._nodes = nodes
@@ -57,8 +57,8 @@ class NodeWatch:
         self._wake = None
         while self._watched:
             path, watcher = self._watched.pop()
-            if self._wire is not None:
-                self._wire.unwatch(path, watcher)
+            if self._connection is not None:
+                self._connection.unwatch(path, watcher)
         entry, self._entry = self._entry, None
         if entry is not None:
             entry.watches.pop(self, None)
@@ -80,9 +80,9 @@ class NodeWatch:
             self._look(node)
 
     def _look(self, node: str) -> None:
-        if self._wake is None or self._wire is None:
+        if self._wake is None or self._connection is None:
             return
-        wire, path = self._wire, f"{self._parent}/{node}"
+        connection, path = self._connection, f"{self._parent}/{node}"
 
         def changed(event: Any) -> None:
             if event.type == EventType.DELETED:
@@ -97,15 +97,15 @@ class NodeWatch:
                 self.wake()
             elif (resized := _resized(answer.value[0])) != self._resized.get(node):
                 self._resized[node] = resized
-                wire.send(GetChildren(self._parent, None)).rawlink(self._listed)
+                connection.send(GetChildren(self._parent, None)).rawlink(self._listed)
 
         self._watched.append((path, changed))
-        wire.send(GetData(path, changed)).rawlink(read)
+        connection.send(GetData(path, changed)).rawlink(read)
 
     def _left(self) -> None:
         """One of those in its way has gone. As a rule there is room now; after a resize others may be in the way."""
-        if self._wire is not None and any(self._resized.values()):
-            self._wire.send(GetChildren(self._parent, None)).rawlink(self._listed)
+        if self._connection is not None and any(self._resized.values()):
+            self._connection.send(GetChildren(self._parent, None)).rawlink(self._listed)
         else:
             self.wake()
 
@@ -134,7 +134,7 @@ def _resized(data: bytes) -> object:
 
 
 def watch(
-    store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+    store: ZooKeeperStore, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
 ) -> NodeWatch:
     """See :meth:`lockkit.store.spi.Backend.watch`."""
     parent = store.paths.queue(name)
@@ -143,7 +143,7 @@ def watch(
         session = found[0] if found is not None else store.any(_GLANCE)
     except Refused:  # the poll cap covers it
         return NodeWatch(None, parent, (), claim.token, wake)
-    waiter = NodeWatch(session.wire, parent, blockers, claim.token, wake)
+    waiter = NodeWatch(session.connection, parent, blockers, claim.token, wake)
     if found is not None:
         waiter.stand_by(found[1])
         if found[1].ended or found[1].evicted:

@@ -20,7 +20,7 @@ from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.store import ZooKeeperStore
 from support.harnesses.zookeeper import TICK, ZooKeeperHarness
 from support.mutants.onstores import fails, scenarios
 from support.servers.zookeeper import ZooKeeperServer
@@ -90,7 +90,12 @@ KIT = {
         "Hold",
         since_the_basis,
     ),
-    "a token may be used again": ("S12-late-after-success", Store, "bury", lambda _: lambda *_: None),
+    "a token may be used again": (
+        "S12-late-after-success",
+        ZooKeeperStore,
+        "bury",
+        lambda _: lambda *_: None,
+    ),
 }
 
 
@@ -131,14 +136,14 @@ def confirmed_too_early(store, monkeypatch):
     one, _ = take(store, ttl=TTL)
     mine = store.store.entry(one.token)[0]
     sent = [mine.basis]
-    send = mine.wire.send
+    send = mine.connection.send
 
     def noted(request):
         if isinstance(request, Sync):
             sent.append(mine.clock.now())
         return send(request)
 
-    monkeypatch.setattr(mine.wire, "send", noted)
+    monkeypatch.setattr(mine.connection, "send", noted)
     before, patched = mine.basis, mine.clock.now()
     end = time.monotonic() + 1.5 * TTL
     while time.monotonic() < end:
@@ -262,7 +267,7 @@ def test_a_scan_without_a_sync_is_noticed(monkeypatch):
     monkeypatch.setattr(
         acquiring,
         "ask_all",
-        lambda wire, requests, end, doing: [None, *real(wire, requests[1:], end, doing)],
+        lambda connection, requests, end, doing: [None, *real(connection, requests[1:], end, doing)],
     )
     assert found_by_a_late_one() == ABSENT
 
@@ -284,9 +289,9 @@ def test_a_release_ends_nobody_elses_claim(store):
 def test_a_release_that_ends_its_session_is_noticed(store, monkeypatch):
     real = acquiring.remove
 
-    def broken(wire, *args):
-        answer = real(wire, *args)
-        wire.close(goodbye=True).join(5.0)
+    def broken(connection, *args):
+        answer = real(connection, *args)
+        connection.close(goodbye=True).join(5.0)
         return answer
 
     monkeypatch.setattr(acquiring, "remove", broken)

@@ -23,7 +23,7 @@ from lockkit.clock import SYSTEM
 from lockkit_zookeeper import private
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.answers import Answer
-from lockkit_zookeeper.private import Client, Connection
+from lockkit_zookeeper.private import Client, KazooConnection
 
 OVERRIDDEN = {
     "_connect_loop": ["self", "retry"],
@@ -52,7 +52,7 @@ def client():
     client = Client(hosts="127.0.0.1:1", handler=SequentialThreadingHandler())
     owner = Owner()
     client.connect_by(
-        lambda retry: Connection(
+        lambda retry: KazooConnection(
             client, retry, logging.getLogger(), None, SYSTEM, owner, parse("zookeeper://127.0.0.1:1")
         )
     )
@@ -62,7 +62,7 @@ def client():
 def test_no_name_of_ours_is_one_of_kazoo():
     theirs_of = {
         Client: KazooClient(hosts="127.0.0.1:1"),
-        Connection: KazooClient(hosts="127.0.0.1:1")._connection,
+        KazooConnection: KazooClient(hosts="127.0.0.1:1")._connection,
     }
     for ours, kazoos in theirs_of.items():
         taken = [name for name in vars(ours) if name not in OVERRIDDEN and not name.startswith("__")]
@@ -73,7 +73,7 @@ def test_no_name_of_ours_is_one_of_kazoo():
 def test_a_connection_of_kazoo_has_the_methods_that_ours_replaces(name):
     method = getattr(theirs.ConnectionHandler, name)
     assert list(inspect.signature(method).parameters) == OVERRIDDEN[name]
-    assert name in vars(Connection)
+    assert name in vars(KazooConnection)
 
 
 def test_a_connection_of_kazoo_is_made_as_ours_makes_it():

@@ -126,7 +126,7 @@ def test_a_try_counts_in_the_queue_like_any_claim():
     ],
 )
 def test_whether_there_is_room_in_a_mutex(nodes, room):
-    assert read_queue(nodes, "a").room(1, 1) == room
+    assert read_queue(nodes, "a").vacancy(1, 1) == room
 
 
 @pytest.mark.parametrize(
@@ -142,15 +142,15 @@ def test_whether_there_is_room_in_a_mutex(nodes, room):
     ],
 )
 def test_whether_there_is_room_in_a_semaphore(nodes, weight, room):
-    assert read_queue(nodes, "a").room(weight, 3) == room
+    assert read_queue(nodes, "a").vacancy(weight, 3) == room
 
 
 def test_a_try_that_stays_holds():
     listed = read_queue([node(0, 1, 1, 3), a_try(1, 2, 1, 3), a_try(2, 3, 1, 3)], "a")
-    assert listed.room(1, 3) == "perhaps"
-    assert listed.room(1, 3, [TOKENS[1]]) == "perhaps"
-    assert listed.room(2, 3, [TOKENS[1]]) == "none"
-    assert listed.room(1, 3, [TOKENS[1], TOKENS[2]]) == "none"
+    assert listed.vacancy(1, 3) == "perhaps"
+    assert listed.vacancy(1, 3, [TOKENS[1]]) == "perhaps"
+    assert listed.vacancy(2, 3, [TOKENS[1]]) == "none"
+    assert listed.vacancy(1, 3, [TOKENS[1], TOKENS[2]]) == "none"
 
 
 BEFORE_TRIES = re.compile(
@@ -169,7 +169,7 @@ def test_a_lockkit_that_knows_of_no_tries_reads_the_node_of_one_as_a_claim(store
 
 
 def requests(store, monkeypatch):
-    wire, sent = store.store.at(TTL, BUDGET).wire, []
+    wire, sent = store.store.at(TTL, BUDGET).connection, []
     real = wire.send
     monkeypatch.setattr(wire, "send", lambda request: sent.append(type(request).__name__) or real(request))
     return sent
@@ -325,7 +325,7 @@ def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server,
     store, other = opened(), opened()
     one, _ = take(store, **of(2))
     assert other.resize("a", 3, BUDGET) == 1
-    wire = store.store.entry(one.token)[0].wire
+    wire = store.store.entry(one.token)[0].connection
     server.expire(wire._client.identity)
     until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
     assert nodes(look, parent)[0].startswith("resize-")
@@ -412,7 +412,7 @@ def test_whoever_waited_writes_down_how_it_stands(opened):
 
 
 def data(store, one):
-    wire = store.store.any(BUDGET).wire
+    wire = store.store.any(BUDGET).connection
     found = listed(store.store, wire, "a", time.monotonic() + BUDGET)
     place = found.place(one.token)
     read = read_claims(store.store, wire, "a", found, time.monotonic() + BUDGET)
@@ -424,7 +424,7 @@ def data(store, one):
 
 def notes(look, parent, store, one):
     session = store.store.entry(one.token)
-    client = client_of(session[0].wire.session) if session else ""
+    client = client_of(session[0].connection.session) if session else ""
     return nodes(look, f"{parent.rpartition('/q/')[0]}/c/{client}")
 
 

@@ -65,7 +65,7 @@ def session(store, one):
 
 
 def client_id(session):
-    return session.wire._client.identity
+    return session.connection._client.identity
 
 
 def there(server, path):
@@ -141,7 +141,7 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
     shared, other = session(store, one), session(store, three)
     assert session(store, two) is shared
     assert other is not shared
-    assert shared.wire.session != other.wire.session
+    assert shared.connection.session != other.connection.session
     store.release(three, BUDGET)
     monkeypatch.setattr(module, "_IDLE", 0.0)
     take(store, "d", ttl=TTL + 2)
@@ -287,7 +287,7 @@ def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(open
     wired.delay = 0.3
     wired.heal()
     for one in given_up:
-        mine.chores.remove(mine.entries[one.token])
+        mine.maintenance.remove(mine.entries[one.token])
     before = mine.basis
     until(lambda: list(mine.entries) == [kept.token], "it is definite that they are gone", 6.0)
     until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
@@ -305,7 +305,7 @@ def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
         session(store, one)._read_notes = lambda _: True  # it does not look
         assert other.evict(f"evicted {at}", claim_id(one.token), BUDGET).outcome == "MARKED"
     assert session(other, kept) is mine
-    assert len(mine.chores.due) == 12
+    assert len(mine.maintenance.due) == 12
     wired.delay = 0.3
     time.sleep(1.0)
     before = mine.clock.now()
@@ -371,7 +371,7 @@ def given_up(store, one, wired):
     mine = session(store, one)
     wired.hold()
     wired.drop()
-    until(lambda: not mine.wire.up, "the cut is noticed")
+    until(lambda: not mine.connection.up, "the cut is noticed")
     with mine.mutex:
         mine.basis -= 20.0
         for entry in mine.entries.values():

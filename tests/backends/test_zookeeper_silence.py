@@ -26,7 +26,7 @@ from lockkit.testing.troubles import both_ways, trouble
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connecting import Handler
-from lockkit_zookeeper.store import Store
+from lockkit_zookeeper.store import ZooKeeperStore
 from support.servers.wire import Wire
 from support.servers.zookeeper import ZooKeeperServer
 
@@ -221,7 +221,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
         there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
         with contextlib.closing(open_store(there, OpenOptions())) as store:
             for _ in range(5):
-                store.store._first.wire.bounce()
+                store.store._first.connection.bounce()
                 began = time.monotonic()
                 until(lambda: quiet(store), "it is connected again")
                 assert time.monotonic() - began < 3.0
@@ -229,7 +229,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
 
 def test_a_server_slower_than_the_first_patience_is_waited_for_in_the_end(server):
     with Wire(("127.0.0.1", server.port), delay=0.7) as slow, silent("accepts") as deaf:
-        store = Store(
+        store = ZooKeeperStore(
             parse(f"zookeeper://{deaf},{slow.address},{deaf}/app?tick={TICK}&max_ttl=40"), OpenOptions()
         )
         with contextlib.closing(store):
@@ -261,7 +261,7 @@ def test_a_child_has_none_of_its_parents_connections(server):
                 return [left, str(refusal)]
             return [left, "answered"]
 
-        connection = session(store, one).wire._client._connection
+        connection = session(store, one).connection._client._connection
         kazoos = {
             str(Path(f"/proc/self/fd/{sock.fileno()}").readlink())
             for sock in (connection._socket, connection._read_sock, connection._write_sock)

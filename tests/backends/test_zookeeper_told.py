@@ -61,7 +61,7 @@ def children(server, path):
 def test_a_holder_is_told_at_once_that_its_session_has_ended(server, client):
     mine = client()
     lease = held(mine)
-    (wire,) = [each.wire for each in sessions(mine) if each.entries]
+    (wire,) = [each.connection for each in sessions(mine) if each.entries]
 
     server.expire(wire._client.identity)
 
@@ -150,7 +150,7 @@ def test_the_note_of_an_eviction_at_once_goes_when_it_has_served(server, client,
     mine, operator = client(), client()
     lease = mine.lock("a", ttl=2.4).acquire(timeout=5)
     (session,) = [each for each in sessions(mine) if each.entries]
-    notes = f"/{request.node.name}/lockkit/default/c/{session.wire.session % 2**64:016x}"
+    notes = f"/{request.node.name}/lockkit/default/c/{session.connection.session % 2**64:016x}"
 
     assert operator.evict("a", lease.claim_id, reason="test", now=True).outcome == "REMOVED"
 

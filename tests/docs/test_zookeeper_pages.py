@@ -21,7 +21,7 @@ kazoo = pytest.importorskip("kazoo")
 from kazoo.security import ACL, Id  # noqa: E402
 
 import lockkit_zookeeper  # noqa: E402
-from lockkit_zookeeper import address, health, stated  # noqa: E402
+from lockkit_zookeeper import address, health, node_data  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "backends/zookeeper.md").read_text()
@@ -232,10 +232,10 @@ def acl(text):
 def test_every_field_of_a_claim_has_a_row_and_no_other(server):
     rows = {name for row in table(LAYOUT)[1:] for name in re.findall(r"^`(\w+)`|, `(\w+)`", row[0])}
     fields = {one or two for one, two in rows}
-    source = Path(stated.__file__).parent
+    source = Path(node_data.__file__).parent
     written = {
         name
-        for file in ("stated.py", "chores.py", "resizing.py", "operating.py")
+        for file in ("node_data.py", "maintenance.py", "resizing.py", "operating.py")
         for name in re.findall(r'"(\w+)":', (source / file).read_text())
     }
     written |= {"since", "note", "max_hold", "owner"}

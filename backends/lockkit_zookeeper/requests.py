@@ -12,11 +12,11 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import explained, unanswered
 from lockkit_zookeeper.private import Create, CreateContainer, Delete, Exists, GetChildren, Sync
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.wire import Wire
 
 __all__ = [
     "access",
@@ -41,7 +41,7 @@ def left(end: float) -> float:
     return max(_LEAST, end - time.monotonic())
 
 
-def wait_for(answer: Answer, wire: Wire, end: float, doing: str) -> Any:
+def wait_for(answer: Answer, connection: Connection, end: float, doing: str) -> Any:
     """Wait for an answer.
 
     Raises:
@@ -49,13 +49,13 @@ def wait_for(answer: Answer, wire: Wire, end: float, doing: str) -> Any:
         NoNodeError, NodeExistsError, BadVersionError: Errors that a caller may handle.
     """
     if not answer.wait(left(end)):
-        raise unanswered(TimeoutError(), wire.where)
+        raise unanswered(TimeoutError(), connection.where)
     error = answer.exception
     if error is None:
         return answer.value
     if isinstance(error, _EXPECTED):
         raise error
-    raise explained(error, wire.where, doing) from error
+    raise explained(error, connection.where, doing) from error
 
 
 def wait_for_last(answers: Sequence[Any], end: float) -> None:
@@ -63,38 +63,38 @@ def wait_for_last(answers: Sequence[Any], end: float) -> None:
     answers[-1].wait(timeout=left(end))
 
 
-def ask(wire: Wire, request: Any, end: float, doing: str) -> Any:
+def ask(connection: Connection, request: Any, end: float, doing: str) -> Any:
     """Send a request and wait for its answer; see :func:`wait_for`."""
-    (answer,) = send_all(wire, (request,), end)
-    return wait_for(answer, wire, end, doing)
+    (answer,) = send_all(connection, (request,), end)
+    return wait_for(answer, connection, end, doing)
 
 
-def ask_all(wire: Wire, requests: Sequence[Any], end: float, doing: str) -> list[Any]:
+def ask_all(connection: Connection, requests: Sequence[Any], end: float, doing: str) -> list[Any]:
     """Send requests in a row; their answers in order, None for a node that is not there.
 
     Raises:
         Refused, Unknown: For any other error.
     """
     found = []
-    answers = send_all(wire, requests, end)
+    answers = send_all(connection, requests, end)
     wait_for_last(answers, end)
     for answer in answers:
         try:
-            found.append(wait_for(answer, wire, end, doing))
+            found.append(wait_for(answer, connection, end, doing))
         except theirs.NoNodeError:
             found.append(None)
     return found
 
 
-def send_all(wire: Wire, requests: Sequence[Any], end: float) -> list[Any]:
+def send_all(connection: Connection, requests: Sequence[Any], end: float) -> list[Any]:
     """Send requests in a row, as soon as there is a connection.
 
     Raises:
         Refused: There is none in time, so nothing was sent.
     """
-    if not wire.up:
-        wire.wait(left(end))
-    return [wire.send(request) for request in requests]
+    if not connection.up:
+        connection.wait(left(end))
+    return [connection.send(request) for request in requests]
 
 
 def find(session: Session, entry: Entry, budget: float) -> str | None:
@@ -106,32 +106,32 @@ def find(session: Session, entry: Entry, budget: float) -> str | None:
     end = time.monotonic() + budget
     if session.lost:
         return None
-    wire = session.wire
+    connection = session.connection
     parent = session.paths.queue(entry.claim.terms.name)
     doing = f"list {parent}"
-    _, nodes = ask_all(wire, (Sync(parent), GetChildren(parent, None)), end, doing)
+    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, doing)
     for node in nodes or ():
         if node.startswith(f"{entry.token}-"):
             path = f"{parent}/{node}"
-            stat = ask(wire, Exists(path, None), end, f"look at {path}")
+            stat = ask(connection, Exists(path, None), end, f"look at {path}")
             if stat is None:
                 return None
-            if stat.ephemeralOwner != wire.session:  # never adopted: that session may end at any time
-                remove(wire, path, end)
+            if stat.ephemeralOwner != connection.session:  # never adopted: that session may end at any time
+                remove(connection, path, end)
                 return None
             entry.path, entry.fence = path, stat.czxid
             return path
     return None
 
 
-def remove(wire: Wire, path: str, end: float, version: int = -1) -> bool:
+def remove(connection: Connection, path: str, end: float, version: int = -1) -> bool:
     """Delete a node; whether it was there.
 
     Raises:
         BadVersionError: The node's data has another version.
     """
     try:
-        ask(wire, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
+        ask(connection, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
     except theirs.NoNodeError:
         return False
     return True
@@ -147,10 +147,10 @@ def access(address: Address) -> list[ACL]:
     return acl
 
 
-def make_parents(wire: Wire, parent: str, acl: Sequence[ACL], end: float) -> None:
+def make_parents(connection: Connection, parent: str, acl: Sequence[ACL], end: float) -> None:
     """Make a container for claims, notes or the like, and whatever is missing above it."""
     try:
-        _make(wire, CreateContainer(parent, acl), parent, end)
+        _make(connection, CreateContainer(parent, acl), parent, end)
         return
     except theirs.NoNodeError:
         pass
@@ -158,16 +158,16 @@ def make_parents(wire: Wire, parent: str, acl: Sequence[ACL], end: float) -> Non
     for depth in range(1, len(steps) + 1):
         path = "/" + "/".join(steps[:depth])
         try:
-            _make(wire, Create(path, b"", acl, _PERSISTENT), path, end)
+            _make(connection, Create(path, b"", acl, _PERSISTENT), path, end)
         except Refused:
-            if depth < len(steps) and ask(wire, Exists(path, None), end, f"look at {path}") is not None:
+            if depth < len(steps) and ask(connection, Exists(path, None), end, f"look at {path}") is not None:
                 continue  # the parent exists, and this user may not create it
             raise
-    _make(wire, CreateContainer(parent, acl), parent, end)
+    _make(connection, CreateContainer(parent, acl), parent, end)
 
 
-def _make(wire: Wire, request: Any, path: str, end: float) -> None:
+def _make(connection: Connection, request: Any, path: str, end: float) -> None:
     try:
-        ask(wire, request, end, f"create {path}")
+        ask(connection, request, end, f"create {path}")
     except theirs.NodeExistsError:
         pass

@@ -27,15 +27,15 @@ from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Crowd
 from lockkit_zookeeper.connecting import Handler
 from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
-from lockkit_zookeeper.private import Client, Connection, EndSession
+from lockkit_zookeeper.private import Client, EndSession, KazooConnection
 
-__all__ = ["Wire"]
+__all__ = ["Connection"]
 
 _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
 _kazoo.setLevel(logging.ERROR)  # at lower levels kazoo logs every cut, and passwords
 
 
-class Wire:
+class Connection:
     """A session with the servers, and the connection that it has at the moment.
 
     Args:
@@ -97,10 +97,10 @@ class Wire:
         )
         sasl_of = sasl if address.user and address.auth == "sasl" else None
         self._client.connect_by(
-            lambda retry: Connection(self._client, retry, _kazoo, sasl_of, clock, self, address)
+            lambda retry: KazooConnection(self._client, retry, _kazoo, sasl_of, clock, self, address)
         )
         self._client.add_listener(self._changed)
-        _wires.add(self)
+        _connections.add(self)
 
     def start(self) -> None:
         """Begin to connect, in the background; not if it was closed meanwhile."""
@@ -224,12 +224,12 @@ def _retry(tries: int) -> Any:
     )
 
 
-_wires: weakref.WeakSet[Wire] = weakref.WeakSet()
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for wire in list(_wires):
-        wire.forget()
+    for connection in list(_connections):
+        connection.forget()
 
 
 Forks(in_child=_after_fork)

@@ -14,13 +14,13 @@ from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_zookeeper.layout import Place
 
-__all__ = ["VERSION", "Stated", "claim_info", "packed", "unpacked"]
+__all__ = ["VERSION", "PackedTerms", "claim_info", "packed", "unpacked"]
 
 VERSION = 1
 """The version of the layout that is written, and the newest ``min_reader`` that this code may touch."""
 
 
-class Stated(NamedTuple):
+class PackedTerms(NamedTuple):
     """The terms of a lock, packed once for all its claims.
 
     Attributes:
@@ -34,7 +34,7 @@ class Stated(NamedTuple):
     data: str
 
     @classmethod
-    def of(cls, terms: Terms, parent: str) -> Stated:
+    def of(cls, terms: Terms, parent: str) -> PackedTerms:
         said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
         if terms.max_hold is not None:
             said["max_hold"] = terms.max_hold

@@ -18,13 +18,13 @@ from kazoo.protocol.states import EventType
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
+from lockkit_zookeeper.node_data import packed, unpacked
 from lockkit_zookeeper.private import Delete, GetChildren, GetData, SetData, Sync
-from lockkit_zookeeper.stated import packed, unpacked
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.session import Session
 
-__all__ = ["Chores"]
+__all__ = ["Maintenance"]
 
 _log = logging.getLogger("lockkit.zookeeper")
 _MOMENT, _WHILE = 0.05, 1.0
@@ -68,7 +68,7 @@ class Due(Protocol):
         """Do the work, if it is time; return when to call again, 0 for never."""
 
 
-class Chores:
+class Maintenance:
     """See the module. :meth:`turn` is called by the keeper, the rest by anybody."""
 
     def __init__(self, session: Session) -> None:
@@ -111,7 +111,7 @@ class Chores:
 
     def turn(self, now: float) -> float:
         """Do what is due; when to come again."""
-        if not self._session.wire.up:
+        if not self._session.connection.up:
             return now + _AGAIN if self._removals or self._untidy or self.due else _FOREVER
         for removal in [*self._removals.values()]:
             self._remove(removal, now)
@@ -164,11 +164,11 @@ class Chores:
             self._removals.pop(entry.token, None)
             return
         if entry.path is not None:
-            removal.answer = session.wire.send(Delete(entry.path, -1))
+            removal.answer = session.connection.send(Delete(entry.path, -1))
         else:  # its create had no answer: a listing after a `sync` shows whether the node exists
             parent = session.paths.queue(entry.claim.terms.name)
-            removal.sync = session.wire.send(Sync(parent))
-            removal.answer = session.wire.send(GetChildren(parent, None))
+            removal.sync = session.connection.send(Sync(parent))
+            removal.answer = session.connection.send(GetChildren(parent, None))
         removal.answer.rawlink(lambda _: session.poke())
         removal.next = now + _AGAIN
 
@@ -198,7 +198,7 @@ class Chores:
             removal.told = True
             _log.error(
                 "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
-                session.wire.where,
+                session.connection.where,
                 trouble,
             )
 
@@ -234,7 +234,7 @@ class Chores:
         if entry.ended or entry.path is None:
             return
         path = entry.path
-        answer = self._session.wire.send(GetData(path, self.watcher(entry)))
+        answer = self._session.connection.send(GetData(path, self.watcher(entry)))
 
         def read(done: Any) -> None:
             if entry.path != path:
@@ -260,7 +260,7 @@ class Chores:
                     self.seen(entry, *done.value)
                     self.write(entry, done.value[0], wall)
 
-            self._session.wire.send(GetData(entry.path, self.watcher(entry))).rawlink(read)
+            self._session.connection.send(GetData(entry.path, self.watcher(entry))).rawlink(read)
 
     def write(self, entry: Entry, data: bytes, wall: float | None = None) -> None:
         """Write down that it waits, or since when it holds."""
@@ -275,12 +275,12 @@ class Chores:
             if done.successful():
                 entry.version = done.value.version
 
-        self._session.wire.send(SetData(entry.path, packed(said), entry.version)).rawlink(written)
+        self._session.connection.send(SetData(entry.path, packed(said), entry.version)).rawlink(written)
 
     # -- resizes
 
     def _tidy(self, parent: str) -> None:
-        wire = self._session.wire
+        connection = self._session.connection
 
         def read(listed: Any) -> None:
             if not listed.successful():
@@ -290,6 +290,6 @@ class Chores:
             except Refused:  # the queue has a node of another program; an acquire reports that
                 return
             for node in spent:
-                wire.send(Delete(f"{parent}/{node}", -1))
+                connection.send(Delete(f"{parent}/{node}", -1))
 
-        wire.send(GetChildren(parent, None)).rawlink(read)
+        connection.send(GetChildren(parent, None)).rawlink(read)
