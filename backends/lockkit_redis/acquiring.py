@@ -27,10 +27,10 @@ from lockkit.store.spi import (
     Unknown,
 )
 from lockkit_redis import scripts
+from lockkit_redis.connection import framed, pack
 from lockkit_redis.failures import checked, replied
-from lockkit_redis.line import framed, pack
-from lockkit_redis.router import Link
-from lockkit_redis.store import Store
+from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 from lockkit_redis.view import claim_info
 
 __all__ = ["acquire", "release"]
@@ -49,10 +49,10 @@ _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
 _NO_NOTE = b"$0\r\n\r\n"
 
 
-def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     token, terms = claim.token, claim.terms
-    stated = store.known(terms)
+    packed_terms = store.known(terms)
     note = _NO_NOTE
     if claim.note:
         text = note_text(claim.note, NOTE_LIMIT).encode()
@@ -61,14 +61,14 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     if create:
         store.unsure[token] = None
     basis = store.clock.now()
-    link = store.router.at(stated.keys.queue)
+    server = store.topology.at(packed_terms.keys.queue)
     how = _AGAIN[claim.wait]
     if create:
-        how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, link.reckoned(basis) + _LATE)
-    packed = b"".join((stated.head, framed(token), how, stated.tail, note))
+        how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, server.reckoned(basis) + _LATE)
+    packed = b"".join((packed_terms.head, framed(token), how, packed_terms.tail, note))
     end = time.monotonic() + budget
     try:
-        answer = _run(store, link, claim, packed, basis, budget)
+        answer = _run(store, server, claim, packed, basis, budget)
     except Refused:
         if create and not replay:  # no copy of the request is under way
             store.unsure.pop(token, None)
@@ -76,10 +76,10 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
     except Unknown as halfway:
         if not isinstance(halfway.error, (PermissionDenied, IncompatibleLayout)):
             raise
-        raise _undone(store, link, claim, halfway, left(end)) from halfway
+        raise _undone(store, server, claim, halfway, left(end)) from halfway
     if create:
         store.unsure.pop(token, None)
-    link.heard(int(answer[1]))
+    server.heard(int(answer[1]))
     match answer[0]:
         case b"G":
             return Granted(int(answer[2]), basis)
@@ -92,94 +92,102 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         case b"L":
             return Lapsed(answer[2].decode())
         case _:
-            raise _nonsense(link, answer)
+            raise _nonsense(server, answer)
 
 
 def release(
-    store: Store, claim: Claim, budget: float, *, graceful: int, tombstone: bool, link: Link | None = None
+    store: RedisStore,
+    claim: Claim,
+    budget: float,
+    *,
+    graceful: int,
+    tombstone: bool,
+    server: Server | None = None,
 ) -> ReleaseAnswer:
     """Release, on a server if one is given. A tombstone is for a creating acquire of which a copy may be under way."""
-    stated = store.known(claim.terms)
-    link = link or store.router.at(stated.keys.queue)
+    packed_terms = store.known(claim.terms)
+    server = server or store.topology.at(packed_terms.keys.queue)
     flags = _FLAGS[graceful], _FLAGS[tombstone]
-    packed = b"".join((stated.release, framed(claim.token), *flags, stated.ends))
-    found = scripts.RELEASE.send(link, budget, packed)
+    packed = b"".join((packed_terms.release, framed(claim.token), *flags, packed_terms.ends))
+    found = scripts.RELEASE.send(server, budget, packed)
     if found not in (0, 1):
-        raise _nonsense(link, found)
+        raise _nonsense(server, found)
     store.unsure.pop(claim.token, None)
     return RELEASED if found else ABSENT
 
 
-def _undone(store: Store, link: Link, claim: Claim, halfway: Unknown, budget: float) -> Refused | Unknown:
+def _undone(
+    store: RedisStore, server: Server, claim: Claim, halfway: Unknown, budget: float
+) -> Refused | Unknown:
     """Return the exception to raise when the script was stopped half-way: definite if the claim could be removed."""
     try:
-        release(store, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
+        release(store, claim, budget, graceful=_GRANTED_TO_NOBODY, tombstone=True, server=server)
     except (Refused, Unknown):
         return halfway
     return Refused(halfway.error, retry=False)
 
 
-def _run(store: Store, link: Link, claim: Claim, packed: bytes, now: float, budget: float) -> Any:
+def _run(store: RedisStore, server: Server, claim: Claim, packed: bytes, now: float, budget: float) -> Any:
     """Run an acquire, and see to it that the index has the name."""
     index, name = store.index, claim.terms.name
     if store.copies:
-        return _and_copy(store, link, claim, packed, budget)
+        return _and_copy(store, server, claim, packed, budget)
     if not index.has(name, now):
-        return _and_index(store, link, name, packed, now, budget)
-    answer = scripts.ACQUIRE.send(link, budget, packed)
+        return _and_index(store, server, name, packed, now, budget)
+    answer = scripts.ACQUIRE.send(server, budget, packed)
     if len(answer) > _WHOLE_GRANT and answer[0] == b"G":
         index.forget()
         index.note((name,), budget)
     return answer
 
 
-def _and_index(store: Store, link: Link, name: str, packed: bytes, now: float, budget: float) -> Any:
+def _and_index(store: RedisStore, server: Server, name: str, packed: bytes, now: float, budget: float) -> Any:
     """Run the acquire and, as always the first time for a name, note the name in the index.
 
     In a row where both keys are in one place; in a Cluster the index comes after, and only if there is time.
     """
     end = time.monotonic() + budget
     index = store.index
-    if not store.router.one:
-        answer = scripts.ACQUIRE.send(link, budget, packed)
+    if not store.topology.one:
+        answer = scripts.ACQUIRE.send(server, budget, packed)
         index.note((name,), left(end))
         return answer
-    answer, *noted = link.row(packed + index.packed((name,), now), budget, 1 + index.COMMANDS)
+    answer, *noted = server.row(packed + index.packed((name,), now), budget, 1 + index.COMMANDS)
     if isinstance(answer, theirs.NoScriptError):
-        answer = link.call(scripts.ACQUIRE.spelled_out(packed), left(end))
+        answer = server.call(scripts.ACQUIRE.spelled_out(packed), left(end))
     elif isinstance(answer, theirs.RedisError):
-        raise replied(answer, link) from answer
+        raise replied(answer, server) from answer
     index.noted((name,), now, noted)
     return answer
 
 
-def _and_copy(store: Store, link: Link, claim: Claim, packed: bytes, budget: float) -> Any:
+def _and_copy(store: RedisStore, server: Server, claim: Claim, packed: bytes, budget: float) -> Any:
     """Run the acquire and wait for replicas to have it; a grant that too few have is given back and refused."""
     end = time.monotonic() + budget
-    answers = link.row(packed + _wait(store, budget), budget, 2)
+    answers = server.row(packed + _wait(store, budget), budget, 2)
     if isinstance(answers[0], theirs.NoScriptError):  # then WAIT has waited for the writes of others
         rest = left(end)
-        answers = link.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, rest), rest, 2)
+        answers = server.row(scripts.ACQUIRE.spelled_out(packed) + _wait(store, rest), rest, 2)
     answer, copies = answers
-    checked((answer,), link)
+    checked((answer,), server)
     if answer[0] == b"G" and not (isinstance(copies, int) and copies >= store.copies):
         try:
-            release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, link=link)
+            release(store, claim, left(end), graceful=_GRANTED_TO_NOBODY, tombstone=True, server=server)
         except Refused as refusal:  # so the claim is still there
             raise Unknown(OutcomeUnknown(refusal.error.message, hint=refusal.error.hint)) from refusal
-        checked((copies,), link)  # WAIT itself may be forbidden
-        text = f"{link.where}: only {copies} of {store.copies} replicas confirmed the lock"
+        checked((copies,), server)  # WAIT itself may be forbidden
+        text = f"{server.where}: only {copies} of {store.copies} replicas confirmed the lock"
         raise Refused(BackendUnavailable(text, hint="look after the replicas; see INFO replication"))
     store.index.note((claim.terms.name,), left(end))
     return answer
 
 
-def _wait(store: Store, budget: float) -> bytes:
+def _wait(store: RedisStore, budget: float) -> bytes:
     return pack("WAIT", store.copies, max(1, int(budget * _COPYING * 1000.0)))
 
 
-def _nonsense(link: Link, answer: object) -> Unknown:
-    text = f"{link.where} gave an answer that means nothing: {answer!r:.80}"
+def _nonsense(server: Server, answer: object) -> Unknown:
+    text = f"{server.where} gave an answer that means nothing: {answer!r:.80}"
     return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and no proxy between?"))
 
 

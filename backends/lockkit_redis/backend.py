@@ -25,9 +25,9 @@ from lockkit.store.spi import (
 from lockkit_redis import acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES
+from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
-from lockkit_redis.store import Store
+from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
 
 __all__ = ["RedisBackend", "open_store"]
@@ -53,8 +53,8 @@ class RedisBackend:
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
-        self.store = Store(address, options)
-        self._wakes = Wakes(self.store.router, self.store.channel)
+        self.store = RedisStore(address, options)
+        self._wakes = Wakes(self.store.topology, self.store.channel)
         try:
             self._look_round(options, end)
         except BaseException:
@@ -67,18 +67,18 @@ class RedisBackend:
         Raises:
             Refused, Unknown: None can be used; or, if ``strict``, one is no place for locks.
         """
-        wires = self.store.router.wires()
+        servers = self.store.topology.servers()
         troubles: list[Refused | Unknown] = []
         warnings: list[str] = []
-        for rest, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+        for rest, server in zip(range(len(servers), 0, -1), servers, strict=True):
             until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
-            who = wire.where if self.store.router.one else wire.node
+            who = server.where if self.store.topology.one else server.node
             try:
-                wire.call(pack("PING"), left(until))
-                bad = health.known_bad(wire, left(until))
+                server.call(pack("PING"), left(until))
+                bad = health.known_bad(server, left(until))
             except (Refused, Unknown) as trouble:
                 troubles.append(trouble)
-                told = trouble.error.message.replace(wire.where, who)
+                told = trouble.error.message.replace(server.where, who)
                 warnings.append(f"a node is not to be used: {told} ({trouble.error.hint})")
                 continue
             for found in bad:
@@ -86,7 +86,7 @@ class RedisBackend:
                     text = f"{who}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 warnings.append(f"{who}: {found.message} ({found.hint})")
-        if len(troubles) == len(wires):
+        if len(troubles) == len(servers):
             raise troubles[0]
         # One missing node does not matter here: names on the other nodes can be locked.
         for warning in warnings:
@@ -118,9 +118,11 @@ class RedisBackend:
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        fresh = self.store.link(claim).another()
+        fresh = self.store.server(claim).another()
         try:
-            return acquiring.release(self.store, claim, budget, graceful=graceful, tombstone=True, link=fresh)
+            return acquiring.release(
+                self.store, claim, budget, graceful=graceful, tombstone=True, server=fresh
+            )
         finally:
             fresh.close()
 
@@ -177,4 +179,4 @@ class RedisBackend:
     def close(self) -> None:
         """Close the connections."""
         self._wakes.close()
-        self.store.router.close()
+        self.store.topology.close()

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from lockkit.errors import ConfigError
 from lockkit.store.connecting import in_time, is_address
 from lockkit.store.spi import Refused
-from lockkit_redis.line import Line
+from lockkit_redis.connection import Connection
 
 __all__ = ["Place", "connected"]
 
@@ -21,7 +21,7 @@ Place = tuple[str, int] | str
 """Host and port, or the path of a socket."""
 
 
-def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Line:
+def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Connection:
     """Connect.
 
     Args:
@@ -50,13 +50,13 @@ def connected(place: Place, tls: dict[str, Any] | None, budget: float) -> Line:
         redis_connect_func=_say_nothing,
     )
 
-    def connect() -> Line:
+    def connect() -> Connection:
         connection.connect()
-        return Line(connection)
+        return Connection(connection)
 
     if isinstance(place, str) or is_address(place[0]):
         return connect()
-    return in_time(connect, Line.close, budget, "lockkit-redis-connect")
+    return in_time(connect, Connection.close, budget, "lockkit-redis-connect")
 
 
 def _say_nothing(_connection: Any) -> None:

@@ -10,11 +10,10 @@ from lockkit.errors import PermissionDenied
 from lockkit.facts import Finding
 from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_redis.line import pack
+from lockkit_redis.connection import pack
 from lockkit_redis.rights import rights
-from lockkit_redis.router import Link
-from lockkit_redis.store import Store
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 
 __all__ = ["check", "known_bad"]
 
@@ -30,42 +29,42 @@ _SAME = {"role": "it is a replica", "memory": "it is out of memory"}
 """How a script is refused for what INFO has told already."""
 
 
-def check(store: Store, budget: float) -> Sequence[Finding]:
+def check(store: RedisStore, budget: float) -> Sequence[Finding]:
     """Examine the server, or each node of a Cluster.
 
     Raises:
         Refused, Unknown: No server answers.
     """
     end = time.monotonic() + budget
-    wires = store.router.wires()
-    keys = _keys(store, wires)
+    servers = store.topology.servers()
+    keys = _keys(store, servers)
     found: list[Finding] = []
     troubles: list[Refused | Unknown] = []
-    lacking: list[tuple[int, Wire]] = []
-    for rest, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+    lacking: list[tuple[int, Server]] = []
+    for rest, server in zip(range(len(servers), 0, -1), servers, strict=True):
         until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
         try:
-            said = _look(wire, store, keys.get(wire, []), until)
-            if not store.router.one:
+            said = _look(server, store, keys.get(server, []), until)
+            if not store.topology.one:
                 with contextlib.suppress(Refused):  # the user may not be allowed to ask
-                    lacking.append((_without_a_node(wire, until), wire))
+                    lacking.append((_without_a_node(server, until), server))
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
             said = [Finding("server", "error", trouble.error.message, trouble.error.hint or "")]
-        found += said if len(wires) == 1 else [_of(wire, each) for each in said]
-    if troubles and len(troubles) == len(wires):
+        found += said if len(servers) == 1 else [_of(server, each) for each in said]
+    if troubles and len(troubles) == len(servers):
         raise troubles[0]
     if lacking:
         found.append(_coverage(*max(lacking, key=lambda each: each[0])))
     return found
 
 
-def _look(wire: Wire, store: Store, keys: Sequence[str], end: float) -> list[Finding]:
+def _look(server: Server, store: RedisStore, keys: Sequence[str], end: float) -> list[Finding]:
     began = time.monotonic()
-    wire.call(pack("PING"), left(end))
+    server.call(pack("PING"), left(end))
     answered = f"answered in {(time.monotonic() - began) * 1000:.1f} ms"
     try:
-        info = _info(wire, left(end))
+        info = _info(server, left(end))
     except Refused as refusal:
         found = [Finding("server", "ok", answered), _unknown(refusal)]
     else:
@@ -77,7 +76,7 @@ def _look(wire: Wire, store: Store, keys: Sequence[str], end: float) -> list[Fin
             _memory(info),
             _persistence(info),
         ]
-    tried = rights(wire, store.channel, keys[:_SPREAD], store.copies, end)
+    tried = rights(server, store.channel, keys[:_SPREAD], store.copies, end)
     wrong = [each.check for each in found if each.severity == "error"]
     return [
         *found,
@@ -93,52 +92,52 @@ def _unknown(refusal: Refused) -> Finding:
     return Finding("server", "warning", text, hint)
 
 
-def _of(wire: Wire, found: Finding) -> Finding:
+def _of(server: Server, found: Finding) -> Finding:
     """The same finding, which says what node it is about: as it came it has the URL, which all nodes share."""
-    message = found.message.replace(wire.where, wire.node)
-    return found._replace(message=message if wire.node in message else f"{wire.node}: {message}")
+    message = found.message.replace(server.where, server.node)
+    return found._replace(message=message if server.node in message else f"{server.node}: {message}")
 
 
-def _keys(store: Store, wires: Sequence[Wire]) -> dict[Link, list[str]]:
+def _keys(store: RedisStore, servers: Sequence[Server]) -> dict[Server, list[str]]:
     """For each server keys that nobody has, in slots that it has; but none for one with next to no slots.
 
     They are spread: one node of a Cluster, taken for a server of its own, refuses those of the others' slots.
     """
-    keys: dict[Link, list[str]] = {}
+    keys: dict[Server, list[str]] = {}
     for at in range(_TRIES):
         key = f"{store.channel}:{at}"  # no other client uses this name
         with contextlib.suppress(Refused):  # no node has the slot
-            keys.setdefault(store.router.at(key), []).append(key)
-        if at >= _SPREAD and all(wire in keys for wire in wires):
+            keys.setdefault(store.topology.at(key), []).append(key)
+        if at >= _SPREAD and all(server in keys for server in servers):
             break
     return keys
 
 
-def _without_a_node(wire: Wire, end: float) -> int:
+def _without_a_node(server: Server, end: float) -> int:
     """Return how many slots have no owner, as far as a node knows."""
-    ranges = wire.call(pack("CLUSTER", "SLOTS"), left(end))
+    ranges = server.call(pack("CLUSTER", "SLOTS"), left(end))
     return _SLOTS - sum(int(last) + 1 - int(first) for first, last, *_ in ranges)
 
 
-def _coverage(count: int, wire: Wire) -> Finding:
+def _coverage(count: int, server: Server) -> Finding:
     if not count:
         return Finding("cluster", "ok", "every slot has a node")
     return Finding(
         "cluster",
         "error",
-        f"{wire.node} knows no node for {count} of {_SLOTS} slots: names in them cannot be locked",
+        f"{server.node} knows no node for {count} of {_SLOTS} slots: names in them cannot be locked",
         "see CLUSTER INFO; redis-cli --cluster check HOST:PORT says which, and --cluster fix gives them a node",
     )
 
 
-def known_bad(wire: Wire, budget: float) -> list[Finding]:
+def known_bad(server: Server, budget: float) -> list[Finding]:
     """Return the reasons why the server is unsafe for locks: always (errors), or at this moment (warnings).
 
     Nothing where INFO is forbidden: then it is not known. Nor what passes and refuses each acquire by itself meanwhile,
     such as full memory: who comes to look or to evict must be let in.
     """
     try:
-        info = _info(wire, budget)
+        info = _info(server, budget)
     except (Refused, Unknown):
         return []
     found = [each for each in (_role(info, 0), _policy(info)) if each.severity == "error"]
@@ -147,8 +146,8 @@ def known_bad(wire: Wire, budget: float) -> list[Finding]:
     return found
 
 
-def _info(wire: Wire, budget: float) -> dict[str, str]:
-    text = wire.call(pack("INFO"), budget).decode(errors="replace")
+def _info(server: Server, budget: float) -> dict[str, str]:
+    text = server.call(pack("INFO"), budget).decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] != "#")
 
 

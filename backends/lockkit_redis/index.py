@@ -13,13 +13,13 @@ import redis.exceptions as theirs
 
 from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
+from lockkit_redis.connection import TIME, millis_of, pack
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys, index, name_in, pattern
-from lockkit_redis.line import TIME, millis_of, pack
-from lockkit_redis.router import Link
+from lockkit_redis.server import Server
 
 if TYPE_CHECKING:
-    from lockkit_redis.store import Store
+    from lockkit_redis.store import RedisStore
 
 __all__ = ["Index"]
 
@@ -38,7 +38,7 @@ class Index:
     COMMANDS = 3
     """How many commands :meth:`packed` makes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RedisStore) -> None:
         self._store = store
         self._key = index(store.namespace)
         self._noted: dict[str, float] = {}
@@ -61,7 +61,7 @@ class Index:
         if not due or now < self._not_before:
             return
         try:
-            replies = self._store.router.at(self._key).row(
+            replies = self._store.topology.at(self._key).row(
                 self.packed(due, now), min(budget, _MOMENT), self.COMMANDS
             )
         except (Refused, Unknown):
@@ -76,7 +76,7 @@ class Index:
 
     def packed(self, names: Sequence[str], now: float) -> bytes:
         """The commands that note names and forget those that nobody has noted for two hours."""
-        at = self._store.router.at(self._key).reckoned(now)
+        at = self._store.topology.at(self._key).reckoned(now)
         until = at + 2 * _FRESH
         return b"".join(
             (
@@ -99,17 +99,17 @@ class Index:
         if deep:
             found = set(self._scan(end))
         else:
-            link = self._store.router.at(self._key)
-            found = {name.decode() for name in link.call(pack("ZRANGE", self._key, 0, -1), left(end))}
+            server = self._store.topology.at(self._key)
+            found = {name.decode() for name in server.call(pack("ZRANGE", self._key, 0, -1), left(end))}
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
     def _scan(self, end: float) -> list[str]:
         found = []
-        for wire in self._store.router.wires():
+        for server in self._store.topology.servers():
             cursor = b"0"
             while True:
                 scan = pack("SCAN", cursor, "MATCH", pattern(self._store.namespace), "COUNT", 1000)
-                cursor, keys = wire.call(scan, left(end))
+                cursor, keys = server.call(scan, left(end))
                 found += [name_in(key.decode()) for key in keys]
                 if cursor == b"0":
                     break
@@ -124,12 +124,12 @@ class Index:
         }
         taken = set[str]()
         for start in range(0, len(names), _ROW):
-            together: dict[Link, list[str]] = {}
+            together: dict[Server, list[str]] = {}
             for name in names[start : start + _ROW]:
-                together.setdefault(store.router.at(Keys.of(store.namespace, name).queue), []).append(name)
-            for link, some in together.items():
+                together.setdefault(store.topology.at(Keys.of(store.namespace, name).queue), []).append(name)
+            for server, some in together.items():
                 row = b"".join((TIME, *(last[name] for name in some)))
-                clock, *claims = checked(link.row(row, left(end), 1 + len(some)), link)
+                clock, *claims = checked(server.row(row, left(end), 1 + len(some)), server)
                 now = millis_of(clock)
                 taken.update(
                     name for name, claim in zip(some, claims, strict=True) if claim and float(claim[1]) > now

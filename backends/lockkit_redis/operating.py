@@ -18,21 +18,21 @@ from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_redis import scripts
+from lockkit_redis.connection import pack
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
-from lockkit_redis.store import Store
+from lockkit_redis.store import RedisStore
 from lockkit_redis.view import READER, lock_info, tokens
 
 __all__ = ["annotate", "evict", "inspect", "put_record", "record", "resize"]
 
 
-def inspect(store: Store, name: str, budget: float) -> LockInfo:
+def inspect(store: RedisStore, name: str, budget: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     return lock_info(name, _read(store, name, budget))
 
 
-def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
+def evict(store: RedisStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`."""
     end = time.monotonic() + budget
     read = _read(store, name, budget)
@@ -47,7 +47,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
     return Evicted("REMOVED", claim=shown) if answer[0] == b"REMOVED" else Evicted("ABSENT")
 
 
-def resize(store: Store, name: str, capacity: int, budget: float) -> int:
+def resize(store: RedisStore, name: str, capacity: int, budget: float) -> int:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
@@ -57,7 +57,7 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     return int(store.run(scripts.RESIZE, name, budget, capacity))
 
 
-def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+def annotate(store: RedisStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`. Merged here, stored by compare: Lua cannot tell ``{}`` from ``[]``.
 
     Raises:
@@ -79,14 +79,16 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
     return by_compare(name, patch, attempt)
 
 
-def record(store: Store, name: str, budget: float) -> Record | None:
+def record(store: RedisStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     key = Keys.of(store.namespace, name).record
-    stored = store.router.at(key).call(pack("GET", key), budget)
+    stored = store.topology.at(key).call(pack("GET", key), budget)
     return _record(name, stored) if stored else None
 
 
-def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+def put_record(
+    store: RedisStore, name: str, value: Mapping[str, object], version: int, budget: float
+) -> Record:
     """See :meth:`lockkit.store.spi.Backend.put_record`.
 
     Raises:
@@ -97,13 +99,13 @@ def put_record(store: Store, name: str, value: Mapping[str, object], version: in
     written = store.clock.wall()
     stored = f'{{"v":1,"version":{version + 1},"written":{written!r},"value":{text}}}'
     key = Keys.of(store.namespace, name).record
-    answer = scripts.RECORD.run(store.router.at(key), budget, (key,), version, stored)
+    answer = scripts.RECORD.run(store.topology.at(key), budget, (key,), version, stored)
     if answer == 1:
         return Record(name, json.loads(text), version + 1, written)
     raise Conflict(_record(name, answer) if answer else None)
 
 
-def _read(store: Store, name: str, budget: float) -> list[Any]:
+def _read(store: RedisStore, name: str, budget: float) -> list[Any]:
     """The queue, the deadlines, the claims and the server's clock, all of one moment."""
     keys = Keys.of(store.namespace, name)
     packed = b"".join(
@@ -116,9 +118,9 @@ def _read(store: Store, name: str, budget: float) -> list[Any]:
             pack("EXEC"),
         )
     )
-    link = store.router.at(keys.queue)
-    *_, read = checked(link.row(packed, budget, 6, whole=True), link)
-    checked(read, link)
+    server = store.topology.at(keys.queue)
+    *_, read = checked(server.row(packed, budget, 6, whole=True), server)
+    checked(read, server)
     return read  # type: ignore[no-any-return]
 
 

@@ -12,11 +12,11 @@ import redis.exceptions as theirs
 from lockkit.store.budgets import left
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
+from lockkit_redis.connection import TIME, framed, millis_of
 from lockkit_redis.failures import replied
-from lockkit_redis.line import TIME, framed, millis_of
-from lockkit_redis.router import Link
-from lockkit_redis.stated import millis
-from lockkit_redis.store import Store
+from lockkit_redis.packed_terms import millis
+from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 
 __all__ = ["Plan", "extend", "renew"]
 
@@ -30,7 +30,7 @@ _Places: TypeAlias = Sequence[tuple[int, ...]] | range
 class Row(NamedTuple):
     """Commands that go together, one for each name, and a last one for the time."""
 
-    link: Link
+    server: Server
     packed: bytes
     places: _Places
 
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     """Reasons why some of the names have no server."""
 
 
-def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
@@ -56,11 +56,11 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
     plan = _planned(store, beats)
     answers: list[Renewal | None] = [None] * len(beats)
     troubles = list(plan.troubles)
-    links = {row.link: None for row in plan.rows}
-    for many, link in zip(range(len(links), 0, -1), links, strict=True):
+    servers = {row.server: None for row in plan.rows}
+    for many, server in zip(range(len(servers), 0, -1), servers, strict=True):
         until = time.monotonic() + (end - time.monotonic()) / many
         for row in plan.rows:
-            if row.link is link:
+            if row.server is server:
                 try:
                     troubles += _send(store, row, beats, answers, until)
                 except (Refused, Unknown) as trouble:
@@ -74,9 +74,11 @@ def renew(store: Store, beats: Sequence[Beat], budget: float) -> Sequence[Renewa
     return answers  # type: ignore[return-value]  # no None is left
 
 
-def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
+def _planned(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     """The plan for a batch, made anew only where it differs: what was taken at one time is renewed at one time."""
-    if len(beats) < _MANY or not store.router.one:  # packing a few takes no time, and names of a Cluster move
+    if (
+        len(beats) < _MANY or not store.topology.one
+    ):  # packing a few takes no time, and names of a Cluster move
         return _plan(store, beats)
     key = (beats[0][0].token, len(beats))
     with store.mutex:
@@ -89,51 +91,53 @@ def _planned(store: Store, beats: Sequence[Beat]) -> Plan:
     return plan
 
 
-def _plan(store: Store, beats: Sequence[Beat]) -> Plan:
+def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     names = [claim.terms.name for claim, _ in beats]
-    if store.router.one and 0 < len(set(names)) == len(names):  # with thousands of claims every object costs
-        link, end = store.link(beats[0][0]), len(beats)
+    if store.topology.one and 0 < len(set(names)) == len(
+        names
+    ):  # with thousands of claims every object costs
+        server, end = store.server(beats[0][0]), len(beats)
         spans = [range(start, min(start + _ROW, end)) for start in range(0, end, _ROW)]
-        return Plan(beats, names, [_row(store, beats, link, span) for span in spans], [])
+        return Plan(beats, names, [_row(store, beats, server, span) for span in spans], [])
     together: dict[str, tuple[int, ...]] = {}
     for at, name in enumerate(names):
         together[name] = (*together.get(name, ()), at)
-    found: dict[Link, list[tuple[int, ...]]] = {}
+    found: dict[Server, list[tuple[int, ...]]] = {}
     troubles: list[Refused | Unknown] = []
     for places in together.values():
         try:
-            found.setdefault(store.link(beats[places[0]][0]), []).append(places)
+            found.setdefault(store.server(beats[places[0]][0]), []).append(places)
         except Refused as trouble:
             troubles.append(trouble)
     rows = [
-        _row(store, beats, link, some[start : start + _ROW])
-        for link, some in found.items()
+        _row(store, beats, server, some[start : start + _ROW])
+        for server, some in found.items()
         for start in range(0, len(some), _ROW)
     ]
     return Plan(beats, list(together), rows, troubles)
 
 
-def _row(store: Store, beats: Sequence[Beat], link: Link, places: _Places) -> Row:
-    return Row(link, b"".join([*_commands(store, beats, places), TIME]), places)
+def _row(store: RedisStore, beats: Sequence[Beat], server: Server, places: _Places) -> Row:
+    return Row(server, b"".join([*_commands(store, beats, places), TIME]), places)
 
 
-def _commands(store: Store, beats: Sequence[Beat], places: _Places) -> list[bytes]:
+def _commands(store: RedisStore, beats: Sequence[Beat], places: _Places) -> list[bytes]:
     """The command for each name."""
     if isinstance(places, range):
         return [_packed(store, claim, fence) for claim, fence in beats[places.start : places.stop]]
     return [_packed_together(store, [beats[at] for at in some]) for some in places]
 
 
-def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+def extend(store: RedisStore, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`."""
     basis = store.clock.now()
     now, answer = store.run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
-    store.link(claim).heard(int(now))
+    store.server(claim).heard(int(now))
     return _renewal(answer, basis)
 
 
 def _send(
-    store: Store, row: Row, beats: Sequence[Beat], answers: list[Renewal | None], until: float
+    store: RedisStore, row: Row, beats: Sequence[Beat], answers: list[Renewal | None], until: float
 ) -> list[Refused | Unknown]:
     """Renew the claims of some names on one server.
 
@@ -143,12 +147,12 @@ def _send(
     Raises:
         Refused, Unknown: The server does not answer in time.
     """
-    link, packed, places = row
+    server, packed, places = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
-    *replies, clock = link.row(packed, left(until), len(places) + 1)
+    *replies, clock = server.row(packed, left(until), len(places) + 1)
     if isinstance(clock, list):
-        link.heard(millis_of(clock))
+        server.heard(millis_of(clock))
     if isinstance(places, range):
         if replies.count(b"H") == len(replies):
             answers[places.start : places.stop] = [held] * len(replies)
@@ -158,12 +162,12 @@ def _send(
     if unlearned:  # the first one teaches the server the script
         first, *others = _commands(store, beats, [places[at] for at in unlearned])
         again = b"".join([scripts.RENEW.spelled_out(first), *others])
-        for at, reply in zip(unlearned, link.row(again, left(until), len(unlearned)), strict=True):
+        for at, reply in zip(unlearned, server.row(again, left(until), len(unlearned)), strict=True):
             replies[at] = reply
     troubles: list[Refused | Unknown] = []
     for some, reply in zip(places, replies, strict=True):
         if isinstance(reply, theirs.RedisError):
-            troubles.append(replied(reply, link))
+            troubles.append(replied(reply, server))
             continue
         for at, answer in zip(some, [reply] if len(some) == 1 else reply, strict=True):
             answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
@@ -172,7 +176,7 @@ def _send(
     return troubles
 
 
-def _packed_together(store: Store, beats: Sequence[Beat]) -> bytes:
+def _packed_together(store: RedisStore, beats: Sequence[Beat]) -> bytes:
     """The command that renews claims of one name."""
     if len(beats) == 1:
         return _packed(store, *beats[0])
@@ -180,7 +184,7 @@ def _packed_together(store: Store, beats: Sequence[Beat]) -> bytes:
     return scripts.RENEW.packed(store.known(beats[0][0].terms).keys[:5], *words)
 
 
-def _packed(store: Store, claim: Claim, fence: int | None) -> bytes:
+def _packed(store: RedisStore, claim: Claim, fence: int | None) -> bytes:
     """The command that renews one claim."""
     text = b"" if fence is None else b"%d" % fence
     renew = store.known(claim.terms).renew

@@ -11,10 +11,10 @@ import redis.exceptions as theirs
 from lockkit.errors import LockkitError, PermissionDenied
 from lockkit.facts import Finding
 from lockkit.store.budgets import left
+from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied, unanswered
-from lockkit_redis.line import pack
 from lockkit_redis.scripts import Script
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
 
 __all__ = ["rights"]
 
@@ -24,11 +24,11 @@ _LOOK = {"MULTI", "HGETALL", "EXEC"}
 """The commands that `status` needs beside those that the scripts call."""
 
 
-def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
+def rights(server: Server, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
     """Examine the rights on one server.
 
     Args:
-        wire: The server.
+        server: The server.
         channel: One of this client.
         keys: Some of the namespace that nobody has, in slots that should be there; there may be none.
         copies: How many replicas must confirm an acquire.
@@ -37,22 +37,22 @@ def rights(wire: Wire, channel: str, keys: Sequence[str], copies: int, end: floa
     Raises:
         Refused, Unknown: The server cannot be asked.
     """
-    answers = _tried(wire, channel, keys, copies, end)
-    refused = [(word, replied(error, wire).error) for word, error in _refused(answers)]
+    answers = _tried(server, channel, keys, copies, end)
+    refused = [(word, replied(error, server).error) for word, error in _refused(answers)]
     denied = {word: error for word, error in refused if isinstance(error, PermissionDenied)}
     others = [error for _, error in refused if not isinstance(error, PermissionDenied)]
     found = []
     if others:
         found.append(Finding("scripts", "error", others[0].message, others[0].hint or ""))
     if denied:
-        found.append(_missing(wire, denied))
+        found.append(_missing(server, denied))
     elif any(isinstance(answer, list) for _, answer in answers):  # otherwise nothing is known
-        found.append(_hearing(wire, channel, end))
+        found.append(_hearing(server, channel, end))
     return found
 
 
 def _tried(
-    wire: Wire, channel: str, keys: Sequence[str], copies: int, end: float
+    server: Server, channel: str, keys: Sequence[str], copies: int, end: float
 ) -> Sequence[tuple[str, Any]]:
     """Send what a client sends, and return it with the answers: the probe, whole and by its digest; WAIT, if it is needed; and reads.
 
@@ -67,7 +67,7 @@ def _tried(
         row.append(("WAIT", pack("WAIT", 0, 1)))
     row += [("HGETALL", pack("HGETALL", key)) for key in keys[:1]]
     row += [("MULTI", pack("MULTI")), ("EXEC", pack("EXEC"))]
-    answers = wire.row(b"".join(packed for _, packed in row), left(end), len(row), whole=True)
+    answers = server.row(b"".join(packed for _, packed in row), left(end), len(row), whole=True)
     return [(word, answer) for (word, _), answer in zip(row, answers, strict=True)]
 
 
@@ -82,26 +82,26 @@ def _refused(answers: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Exceptio
             yield word, answer
 
 
-def _missing(wire: Wire, denied: Mapping[str, LockkitError]) -> Finding:
+def _missing(server: Server, denied: Mapping[str, LockkitError]) -> Finding:
     first = next(iter(denied.values()))
     if denied.keys() >= _RUN and not denied.keys() & _LOOK:
         return Finding("rights", "error", first.message, f"observers may look but not lock; {first.hint}")
-    why = first.message.removeprefix(f"{wire.where}: ")
+    why = first.message.removeprefix(f"{server.where}: ")
     words = f"{', '.join(sorted(denied))} {'is' if len(denied) == 1 else 'are'} refused"
     hints = dict.fromkeys(error.hint for error in denied.values() if error.hint)
-    return Finding("rights", "error", f"{wire.where}: {words}: {why}", "; ".join(hints))
+    return Finding("rights", "error", f"{server.where}: {words}: {why}", "; ".join(hints))
 
 
-def _hearing(wire: Wire, channel: str, end: float) -> Finding:
-    line = wire.connect(left(end))
+def _hearing(server: Server, channel: str, end: float) -> Finding:
+    connection = server.connect(left(end))
     try:
-        heard = line.ask(pack("SUBSCRIBE", channel), time.monotonic() + left(end))
+        heard = connection.ask(pack("SUBSCRIBE", channel), time.monotonic() + left(end))
     except (theirs.RedisError, OSError) as error:
-        raise unanswered(error, wire.where) from error
+        raise unanswered(error, server.where) from error
     finally:
-        line.close()
+        connection.close()
     if isinstance(heard, theirs.RedisError):
-        told = replied(heard, wire).error
+        told = replied(heard, server).error
         hint = "without it those who wait ask every two seconds instead of being told"
         return Finding("rights", "warning", told.message, f"{hint}; {told.hint}" if told.hint else hint)
     return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

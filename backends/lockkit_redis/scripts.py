@@ -10,8 +10,8 @@ from typing import Any
 import redis.exceptions as theirs
 
 from lockkit.store.budgets import left
-from lockkit_redis.line import pack
-from lockkit_redis.router import Link
+from lockkit_redis.connection import pack
+from lockkit_redis.server import Server
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
 
@@ -44,17 +44,17 @@ class Script:
         """The command that runs it, by its digest."""
         return pack("EVALSHA", self.sha, len(keys), *keys, *words)
 
-    def run(self, link: Link, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
+    def run(self, server: Server, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
         """Run it."""
-        return self.send(link, budget, self.packed(keys, *words))
+        return self.send(server, budget, self.packed(keys, *words))
 
-    def send(self, link: Link, budget: float, packed: bytes) -> Any:
+    def send(self, server: Server, budget: float, packed: bytes) -> Any:
         """Run what was packed."""
         end = time.monotonic() + budget
         try:
-            return link.call(packed, budget)
+            return server.call(packed, budget)
         except theirs.NoScriptError:  # definite: nothing was executed
-            return link.call(self.spelled_out(packed), left(end))
+            return server.call(self.spelled_out(packed), left(end))
 
     def spelled_out(self, packed: bytes) -> bytes:
         """The same command with the script's text, for a server that does not know it; afterwards it does."""

@@ -10,8 +10,8 @@ from lockkit.store.spi import Refused
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
 from lockkit_redis.connecting import connected
+from lockkit_redis.connection import pack
 from lockkit_redis.failures import meaning
-from lockkit_redis.line import pack
 from lockkit_redis.unreachable import none_of, not_connected, of_a_sentinel, unknown_service
 
 __all__ = ["primary"]
@@ -42,16 +42,16 @@ def _asked(address: Address, place: tuple[str, int], budget: float) -> tuple[str
     user, password = address.sentinel
     login = [] if password is None else [pack("AUTH", *filter(None, (user,)), password)]
     row = [*login, pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", str(address.service))]
-    line = None
+    connection = None
     try:
-        line = connected(place, address.tls, budget)
-        line.begin(b"".join(row), end)
-        *logins, found = [line.hear(end) for _ in row]
+        connection = connected(place, address.tls, budget)
+        connection.begin(b"".join(row), end)
+        *logins, found = [connection.hear(end) for _ in row]
     except (theirs.RedisError, OSError) as error:
         raise not_connected(error, where, address) from error
     finally:
-        if line is not None:
-            line.close()
+        if connection is not None:
+            connection.close()
     if isinstance(found, theirs.RedisError):
         # One that wants a login has said before what is wrong with the one that was given.
         first = next(each for each in (*logins, found) if isinstance(each, theirs.RedisError))

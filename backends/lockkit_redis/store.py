@@ -11,17 +11,18 @@ from lockkit.store.spi import Claim, OpenOptions
 from lockkit_redis.address import Address
 from lockkit_redis.index import Index
 from lockkit_redis.keys import Keys, channel
-from lockkit_redis.router import Cluster, Link, Router, Single
+from lockkit_redis.packed_terms import PackedTerms
 from lockkit_redis.scripts import Script
-from lockkit_redis.stated import Stated
+from lockkit_redis.server import Server
+from lockkit_redis.topology import Cluster, Single, Topology
 
 if TYPE_CHECKING:
     from lockkit_redis.renewing import Plan
 
-__all__ = ["Store"]
+__all__ = ["RedisStore"]
 
 
-class Store:
+class RedisStore:
     """One open store.
 
     Attributes:
@@ -41,18 +42,18 @@ class Store:
         self.copies = address.min_replicas
         self.plans: dict[tuple[str, int], Plan] = {}
         self.mutex = threading.Lock()
-        self.known = per_lock(lambda terms: Stated.of(options.namespace, terms, self.channel))
+        self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.channel))
         owner = options.owner
         name = f"lockkit:{owner.host or 'unknown'}:{owner.pid or os.getpid()}".replace(" ", "_")
         kind = Cluster if address.cluster else Single
-        self.router: Router = kind(address, name, options.clock, options.namespace, options.budget / 2)
+        self.topology: Topology = kind(address, name, options.clock, options.namespace, options.budget / 2)
         self.index = Index(self)
 
-    def link(self, claim: Claim) -> Link:
+    def server(self, claim: Claim) -> Server:
         """The server that has a claim's queue."""
-        return self.router.at(self.known(claim.terms).keys.queue)
+        return self.topology.at(self.known(claim.terms).keys.queue)
 
     def run(self, script: Script, name: str, budget: float, *words: str | bytes | int) -> Any:
         """Run a script on a name's queue."""
         keys = Keys.of(self.namespace, name)
-        return script.run(self.router.at(keys.queue), budget, keys[:5], *words)
+        return script.run(self.topology.at(keys.queue), budget, keys[:5], *words)

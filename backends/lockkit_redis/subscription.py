@@ -12,8 +12,8 @@ import socket
 import time
 from typing import Any
 
-from lockkit_redis.line import Line, pack
-from lockkit_redis.router import Router
+from lockkit_redis.connection import Connection, pack
+from lockkit_redis.topology import Topology
 
 __all__ = ["Gone", "Subscription"]
 
@@ -34,9 +34,9 @@ class Subscription:
         Refused, OSError, redis.exceptions.RedisError: There is none to be had.
     """
 
-    def __init__(self, router: Router, channel: str) -> None:
-        self._router = router
-        self._line: Line = router.connect(_PATIENCE)
+    def __init__(self, topology: Topology, channel: str) -> None:
+        self._topology = topology
+        self._connection: Connection = topology.connect(_PATIENCE)
         self._asleep, self._nudges = socket.socketpair()
         self._asleep.setblocking(False)
         self._nudges.setblocking(False)
@@ -44,10 +44,10 @@ class Subscription:
         self._pinged = False
         self._nudged = self._asleep.fileno()
         poll = select.poll()
-        poll.register(self._line.fileno(), select.POLLIN)
+        poll.register(self._connection.fileno(), select.POLLIN)
         poll.register(self._nudged, select.POLLIN)
         self._poll = poll.poll
-        self._line.send(pack("SUBSCRIBE", channel), time.monotonic() + _PATIENCE)
+        self._connection.send(pack("SUBSCRIBE", channel), time.monotonic() + _PATIENCE)
 
     def __del__(self) -> None:
         if hasattr(self, "_nudges"):
@@ -70,7 +70,7 @@ class Subscription:
             if ready == self._nudged:
                 self._asleep.recv(4096)
             else:
-                said = self._line.said()
+                said = self._connection.said()
                 self._pinged = False
                 self._heard_at = time.monotonic()
         return said
@@ -78,11 +78,11 @@ class Subscription:
     def _ask_for_life(self) -> None:
         if self._pinged:  # the last PING has no answer either: the connection is half open
             raise TimeoutError("timed out")
-        if not self._router.serves(self._line):
+        if not self._topology.serves(self._connection):
             raise Gone("its node is not of the Cluster any more: nothing is published there")
         self._pinged = True
         self._heard_at = time.monotonic()
-        self._line.send(_PINGED, self._heard_at + _PATIENCE)
+        self._connection.send(_PINGED, self._heard_at + _PATIENCE)
 
     def nudge(self) -> None:
         """Have the thread in :meth:`wait` return, or the next one. Never blocks or fails; from anywhere."""
@@ -93,10 +93,10 @@ class Subscription:
 
     def interrupt(self) -> None:
         """End the subscription; the thread that waits notices."""
-        self._line.interrupt()
+        self._connection.interrupt()
 
     def close(self) -> None:
         """Close the subscription, when no thread reads it any more."""
-        self._line.reset()
+        self._connection.reset()
         self._asleep.close()
         self._nudges.close()

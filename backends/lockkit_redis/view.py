@@ -10,7 +10,7 @@ from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
 from lockkit.store.owners import owner_of
-from lockkit_redis.line import millis_of
+from lockkit_redis.connection import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "tokens"]
 

@@ -22,10 +22,11 @@ import redis.exceptions as theirs
 from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
 from lockkit.store.spi import Refused, Unknown
+from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied
-from lockkit_redis.line import pack
-from lockkit_redis.router import Link, Router
+from lockkit_redis.server import Server
 from lockkit_redis.subscription import Gone, Subscription
+from lockkit_redis.topology import Topology
 
 __all__ = ["Wakes"]
 
@@ -65,8 +66,8 @@ class _Watch:
 class Wakes:
     """The waiters of a client, and the thread among them that reads. A thread of its own is started with the first waiter."""
 
-    def __init__(self, router: Router, channel: str) -> None:
-        self._router = router
+    def __init__(self, topology: Topology, channel: str) -> None:
+        self._topology = topology
         self._channel = channel
         self._mutex = threading.RLock()
         self._watches: dict[bytes, list[_Watch]] = {}
@@ -217,7 +218,7 @@ class Wakes:
             except _ENDS as error:
                 self._say(error)
             except Exception:  # other waiters need their wakes, whatever the error
-                _log.exception("the subscription to %s ended", self._router.where)
+                _log.exception("the subscription to %s ended", self._topology.where)
             if began < self._stood_at < time.monotonic() - pause:
                 pause = _PAUSE
             if not self._closed:
@@ -225,16 +226,16 @@ class Wakes:
                 pause = min(2 * pause, 1.0)
 
     def _say(self, error: Exception) -> None:
-        told = replied(error, self._router) if isinstance(error, theirs.ResponseError) else None
+        told = replied(error, self._topology) if isinstance(error, theirs.ResponseError) else None
         if told is not None and isinstance(told.error, PermissionDenied) and not self._warned:
             self._warned = True
             _log.warning("%s; until then those who wait ask every two seconds", told)
         elif not self._closed:
-            _log.debug("the subscription to %s ended: %s", self._router.where, error)
+            _log.debug("the subscription to %s ended: %s", self._topology.where, error)
 
     def _subscribe(self) -> None:
         """Make the subscription, and stand by it to its end."""
-        subscription = self._subscription = Subscription(self._router, self._channel)
+        subscription = self._subscription = Subscription(self._topology, self._channel)
         try:
             self._begin(subscription)
             self._stand_by(subscription)
@@ -298,16 +299,16 @@ class Wakes:
         """Wake those who do not simply wait any more."""
         if not watches:
             return
-        together: dict[Link, list[_Watch]] = {}
+        together: dict[Server, list[_Watch]] = {}
         for watch in watches:
             try:
-                together.setdefault(self._router.at(watch.where), []).append(watch)
+                together.setdefault(self._topology.at(watch.where), []).append(watch)
             except Refused:
                 watch.wake()
-        for link, some in together.items():
+        for server, some in together.items():
             packed = b"".join(pack("HGET", watch.where, watch.token) for watch in some)
             try:
-                states = link.row(packed, patience, len(some))
+                states = server.row(packed, patience, len(some))
             except (Refused, Unknown):
                 states = [None] * len(some)
             for watch, state in zip(some, states, strict=True):

@@ -20,7 +20,7 @@ from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
-from lockkit_redis.line import pack
+from lockkit_redis.connection import pack
 
 AT_ONCE = 1.0
 
@@ -267,8 +267,8 @@ def test_a_connection_that_is_taken_the_moment_it_is_given_back_is_no_trouble(se
             each[0].close()
 
     store = open_store(server.url(), OpenOptions())
-    wire = store.store.router.wires()[0]
-    wire.pool.empty()
-    wire.pool._free = Snatched()
-    assert wire.call(pack("PING"), 2.0) == b"PONG"
+    node = store.store.topology.servers()[0]
+    node.pool.empty()
+    node.pool._free = Snatched()
+    assert node.call(pack("PING"), 2.0) == b"PONG"
     store.close()

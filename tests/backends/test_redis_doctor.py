@@ -171,10 +171,10 @@ def test_an_observer_who_cannot_look_is_told_so(server, url):
 
 def test_where_there_is_no_key_to_try_with_the_right_to_run_scripts_is_looked_at_all_the_same(server, url):
     with contextlib.closing(open_store(url, OpenOptions())) as store:
-        (wire,) = store.store.router.wires()
+        (node,) = store.store.topology.servers()
 
         def found():
-            (one,) = rights(wire, store.store.channel, (), 0, time.monotonic() + 2.0)
+            (one,) = rights(node, store.store.channel, (), 0, time.monotonic() + 2.0)
             return one
 
         assert found().severity == "ok"

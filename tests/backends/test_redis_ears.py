@@ -18,7 +18,7 @@ from lockkit.store.spi import Queued
 from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import until
 from lockkit_redis import subscription, wakes
-from lockkit_redis.line import Line
+from lockkit_redis.connection import Connection
 
 LONG = 20.0
 AT_ONCE = 1.5
@@ -262,7 +262,7 @@ def test_closing_the_store_ends_the_wait_and_the_thread(server, standing):
 
 def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
     """It lands between the moment in which bytes are read and the one in which they are taken in."""
-    feed = Line._feed
+    feed = Connection._feed
 
     def torn(self, block):
         if b"message" in block:
@@ -274,7 +274,7 @@ def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
     with turn.listening():
         until(turn.reads)
         with monkeypatch.context() as patched:
-            patched.setattr(Line, "_feed", torn)
+            patched.setattr(Connection, "_feed", torn)
             turn.come()
             turn.thread.join(AT_ONCE)
         assert turn.answer is None, "it was not torn"

@@ -11,7 +11,7 @@ pytest.importorskip("redis")
 from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, Lapsed, Unknown
 from lockkit.testing.claims import claim, states, take
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
 
 HOUR = 3600.0
 
@@ -27,7 +27,7 @@ def keys(server, kind=""):
 def sent(monkeypatch):
     """Each script's bytes, as they went out; a store of another file may still be reading its Cluster's map."""
     copies = []
-    call, row = Wire.call, Wire.row
+    call, row = Server.call, Server.row
 
     def spy(packed, count):
         if b"\r\nEVAL" in packed:
@@ -41,20 +41,20 @@ def sent(monkeypatch):
         spy(packed, count)
         return row(self, packed, budget, count, **options)
 
-    monkeypatch.setattr(Wire, "call", spied_call)
-    monkeypatch.setattr(Wire, "row", spied_row)
+    monkeypatch.setattr(Server, "call", spied_call)
+    monkeypatch.setattr(Server, "row", spied_row)
     return copies
 
 
 def arrives(store, copy):
     """What the server answers to a copy of a request."""
     packed, count = copy
-    wire = store.store.router.wires()[0].another()
+    node = store.store.topology.servers()[0].another()
     try:
-        answer = wire.row(packed, 2.0, count)[0]
+        answer = node.row(packed, 2.0, count)[0]
         return answer[0], answer[2] if answer[0] == b"L" else None
     finally:
-        wire.close()
+        node.close()
 
 
 def test_a_copy_of_a_create_that_comes_within_thirty_seconds_of_a_release_after_a_replay_grants_nothing(

@@ -18,9 +18,9 @@ from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, U
 from lockkit.testing.claims import claim, queue, renew, take
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
+from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
 
@@ -235,8 +235,8 @@ def test_more_urls_that_are_refused(url, says):
 def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     """Each piece of an answer comes soon enough; all of them do not."""
     store = open_store(server.url(), OpenOptions())
-    wire = store.store.router.wires()[0]
-    line = wire.connect(2.0)
+    node = store.store.topology.servers()[0]
+    line = node.connect(2.0)
     ours, theirs = socket.socketpair()
     line._socket.close()
     line._socket = ours
@@ -265,7 +265,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
 def test_wires_reckon_the_clock_of_their_own_server():
     from lockkit.clock import SYSTEM
 
-    one, two = (Wire(parse("redis://host"), "x", SYSTEM) for _ in range(2))
+    one, two = (Server(parse("redis://host"), "x", SYSTEM) for _ in range(2))
     one.heard(1_000_000)
     assert abs(one.reckoned(SYSTEM.now()) - 1_000_000) < 10_000
     assert abs(two.reckoned(SYSTEM.now()) - SYSTEM.wall() * 1000) < 10_000
@@ -273,25 +273,25 @@ def test_wires_reckon_the_clock_of_their_own_server():
 
 def test_connecting_and_asking_share_one_budget(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
-    wire = store.store.router.wires()[0]
-    monkeypatch.setattr(wire.pool, "take", lambda budget: time.sleep(0.3) or wire.connect(2.0))
+    node = store.store.topology.servers()[0]
+    monkeypatch.setattr(node.pool, "take", lambda budget: time.sleep(0.3) or node.connect(2.0))
     with pytest.raises(Unknown, match="timed out"):
-        wire.call(pack("PING"), 0.2)
+        node.call(pack("PING"), 0.2)
     monkeypatch.undo()
-    assert wire.call(pack("PING"), 2.0) == b"PONG"
+    assert node.call(pack("PING"), 2.0) == b"PONG"
     store.close()
 
 
 def test_connections_that_a_crowd_needed_are_closed_when_they_are_not_used_any_more(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
-    wire = store.store.router.wires()[0]
-    lines = [wire.connect(2.0) for _ in range(5)]
+    node = store.store.topology.servers()[0]
+    lines = [node.connect(2.0) for _ in range(5)]
     now = time.monotonic()
-    wire.pool.empty()
-    wire.pool._free[:] = [(line, now - 60.0) for line in lines]
+    node.pool.empty()
+    node.pool._free[:] = [(line, now - 60.0) for line in lines]
     for _ in range(6):
-        wire.call(pack("PING"), 2.0)
-    assert len(wire.pool._free) == 1
+        node.call(pack("PING"), 2.0)
+    assert len(node.pool._free) == 1
     store.close()
 
 
@@ -312,7 +312,7 @@ def test_a_name_that_cannot_be_resolved_is_told_and_an_interrupt_is_an_interrupt
 
 def mapped(cluster, monkeypatch, **maps):
     """A Cluster of which some nodes answer CLUSTER SLOTS with something else."""
-    call = Wire.call
+    call = Server.call
 
     def spied(self, packed, budget):
         answer = call(self, packed, budget)
@@ -320,17 +320,17 @@ def mapped(cluster, monkeypatch, **maps):
             answer = maps.get(f"p{self._address.hosts[0][1]}", answer)
         return answer
 
-    monkeypatch.setattr(Wire, "call", spied)
+    monkeypatch.setattr(Server, "call", spied)
 
 
 def test_a_node_that_was_taken_out_and_still_answers_is_not_believed(cluster, monkeypatch):
     with lockkit.connect(cluster.url()) as client:
         lease = client.lock("a").acquire()
-        router = client.driver().backend.store.router
+        topology = client.driver().backend.store.topology
         mapped(cluster, monkeypatch, **{f"p{cluster.nodes[0].port}": []})
-        router._stale = True
-        router._read()
-        assert None not in router._owners
+        topology._stale = True
+        topology._read()
+        assert None not in topology._owners
         assert lease.confirm() is None
         lease.release()
 
@@ -346,7 +346,7 @@ def test_a_slot_that_nobody_has_costs_its_own_names_only(cluster, places):
     store = open_store(cluster.url(), OpenOptions())
     beats = [(each, store.acquire(each, True, 2.0).fence) for each in (claim(there), claim(elsewhere))]
     owners, slot = (
-        store.store.router._owners,
+        store.store.topology._owners,
         cluster.nodes[0].cli("CLUSTER", "KEYSLOT", Keys.of("default", there).queue),
     )
     kept, owners[slot] = owners[slot], None
@@ -363,12 +363,12 @@ def test_when_no_more_threads_can_be_started_the_map_is_read_all_the_same(cluste
         raise RuntimeError("can't start new thread")
 
     store = open_store(cluster.url(), OpenOptions())
-    router = store.store.router
-    router._owners = [None] * 16384
-    router._stale, router._read_at = True, 0.0
+    topology = store.store.topology
+    topology._owners = [None] * 16384
+    topology._stale, topology._read_at = True, 0.0
     monkeypatch.setattr(threading.Thread, "start", refused)
-    assert router.at(Keys.of("default", "a").queue)
-    assert not router._reading
+    assert topology.at(Keys.of("default", "a").queue)
+    assert not topology._reading
     monkeypatch.undo()
     store.close()
 
@@ -377,9 +377,9 @@ def test_a_node_that_says_that_the_cluster_is_down_makes_others_be_asked(cluster
     import redis.exceptions as theirs
 
     store = open_store(cluster.url(), OpenOptions())
-    router = store.store.router
+    topology = store.store.topology
     place = (cluster.nodes[0].host, cluster.nodes[0].port)
-    router._trouble(place, theirs.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"))
-    assert router._stale
-    assert place in router._troubled
+    topology._trouble(place, theirs.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"))
+    assert topology._stale
+    assert place in topology._troubled
     store.close()

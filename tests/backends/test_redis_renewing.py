@@ -11,9 +11,9 @@ from lockkit.names import claim_id, new_token
 from lockkit.store.spi import Claim, OpenOptions, Terms, Unknown
 from lockkit_redis import renewing
 from lockkit_redis.backend import open_store
+from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
 from support.servers.redis import RedisServer
 
 MANY = 3 * renewing._ROW
@@ -39,7 +39,7 @@ def beats(store):
 
 def silent(monkeypatch, store, rows):
     """Those rows of commands are sent, and nobody hears an answer."""
-    row, sent = Wire.row, []
+    row, sent = Server.row, []
 
     def spied(self, packed, budget, count, **options):
         sent.append(count)
@@ -48,7 +48,7 @@ def silent(monkeypatch, store, rows):
             raise Unknown(OutcomeUnknown("no answer"))
         return answers
 
-    monkeypatch.setattr(Wire, "row", spied)
+    monkeypatch.setattr(Server, "row", spied)
     return store.store.clock.now()
 
 
@@ -91,26 +91,26 @@ def test_a_name_that_a_stranger_has_spoiled_does_not_cost_the_others(store):
     one, two = (Claim(new_token(), Terms(name, ttl=30.0)) for name in ("sound", "spoiled"))
     fences = [store.acquire(each, True, 2.0).fence for each in (one, two)]
     queue = Keys.of("default", "spoiled").queue
-    wire = store.store.router.wires()[0]
-    wire.call(pack("SET", queue, "x"), 2.0)
+    node = store.store.topology.servers()[0]
+    node.call(pack("SET", queue, "x"), 2.0)
     sound, spoiled = store.renew(list(zip((one, two), fences, strict=True)), 2.0)
     assert (sound.state, spoiled.state) == ("HELD", "UNKNOWN")
     assert "somebody else has written to it" in spoiled.trouble
     with pytest.raises(Unknown, match="somebody else"):
         store.renew([(two, fences[1])], 2.0)
-    wire.call(pack("DEL", queue), 2.0)
+    node.call(pack("DEL", queue), 2.0)
 
 
 def test_a_server_that_has_forgotten_the_script_learns_it_once_for_all(monkeypatch, store, beats):
     store.renew(beats, 5.0)
-    store.store.router.wires()[0].call(pack("SCRIPT", "FLUSH"), 2.0)
-    row, sent = Wire.row, []
+    store.store.topology.servers()[0].call(pack("SCRIPT", "FLUSH"), 2.0)
+    row, sent = Server.row, []
 
     def spied(self, packed, budget, count, **options):
         sent.append(count)
         return row(self, packed, budget, count, **options)
 
-    monkeypatch.setattr(Wire, "row", spied)
+    monkeypatch.setattr(Server, "row", spied)
     assert {each.state for each in store.renew(beats, 5.0)} == {"HELD"}
     assert sent == [renewing._ROW + 1, renewing._ROW, renewing._ROW + 1, renewing._ROW + 1]
 

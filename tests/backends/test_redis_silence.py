@@ -20,8 +20,8 @@ from lockkit.testing.processes import free_port
 from lockkit.testing.troubles import IN_TIME, SECRET, both_ways, trouble
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
-from lockkit_redis.line import pack
-from lockkit_redis.wire import Wire
+from lockkit_redis.connection import pack
+from lockkit_redis.server import Server
 from support.servers.redis import RedisServer
 
 
@@ -109,7 +109,7 @@ class Slow:
 
 def test_the_whole_login_takes_a_slow_server_one_answer(server):
     with contextlib.closing(Slow(server, 0.8)) as slow:
-        wire = Wire(parse(slow.url), "slow", SYSTEM)
+        wire = Server(parse(slow.url), "slow", SYSTEM)
         began = time.monotonic()
         wire.connect(2.0).reset()
         assert time.monotonic() - began < 2 * 0.8
@@ -123,7 +123,7 @@ def test_a_server_that_is_too_slow_is_told_in_time(server):
 def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it():
     """A single command and one in a row: the first acquire of a name, a renewal."""
     with RedisServer() as server:
-        wire = Wire(parse(server.url()), "demoted", SYSTEM)
+        wire = Server(parse(server.url()), "demoted", SYSTEM)
         for send in (
             lambda packed: wire.call(packed, 2.0),
             lambda packed: wire.row(packed + pack("PING"), 2.0, 2),
@@ -149,8 +149,8 @@ def test_what_a_signal_handler_raises_is_not_its_own_cause(server, method, monke
     store = open_store(server.url(), OpenOptions())
     try:
         store.check(2.0)
-        monkeypatch.setattr("lockkit_redis.line.Line.ask", interrupted)
-        monkeypatch.setattr("lockkit_redis.line.Line.row", interrupted)
+        monkeypatch.setattr("lockkit_redis.connection.Connection.ask", interrupted)
+        monkeypatch.setattr("lockkit_redis.connection.Connection.row", interrupted)
         with pytest.raises(Interrupt) as caught:
             store.acquire(claim(), True, 2.0) if method == "ask" else store.names("", 2.0)
         assert caught.value.__cause__ is None

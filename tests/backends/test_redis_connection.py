@@ -15,23 +15,23 @@ pytest.importorskip("redis")
 
 import redis.exceptions as theirs
 
-from lockkit_redis import line as lines
-from lockkit_redis.line import Line, pack
+from lockkit_redis import connection as connections
+from lockkit_redis.connection import Connection, pack
 
 PING = pack("PING")
 
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch):
-    monkeypatch.setattr(lines, "_PROCESSORS", 2)
-    monkeypatch.setattr(lines, "_AWAKE", 5.0)
-    monkeypatch.setattr(lines._awake, "until", 0.0)
+    monkeypatch.setattr(connections, "_PROCESSORS", 2)
+    monkeypatch.setattr(connections, "_AWAKE", 5.0)
+    monkeypatch.setattr(connections._awake, "until", 0.0)
 
 
 @pytest.fixture
 def in_vain(monkeypatch):
     """No answer comes while anybody is awake for it."""
-    monkeypatch.setattr(lines, "_AWAKE", 0.0)
+    monkeypatch.setattr(connections, "_AWAKE", 0.0)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def pair():
 
 
 def line_on(sock):
-    return Line(SimpleNamespace(_sock=sock, _parser=SimpleNamespace(parse_error=Exception)))
+    return Connection(SimpleNamespace(_sock=sock, _parser=SimpleNamespace(parse_error=Exception)))
 
 
 def soon():
@@ -61,7 +61,7 @@ def answered_after(seconds, line, server):
 def test_a_quick_answer_is_there_before_anybody_sleeps(pair, monkeypatch):
     line, server = pair
     monkeypatch.setattr(
-        Line, "_until", lambda self, end: self._socket.setblocking(False)
+        Connection, "_until", lambda self, end: self._socket.setblocking(False)
     )  # so to sleep would fail
 
     assert answered_after(0.02, line, server) == b"PONG"
@@ -102,7 +102,7 @@ def test_a_quick_answer_after_slow_ones_counts_again(pair):
 
 def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
     line, server = pair
-    lines._awake.until = soon()
+    connections._awake.until = soon()
     assert answered_after(0.02, line, server) == b"PONG"
 
     assert line._asleep == 0, "it has not tried"
@@ -111,7 +111,7 @@ def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
 def test_whoever_never_says_that_it_sleeps_keeps_nobody_from_it_for_good(pair):
     """As when its thread was cut short by Ctrl-C, or this process is a child that was forked at that moment."""
     line, server = pair
-    lines._awake.until = time.monotonic()
+    connections._awake.until = time.monotonic()
     line._in_vain = 7
     assert answered_after(0.0, line, server) == b"PONG"
 
@@ -124,11 +124,11 @@ def test_the_end_of_the_connection_is_told(pair):
 
     with pytest.raises(theirs.ConnectionError):
         line.ask(PING, soon())
-    assert lines._awake.until == 0.0
+    assert connections._awake.until == 0.0
 
 
 def test_nobody_stays_awake_on_one_processor(monkeypatch):
-    monkeypatch.setattr(lines, "_PROCESSORS", 1)
+    monkeypatch.setattr(connections, "_PROCESSORS", 1)
     ours, server = socket.socketpair()
     with ours, server:
         assert line_on(ours)._asleep > 1e9

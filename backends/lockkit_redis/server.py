@@ -14,12 +14,12 @@ from lockkit.store.connections import Pool, inherited
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
 from lockkit_redis.connecting import Place, connected
+from lockkit_redis.connection import TIME, Connection, millis_of, pack
 from lockkit_redis.failures import meaning, replied, unanswered
-from lockkit_redis.line import TIME, Line, millis_of, pack
 from lockkit_redis.sentinels import primary
 from lockkit_redis.unreachable import of_another_kind, refused_at_login
 
-__all__ = ["Wire"]
+__all__ = ["Server"]
 
 _LEAST = 0.005
 _STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
@@ -28,7 +28,7 @@ _SAID = (theirs.ResponseError, *_STRANGER)
 """Errors that a server answers with; every other error is about the connection."""
 
 
-class Wire:
+class Server:
     """The connections of one store to one server.
 
     Args:
@@ -69,18 +69,18 @@ class Wire:
             redis.exceptions.NoScriptError: The server does not know the script (any more).
         """
         end = time.monotonic() + budget
-        line = self.pool.take(budget)
+        connection = self.pool.take(budget)
         try:
-            answer = line.ask(packed, end)
+            answer = connection.ask(packed, end)
         except BaseException as error:
-            why = self._ended(line, error)
+            why = self._ended(connection, error)
             if why is error:
                 raise
             raise why from error
         if isinstance(answer, theirs.RedisError):
-            self._settle(line, (answer,))
+            self._settle(connection, (answer,))
             raise answer if isinstance(answer, theirs.NoScriptError) else replied(answer, self)
-        self.pool.keep(line)
+        self.pool.keep(connection)
         return answer
 
     def row(self, packed: bytes, budget: float, count: int, *, whole: bool = False) -> list[Any]:
@@ -92,26 +92,26 @@ class Wire:
             Refused, Unknown: See :mod:`lockkit_redis.failures`.
         """
         end = time.monotonic() + budget
-        line = self.pool.take(budget)
+        connection = self.pool.take(budget)
         try:
-            answers = line.row(packed, end, count)
+            answers = connection.row(packed, end, count)
         except BaseException as error:
-            why = self._ended(line, error)
+            why = self._ended(connection, error)
             if why is error:
                 raise
             raise why from error
-        self._settle(line, answers, whole=whole)
+        self._settle(connection, answers, whole=whole)
         return answers
 
-    def _ended(self, line: Line, error: BaseException) -> BaseException:
+    def _ended(self, connection: Connection, error: BaseException) -> BaseException:
         """Close the connection of a call that broke off, and return the exception to raise."""
-        line.reset()
+        connection.reset()
         if not isinstance(error, (theirs.RedisError, OSError)):
             return error
         self._trouble(error)
         return unanswered(error, self.where)
 
-    def _settle(self, line: Line, answers: Sequence[Any], *, whole: bool = False) -> None:
+    def _settle(self, connection: Connection, answers: Sequence[Any], *, whole: bool = False) -> None:
         """Keep a connection that owes nothing, unless an answer says that it, or the server, is not what it was."""
         good = True
         kinds = set(map(type, answers))  # errors are rare, and there may be thousands of answers
@@ -122,11 +122,11 @@ class Wire:
                     self.pool.empty()  # no longer the primary: none of the connections is of use
                 good = good and not whole and not isinstance(answer, (theirs.ReadOnlyError, *_STRANGER))
         if good:
-            self.pool.keep(line)
+            self.pool.keep(connection)
         else:
-            line.close()
+            connection.close()
 
-    def connect(self, budget: float) -> Line:
+    def connect(self, budget: float) -> Connection:
         """A new connection, logged in.
 
         Raises:
@@ -135,21 +135,21 @@ class Wire:
         if self.pool.pid != os.getpid():
             raise inherited(self.where)
         end = time.monotonic() + budget
-        line: Line | None = None
+        connection: Connection | None = None
         try:
             place = self._place(budget)
-            line = connected(place, self._address.tls, max(end - time.monotonic(), _LEAST))
-            line.wire = self
-            self._log_in(line, place, end)
+            connection = connected(place, self._address.tls, max(end - time.monotonic(), _LEAST))
+            connection.server = self
+            self._log_in(connection, place, end)
         except BaseException as error:
-            if line is not None:
-                line.reset()
+            if connection is not None:
+                connection.reset()
             if not isinstance(error, (theirs.RedisError, OSError)):
                 raise
             if not isinstance(error, _SAID):
                 self._trouble(error)
             raise refused_at_login(error, self, self._address) from error
-        return line
+        return connection
 
     def _place(self, budget: float) -> Place:
         address = self._address
@@ -157,7 +157,7 @@ class Wire:
             return address.socket
         return address.hosts[0] if address.service is None else primary(address, budget)
 
-    def _log_in(self, line: Line, place: Place, end: float) -> None:
+    def _log_in(self, connection: Connection, place: Place, end: float) -> None:
         """Log in and set the client's name, and ask for the server's kind and time, in one row."""
         address = self._address
         row = [_HELLO, pack("CLIENT", "SETNAME", self._name), TIME]
@@ -167,9 +167,9 @@ class Wire:
             row.append(pack("SELECT", address.db))
         if address.service is not None:
             row.append(_ROLE)
-        line.begin(b"".join(row), end)
+        connection.begin(b"".join(row), end)
         for asked in row:
-            answer = line.hear(end)
+            answer = connection.hear(end)
             if isinstance(answer, theirs.RedisError):
                 if asked is not _HELLO or meaning(answer) not in _UNHEARD:
                     raise answer
@@ -189,11 +189,11 @@ class Wire:
         """Estimate what the server's clock shows when ours shows ``here``: by its last answer, or by ours if it never gave one."""
         return int(here * 1000.0 + self._ahead)
 
-    def another(self) -> Wire:
+    def another(self) -> Server:
         """The same server over connections of its own."""
-        wire = Wire(self._address, self._name, self._clock, self._trouble, self.namespace)
-        wire.pool.pid = self.pool.pid  # a forked child gets one that refuses every call
-        return wire
+        server = Server(self._address, self._name, self._clock, self._trouble, self.namespace)
+        server.pool.pid = self.pool.pid  # a forked child gets one that refuses every call
+        return server
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""

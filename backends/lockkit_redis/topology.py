@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis.exceptions as theirs
 
@@ -20,11 +20,11 @@ from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.address import Address
-from lockkit_redis.line import Line, pack
+from lockkit_redis.connection import Connection, pack
 from lockkit_redis.private import slot_of
-from lockkit_redis.wire import Wire
+from lockkit_redis.server import Server
 
-__all__ = ["Cluster", "Router", "Single"]
+__all__ = ["Cluster", "Single", "Topology"]
 
 _SLOTS = 16384
 _PATIENCE = 1.0
@@ -35,24 +35,7 @@ _SOONEST = 0.1
 _slot = functools.lru_cache(maxsize=4096)(slot_of)
 
 
-class Link(Protocol):
-    """One server, as far as commands can be sent to it."""
-
-    where: str
-    namespace: str
-
-    def call(self, packed: bytes, budget: float) -> Any: ...
-
-    def row(self, packed: bytes, budget: float, count: int, *, whole: bool = False) -> list[Any]: ...
-
-    def another(self) -> Wire: ...
-
-    def heard(self, server: int) -> None: ...
-
-    def reckoned(self, here: float) -> int: ...
-
-
-class Router(Protocol):
+class Topology(Protocol):
     """The servers of a store, and which of them has a key."""
 
     where: str
@@ -60,15 +43,15 @@ class Router(Protocol):
     one: bool
     """All keys are in one place, so commands for several may go in a row."""
 
-    def at(self, key: str) -> Link: ...
+    def at(self, key: str) -> Server: ...
 
-    def wires(self) -> Sequence[Wire]:
+    def servers(self) -> Sequence[Server]:
         """Every server that has keys."""
 
-    def connect(self, budget: float) -> Line:
+    def connect(self, budget: float) -> Connection:
         """A connection to any server: what is published at one is heard at all."""
 
-    def serves(self, line: Line) -> bool:
+    def serves(self, connection: Connection) -> bool:
         """Whether the server of a connection is still one of them."""
 
     def close(self) -> None: ...
@@ -82,21 +65,21 @@ class Single:
     def __init__(self, address: Address, name: str, clock: Clock, namespace: str, budget: float) -> None:  # noqa: ARG002 - it has no map to read
         self.where = address.shown
         self.namespace = namespace
-        self._wire = Wire(address, name, clock, namespace=namespace)
-        self.connect = self._wire.connect
-        self.close = self._wire.close
+        self._server = Server(address, name, clock, namespace=namespace)
+        self.connect = self._server.connect
+        self.close = self._server.close
 
-    def serves(self, line: Line) -> bool:  # noqa: ARG002 - there is but one
-        """See :class:`Router`."""
+    def serves(self, connection: Connection) -> bool:  # noqa: ARG002 - there is but one
+        """See :class:`Topology`."""
         return True
 
-    def at(self, key: str) -> Link:  # noqa: ARG002 - all keys are there
-        """See :class:`Router`."""
-        return self._wire
+    def at(self, key: str) -> Server:  # noqa: ARG002 - all keys are there
+        """See :class:`Topology`."""
+        return self._server
 
-    def wires(self) -> Sequence[Wire]:
-        """See :class:`Router`."""
-        return (self._wire,)
+    def servers(self) -> Sequence[Server]:
+        """See :class:`Topology`."""
+        return (self._server,)
 
 
 class Cluster:
@@ -115,8 +98,8 @@ class Cluster:
         self._name = name
         self._clock = clock
         self._mutex = threading.RLock()
-        self._wires: dict[tuple[str, int], Wire] = {}
-        self._owners: list[Wire | None] = [None] * _SLOTS
+        self._servers: dict[tuple[str, int], Server] = {}
+        self._owners: list[Server | None] = [None] * _SLOTS
         self._troubled: dict[tuple[str, int], float] = {}
         self._stale = self._reading = False
         self._read_at = time.monotonic()
@@ -126,66 +109,66 @@ class Cluster:
             self.close()
             raise
 
-    def at(self, key: str) -> Link:
-        """See :class:`Router`."""
+    def at(self, key: str) -> Server:
+        """See :class:`Topology`."""
         if self._stale:
             self._look_again()
         slot = _slot(key.encode())
-        wire = self._owners[slot]
-        if wire is None:
+        server = self._owners[slot]
+        if server is None:
             self._stale = True
             raise Refused(
                 BackendUnavailable(
                     f"{self.where}: no node has slot {slot}", hint="see CLUSTER INFO; it must be ok"
                 )
             )
-        return wire
+        return server
 
-    def wires(self) -> Sequence[Wire]:
-        """See :class:`Router`."""
+    def servers(self) -> Sequence[Server]:
+        """See :class:`Topology`."""
         if self._stale:
             self._look_again()
-        return list(dict.fromkeys(wire for wire in self._owners if wire is not None))
+        return list(dict.fromkeys(server for server in self._owners if server is not None))
 
-    def connect(self, budget: float) -> Line:
-        """See :class:`Router`."""
+    def connect(self, budget: float) -> Connection:
+        """See :class:`Topology`."""
         trouble: Refused | None = None
         end = time.monotonic() + budget
-        wires = self.wires()
-        for left, wire in zip(range(len(wires), 0, -1), wires, strict=True):
+        servers = self.servers()
+        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
             try:
-                return wire.connect((end - time.monotonic()) / left)
+                return server.connect((end - time.monotonic()) / left)
             except Refused as refusal:
                 trouble = refusal
         text = f"{self.where}: no node can be reached"
         raise trouble or Refused(BackendUnavailable(text, hint="see CLUSTER INFO; is one running?"))
 
-    def serves(self, line: Line) -> bool:
-        """See :class:`Router`."""
-        return line.wire in self.wires()
+    def serves(self, connection: Connection) -> bool:
+        """See :class:`Topology`."""
+        return connection.server in self.servers()
 
     def close(self) -> None:
-        """See :class:`Router`."""
-        for wire in list(self._wires.values()):
-            wire.close()
+        """See :class:`Topology`."""
+        for server in list(self._servers.values()):
+            server.close()
 
     def _trouble(self, place: tuple[str, int], error: BaseException) -> None:
         """Note an error from a node: the map may be out of date."""
         if isinstance(error, theirs.MovedError):
-            self._owners[error.slot_id] = self._wire((error.host or place[0], error.port))
+            self._owners[error.slot_id] = self._server((error.host or place[0], error.port))
             self._stale = True
         elif isinstance(error, _AWAY):
             self._troubled[place] = time.monotonic()
             self._stale = True
 
-    def _wire(self, place: tuple[str, int]) -> Wire:
+    def _server(self, place: tuple[str, int]) -> Server:
         with self._mutex:
-            wire = self._wires.get(place)
-            if wire is None:
+            server = self._servers.get(place)
+            if server is None:
                 node = self._address._replace(hosts=(place,))
                 trouble = functools.partial(self._trouble, place)
-                wire = self._wires[place] = Wire(node, self._name, self._clock, trouble, self.namespace)
-            return wire
+                server = self._servers[place] = Server(node, self._name, self._clock, trouble, self.namespace)
+            return server
 
     def _look_again(self) -> None:
         """Read the map in the background: a node that is silent must not hold up those who ask the others."""
@@ -220,23 +203,23 @@ class Cluster:
         Raises:
             Refused, Unknown: None answers, or none knows of any slot.
         """
-        places = list(dict.fromkeys((*self._wires, *self._address.hosts)))
+        places = list(dict.fromkeys((*self._servers, *self._address.hosts)))
         places.sort(key=lambda place: self._troubled.get(place, 0.0))
         end = time.monotonic() + budget
         trouble: Refused | Unknown | None = None
-        best: list[Wire | None] = []
+        best: list[Server | None] = []
         most = 0
         for left, place in zip(range(len(places), 0, -1), places, strict=True):
             share = max((end - time.monotonic()) / left, _LEAST)
             try:
-                ranges = self._wire(place).call(_MAP, share)
+                ranges = self._server(place).call(_MAP, share)
             except (Refused, Unknown) as error:
                 trouble = error
                 continue
-            owners: list[Wire | None] = [None] * _SLOTS
+            owners: list[Server | None] = [None] * _SLOTS
             for first, last, primary, *_ in ranges:
                 host = (primary[0] or b"").decode() or place[0]
-                owners[first : last + 1] = [self._wire((host, primary[1]))] * (last + 1 - first)
+                owners[first : last + 1] = [self._server((host, primary[1]))] * (last + 1 - first)
             known = _SLOTS - owners.count(None)
             if known > most:
                 best, most = owners, known
@@ -246,14 +229,14 @@ class Cluster:
             text = f"{self.where}: no node that answers has any slots"
             raise trouble or Refused(BackendUnavailable(text, hint="see CLUSTER INFO and CLUSTER SLOTS"))
         self._owners = best
-        self._forget({place for place, wire in self._wires.items() if wire in set(best)})
+        self._forget({place for place, server in self._servers.items() if server in set(best)})
 
     def _forget(self, needed: set[tuple[str, int]]) -> None:
         """Close the connections to nodes that have no slots any more, but for those that the URL names."""
         with self._mutex:
-            for place in [*self._wires]:
+            for place in [*self._servers]:
                 if place not in needed and place not in self._address.hosts:
-                    self._wires.pop(place).close()
+                    self._servers.pop(place).close()
                     self._troubled.pop(place, None)
 
 

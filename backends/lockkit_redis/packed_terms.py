@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from lockkit.store.owners import packed_owner
 from lockkit.store.spi import Terms
+from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
-from lockkit_redis.line import pack
 from lockkit_redis.scripts import ACQUIRE, RELEASE, RENEW
 
-__all__ = ["Stated", "millis"]
+__all__ = ["PackedTerms", "millis"]
 
 
 def millis(seconds: float) -> int:
@@ -19,7 +19,7 @@ def millis(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-class Stated(NamedTuple):
+class PackedTerms(NamedTuple):
     """Terms in the units of the store.
 
     Attributes:
@@ -36,7 +36,7 @@ class Stated(NamedTuple):
     renew: bytes
 
     @classmethod
-    def of(cls, namespace: str, terms: Terms, channel: str) -> Stated:
+    def of(cls, namespace: str, terms: Terms, channel: str) -> PackedTerms:
         """Pack the terms of a lock."""
         ttl, delay, least = millis(terms.ttl), millis(terms.lock_delay), millis(terms.min_hold)
         longest = None if terms.max_hold is None else millis(terms.max_hold)

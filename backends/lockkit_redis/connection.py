@@ -23,7 +23,7 @@ from hiredis import Reader
 from lockkit.store.connections import Timed
 from lockkit_redis.private import error_of, taken_socket
 
-__all__ = ["TIME", "Line", "framed", "millis_of", "pack"]
+__all__ = ["TIME", "Connection", "framed", "millis_of", "pack"]
 
 _BLOCK = 65_536
 _ANSWER = 4_096
@@ -33,7 +33,7 @@ _USUAL = 32
 _MORE = object()
 _AWAKE = 0.0001
 """Seconds for which a lone call reads without going to sleep."""
-_DROWSY = 255
+_MOST_ASLEEP = 255
 """Most calls that go to sleep at once after one that stayed awake in vain."""
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _make_way = getattr(os, "sched_yield", lambda: None)
@@ -65,24 +65,24 @@ def millis_of(clock: Sequence[Any]) -> int:
     return int(clock[0]) * 1000 + int(clock[1]) // 1000
 
 
-class Line(Timed):
+class Connection(Timed):
     """A connection. An error reply is an answer like any other: redis-py's exception.
 
     Args:
         connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
 
     Attributes:
-        wire: The pool that lent this connection.
+        server: The pool that lent this connection.
     """
 
-    __slots__ = ("_asleep", "_in_vain", "_reader", "wire")
+    __slots__ = ("_asleep", "_in_vain", "_reader", "server")
 
     def __init__(self, connection: Any) -> None:
         super().__init__(taken_socket(connection))
         alone = _PROCESSORS < 2 or isinstance(self._socket, ssl.SSLSocket)
         self._asleep = sys.maxsize if alone else 0
         self._in_vain = 0
-        self.wire: object = None
+        self.server: object = None
         self._reader = Reader(
             protocolError=theirs.InvalidResponse,
             replyError=error_of(connection),
@@ -120,7 +120,7 @@ class Line(Timed):
                 continue
             self._in_vain = 0
             return
-        self._asleep = self._in_vain = min(2 * self._in_vain + 1, _DROWSY)
+        self._asleep = self._in_vain = min(2 * self._in_vain + 1, _MOST_ASLEEP)
 
     def row(self, packed: bytes, end: float, count: int) -> list[Any]:
         """Send ``count`` commands and return their answers.
