@@ -22,7 +22,7 @@ from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.moving import Move, move_one
 from lockkit_etcd.rows import Row, changing, fitting, mark_of, packed, place_of, read, rows, unpacked
-from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.strangers import renew_strangers
 from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 from lockkit_etcd.view import claim_info
@@ -39,7 +39,7 @@ _YOUNG = 0.1
 """Greatest age, in seconds, of a lease for a claim whose time counts from its basis."""
 
 
-def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
+def acquire(store: EtcdStore, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     if store.buried(claim.token):
@@ -65,7 +65,7 @@ def acquire(store: Store, claim: Claim, create: bool, budget: float) -> Answer: 
         raise
 
 
-def _asked(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
+def _asked(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Answer:
     for _ in range(_TRIES):
         try:
             return _ask(store, entry, claim, end)
@@ -77,7 +77,7 @@ def _asked(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     )
 
 
-def _forget_leases(store: Store, entry: Entry) -> None:
+def _forget_leases(store: EtcdStore, entry: Entry) -> None:
     """One of them is gone: take others. What may be under way on them is remembered."""
     doubtful = [lease for lease in (entry.hold, entry.guard) if lease is not None and lease.doubtful]
     if doubtful:
@@ -85,13 +85,13 @@ def _forget_leases(store: Store, entry: Entry) -> None:
     entry.hold = entry.guard = None
 
 
-def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
+def _ask(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Answer:
     if entry.stage == "WAITING":
         return _turn(store, entry, end)
     hold = _ready(store, entry, end)
-    stated, queue = entry.stated, Get(*entry.stated.keys)
+    packed_terms, queue = entry.packed_terms, Get(*entry.packed_terms.keys)
     when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
-    most = 0 if claim.wait and store.likely_in_line(queue.key) else _TRIES + 1
+    most = 0 if claim.wait and store.likely_waits(queue.key) else _TRIES + 1
     for tries in range(most):
         held = _held(store, entry, claim)
         answer = store.txn(Txn(when, held, (queue,)), end, hold, entry.guard)
@@ -120,7 +120,7 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
         if entry.wait is not None and entry.wait.doubtful:
             store.spoilt.setdefault(claim.token, []).append(entry.wait)
         entry.wait = lease
-    value = stated.value(claim, entry.mark, "WAITING", store.clock.wall(), entry.wait.term)
+    value = packed_terms.value(claim, entry.mark, "WAITING", store.clock.wall(), entry.wait.term)
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
     try:
@@ -135,15 +135,15 @@ def _ask(store: Store, entry: Entry, claim: Claim, end: float) -> Answer:
     return _settle(store, entry, answer.header.revision, found, end)
 
 
-def _leave_alone(store: Store, entry: Entry, found: list[Row]) -> None:
+def _leave_alone(store: EtcdStore, entry: Entry, found: list[Row]) -> None:
     """Give a claim another key if another claim has taken its key, for whatever reason; that one is not touched."""
     if not entry.doubtful and any(row.key == entry.key and row.mark != entry.mark for row in found):
-        entry.key = store.slots.take(entry.stated.keys.queue)
+        entry.key = store.recycled_keys.take(entry.packed_terms.keys.queue)
 
 
-def _ready(store: Store, entry: Entry, end: float) -> Lease:
+def _ready(store: EtcdStore, entry: Entry, end: float) -> Lease:
     """The lease that the claim is to hold on, with enough of it left; and its guard, if it needs one."""
-    terms, stated = entry.claim.terms, entry.stated
+    terms, packed_terms = entry.claim.terms, entry.packed_terms
     now = store.clock.now()
     exact = terms.max_hold is not None or bool(terms.min_hold)  # both count from the basis
     hold = entry.hold
@@ -154,15 +154,15 @@ def _ready(store: Store, entry: Entry, end: float) -> Lease:
     ):
         hold = entry.hold = None
     if hold is None:
-        hold = entry.hold = store.leases.take(stated.length, end, new=exact)
+        hold = entry.hold = store.leases.take(packed_terms.length, end, new=exact)
     guard = entry.guard
-    if stated.guard and (guard is None or (not guard.doubtful and now - guard.basis > _YOUNG)):
+    if packed_terms.guard and (guard is None or (not guard.doubtful and now - guard.basis > _YOUNG)):
         drop_guard(store, entry, end)
-        entry.guard = store.leases.grant(stated.guard, end)
+        entry.guard = store.leases.grant(packed_terms.guard, end)
     return hold
 
 
-def drop_guard(store: Store, entry: Entry, end: float) -> None:
+def drop_guard(store: EtcdStore, entry: Entry, end: float) -> None:
     """Remove the guard of a claim that did not get to hold; it would block for as long as min_hold."""
     guard = entry.guard
     if guard is None or guard.doubtful:  # then the claim may hold
@@ -174,13 +174,13 @@ def drop_guard(store: Store, entry: Entry, end: float) -> None:
         return
 
 
-def _held(store: Store, entry: Entry, claim: Claim) -> tuple[Op, ...]:
+def _held(store: EtcdStore, entry: Entry, claim: Claim) -> tuple[Op, ...]:
     """Write the claim as one that holds."""
     hold = entry.hold
     assert hold is not None
     row, wall = entry.row, store.clock.wall()
     if row is None:
-        value = entry.stated.value(claim, entry.mark, "HELD", wall, hold.term)
+        value = entry.packed_terms.value(claim, entry.mark, "HELD", wall, hold.term)
     else:
         value = packed({**row.value, "state": "HELD", "since": wall, "term": hold.term})
     ops: tuple[Op, ...] = (Put(entry.key, value, hold.id),)
@@ -208,13 +208,13 @@ def _newcomer(entry: Entry, claim: Claim) -> Row:
     return Row(entry.mark, 1 << 63, "WAITING", terms.weight, terms.capacity, 0, 0, False, entry.key, {})
 
 
-def _granted(store: Store, entry: Entry, fence: int) -> Granted:
+def _granted(store: EtcdStore, entry: Entry, fence: int) -> Granted:
     assert entry.hold is not None
     store.granted(entry, fence)
     return Granted(fence, entry.hold.basis)
 
 
-def _busy(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
+def _busy(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Busy:
     head = found[0]
     drop_guard(store, entry, end)
     if not entry.doubtful:
@@ -225,9 +225,9 @@ def _busy(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
 # -- waiting
 
 
-def _turn(store: Store, entry: Entry, end: float) -> Answer:
+def _turn(store: EtcdStore, entry: Entry, end: float) -> Answer:
     """The claim waits: does it hold now?"""
-    queue, row = Get(*entry.stated.keys), entry.row
+    queue, row = Get(*entry.packed_terms.keys), entry.row
     if entry.alone and row is not None:
         hold = _ready(store, entry, end)
         unchanged = Compare(entry.key, "MOD", "EQUAL", row.modified)
@@ -241,7 +241,7 @@ def _turn(store: Store, entry: Entry, end: float) -> Answer:
     return _settle(store, entry, header.revision, found, end)
 
 
-def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: float) -> Answer:
+def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end: float) -> Answer:
     """The claim has been sent, and this is the queue: hold, wait, or begin anew."""
     while True:
         place = place_of(found, entry.mark)
@@ -261,15 +261,15 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
             if time.monotonic() >= end:
                 raise changing(entry.claim.terms.name)
             time.sleep(_PAUSE)
-            header, found = store.queue(Get(*entry.stated.keys), end)
+            header, found = store.queue(Get(*entry.packed_terms.keys), end)
             revision = header.revision
             continue
         if not fits:
             drop_guard(store, entry, end)
-            store.in_line(entry.stated.keys.queue)
+            store.note_waiting(entry.packed_terms.keys.queue)
             return _queued(entry, found, place)
         hold = _ready(store, entry, end)
-        queue = Get(*entry.stated.keys)
+        queue = Get(*entry.packed_terms.keys)
         unchanged = Compare(entry.key, "MOD", "EQUAL", row.modified)
         request = Txn((unchanged,), _held(store, entry, entry.claim), (queue,))
         answer: TxnAnswer = store.txn(request, end, hold, entry.guard)
@@ -280,7 +280,7 @@ def _settle(store: Store, entry: Entry, revision: int, found: list[Row], end: fl
             raise changing(entry.claim.terms.name)
 
 
-def _go_again(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
+def _go_again(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Busy:
     """Take back the claim of a try that does not fit."""
     mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
     store.txn(Txn((mine,), (Delete(entry.key),)), end)
@@ -291,7 +291,7 @@ def _go_again(store: Store, entry: Entry, found: list[Row], end: float) -> Busy:
     return _busy(store, entry, others or found, end)
 
 
-def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
+def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Answer:
     """Answer for a claim that an earlier sending of this acquire has made a holder, on a lease that this client knows."""
     if row.evicted:
         return Lapsed("evicted")
@@ -310,7 +310,7 @@ def _replayed(store: Store, entry: Entry, row: Row, end: float) -> Answer:
 def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     row, chosen = found[place], entry.saw(found, place)
     entry.alone = (
-        entry.stated.exclusive
+        entry.packed_terms.exclusive
         and not any(each.holding for each in found[place + 1 :])
         # A guard of one of these will have been created after this claim.
         and not any(each.value.get("min_hold") for each in found[:place])
@@ -324,7 +324,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
     )
 
 
-def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
+def _absent(store: EtcdStore, entry: Entry, end: float) -> Lapsed:
     why = reason(store, entry, end)
     if not entry.doubtful and entry.claim.token not in store.spoilt:
         store.over(entry, entry.hold)  # the other lease may carry a note
@@ -332,7 +332,7 @@ def _absent(store: Store, entry: Entry, end: float) -> Lapsed:
     return why
 
 
-def reason(store: Store, entry: Entry, end: float) -> Lapsed:
+def reason(store: EtcdStore, entry: Entry, end: float) -> Lapsed:
     """Why a claim is gone, as a note to its owner says."""
     key = keys.note(store.namespace, store.client, entry.id)
     _, found = store.transport.range(Get(key), left(end))
@@ -343,7 +343,7 @@ def reason(store: Store, entry: Entry, end: float) -> Lapsed:
 # -- confirming
 
 
-def confirm(store: Store, entry: Entry, end: float) -> Answer:
+def confirm(store: EtcdStore, entry: Entry, end: float) -> Answer:
     """The claim holds, for all this client knows: is it so, and from now on for a whole ttl?"""
     for _ in range(2):
         hold = entry.hold
@@ -385,14 +385,14 @@ def _answer(renewal: Renewal, fence: int) -> Answer:
     raise Unknown(OutcomeUnknown(f"the claim is {renewal.state}", hint="ask again"))
 
 
-def _strangers(store: Store, claim: Claim, end: float) -> Answer:
+def _strangers(store: EtcdStore, claim: Claim, end: float) -> Answer:
     """A claim that another client object made: confirm it for whoever has its token."""
-    stated = store.known(claim.terms)
-    header, found = store.queue(Get(*stated.keys), end)
+    packed_terms = store.known(claim.terms)
+    header, found = store.queue(Get(*packed_terms.keys), end)
     place = place_of(found, mark_of(claim.token))
     row = found[place] if place >= 0 else None
     if row is not None and row.state == "WAITING":
-        entry = Entry(claim, stated, row.key)
+        entry = Entry(claim, packed_terms, row.key)
         entry.fence, entry.row, entry.looked = row.fence, row, header.revision
         return _queued(entry, found, place)
     if row is None:

@@ -27,7 +27,7 @@ from lockkit_etcd import acquiring, extending, health, operating, releasing, ren
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES
 from lockkit_etcd.gateway import connect as connect_gateway
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Transport
 from lockkit_etcd.watching import Watches
 
@@ -60,7 +60,7 @@ class EtcdBackend:
 
     def __init__(self, transport: Transport, options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
-        self.store = Store(transport, options)
+        self.store = EtcdStore(transport, options)
         self._watches = Watches(self.store)
         self._pid = os.getpid()
         try:

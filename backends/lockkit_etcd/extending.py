@@ -6,12 +6,12 @@ import time
 
 from lockkit.store.spi import Claim, Renewal
 from lockkit_etcd.moving import GRACE, Move, move_one
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import EtcdStore
 
 __all__ = ["extend"]
 
 
-def extend(store: Store, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+def extend(store: EtcdStore, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`.
 
     Raises:

@@ -58,7 +58,7 @@ class Forbidden(Refused):
         return Forbidden(told, retry=self.retry)
 
 
-class _Line(NamedTuple):
+class _Row(NamedTuple):
     """One error of etcd: the exception for it, its text and its hint."""
 
     error: type[LockkitError]
@@ -70,48 +70,48 @@ class _Line(NamedTuple):
 
 RIGHTS = 'see "Rights on etcd" in lockkit\'s documentation'
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
-_TABLE: dict[tuple[int, str], _Line] = {
-    (3, "user name is empty"): _Line(PermissionDenied, "it wants a user and a password", _LOGIN),
-    (3, "invalid user ID or password"): _Line(
+_TABLE: dict[tuple[int, str], _Row] = {
+    (3, "user name is empty"): _Row(PermissionDenied, "it wants a user and a password", _LOGIN),
+    (3, "invalid user ID or password"): _Row(
         PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
     ),
-    (9, "authentication is not enabled"): _Line(
+    (9, "authentication is not enabled"): _Row(
         PermissionDenied, "a password was given, and it has no users", "leave it out, or: etcdctl auth enable"
     ),
-    (3, "too many operations in txn request"): _Line(
+    (3, "too many operations in txn request"): _Row(
         BackendUnavailable, "it takes fewer operations in a transaction than lockkit needs",
         "start etcd with --max-txn-ops of at least 128, its default",
     ),
-    (3, "request is too large"): _Line(
+    (3, "request is too large"): _Row(
         BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
     ),
-    (7, "permission denied"): _Line(
+    (7, "permission denied"): _Row(
         PermissionDenied, "the user's role does not allow this", RIGHTS, kind=Forbidden
     ),
-    (8, "database space exceeded"): _Line(
+    (8, "database space exceeded"): _Row(
         BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
         "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
         # A write under way while the last space is used up gets this answer and is stored all the same.
         kind=Unknown,
     ),
-    (8, "too many requests"): _Line(BackendUnavailable, "it has too many requests", "this passes", retry=True),
-    (8, "larger than max"): _Line(
+    (8, "too many requests"): _Row(BackendUnavailable, "it has too many requests", "this passes", retry=True),
+    (8, "larger than max"): _Row(
         BackendUnavailable, "the message is too large for it", "see etcd's --max-request-bytes"
     ),
-    (12, "not supported for learner"): _Line(
+    (12, "not supported for learner"): _Row(
         BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
     ),
-    (14, "not supported for learner"): _Line(
+    (14, "not supported for learner"): _Row(
         BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
     ),
-    (14, "no leader"): _Line(
+    (14, "no leader"): _Row(
         BackendUnavailable, "it has no leader", "this passes, if a majority of the members is up", retry=True,
         kind=Elsewhere,
     ),
-    (16, "invalid auth token"): _Line(
+    (16, "invalid auth token"): _Row(
         PermissionDenied, "the login has expired", "this passes", retry=True, kind=TokenExpired
     ),
-    (3, "revision of auth store is old"): _Line(
+    (3, "revision of auth store is old"): _Row(
         PermissionDenied, "users or roles have changed", "this passes", retry=True, kind=TokenExpired
     ),
 }  # fmt: skip
@@ -128,10 +128,10 @@ def said(code: int, message: str, where: str) -> Exception:
     for (theirs, words), kind in _LEASES.items():
         if code == theirs and words in message:
             return kind(message)
-    for (theirs, words), line in _TABLE.items():
+    for (theirs, words), row in _TABLE.items():
         if code == theirs and words in message:
-            told = line.error(f"{where}: {line.text}", hint=line.hint)
-            return line.kind(told, retry=line.retry)
+            told = row.error(f"{where}: {row.text}", hint=row.hint)
+            return row.kind(told, retry=row.retry)
     if (code, _KEY[1]) == _KEY and _KEY[1] in message:
         return Refused(BackendUnavailable(f"{where}: the queue changed meanwhile", hint="try again"))
     return Unknown(OutcomeUnknown(f"{where}: {message}", hint="if it lasts, look at etcd's log"))

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.store.budgets import left
-from lockkit_etcd import gateway_json as wire
+from lockkit_etcd import gateway_json
 from lockkit_etcd.address import Address
 from lockkit_etcd.failures import Forbidden, unanswered
+from lockkit_etcd.gateway_connection import Connection
 from lockkit_etcd.gateway_endpoint import Endpoint
-from lockkit_etcd.gateway_line import Line
 from lockkit_etcd.gateway_watch import GatewayStream
 from lockkit_etcd.keepalives import in_batches
 from lockkit_etcd.members import Members
@@ -83,9 +83,9 @@ class Gateway:
         try:
             return self._call(
                 b"kv/txn",
-                wire.txn_body(request),
+                gateway_json.txn_body(request),
                 budget,
-                lambda told: wire.txn_answer(told, request),
+                lambda told: gateway_json.txn_answer(told, request),
                 again=again,
             )
         except Forbidden as refusal:
@@ -95,9 +95,9 @@ class Gateway:
         try:
             return self._call(
                 b"kv/range",
-                wire.range_body(request),
+                gateway_json.range_body(request),
                 budget,
-                lambda told: wire.range_answer(told, request),
+                lambda told: gateway_json.range_answer(told, request),
                 again=True,
             )
         except Forbidden as refusal:
@@ -105,14 +105,14 @@ class Gateway:
 
     def grant(self, lease: int, ttl: int, budget: float) -> Granted:
         body = b'{"ID":"%d","TTL":"%d"}' % (lease, ttl)
-        return self._call(b"lease/grant", body, budget, wire.grant_answer)
+        return self._call(b"lease/grant", body, budget, gateway_json.grant_answer)
 
     def revoke(self, lease: int, budget: float) -> None:
-        self._call(b"lease/revoke", b'{"ID":"%d"}' % lease, budget, wire.header)
+        self._call(b"lease/revoke", b'{"ID":"%d"}' % lease, budget, gateway_json.header)
 
     def remaining(self, lease: int, budget: float) -> Remaining:
         body = b'{"ID":"%d"}' % lease
-        return self._call(b"lease/timetolive", body, budget, wire.remaining_answer, again=True)
+        return self._call(b"lease/timetolive", body, budget, gateway_json.remaining_answer, again=True)
 
     def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
         return in_batches(leases, budget, self._keep_alive)
@@ -127,8 +127,8 @@ class Gateway:
 
         sent, text = self._members.ask(ask, budget, again=True)
         try:
-            kept = wire.kept_answers(text, sent)
-        except wire.MEANINGLESS:
+            kept = gateway_json.kept_answers(text, sent)
+        except gateway_json.MEANINGLESS:
             kept = {}
         if not kept:
             raise unanswered(text.decode(errors="replace")[:200], self.where)
@@ -138,8 +138,8 @@ class Gateway:
         def ask(endpoint: Endpoint, until: float) -> Status:
             text = endpoint.ask(b"maintenance/status", b"{}", until)
             try:
-                return wire.status_answer(endpoint.where, text)
-            except wire.MEANINGLESS:
+                return gateway_json.status_answer(endpoint.where, text)
+            except gateway_json.MEANINGLESS:
                 raise unanswered(f"{text[:40]!r} means nothing", endpoint.where) from None
 
         return self._members.status(ask, budget)
@@ -147,19 +147,19 @@ class Gateway:
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
     ) -> Stream:
-        body = wire.watch_body(key, end, start, also)
+        body = gateway_json.watch_body(key, end, start, also)
 
-        def opened(budget: float) -> Line:
-            def ask(endpoint: Endpoint, until: float) -> Line:
+        def opened(budget: float) -> Connection:
+            def ask(endpoint: Endpoint, until: float) -> Connection:
                 endpoint.log_in(until)
-                line = endpoint.new(left(until))
+                connection = endpoint.new(left(until))
                 try:
-                    line.watched()
-                    line.send(endpoint.request(b"watch", body, _WHOLE), until)
+                    connection.watched()
+                    connection.send(endpoint.request(b"watch", body, _WHOLE), until)
                 except BaseException as error:
-                    line.reset()
+                    connection.reset()
                     raise unanswered(error, endpoint.where) from error
-                return line
+                return connection
 
             return self._members.ask(ask, budget, again=True)
 
@@ -186,5 +186,5 @@ class Gateway:
         text = self._members.ask(lambda endpoint, until: endpoint.ask(path, body, until), budget, again=again)
         try:
             return read(json.loads(text))
-        except wire.MEANINGLESS as error:
+        except gateway_json.MEANINGLESS as error:
             raise unanswered(f"{text[:40]!r} means nothing", self.where) from error

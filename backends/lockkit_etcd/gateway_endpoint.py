@@ -9,9 +9,9 @@ from lockkit.store.budgets import left
 from lockkit.store.connections import Pool
 from lockkit.store.spi import Unknown
 from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
+from lockkit_etcd.gateway_connection import Connection
+from lockkit_etcd.gateway_connection import connect as connected
 from lockkit_etcd.gateway_json import MEANINGLESS
-from lockkit_etcd.gateway_line import Line
-from lockkit_etcd.gateway_line import connect as connected
 
 __all__ = ["Endpoint"]
 
@@ -50,7 +50,7 @@ class Endpoint:
         length = b"Content-Length: %d\r\n\r\n" % len(body)
         return b"".join((b"POST /v3/", path, self._said, self.token, more, length, body))
 
-    def new(self, budget: float) -> Line:
+    def new(self, budget: float) -> Connection:
         """A new connection.
 
         Raises:
@@ -61,12 +61,12 @@ class Endpoint:
         except OSError as error:
             raise not_connected(error, self.where) from error
 
-    def keep(self, line: Line) -> None:
+    def keep(self, connection: Connection) -> None:
         """Give back a connection whose request was answered."""
-        if line.kept:
-            self.pool.keep(line)
+        if connection.kept:
+            self.pool.keep(connection)
         else:
-            line.close()
+            connection.close()
 
     def close(self) -> None:
         """Close the free connections; those in use follow when their call ends."""
@@ -119,17 +119,17 @@ class Endpoint:
             raise not_connected("its answer to a login means nothing", self.where) from error
 
     def _answer(self, request: bytes, until: float, pause: float = 0.0) -> tuple[int, bytes]:
-        line = self.pool.take(left(until))
+        connection = self.pool.take(left(until))
         try:
-            answer = line.ask(request, until, pause)
+            answer = connection.ask(request, until, pause)
         except BaseException as error:
-            line.reset()
+            connection.reset()
             if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
                 raise not_connected(f"{error.reason}; {_SHOW}", self.where) from error
             if isinstance(error, OSError):
                 raise unanswered(error, self.where) from error
             raise
-        self.keep(line)
+        self.keep(connection)
         return answer
 
 

@@ -194,10 +194,10 @@ def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
     """
     kept: dict[int, Kept] = {}
     alike: dict[bytes, Kept] = {}
-    for line in text.split(b"\n"):
-        match = _KEPT.fullmatch(line)
+    for connection in text.split(b"\n"):
+        match = _KEPT.fullmatch(connection)
         if match is None:
-            if line and not _keep_another(kept, line, sent):
+            if connection and not _keep_another(kept, connection, sent):
                 break
             continue
         who, lease, ttl = match.group(1, 2, 3)
@@ -210,10 +210,10 @@ def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
     return kept
 
 
-def _keep_another(kept: dict[int, Kept], line: bytes, sent: float) -> bool:
+def _keep_another(kept: dict[int, Kept], connection: bytes, sent: float) -> bool:
     """An answer that is written in another way; False if it is none, or cut: then the others are not answered."""
     try:
-        told = json.loads(line)["result"]
+        told = json.loads(connection)["result"]
         of = told["header"]
         lease, ttl = int(told["ID"]), int(told.get("TTL", 0))
         kept[lease] = Kept(ttl, int(of["member_id"]), int(of["raft_term"]), sent)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lockkit.store.spi import Refused, Unknown
+from lockkit_etcd.gateway_connection import Connection
 from lockkit_etcd.gateway_json import changes
-from lockkit_etcd.gateway_line import Line
 from lockkit_etcd.transport import News, Watched, WatchEnded
 
 __all__ = ["GatewayStream"]
@@ -35,7 +35,7 @@ class GatewayStream:
 
     def __init__(
         self,
-        opened: Callable[[float], Line],
+        opened: Callable[[float], Connection],
         heard: Callable[[News], None],
         over: Callable[[GatewayStream], None],
     ) -> None:
@@ -43,7 +43,7 @@ class GatewayStream:
         self._heard = heard
         self._over = over
         self._closed = False
-        self._line: Line | None = None
+        self._connection: Connection | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -55,9 +55,9 @@ class GatewayStream:
     def close(self) -> None:
         """See :class:`lockkit_etcd.transport.Stream`."""
         self._closed = True
-        line = self._line
-        if line is not None:
-            line.interrupt()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
     def _run(self) -> None:
         try:
@@ -69,15 +69,15 @@ class GatewayStream:
             ended = WatchEnded(repr(error))
         finally:
             self._over(self)
-            if self._line is not None:
-                self._line.close()
+            if self._connection is not None:
+                self._connection.close()
         if not self._closed:
             self._heard(ended)
 
     def _listen(self) -> WatchEnded:
-        self._line = line = self._opened(_OPENING)
-        status, head = line.head(time.monotonic() + _OPENING)
-        for said in _documents(line.body(head, _NEVER)):
+        self._connection = connection = self._opened(_OPENING)
+        status, head = connection.head(time.monotonic() + _OPENING)
+        for said in _documents(connection.body(head, _NEVER)):
             told = said.get("result")
             if status != 200 or told is None:
                 return WatchEnded(str(said)[:200])
@@ -96,8 +96,8 @@ def _documents(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line:
-                yield json.loads(line)
+        for text in lines:
+            if text:
+                yield json.loads(text)
     if rest:
         yield json.loads(rest)

@@ -12,7 +12,7 @@ from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.failures import RIGHTS
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Get, LeaseGone, Put, Status, Txn
 
 __all__ = ["check", "known_bad"]
@@ -24,7 +24,7 @@ _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
 _FULL = 0.8
 
 
-def check(store: Store, budget: float) -> Sequence[Finding]:
+def check(store: EtcdStore, budget: float) -> Sequence[Finding]:
     """Examine the cluster."""
     end = time.monotonic() + budget
     said = store.transport.status(budget / 2)
@@ -100,7 +100,7 @@ def _told(trouble: Exception) -> tuple[str, str]:
     return str(trouble), RIGHTS
 
 
-def _rights(store: Store, end: float) -> Finding:
+def _rights(store: EtcdStore, end: float) -> Finding:
     """Whether this user may lock: by writing under a lease what is gone a moment later."""
     try:
         began = time.monotonic()

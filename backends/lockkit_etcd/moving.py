@@ -20,9 +20,9 @@ from lockkit.store.budgets import left
 from lockkit.store.spi import Claim, Refused, Renewal, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease
+from lockkit_etcd.packed_terms import seconds
 from lockkit_etcd.rows import Row, changing, mark_of, packed, place_of, rows
-from lockkit_etcd.stated import seconds
-from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.together import together
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, LeaseGone, Op, Put, Txn, TxnAnswer
 
@@ -74,7 +74,7 @@ class Move(NamedTuple):
         return lease.basis + lease.length if lease is not None else 0.0
 
 
-def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None]:
+def move(store: EtcdStore, moves: Sequence[Move], end: float) -> list[Renewal | None]:
     """Move as many claims as there is time for; return the outcome for each, None for those that were not reached."""
     answers: list[Renewal | None] = [None] * len(moves)
     order = sorted(range(len(moves)), key=lambda at: moves[at].ends)
@@ -104,7 +104,7 @@ def move(store: Store, moves: Sequence[Move], end: float) -> list[Renewal | None
     return list(answers)
 
 
-def move_one(store: Store, one: Move, end: float) -> Renewal:
+def move_one(store: EtcdStore, one: Move, end: float) -> Renewal:
     """Move a claim.
 
     Raises:
@@ -124,7 +124,7 @@ def move_one(store: Store, one: Move, end: float) -> Renewal:
 class _Batch:
     """Some claims that move in one transaction."""
 
-    def __init__(self, store: Store, moves: Sequence[Move], begin_by: float, end: float) -> None:
+    def __init__(self, store: EtcdStore, moves: Sequence[Move], begin_by: float, end: float) -> None:
         self.store = store
         self.moves = moves
         self.answers: list[Renewal | None] = [None] * len(moves)

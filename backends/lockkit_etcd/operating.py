@@ -16,9 +16,9 @@ from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.keys import Keys
+from lockkit_etcd.packed_terms import seconds
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
-from lockkit_etcd.stated import seconds
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.together import together
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 from lockkit_etcd.view import claim_info
@@ -34,7 +34,7 @@ _AT_ONCE = 60
 """Claims that a resize rewrites in one transaction: two operations each, and etcd allows 128 by default."""
 
 
-def inspect(store: Store, name: str, budget: float) -> LockInfo:
+def inspect(store: EtcdStore, name: str, budget: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
     _, found = store.queue(Get(*Keys.of(store.namespace, name)), end)
@@ -53,7 +53,7 @@ def inspect(store: Store, name: str, budget: float) -> LockInfo:
     return LockInfo(name, tuple(infos), wall)
 
 
-def _remaining(store: Store, leases: Sequence[int], end: float) -> Mapping[int, Remaining]:
+def _remaining(store: EtcdStore, leases: Sequence[int], end: float) -> Mapping[int, Remaining]:
     """How long leases last, by lease, asked at once: one after the other would take as many round trips as there are claims.
 
     Half of the time until ``end`` is spent on it. A lease of which nothing was heard by then is missing.
@@ -81,7 +81,7 @@ def _remaining(store: Store, leases: Sequence[int], end: float) -> Mapping[int, 
     return dict(told)
 
 
-def names(store: Store, prefix: str, budget: float) -> Sequence[str]:
+def names(store: EtcdStore, prefix: str, budget: float) -> Sequence[str]:
     """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of a namespace, and no others'."""
     end = time.monotonic() + budget
     start = keys.queues(store.namespace)
@@ -108,13 +108,13 @@ def _unchanged(row: Row) -> Compare:
     return Compare(row.key, "MOD", "EQUAL", row.modified)
 
 
-def _note(store: Store, row: Row, said: Mapping[str, Any]) -> Put:
+def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> Put:
     """Tell the client of a claim something, for as long as that claim's lease lasts."""
     key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
     return Put(key, packed(said), row.lease)
 
 
-def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
+def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`.
 
     A claim that holds is marked, and its client is left a note that its heartbeats read: it stops to believe in the claim, and
@@ -155,7 +155,7 @@ def evict(store: Store, name: str, claim_id: str, budget: float, *, at_once: boo
     raise changing(name)
 
 
-def _deadline(store: Store, row: Row, end: float) -> float:
+def _deadline(store: EtcdStore, row: Row, end: float) -> float:
     """When a claim's lease ends at the latest, if nobody keeps it alive any more."""
     wall = store.clock.wall()
     try:
@@ -165,7 +165,7 @@ def _deadline(store: Store, row: Row, end: float) -> float:
     return wall + max(left_over, 0) + 1.0
 
 
-def resize(store: Store, name: str, capacity: int, budget: float) -> int:
+def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> int:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     In one step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is granted that
@@ -197,14 +197,14 @@ def resize(store: Store, name: str, capacity: int, budget: float) -> int:
     raise changing(name)
 
 
-def _resized(store: Store, kv: Kv, capacity: int) -> tuple[Op, ...]:
+def _resized(store: EtcdStore, kv: Kv, capacity: int) -> tuple[Op, ...]:
     row = rows([kv])[0]
     if row.state == "WAITING" and row.weight > capacity:
         return Delete(kv.key), _note(store, row, {"why": "resized"})
     return (Put(kv.key, packed({**row.value, "capacity": capacity}), same_lease=True),)
 
 
-def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+def annotate(store: EtcdStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
@@ -237,13 +237,15 @@ def annotate(store: Store, name: str, claim_id: str, patch: Mapping[str, object]
     return by_compare(name, patch, attempt)
 
 
-def record(store: Store, name: str, budget: float) -> Record | None:
+def record(store: EtcdStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     _, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
     return _record(name, found.kvs[0]) if found.kvs else None
 
 
-def put_record(store: Store, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
+def put_record(
+    store: EtcdStore, name: str, value: Mapping[str, object], version: int, budget: float
+) -> Record:
     """See :meth:`lockkit.store.spi.Backend.put_record`.
 
     Raises:

@@ -12,9 +12,9 @@ from lockkit.store.budgets import left
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease
+from lockkit_etcd.packed_terms import seconds
 from lockkit_etcd.rows import Row, changing, mark_of, packed, rows
-from lockkit_etcd.stated import seconds
-from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import (
     Compare,
     Delete,
@@ -31,7 +31,7 @@ __all__ = ["release"]
 
 
 def release(
-    store: Store, transport: Transport, claim: Claim, budget: float, *, graceful: bool, abandon: bool
+    store: EtcdStore, transport: Transport, claim: Claim, budget: float, *, graceful: bool, abandon: bool
 ) -> ReleaseAnswer:
     """Release over a transport; ``abandon`` if some acquire of it was UNKNOWN: so that no late copy grants anything."""
     end = time.monotonic() + budget
@@ -55,7 +55,7 @@ def release(
     return answer
 
 
-def _guard(store: Store, entry: Entry | None) -> tuple[Delete, ...]:
+def _guard(store: EtcdStore, entry: Entry | None) -> tuple[Delete, ...]:
     """The removal of what goes on blocking for a claim, where its min_hold is over: its lease lasts for whole seconds."""
     if entry is None or entry.guard is None or entry.granted_at is None:
         return ()
@@ -68,7 +68,9 @@ def _do(transport: Transport, request: Txn, end: float) -> TxnAnswer:
     return transport.txn(request, left(end))
 
 
-def _settle_leases(store: Store, transport: Transport, entry: Entry, end: float, *, abandon: bool) -> None:
+def _settle_leases(
+    store: EtcdStore, transport: Transport, entry: Entry, end: float, *, abandon: bool
+) -> None:
     """Revoke what may still get a key, until definite; the rest may serve another claim.
 
     Raises:
@@ -88,7 +90,7 @@ def _revoke(transport: Transport, lease: Lease, end: float) -> None:
 
 
 def _by_look(
-    store: Store, transport: Transport, claim: Claim, end: float, *, graceful: bool
+    store: EtcdStore, transport: Transport, claim: Claim, end: float, *, graceful: bool
 ) -> ReleaseAnswer:
     """Look what is stored, then remove it, or have it go on blocking: for claims that may linger, and other clients'."""
     entry, mark = store.entries.get(claim.token), mark_of(claim.token)
@@ -116,7 +118,7 @@ def _by_look(
 
 
 def _removal(
-    store: Store, transport: Transport, row: Row, end: float, *, graceful: bool
+    store: EtcdStore, transport: Transport, row: Row, end: float, *, graceful: bool
 ) -> tuple[tuple[Compare, ...], tuple[Delete | Put, ...]]:
     unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
     client = str(row.value.get("client", ""))

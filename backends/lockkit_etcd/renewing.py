@@ -19,7 +19,7 @@ from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
-from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.strangers import renew_strangers
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
@@ -37,7 +37,7 @@ _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
 _SILENT = "no answer to the keepalive of its lease"
 
 
-def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+def renew(store: EtcdStore, watches: Watches, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
@@ -75,7 +75,7 @@ def renew(store: Store, watches: Watches, beats: Sequence[Beat], budget: float) 
 
 
 def _beat(
-    store: Store,
+    store: EtcdStore,
     watches: Watches,
     holding: Mapping[int, Entry],
     waiting: Sequence[tuple[int, Entry]],
@@ -110,7 +110,7 @@ def _beat(
 
 
 def _read_holds(
-    store: Store,
+    store: EtcdStore,
     holding: Mapping[int, Entry],
     kept: Mapping[int, Kept],
     header: Header,
@@ -137,7 +137,7 @@ def _read_holds(
 
 
 def _read_waits(
-    store: Store,
+    store: EtcdStore,
     waiting: Sequence[tuple[int, Entry]],
     kept: Mapping[int, Kept],
     header: Header,
@@ -163,7 +163,9 @@ def _as_before(one: Move) -> Renewal:
     return Renewal("WAITING") if one.fence is None or lease is None else Renewal("HELD", lease.basis)
 
 
-def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]]) -> Iterator[Lease]:
+def _to_keep(
+    store: EtcdStore, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]]
+) -> Iterator[Lease]:
     """The leases of which a keepalive may prove something."""
     now, term = store.clock.now(), store.raft.known
     for entry in holding:
@@ -185,12 +187,12 @@ def _to_keep(store: Store, holding: Iterable[Entry], waiting: Sequence[tuple[int
 
 
 def _look(
-    store: Store, waiting: Sequence[tuple[int, Entry]], end: float
+    store: EtcdStore, waiting: Sequence[tuple[int, Entry]], end: float
 ) -> tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]:
     """The notes to this client, and those queues that it waits in and that have changed; the header is of the first read."""
     by_queue: dict[bytes, list[Entry]] = {}
     for _, entry in waiting:
-        by_queue.setdefault(entry.stated.keys.queue, []).append(entry)
+        by_queue.setdefault(entry.packed_terms.keys.queue, []).append(entry)
     glances = {queue: _glance(entries) for queue, entries in by_queue.items()}
     header, found = _read(store, [store.notes, *(get for some in glances.values() for get in some)], end)
     notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
@@ -198,7 +200,7 @@ def _look(
     for queue, entries in by_queue.items():
         stand = {kv.key: kv for get in glances[queue] for kv in found[get]}
         if not (glances[queue] and all(_stands(entry, stand) for entry in entries)):
-            changed.append(Get(*entries[0].stated.keys))
+            changed.append(Get(*entries[0].packed_terms.keys))
     queues: dict[bytes, list[Row] | Refused] = {}
     for get, kvs in _read(store, changed, end)[1].items() if changed else ():
         try:
@@ -208,7 +210,7 @@ def _look(
     return header, notes, queues
 
 
-def _read(store: Store, wanted: Sequence[Get], end: float) -> tuple[Header, dict[Get, Sequence[Kv]]]:
+def _read(store: EtcdStore, wanted: Sequence[Get], end: float) -> tuple[Header, dict[Get, Sequence[Kv]]]:
     """Read, in as few transactions as it takes; the header is of the first."""
     first: Header | None = None
     found: dict[Get, Sequence[Kv]] = {}
@@ -230,7 +232,7 @@ def _glance(entries: Sequence[Entry]) -> list[Get]:
         wanted[entry.key] = None
         wanted.update(dict.fromkeys(entry.seen[1]))
     if len(wanted) > _SINGLE:
-        return [Get(*entries[0].stated.keys, keys_only=True)]
+        return [Get(*entries[0].packed_terms.keys, keys_only=True)]
     return [Get(key, keys_only=True) for key in wanted]
 
 
@@ -250,7 +252,7 @@ def _note(kv: Kv) -> Mapping[str, Any]:
 
 
 def _held(
-    store: Store, entry: Entry, kept: Kept | None, term: int, note: Mapping[str, Any], now: float
+    store: EtcdStore, entry: Entry, kept: Kept | None, term: int, note: Mapping[str, Any], now: float
 ) -> Renewal | Move | None:
     """The outcome for a claim that holds; None if nothing is known. The claim moves where a keepalive does not prove enough."""
     if note.get("why"):
@@ -282,7 +284,7 @@ def _tell_waiting(
     answers: list[Renewal | None],
 ) -> None:
     for at, entry in waiting:
-        found = queues.get(entry.stated.keys.queue)
+        found = queues.get(entry.packed_terms.keys.queue)
         if found is None:  # nothing has changed
             answers[at] = _OFFERED if entry.fits else _WAITING
             continue
@@ -299,7 +301,7 @@ def _tell_waiting(
         if not (entry.fits or held):
             entry.saw(found, place)
         answers[at] = _OFFERED if entry.fits or held else _WAITING
-    for queue in {entry.stated.keys.queue for _, entry in waiting}:
+    for queue in {entry.packed_terms.keys.queue for _, entry in waiting}:
         found = queues.get(queue)
         if not isinstance(found, Refused):
             watches.look(queue, None if found is None else {(row.key, row.fence) for row in found})

@@ -14,13 +14,13 @@ from lockkit.store.spi import Claim, OpenOptions, Refused
 from lockkit.store.tombstones import Tombstones
 from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease, Leases
+from lockkit_etcd.packed_terms import PackedTerms
+from lockkit_etcd.recycled_keys import RecycledKeys
 from lockkit_etcd.rows import Row, id_of, mark_of, place_of, rows
-from lockkit_etcd.slots import Slots
-from lockkit_etcd.stated import Stated
 from lockkit_etcd.terms import Observed, RaftTerms
 from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
 
-__all__ = ["Entry", "Store"]
+__all__ = ["Entry", "EtcdStore"]
 
 _LINES = 16_384
 """How many queues are remembered in which somebody stands."""
@@ -65,18 +65,18 @@ class Entry:
         "looked",
         "mark",
         "mover",
+        "packed_terms",
         "placed",
         "row",
         "seen",
         "stage",
-        "stated",
         "unsure",
         "wait",
     )
 
-    def __init__(self, claim: Claim, stated: Stated, key: bytes) -> None:
+    def __init__(self, claim: Claim, packed_terms: PackedTerms, key: bytes) -> None:
         self.claim = claim
-        self.stated = stated
+        self.packed_terms = packed_terms
         self.key = key
         self.mark = mark_of(claim.token)
         self.stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
@@ -123,7 +123,7 @@ class Entry:
         return any(lease.doubtful for lease in self.leases)
 
 
-class Store:
+class EtcdStore:
     """One open store.
 
     Attributes:
@@ -131,9 +131,9 @@ class Store:
         known: The packed words of a lock.
         notes: The range of these keys.
         raft: The raft term, as far as it is known.
-        slots: The keys of its claims.
+        recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
-        lines: When a claim of this client was last seen waiting, by queue: a client that comes soon after queues up at once.
+        waited_at: When a claim of this client was last seen waiting, by queue: a client that comes soon after queues up at once.
         spoilt: Leases that an entry had and that must be revoked with it, by token.
     """
 
@@ -146,10 +146,10 @@ class Store:
         prefix = keys.notes(options.namespace, self.client)
         self.notes = Get(prefix, after(prefix))
         self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
-        self.slots = Slots(self.client)
-        self.known = per_lock(lambda terms: Stated.of(options.namespace, terms, self.client))
+        self.recycled_keys = RecycledKeys(self.client)
+        self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
-        self.lines: dict[bytes, float] = {}
+        self.waited_at: dict[bytes, float] = {}
         self.spoilt: dict[str, list[Lease]] = {}
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
@@ -158,9 +158,9 @@ class Store:
         """Return the entry of a claim; make one, the first time."""
         entry = self.entries.get(claim.token)
         if entry is None:
-            stated = self.known(claim.terms)
-            key = self.slots.take(stated.keys.queue)
-            entry = self.entries[claim.token] = Entry(claim, stated, key)
+            packed_terms = self.known(claim.terms)
+            key = self.recycled_keys.take(packed_terms.keys.queue)
+            entry = self.entries[claim.token] = Entry(claim, packed_terms, key)
         return entry
 
     def over(self, entry: Entry, *leases: Lease | None) -> None:
@@ -175,8 +175,8 @@ class Store:
                 if lease in own:
                     self.leases.give_back(lease)
             # Otherwise a guard may still block under its key.
-            if not (entry.stated.guard or entry.stated.terms.lock_delay):
-                self.slots.give_back(entry.stated.keys.queue, entry.key)
+            if not (entry.packed_terms.guard or entry.packed_terms.terms.lock_delay):
+                self.recycled_keys.give_back(entry.packed_terms.keys.queue, entry.key)
 
     def at_stake(self, entry: Entry) -> list[Lease]:
         """All that a key of a claim may be on, or get on yet, but for the guard."""
@@ -282,15 +282,15 @@ class Store:
                 entry.wait = None  # first: otherwise a repetition after Ctrl-C would give it back twice
                 self.leases.give_back(wait)
 
-    def in_line(self, queue: bytes) -> None:
+    def note_waiting(self, queue: bytes) -> None:
         """Note that a claim of this client waits in a queue."""
-        if len(self.lines) >= _LINES:
-            self.lines.clear()
-        self.lines[queue] = self.clock.now()
+        if len(self.waited_at) >= _LINES:
+            self.waited_at.clear()
+        self.waited_at[queue] = self.clock.now()
 
-    def likely_in_line(self, queue: bytes) -> bool:
+    def likely_waits(self, queue: bytes) -> bool:
         """Whether that was so a moment ago."""
-        return self.clock.now() - self.lines.get(queue, 0.0) < _MOMENT
+        return self.clock.now() - self.waited_at.get(queue, 0.0) < _MOMENT
 
     # -- tokens that are over
 

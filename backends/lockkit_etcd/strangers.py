@@ -7,12 +7,12 @@ import time
 from lockkit.store.budgets import left
 from lockkit.store.spi import Claim, Renewal
 from lockkit_etcd.moving import GRACE, Move, move_one
-from lockkit_etcd.store import Store
+from lockkit_etcd.store import EtcdStore
 
 __all__ = ["renew_strangers"]
 
 
-def renew_strangers(store: Store, claim: Claim, fence: int | None, end: float) -> Renewal:
+def renew_strangers(store: EtcdStore, claim: Claim, fence: int | None, end: float) -> Renewal:
     """Renew a claim of another client object; in another term than its lease's, by moving it.
 
     Raises:

@@ -23,7 +23,7 @@ from lockkit_etcd.keys import Keys
 from lockkit_etcd.transport import News, Stream, Watched
 
 if TYPE_CHECKING:
-    from lockkit_etcd.store import Store
+    from lockkit_etcd.store import EtcdStore
 
 __all__ = ["Watches"]
 
@@ -42,12 +42,16 @@ _BEHIND = 1.0
 class _Watch:
     """One waiter."""
 
-    __slots__ = ("_room", "blockers", "own", "wake")
+    __slots__ = ("_shared_watch", "blockers", "own", "wake")
 
     def __init__(
-        self, room: _Room, own: tuple[bytes, int], blockers: Mapping[bytes, int], wake: Callable[[], None]
+        self,
+        shared_watch: _SharedWatch,
+        own: tuple[bytes, int],
+        blockers: Mapping[bytes, int],
+        wake: Callable[[], None],
     ) -> None:
-        self._room = room
+        self._shared_watch = shared_watch
         self.own = own
         self.blockers = blockers
         self.wake = wake
@@ -59,10 +63,10 @@ class _Watch:
 
     def close(self) -> None:
         """Stop."""
-        self._room.leave(self)
+        self._shared_watch.leave(self)
 
 
-class _Room:
+class _SharedWatch:
     """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys."""
 
     def __init__(
@@ -203,10 +207,10 @@ class _Room:
 class Watches:
     """The watches of a client."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: EtcdStore) -> None:
         self.store = store
         self.mutex = threading.RLock()
-        self._rooms: dict[bytes, list[_Room]] = {}
+        self._shared_watches: dict[bytes, list[_SharedWatch]] = {}
         self._closed = False
 
     def watch(
@@ -223,38 +227,38 @@ class Watches:
             last, _, fence = each.rpartition("@")
             ahead[queue.queue + last.encode()] = int(fence)
         with self.mutex:
-            rooms = self._rooms.setdefault(queue.queue, [])
-            room = next((each for each in rooms if each.shared), None)
-            new = room is None
-            if room is None:
-                few = own[0] != b"" and len(rooms) < _FEW and len(ahead) < _KEYS
+            shared_watches = self._shared_watches.setdefault(queue.queue, [])
+            shared_watch = next((each for each in shared_watches if each.shared), None)
+            new = shared_watch is None
+            if shared_watch is None:
+                few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS
                 wanted = (own[0], b"", tuple(ahead)) if few else (*queue, ())
-                room = _Room(self, queue.queue, wanted, looked + 1)
-                rooms.append(room)
-            watch = _Watch(room, own, ahead, wake)
-            room.enter(watch, looked)
+                shared_watch = _SharedWatch(self, queue.queue, wanted, looked + 1)
+                shared_watches.append(shared_watch)
+            watch = _Watch(shared_watch, own, ahead, wake)
+            shared_watch.enter(watch, looked)
             if new and not self._closed:
-                room.open()
+                shared_watch.open()
         return watch
 
     def look(self, queue: bytes, standing: set[tuple[bytes, int]] | None) -> None:
         """A heartbeat has seen who stands in a queue; None: all whom its waiters need."""
-        for room in list(self._rooms.get(queue, ())):
-            room.look(standing)
+        for shared_watch in list(self._shared_watches.get(queue, ())):
+            shared_watch.look(standing)
 
-    def drop(self, queue: bytes, room: _Room) -> None:
+    def drop(self, queue: bytes, shared_watch: _SharedWatch) -> None:
         """Forget a shared watch that nobody waits on any more; under the mutex."""
-        rooms = self._rooms.get(queue, [])
-        if room in rooms:
-            rooms.remove(room)
-        if not rooms:
-            self._rooms.pop(queue, None)
+        shared_watches = self._shared_watches.get(queue, [])
+        if shared_watch in shared_watches:
+            shared_watches.remove(shared_watch)
+        if not shared_watches:
+            self._shared_watches.pop(queue, None)
 
     def close(self) -> None:
         """End all of them."""
         self._closed = True
         with self.mutex:
-            rooms = [room for some in self._rooms.values() for room in some]
-            self._rooms.clear()
-        for room in rooms:
-            room.close()
+            shared_watches = [shared_watch for some in self._shared_watches.values() for shared_watch in some]
+            self._shared_watches.clear()
+        for shared_watch in shared_watches:
+            shared_watch.close()

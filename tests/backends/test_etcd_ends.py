@@ -176,7 +176,7 @@ def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(sto
 
 def standing_in_line(store, one):
     """Somebody of this client stood there a moment ago: who comes joins without a look."""
-    store.store.lines[store.store.known(one.terms).keys.queue] = float("inf")
+    store.store.waited_at[store.store.known(one.terms).keys.queue] = float("inf")
 
 
 def test_what_is_refused_when_the_claim_already_stands_in_the_queue_is_in_doubt(server, stores, monkeypatch):
@@ -228,7 +228,7 @@ def test_a_key_that_somebody_else_has_is_left_alone(server, stores, terms, wait)
     foreign, _ = take(other, **terms)
     key = other.store.entries[foreign.token].key
     one = claim(wait=wait, **terms)
-    store.store.slots.give_back(store.store.known(one.terms).keys.queue, key)
+    store.store.recycled_keys.give_back(store.store.known(one.terms).keys.queue, key)
 
     for _ in range(2):
         store.acquire(one, True, BUDGET)

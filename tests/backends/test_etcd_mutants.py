@@ -18,7 +18,7 @@ from lockkit_etcd import acquiring, failures, gateway, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from lockkit_etcd.leases import Leases
-from lockkit_etcd.store import Entry, Store
+from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
@@ -196,10 +196,10 @@ def who_waits_hears_of_a_release_after_the_watch_was_cut(server, store, other):
     answer = store.acquire(one, True, BUDGET)
     woken = threading.Event()
     watch = store.watch("a", answer.blockers, woken.set, one)
-    (room,) = (each for some in store._watches._rooms.values() for each in some)
-    room._stream.close()
+    (shared_watch,) = (each for some in store._watches._shared_watches.values() for each in some)
+    shared_watch._stream.close()
     other.release(holder, BUDGET)
-    room._heard(WatchEnded("cut"), room._turn)
+    shared_watch._heard(WatchEnded("cut"), shared_watch._turn)
     assert woken.wait(3.0)
     watch.close()
 
@@ -217,7 +217,7 @@ def validity_from_now(patch):
 
 
 def recycled_after_an_unknown(patch):
-    real = Store.txn
+    real = EtcdStore.txn
 
     def txn(self, request, end, *leases):
         try:
@@ -227,7 +227,7 @@ def recycled_after_an_unknown(patch):
                 if lease is not None:
                     lease.doubtful = False
 
-    patch.setattr(Store, "txn", txn)
+    patch.setattr(EtcdStore, "txn", txn)
 
 
 def evict_by_revoke(patch):
@@ -265,25 +265,25 @@ def batches_on_a_persistent_connection(patch):
 
 
 def no_recheck_of_the_own_claim(patch):
-    real = Store.txn
+    real = EtcdStore.txn
 
     def txn(self, request, end, *leases):
         if any(each.what == "CREATE" for each in request.when):
             request = request._replace(when=())
         return real(self, request, end, *leases)
 
-    patch.setattr(Store, "txn", txn)
+    patch.setattr(EtcdStore, "txn", txn)
 
 
 def look_and_then_enter(patch):
-    real = Store.txn
+    real = EtcdStore.txn
 
     def txn(self, request, end, *leases):
         if request.when and request.when[0].what == "MOD" and request.when[0].end:
             request = Txn((), request.then, request.otherwise)
         return real(self, request, end, *leases)
 
-    patch.setattr(Store, "txn", txn)
+    patch.setattr(EtcdStore, "txn", txn)
 
 
 def offers_kept_alive(patch):
@@ -296,9 +296,9 @@ def offers_kept_alive(patch):
 
 
 def no_look_after_a_cut(patch):
-    from lockkit_etcd.watching import _Room
+    from lockkit_etcd.watching import _SharedWatch
 
-    patch.setattr(_Room, "_wake", lambda self, watches: None)
+    patch.setattr(_SharedWatch, "_wake", lambda self, watches: None)
 
 
 def no_space_is_a_refusal(monkeypatch):

@@ -55,8 +55,8 @@ def watched(store, one, answer):
 
 def room_of(store):
     """The last that was opened."""
-    (rooms,) = store._watches._rooms.values()
-    return rooms[-1]
+    (shared_watches,) = store._watches._shared_watches.values()
+    return shared_watches[-1]
 
 
 def stand_in_line(store, name="a", **terms):
@@ -92,7 +92,7 @@ def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
         for _, watch in watches:
             watch.close()
         join.close()
-        assert store._watches._rooms == {}
+        assert store._watches._shared_watches == {}
 
 
 def test_many_who_wait_for_one_name_share_a_watch(server, monkeypatch):
@@ -128,8 +128,11 @@ def test_newcomers_wake_nobody(server):
         watches = [watched(store, *each) for each in waits]
         for _ in range(3):
             stand_in_line(store)
-        room = room_of(store)
-        until(lambda: room._seen >= store.store.entries[waits[2][0].token].row.modified + 3, "they are seen")
+        shared_watch = room_of(store)
+        until(
+            lambda: shared_watch._seen >= store.store.entries[waits[2][0].token].row.modified + 3,
+            "they are seen",
+        )
         assert not any(woken.is_set() for woken, _ in watches)
         for _, watch in watches:
             watch.close()
@@ -161,8 +164,11 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
         woken, watch = watched(store, one, answer)  # from a revision that is not there any more
         assert woken.wait(5.0)
         woken.clear()
-        room = room_of(store)
-        until(lambda: room._stream is not None and room._seen > answer.position, "it stands again")
+        shared_watch = room_of(store)
+        until(
+            lambda: shared_watch._stream is not None and shared_watch._seen > answer.position,
+            "it stands again",
+        )
         store.release(holder, BUDGET)
         assert woken.wait(5.0)
         watch.close()
@@ -179,15 +185,15 @@ def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server
         first, _ = take(holders)
         one, answer = stand_in_line(store)
         woken, watch = watched(store, one, answer)
-        room = room_of(store)
+        shared_watch = room_of(store)
         until(lambda: dead.opened > 1, "the stream stands")
         time.sleep(0.2)
-        stream = room._stream
+        stream = shared_watch._stream
         dead.hold(to_server=False)
         store.store.transport, kept = way.store.transport, store.store.transport
         holders.release(first, BUDGET)
         assert renew(store, one).state == "OFFERED"
-        until(lambda: renew(store, one) and room._stream is not stream, "it is replaced", 5.0)
+        until(lambda: renew(store, one) and shared_watch._stream is not stream, "it is replaced", 5.0)
         assert woken.wait(5.0)
         assert isinstance(store.acquire(one, False, BUDGET), Granted)
         store.release(one, BUDGET)

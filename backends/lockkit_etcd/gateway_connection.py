@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from lockkit.store.connecting import in_time, is_address
 from lockkit.store.connections import Timed
 
-__all__ = ["Garbled", "Line", "connect"]
+__all__ = ["Connection", "Garbled", "connect"]
 
 _BLOCK = 65_536
 _LEAST = 0.005
@@ -30,7 +30,7 @@ class Garbled(OSError):
     """The answer is not HTTP/1.1: the URL probably points at another kind of server."""
 
 
-class Line(Timed):
+class Connection(Timed):
     """A connection.
 
     Attributes:
@@ -158,12 +158,12 @@ def _unchunked(raw: bytes) -> bytes | None:
     """A body that came in chunks; None if there is more to come."""
     pieces: list[bytes] = []
     at = 0
-    while (line := raw.find(b"\r\n", at)) >= 0:
-        size = _size(raw[at:line])
-        at = line + 2 + size + 2
+    while (connection := raw.find(b"\r\n", at)) >= 0:
+        size = _size(raw[at:connection])
+        at = connection + 2 + size + 2
         if not size:
             return b"".join(pieces)
-        pieces.append(raw[line + 2 : at - 2])
+        pieces.append(raw[connection + 2 : at - 2])
     return None
 
 
@@ -179,26 +179,26 @@ def _size(text: bytes) -> int:
     return size
 
 
-def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Line:
+def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Connection:
     """A new connection.
 
     Raises:
         OSError: There is none to be had in time.
     """
 
-    def connected() -> Line:
+    def connected() -> Connection:
         end = time.monotonic() + budget
         plain = socket.create_connection((host, port), timeout=max(budget, _LEAST))
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is None:
-                return Line(plain)
+                return Connection(plain)
             plain.settimeout(max(end - time.monotonic(), _LEAST))
-            return Line(tls.wrap_socket(plain, server_hostname=host))
+            return Connection(tls.wrap_socket(plain, server_hostname=host))
         except BaseException:
             plain.close()
             raise
 
     if is_address(host):
         return connected()
-    return in_time(connected, Line.close, budget, "lockkit-etcd-connect")
+    return in_time(connected, Connection.close, budget, "lockkit-etcd-connect")

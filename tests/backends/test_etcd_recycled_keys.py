@@ -13,10 +13,10 @@ from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
 from lockkit_etcd import releasing
-from lockkit_etcd.slots import Slots
-from lockkit_etcd.store import Store
+from lockkit_etcd.recycled_keys import RecycledKeys
+from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Txn
-from lockkit_etcd.watching import _Room
+from lockkit_etcd.watching import _SharedWatch
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
@@ -69,17 +69,17 @@ def test_two_claims_at_a_time_have_two(stores):
 
 
 def test_threads_are_never_given_the_same():
-    slots = Slots("client")
+    recycled_keys = RecycledKeys("client")
     taken, gate = [], threading.Barrier(4)
 
     def take_some():
         gate.wait()
         for _ in range(2_000):
-            key = slots.take(b"q/")
+            key = recycled_keys.take(b"q/")
             taken.append(key)
             assert taken.count(key) == 1
             taken.remove(key)
-            slots.give_back(b"q/", key)
+            recycled_keys.give_back(b"q/", key)
 
     threads = [threading.Thread(target=take_some) for _ in range(4)]
     for thread in threads:
@@ -91,11 +91,11 @@ def test_threads_are_never_given_the_same():
 
 
 def test_free_keys_are_remembered_of_a_limited_number_of_names():
-    slots = Slots("client")
+    recycled_keys = RecycledKeys("client")
     for name in range(20_000):
-        slots.give_back(b"%d/" % name, slots.take(b"%d/" % name))
+        recycled_keys.give_back(b"%d/" % name, recycled_keys.take(b"%d/" % name))
 
-    assert len(slots._free) <= 16_384
+    assert len(recycled_keys._free) <= 16_384
 
 
 def test_the_token_is_not_stored(server, stores):
@@ -166,7 +166,7 @@ def a_create_without_an_answer_is_never_taken_for_the_next_claim(store, other):
         raise Unknown(EtcdRefused(0, {}))
 
     one = claim()
-    store.store.lines[store.store.known(one.terms).keys.queue] = float("inf")  # it joins without a look
+    store.store.waited_at[store.store.known(one.terms).keys.queue] = float("inf")  # it joins without a look
     store.store.transport.txn = lost
     with pytest.raises(Unknown):
         store.acquire(one, True, BUDGET)
@@ -204,15 +204,15 @@ def a_dead_watch_is_noticed_though_another_claim_has_the_key(store, other):
     answer = other.acquire(waiter, True, BUDGET)
     watch = other.watch("a", answer.blockers, lambda: None, waiter)
     try:
-        (room,) = other._watches._rooms[store.store.known(first.terms).keys.queue]
-        heard, room._heard = room._heard, lambda news, turn: None
-        room.open()
-        until(lambda: room._stream is not None, "it watches", 2.0)
+        (shared_watch,) = other._watches._shared_watches[store.store.known(first.terms).keys.queue]
+        heard, shared_watch._heard = shared_watch._heard, lambda news, turn: None
+        shared_watch.open()
+        until(lambda: shared_watch._stream is not None, "it watches", 2.0)
         store.release(first, BUDGET)
         queue(store)
         renew(other, waiter)
-        behind = room._behind
-        room._heard = heard
+        behind = shared_watch._behind
+        shared_watch._heard = heard
         assert behind is not None
     finally:
         watch.close()
@@ -249,17 +249,17 @@ def delete_by_key(patch):
 def always_given_back(patch):
     def over(self, entry, *leases):
         self.entries.pop(entry.claim.token, None)
-        self.slots.give_back(entry.stated.keys.queue, entry.key)
+        self.recycled_keys.give_back(entry.packed_terms.keys.queue, entry.key)
 
-    patch.setattr(Store, "over", over)
+    patch.setattr(EtcdStore, "over", over)
 
 
 def known_by_the_key_alone(patch):
-    def look(self, standing, real=_Room.look):
+    def look(self, standing, real=_SharedWatch.look):
         now = {key: fence for watch in self.waiters for key, fence in watch.needed}
         real(self, {(key, now.get(key, fence)) for key, fence in standing})
 
-    patch.setattr(_Room, "look", look)
+    patch.setattr(_SharedWatch, "look", look)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-__all__ = ["Slots"]
+__all__ = ["RecycledKeys"]
 
 _NAMES = 16_384
 """Names of which free keys are remembered."""
@@ -12,7 +12,7 @@ _KEPT = 64
 """Free keys of one name that are remembered. A name's history grows by what is forgotten, and that is all."""
 
 
-class Slots:
+class RecycledKeys:
     """The free keys of a client, by queue.
 
     Args:

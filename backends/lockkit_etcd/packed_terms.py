@@ -13,7 +13,7 @@ from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_etcd.keys import Keys
 from lockkit_etcd.rows import LAYOUT
 
-__all__ = ["Stated", "seconds"]
+__all__ = ["PackedTerms", "seconds"]
 
 
 def seconds(length: float) -> int:
@@ -21,7 +21,7 @@ def seconds(length: float) -> int:
     return max(1, math.ceil(length - 1e-6))
 
 
-class Stated(NamedTuple):
+class PackedTerms(NamedTuple):
     """Terms in the units of the store.
 
     Attributes:
@@ -38,7 +38,7 @@ class Stated(NamedTuple):
     tail: str
 
     @classmethod
-    def of(cls, namespace: str, terms: Terms, client: str) -> Stated:
+    def of(cls, namespace: str, terms: Terms, client: str) -> PackedTerms:
         """Pack the terms of a client's lock."""
         said: dict[str, object] = {
             "kind": terms.kind,
