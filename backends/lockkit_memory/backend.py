@@ -33,12 +33,12 @@ from lockkit.store.spi import (
     Watch,
 )
 from lockkit_memory.capabilities import CAPABILITIES
-from lockkit_memory.store import Queue, Store, Waker
+from lockkit_memory.store import MemoryStore, Queue, Waker
 
 __all__ = ["MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
-_shared: dict[tuple[str, str, Clock], Store] = {}
+_shared: dict[tuple[str, str, Clock], MemoryStore] = {}
 
 
 def open_store(url: str, options: OpenOptions) -> MemoryBackend:
@@ -49,7 +49,7 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     """
     where, namespace = label(url), check_namespace(options.namespace)
     # Without a mutex, which a fork in another thread would leave taken: this is one operation.
-    store = _shared.setdefault((where, namespace, options.clock), Store(options.clock))
+    store = _shared.setdefault((where, namespace, options.clock), MemoryStore(options.clock))
     return MemoryBackend(store, options)
 
 
@@ -77,7 +77,7 @@ class MemoryBackend:
     capabilities: Capabilities = CAPABILITIES
     extras: Extras = NO_EXTRAS
 
-    def __init__(self, store: Store, options: OpenOptions) -> None:
+    def __init__(self, store: MemoryStore, options: OpenOptions) -> None:
         self._store = store
         self._clock = store.clock
         self._options = options

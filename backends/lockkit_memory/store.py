@@ -16,7 +16,7 @@ from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
 from lockkit.store.tombstones import Tombstones
 
-__all__ = ["Queue", "Store", "Waker"]
+__all__ = ["MemoryStore", "Queue", "Waker"]
 
 
 class Waker:
@@ -65,7 +65,7 @@ class Queue(RowQueue):
         return woken
 
 
-class Store:
+class MemoryStore:
     """One store: the queues and records of one label and namespace, by one clock.
 
     A forked child finds it empty, with a mutex of its own: its parent's claims are not the child's.
@@ -110,7 +110,7 @@ class Store:
         self.gone = Tombstones()
 
 
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

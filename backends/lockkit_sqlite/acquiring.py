@@ -19,7 +19,7 @@ from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING
 from lockkit_sqlite.link import Params
 from lockkit_sqlite.rows import Row, fitting, holding
-from lockkit_sqlite.store import GRACE, Store, micros
+from lockkit_sqlite.store import GRACE, SQLiteStore, micros
 
 __all__ = ["acquire"]
 
@@ -32,7 +32,7 @@ class _Candidate(NamedTuple):
     capacity: int
 
 
-def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
+def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> Answer:
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
     if not create:
@@ -55,7 +55,7 @@ def acquire(store: Store, claim: Claim, *, create: bool, end: float) -> Answer:
     return _ask(store, claim, note, end, trying=not claim.wait)
 
 
-def _ask(store: Store, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
+def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
     """How the claim stands; with ``trying``, take what is free if it is not there."""
     link, name, token = store.calls, claim.terms.name, claim.token
     removed = False
@@ -79,7 +79,7 @@ def _ask(store: Store, claim: Claim, note: str | None, end: float, *, trying: bo
     raise busy(store.place.path)
 
 
-def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) -> Answer | None:
+def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: float) -> Answer | None:
     """What a claim that is there is told; None if the queue was changed and must be read again."""
     link, terms, row = store.calls, claim.terms, rows[place]
     if row.evicted:
@@ -116,7 +116,7 @@ def _stand(store: Store, claim: Claim, rows: list[Row], place: int, end: float) 
     )
 
 
-def _try(store: Store, claim: Claim, note: str | None, rows: list[Row], end: float) -> Answer | None:
+def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], end: float) -> Answer | None:
     """Take what is free, or be refused without a trace."""
     terms = claim.terms
     queue: list[InQueue] = [*rows, _Candidate(terms.weight, terms.capacity)]
@@ -130,7 +130,7 @@ def _try(store: Store, claim: Claim, note: str | None, rows: list[Row], end: flo
     return Busy(rows[0].capacity, store.facts(terms.name, rows, 0))
 
 
-def _absent(store: Store, rows: list[Row], terms: Terms) -> Lapsed:
+def _absent(store: SQLiteStore, rows: list[Row], terms: Terms) -> Lapsed:
     """Why a claim is not there: files that are gone, a resize that left it no room, or its own silence."""
     if int(store.clock.wall() * 1e6) - store.left < micros(
         terms.ttl
@@ -139,20 +139,26 @@ def _absent(store: Store, rows: list[Row], terms: Terms) -> Lapsed:
     return Lapsed("resized" if rows and rows[0].capacity < terms.weight else "absent")
 
 
-def _gone_by(store: Store, row: Row) -> int:
+def _gone_by(store: SQLiteStore, row: Row) -> int:
     """When somebody in the way is gone at the latest, as far as is known."""
     if row.process_bound and row.state == HELD and store.house.health(row.fifo) == "UNKNOWN":
         return min(row.deadline, row.silence)
     return row.deadline
 
 
-def _pulse(store: Store, terms: Terms, *, waits: bool = False) -> str:
+def _pulse(store: SQLiteStore, terms: Terms, *, waits: bool = False) -> str:
     """The FIFO that stands for a claim's owner: none for a holder that lives by its ttl alone."""
     return "" if terms.pulseless and not waits else store.house.name()
 
 
 def _values(
-    store: Store, claim: Claim, note: str | None, now: int, wall: int | None = None, *, waits: bool = False
+    store: SQLiteStore,
+    claim: Claim,
+    note: str | None,
+    now: int,
+    wall: int | None = None,
+    *,
+    waits: bool = False,
 ) -> Params:
     """A new row; the wall clock (microseconds) is the fence that it proposes."""
     terms = claim.terms

@@ -25,7 +25,7 @@ from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES
 from lockkit_sqlite.place import Place, locate, prepare
 from lockkit_sqlite.releasing import release
-from lockkit_sqlite.store import Store
+from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["SqliteBackend", "open_store"]
 
@@ -51,10 +51,10 @@ class SqliteBackend:
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
-        self._opened = Store(given, place, options)
+        self._opened = SQLiteStore(given, place, options)
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> SQLiteStore:
         """The store, on the files that bear its names now."""
         self._opened.follow()
         return self._opened

@@ -12,7 +12,7 @@ from lockkit.facts import Finding
 from lockkit.places import filesystem, network_filesystem
 from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite.failures import FULL, free_space, shown
-from lockkit_sqlite.store import Store
+from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["check"]
 
@@ -23,7 +23,7 @@ _TOLD = 86400.0
 """Seconds for which a check tells that a store was made anew."""
 
 
-def check(store: Store, end: float) -> Sequence[Finding]:
+def check(store: SQLiteStore, end: float) -> Sequence[Finding]:
     """See :meth:`lockkit.store.spi.Backend.check`."""
     try:
         store.follow(closely=True)
@@ -38,7 +38,7 @@ def check(store: Store, end: float) -> Sequence[Finding]:
     return findings
 
 
-def _file(store: Store) -> Iterator[Finding]:
+def _file(store: SQLiteStore) -> Iterator[Finding]:
     place = store.place
     kind = "a host store, shared by its folder's group" if place.shared else "a private store"
     try:
@@ -62,7 +62,7 @@ def _file(store: Store) -> Iterator[Finding]:
         yield Finding("file system", "ok", f"it is on {filesystem(place.path) or 'an unknown file system'}")
 
 
-def _anew(store: Store) -> Iterator[Finding]:
+def _anew(store: SQLiteStore) -> Iterator[Finding]:
     at, why = store.anew()
     if 0 <= store.clock.wall() - at < _TOLD:
         hint = "find out who did it: a cleaner of old files, a restored backup; to free a lock, use lockkit evict"
@@ -74,7 +74,7 @@ def _anew(store: Store) -> Iterator[Finding]:
         yield Finding("files", "ok", "database, log and index are those that were opened")
 
 
-def _room(store: Store) -> Iterator[Finding]:
+def _room(store: SQLiteStore) -> Iterator[Finding]:
     folder = Path(store.place.path).parent
     free = free_space(store.place.path)
     if free is None:
@@ -94,7 +94,7 @@ def _room(store: Store) -> Iterator[Finding]:
         yield Finding("pulses", "error", f"cannot create FIFOs in {store.place.pulses}", hint)
 
 
-def _inside(store: Store, end: float) -> Iterator[Finding]:
+def _inside(store: SQLiteStore, end: float) -> Iterator[Finding]:
     link = store.calls
     mode = link.read("PRAGMA journal_mode", (), end)[0][0]
     if mode == "wal":

@@ -16,7 +16,7 @@ from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
 from lockkit_sqlite.rows import Row
-from lockkit_sqlite.store import Store
+from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
 
@@ -24,7 +24,7 @@ _MOST = (1 << 40) - 1
 """The largest capacity: so many claims of that weight add up to no more than an INTEGER holds."""
 
 
-def inspect(store: Store, name: str, end: float) -> LockInfo:
+def inspect(store: SQLiteStore, name: str, end: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     now = store.now()
     rows = [
@@ -34,7 +34,7 @@ def inspect(store: Store, name: str, end: float) -> LockInfo:
     return LockInfo(name, claims, store.clock.wall())
 
 
-def names(store: Store, prefix: str, end: float) -> Sequence[str]:
+def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:
     """See :meth:`lockkit.store.spi.Backend.names`."""
     return [
         name
@@ -42,7 +42,7 @@ def names(store: Store, prefix: str, end: float) -> Sequence[str]:
     ]
 
 
-def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
+def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`."""
     link = store.calls
     for _ in range(ROUNDS):
@@ -69,7 +69,7 @@ def evict(store: Store, name: str, wanted: str, end: float, *, at_once: bool) ->
     raise busy(store.place.path)
 
 
-def resize(store: Store, name: str, capacity: int, end: float) -> int:
+def resize(store: SQLiteStore, name: str, capacity: int, end: float) -> int:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
@@ -88,7 +88,7 @@ def resize(store: Store, name: str, capacity: int, end: float) -> int:
     return count
 
 
-def annotate(store: Store, name: str, wanted: str, patch: Mapping[str, object], end: float) -> bool:
+def annotate(store: SQLiteStore, name: str, wanted: str, patch: Mapping[str, object], end: float) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`."""
     text = note_text(patch, NOTE_LIMIT)
     rows = store.queue(store.calls, name, end)
@@ -104,7 +104,7 @@ def annotate(store: Store, name: str, wanted: str, patch: Mapping[str, object], 
     return False
 
 
-def record(store: Store, name: str, end: float) -> Record | None:
+def record(store: SQLiteStore, name: str, end: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     found = store.calls.read(
         "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2",
@@ -119,7 +119,9 @@ def record(store: Store, name: str, end: float) -> Record | None:
     return Record(name, json.loads(value), version, written)
 
 
-def put_record(store: Store, name: str, value: Mapping[str, object], version: int, end: float) -> Record:
+def put_record(
+    store: SQLiteStore, name: str, value: Mapping[str, object], version: int, end: float
+) -> Record:
     """See :meth:`lockkit.store.spi.Backend.put_record`."""
     text = note_text(value, NOTE_LIMIT, "record")
     wall = store.clock.wall()

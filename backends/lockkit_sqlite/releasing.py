@@ -6,12 +6,12 @@ from lockkit.store.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import LINGERING
 from lockkit_sqlite.link import Link
-from lockkit_sqlite.store import Store
+from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["release"]
 
 
-def release(store: Store, link: Link, claim: Claim, end: float, *, graceful: bool) -> ReleaseAnswer:
+def release(store: SQLiteStore, link: Link, claim: Claim, end: float, *, graceful: bool) -> ReleaseAnswer:
     """See :meth:`lockkit.store.spi.Backend.release`. Over ``link``: the emergency layer brings its own."""
     terms = claim.terms
     key = (store.namespace, terms.name, claim.token)

@@ -11,7 +11,7 @@ from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.layout import HELD, LINGERING
 from lockkit_sqlite.rows import Row, fitting
-from lockkit_sqlite.store import GRACE, Store, micros
+from lockkit_sqlite.store import GRACE, SQLiteStore, micros
 
 __all__ = ["extend", "renew"]
 
@@ -24,7 +24,7 @@ _LOOKS = 8
 _ABSENT = Renewal("LOST", why="absent")
 
 
-def renew(store: Store, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
+def renew(store: SQLiteStore, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`."""
     try:
         store.follow(closely=True)
@@ -53,7 +53,7 @@ def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
     return Renewal("UNKNOWN", trouble=str(trouble)) if fence is None else Renewal("LOST", why="files")
 
 
-def extend(store: Store, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
+def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`."""
     key = (store.namespace, claim.terms.name, claim.token)
     done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
@@ -62,7 +62,7 @@ def extend(store: Store, claim: Claim, fence: int, ttl: float, end: float) -> Re
     return _lost(store, store.queue(store.beats, claim.terms.name, end), claim, fence, now)
 
 
-def _asked(store: Store, end: float) -> dict[str, Mapping[str, object]]:
+def _asked(store: SQLiteStore, end: float) -> dict[str, Mapping[str, object]]:
     """Notes of holders that others have annotated, by token; few, and found through an index of their own."""
     found = store.beats.read(sql.ASKED, (store.namespace, store.boot), end)
     return {token: _note(note) for token, note in found}
@@ -74,7 +74,7 @@ def _note(text: str | None) -> Mapping[str, object]:
 
 
 def _renew_held(
-    store: Store,
+    store: SQLiteStore,
     chunk: Sequence[tuple[int, Claim, int]],
     asked: Mapping[str, Mapping[str, object]],
     answers: dict[int, Renewal],
@@ -94,7 +94,7 @@ def _renew_held(
             answers[at] = _lost(store, store.queue(link, claim.terms.name, end), claim, fence, now)
 
 
-def _lost(store: Store, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:
+def _lost(store: SQLiteStore, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:
     row = next((row for row in rows if row.token == claim.token), None)
     if row is None:
         return Renewal("LOST", why="files") if 0 < fence <= store.left else _ABSENT
@@ -103,7 +103,7 @@ def _lost(store: Store, rows: Sequence[Row], claim: Claim, fence: int, now: int)
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
 
 
-def _front_died(store: Store, name: str, rows: Sequence[Row], mine: Container[str], end: float) -> bool:
+def _front_died(store: SQLiteStore, name: str, rows: Sequence[Row], mine: Container[str], end: float) -> bool:
     """Remove the dead among those at the front of the queue. Whether there was any.
 
     A waiter watches its blockers as they were when it last asked. When one of them gave up waiting, or was evicted, the
@@ -117,7 +117,7 @@ def _front_died(store: Store, name: str, rows: Sequence[Row], mine: Container[st
     return store.bury_dead(store.beats, name, ahead, end)
 
 
-def _renew_waiting(store: Store, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
+def _renew_waiting(store: SQLiteStore, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
     """Claims without a Lease. Only those outside the prefix are kept alive: an offer must be answered."""
     link, now = store.beats, store.now()
     rows = store.queue(link, name, end)

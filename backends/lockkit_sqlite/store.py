@@ -29,7 +29,7 @@ from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
 from lockkit_sqlite.rows import Row, claim_info, info_text, read_rows
 from lockkit_sqlite.watcher import REGISTRY
 
-__all__ = ["GRACE", "Store", "micros"]
+__all__ = ["GRACE", "SQLiteStore", "micros"]
 
 GRACE = round(_GRACE * 1e6)
 """Microseconds that a waiter may be silent, and that an offer stands unanswered."""
@@ -91,7 +91,7 @@ class Stated(NamedTuple):
         )
 
 
-class Store:
+class SQLiteStore:
     """One open file. ``calls`` serves callers, ``beats`` the heartbeat, which must not queue behind them."""
 
     def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim, Refused, Unknown, Watch
 from lockkit_sqlite.rows import fitting
-from lockkit_sqlite.store import Store
+from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["watch"]
 
@@ -16,7 +16,9 @@ _LOOK = 0.5
 """Seconds that the look after subscribing may take; then the waiter asks again instead."""
 
 
-def watch(store: Store, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+def watch(
+    store: SQLiteStore, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+) -> Watch:
     """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
     parted = [blocker.partition(".") for blocker in blockers]
     running, dead = store.house.watch(
@@ -27,7 +29,7 @@ def watch(store: Store, name: str, blockers: Sequence[str], wake: Callable[[], N
     return running
 
 
-def _moved(store: Store, name: str, fences: set[str], claim: Claim) -> bool:
+def _moved(store: SQLiteStore, name: str, fences: set[str], claim: Claim) -> bool:
     """Whether something happened between the answer that named the blockers and the subscription."""
     try:
         rows = store.queue(store.calls, name, time.monotonic() + _LOOK)

@@ -26,7 +26,7 @@ from lockkit.mutex import Mutex
 from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
 from lockkit.plugins.discovery import Installed, installed
-from lockkit.plugins.stores import SCHEMES, Store, scheme_of, unknown_scheme
+from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.printable import printable
 from lockkit.redaction import declare, scrub_error
 from lockkit.store.spi import API, Backend, BackendSpec, OpenOptions
@@ -263,7 +263,7 @@ class PluginManager:
         disabled = not self._disabled.isdisjoint({"all", canonical(entry.name), canonical(entry.dist)})
         self._load(info, entry.load, disabled=disabled)
 
-    def _add_store(self, store: Store) -> None:
+    def _add_store(self, store: ShippedStore) -> None:
         if store.name in self._infos or (store.module not in sys.modules and find_spec(store.module) is None):
             return
         info = PluginInfo(store.name, PROJECT, __version__, "store")

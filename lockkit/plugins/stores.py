@@ -10,10 +10,10 @@ from lockkit._version import __version__
 from lockkit.errors import ConfigError
 from lockkit.redaction import redact
 
-__all__ = ["SCHEMES", "Store", "scheme_of", "unknown_scheme"]
+__all__ = ["SCHEMES", "ShippedStore", "scheme_of", "unknown_scheme"]
 
 
-class Store(NamedTuple):
+class ShippedStore(NamedTuple):
     """A store that lockkit ships: the plugin's name, its import package, and the extra that installs its client library."""
 
     name: str
@@ -21,14 +21,14 @@ class Store(NamedTuple):
     extra: str | None = None
 
 
-_MEMORY = Store("memory", "lockkit_memory")
-_SQLITE = Store("sqlite", "lockkit_sqlite")
-_REDIS = Store("redis", "lockkit_redis", "redis")
-_ETCD = Store("etcd", "lockkit_etcd", "etcd")
-_ETCD3 = Store("etcd3", "lockkit_etcd3", "python-etcd3")
-_ZOOKEEPER = Store("zookeeper", "lockkit_zookeeper", "zookeeper")
+_MEMORY = ShippedStore("memory", "lockkit_memory")
+_SQLITE = ShippedStore("sqlite", "lockkit_sqlite")
+_REDIS = ShippedStore("redis", "lockkit_redis", "redis")
+_ETCD = ShippedStore("etcd", "lockkit_etcd", "etcd")
+_ETCD3 = ShippedStore("etcd3", "lockkit_etcd3", "python-etcd3")
+_ZOOKEEPER = ShippedStore("zookeeper", "lockkit_zookeeper", "zookeeper")
 
-SCHEMES: Mapping[str, Store] = {
+SCHEMES: Mapping[str, ShippedStore] = {
     "memory": _MEMORY,
     "sqlite": _SQLITE,
     "redis": _REDIS,

@@ -12,7 +12,7 @@ from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOpti
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
-from lockkit_memory.store import Queue, Store
+from lockkit_memory.store import MemoryStore, Queue
 
 
 class FakeClock:
@@ -33,7 +33,7 @@ def clock():
 
 @pytest.fixture
 def store(clock):
-    return MemoryBackend(Store(clock), OpenOptions(clock=clock))
+    return MemoryBackend(MemoryStore(clock), OpenOptions(clock=clock))
 
 
 def test_a_free_lock_is_granted_with_the_clock_as_basis(store, clock):

@@ -14,7 +14,7 @@ from lockkit.names import claim_id, new_token
 from lockkit.store.queue import RW_CAPACITY, grantable
 from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit_memory.backend import MemoryBackend
-from lockkit_memory.store import Store
+from lockkit_memory.store import MemoryStore
 from lockkit_redis.backend import open_store
 from support.servers.redis import RedisServer
 
@@ -229,7 +229,7 @@ def agree(both, steps, *, lapsed=False):
     """Do the same to both. With ``lapsed``, what has lapsed is left to the next step that meets it."""
     clock, redis_store = both
     name = f"history {next(numbers)}"
-    memory = Run(MemoryBackend(Store(clock), OpenOptions(clock=clock)), clock, name)
+    memory = Run(MemoryBackend(MemoryStore(clock), OpenOptions(clock=clock)), clock, name)
     redis = Run(redis_store, clock, name)
     settler = Claim(new_token(), Terms(name))
     for number, step in enumerate(in_turn(steps) if lapsed else steps):
@@ -339,7 +339,7 @@ def test_the_next_in_line_of_the_redis_store_asks_no_later_than_that_of_the_memo
     name = f"history {next(numbers)}"
     runs = [
         Run(store, clock, name)
-        for store in (MemoryBackend(Store(clock), OpenOptions(clock=clock)), redis_store)
+        for store in (MemoryBackend(MemoryStore(clock), OpenOptions(clock=clock)), redis_store)
     ]
     for number, step in enumerate(steps):
         if step[0] == "pass":

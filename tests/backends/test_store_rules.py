@@ -15,7 +15,7 @@ from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Conflict, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_memory.backend import MemoryBackend
-from lockkit_memory.store import Store
+from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store
 
 
@@ -43,7 +43,7 @@ def clock():
 def store(request, clock, tmp_path):
     options = OpenOptions(clock=clock)
     if request.param == "memory":
-        opened = MemoryBackend(Store(clock), options)
+        opened = MemoryBackend(MemoryStore(clock), options)
     else:
         tmp_path.chmod(0o700)
         opened = open_store(f"sqlite:{tmp_path}/locks.db", options)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit_memory.backend import MemoryBackend
-from lockkit_memory.store import Store
+from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store
 
 
@@ -153,7 +153,7 @@ def offered(run):
 def test_the_embedded_store_agrees_with_the_memory_store(steps):
     with tempfile.TemporaryDirectory() as folder:
         clocks = FakeClock(), FakeClock()
-        memory = MemoryBackend(Store(clocks[0]), OpenOptions(clock=clocks[0]))
+        memory = MemoryBackend(MemoryStore(clocks[0]), OpenOptions(clock=clocks[0]))
         sqlite = open_store(f"sqlite:{folder}/locks.db?synchronous=off", OpenOptions(clock=clocks[1]))
         try:
             left, right = Run(memory, clocks[0]), Run(sqlite, clocks[1])

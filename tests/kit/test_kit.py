@@ -19,7 +19,7 @@ from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness as Base, StoredClaim
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
-from lockkit_memory.store import Store
+from lockkit_memory.store import MemoryStore
 
 
 settings.register_profile("unshrunk", phases=set(Phase) - {Phase.shrink})
@@ -62,7 +62,7 @@ class Harness(Base):
     def __init__(self, scratch):
         super().__init__(scratch)
         self.clock = ShiftedClock()
-        self.store = Store(self.clock)
+        self.store = MemoryStore(self.clock)
         self.plugins = [Offer(self.open_theirs)]
 
     def open_theirs(self, url, options):
