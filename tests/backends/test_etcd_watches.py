@@ -238,7 +238,7 @@ def test_a_long_queue_is_resized_too(server):
 
 
 def test_a_resize_is_only_given_up_when_others_overtake_it(server, monkeypatch):
-    monkeypatch.setattr(operating, "_ROUNDS", 1)
+    monkeypatch.setattr(operating, "ROUNDS", 1)
     with opened(server.url()) as store:
         take(store, kind="semaphore")
         for _ in range(61):
