@@ -16,11 +16,12 @@ from __future__ import annotations
 import logging  # noqa: F401 (it registers a fork hook, which must come before that of IMPORTS)
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-__all__ = ["IMPORTS", "Forks", "reinit"]
+__all__ = ["IMPORTS", "Forks", "let_forks_pass", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
@@ -53,9 +54,18 @@ class Forks:
         self._done: set[int] = set()
         self._in_child = in_child
         if _FORKING:  # by another thread: its hooks after the fork would find no lock taken
-            _LATE.append(self._register)
+            _LATE.append(self)
         else:
             self._register()
+
+    def register_late(self, *, in_child: bool) -> None:
+        """Register the hooks after the fork during which the module was imported; in the child, do its part as well."""
+        if in_child:
+            for lock in self._locks:
+                reinit(lock)()
+            if self._in_child is not None:
+                self._in_child()
+        self._register()
 
     def _register(self) -> None:
         before, in_parent, in_child = self._before, self._in_parent, self._in_child
@@ -144,13 +154,20 @@ def reinit(lock: threading.RLock) -> Callable[[], Any]:
 
 
 _FORKING: list[None] = []
-_LATE: list[Step] = []
+_LATE: list[Forks] = []
 
 
-def _register_late() -> None:
+def _register_late(*, in_child: bool) -> None:
     """Register the hooks of modules that were imported while a fork was under way."""
     while _LATE:
-        _LATE.pop()()
+        _LATE.pop().register_late(in_child=in_child)
+
+
+def let_forks_pass() -> None:
+    """Wait until a fork of another thread is over, which may have begun before a module just imported registered its hooks."""
+    end = time.monotonic() + _LONG
+    while _FORKING and not _mine(IMPORTS) and time.monotonic() < end:  # the forking thread has it
+        time.sleep(0.001)
 
 
 IMPORTS = threading.RLock()
@@ -160,17 +177,28 @@ A forked child has the lock of a module that another thread was importing, taken
 """
 _LONG = 5.0
 """Seconds for which a fork waits for an import: one that needs what another hook has taken must not block a fork for ever."""
+
+
+def _free_imports() -> None:
+    """Free the lock that another thread still had at the fork, but not one that the forking thread has to give back itself."""
+    if not _mine(IMPORTS):
+        reinit(IMPORTS)()
+
+
 if hasattr(os, "register_at_fork"):
     # After logging has registered its own hook: the last one runs first, and an import may need the lock of logging.
     os.register_at_fork(
         before=partial(IMPORTS.acquire, True, _LONG),
         after_in_parent=IMPORTS.release,
-        after_in_child=reinit(IMPORTS),
+        after_in_child=IMPORTS.release,
     )
+    os.register_at_fork(after_in_child=_Repeated(_free_imports))
     os.register_at_fork(
         before=partial(_FORKING.append, None),
         after_in_parent=_FORKING.clear,
         after_in_child=_FORKING.clear,
     )
-    late = _Repeated(_register_late)
-    os.register_at_fork(after_in_parent=late, after_in_child=late)
+    os.register_at_fork(
+        after_in_parent=_Repeated(partial(_register_late, in_child=False)),
+        after_in_child=_Repeated(partial(_register_late, in_child=True)),
+    )

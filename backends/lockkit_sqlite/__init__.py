@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockkit.forks import IMPORTS
+from lockkit.forks import IMPORTS, let_forks_pass
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_sqlite.capabilities import CAPABILITIES
@@ -13,6 +13,7 @@ __all__ = ["CAPABILITIES", "lockkit_backends"]
 def _open(url: str, options: OpenOptions) -> Backend:
     with IMPORTS:
         from lockkit_sqlite.backend import open_store
+    let_forks_pass()
 
     return open_store(url, options)
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import lockkit
+from lockkit.forks import IMPORTS
 from lockkit.mutex import Mutex
 from lockkit.plugins import PluginManager
 from lockkit.testing.children import in_child
@@ -142,3 +143,16 @@ def test_a_child_uses_a_store_that_another_thread_was_importing_at_the_fork(url,
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_handler_may_fork_while_its_own_thread_imports():
+    child = None
+    try:
+        with IMPORTS:
+            child = os.fork()
+        with IMPORTS:
+            pass
+    finally:
+        if child == 0:
+            os._exit(1 if sys.exc_info()[0] else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockkit.facts import Capabilities
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
@@ -13,7 +14,8 @@ CAPABILITIES = Capabilities(scope="host")
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_template.backend import TemplateBackend  # your client library is imported from here on
+    with IMPORTS:  # no fork while your client library is imported
+        from lockkit_template.backend import TemplateBackend
 
     return TemplateBackend(url, options)
 

@@ -6,6 +6,7 @@ Loaded with every program that has it installed, so nothing heavy is imported he
 from __future__ import annotations
 
 from lockkit.facts import Capabilities
+from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
@@ -19,7 +20,8 @@ CAPABILITIES = Capabilities(
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
-    from lockkit_postgres.backend import open_store
+    with IMPORTS:
+        from lockkit_postgres.backend import open_store
 
     return open_store(url, options)
 
