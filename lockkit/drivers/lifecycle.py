@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter, itemgetter, methodcaller
+from traceback import walk_stack
 from types import FrameType
 from typing import Protocol
 
@@ -40,14 +43,10 @@ _LAST_WORDS = 0.1
 """Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
-_CALLERS = (
-    "lockkit.__main__",
-    "lockkit.cli",
-    "lockkit.decorator",
-    "lockkit.drivers.callbacks",
-    "lockkit.testing",
+_INSIDE = re.compile(
+    r"^lockkit(?:$|\.(?!(?:__main__|cli|decorator|drivers\.callbacks|testing)(?:\.|$)))", re.MULTILINE
 )
-"""Modules of ours from which the user's code, or a whole program, is called; they hold no lock meanwhile."""
+"""Modules of ours, from which a store is called too, but for those that call the user's code, or are a whole program."""
 INSIDE_PATIENCE = 0.2
 """Seconds for which a signal handler that interrupted a call of ours waits for work that may need that call to go on."""
 _LAST = -100
@@ -282,9 +281,9 @@ class _Releasing:
 
 def inside(frame: FrameType | None) -> bool:
     """Whether a stack is somewhere in lockkit or a store, where critical sections are; not merely called from there."""
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__"))
-        if name.partition(".")[0].startswith("lockkit") and not name.startswith(_CALLERS):
-            return True
-        frame = frame.f_back
-    return False
+    if frame is None:
+        return False
+    # Few steps of our own, whatever the depth of the stack: a signal may come at each.
+    modules = map(attrgetter("f_globals"), map(itemgetter(0), walk_stack(frame)))
+    names = map(str, map(methodcaller("get", "__name__"), modules))
+    return _INSIDE.search("\n".join(names)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -90,3 +91,20 @@ def test_a_second_ctrl_c_ends_the_wait(engines):
     with pytest.raises(CtrlC):
         lifecycle._release_all("exit")
     assert [engine.told for engine in engines] == [["begin"]] * 3
+
+
+@pytest.mark.parametrize(
+    "module, is_inside",
+    [
+        ("lockkit.opening", True),
+        ("lockkit.client", True),
+        ("lockkit.cli.main", False),
+        ("lockkit.testing.kit", False),
+        ("lockkit_worker", False),
+        ("theirs", False),
+    ],
+)
+def test_a_stack_is_inside_only_where_lockkit_may_hold_what_a_close_needs(module, is_inside):
+    space = {"__name__": module, "sys": sys}
+    exec("def call(then): return then(sys._getframe())", space)
+    assert space["call"](lifecycle.inside) is is_inside
