@@ -11,9 +11,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable
-from functools import partial
 from operator import attrgetter, itemgetter, methodcaller
 from traceback import walk_stack
 from types import FrameType
@@ -169,36 +166,30 @@ def _end_of_child() -> None:
 
 
 def _release_all(reason: Reason) -> None:
-    global _ending, _only_daemons  # noqa: PLW0603 (there is one interpreter)
-    _ending = _only_daemons = True
-    engines = _mine()
-    end = time.monotonic() + EXIT_BUDGET
-    _surely(
-        [
-            *(partial(engine.begin_close, reason, EXIT_BUDGET - _LAST_WORDS) for engine in engines),
-            *(partial(_await, engine, end) for engine in engines),
-        ]
-    )
-
-
-def _await(engine: Engine, end: float) -> None:
-    engine.await_close(max(0.0, end - time.monotonic()))
-
-
-def _surely(steps: list[Callable[[], None]]) -> None:
-    """Take steps that may be repeated, whatever error one of them raises. One Ctrl-C is kept for the end; a second one is the end."""
-    left = deque(steps)
+    """Close every engine. One Ctrl-C is kept for the end; a second one is the end."""
     interrupts: list[BaseException] = []
-    while left and len(interrupts) < 2:
+    for _ in (1, 2):  # without a call before the try, at which a signal could come
         try:
-            while left:
-                with contextlib.suppress(Exception):
-                    left[0]()
-                left.popleft()
+            _close_all(reason)
+            break
         except BaseException as interrupt:
             interrupts.append(interrupt)
     if interrupts:
         raise interrupts[0]
+
+
+def _close_all(reason: Reason) -> None:
+    """Close every engine and wait for that. May be repeated: an engine closes once."""
+    global _ending, _only_daemons  # noqa: PLW0603 (there is one interpreter)
+    _ending = _only_daemons = True
+    engines = _mine()
+    end = time.monotonic() + EXIT_BUDGET
+    for engine in engines:
+        with contextlib.suppress(Exception):
+            engine.begin_close(reason, EXIT_BUDGET - _LAST_WORDS)
+    for engine in engines:
+        with contextlib.suppress(Exception):
+            engine.await_close(max(0.0, end - time.monotonic()))
 
 
 def _mine() -> list[Engine]:

@@ -36,28 +36,18 @@ def engines(monkeypatch):
 
 
 def test_one_ctrl_c_at_the_end_keeps_no_engine_from_being_closed_and_waited_for(engines):
-    at = 0
-    while True:
-        at += 1
-        steps = [method for engine in engines for method in (engine.begin_close, engine.await_close)]
+    for at in range(1, 1000):
         for engine in engines:
             engine.told.clear()
         bomb = Bomb(at)
-        struck = False
         try:
             with bomb:
-                lifecycle._surely(
-                    [
-                        lambda step=step: step(None, None) if "begin" in step.__name__ else step(0)
-                        for step in steps
-                    ]
-                )
+                lifecycle._release_all("exit")
         except CtrlC:
-            struck = True
+            assert bomb.where
         if not bomb.where:
             break
-        assert struck
-        if not bomb.where.endswith("_surely") or at > 3:  # not at its very beginning
+        if at > 1:  # not at its very entry
             assert all(set(engine.told) == {"begin", "await"} for engine in engines), bomb.where
     assert at > 10
 
@@ -77,9 +67,9 @@ def test_an_engine_that_is_struck_at_the_end_or_fails_keeps_no_other_from_its_en
     with pytest.raises(CtrlC):
         lifecycle._release_all("exit")
 
-    assert engines[0].told == ["begin", "await", "await"]
-    assert engines[1].told == ["await"]
-    assert engines[2].told == ["begin", "await"]
+    assert engines[0].told == ["begin", "await", "begin", "await"]
+    assert set(engines[1].told) == {"await"}
+    assert set(engines[2].told) == {"begin", "await"}
 
 
 def test_a_second_ctrl_c_ends_the_wait(engines):
@@ -90,7 +80,7 @@ def test_a_second_ctrl_c_ends_the_wait(engines):
         engine.await_close = struck
     with pytest.raises(CtrlC):
         lifecycle._release_all("exit")
-    assert [engine.told for engine in engines] == [["begin"]] * 3
+    assert [engine.told for engine in engines] == [["begin", "begin"]] * 3
 
 
 @pytest.mark.parametrize(
