@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dis
 import sys
-from types import FrameType
+from collections.abc import Sequence
+from itertools import islice, zip_longest
+from random import Random
+from types import CodeType, FrameType
 from typing import Any
 
 __all__ = ["Bomb", "CtrlC"]
@@ -41,6 +44,23 @@ class Bomb:
         self.seen = 0
         self.where = ""
         self.again = ""
+        self._met: list[tuple[CodeType, int]] = []
+
+    def places(self, most: int, chance: Random) -> Sequence[int]:
+        """The numbers of the places that were met: all, or ``most`` of them.
+
+        Of those that the code comes to again and again, in a loop, no more are taken than of others before it is their turn.
+        """
+        if self.seen <= most:
+            return range(1, self.seen + 1)
+        numbers: dict[tuple[CodeType, int], list[int]] = {}
+        for number, place in enumerate(self._met, 1):
+            numbers.setdefault(place, []).append(number)
+        turns = chance.sample(list(numbers.values()), len(numbers))
+        for turn in turns:
+            chance.shuffle(turn)
+        rounds = zip_longest(*turns)
+        return sorted(islice((number for each in rounds for number in each if number is not None), most))
 
     def __enter__(self) -> Bomb:
         self._arm()
@@ -62,6 +82,7 @@ class Bomb:
         if self._left <= 0:
             return
         self.seen += 1
+        self._met.append((frame.f_code, frame.f_lasti))
         self._left -= 1
         if self._left > 0:
             return

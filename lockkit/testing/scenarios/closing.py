@@ -21,7 +21,7 @@ __all__ = ["Closings"]
 
 _BOUND = 6.0
 """Seconds in which a close must return; most of it is for a slow machine."""
-_MOST, _MOST_TWICE = 40, 40
+_MOST, _MOST_TWICE = 80, 40
 """Places at which one scenario strikes; of more than that it takes some by chance. Each costs clients of its own."""
 _FURTHEST = 20
 """A second Ctrl-C comes at most so many places after the first."""
@@ -69,8 +69,7 @@ class Closings:
     def _places(self, most: int) -> Sequence[int]:
         count = Bomb(1 << 30)
         self._round(count, "again")
-        places = range(1, count.seen + 1)
-        return places if len(places) <= most else sorted(self._chance.sample(places, most))
+        return count.places(most, self._chance)
 
     def _round(self, bomb: Bomb, after: After) -> bool:
         """Close a client, and see what is left; whether close() had begun."""

@@ -101,8 +101,7 @@ class Sweep:
         count = Bomb(1 << 30, beside=self._beside)
         with count:
             self._use(self._lock, [])
-        places = range(1, count.seen + 1)
-        return places if len(places) <= most else sorted(self._chance.sample(places, most))
+        return count.places(most, self._chance)
 
     def _strike(self, bomb: Bomb) -> None:
         """Use it once, and see what is left."""
