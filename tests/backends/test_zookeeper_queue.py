@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 
 import pytest
@@ -169,9 +170,16 @@ def test_a_lockkit_that_knows_of_no_tries_reads_the_node_of_one_as_a_claim(store
 
 
 def requests(store, monkeypatch):
-    wire, sent = store.store.at(TTL, BUDGET).connection, []
-    real = wire.send
-    monkeypatch.setattr(wire, "send", lambda request: sent.append(type(request).__name__) or real(request))
+    """The names of the requests that this thread sends; the session confirms itself meanwhile."""
+    connection, sent, here = store.store.at(TTL, BUDGET).connection, [], threading.get_ident()
+    real = connection.send
+
+    def send(request):
+        if threading.get_ident() == here:
+            sent.append(type(request).__name__)
+        return real(request)
+
+    monkeypatch.setattr(connection, "send", send)
     return sent
 
 
