@@ -68,7 +68,7 @@ class Client(Operations):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the store can do."""
+        """The capabilities of the store."""
         return self._opening.capabilities
 
     @property

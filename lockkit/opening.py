@@ -53,7 +53,7 @@ _LEAST = 0.4
 
 
 class _Here:
-    """What one process has of a client.
+    """The part of a client that belongs to one process.
 
     Attributes:
         driver: The engine, while the client is open.
@@ -76,7 +76,7 @@ class _Here:
 
 
 class Opening:
-    """What a client, its locks and its leases share. Thread-safe. An open store that all of them have dropped is closed.
+    """The open store and all else that a client, its locks and its leases share. Thread-safe. An open store that all of them have dropped is closed.
 
     A forked child starts afresh: a connection of its own, and none of its parent's leases.
 
@@ -113,7 +113,7 @@ class Opening:
 
     @property
     def owner(self) -> Owner:
-        """Who this process is to others."""
+        """This process, as others see it."""
         return this_process(self._task)
 
     @property
@@ -378,7 +378,7 @@ class _Journal:
 
 
 def _dropping(driver: Driver) -> Callable[[object], None]:
-    """What follows the collection of an opening, if a signal has cut short the finalizer that comes first."""
+    """Return the callback for the collection of an opening, for when a signal has cut short the finalizer that comes first."""
     found = weakref.ref(driver)
 
     def drop(_: object) -> None:

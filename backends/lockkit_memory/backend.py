@@ -54,7 +54,7 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
 
 
 def label(url: str) -> str:
-    """What a URL calls its store.
+    """The name that a URL gives its store.
 
     Raises:
         ConfigError: It says more than that.

@@ -80,7 +80,7 @@ def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, tryi
 
 
 def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: float) -> Answer | None:
-    """What a claim that is there is told; None if the queue was changed and must be read again."""
+    """The answer to a claim that is there; None if the queue was changed and must be read again."""
     link, terms, row = store.calls, claim.terms, rows[place]
     if row.evicted:
         return Lapsed("evicted")

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean: the one table that maps them onto Refused and Unknown.
+"""The meaning of SQLite's errors: the one table that maps them onto Refused and Unknown.
 
 SQLite names its result codes (sqlite.org/rescode.html); Python passes the name on since 3.11. A write that fails is
 rolled back, so what is listed here was definitely not applied. The unlisted (input/output errors, out of memory) may

@@ -58,7 +58,7 @@ _SHARED = range(0x40000002, 0x40000002 + 510)
 
 
 class Opened(NamedTuple):
-    """Which files bear the names of database, log and its index in shared memory; None for a name that no file bears."""
+    """The files that bear the names of database, log and its index in shared memory; None for a name that no file bears."""
 
     database: Inode | None
     log: Inode | None

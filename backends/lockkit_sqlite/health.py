@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at: the file, its folder, its log, its layout, room to write, and the clock."""
+"""The checks of ``doctor``: the file, its folder, its log, its layout, room to write, and the clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators ask for: look at queues, evict, resize, annotate; and the records that outlive claims."""
+"""The requests of operators: look at queues, evict, resize, annotate; and the records that outlive claims."""
 
 from __future__ import annotations
 

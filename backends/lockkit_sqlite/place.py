@@ -26,7 +26,7 @@ __all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
 
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
-"""What a URL may ask for. ``full`` also keeps the last second's releases over a power cut, at two fsyncs a lock."""
+"""The values that a URL may ask for. ``full`` also keeps the last second's releases over a power cut, at two fsyncs a lock."""
 _USAGE = "write sqlite: or sqlite:/path/file.db"
 
 
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
     @property
     def mode(self) -> int:
-        """Of its files and FIFOs."""
+        """The mode of its files and FIFOs."""
         return 0o660 if self.shared else 0o600
 
 

@@ -1,4 +1,4 @@
-"""What the rooms of the embedded store share: its connections, its pulse, its clock, and the removal of the dead."""
+"""The state that all calls of the embedded store share: its connections, its pulse, its clock, and the removal of the dead."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Stated(NamedTuple):
         )
 
     def deadlines(self, now: int) -> tuple[int, int, int]:
-        """Of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
+        """The times of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
         return (
             FAR if self.deadline is None else now + self.deadline,
             now + self.silence,

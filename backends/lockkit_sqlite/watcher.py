@@ -63,7 +63,7 @@ class _Line:
 
 
 class House:
-    """What this process has open for one store file: its pulse, its watches, its lines to others."""
+    """All that this process has open for one store file: its pulse, its watches, its lines to others."""
 
     def __init__(self, registry: Registry, folder: str, mode: int) -> None:
         self._registry = registry

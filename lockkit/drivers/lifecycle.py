@@ -51,7 +51,7 @@ _LAST = -100
 
 
 class Closable(Protocol):
-    """What the locks of a client share."""
+    """A client, as far as a signal has to do with it."""
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds; bounded."""

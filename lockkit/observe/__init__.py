@@ -1,1 +1,1 @@
-"""What happened, kept: the journal of critical failures."""
+"""Records of what happened: the journal of critical failures."""

@@ -153,7 +153,7 @@ class Attempt:
         return None if isinstance(between, str) else between
 
     def leftover(self) -> Orphan | None:
-        """What must be removed in the background if this attempt ends here."""
+        """The claim to remove in the background if this attempt ends here; None if there is none."""
         if not self.sent or self.claim is None:
             return None
         return Orphan(self.claim, abandon=True, graceful=False)

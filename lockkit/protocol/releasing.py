@@ -238,7 +238,7 @@ def _remove(
 
 
 def _settled(release: Pipeline, answer: str, at: float) -> ReleaseOutcome:
-    """What a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
+    """Tell what a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
     if answer == ABSENT and not release.doubtful:
         # A release that was cut short may have been resumed only after the claim had run out.
         release.stolen = bool(release.was_valid) and at < release.hold.expires()

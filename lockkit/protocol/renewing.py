@@ -31,7 +31,7 @@ class Member(Protocol):
 
     @property
     def beat(self) -> Beat:
-        """Its claim, with the fence of its hold."""
+        """The claim, with the fence of its hold."""
 
     @property
     def hold(self) -> Hold | None:

@@ -63,7 +63,7 @@ def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:
-    """Which predecessors of ``queue[place]`` to watch: while they all stand that claim cannot hold; when one goes its owner asks again.
+    """The predecessors of ``queue[place]`` to watch: while they all stand that claim cannot hold; when one goes its owner asks again.
 
     A smallest such set: the nearest predecessor of another capacity alone, else the heaviest first (of equals the
     nearest) until their weights plus its own exceed the capacity. Empty if nothing is in the way.

@@ -100,7 +100,7 @@ class Conflict(Exception):
 
 
 class Terms(NamedTuple):
-    """What every claim of one lock has in common. Built once per lock; a store may cache what it derives from it.
+    """The terms that all claims of one lock have in common. Built once per lock; a store may cache what it derives from it.
 
     Attributes:
         ttl: Seconds that the store keeps a held claim without renewal.
@@ -202,7 +202,7 @@ ABSENT: Literal["ABSENT"] = "ABSENT"
 
 
 class Renewal(NamedTuple):
-    """What became of one claim of a ``renew`` batch.
+    """The answer about one claim of a ``renew`` batch.
 
     Attributes:
         state: HELD; WAITING; OFFERED (it fits: ask, a heartbeat never grants); LOST; UNKNOWN (there is no answer for this
@@ -339,7 +339,7 @@ class Backend(Protocol):
 
 
 class OpenOptions(NamedTuple):
-    """What a store is given to open.
+    """The options that a store is opened with.
 
     Attributes:
         namespace: Prefix of a deployment; checked.

@@ -161,7 +161,7 @@ class Pending:
         self.woken = True
 
     def missed(self) -> None:
-        """Whoever steps this knows what it did to the heartbeat."""
+        """Do nothing: the test that steps it knows what it did to the heartbeat."""
 
     def watch(self) -> None:
         """Begin the watch that a waiting client has running."""
