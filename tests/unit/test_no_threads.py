@@ -65,11 +65,11 @@ def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_p
     with lockkit.connect(f"sqlite:{tmp_path}/db") as client:
         lease = client.lock("a").acquire()
         refuse("lockkit-sqlite-watcher")
-        got = []
-        waiter = threading.Thread(target=lambda: got.append(client.lock("a").acquire(LONG)))
+        got, watched = [], threading.Event()
+        waits = {"on_wait": lambda _: watched.set()}  # called once the watch was asked for
+        waiter = threading.Thread(target=lambda: got.append(client.lock("a").acquire(LONG, **waits)))
         waiter.start()
-        while not client.inspect("a").waiters:
-            waiter.join(0.01)
+        assert watched.wait(LONG)
         lease.release()
         waiter.join(LONG)
         assert got[0].valid()
