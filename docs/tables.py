@@ -170,7 +170,7 @@ CAPTIONS = {
     "hold": "validity, configuration, what a store stands on",
     "facts": "plain facts and small tools",
 }
-"""What a floor of the house is for, by a module of it."""
+"""The purpose of each floor of the house, by a module that stands on it."""
 
 
 def house() -> str:

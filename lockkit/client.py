@@ -168,7 +168,7 @@ class Client(Operations):
     def leases(self) -> list[LeaseCopy]:
         """Copies of the handles of what this process holds through this client."""
         engine = self._opening.engine
-        holds = engine.heartbeat.holds() if engine else []
+        holds = engine.beats.holds() if engine else []
         handles = [handle_of(hold, self.namespace) for hold in holds if not hold.ended]
         return [LeaseCopy(handle, self._opening) for handle in handles]
 

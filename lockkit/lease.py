@@ -249,7 +249,7 @@ class Lease:
         handle = self.handle()
         hold.end()  # first: nobody renews what has ended, even if this is cut short
         self._report = _kept(hold, "handed over")
-        self._driver.heartbeat.withdraw(hold.claim.token)
+        self._driver.beats.withdraw(hold.claim.token)
         self._driver.registry.remove(hold)
         return handle
 

@@ -264,7 +264,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         try:
             return super()._connect_loop(retry)
         except ForceRetryError:
-            # What is wrong with certificates stays wrong. A session that was connected before goes on trying: it has claims.
+            # A wrong certificate stays wrong, so a first connection gives up. A session that was connected before goes on: it has claims.
             found = self._round
             if self._owner.turn or not found or len(found) < len(self.client.hosts) or None in found.values():
                 raise

@@ -64,7 +64,7 @@ class Closing:
         self._began = driver.working_time()
         driver.wake_all()
         # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
-        holds = list({**dict.fromkeys(driver.heartbeat.holds()), **driver.beats.releasing})
+        holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
         taken = set(self._todo)
         crew = min(len(self._todo), _CREW)
@@ -128,7 +128,7 @@ class Closing:
         """Give up a release that does not come back: renew the hold no more, and leave its claim to the background."""
         driver = self._driver
         hold.end()
-        driver.heartbeat.withdraw(hold.claim.token)
+        driver.beats.withdraw(hold.claim.token)
         driver.orphans.add(Orphan(hold.claim, abandon=True, graceful=not hold.lost_why))
         self._dropped.add(hold)
         driver.dispatcher.tell(Event("abandoned", hold.name, hold.claim_id, hold.fence, self._reason))

@@ -79,14 +79,6 @@ class Heartbeat:
         self._looking.poke(waiter.next)
         return waiter
 
-    def withdraw(self, token: str) -> None:
-        """See :meth:`lockkit.protocol.beating.Beats.withdraw`."""
-        self.beats.withdraw(token)
-
-    def holds(self) -> list[Hold]:
-        """See :meth:`lockkit.protocol.beating.Beats.holds`."""
-        return self.beats.holds()
-
     def again(self, hold: Hold) -> None:
         """Schedule a hold anew whose basis or ttl has changed outside the heartbeat."""
         self._beating.poke(self.beats.again(hold))

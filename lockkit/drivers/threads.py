@@ -214,7 +214,7 @@ class Driver:
             return False
         if attempt.hold is not None:
             attempt.hold.end()
-        self.heartbeat.withdraw(leftover.claim.token)
+        self.beats.withdraw(leftover.claim.token)
         self.orphans.add(leftover)
         attempt.sent = False
         return True
@@ -265,7 +265,7 @@ class Driver:
             try:
                 report = to_its_end(releasing(pipeline, self.clock.now), lambda step: self._step(step, runs))
             except BaseException as interrupt:
-                # It hit the generator itself; a new one goes on from what `pipeline` records.
+                # The interrupt hit the generator itself; a new generator goes on from what `pipeline` records.
                 interrupts.append(interrupt)
                 if len(interrupts) > PATIENCE:
                     raise
@@ -384,13 +384,13 @@ class Driver:
     def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
         """Compare-and-remove a claim by its token, for a copy of a lease."""
         name, began = claim.terms.name, self.clock.now()
-        for hold in self.heartbeat.holds():
+        for hold in self.beats.holds():
             if (hold.claim.token, hold.name) == (
                 claim.token,
                 name,
             ):  # the lease that was copied is this client's: it is no longer valid
                 hold.end()
-                self.heartbeat.withdraw(claim.token)
+                self.beats.withdraw(claim.token)
         answer = self.request(lambda budget: self.backend.release(claim, budget), name)
         layer = LayerReport("normal", "DONE" if answer == RELEASED else "ABSENT", self.clock.now() - began)
         outcome: ReleaseOutcome = "RELEASED" if answer == RELEASED else "LOST"
@@ -438,7 +438,7 @@ class Driver:
         """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
         if self._closing is not None:
             self._closing.wait(longest, lambda: self.cleaning)
-        left = [*self.orphans.left(), *(hold.claim for hold in self.heartbeat.holds())]
+        left = [*self.orphans.left(), *(hold.claim for hold in self.beats.holds())]
         if left:
             names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
             longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in left)
@@ -542,7 +542,7 @@ class Driver:
             return effect.ask(self.backend)
         match effect:
             case Withdraw(claim):
-                self.heartbeat.withdraw(claim.token)
+                self.beats.withdraw(claim.token)
             case Notify(what):
                 self.dispatcher.tell(what)
             case Lost(hold, why):

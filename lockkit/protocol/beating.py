@@ -182,7 +182,7 @@ class Beats:
         """When :meth:`beating` is due."""
         return min([member.next for member in list(self.members.values())], default=math.inf)
 
-    # Of ten thousand holds hardly anything is in the processor's cache when they are due, so each object costs. The code here
+    # Hardly any of ten thousand holds is in the processor's cache when it is due, so each object costs. The code here
     # reads only the member and a few fields of its hold.
 
     def beating(self) -> Generator[Effect, Any, None]:

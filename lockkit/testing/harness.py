@@ -180,7 +180,7 @@ class Harness(ABC):
         driver.orphans.close()
         driver.heartbeat.join(2.0)
         driver.orphans.join(2.0)
-        for hold in driver.heartbeat.holds():
+        for hold in driver.beats.holds():
             hold.end()
 
     def residue(self) -> Mapping[str, int]:

@@ -111,7 +111,7 @@ def test_at_a_fork_no_thread_of_grpc_is_left(opened, server):
 
 
 def test_a_channel_of_another_library_holds_up_no_fork(opened, server):
-    """It keeps gRPC's threads, and nobody could wait for their end."""
+    """An open channel of another library keeps gRPC's threads alive, so a fork does not wait for their end."""
     import grpc
 
     put(opened(server), b"a")

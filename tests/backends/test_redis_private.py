@@ -1,4 +1,4 @@
-"""What lockkit uses of redis-py and hiredis that they do not promise: a new version that has changed it is told here."""
+"""The private names of redis-py and hiredis that lockkit uses are still there; a new version that changed one fails here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lockkit uses of kazoo that it does not promise: a new version that has changed it is told here."""
+"""The private names of kazoo that lockkit uses are still there; a new version that changed one fails here."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_request_goes_into_the_queue_as_kazoo_takes_it_out(client):
 
 
 def test_kazoo_takes_requests_from_the_queue_and_waits_for_answers_as_pairs():
-    """What ours does in its place must leave both queues as kazoo's reader expects them."""
+    """lockkit's own call must leave both of kazoo's queues as kazoo's reader expects them."""
     source = inspect.getsource(theirs.ConnectionHandler._send_request)
     for line in (
         "request, async_object = client._queue[0]",

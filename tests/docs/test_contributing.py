@@ -1,4 +1,4 @@
-"""What CONTRIBUTING promises of the tools agrees with the tools."""
+"""CONTRIBUTING says of make, tox and pre-commit what they do."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LEVELS = re.findall(r"^\| .* \| `-k \"?([^`\"]+)\"?` \|$", PAGE, re.MULTILINE)
 MISTAKES = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| `(\w+-[\w-]+)` \|$", PAGE, re.MULTILINE))
 
 RULES = ("rowqueue.py", "rows.py")
-"""What the template has from lockkit.store, copied into it here so that a mistake can be made there too."""
+"""The pieces of lockkit.store that the template uses; copied beside it here, so that a test can put a mistake into them."""
 
 MADE = {
     "only the head of the queue is looked at for deadlines": (

@@ -26,7 +26,7 @@ MAY_IMPORT = re.compile(
         for allowed in contract["ignore_imports"]
     )
 )
-"""What a store may import of lockkit."""
+"""The modules of lockkit that a store may import."""
 
 
 def imports(path):
