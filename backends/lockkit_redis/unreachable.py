@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import redis.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
+from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.store.handshakes import handshake_error
 from lockkit.store.spi import Refused
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
@@ -27,35 +28,8 @@ __all__ = [
     "unknown_service",
 ]
 
-_SAID: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
-    (
-        ("ALERT_CERTIFICATE_REQUIRED",),
-        PermissionDenied,
-        "it wants a client's certificate",
-        "add cert_file=PATH&key_file=PATH",
-    ),
-    (
-        (
-            "ALERT_UNKNOWN_CA",
-            "ALERT_BAD_CERTIFICATE",
-            "ALERT_UNSUPPORTED_CERTIFICATE",
-            "ALERT_CERTIFICATE_REVOKED",
-            "ALERT_CERTIFICATE_EXPIRED",
-            "ALERT_CERTIFICATE_UNKNOWN",
-        ),
-        PermissionDenied,
-        "it does not accept the certificate in cert_file",
-        "use one that the authority which the server trusts (tls-ca-cert-file) has signed",
-    ),
-    (
-        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"),
-        ConfigError,
-        "it does not speak TLS",
-        "write redis:// if it is Redis without TLS, and leave out tls=yes; or check the port",
-    ),
-)
-"""Texts of OpenSSL, and what each means here: waiting does not help."""
-_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_SIGNER = "use one that the authority which the server trusts (tls-ca-cert-file) has signed"
+_PLAIN = "write redis:// if it is Redis without TLS, and leave out tls=yes"
 _LOGIN = "?sentinel_user=...&sentinel_password=... is for the sentinels"
 
 
@@ -74,24 +48,11 @@ def not_connected(error: BaseException, where: str, address: Address) -> Refused
             hint += "; if it speaks TLS, write rediss://, or with Sentinel or a Cluster tls=yes"
         told = ConfigError(f"{where}: what answers there is no Redis: {text}", hint=hint)
         return Refused(told, retry=False)
-    for words, kind, what, hint in _SAID:
-        if any(word in text for word in words):
-            return Refused(kind(f"{where}: {what}", hint=hint), retry=False)
-    if _UNVERIFIED in text:
-        untrusted = BackendUnavailable(f"cannot trust {where}: {text}", hint=_trust(text, address))
-        return Refused(untrusted, retry=False)
+    known = bool(address.tls and "ssl_ca_certs" in address.tls)
+    failed = handshake_error(text, where, ca_file=known, signer=_SIGNER, plain=_PLAIN)
+    if failed is not None:
+        return Refused(failed, retry=False)
     return Refused(BackendUnavailable(f"cannot reach {where}: {text}", hint=_reach(address)))
-
-
-def _trust(text: str, address: Address) -> str:
-    """Return the hint for a certificate that cannot be verified; waiting does not help."""
-    if "mismatch" in text:
-        return "name the host as its certificate does, or give it a certificate for this name"
-    if "expired" in text:
-        return "it needs a new certificate"
-    if address.tls and "ssl_ca_certs" in address.tls:
-        return "?ca_file= names another authority than the one that has signed the server's certificate"
-    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
 
 
 def _reach(address: Address) -> str:

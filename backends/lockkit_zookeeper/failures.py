@@ -11,7 +11,8 @@ import ssl
 import kazoo.exceptions as theirs
 from kazoo.handlers.threading import KazooTimeoutError
 
-from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.store.handshakes import handshake_error
 from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
@@ -129,35 +130,8 @@ def not_connected(where: str, why: str = "no server answers") -> Refused:
     return Refused(BackendUnavailable(f"cannot reach {where}: {why}", hint=hint))
 
 
-_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_ALERTS: tuple[tuple[tuple[str, ...], type[LockkitError], str, str], ...] = (
-    (
-        ("ALERT_CERTIFICATE_REQUIRED",),
-        PermissionDenied,
-        "it wants a client's certificate",
-        "add cert_file=PATH&key_file=PATH",
-    ),
-    (
-        (
-            "ALERT_UNKNOWN_CA",
-            "ALERT_BAD_CERTIFICATE",
-            "ALERT_UNSUPPORTED_CERTIFICATE",
-            "ALERT_CERTIFICATE_REVOKED",
-            "ALERT_CERTIFICATE_EXPIRED",
-            "ALERT_CERTIFICATE_UNKNOWN",
-        ),
-        PermissionDenied,
-        "it does not accept the certificate in cert_file",
-        "use one that an authority in the servers' ssl.trustStore has signed",
-    ),
-    (
-        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"),
-        ConfigError,
-        "it does not speak TLS",
-        "write zookeeper:// if it is ZooKeeper without TLS, and leave out tls=yes; or check the port",
-    ),
-)
-"""Parts of what OpenSSL says, what that means, and what to do about it: waiting does not help."""
+_SIGNER = "use one that an authority in the servers' ssl.trustStore has signed"
+_PLAIN = "write zookeeper:// if it is ZooKeeper without TLS, and leave out tls=yes"
 
 
 def without_trust(error: BaseException, where: str, *, ca_file: bool) -> LockkitError | None:
@@ -171,23 +145,9 @@ def without_trust(error: BaseException, where: str, *, ca_file: bool) -> Lockkit
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
-    text = str(cause)
     if cause is None:
         return None
-    if _UNVERIFIED not in text:
-        for words, kind, what, hint in _ALERTS:
-            if any(word in text for word in words):
-                return kind(f"{where}: {what}", hint=hint)
-        return None
-    if "mismatch" in text:
-        hint = "name the host as its certificate does, or give it a certificate for this name"
-    elif "expired" in text:
-        hint = "it needs a new certificate"
-    elif ca_file:
-        hint = "?ca_file= names another authority than the one that has signed the server's certificate"
-    else:
-        hint = "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
-    return BackendUnavailable(f"cannot trust {where}: {text}", hint=hint)
+    return handshake_error(str(cause), where, ca_file=ca_file, signer=_SIGNER, plain=_PLAIN)
 
 
 def refused_login(where: str) -> Refused:

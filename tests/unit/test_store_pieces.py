@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.errors import ConfigError, IncompatibleLayout
+from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
 from lockkit.store.comparing import ROUNDS, annotate
+from lockkit.store.handshakes import handshake_error
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import patched
 from lockkit.store.owners import owner_of, packed_owner
@@ -168,3 +169,46 @@ def test_neither_a_patch_nor_the_note_it_makes_may_be_too_long():
     with pytest.raises(ConfigError):
         patched({"x": "y" * (NOTE_LIMIT - 20)}, {"z": "y" * 20})
     assert patched({"a": 1, "b": 2}, {"a": None, "c": 3}) == {"b": 2, "c": 3}
+
+
+# -- TLS handshakes that failed
+
+UNVERIFIED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+
+
+@pytest.mark.parametrize(
+    "text, kind, hint",
+    [
+        (
+            UNVERIFIED + "Hostname mismatch, certificate is not valid for 'a'",
+            BackendUnavailable,
+            "name the host",
+        ),
+        (UNVERIFIED + "certificate has expired", BackendUnavailable, "new certificate"),
+        (UNVERIFIED + "self-signed certificate", BackendUnavailable, "write ?ca_file=PATH"),
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]", PermissionDenied, "cert_file=PATH&key_file=PATH"),
+        ("[SSL: TLSV1_ALERT_UNKNOWN_CA]", PermissionDenied, "signed by whom it trusts"),
+        ("[SSL: WRONG_VERSION_NUMBER]", ConfigError, "without TLS; or check the port"),
+    ],
+)
+def test_a_handshake_that_would_fail_again_is_told_with_what_to_change(text, kind, hint):
+    error = handshake_error(
+        text, "host:1", ca_file=False, signer="signed by whom it trusts", plain="without TLS"
+    )
+
+    assert type(error) is kind
+    assert "host:1" in error.message
+    assert hint in error.hint
+
+
+def test_an_authority_that_was_named_is_what_to_look_at():
+    error = handshake_error(UNVERIFIED + "self-signed", "host:1", ca_file=True, signer="", plain="")
+
+    assert error.hint.startswith("?ca_file= names another authority")
+
+
+def test_a_handshake_that_may_pass_another_time_has_no_such_error():
+    assert (
+        handshake_error("EOF occurred in violation of protocol", "a:1", ca_file=False, signer="", plain="")
+        is None
+    )

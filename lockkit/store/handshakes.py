@@ -1,0 +1,52 @@
+"""TLS handshakes that failed: the meaning of OpenSSL's texts, for errors that another try would only repeat."""
+
+from __future__ import annotations
+
+from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PermissionDenied
+
+__all__ = ["handshake_error", "trust_hint"]
+
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_NO_CERTIFICATE = ("ALERT_CERTIFICATE_REQUIRED",)
+_NOT_ACCEPTED = (
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_REVOKED",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_UNKNOWN",
+)
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+
+
+def handshake_error(text: str, where: str, *, ca_file: bool, signer: str, plain: str) -> LockkitError | None:
+    """The error for a failed handshake that would fail again; None if another try may help, or the text is about something else.
+
+    Args:
+        text: OpenSSL's.
+        where: The server, for the error.
+        ca_file: True if the URL names an authority.
+        signer: The hint for a client's certificate that the server does not accept: who has to have signed it.
+        plain: The hint for a server that speaks no TLS: how to write its URL.
+    """
+    if _UNVERIFIED in text:
+        return BackendUnavailable(f"cannot trust {where}: {text}", hint=trust_hint(text, ca_file=ca_file))
+    if any(words in text for words in _NO_CERTIFICATE):
+        hint = "add cert_file=PATH&key_file=PATH"
+        return PermissionDenied(f"{where}: it wants a client's certificate", hint=hint)
+    if any(words in text for words in _NOT_ACCEPTED):
+        return PermissionDenied(f"{where}: it does not accept the certificate in cert_file", hint=signer)
+    if any(words in text for words in _NO_TLS):
+        return ConfigError(f"{where}: it does not speak TLS", hint=f"{plain}; or check the port")
+    return None
+
+
+def trust_hint(text: str, *, ca_file: bool) -> str:
+    """The hint for a server's certificate that cannot be verified, by OpenSSL's text."""
+    if "mismatch" in text:
+        return "name the host as its certificate does, or give it a certificate for this name"
+    if "expired" in text:
+        return "it needs a new certificate"
+    if ca_file:
+        return "?ca_file= names another authority than the one that has signed the server's certificate"
+    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
