@@ -11,5 +11,7 @@ A store imports each piece from its own module:
 - :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: what a URL says; :mod:`~lockkit.store.handshakes`: TLS
   handshakes that failed;
 - :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: what is left of a budget,
-  connections in time, and a pool of them.
+  connections in time, and a pool of them;
+- :mod:`~lockkit.store.exchanges`, :mod:`~lockkit.store.performing`: the hot calls of a network store as generators without I/O, and
+  blocking connections that perform them.
 """

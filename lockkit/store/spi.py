@@ -18,6 +18,7 @@ from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
+from lockkit.store.exchanges import Exchange, Route
 
 __all__ = [
     "ABSENT",
@@ -35,6 +36,7 @@ __all__ = [
     "Capabilities",
     "Claim",
     "Conflict",
+    "Exchanges",
     "Extras",
     "Granted",
     "Lapsed",
@@ -238,15 +240,44 @@ class ReadingWatch(Watch, Protocol):
         """Wait for a ring of the bell in the calling thread, which may read meanwhile what the watch waits for."""
 
 
+class Exchanges(Protocol):
+    """The hot calls of :class:`Backend` as exchanges, for whoever performs them on connections of another kind.
+
+    Each does what the call of the same name does, and raises what that raises.
+    """
+
+    def opening(self, route: Route, end: float) -> Exchange[Any]:
+        """Open a connection to a route until an end on ``time.monotonic()``, and return it."""
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
+        """See :meth:`Backend.acquire`."""
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
+        """See :meth:`Backend.renew`."""
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.release`."""
+
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.abandon`."""
+
+    def emergency_release(
+        self, claim: Claim, budget: float, *, graceful: bool = True
+    ) -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.emergency_release`."""
+
+
 class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.
 
     Attributes:
+        exchanges: The hot calls without I/O; a store that has none is called on threads.
         listen: Like :meth:`Backend.watch`, for threads: a thread that reads its own message need not be woken by another that has
             read it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
     """
 
+    exchanges: Exchanges | None = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
 

@@ -1,0 +1,158 @@
+"""Perform exchanges on blocking connections, in the thread that asks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from lockkit.store.connections import Connection as Poolable
+from lockkit.store.connections import Pool, inherited
+from lockkit.store.exchanges import Connect, Drop, Exchange, Introduce, Pause, Reply, Route, Send, Start, Step
+
+__all__ = ["Blocking", "Connection"]
+
+T = TypeVar("T")
+
+
+class Connection(Poolable, Protocol):
+    """A connection that can ask."""
+
+    def exchange(self, packed: bytes, end: float, replies: int) -> Sequence[Reply]:
+        """Send a request and return its replies.
+
+        Raises:
+            Exception: Not all replies came before the end on ``time.monotonic()``.
+        """
+
+    def introduce(self, packed: bytes, end: float, replies: int) -> Sequence[Reply]:
+        """Send the first request and return its replies.
+
+        Raises:
+            Exception: Not all replies came in time. If the server said why before it hung up, that is the error.
+        """
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Blocking(Generic[C]):
+    """A performer: the pools of connections to the routes of one store. Thread-safe; belongs to the process that made it.
+
+    Args:
+        connect: Makes a connection on which nothing was said yet.
+        opening: Makes the exchange that opens a connection to a route until an end, with :class:`Connect` and whatever the server
+            wants to be told first; it returns the connection, or raises Refused.
+        where: The store, for errors.
+        pid: The process that the connections belong to; None for this one.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Connect], C],
+        opening: Callable[[Route, float], Exchange[C]],
+        where: str,
+        *,
+        pid: int | None = None,
+    ) -> None:
+        self._connect = connect
+        self._opening = opening
+        self._where = where
+        self._pools: dict[Route, Pool[C]] = {}
+        self._closed = False
+        self.pid = os.getpid() if pid is None else pid
+
+    def perform(self, exchange: Exchange[T]) -> T:
+        """Perform an exchange to its end and return its result.
+
+        Raises:
+            Exception: Whatever the exchange raises.
+        """
+        return self._run(exchange, self._connect)
+
+    def _run(self, exchange: Exchange[T], connect: Callable[[Connect], C]) -> T:
+        try:
+            step = next(exchange)
+            while True:
+                try:
+                    result = self._send(step) if type(step) is Send else self._do(step, connect)
+                except BaseException as error:
+                    step = exchange.throw(error)
+                else:
+                    step = exchange.send(result)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is not known here
+
+    def open(self, route: Route, end: float) -> C:
+        """A new connection to a route, which belongs to the caller.
+
+        Raises:
+            Refused: There is none to be had, or this process was forked from the one that opened the store.
+        """
+        if self.pid != os.getpid():
+            raise inherited(self._where)
+        made: list[C] = []
+
+        def connect(step: Connect) -> C:
+            made.append(self._connect(step))
+            return made[-1]
+
+        try:
+            return self._run(self._opening(route, end), connect)
+        except BaseException:
+            for connection in made:
+                connection.reset()
+            raise
+
+    def close(self) -> None:
+        """Close the free connections; those in use follow when their call ends."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
+
+    def _send(self, step: Send) -> Sequence[Reply]:
+        pool = self._pools.get(step.to) or self._pool(step.to)
+        connection = pool.take(step.end - time.monotonic())
+        try:
+            replies = connection.exchange(step.packed, step.end, step.replies)
+            good = step.keep is None or step.keep(replies)
+        except BaseException:
+            connection.reset()
+            raise
+        if good:
+            pool.keep(connection)
+        else:
+            connection.close()
+        return replies
+
+    def _do(self, step: Step, connect: Callable[[Connect], C]) -> object:
+        """Do a step that is not on the way of every call."""
+        match step:
+            case Connect():
+                return connect(step)
+            case Introduce(connection, packed, end, replies):
+                return connection.introduce(packed, end, replies)
+            case Drop(route):
+                if pool := self._pools.get(route):
+                    pool.empty()
+            case Pause(seconds):
+                time.sleep(seconds)
+            case Start(make, name):
+                self._start(make, name)
+        return None
+
+    def _start(self, make: Callable[[], Exchange[None]], name: str) -> None:
+        try:
+            threading.Thread(target=lambda: self.perform(make()), name=name, daemon=True).start()
+        except RuntimeError:  # the process can start no more threads
+            self.perform(make())
+
+    def _pool(self, route: Route) -> Pool[C]:
+        """The pool of a route that nothing was sent to yet."""
+        pool = Pool(lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid)
+        pool = self._pools.setdefault(route, pool)
+        if self._closed:
+            pool.close()
+        return pool

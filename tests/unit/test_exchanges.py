@@ -1,0 +1,223 @@
+"""Exchanges, performed on blocking connections: real sockets, and a protocol of one word a request and one a reply."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import pytest
+
+from lockkit.errors import BackendUnavailable
+from lockkit.store.connections import Timed
+from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
+from lockkit.store.performing import Blocking
+from lockkit.store.spi import Refused
+
+
+class Words(Timed):
+    """A connection of a protocol whose requests and replies end with a newline."""
+
+    def exchange(self, packed, end, replies):
+        self._until(end)
+        self._socket.sendall(packed)
+        said = b""
+        while said.count(b"\n") < replies:
+            self._until(end)
+            block = self._socket.recv(100)
+            if not block:
+                raise ConnectionError("hung up")
+            said += block
+        return said.split(b"\n")[:-1]
+
+    introduce = exchange
+
+
+@contextmanager
+def server():
+    """A server that says each word back, counts its connections, falls silent after "hush", and hangs up after "bye"."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    heard, talking = [], []
+
+    def talk(client):
+        with client, suppress(ConnectionError), client.makefile("rb") as words:
+            for word in words:
+                heard.append(word.strip())
+                if word == b"bye\n":
+                    break
+                if word != b"hush\n":
+                    client.sendall(word)
+
+    def serve():
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            talking.append(threading.Thread(target=talk, args=(client,)))
+            talking[-1].start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield SimpleNamespace(place=listening.getsockname(), heard=heard, connections=talking)
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+        for each in talking:
+            each.join(5)
+
+
+def opened(route, end):
+    """Opens a connection: each begins with a word."""
+    try:
+        connection = yield Connect(route, end)
+        yield Introduce(connection, b"hello\n", end)
+    except OSError as error:
+        raise Refused(BackendUnavailable(f"no connection: {error}", hint="")) from error
+    return connection
+
+
+def connect(step):
+    return Words(socket.create_connection(step.place, timeout=step.end - time.monotonic()))
+
+
+@pytest.fixture
+def there():
+    with server() as words:
+        performer = Blocking(connect, opened, "here")
+        performer.place = words.place
+        performer.server = words
+        try:
+            yield performer
+        finally:
+            performer.close()
+
+
+def soon():
+    return time.monotonic() + 5.0
+
+
+def said(route, *words, keep=None):
+    end = soon()
+    return (yield Send(route, b"".join(word + b"\n" for word in words), end, len(words), keep))
+
+
+def test_a_request_goes_out_on_an_opened_connection_and_its_replies_come_back(there):
+    assert there.perform(said(there.place, b"one", b"two")) == [b"one", b"two"]
+    assert there.perform(said(there.place, b"three")) == [b"three"]
+
+    assert there.server.heard == [b"hello", b"one", b"two", b"three"]
+    assert len(there.server.connections) == 1
+
+
+def test_a_connection_that_owes_a_reply_is_not_used_again(there):
+    def hushed(route):
+        try:
+            yield Send(route, b"hush\n", time.monotonic() + 0.05)
+        except TimeoutError:
+            return (yield from said(route, b"again"))
+
+    assert there.perform(hushed(there.place)) == [b"again"]
+    assert len(there.server.connections) == 2
+
+
+def test_a_connection_is_closed_if_its_replies_say_so(there):
+    assert there.perform(said(there.place, b"x", keep=lambda replies: replies != [b"x"])) == [b"x"]
+    there.perform(said(there.place, b"y"))
+
+    assert len(there.server.connections) == 2
+
+
+def test_the_error_of_a_step_is_thrown_into_the_exchange(there):
+    with pytest.raises(ConnectionError, match="hung up"):
+        there.perform(said(there.place, b"bye"))
+
+
+def test_where_no_connection_can_be_opened_nothing_is_sent():
+    performer = Blocking(connect, opened, "nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        place = unused.getsockname()
+
+    with pytest.raises(Refused, match="no connection"):
+        performer.perform(said(place, b"x"))
+
+
+def test_a_connection_whose_opening_fails_is_reset(there):
+    made = []
+
+    def opening(route, end):
+        made.append((yield Connect(route, end)))
+        yield Introduce(made[0], b"bye\n", end)
+
+    performer = Blocking(connect, opening, "here")
+    with pytest.raises(ConnectionError):
+        performer.perform(said(there.place, b"x"))
+
+    assert made[0].fileno() == -1
+
+
+def test_the_free_connections_of_a_route_can_be_dropped(there):
+    def dropped(route):
+        yield from said(route, b"one")
+        yield Drop(route)
+        yield Drop("another")
+        yield from said(route, b"two")
+
+    there.perform(dropped(there.place))
+
+    assert len(there.server.connections) == 2
+
+
+def test_an_exchange_pauses(there):
+    def pausing():
+        before = time.monotonic()
+        yield Pause(0.02)
+        return time.monotonic() - before
+
+    assert there.perform(pausing()) >= 0.02
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_an_exchange_is_started_apart(there, monkeypatch, threads):
+    there.perform(said(there.place, b"first"))  # the server starts a thread for each connection
+    done = threading.Event()
+
+    def apart():
+        yield from said(there.place, b"apart")
+        done.set()
+
+    def starts():
+        yield Start(apart, "apart")
+
+    def none(_thread):
+        raise RuntimeError("can't start new thread")
+
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", none)
+    there.perform(starts())
+
+    assert done.wait(5 if threads else 0)
+
+
+def test_a_closed_performer_sends_nothing(there):
+    there.close()
+
+    with pytest.raises(Refused, match="closed"):
+        there.perform(said(there.place, b"x"))
+    assert there.server.heard == []
+
+
+def test_a_forked_child_sends_nothing(there):
+    there.perform(said(there.place, b"parent"))
+    other = Blocking(connect, opened, "here", pid=os.getpid() + 1)
+
+    with pytest.raises(Refused, match="forked"):
+        other.perform(said(there.place, b"child"))
+    with pytest.raises(Refused, match="forked"):
+        other.open(there.place, soon())
+    assert there.server.heard == [b"hello", b"parent"]
