@@ -12,9 +12,22 @@ exchange, which then sends to another route, within the same end.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Connect", "Drop", "Exchange", "Introduce", "Pause", "Reply", "Route", "Send", "Start", "Step"]
+__all__ = [
+    "Connect",
+    "Drop",
+    "Exchange",
+    "Introduce",
+    "Parser",
+    "Pause",
+    "Reply",
+    "Route",
+    "Send",
+    "Start",
+    "Step",
+    "Together",
+]
 
 T = TypeVar("T")
 
@@ -99,5 +112,33 @@ class Start(NamedTuple):
     name: str
 
 
-Step: TypeAlias = Send | Connect | Introduce | Drop | Pause | Start
+class Together(NamedTuple):
+    """Perform other exchanges at the same time, and wait until all are over. There is no result.
+
+    The exchanges leave their results where this one finds them, and deal with errors themselves: an error that leaves any but the
+    first is reported nowhere.
+
+    Attributes:
+        make: Each makes one of the exchanges. The first is waited for in any case.
+        name: What they are for: the name of the threads or tasks of the others.
+        end: When to wait no longer for the others, on ``time.monotonic()``. They then go on by themselves.
+    """
+
+    make: Sequence[Callable[[], Exchange[None]]]
+    name: str
+    end: float
+
+
+Step: TypeAlias = Send | Connect | Introduce | Drop | Pause | Start | Together
 Exchange: TypeAlias = Generator[Step, Any, T]
+
+
+class Parser(Protocol):
+    """The parser of what a server sends on one connection; for performers that read for themselves."""
+
+    def feed(self, data: bytes) -> Sequence[Reply]:
+        """Take in the next bytes, and return the replies that they complete.
+
+        Raises:
+            Exception: The server does not speak the store's protocol. The connection is of no use any more.
+        """

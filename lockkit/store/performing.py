@@ -10,7 +10,19 @@ from typing import Generic, Protocol, TypeVar
 
 from lockkit.store.connections import Connection as Poolable
 from lockkit.store.connections import Pool, inherited
-from lockkit.store.exchanges import Connect, Drop, Exchange, Introduce, Pause, Reply, Route, Send, Start, Step
+from lockkit.store.exchanges import (
+    Connect,
+    Drop,
+    Exchange,
+    Introduce,
+    Pause,
+    Reply,
+    Route,
+    Send,
+    Start,
+    Step,
+    Together,
+)
 
 __all__ = ["Blocking", "Connection"]
 
@@ -140,14 +152,25 @@ class Blocking(Generic[C]):
             case Pause(seconds):
                 time.sleep(seconds)
             case Start(make, name):
-                self._start(make, name)
+                if self._thread(make, name) is None:
+                    self.perform(make())
+            case Together(makes, name, end):
+                others = [(make, self._thread(make, name)) for make in makes[1:]]
+                for make in [*makes[:1], *(make for make, thread in others if thread is None)]:
+                    self.perform(make())
+                for _, thread in others:
+                    if thread is not None:
+                        thread.join(max(end - time.monotonic(), 0.0))
         return None
 
-    def _start(self, make: Callable[[], Exchange[None]], name: str) -> None:
+    def _thread(self, make: Callable[[], Exchange[None]], name: str) -> threading.Thread | None:
+        """A thread that performs an exchange; None if the process can start no more threads."""
+        thread = threading.Thread(target=lambda: self.perform(make()), name=name, daemon=True)
         try:
-            threading.Thread(target=lambda: self.perform(make()), name=name, daemon=True).start()
-        except RuntimeError:  # the process can start no more threads
-            self.perform(make())
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     def _pool(self, route: Route) -> Pool[C]:
         """The pool of a route that nothing was sent to yet."""

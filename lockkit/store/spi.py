@@ -12,13 +12,14 @@ A claim past its deadline is removed before any other step of any call, wherever
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
-from lockkit.store.exchanges import Exchange, Route
+from lockkit.store.exchanges import Exchange, Parser, Route
 
 __all__ = [
     "ABSENT",
@@ -244,7 +245,16 @@ class Exchanges(Protocol):
     """The hot calls of :class:`Backend` as exchanges, for whoever performs them on connections of another kind.
 
     Each does what the call of the same name does, and raises what that raises.
+
+    Attributes:
+        tls: The context in which to connect; None for connections without TLS.
     """
+
+    @property
+    def tls(self) -> SSLContext | None: ...
+
+    def parser(self) -> Parser:
+        """The parser of the replies on a new connection."""
 
     def opening(self, route: Route, end: float) -> Exchange[Any]:
         """Open a connection to a route until an end on ``time.monotonic()``, and return it."""

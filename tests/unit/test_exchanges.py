@@ -13,7 +13,7 @@ import pytest
 
 from lockkit.errors import BackendUnavailable
 from lockkit.store.connections import Timed
-from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
+from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
 
@@ -202,6 +202,48 @@ def test_an_exchange_is_started_apart(there, monkeypatch, threads):
     there.perform(starts())
 
     assert done.wait(5 if threads else 0)
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_exchanges_are_performed_together_and_waited_for(there, monkeypatch, threads):
+    there.perform(said(there.place, b"first"))  # the server starts a thread for each connection
+    met, by = threading.Barrier(3 if threads else 1), []
+
+    def one():
+        met.wait(5)
+        yield from said(there.place, b"one")
+        by.append(threading.current_thread())
+
+    def together():
+        yield Together([one, one, one], "together", soon())
+        return len(by)
+
+    def none(_thread):
+        raise RuntimeError("can't start new thread")
+
+    if not threads:
+        there.perform(said(there.place, b"second"))
+        monkeypatch.setattr(threading.Thread, "start", none)
+
+    assert there.perform(together()) == 3
+    assert by.count(threading.current_thread()) == (1 if threads else 3)
+
+
+def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_themselves(there):
+    go_on, over = threading.Event(), threading.Event()
+
+    def slow():
+        go_on.wait(5)
+        over.set()
+        yield from ()
+
+    def together():
+        yield Together([lambda: said(there.place, b"own"), slow], "together", time.monotonic() + 0.02)
+        return over.is_set()
+
+    assert there.perform(together()) is False
+    go_on.set()
+    assert over.wait(5)
 
 
 def test_a_closed_performer_sends_nothing(there):
