@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim
 from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
+from support.observers import command_line
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, EtcdUser
 
@@ -158,21 +156,8 @@ def test_with_the_observers_rights_one_can_look(held, observer_url, server):
 
 def test_an_observer_sees_the_status_and_cannot_lock(held, observer_url, server, tmp_path):
     before = keys(server)
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "LOCKKIT_URL": observer_url,
-        "HOME": str(tmp_path),
-        "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
-    }
     for line in (["status"], ["status", "a"], ["explain", "a"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "lockkit", *line],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        done = command_line(observer_url, tmp_path, *line)
         assert (done.returncode, done.stderr) == (0, "")
         assert "a" in done.stdout
         assert "secret" not in done.stdout

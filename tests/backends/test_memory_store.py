@@ -13,22 +13,12 @@ from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
 from lockkit_memory.store import MemoryStore, Queue
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def wall(self) -> float:
-        return self.time + 1.7e9
+from support.clocks import StillClock
 
 
 @pytest.fixture
 def clock():
-    return FakeClock()
+    return StillClock()
 
 
 @pytest.fixture

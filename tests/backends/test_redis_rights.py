@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -20,6 +17,7 @@ from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unkno
 from lockkit.testing.claims import claim
 from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
+from support.observers import command_line
 from support.servers.redis import RedisServer
 
 WRITER = (
@@ -239,21 +237,8 @@ def test_without_any_one_of_the_observers_rights_one_cannot_look(held, observer_
 
 def test_an_observer_sees_the_status_and_cannot_lock(held, observer_url, server, tmp_path):
     keys = sorted(server.cli("KEYS", "*"))
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "LOCKKIT_URL": observer_url,
-        "HOME": str(tmp_path),
-        "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
-    }
     for line in (["status"], ["status", "a"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "lockkit", *line],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        done = command_line(observer_url, tmp_path, *line)
         assert (done.returncode, done.stderr) == (0, "")
         assert "a" in done.stdout
         assert "secret" not in done.stdout

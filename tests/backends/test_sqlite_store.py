@@ -36,6 +36,7 @@ from lockkit.testing.claims import claim, take
 from lockkit_sqlite import CAPABILITIES, failures, place
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
+from support.clocks import StillClock
 
 AT_ONCE = 1.0
 """Seconds within which something that happens at once has happened, even on a loaded machine; no ttl here is so short."""
@@ -164,17 +165,6 @@ def peer(url):
             return one
 
         yield start
-
-
-class FakeClock:
-    def __init__(self, now=1000.0, epoch=1.7e9):
-        self.time, self.epoch = now, epoch
-
-    def now(self):
-        return self.time
-
-    def wall(self):
-        return self.time + self.epoch
 
 
 def wait_for(store, one, within=AT_ONCE):
@@ -1077,7 +1067,7 @@ def test_processes_that_create_one_file_together_agree(url, peer):
 
 
 def test_fences_rise_while_the_wall_clock_steps_back_and_leave_nothing_for_each_name(url, tmp_path):
-    clock = FakeClock()
+    clock = StillClock()
     store = open_store(url, OpenOptions(clock=clock))
     fences = []
     for _ in range(5):
@@ -1126,7 +1116,7 @@ def test_clients_follow_a_file_that_was_replaced_and_lose_what_was_in_the_old_on
 
 
 def test_fences_rise_for_waiters_and_tries_too_when_the_clock_is_behind(url):
-    clock = FakeClock()
+    clock = StillClock()
     store = open_store(url, OpenOptions(clock=clock))
     shape = {"capacity": 3, "kind": "semaphore"}
     _, first = take(store, **shape)
@@ -1144,9 +1134,9 @@ def test_fences_rise_for_waiters_and_tries_too_when_the_clock_is_behind(url):
 
 
 def test_claims_of_another_boot_are_dead(url):
-    before = open_store(url, OpenOptions(owner=Owner(boot_id="boot-1"), clock=FakeClock(now=9e6)))
+    before = open_store(url, OpenOptions(owner=Owner(boot_id="boot-1"), clock=StillClock(now=9e6)))
     take(before, ttl=3600, process_bound=True)
-    after = open_store(url, OpenOptions(owner=Owner(boot_id="boot-2"), clock=FakeClock(now=10.0)))
+    after = open_store(url, OpenOptions(owner=Owner(boot_id="boot-2"), clock=StillClock(now=10.0)))
 
     shown = after.inspect("a", 2.0).claims[0]
     assert (shown.alive, shown.evidence.split(":")[0]) == (False, "another boot")
@@ -1157,7 +1147,7 @@ def test_claims_of_another_boot_are_dead(url):
 
 
 def test_min_hold_goes_on_over_a_reboot_by_the_wall_clock_and_no_longer_than_it_is(url):
-    before = FakeClock(now=1000.0, epoch=1.7e9)
+    before = StillClock(now=1000.0, epoch=1.7e9)
     store = open_store(url, OpenOptions(owner=Owner(boot_id="boot-1"), clock=before))
     take(store, "a", min_hold=600)
     take(store, "b", min_hold=600)
@@ -1165,7 +1155,7 @@ def test_min_hold_goes_on_over_a_reboot_by_the_wall_clock_and_no_longer_than_it_
     store.release(released, 2.0)
     store.close()
 
-    after = FakeClock(now=10.0, epoch=1.7e9 + 1000.0 - 10.0 + 60.0)  # a minute later
+    after = StillClock(now=10.0, epoch=1.7e9 + 1000.0 - 10.0 + 60.0)  # a minute later
     store = open_store(url, OpenOptions(owner=Owner(boot_id="boot-2"), clock=after))
     for name in ("a", "c"):
         assert isinstance(store.acquire(claim(name, wait=False), True, 2.0), Busy)
@@ -1182,7 +1172,7 @@ def test_min_hold_goes_on_over_a_reboot_by_the_wall_clock_and_no_longer_than_it_
 
 
 def test_a_fast_path_never_steps_over_a_lapsed_claim(url):
-    clock = FakeClock()
+    clock = StillClock()
     store = open_store(url, OpenOptions(clock=clock))
     shape = {"capacity": 3, "kind": "semaphore"}
     lapsed, fence = take(store, ttl=1, **shape)
@@ -1199,7 +1189,7 @@ def test_a_fast_path_never_steps_over_a_lapsed_claim(url):
 
 
 def test_without_its_fifo_a_process_is_unknown_and_its_ttl_rules(url):
-    clock = FakeClock()
+    clock = StillClock()
     store = open_store(url, OpenOptions(clock=clock))
     other = open_store(url, OpenOptions(clock=clock))
     one, fence = take(store, ttl=10, process_bound=True)
@@ -1428,7 +1418,7 @@ def test_a_healthy_store_checks_out(store):
 
 
 def test_a_file_made_anew_and_a_clock_behind_its_fences_are_reported(url):
-    clock = FakeClock()
+    clock = StillClock()
     store = open_store(url, OpenOptions(clock=clock))
     take(store)
     clock.epoch -= 3600

@@ -17,26 +17,12 @@ from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store
-
-
-class FakeClock:
-    """Time moves when the test says so; the wall clock also a little with each look, as it does between two claims."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.looks = 0
-
-    def now(self) -> float:
-        return self.time
-
-    def wall(self) -> float:
-        self.looks += 1
-        return self.time + 1.7e9 + self.looks * 1e-5
+from support.clocks import StillClock
 
 
 @pytest.fixture
 def clock():
-    return FakeClock()
+    return StillClock(look=1e-5)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

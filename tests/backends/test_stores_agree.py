@@ -12,22 +12,7 @@ from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued,
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store
-
-
-class FakeClock:
-    """Time moves when the test says so; the wall clock also a little with each look, as it does between two claims."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.looks = 0
-
-    def now(self) -> float:
-        return self.time
-
-    def wall(self) -> float:
-        self.looks += 1
-        return self.time + 1.7e9 + self.looks * 1e-5
-
+from support.clocks import StillClock
 
 LOCKS = ("mutex", "permits", "other permits")
 WHO = st.integers(0, 3)
@@ -152,7 +137,7 @@ def offered(run):
 @given(st.lists(STEPS, min_size=12, max_size=60))
 def test_the_embedded_store_agrees_with_the_memory_store(steps):
     with tempfile.TemporaryDirectory() as folder:
-        clocks = FakeClock(), FakeClock()
+        clocks = StillClock(look=1e-5), StillClock(look=1e-5)
         memory = MemoryBackend(MemoryStore(clocks[0]), OpenOptions(clock=clocks[0]))
         sqlite = open_store(f"sqlite:{folder}/locks.db?synchronous=off", OpenOptions(clock=clocks[1]))
         try:

@@ -19,11 +19,11 @@ import lockkit_etcd3
 from lockkit.store import certificates
 from lockkit.testing.processes import until
 from lockkit_etcd import address, health
+from support.pages import DOCS, section, table
 from support.servers.etcd import EtcdServer
 
 pytestmark = pytest.mark.skipif(not (shutil.which("etcd") and shutil.which("etcdctl")), reason="make servers")
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "backends/etcd.md").read_text()
 LAYOUT = (DOCS / "layout.md").read_text().partition("\n## etcd\n")[2].partition("\n## ")[0]
 ONE_LINERS = re.findall(r"^\$ (etcdctl .*)$", LAYOUT, re.MULTILINE)
@@ -39,17 +39,6 @@ def server():
 def client(server):
     with lockkit.connect(server.url()) as client:
         yield client
-
-
-def section(text, title):
-    level = title.partition(" ")[0]
-    return text.partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
-
-
-def table(text):
-    """The first cells of a section's tables, each with the rest of its row."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [row for row in rows if not row[0].startswith("---")]
 
 
 def run(server, line):

@@ -24,6 +24,7 @@ from lockkit.names import new_token  # noqa: E402
 from lockkit.testing.processes import until  # noqa: E402
 from lockkit.testing.server_clock import ServerClock  # noqa: E402
 from lockkit_redis import address, health, keys, rights  # noqa: E402
+from support.pages import DOCS, section, table  # noqa: E402
 from support.servers.redis import RedisServer  # noqa: E402
 from support.servers.redis_groups import RedisCluster  # noqa: E402
 
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="make servers"
 )
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "backends/redis.md").read_text()
 RIGHTS = (DOCS / "ops/redis-acl.md").read_text()
 LAYOUT = (DOCS / "layout.md").read_text().partition("\n## Redis and Valkey\n")[2].partition("\n## ")[0]
@@ -71,17 +71,6 @@ def client(server):
 def other(server):
     with lockkit.connect(server.url()) as client:
         yield client
-
-
-def section(text, title):
-    level = title.partition(" ")[0]
-    return text.partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
-
-
-def table(text):
-    """The first cells of a section's tables, each with the rest of its row."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [row for row in rows if not row[0].startswith("---")]
 
 
 # -- URLs

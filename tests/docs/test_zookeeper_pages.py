@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
+from support.pages import DOCS, section, table
 from support.servers.zookeeper import ZooKeeperServer
 
 kazoo = pytest.importorskip("kazoo")
@@ -23,7 +24,6 @@ from kazoo.security import ACL, Id  # noqa: E402
 import lockkit_zookeeper  # noqa: E402
 from lockkit_zookeeper import address, health, node_data  # noqa: E402
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "backends/zookeeper.md").read_text()
 RIGHTS = (DOCS / "ops/zookeeper-acl.md").read_text()
 LAYOUT = (DOCS / "layout.md").read_text().partition("\n## ZooKeeper\n")[2].partition("\n## ")[0]
@@ -35,17 +35,6 @@ PERMISSIONS = {"r": 1, "w": 2, "c": 4, "d": 8, "a": 16}
 def server():
     with ZooKeeperServer(tick=2.0, longest_session=40.0) as server:
         yield server
-
-
-def section(text, title):
-    level = title.partition(" ")[0]
-    return text.partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
-
-
-def table(text):
-    """The first cells of a section's tables, each with the rest of its row."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [row for row in rows if not row[0].startswith("---")]
 
 
 def at(url, server):

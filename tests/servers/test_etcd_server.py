@@ -3,13 +3,8 @@
 import contextlib
 import http.client
 import json
-import os
 import re
-import signal
 import ssl
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -242,59 +237,6 @@ def test_a_full_one_raises_its_alarm_and_refuses_what_would_fill_it_further():
 def test_a_missing_program_is_named_with_what_installs_it():
     with pytest.raises(ServerMissing, match=r"no-such-server is not installed; run: make servers"):
         EtcdServer(program="no-such-server")
-
-
-CHILD = """
-import os, signal
-from support.servers.{module} import {kind}
-with {kind}() as made:
-    for server in getattr(made, "members", [made]):
-        print(server.pid, server.folder, flush=True)
-    {end}
-"""
-
-
-@pytest.mark.parametrize("end", ["pass", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
-@pytest.mark.parametrize("module, kind", [("etcd", "EtcdServer"), ("etcd_groups", "EtcdCluster")])
-def test_it_goes_with_the_process_that_started_it(module, kind, end):
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD.format(module=module, kind=kind, end=end)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    started = [line.split() for line in child.stdout.splitlines()]
-    assert len(started) == (1 if kind == "EtcdServer" else 3)
-    for pid, folder in started:
-        until(lambda pid=pid: not runs(int(pid)), "the server is gone")
-        until(lambda folder=folder: not Path(folder).exists(), "its folder is gone")
-
-
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_a_forked_child_leaves_its_parents_server_alone(server):
-    child = os.fork()
-    if not child:
-        try:
-            with EtcdServer() as own:
-                own.status()
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert server.ready()
-
-
-def test_nothing_is_left_of_a_server_that_was_closed(server):
-    pid, folder = server.pid, server.folder
-    server.close()
-    assert not folder.exists()
-    assert not runs(pid)
 
 
 def test_three_members_elect_another_leader_and_keep_what_they_know():

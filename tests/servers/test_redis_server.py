@@ -1,11 +1,6 @@
 """The Redis servers that the tests of the Redis store run on, themselves."""
 
-import os
-import signal
 import ssl
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -169,56 +164,6 @@ def test_tls_wants_a_certificate_of_its_own_authority(program, tmp_path):
 def test_a_missing_program_is_named_with_what_installs_it():
     with pytest.raises(ServerMissing, match=r"no-such-server is not installed; run: make servers"):
         RedisServer(program="no-such-server")
-
-
-CHILD = """
-import os, signal
-from support.servers.redis import RedisServer
-server = RedisServer()
-print(server.pid, server.folder, flush=True)
-{end}
-"""
-
-
-@pytest.mark.parametrize(
-    "end", ["", "raise SystemExit(3)", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"]
-)
-def test_it_goes_with_the_process_that_started_it(end):
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD.format(end=end)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    pid, folder = child.stdout.split()
-    until(lambda: not runs(int(pid)), "the server is gone")
-    until(lambda: not Path(folder).exists(), "its folder is gone")
-
-
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_a_forked_child_leaves_its_parents_server_alone(server):
-    child = os.fork()
-    if not child:
-        try:
-            with RedisServer() as own:
-                own.cli("PING")
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert server.cli("PING") == b"PONG"
-
-
-def test_nothing_is_left_of_a_server_that_was_closed(server):
-    folder = server.folder
-    server.close()
-    assert not folder.exists()
 
 
 def test_a_scratch_folder_is_for_this_user_only():

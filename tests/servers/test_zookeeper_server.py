@@ -1,13 +1,9 @@
 """The ZooKeeper servers that the tests of the ZooKeeper store run on, themselves."""
 
 import contextlib
-import os
 import re
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -115,61 +111,6 @@ def test_a_missing_program_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr("support.servers.zookeeper_program.JARS", [Path("/no/such.jar")])
     with pytest.raises(ServerMissing, match="ZooKeeper or Java is not installed; run: make servers"):
         ZooKeeperServer()
-
-
-CHILD = """
-import os, signal
-from support.servers.{module} import {kind}
-with {kind}() as made:
-    for server in getattr(made, "members", [made]):
-        print(server.pid, server.folder, flush=True)
-    {end}
-"""
-
-
-@pytest.mark.parametrize("end", ["pass", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
-@pytest.mark.parametrize(
-    "module, kind", [("zookeeper", "ZooKeeperServer"), ("zookeeper_groups", "ZooKeeperEnsemble")]
-)
-def test_it_goes_with_the_process_that_started_it(module, kind, end):
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD.format(module=module, kind=kind, end=end)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    started = [line.split() for line in child.stdout.splitlines()]
-    assert len(started) == (1 if kind == "ZooKeeperServer" else 3)
-    for pid, folder in started:
-        until(lambda pid=pid: not runs(int(pid)), "the server is gone")
-        until(lambda folder=folder: not Path(folder).exists(), "its folder is gone")
-
-
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_a_forked_child_leaves_its_parents_server_alone(server):
-    child = os.fork()
-    if not child:
-        try:
-            with ZooKeeperServer() as own:
-                own.ready()
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert server.ready()
-
-
-def test_nothing_is_left_of_a_server_that_was_closed(server):
-    pid, folder = server.pid, server.folder
-    server.close()
-    assert not folder.exists()
-    assert not runs(pid)
 
 
 def test_a_session_can_be_expired_under_its_client(server):

@@ -207,7 +207,7 @@ class RedisServer(Server):
         environ = self.clock.environ if self.clock else {}
         self._process.start([self.program, str(self._config), *self._mode], environ)
         try:
-            until(lambda: not self.alive or self._answers(), "it answers")
+            until(lambda: not self.alive or self.ready(), "it answers")
         except ServerFailed:
             self._process.kill()
             raise
@@ -246,7 +246,8 @@ class RedisServer(Server):
             written += [f"{key} {each}\n" for each in several]
         return "".join(written)
 
-    def _answers(self) -> bool:
+    def ready(self) -> bool:
+        """Whether it answers."""
         import redis
 
         try:
