@@ -12,14 +12,16 @@ A claim past its deadline is removed before any other step of any call, wherever
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from ssl import SSLContext
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
 from lockkit.store.exchanges import Exchange, Parser, Route
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = [
     "ABSENT",
@@ -251,7 +253,7 @@ class Exchanges(Protocol):
     """
 
     @property
-    def tls(self) -> SSLContext | None: ...
+    def tls(self) -> "SSLContext | None": ...
 
     def parser(self) -> Parser:
         """The parser of the replies on a new connection."""

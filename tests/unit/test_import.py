@@ -17,7 +17,9 @@ HEAVY = (
     "pathlib",
     "pluggy",
     "secrets",
+    "socket",
     "sqlite3",
+    "ssl",
     "urllib.parse",
 )
 LATER = (
