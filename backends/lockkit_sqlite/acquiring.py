@@ -16,10 +16,10 @@ from lockkit.store.queue import agreed, blockers, in_the_way, prefix
 from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
-from lockkit_sqlite.layout import FAR, HELD, LINGERING
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, micros
 from lockkit_sqlite.link import Params
 from lockkit_sqlite.rows import Row, fitting, holding
-from lockkit_sqlite.store import GRACE, SQLiteStore, micros
+from lockkit_sqlite.store import GRACE, SQLiteStore
 
 __all__ = ["acquire"]
 
@@ -45,13 +45,13 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
     def held(now: int) -> Params:
         nonlocal fence
         fence = int(store.clock.wall() * 1e6)
-        return _values(store, claim, note, now, fence)
+        return _row(store, claim, note, now, fence)
 
     taken, now = store.calls.write(sql.INSERT_HELD, held, end)
     if taken:
         return Granted(fence, now / 1e6)
     if claim.wait:
-        store.calls.write(sql.INSERT_WAITING, lambda now: _values(store, claim, note, now, waits=True), end)
+        store.calls.write(sql.INSERT_WAITING, lambda now: _waiting_row(store, claim, note, now), end)
     return _ask(store, claim, note, end, trying=not claim.wait)
 
 
@@ -92,12 +92,10 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
         )
         return Granted(row.fence, now / 1e6) if extended else None
     if place < fitting(rows):
-        key, seen = (
-            (store.namespace, terms.name, claim.token),
-            (row.fence, row.capacity, _pulse(store, terms)),
-        )
-        known = store.stated(terms)
-        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *known.deadlines(at), *seen), end)
+        key = store.namespace, terms.name, claim.token
+        seen = row.fence, row.capacity, _pulse(store, terms)
+        deadlines = store.columns(terms).deadlines
+        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *deadlines(at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
     places, next_in_line = in_the_way(rows, [holding(each) for each in rows], place)
     chosen = [rows[at] for at in places]
@@ -122,7 +120,8 @@ def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], en
     queue: list[InQueue] = [*rows, _Candidate(terms.weight, terms.capacity)]
     if prefix(queue) == len(queue):
         # Read again either way: for the fence, or for who came first.
-        store.calls.write(sql.INSERT_HELD_RISING, lambda now: _values(store, claim, note, now), end)
+        wall = int(store.clock.wall() * 1e6)
+        store.calls.write(sql.INSERT_HELD_RISING, lambda now: _row(store, claim, note, now, wall), end)
         return None
     chosen = [rows[at] for at in blockers(queue, len(rows))]
     if store.bury_dead(store.calls, terms.name, chosen, end):
@@ -146,28 +145,20 @@ def _gone_by(store: SQLiteStore, row: Row) -> int:
     return row.deadline
 
 
-def _pulse(store: SQLiteStore, terms: Terms, *, waits: bool = False) -> str:
-    """The FIFO that stands for a claim's owner: none for a holder that lives by its ttl alone."""
-    return "" if terms.pulseless and not waits else store.house.name()
+def _pulse(store: SQLiteStore, terms: Terms) -> str:
+    """The FIFO that stands for the owner of a held claim: none if the claim lives by its ttl alone."""
+    return "" if terms.pulseless else store.house.name()
 
 
-def _values(
-    store: SQLiteStore,
-    claim: Claim,
-    note: str | None,
-    now: int,
-    wall: int | None = None,
-    *,
-    waits: bool = False,
-) -> Params:
-    """A new row; the wall clock (microseconds) is the fence that it proposes."""
-    terms = claim.terms
-    known = store.stated(terms)
-    if wall is None:
-        wall = int(store.clock.wall() * 1e6)
-    deadline, silence, hold_end = (now + GRACE, now + GRACE, FAR) if waits else known.deadlines(now)
-    return (
-        store.namespace, terms.name, wall, claim.token, terms.weight, terms.capacity, terms.process_bound,
-        deadline, silence, known.ttl, now, hold_end, known.min_hold, known.lock_delay,
-        store.boot, wall - now, _pulse(store, terms, waits=waits), known.info, note,
-    )  # fmt: skip
+def _row(store: SQLiteStore, claim: Claim, note: str | None, now: int, wall: int) -> Params:
+    """A new claim that is held from now on; the wall clock (microseconds) is the fence that it proposes."""
+    columns = store.columns(claim.terms)
+    deadline, silence, hold_end = columns.deadlines(now)
+    fifo = _pulse(store, claim.terms)
+    return *columns.shared, wall, claim.token, now, deadline, silence, hold_end, fifo, note
+
+
+def _waiting_row(store: SQLiteStore, claim: Claim, note: str | None, now: int) -> Params:
+    """A new claim that waits: its FIFO is the bell of its owner, too."""
+    shared, wall = store.columns(claim.terms).shared, int(store.clock.wall() * 1e6)
+    return *shared, wall, claim.token, now, now + GRACE, now + GRACE, FAR, store.house.name(), note

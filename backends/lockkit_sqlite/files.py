@@ -48,10 +48,12 @@ Stamp: TypeAlias = tuple[int, int, int]
 
 LOG, SHM = "-wal", "-shm"
 _PAUSE = 0.002
-_TICK = 2_000_000_000
-"""Nanoseconds that a folder must have been left alone for its time of change to prove that it still is. The kernel's clock
-for files ticks every few milliseconds, some file systems round to seconds, and the second of two changes within a tick
-leaves no trace."""
+_TICK = 50_000_000
+"""Nanoseconds that a folder must have been left alone for its time of change to prove that it still is: the second of two
+changes within one tick of the kernel's clock for files (1 to 10 ms) leaves no trace."""
+_ROUNDED = 10_000_000
+_ROUNDED_TICK = 2_000_000_000
+"""The same where the time of change is a multiple of 10 ms: the file system may round it, at most to 2 seconds."""
 _LOCKS = Path("/proc/locks")
 _SHARED = range(0x40000002, 0x40000002 + 510)
 """The bytes of a database on which SQLite locks (SHARED_FIRST in SQLite's os.h)."""
@@ -183,7 +185,10 @@ def stamp(folder: str) -> Stamp | None:
 
 def settled(mark: Stamp | None) -> Stamp | None:
     """The stamp, if the next change of the folder is certain to change it; None if the stamp is too young for that."""
-    return mark if mark is not None and mark[0] + _TICK < time.time_ns() else None
+    if mark is None:
+        return None
+    tick = _TICK if mark[0] % _ROUNDED else _ROUNDED_TICK
+    return mark if mark[0] + tick < time.time_ns() else None
 
 
 def trouble(there: Opened, known: Opened | None, path: str) -> str:

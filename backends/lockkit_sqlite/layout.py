@@ -28,6 +28,7 @@ __all__ = [
     "WAITING",
     "check_layout",
     "layout_row",
+    "micros",
 ]
 
 VERSION = 1
@@ -88,6 +89,11 @@ DDL = (
     "CREATE VIEW IF NOT EXISTS claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
 """Each harmless to repeat, so two processes may create one file together. The layout row is written last."""
+
+
+def micros(seconds: float) -> int:
+    """Seconds in the unit of the file: whole microseconds."""
+    return round(seconds * 1e6)
 
 
 def layout_row(owner: Owner) -> str:

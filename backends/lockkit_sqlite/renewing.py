@@ -9,9 +9,9 @@ from typing import Any
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.layout import HELD, LINGERING
+from lockkit_sqlite.layout import HELD, LINGERING, micros
 from lockkit_sqlite.rows import Row, fitting
-from lockkit_sqlite.store import GRACE, SQLiteStore, micros
+from lockkit_sqlite.store import GRACE, SQLiteStore
 
 __all__ = ["extend", "renew"]
 

@@ -13,10 +13,10 @@ from lockkit.store.layouts import too_new
 from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
-from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
-__all__ = ["Row", "claim_info", "fitting", "holding", "info_text", "read_rows"]
+__all__ = ["LockColumns", "Row", "claim_info", "fitting", "holding", "read_rows"]
 
 
 class Row(NamedTuple):
@@ -68,10 +68,46 @@ def fitting(rows: Sequence[Row]) -> int:
     return grantable(rows, [holding(row) for row in rows])
 
 
-def info_text(terms: Terms) -> str:
-    """The ``info`` column: what a claim says of itself and never changes."""
-    said = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
-    return json.dumps(said, separators=(",", ":"), ensure_ascii=False)
+class LockColumns(NamedTuple):
+    """The columns that all claims of one lock share, and how long its deadlines are. Microseconds.
+
+    Attributes:
+        shared: The values of the columns, in the order of the parameters of :data:`~lockkit_sqlite.statements.INSERT_HELD`.
+        deadline: From the grant to the deadline; None for never.
+        silence: From the grant to the deadline by ttl alone.
+        hold_end: From the grant to the end of max_hold; None for never.
+    """
+
+    shared: tuple[int | str, ...]
+    deadline: int | None
+    silence: int
+    hold_end: int | None
+
+    @classmethod
+    def of(cls, terms: Terms, namespace: str, boot: str) -> LockColumns:
+        """The columns of a lock in this namespace, for claims of this boot."""
+        ttl, min_hold, lock_delay = micros(terms.ttl), micros(terms.min_hold), micros(terms.lock_delay)
+        hold_end = None if terms.max_hold is None else micros(terms.max_hold)
+        ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
+        end = min(ends, default=None)
+        info = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
+        text = json.dumps(info, separators=(",", ":"), ensure_ascii=False)
+        return cls(
+            (
+                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, lock_delay, boot, text,
+            ),
+            None if end is None else max(end + lock_delay, min_hold),
+            max(ttl + lock_delay, min_hold),
+            hold_end,
+        )  # fmt: skip
+
+    def deadlines(self, now: int) -> tuple[int, int, int]:
+        """The times of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
+        return (
+            FAR if self.deadline is None else now + self.deadline,
+            now + self.silence,
+            FAR if self.hold_end is None else now + self.hold_end,
+        )
 
 
 @functools.lru_cache(maxsize=512)

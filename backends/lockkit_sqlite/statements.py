@@ -1,7 +1,7 @@
 """The SQL. Every statement that writes is complete in itself: what it decides by, it reads itself.
 
-Parameters are numbered: ?1 namespace, ?2 name, ?3 wall-clock microseconds (a proposed fence), ?4 token in all of those
-that add or change one claim. ``now`` is always a parameter, CLOCK_BOOTTIME microseconds.
+Parameters are numbered, ?1 namespace and ?2 name in almost all. ``now`` is always a parameter, CLOCK_BOOTTIME
+microseconds.
 """
 # ruff: noqa: S608 - statements are put together from constants of this file; whatever comes from outside is a parameter
 
@@ -45,26 +45,30 @@ QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound,
     FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
 """The whole queue in order. Never filtered by time: a claim that is skipped is a claim that two may stand on."""
 
-_COLUMNS = """INSERT INTO entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
-    silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info, note) """
-_REST = "?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19 FROM high"
-_NEXT = "max(?3, high.fence + 1, (SELECT coalesce(max(fence), 0) + 1 FROM entries WHERE namespace = ?1 AND name = ?2))"
-_FITS = f"""(SELECT coalesce(sum(weight), 0) + ?5 <= ?6
-        AND coalesce(min(capacity), ?6) = ?6 AND coalesce(max(capacity), ?6) = ?6
-        AND coalesce(min(deadline), ?11 + 1) > ?11
-        AND coalesce(sum(token = ?4), 0) = 0
-        AND coalesce(max(min_reader), 0) <= {READER}
-        AND coalesce(max(fence), 0) < {{fence}}
-    FROM entries WHERE namespace = ?1 AND name = ?2)"""
-
-INSERT_HELD = (
-    f"{_COLUMNS} SELECT ?1, ?2, ?3, ?4, {HELD}, {_REST} WHERE high.fence < ?3 AND {_FITS.format(fence='?3')}"
+_ALL = "FROM entries WHERE namespace = ?1 AND name = ?2"
+_COLUMNS = """INTO entries (namespace, name, weight, capacity, process_bound, ttl, min_hold, lock_delay, boot, info,
+    fence, token, state, deadline, silence, since, renewed, hold_end, epoch, fifo, note) """
+_REST = (
+    "?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, {fence}, ?12, {state}, ?14, ?15, ?13, ?13, ?16, ?11 - ?13, ?17, ?18"
 )
-"""Take what is free, under the proposed fence. Not if anything in the queue has lapsed: that is removed first."""
-INSERT_HELD_RISING = f"{_COLUMNS} SELECT ?1, ?2, {_NEXT}, ?4, {HELD}, {_REST} WHERE {_FITS.format(fence='9223372036854775807')}"
+"""?1 to ?10 are what all claims of a lock share; ?11 is the wall clock in microseconds, ?13 is now."""
+_HIGH = "(SELECT fence FROM high)"
+_NEXT = f"max(?11, {_HIGH} + 1, (SELECT coalesce(max(fence), 0) + 1 {_ALL}))"
+_FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT sum(weight) + ?3 <= ?4
+        AND min(capacity) = ?4 AND max(capacity) = ?4
+        AND min(deadline) > ?13
+        AND sum(token = ?12) = 0
+        AND max(min_reader) <= {READER}
+        AND max(fence) < {{fence}} {_ALL}) END"""
+_HELD_IF = f"INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN {{fits}} THEN ?1 END, {_REST.format(fence='{fence}', state=HELD)})"
+"""A row without a namespace is not allowed, and so is ignored. (INSERT ... SELECT ... WHERE takes 2 us more.)"""
+
+INSERT_HELD = _HELD_IF.format(fits=f"{_HIGH} < ?11 AND {_FITS.format(fence='?11')}", fence="?11")
+"""Take what is free, with the wall clock as the fence. Not if anything in the queue has lapsed: that is removed first."""
+INSERT_HELD_RISING = _HELD_IF.format(fits=_FITS.format(fence="9223372036854775807"), fence=_NEXT)
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
-INSERT_WAITING = f"""{_COLUMNS} SELECT ?1, ?2, {_NEXT}, ?4, {WAITING}, {_REST} WHERE NOT EXISTS
-    (SELECT 1 FROM entries WHERE namespace = ?1 AND name = ?2 AND token = ?4)"""
+INSERT_WAITING = f"""INSERT {_COLUMNS} SELECT ?1, {_REST.format(fence=_NEXT, state=WAITING)}
+    WHERE NOT EXISTS (SELECT 1 {_ALL} AND token = ?12)"""
 """Append, unless it is there already."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
@@ -93,10 +97,9 @@ ASKED = f"""SELECT token, note FROM entries INDEXED BY asked WHERE namespace = ?
 PROLONG = f"""UPDATE entries SET deadline = max(deadline, ?4) WHERE namespace = ?1 AND name = ?2
     AND state = {WAITING} AND deadline > ?5 AND token IN (SELECT value FROM json_each(?3))"""
 
-_ALONE = """NOT EXISTS (SELECT 1 FROM entries AS other WHERE other.namespace = ?1 AND other.name = ?2
-    AND other.fence <> entries.fence)"""
 REMOVE_LAST = f"""DELETE FROM entries WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND since + min_hold <= ?4
-    AND (?5 OR NOT lock_delay) AND (NOT evicted OR NOT lock_delay) AND {_ALONE}"""
+    AND (?5 OR NOT lock_delay) AND (NOT evicted OR NOT lock_delay)
+    AND fence = (SELECT min(fence) {_ALL}) AND fence = (SELECT max(fence) {_ALL})"""
 """Release where nobody else is in the queue, so that nobody needs to be looked for and woken."""
 _UNTIL = "max(since + min_hold, CASE WHEN {kept} THEN 0 ELSE min(deadline, {now} + lock_delay) END)"
 LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")}

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
@@ -16,22 +15,22 @@ from lockkit.names import claim_id
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
 from lockkit.store.rows import GRACE as _GRACE
-from lockkit.store.spi import OpenOptions, Refused, Terms, Unknown
+from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import link as links
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import inherited
 from lockkit_sqlite.files import FILES, Stamp, look, settled, stamp, watched
-from lockkit_sqlite.layout import FAR, LINGERING, WAITING
+from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.link import Link
 from lockkit_sqlite.opening import mark_anew, open_links
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
-from lockkit_sqlite.rows import Row, claim_info, info_text, read_rows
+from lockkit_sqlite.rows import LockColumns, Row, claim_info, read_rows
 from lockkit_sqlite.watcher import REGISTRY
 
-__all__ = ["GRACE", "SQLiteStore", "micros"]
+__all__ = ["GRACE", "SQLiteStore"]
 
-GRACE = round(_GRACE * 1e6)
+GRACE = micros(_GRACE)
 """Microseconds that a waiter may be silent, and that an offer stands unanswered."""
 _MARKING = 0.5
 _RECENT = 3600.0
@@ -41,54 +40,6 @@ _SWEPT = 64
 
 
 _log = logging.getLogger("lockkit.sqlite")
-
-
-def micros(seconds: float) -> int:
-    """Seconds as whole microseconds."""
-    return round(seconds * 1e6)
-
-
-class Stated(NamedTuple):
-    """Terms in the units of the file.
-
-    Attributes:
-        deadline: From the grant to the deadline; None for never.
-        silence: From the grant to the deadline by ttl alone.
-        hold_end: From the grant to the end of max_hold; None for never.
-    """
-
-    ttl: int
-    min_hold: int
-    lock_delay: int
-    deadline: int | None
-    silence: int
-    hold_end: int | None
-    info: str
-
-    @classmethod
-    def of(cls, terms: Terms) -> Stated:
-        """These terms."""
-        ttl, min_hold, lock_delay = micros(terms.ttl), micros(terms.min_hold), micros(terms.lock_delay)
-        hold_end = None if terms.max_hold is None else micros(terms.max_hold)
-        ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
-        end = min(ends, default=None)
-        return cls(
-            ttl,
-            min_hold,
-            lock_delay,
-            None if end is None else max(end + lock_delay, min_hold),
-            max(ttl + lock_delay, min_hold),
-            hold_end,
-            info_text(terms),
-        )
-
-    def deadlines(self, now: int) -> tuple[int, int, int]:
-        """The times of a claim granted now: its deadline, the same by ttl alone, and the end of max_hold."""
-        return (
-            FAR if self.deadline is None else now + self.deadline,
-            now + self.silence,
-            FAR if self.hold_end is None else now + self.hold_end,
-        )
 
 
 class SQLiteStore:
@@ -114,7 +65,7 @@ class SQLiteStore:
         self.files = watched(place.path)
         self._open(None)
         self.house = REGISTRY.enter(place.pulses, place.mode)
-        self.stated = per_lock(Stated.of)
+        self.columns = per_lock(lambda terms: LockColumns.of(terms, self.namespace, self.boot))
         self._remember()
 
     def _open(self, old: Link | None) -> str:

@@ -559,6 +559,25 @@ def test_a_change_within_a_tick_of_the_last_one_is_not_missed(opened, process, p
         assert store.release(one, 2.0) == ABSENT
 
 
+@pytest.mark.parametrize(
+    "fraction, age, trusted",
+    [
+        (123_456_789, 0.02, False),
+        (123_456_789, 0.1, True),
+        (0, 0.1, False),
+        (990_000_000, 1.0, False),
+        (0, 4.0, True),
+    ],
+)
+def test_a_time_of_change_that_may_be_rounded_is_not_trusted_for_two_seconds(
+    monkeypatch, fraction, age, trusted
+):
+    mark = (1_700_000_000 * 10**9 + fraction, 1, 1)
+    monkeypatch.setattr(files.time, "time_ns", lambda: mark[0] + int(age * 1e9))
+
+    assert files.settled(mark) == (mark if trusted else None)
+
+
 # -- cleaners of old files ----------------------------------------------------------------------------------------
 
 TMPFILES = shutil.which("systemd-tmpfiles")
