@@ -147,7 +147,7 @@ def test_the_next_claim_has_the_same_key_unless_something_may_block_on_under_it(
         second = key()
 
     assert (first == second) == (not terms)
-    assert "after one with `min_hold` or `lock_delay`, a new one" in LAYOUT
+    assert "except after a claim with `min_hold` or `lock_delay`: then it uses a new key" in LAYOUT
 
 
 def test_an_uncontended_lock_takes_two_requests(server, client):
