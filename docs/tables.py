@@ -1,6 +1,6 @@
-"""Writes the tables of the reference pages from the code: `python docs/tables.py`. A test fails where one is out of date.
+"""Writes the tables of the reference pages from the code: `python docs/tables.py`. A test fails if a table is out of date.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the words around it are written by hand.
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the text around it is written by hand.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EXPECTED = {
 def settings() -> str:
     """Every setting."""
     return rows(
-        ("key", "default", "what may stand there", "meaning"),
+        ("key", "default", "allowed values", "meaning"),
         (
             (
                 f"`{setting.key}`",
@@ -117,21 +117,21 @@ def losses() -> str:
 
 
 MEANINGS = {
-    "scope": "whom it keeps apart: the threads of a process, the processes of a host, or a fleet of hosts",
+    "scope": "how far a lock reaches: the threads of one process, the processes of one host, or a fleet of hosts",
     "fair": "first come, first served, by arrival at the store",
     "shared": "semaphores and reader/writer locks",
     "fixed_ttl": "all claims of a client have one ttl, so `extend` is refused",
-    "process_bound": "a claim may live as long as its process instead of by its ttl",
-    "min_hold": "`min_hold` is kept by the store",
-    "lock_delay": "`lock_delay` is kept by the store",
-    "failover_safe": "no fail-over of the store can lose a claim",
-    "fence": "`strict`: rises as long as the store's data lives; `clock`: also beyond that, by the wall clock",
+    "process_bound": "a claim may last as long as its process lives, whatever its ttl",
+    "min_hold": "the store supports `min_hold`",
+    "lock_delay": "the store supports `lock_delay`",
+    "failover_safe": "no failover of the store can lose a claim",
+    "fence": "`strict`: fences rise as long as the store keeps its data; `clock`: fences rise even after a loss of data, by the wall clock",
     "min_ttl": "the shortest ttl, in seconds",
     "max_ttl": "the longest ttl, in seconds",
-    "ttl_limits": "what sets the two, where it can be changed",
-    "waiter_deadline": "seconds that a dead waiter can cost those behind it",
-    "drift": "by how much the store's clock may run faster than ours",
-    "margin": "seconds by which validity ends before the store's deadline",
+    "ttl_limits": "the settings that determine these two, if they can be changed",
+    "waiter_deadline": "seconds by which a dead waiter can delay the waiters behind it",
+    "drift": "how much faster than the client's clock the store's clock may run, as a share of the ttl",
+    "margin": "seconds from the end of validity to the store's own deadline",
 }
 
 
@@ -158,7 +158,7 @@ def imports() -> str:
         (DOCS.parent / "pyproject.toml").read_text(),
         re.MULTILINE,
     )
-    return rows(("module", "for"), ((f"`{module}`", purpose) for module, purpose in listed))
+    return rows(("module", "purpose"), ((f"`{module}`", purpose) for module, purpose in listed))
 
 
 CAPTIONS = {
@@ -225,7 +225,7 @@ def scenarios() -> str:
         return (inspect.getdoc(play) or "").partition("\n")[0].replace("``", "`")
 
     return rows(
-        ("scenario", "locks", "shows"),
+        ("scenario", "kinds of lock", "shows"),
         (
             (
                 f"`{name}`",

@@ -82,7 +82,7 @@ class AcquireTimeout(AcquireError, TimeoutError):
 
 
 class AcquireCancelled(AcquireError):
-    """The wait was given up from outside, for instance because its client was closed."""
+    """Something other than a timeout ended the wait, for instance because the client was closed."""
 
 
 class DeadlockDetected(AcquireError):
@@ -90,7 +90,7 @@ class DeadlockDetected(AcquireError):
 
 
 class CapacityMismatch(AcquireError):
-    """Another client uses this name with another capacity, or a resize left no room for this claim's weight."""
+    """Another client uses this name with another capacity, or a resize made the capacity smaller than this claim's weight."""
 
 
 class OwnershipError(LockkitError):
@@ -102,7 +102,7 @@ class LeaseLost(OwnershipError):
 
 
 class NotHeld(OwnershipError):
-    """This handle holds nothing: released before, or it belongs to another process."""
+    """This handle holds nothing: it was released before, or it belongs to another process."""
 
 
 class StaleFence(OwnershipError):
@@ -126,7 +126,7 @@ class IncompatibleLayout(BackendError):
 
 
 class OutcomeUnknown(BackendError):
-    """A request was sent and not answered, and asking again did not give an answer in time."""
+    """A request was sent and not answered, and repeating it did not give an answer in time."""
 
 
 class ReleaseFailed(LockkitError):
@@ -148,7 +148,7 @@ class CapabilityError(LockkitError):
 
 
 class ConfigError(LockkitError, ValueError):
-    """A setting, name, URL or argument is not allowed; the message says what is."""
+    """A setting, name, URL or argument is not allowed; the message says what is allowed."""
 
 
 class PluginError(LockkitError):

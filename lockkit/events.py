@@ -11,20 +11,20 @@ __all__ = ["ALERTS", "COUNTERS", "KINDS", "Counters"]
 KINDS: Mapping[str, str] = {
     "acquired": "A claim was granted.",
     "queued": "A claim has to wait.",
-    "still_waiting": "A wait has lasted over a minute; then at doubling intervals.",
-    "unanswered": "A wait goes on although the store has not answered it for a second. Told once per outage.",
+    "still_waiting": "A wait has lasted over a minute; repeated at doubling intervals.",
+    "unanswered": "A wait continues although the store has not answered for a second. Reported once per outage.",
     "timeout": "A wait reached its total timeout.",
     "busy": "A claim that does not wait was refused.",
     "skipped": "A decorated function was skipped because the lock was busy.",
-    "requeued": "A claim lapsed, or its grant was over before it could be used; another follows after a pause.",
-    "renewal_failed": "A renewal got no good answer; the lease is still valid.",
-    "lost": "A hold may have lapsed. Told once per hold.",
+    "requeued": "A claim lapsed, or its grant had run out before it could be used; a new claim follows after a pause.",
+    "renewal_failed": "A renewal failed or was not answered; the lease is still valid.",
+    "lost": "A hold may have lapsed. Reported once per hold.",
     "max_hold": "A hold reached its max_hold and was ended.",
     "released": "The store confirmed a release.",
     "emergency": "The emergency layer of a release ran.",
     "abandoned": "A release got no definite answer; the claim is removed in the background.",
     "removed": "The background removal of a claim got its definite answer.",
-    "cleanup": "A cleanup hook ended, well or badly.",
+    "cleanup": "A cleanup hook ended, with or without an error.",
     "collected": "A lease was garbage-collected without having been released.",
     "evicted": "An operator forced a claim out.",
     "resized": "An operator changed a capacity.",
@@ -41,34 +41,34 @@ ALERTS: Mapping[str, str] = {
 """Every alert kind, with its priority and meaning."""
 
 COUNTERS: Mapping[str, str] = {
-    "attempts": "Acquisitions begun.",
-    "acquired": "Acquisitions granted.",
-    "busy": "Acquisitions refused at once.",
+    "attempts": "Acquisitions that began.",
+    "acquired": "Acquisitions that were granted.",
+    "busy": "Acquisitions that were refused at once.",
     "timeouts": "Acquisitions that ran out of time.",
     "cancelled": "Acquisitions cut short by an exception (Ctrl-C, cancellation) or by a closed client.",
-    "failed": "Acquisitions ended by any other error.",
+    "failed": "Acquisitions that ended with any other error.",
     "released": "Releases that the store confirmed.",
     "lost": "Holds that may have lapsed.",
-    "skipped": "Decorated calls skipped.",
-    "renewals": "Claims renewed.",
+    "skipped": "Calls of decorated functions that were skipped.",
+    "renewals": "Renewals of single claims.",
     "events_dropped": "Events dropped because a plugin was too slow, or hung; each counts once for each such plugin.",
     "alerts_dropped": "Alerts dropped for the same reasons.",
-    "hooks_hanging": "Event and alert hooks that had not come back after 10 s; skipped until they do.",
+    "hooks_hanging": "Event and alert hooks that had not returned after 10 s; they are not called until they return.",
     "normal_release_failures": "Releases whose normal layer got no definite answer.",
     "emergency_releases": "Releases whose emergency layer ran.",
     "release_script_errors": "Release requests that the store refused (a script or protocol error).",
-    "ownership_violations": "Releases that found another's claim or none: stolen, as opposed to expired, where the "
-    "lease was still valid.",
+    "ownership_violations": "Releases that found another's claim or none. If the lease was still valid, the lock was stolen; "
+    "otherwise the hold had expired.",
 }
-"""Every counter, with its one exact meaning. ``attempts`` equals the sum of the five ends of an attempt plus those
-under way."""
+"""Every counter, with its exact meaning. ``attempts`` is the sum of ``acquired``, ``busy``, ``timeouts``, ``cancelled`` and
+``failed``, plus the attempts that are still under way."""
 
 
 class Counters:
     """Thread-safe counters, one for each of :data:`COUNTERS`, starting at 0.
 
-    Counting takes no lock, because ``next`` of an :class:`itertools.count` is a single step. Its repr is the only way to read
-    the number without taking a step.
+    Counting by one takes no lock, because ``next`` on an :class:`itertools.count` is a single step. The number is read from the
+    counter's repr, the only way to read it without incrementing it.
     """
 
     def __init__(self) -> None:

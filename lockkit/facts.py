@@ -53,16 +53,16 @@ Kind = Literal["mutex", "semaphore", "read", "write"]
 Severity = Literal["ok", "warning", "error"]
 Reason = str
 """Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
-or a reason of the caller's (``task_failure``, ...)."""
+or a reason that the caller gave (``task_failure``, ...)."""
 LOSSES: Mapping[Reason, str] = {
     "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
     "evicted": "it was evicted",
     "fence": "the store has it under another fence",
     "files": "the store's files were removed or replaced",
-    "lapsed": "not renewed in time",
+    "lapsed": "it was not renewed in time",
     "late": "its release had already begun",
     "lingering": "it had already ended, and only blocks until its min_hold or lock_delay is over",
-    "lost": "not renewed in time",
+    "lost": "it was not renewed in time",
     "max_hold": "max_hold is over",
     "resized": "the lock was resized to a capacity below its weight",
 }
@@ -97,7 +97,7 @@ class ClaimInfo(NamedTuple):
     owner: Owner
     fence: int
     position: int
-    """0 for the head of the queue."""
+    """The number of claims ahead in the queue."""
     kind: Kind = "mutex"
     weight: int = 1
     capacity: int = 1
@@ -105,10 +105,10 @@ class ClaimInfo(NamedTuple):
     since: float = 0.0
     """The time at which the claim was queued (WAITING, OFFERED) or granted (HELD)."""
     renewed: float = 0.0
-    """The time of the last renewal; 0 if the store does not tell."""
+    """The time of the last renewal; 0 if the store does not say."""
     deadline: float | None = None
     """The time at which the claim lapses without another renewal. None for a process-bound claim without max_hold, and if the
-    store does not tell; such a claim lapses about one :attr:`ttl` after its process has died or was cut off."""
+    store does not say. In the second case the claim lapses about one :attr:`ttl` after its process has died or was cut off."""
     evicted: bool = False
     process_bound: bool = False
     alive: bool | None = None
@@ -182,7 +182,8 @@ class Capabilities(NamedTuple):
     lock_delay: bool = True
     failover_safe: bool = True
     fence: Literal["strict", "clock"] = "strict"
-    """"clock": also rises across lost data, unless the clock went back further than the outage."""
+    """"strict": fences rise as long as the store keeps its data. "clock": fences rise even after a loss of data, unless the server's
+    clock went back by more than the outage lasted."""
     min_ttl: float = 0.1
     max_ttl: float = 315_360_000.0
     ttl_limits: str = ""
@@ -222,8 +223,8 @@ class ReleaseReport(NamedTuple):
     """The result of a release, layer by layer.
 
     ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (the claim was already gone, or another's),
-    ABANDONED (no definite answer; gone by ``expires_by`` at the latest, removed in the background before that), or
-    KEPT (an inner level of a reentrant hold; nothing was released).
+    ABANDONED (no definite answer; the claim is removed in the background, and lapses by ``expires_by`` in any case), or
+    KEPT (the claim stays, because this lease is an inner level of a reentrant hold, or a copy in a forked child).
     """
 
     name: str
@@ -239,7 +240,7 @@ class ReleaseReport(NamedTuple):
     def released(self) -> bool:
         return self.outcome == "RELEASED"
 
-    # ``errors`` may say more than a log should, and exceptions are equal to nothing but themselves.
+    # repr and comparison leave out ``errors``: their text may be unfit for a log, and an exception is equal only to itself.
 
     def __repr__(self) -> str:
         fields = (f"{name}={value!r}" for name, value in zip(self._fields[:-1], self, strict=False))
@@ -259,9 +260,9 @@ class CleanupContext(NamedTuple):
     """The argument of a cleanup hook. The lock is still held and renewed while the hook runs, unless ``lost``.
 
     Attributes:
-        where: "process" (inside the program that held it) or "wrapper" (``lockkit run``, after the command ended).
+        where: "process" (inside the program that held the lock) or "wrapper" (``lockkit run``, after the command ended).
         devices: Devices behind the name, e.g. GPU UUIDs; empty for plain locks.
-        budget: Seconds left; a hook that overruns is reported as RUNNING and no longer waited for.
+        budget: Returns the seconds left. A hook that overruns them is reported as RUNNING, and the release continues without it.
         lost: Whether the hold may have lapsed; what the hook cleans may then be in use by the next holder.
     """
 
@@ -319,7 +320,7 @@ class Event(NamedTuple):
 class Alert(NamedTuple):
     """A message that a person should act on.
 
-    ``kind`` is one of :data:`lockkit.events.ALERTS`; ``priority`` is P0 (now), P1 (today) or P2 (look at it).
+    ``kind`` is one of :data:`lockkit.events.ALERTS`; ``priority`` is P0 (act now), P1 (today) or P2 (some time).
     """
 
     kind: str

@@ -75,7 +75,7 @@ SETTINGS: Mapping[str, Setting] = {
             "url",
             "text",
             "sqlite:",
-            "Which store; its own options go in the query.",
+            "The store to use. Options of the store go into the query of the URL.",
             env="LOCKKIT_URL",
             check=_url,
         ),
@@ -83,7 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
             "namespace",
             "text",
             "default",
-            "Prefix of a deployment: equal names in two namespaces are two locks.",
+            "The prefix of a deployment: equal names in two namespaces are two locks.",
             env="LOCKKIT_NAMESPACE",
             check=check_namespace,
         ),
@@ -100,17 +100,21 @@ SETTINGS: Mapping[str, Setting] = {
             "min_hold",
             "duration",
             0.0,
-            "Keep a lock at least this long, even if it is released earlier.",
+            "Keep the lock blocked for at least this long after its grant, even if it is released earlier.",
             zero=True,
         ),
         Setting(
-            "lock_delay", "duration", 0.0, "Extra quiet time after a hold that ended ungracefully.", zero=True
+            "lock_delay",
+            "duration",
+            0.0,
+            "Keep the lock blocked for this long after a hold that ended without a release.",
+            zero=True,
         ),
         Setting(
             "scope",
             "choice",
             None,
-            "Refuse stores that reach less far than this: one process, this host, or the fleet.",
+            "How far a lock must reach: this process, this host, or the fleet. A store that reaches less far is refused.",
             allowed=("process", "host", "fleet"),
             env="LOCKKIT_SCOPE",
             example="host",
@@ -128,7 +132,7 @@ SETTINGS: Mapping[str, Setting] = {
             "state_dir",
             "text",
             None,
-            "Where embedded stores and journals live; ~ and {uid} are replaced. Not set: the user's state folder.",
+            "The folder of embedded stores and journals; ~ and {uid} are replaced. Not set: the user's state folder.",
             env="LOCKKIT_STATE_DIR",
             example="/var/tmp/lockkit-{uid}",  # noqa: S108 (an example; the folder's owner is checked)
         ),
@@ -142,7 +146,7 @@ SETTINGS: Mapping[str, Setting] = {
             "kill_after",
             "duration",
             10.0,
-            "`run`: how long before the deadline a command gets TERM, not KILL.",
+            "`run`: the time from SIGTERM to SIGKILL for a command whose lock is lost.",
             zero=True,
         ),
         Setting(
@@ -152,13 +156,13 @@ SETTINGS: Mapping[str, Setting] = {
             "`run`: what to do with a command whose lock is lost.",
             allowed=("term", "kill", "warn"),
         ),
-        Setting("age_warning", "duration", 300.0, "Age of a hold at which it is worth a warning."),
-        Setting("age_soft", "duration", 600.0, "Age of a hold that is suspicious."),
+        Setting("age_warning", "duration", 300.0, "The age from which on a hold deserves a warning."),
+        Setting("age_soft", "duration", 600.0, "The age from which on a hold is suspicious."),
         Setting(
             "age_hard",
             "duration",
             900.0,
-            "Age of a hold that is too old. The three must rise, and not pass max_hold.",
+            "The age from which on a hold is too old. The three ages must rise, and age_hard must not exceed max_hold.",
         ),
         Setting(
             "log_format",
@@ -171,14 +175,14 @@ SETTINGS: Mapping[str, Setting] = {
             "disable_plugins",
             "names",
             (),
-            'Plugins (or distributions) to leave out; "all" for every installed one but lockkit\'s stores.',
+            'The plugins (or distributions) to leave out; "all" leaves out every installed plugin except lockkit\'s stores.',
             env="LOCKKIT_DISABLE_PLUGINS",
         ),
         Setting(
             "plugin_errors",
             "choice",
             "report",
-            "What happens when a plugin fails; raise is for the development of plugins.",
+            "Whether an error of a plugin is reported or raised; raise is for the development of plugins.",
             allowed=("report", "raise"),
             env="LOCKKIT_PLUGIN_ERRORS",
         ),
@@ -296,7 +300,7 @@ def _quoted(text: str) -> str:
 def template() -> str:
     """The configuration file of ``lockkit config init``: all defaults, or examples that work with them, commented out."""
     lines = [
-        "# lockkit's settings. Each is shown with its default where it has one; uncomment what you change.",
+        "# lockkit's settings. Each is shown with its default, or with an example; uncomment what you change.",
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
         "",
     ]

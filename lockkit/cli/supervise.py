@@ -195,7 +195,7 @@ class Supervisor:
         if gone:
             return self._lost_why()
         if self._policy.silence_ends and now >= self._deadline - lead:
-            return "not renewed in time"
+            return "it was not renewed in time"
         return None
 
     def _pause(self, now: float, lead: float) -> float:

@@ -168,7 +168,7 @@ def test_an_observer_sees_the_status_and_cannot_lock(held, observer_url, server,
 
 
 @pytest.mark.skipif(not installed("etcdctl"), reason="make servers")
-@pytest.mark.parametrize("heading", ["Those who lock", "Those who look"])
+@pytest.mark.parametrize("heading", ["The user that takes locks", "The user that only looks"])
 def test_the_lines_of_the_page_give_exactly_these_rights(heading, server):
     section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
     lines = re.findall(r"^\$ etcdctl (.*)$", section, re.MULTILINE)

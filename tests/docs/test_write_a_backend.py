@@ -22,12 +22,12 @@ RULES = ("rowqueue.py", "rows.py")
 """The pieces of lockkit.store that the template uses; copied beside it here, so that a test can put a mistake into them."""
 
 MADE = {
-    "only the head of the queue is looked at for deadlines": (
+    "only the deadline of the first claim in the queue is checked": (
         "rowqueue.py",
         "in [row for row in self.rows.values() if row.deadline <= now]",
         "in [row for row in [*self.rows.values()][:1] if row.deadline <= now]",
     ),
-    "the holder that is released is the first, not the one with the token": (
+    "a release removes the first holder, not the one with the token": (
         "rowqueue.py",
         "        row = self.rows.get(token)\n        if row is None:\n            return ABSENT",
         "        row = next(iter(self.rows.values()), None)\n        if row is None:\n            return ABSENT",
@@ -37,7 +37,7 @@ MADE = {
         'row.state != "HELD" or row.fence != fence',
         'row.state != "HELD"',
     ),
-    "a heartbeat extends an offer": (
+    "a renewal extends an offer": (
         "rowqueue.py",
         'if row.state == "WAITING":\n                row.wait(now)',
         'if row.state != "HELD":\n                row.wait(now)',
@@ -47,12 +47,12 @@ MADE = {
         '            return Renewal("OFFERED", requests=row.requests)',
         '            row.extend(now)\n            return Renewal("OFFERED", requests=row.requests)',
     ),
-    "a refused try leaves its claim": (
+    "a refused `try_acquire` leaves its claim": (
         "rowqueue.py",
         "        self.remove(row, now)\n        self.offer(now)\n        head =",
         "        head =",
     ),
-    "an absent claim is made again whatever `create` says": (
+    "an absent claim is created again whatever `create` says": (
         "rowqueue.py",
         "if not create:",
         "if not claim.token:",
@@ -62,7 +62,7 @@ MADE = {
         "self.fence += 1",
         "self.fence = max((row.fence for row in self.queue.rows.values()), default=0) + 1",
     ),
-    "names become part of a path or a key as they are": (
+    "names become part of a path or a key without encoding": (
         "document.py",
         "from lockkit.names import digest\n",
         'def digest(name: str) -> str:\n    return name.replace("/", "_")[:200]\n\n\n',
