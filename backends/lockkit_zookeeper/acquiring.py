@@ -1,4 +1,4 @@
-"""Acquire: create and list, sent in a row, are one round trip. Release: delete the own node."""
+"""Acquire: create and list, sent in a row, are one round trip."""
 
 from __future__ import annotations
 
@@ -9,40 +9,17 @@ from typing import Any
 import kazoo.exceptions as theirs
 
 from lockkit.errors import OutcomeUnknown
-from lockkit.facts import ClaimInfo, Owner
-from lockkit.names import claim_id
-from lockkit.store.spi import (
-    ABSENT,
-    RELEASED,
-    Answer,
-    Busy,
-    Claim,
-    Granted,
-    Lapsed,
-    Queued,
-    Refused,
-    ReleaseAnswer,
-    Unknown,
-)
-from lockkit_zookeeper.connection import Connection
+from lockkit.facts import ClaimInfo
+from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.node_data import claim_info, unpacked
-from lockkit_zookeeper.private import Create2, CreateContainer, GetChildren, GetData, Sync
-from lockkit_zookeeper.requests import (
-    ask_all,
-    find,
-    left,
-    make_parents,
-    remove,
-    send_all,
-    wait_for,
-    wait_for_last,
-)
+from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import ZooKeeperStore
 
-__all__ = ["acquire", "emergency_release", "release"]
+__all__ = ["acquire", "find"]
 
 _EPHEMERAL_SEQUENTIAL = 3
 _ROUNDS = 8
@@ -57,341 +34,276 @@ def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) ->
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     found = store.entry(claim.token)
-    if found is None:
-        why = store.buried(claim.token)
-        if why is not None or not create:
-            return Lapsed(why or "absent")
-        session = store.at(claim.terms.ttl, budget)
-        entry = session.join(claim)
-        if not claim.wait:
-            return _tried(store, session, entry, None, end)
-        queue = _created(store, session, entry, end)
-    else:
-        session, entry = found
-        if entry.ended:
-            return entry.lapsed()
-        if entry.path is None and (not entry.sent or find(session, entry, left(end)) is None):
-            if not claim.wait:
-                return _tried(store, session, entry, None, end)
-            queue = _created(store, session, entry, end)
-        else:
-            # With a `sync`: otherwise a lagging member would confirm a claim that is gone, or delay one that could hold.
-            queue, _ = _looked(store, session, claim, end)
-            if not claim.wait and not entry.held:
-                return _tried(store, session, entry, queue, end)
-    if entry.ended:
-        return entry.lapsed()
-    return _judged(store, session, entry, queue, claim, end)
+    if found is not None:
+        return _Acquiring(store, *found, end).again()
+    why = store.buried(claim.token)
+    if why is not None or not create:
+        return Lapsed(why or "absent")
+    session = store.at(claim.terms.ttl, end)
+    return _Acquiring(store, session, session.join(claim), end).first()
 
 
-def _looked(store: ZooKeeperStore, session: Session, claim: Claim, end: float) -> tuple[Queue, bool]:
-    """The queue as the leader has it, and whether there is a parent for it."""
-    parent = store.known(claim.terms).parent
-    _, nodes = ask_all(session.connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    return read_queue(nodes or (), claim.terms.name), nodes is not None
+def find(session: Session, entry: Entry, call: Call) -> bool:
+    """Find out what became of a create that was not answered; return whether the claim's node is there.
 
-
-def _tried(store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue | None, end: float) -> Answer:
-    """Acquire without waiting, and leave nothing if that is refused.
-
-    ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of refused tries would stand in
-    the queue for a moment and the next tries would be refused for them, and with enough of them nobody would ever get a free lock. So a try looks
-    first, and makes its node only if there is room. Of the tries that do so at the same time the first is granted; the others
-    delete their nodes and look again. So whenever an empty queue gets its first node, some try is granted.
-
-    For the same reason another try in the way is no reason to be refused, unless that try stays: then it holds the lock. ``queue`` is the
-    queue with the claim's own node in it, if that is there already.
+    What was sent before on this session has been done by the time of the ``sync``, or never will be: on one connection the
+    server keeps the order, and what is still under way on an earlier one it refuses.
     """
-    claim, terms = entry.claim, entry.claim.terms
-    began = time.monotonic()
-    until = began + (end - began) / 2  # the rest is for removing a node that is being created then
-    seen: dict[str, float] = {}
-    pause = _PAUSE
-    there = True
-    if queue is None and not store.should_be_empty(store.known(terms).parent):
-        queue, there = _looked_first(store, session, entry, end)
-    stays = max(_STAYS, _ROUND_TRIPS * (time.monotonic() - began))
-    while True:
-        if entry.ended:
-            return _over(session, entry)
-        if entry.path is not None:
-            assert queue is not None
-            place = queue.place(claim.token)
-            if place is None or place < queue.grants or entry.evicted:
-                return _judged(store, session, entry, queue, claim, end)
-            _withdraw(session, entry, end)
-            queue = queue.without(claim.token)
-        vacancy = "now"
-        if queue is not None:
-            vacancy = queue.vacancy(terms.weight, terms.capacity, _staying(queue, seen, stays))
-        if vacancy == "now":
-            queue, there = _created(store, session, entry, end, there=there), True
-            continue
-        assert queue is not None
-        if vacancy == "none" or time.monotonic() >= until:
-            return _refused(store, session, entry, queue, end)
-        time.sleep(min(pause * (0.5 + random()), max(0.0, until - time.monotonic())))
-        pause = min(2 * pause, _LONGEST_PAUSE)
-        queue, there = _looked_first(store, session, entry, end)
-
-
-def _staying(queue: Queue, seen: dict[str, float], stays: float) -> list[str]:
-    """The tokens of the tries that have been seen for so long that they must hold."""
-    at = time.monotonic()
-    return [
-        each.token for each in queue.claims if each.tries and at >= seen.setdefault(each.token, at) + stays
-    ]
-
-
-def _looked_first(store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> tuple[Queue, bool]:
-    """The queue, for a claim that has no node in it.
-
-    Raises:
-        Refused: There is no answer; so nothing was done.
-    """
-    try:
-        return _looked(store, session, entry.claim, end)
-    except (Refused, Unknown) as trouble:
-        session.end(entry, "absent")
-        session.forget(entry)  # no trace is left: the same token may be sent again
-        if isinstance(trouble, Refused):
-            raise
-        raise Refused(trouble.error) from trouble
-
-
-def _withdraw(session: Session, entry: Entry, end: float) -> None:
-    """Take back the node of a try that does not fit.
-
-    Raises:
-        Refused, Unknown: The node may still be there. It is removed in the background.
-    """
-    assert entry.path is not None
-    try:
-        remove(session.connection, entry.path, end)
-    except (Refused, Unknown):
-        session.end(entry, "late")
-        session.maintenance.remove(entry)
-        raise
-    entry.withdrawn()
-
-
-def _over(session: Session, entry: Entry) -> Lapsed:
-    """Answer Lapsed for a claim that was ended while its create was under way, and have the node removed if it was made."""
-    if entry.sent:
-        session.maintenance.remove(entry)
-    else:
-        session.gone(entry)
-    return entry.lapsed()
-
-
-def _created(
-    store: ZooKeeperStore, session: Session, entry: Entry, end: float, *, there: bool = True
-) -> Queue:
-    """Make the claim's node; the queue as it was just after. ``there`` is false if the parent is known not to be there.
-
-    Raises:
-        Refused: The node is definitely not there.
-        Unknown: The node may be there, or may yet come.
-    """
-    claim, connection = entry.claim, session.connection
-    packed_terms = store.known(claim.terms)
-    make = Create2(
-        packed_terms.path(claim),
-        packed_terms.first(claim, store.clock.wall()),
-        store.acl,
-        _EPHEMERAL_SEQUENTIAL,
-    )
-    doing = f"create {packed_terms.parent}/..."
-    try:
-        container = (CreateContainer(packed_terms.parent, store.acl),)
-        first: tuple[Any, ...] = () if there else container
-        for _ in range(_ROUNDS):
-            entry.sent = True
-            *_, created, listed = answers = send_all(
-                connection, (*first, make, GetChildren(packed_terms.parent, None)), end
-            )
-            wait_for_last(answers, end)
-            try:
-                path, stat = wait_for(created, connection, end, doing)
-            except theirs.NoNodeError:
-                entry.sent = False
-                if first:  # its parent is not there either
-                    make_parents(connection, packed_terms.parent, store.acl, end)
-                first = container
-                continue
-            entry.path, entry.fence = path, stat.czxid
-            session.maintenance.lasting(entry)
-            break
-        else:
-            entry.sent = False
-            raise Refused(OutcomeUnknown(f"{connection.where}: {packed_terms.parent} keeps vanishing"))
-    except Refused:
-        session.end(entry, "absent")
-        session.forget(entry)  # no trace is left: the same token may be sent again
-        raise
-    try:
-        nodes = wait_for(listed, connection, end, f"list {packed_terms.parent}")
-    except theirs.NoNodeError:
-        nodes = ()
-    except Refused as refusal:  # its node exists all the same
-        remove(connection, path, end)
-        session.gone(entry)
-        raise Refused(refusal.error, retry=False) from refusal
-    try:
-        return read_queue(nodes, claim.terms.name)
-    except Refused:  # this version must not judge the queue: leave nothing of this claim in it
-        session.end(entry, "absent")
-        session.maintenance.remove(entry)
-        raise
-
-
-def _judged(
-    store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue, claim: Claim, end: float
-) -> Answer:
-    """The answer for a claim that a listing of its queue implies."""
-    now = store.clock.now()
-    parent = store.known(claim.terms).parent
-    place = queue.place(claim.token)
-    if queue.spent:
-        session.maintenance.tidy(parent)
-    if place is None:
-        too_heavy = queue.claims and queue.claims[0].capacity < claim.terms.weight
-        session.end(entry, "resized" if too_heavy else "absent")
-        session.gone(entry)
-        return entry.lapsed()
-    if entry.evicted or (entry.held and now >= entry.deadline):
-        session.end(entry, entry.over)
-        session.maintenance.remove(entry)
-        return entry.lapsed()
-    if entry.held or place < queue.grants:
-        waited = not entry.held
-        entry.alone = len(queue.claims) == 1 and not queue.markers
-        if not session.grant(entry):
-            session.end(entry, entry.over)
-            session.maintenance.remove(entry)
-            return entry.lapsed()
-        if waited:
-            session.maintenance.granted(entry, store.clock.wall())
-        return Granted(entry.fence, entry.basis)
-    with session.mutex:
-        entry.heard(now)
-    holder = _head(store, session.connection, claim.terms.name, queue, end)
-    return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, holder)
-
-
-def _refused(store: ZooKeeperStore, session: Session, entry: Entry, queue: Queue, end: float) -> Busy:
-    """Refuse a try that has no room; nothing of the try is in the queue."""
-    session.end(entry, "late")
-    session.gone(entry)
-    return Busy(
-        queue.claims[0].capacity, _head(store, session.connection, entry.claim.terms.name, queue, end)
-    )
-
-
-def _head(store: ZooKeeperStore, connection: Connection, name: str, queue: Queue, end: float) -> ClaimInfo:
-    """The first claim of the queue, from memory if possible."""
-    head = f"{store.paths.queue(name)}/{queue.claims[0].node}"
-    known = store.heads.get(head)
-    if known is not None:
-        return known
-    try:
-        (answer,) = send_all(connection, (GetData(head, None),), end)
-        info = _info(name, queue, wait_for(answer, connection, end, f"read {head}"))
-    except (
-        Refused,
-        Unknown,
-        theirs.NoNodeError,
-    ):  # the node may be gone or unreadable; its data is for people only
-        return _unread(name, queue)
-    store.remember(head, info)
-    return info
-
-
-def _info(name: str, queue: Queue, answer: tuple[bytes, object]) -> ClaimInfo:
-    data, stat = answer
-    fence = getattr(stat, "czxid", 0)
-    return claim_info(name, queue.claims[0], 0, "HELD", unpacked(data, "a claim"), fence)
-
-
-def _unread(name: str, queue: Queue) -> ClaimInfo:
-    first = queue.claims[0]
-    return ClaimInfo(
-        name, claim_id(first.token), "HELD", Owner(), 0, 0, weight=first.weight, capacity=first.capacity
-    )
-
-
-def release(store: ZooKeeperStore, claim: Claim, budget: float) -> ReleaseAnswer:
-    """Remove a claim's node, this client's or another's, by its token.
-
-    Raises:
-        Refused: The node is still there.
-        Unknown: The node may be there, or may yet come.
-    """
-    end = time.monotonic() + budget
-    found = store.entry(claim.token)
-    if found is None:
-        store.bury(claim.token)
-        return _search(store, store.any(budget).connection, claim, end)
-    session, entry = found
-    session.end(entry, "late")
     if session.lost:
-        session.gone(entry)
-        return ABSENT
-    try:
-        if entry.path is None and (not entry.sent or find(session, entry, budget) is None):
-            session.gone(entry)
-            return ABSENT
-        assert entry.path is not None
+        return False
+    parent = session.store.paths.queue(entry.claim.terms.name)
+    for node in call.listed(parent) or ():
+        if node.startswith(f"{entry.token}-"):
+            path = f"{parent}/{node}"
+            stat = call.ask(Exists(path, None))
+            if stat is None:
+                return False
+            if (
+                stat.ephemeralOwner != call.connection.session
+            ):  # never adopted: that session may end at any time
+                call.remove(path)
+                return False
+            entry.path, entry.fence = path, stat.czxid
+            return True
+    return False
+
+
+class _Acquiring:
+    """One call of acquire, for a claim that its session looks after."""
+
+    __slots__ = ("call", "claim", "entry", "session", "store", "words")
+
+    def __init__(self, store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> None:
+        self.store = store
+        self.session = session
+        self.entry = entry
+        self.claim = entry.claim
+        self.words = store.known(entry.claim.terms)
+        self.call = Call(session.connection, end)
+
+    def first(self) -> Answer:
+        """Answer for a claim that has no node."""
+        if not self.claim.wait:
+            return self.try_it(None)
+        return self.judge(self.create())
+
+    def again(self) -> Answer:
+        """Answer for a claim that was sent before."""
+        entry = self.entry
+        if entry.ended:
+            return entry.lapsed()
+        if entry.path is None and not (entry.sent and find(self.session, entry, self.call)):
+            return self.first()
+        told, entry.told = entry.told, False
+        # Without a `sync` a lagging member would confirm a claim that is gone, or delay one that could hold. One that has
+        # just told that a claim in the way has gone shows the queue without it.
+        queue, _ = self.look(sync=entry.held or not told)
+        if not self.claim.wait and not entry.held:
+            return self.try_it(queue)
+        return self.judge(queue)
+
+    def look(self, *, sync: bool = True) -> tuple[Queue, bool]:
+        """List the queue; return it, and whether there is a parent for it.
+
+        Args:
+            sync: Have the server catch up with the leader first.
+        """
+        nodes = self.call.listed(self.words.parent, sync=sync)
+        return read_queue(nodes or (), self.claim.terms.name), nodes is not None
+
+    # -- tries
+
+    def try_it(self, queue: Queue | None) -> Answer:
+        """Acquire without waiting, and leave nothing if that is refused.
+
+        ZooKeeper has no create on a condition. If each try made its node and then looked, the nodes of refused tries would stand
+        in the queue for a moment and the next tries would be refused for them, and with enough of them nobody would ever get a
+        free lock. So a try looks first, and makes its node only if there is room. Of the tries that do so at the same time the
+        first is granted; the others delete their nodes and look again. So whenever an empty queue gets its first node, some try
+        is granted.
+
+        For the same reason another try in the way is no reason to be refused, unless that try stays: then it holds the lock.
+
+        Args:
+            queue: The queue with the claim's own node in it, if that is there already.
+        """
+        entry, terms = self.entry, self.claim.terms
+        began = time.monotonic()
+        until = (
+            began + (self.call.end - began) / 2
+        )  # the rest is for removing a node that is being created then
+        seen: dict[str, float] = {}
+        pause = _PAUSE
+        there = True
+        if queue is None and not self.store.should_be_empty(self.words.parent):
+            queue, there = self.look_first()
+        stays = max(_STAYS, _ROUND_TRIPS * (time.monotonic() - began))
+        while True:
+            if entry.ended:
+                return self.ended_meanwhile()
+            if entry.path is not None:
+                assert queue is not None
+                place = queue.place(entry.token)
+                if place is None or place < queue.grants or entry.evicted:
+                    return self.judge(queue)
+                self.withdraw()
+                queue = queue.without(entry.token)
+            vacancy = "now"
+            if queue is not None:
+                at = time.monotonic()
+                tries = [each.token for each in queue.claims if each.tries]
+                staying = [token for token in tries if at >= seen.setdefault(token, at) + stays]
+                vacancy = queue.vacancy(terms.weight, terms.capacity, staying)
+            if vacancy == "now":
+                queue, there = self.create(there=there), True
+                continue
+            assert queue is not None
+            if vacancy == "none" or time.monotonic() >= until:
+                self.session.end(entry, "late")
+                self.session.gone(entry)
+                return Busy(queue.claims[0].capacity, self.head(queue))
+            time.sleep(min(pause * (0.5 + random()), max(0.0, until - time.monotonic())))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            queue, there = self.look_first()
+
+    def look_first(self) -> tuple[Queue, bool]:
+        """Look at the queue for a claim that has no node in it; see :meth:`look`.
+
+        Raises:
+            Refused: There is no answer; so nothing was done.
+        """
         try:
-            there = remove(session.connection, entry.path, end, entry.version)
-        except theirs.BadVersionError:
-            # Somebody wrote to it: perhaps a resize, whose marker goes with the last claim.
-            entry.resized = True
-            there = remove(session.connection, entry.path, end)
-    except (Refused, Unknown):
-        session.maintenance.remove(entry)  # the claim has ended, so nothing else removes it
-        raise
-    session.gone(entry)
-    if there and entry.alone:
-        store.left_empty(entry.path.rpartition("/")[0])
-    return RELEASED if there else ABSENT
+            return self.look()
+        except (Refused, Unknown) as trouble:
+            self.forget()
+            if isinstance(trouble, Refused):
+                raise
+            raise Refused(trouble.error) from trouble
 
+    def forget(self) -> None:
+        """End a claim of which there is no trace, so that the same token may be sent again."""
+        self.session.end(self.entry, "absent")
+        self.session.forget(self.entry)
 
-def emergency_release(store: ZooKeeperStore, claim: Claim, budget: float) -> ReleaseAnswer:
-    """Do the same as :func:`release`, over a connection of its own.
+    def withdraw(self) -> None:
+        """Take back the node of a try that does not fit.
 
-    Raises:
-        Unknown: Nothing was found, but the session's own connection may still bring it.
-    """
-    end = time.monotonic() + budget
-    found = store.entry(claim.token)
-    if found is not None:
-        found[0].end(found[1], "late")
-    else:
-        store.bury(claim.token)
-    nothing = lambda *_: None  # noqa: E731
-    fresh = Connection(store.address, store.can.min_ttl, store.clock, nothing, nothing, nothing)
-    try:
-        fresh.start()
-        fresh.wait(left(end))
-        answer = _search(store, fresh, claim, end)
-    finally:
-        fresh.close(goodbye=True)
-    if found is not None:
-        session, entry = found
-        if answer == ABSENT and entry.path is None and entry.sent and not session.lost:
-            raise Unknown(OutcomeUnknown(f"{fresh.where}: a request for this claim may still be under way"))
-        session.gone(entry)
-    return answer
+        Raises:
+            Refused, Unknown: The node may still be there. It is removed in the background.
+        """
+        assert self.entry.path is not None
+        try:
+            self.call.remove(self.entry.path)
+        except (Refused, Unknown):
+            self.session.withdraw(self.entry, "late")
+            raise
+        self.entry.withdrawn()
 
+    def ended_meanwhile(self) -> Lapsed:
+        """Answer for a claim that was ended during this call, and have the node removed if it was made."""
+        if self.entry.sent:
+            self.session.maintenance.remove(self.entry)
+        else:
+            self.session.gone(self.entry)
+        return self.entry.lapsed()
 
-def _search(store: ZooKeeperStore, connection: Connection, claim: Claim, end: float) -> ReleaseAnswer:
-    """Remove what a listing shows of a token, after a ``sync``: another session made it."""
-    parent = store.paths.queue(claim.terms.name)
-    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    there = [
-        remove(connection, f"{parent}/{node}", end)
-        for node in nodes or ()
-        if node.startswith(f"{claim.token}-")
-    ]
-    return RELEASED if any(there) else ABSENT
+    # -- the node
+
+    def create(self, *, there: bool = True) -> Queue:
+        """Make the claim's node; return the queue as it was just after.
+
+        Args:
+            there: False if the parent is known not to be there.
+
+        Raises:
+            Refused: The node is definitely not there.
+            Unknown: The node may be there, or may yet come.
+        """
+        call, entry, parent = self.call, self.entry, self.words.parent
+        make = Create2(
+            self.words.path(self.claim),
+            self.words.first(self.claim, self.store.clock.wall()),
+            self.store.acl,
+            _EPHEMERAL_SEQUENTIAL,
+        )
+        listing = GetChildren(parent, None)
+        container = (CreateContainer(parent, self.store.acl),)
+        before: tuple[Any, ...] = () if there else container
+        try:
+            for _ in range(_ROUNDS):
+                entry.sent = True
+                *_, created, listed = call.send(*before, make, listing)
+                call.pause([created, listed])
+                try:
+                    path, stat = call.result(make, created)
+                    break
+                except theirs.NoNodeError:
+                    entry.sent = False
+                    if before:  # its parent is not there either
+                        call.make_parents(parent, self.store.acl)
+                    before = container
+            else:
+                raise Refused(OutcomeUnknown(f"{call.connection.where}: {parent} keeps vanishing"))
+        except Refused:
+            self.forget()
+            raise
+        entry.path, entry.fence = path, stat.czxid
+        self.session.maintenance.lasting(entry)
+        try:
+            nodes = call.result(listing, listed)
+        except theirs.NoNodeError:
+            nodes = ()
+        except Refused as refusal:  # its node exists all the same
+            call.remove(path)
+            self.session.gone(entry)
+            raise Refused(refusal.error, retry=False) from refusal
+        try:
+            return read_queue(nodes, self.claim.terms.name)
+        except Refused:  # this version must not judge the queue: leave nothing of this claim in it
+            self.session.withdraw(entry, "absent")
+            raise
+
+    # -- answers
+
+    def judge(self, queue: Queue) -> Answer:
+        """The answer that a listing of the queue implies."""
+        session, entry, now = self.session, self.entry, self.store.clock.now()
+        if entry.ended:
+            return self.ended_meanwhile()
+        place = queue.place(entry.token)
+        if queue.spent:
+            session.maintenance.tidy(self.words.parent)
+        if place is None:
+            too_heavy = queue.claims and queue.claims[0].capacity < self.claim.terms.weight
+            session.end(entry, "resized" if too_heavy else "absent")
+            session.gone(entry)
+            return entry.lapsed()
+        if entry.evicted or (entry.held and now >= entry.deadline):
+            session.withdraw(entry, entry.over)
+            return entry.lapsed()
+        if entry.held or place < queue.grants:
+            waited = not entry.held
+            entry.alone = len(queue.claims) == 1 and not queue.markers
+            if not session.grant(entry):
+                session.withdraw(entry, entry.over)
+                return entry.lapsed()
+            if waited:
+                session.maintenance.granted(entry, self.store.clock.wall())
+            return Granted(entry.fence, entry.basis)
+        with session.mutex:
+            entry.heard(now)
+        return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, self.head(queue))
+
+    def head(self, queue: Queue) -> ClaimInfo:
+        """The first claim of the queue, from memory if possible. Its node's data is for people only."""
+        first, name = queue.claims[0], self.claim.terms.name
+        path = f"{self.words.parent}/{first.node}"
+        info = self.store.heads.get(path)
+        if info is None:
+            try:
+                data, stat = self.call.ask(GetData(path, None))
+                info = claim_info(name, first, 0, "HELD", unpacked(data, "a claim"), stat.czxid)
+            except (Refused, Unknown, theirs.NoNodeError):  # the node may be gone or unreadable
+                return claim_info(name, first, 0, "HELD", {}, 0)
+            self.store.remember(path, info)
+        return info

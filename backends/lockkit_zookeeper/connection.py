@@ -24,10 +24,10 @@ from lockkit.errors import LockkitError
 from lockkit.forks import Forks
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
-from lockkit_zookeeper.answers import Answer, Crowd
+from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.connecting import Handler
-from lockkit_zookeeper.failures import not_connected, refused_login, without_sasl
-from lockkit_zookeeper.private import Client, EndSession, KazooConnection
+from lockkit_zookeeper.failures import not_connected, refused_login
+from lockkit_zookeeper.private import Client, KazooConnection
 
 __all__ = ["Connection"]
 
@@ -35,11 +35,15 @@ _kazoo = logging.getLogger("lockkit.zookeeper.kazoo")
 _kazoo.setLevel(logging.ERROR)  # at lower levels kazoo logs every cut, and passwords
 
 
+def _nothing(*_: object) -> None:
+    """Do nothing: nobody wants to be told."""
+
+
 class Connection:
     """A session with the servers, and the connection that it has at the moment.
 
     Args:
-        timeout: Seconds; asked for. What is granted is in :attr:`granted`.
+        timeout: Seconds to ask the servers for. The timeout that they grant is in :attr:`granted`.
         connected: Called, from kazoo's thread, for every connection that is ready, with CLOCK_BOOTTIME seconds of just before its
             connect request was sent.
         suspended: Called when the connection is cut; the session may go on.
@@ -47,48 +51,48 @@ class Connection:
         identity: The id and the password of a session to go on with, in place of a new one.
 
     Attributes:
+        where: The URL, without secrets.
         identity: The session's id and its password, for another connection to go on with it. None before there is one.
         granted: Seconds; the session's timeout. 0 before there is one.
         turn: How many connections there have been.
-        failed: The login was refused.
-        refusal: Why no server can be talked to, if another try would not help.
-        knows_sasl: False if a server turned out to know nothing of it, although the login is to be shown so.
+        over: There will be no more connection.
+        refusal: Why no server serves this client, if another try would not help.
         trouble: Why the last attempt to connect came to nothing.
+        send: Sends a request and returns its :class:`~lockkit_zookeeper.answers.Answer`. Requests are done in the order in which
+            they are sent.
+        unwatch: Forgets a watcher of a node's data, by path and watcher. kazoo would keep it until the node changes, which may
+            be never.
     """
-
-    knows_sasl = True
-    trouble = "no server answers"
 
     def __init__(
         self,
         address: Address,
         timeout: float,
         clock: Clock,
-        connected: Callable[[float], None],
-        suspended: Callable[[], None],
-        lost: Callable[[bool], None],
+        connected: Callable[[float], None] = _nothing,
+        suspended: Callable[[], None] = _nothing,
+        lost: Callable[[bool], None] = _nothing,
         identity: tuple[int, bytes] | None = None,
     ) -> None:
         self.where = address.shown
         self.identity = identity
         self.granted = 0.0
         self.turn = 0
-        self.failed = False
+        self.over = False
         self.refusal: LockkitError | None = None
+        self.trouble = "no server answers"
         self._connected = connected
         self._suspended = suspended
         self._lost = lost
         self._ready = False
         self._waiting = Crowd()
-        self._over = False
         self._disposing = threading.Lock()
-        handler = Handler(address, timeout)
         login = f"{address.user}:{address.password}"
         sasl = {"mechanism": "DIGEST-MD5", "username": address.user, "password": address.password}
         self._client = Client(
             hosts=address.hosts,
             timeout=timeout,
-            handler=handler,
+            handler=Handler(address, timeout),
             auth_data=[("digest", login)] if address.user and address.auth == "digest" else None,
             connection_retry=_retry(-1),
             command_retry=_retry(0),
@@ -100,49 +104,37 @@ class Connection:
             lambda retry: KazooConnection(self._client, retry, _kazoo, sasl_of, clock, self, address)
         )
         self._client.add_listener(self._changed)
+        self.send = self._client.send
+        self.unwatch = self._client.unwatch
         _connections.add(self)
 
     def start(self) -> None:
         """Begin to connect, in the background; not if it was closed meanwhile."""
         with self._disposing:
-            if not self._over:
+            if not self.over:
                 self._client.start_async()
 
     def wait(self, budget: float) -> None:
         """Wait until there is a connection.
 
         Raises:
-            Refused: There is none in time; or never will be, if :attr:`failed`.
+            Refused: There is none in time; or never will be, for :attr:`refusal`.
         """
-        self._waiting.wait(lambda: self._ready or self._over, budget)
+        self._waiting.wait(lambda: self._ready or self.over, budget)
         if not self.up:
             if self.refusal is not None:
                 raise Refused(self.refusal, retry=False)
-            if self.failed:
-                raise refused_login(self.where) if self.knows_sasl else without_sasl(self.where)
             raise not_connected(self.where, self.trouble)
 
     @property
     def up(self) -> bool:
         """Whether there is a connection that is ready."""
-        return self._ready and not self._over
+        return self._ready and not self.over
 
     @property
     def session(self) -> int:
-        """The session's id."""
-        return self._client.session
-
-    def send(self, request: Any) -> Answer:
-        """Send a request; its answer is waited for with ``get(timeout=...)``. What is sent in order is done in order."""
-        return self._client.send(request)
-
-    def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
-        """Forget a watcher of a node's data; kazoo would keep it until the node changes, which may be never."""
-        self._client.unwatch(path, watcher)
-
-    def end(self) -> Answer:
-        """Ask the server to end the session, and with it every node that it has."""
-        return self.send(EndSession())
+        """The session's id; 0 if there is none."""
+        return self.identity[0] if self.identity else 0
 
     def bounce(self) -> None:
         """Cut the connection; kazoo makes another, to another host if it can."""
@@ -150,17 +142,17 @@ class Connection:
 
     def word(self, word: bytes, budget: float) -> str:
         """The connected server's answer to a four-letter word; empty if it does not give one."""
+        # kazoo's own `command` waits as long as it likes, and leaves the socket open when TLS fails.
+        said = b""
         with (
             contextlib.suppress(OSError),
             socket.create_connection(self._client.peer(), budget) as sock,
         ):
             sock.settimeout(budget)
             sock.sendall(word)
-            said = b""
             while chunk := sock.recv(8192):
                 said += chunk
-            return said.decode(errors="replace")
-        return ""
+        return said.decode(errors="replace")
 
     def close(self, *, goodbye: bool) -> threading.Thread:
         """Let go, in the background; never raises.
@@ -168,7 +160,7 @@ class Connection:
         Args:
             goodbye: End the session, and with it every node that it has. Otherwise it lapses by its timeout.
         """
-        self._over = True
+        self.over = True
         self._waiting.wake()
         thread = threading.Thread(
             target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
@@ -190,12 +182,15 @@ class Connection:
         self._ready = True
         self._waiting.wake()
 
-    def refused(self, refusal: LockkitError | None) -> None:
+    def refused(self, refusal: LockkitError) -> None:
         """End: another try would not help. Called by the connection; kazoo reports no end before the first connection."""
         self.refusal = refusal
-        self._over = True
+        self._end(ended=False)
+
+    def _end(self, *, ended: bool) -> None:
+        self.over = True
         self._waiting.wake()
-        self._lost(False)
+        self._lost(ended)
 
     def _changed(self, state: str) -> None:
         """Note a change of kazoo's state; called from its thread."""
@@ -204,16 +199,15 @@ class Connection:
             self._suspended()
         elif state == KazooState.LOST:
             state = self._client.client_state
-            self.failed = state == KeeperState.AUTH_FAILED
-            self._over = True
+            if state == KeeperState.AUTH_FAILED and self.refusal is None:
+                self.refusal = refused_login(self.where)
             self._client.halt()  # otherwise kazoo would begin a new session that nobody knows of
-            self._waiting.wake()
             # kazoo also reports CLOSED after errors of its own: only EXPIRED says that the session has ended.
-            self._lost(state == KeeperState.EXPIRED_SESSION)
+            self._end(ended=state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
         """In a forked child: close what it has from its parent without a word on the connection."""
-        self._over = True
+        self.over = True
         self._ready = False
         self._client.abandon()
 

@@ -8,6 +8,7 @@ claim is ended and its node is removed in the background, until that is definite
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lockkit.store.rows import GRACE
@@ -26,15 +27,16 @@ class Watcher(Protocol):
         """Watch the claims in its way, on a new connection."""
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """One claim of this client. Changed under its session's mutex.
 
     Attributes:
+        deadline: CLOCK_BOOTTIME seconds; see the module.
         path: The path of its node; None until that is known.
         fence: The node's czxid.
         sent: A create was sent. While there is no path, its node may be there, or may yet come.
         basis: CLOCK_BOOTTIME seconds from which validity counts, once held.
-        deadline: CLOCK_BOOTTIME seconds; see the module.
         fits_since: When it was first seen to fit, while its owner has not asked since.
         held: The claim was granted to its owner.
         ended: Nothing is granted or renewed any more; the node may still be there.
@@ -45,50 +47,30 @@ class Entry:
         resized: A resize wrote to its node, so a marker may wait for its end.
         version: The version of its node's data, as last seen.
         waits: The node's data says that the claim waits.
+        told: The server of this session has told that one of those in the way has gone, and the owner has not asked since.
         requests: The requests of others in its note.
         watches: The waiters for it.
     """
 
-    __slots__ = (
-        "alone",
-        "basis",
-        "claim",
-        "deadline",
-        "ended",
-        "evicted",
-        "fence",
-        "fits_since",
-        "held",
-        "path",
-        "requests",
-        "resized",
-        "sent",
-        "since",
-        "version",
-        "waits",
-        "watches",
-        "why",
-    )
-
-    def __init__(self, claim: Claim, now: float) -> None:
-        self.claim = claim
-        self.path: str | None = None
-        self.fence = 0
-        self.sent = False
-        self.basis = 0.0
-        self.deadline = now + GRACE
-        self.fits_since: float | None = None
-        self.held = False
-        self.ended = False
-        self.why: Why = "absent"
-        self.evicted = False
-        self.since = 0.0
-        self.alone = False
-        self.resized = False
-        self.version = 0
-        self.waits = False
-        self.requests: Mapping[str, object] | None = None
-        self.watches: dict[Watcher, None] = {}
+    claim: Claim
+    deadline: float = 0.0
+    path: str | None = None
+    fence: int = 0
+    sent: bool = False
+    basis: float = 0.0
+    fits_since: float | None = None
+    held: bool = False
+    ended: bool = False
+    why: Why = "absent"
+    evicted: bool = False
+    since: float = 0.0
+    alone: bool = False
+    resized: bool = False
+    version: int = 0
+    waits: bool = False
+    told: bool = False
+    requests: Mapping[str, object] | None = None
+    watches: dict[Watcher, None] = field(default_factory=dict)
 
     def wake(self) -> None:
         """Have its owner ask, if it waits."""
@@ -102,11 +84,6 @@ class Entry:
     @property
     def token(self) -> str:
         return self.claim.token
-
-    @property
-    def node(self) -> str:
-        """The last part of its path."""
-        return (self.path or "").rpartition("/")[2]
 
     def heard(self, now: float) -> None:
         """Extend the deadline of a waiting claim: its owner asked, or the claim was seen not to fit."""

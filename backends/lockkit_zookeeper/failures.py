@@ -16,8 +16,6 @@ from lockkit.store.handshakes import handshake_error
 from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
-    "GONE",
-    "UNANSWERED",
     "explained",
     "not_connected",
     "refused_login",
@@ -26,7 +24,7 @@ __all__ = [
     "without_trust",
 ]
 
-UNANSWERED = (
+_UNANSWERED = (
     theirs.ConnectionLoss,
     theirs.SessionExpiredError,  # ConnectionClosedError too
     theirs.SessionMovedError,
@@ -35,9 +33,6 @@ UNANSWERED = (
     KazooTimeoutError,
 )
 """Errors that leave open whether the request was executed."""
-GONE = (theirs.SessionExpiredError, theirs.AuthFailedError)
-"""Errors that say that the session has ended, or will never begin."""
-
 _ANOTHER = "and check the password: by digest a wrong one is not refused, it makes another user"
 _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
     theirs.NoAuthError: (
@@ -106,7 +101,7 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
     """
     if isinstance(error, (Refused, Unknown)):
         return error
-    if isinstance(error, UNANSWERED):
+    if isinstance(error, _UNANSWERED):
         return unanswered(error, where)
     for kind, (ours, retry, text, hint) in _ANSWERED.items():
         if isinstance(error, kind):
@@ -150,18 +145,15 @@ def without_trust(error: BaseException, where: str, *, ca_file: bool) -> Lockkit
     return handshake_error(str(cause), where, ca_file=ca_file, signer=_SIGNER, plain=_PLAIN)
 
 
-def refused_login(where: str) -> Refused:
+def refused_login(where: str) -> PermissionDenied:
     """The servers refuse the login."""
-    told = PermissionDenied(
-        f"{where}: the login is refused", hint="check user and password, and auth=digest or auth=sasl"
-    )
-    return Refused(told, retry=False)
+    hint = "check user and password, and auth=digest or auth=sasl"
+    return PermissionDenied(f"{where}: the login is refused", hint=hint)
 
 
-def without_sasl(where: str) -> Refused:
-    """The login is to be shown by SASL to a server that knows nothing of it."""
-    told = PermissionDenied(
-        f"{where}: the login is to be shown by SASL, and the server knows no SASL",
+def without_sasl(where: str) -> PermissionDenied:
+    """The URL says to log in by SASL, and the server knows nothing of it."""
+    return PermissionDenied(
+        f"{where}: auth=sasl, and the server knows no SASL",
         hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
     )
-    return Refused(told, retry=False)

@@ -11,7 +11,7 @@ from lockkit.facts import Finding
 from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.private import Delete, Exists, Sync
-from lockkit_zookeeper.requests import ask, make_parents
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["check"]
@@ -23,27 +23,26 @@ _SHORT, _LONG = 0.5, 2_000_000.0
 
 def check(store: ZooKeeperStore, budget: float) -> Sequence[Finding]:
     """Examine the servers."""
-    end = time.monotonic() + budget
-    connection = store.any(budget).connection
+    call = store.call(budget)
     began = time.monotonic()
-    ask(connection, Sync(store.paths.root), end, "sync")
+    call.ask(Sync(store.paths.root))
     took = time.monotonic() - began
-    findings = [*_server(connection, took), *_sessions(store, end)]
-    missing, new = _chroot(store, connection, end)
+    findings = [*_server(call.connection, took), *_sessions(store, call.end)]
+    missing, new = _chroot(store, call)
     # Nothing is created where the chroot does not exist: a typo must not leave a path on the servers.
-    return findings + new if missing else [*findings, *new, _rights(store, connection, end)]
+    return findings + new if missing else [*findings, *new, _rights(store, call)]
 
 
-def _chroot(store: ZooKeeperStore, connection: Connection, end: float) -> tuple[bool, list[Finding]]:
+def _chroot(store: ZooKeeperStore, call: Call) -> tuple[bool, list[Finding]]:
     """Whether there is no chroot; and a warning if nobody has used lockkit below it."""
     chroot, hint = store.address.chroot, "if others should be there, check the path in the URL"
     if not chroot:
         return False, []
     try:
-        if ask(connection, Exists(chroot, None), end, f"look at {chroot}") is None:
+        if call.ask(Exists(chroot, None)) is None:
             text = f"the chroot {chroot} does not exist: nobody has used lockkit below it; the first lock makes it"
             return True, [Finding("chroot", "warning", text, hint)]
-        if ask(connection, Exists(f"{chroot}/lockkit", None), end, f"look at {chroot}/lockkit") is None:
+        if call.ask(Exists(f"{chroot}/lockkit", None)) is None:
             text = f"the chroot {chroot} is new: nobody has used lockkit below it"
             return False, [Finding("chroot", "warning", text, hint)]
     except Refused as refusal:
@@ -80,11 +79,8 @@ def _server(connection: Connection, took: float) -> list[Finding]:
 
 def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     """Find out which timeouts are granted, by asking for the shortest and for the longest."""
-    can, tick = store.can, store.address.tick
-    nothing = lambda *_: None  # noqa: E731
-    probes = [
-        Connection(store.address, asked, store.clock, nothing, nothing, nothing) for asked in (_SHORT, _LONG)
-    ]
+    can, tick = store.capabilities, store.address.tick
+    probes = [Connection(store.address, asked, store.clock) for asked in (_SHORT, _LONG)]
     try:
         for probe in probes:
             probe.start()
@@ -112,11 +108,11 @@ def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     return found or [Finding("sessions", "ok", f"it grants {grants}")]
 
 
-def _rights(store: ZooKeeperStore, connection: Connection, end: float) -> Finding:
+def _rights(store: ZooKeeperStore, call: Call) -> Finding:
     path = f"{store.paths.clients}/check-{os.urandom(6).hex()}"
     try:
-        make_parents(connection, path, store.acl, end)
-        ask(connection, Delete(path, -1), end, f"delete {path}")
+        call.make_parents(path, store.acl)
+        call.ask(Delete(path, -1))
     except Refused as refusal:
         return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
     return Finding("rights", "ok", "nodes can be made and removed")

@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
-from lockkit.names import encode
+from lockkit.names import claim_id, encode
 from lockkit.store.queue import in_the_way, prefix
 from lockkit.store.spi import Refused
 
@@ -107,6 +107,10 @@ class Queue:
             if claim.token == token:
                 return at
         return None
+
+    def called(self, claim: str) -> Place | None:
+        """The claim with this claim id."""
+        return next((each for each in self.claims if claim_id(each.token) == claim), None)
 
     def blockers(self, place: int) -> list[str]:
         """Nodes to watch: while they all stand, the claim at ``place`` cannot hold."""

@@ -10,12 +10,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import kazoo.exceptions as theirs
 from kazoo.protocol.states import EventType
 
 from lockkit.store.spi import Refused
+from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.node_data import packed, unpacked
@@ -34,23 +36,26 @@ _AGAIN = 0.5
 _FOREVER = float("inf")
 
 
+@dataclass(slots=True, eq=False)
 class _Removal:
     """A node that is being removed.
 
     Attributes:
-        sync: The answer to the sync before the listing by which the node is to be found; None once it is deleted.
-        answer: The answer to the delete, or to that listing.
+        since: When its removal began.
+        next: When to ask next.
+        answer: The answer to the delete, or to the listing by which the node is to be found.
+        sync: The answer to the sync before that listing; None for a delete.
+        wait: Seconds to the next attempt after trouble.
+        logged: The trouble has been logged.
     """
 
-    __slots__ = ("answer", "entry", "next", "since", "sync", "told", "wait")
-
-    def __init__(self, entry: Entry, now: float) -> None:
-        self.entry = entry
-        self.answer: Any = None
-        self.sync: Any = None
-        self.since = self.next = now
-        self.wait = _FIRST_WAIT
-        self.told = False
+    entry: Entry
+    since: float
+    next: float
+    answer: Answer | None = None
+    sync: Answer | None = None
+    wait: float = _FIRST_WAIT
+    logged: bool = False
 
 
 class Due(Protocol):
@@ -69,7 +74,11 @@ class Due(Protocol):
 
 
 class Maintenance:
-    """See the module. :meth:`turn` is called by the keeper, the rest by anybody."""
+    """See the module. :meth:`turn` is called by the keeper, the rest by anybody.
+
+    Attributes:
+        due: Evictions that are under way.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -80,12 +89,12 @@ class Maintenance:
         self._evictor: threading.Thread | None = None
         self._stopped = threading.Event()
         self.due: list[Due] = []
-        """Evictions: each is called with the time and says when to call it again, or 0 when it is done."""
 
     def remove(self, entry: Entry) -> None:
         """Remove the node of a claim that has ended, until that is definite."""
         entry.resized = True  # unknown; assume the worst, it is rare
-        self._removals.setdefault(entry.token, _Removal(entry, self._session.clock.now()))
+        now = self._session.clock.now()
+        self._removals.setdefault(entry.token, _Removal(entry, now, now))
         self._session.poke()
 
     def lasting(self, entry: Entry) -> None:
@@ -110,7 +119,7 @@ class Maintenance:
         self._session.poke()
 
     def turn(self, now: float) -> float:
-        """Do what is due; when to come again."""
+        """Do what is due; return when to come again."""
         if not self._session.connection.up:
             return now + _AGAIN if self._removals or self._untidy or self.due else _FOREVER
         for removal in [*self._removals.values()]:
@@ -125,11 +134,12 @@ class Maintenance:
             self._look(self._later.popleft()[1])
         while self._untidy:
             self._tidy(self._untidy.popitem()[0])
-        again = min((removal.next for removal in self._removals.values()), default=_FOREVER)
         if self.due and (self._evictor is None or not self._evictor.is_alive()):
             self._evictor = threading.Thread(target=self._evict, name="lockkit-zookeeper-evict", daemon=True)
             self._evictor.start()
-        return min(again, *(some[0][0] for some in (self._young, self._later) if some), _FOREVER)
+        removals = [removal.next for removal in [*self._removals.values()]]
+        waits = [some[0][0] for some in (self._young, self._later) if some]
+        return min([*removals, *waits, _FOREVER])
 
     def stop(self) -> None:
         """The session has ended, so nothing is due any more."""
@@ -153,7 +163,7 @@ class Maintenance:
     def _remove(self, removal: _Removal, now: float) -> None:
         entry, session = removal.entry, self._session
         if removal.answer is not None and removal.answer.ready():
-            if self._settled(removal, now):
+            if self._settled(removal, removal.answer, now):
                 self._removals.pop(entry.token, None)
                 session.gone(entry)
                 return
@@ -163,39 +173,40 @@ class Maintenance:
         if entry.token not in session.entries:
             self._removals.pop(entry.token, None)
             return
+        send = session.connection.send
         if entry.path is not None:
-            removal.answer = session.connection.send(Delete(entry.path, -1))
+            removal.answer = send(Delete(entry.path, -1))
         else:  # its create had no answer: a listing after a `sync` shows whether the node exists
-            parent = session.paths.queue(entry.claim.terms.name)
-            removal.sync = session.connection.send(Sync(parent))
-            removal.answer = session.connection.send(GetChildren(parent, None))
+            parent = session.store.paths.queue(entry.claim.terms.name)
+            removal.sync = send(Sync(parent))
+            removal.answer = send(GetChildren(parent, None))
         removal.answer.rawlink(lambda _: session.poke())
         removal.next = now + _AGAIN
 
-    def _settled(self, removal: _Removal, now: float) -> bool:
+    def _settled(self, removal: _Removal, done: Answer, now: float) -> bool:
         """Whether an answer says that the node is not there and will not come. If not, when to ask again."""
-        entry, sync, done = removal.entry, removal.sync, removal.answer
-        for answer in (sync, done):
-            if answer is not None and not answer.successful():
-                if answer is done and isinstance(done.exception, theirs.NoNodeError):
-                    return True
-                self._later_again(removal, answer.exception, now)
-                return False
+        entry, sync = removal.entry, removal.sync
+        trouble = (sync.exception if sync is not None else None) or done.exception
+        if trouble is not None:
+            if trouble is done.exception and isinstance(trouble, theirs.NoNodeError):
+                return True
+            self._delay(removal, trouble, now)
+            return False
         if sync is None:
             return True
         node = next((node for node in done.value if node.startswith(f"{entry.token}-")), None)
         if node is None:
             return True
-        entry.path = f"{self._session.paths.queue(entry.claim.terms.name)}/{node}"
+        entry.path = f"{self._session.store.paths.queue(entry.claim.terms.name)}/{node}"
         removal.next = now
         return False
 
-    def _later_again(self, removal: _Removal, trouble: object, now: float) -> None:
+    def _delay(self, removal: _Removal, trouble: object, now: float) -> None:
         session = self._session
         removal.next = now + removal.wait
         removal.wait = min(removal.wait * 2, _LONGEST_WAIT)
-        if now - removal.since > session.timeout and not removal.told:
-            removal.told = True
+        if now - removal.since > session.timeout and not removal.logged:
+            removal.logged = True
             _log.error(
                 "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
                 session.connection.where,
@@ -209,16 +220,19 @@ class Maintenance:
         path = entry.path
 
         def told(event: Any) -> None:
-            if entry.path != path:  # a try has withdrawn that node itself
-                return
             if event.type == EventType.DELETED:
-                self._session.end(entry, "absent")
-                self._session.gone(entry)
-            elif event.type == EventType.CHANGED and not entry.ended:
+                self._vanished(entry, path)
+            elif event.type == EventType.CHANGED and entry.path == path and not entry.ended:
                 self._later.appendleft((0.0, entry))
                 self._session.poke()
 
         return told
+
+    def _vanished(self, entry: Entry, path: str | None) -> None:
+        """End a claim whose node has gone, unless a try has withdrawn that node itself."""
+        if entry.path == path:
+            self._session.end(entry, "absent")
+            self._session.gone(entry)
 
     def seen(self, entry: Entry, data: bytes, stat: Any) -> None:
         """Take in what a claim's own node says."""
@@ -230,59 +244,57 @@ class Maintenance:
         entry.requests = said.get("note") if said.get("asked") else None
         entry.resized = entry.resized or "resized" in said
 
-    def _look(self, entry: Entry) -> None:
+    def _look(self, entry: Entry, granted: float | None = None) -> None:
+        """Read and watch a claim's own node, and write down how the claim stands unless the node says so already.
+
+        Args:
+            entry: The claim.
+            granted: Since when it holds, if it had to wait; seconds since 1970.
+        """
         if entry.ended or entry.path is None:
             return
         path = entry.path
-        answer = self._session.connection.send(GetData(path, self.watcher(entry)))
 
-        def read(done: Any) -> None:
-            if entry.path != path:
-                return
-            if done.successful():
+        def read(done: Answer) -> None:
+            if done.successful() and entry.path == path and not entry.ended:
                 self.seen(entry, *done.value)
-                if not entry.held and not entry.waits and not entry.ended:
+                if granted is not None:
+                    self._write(entry, done.value[0], {"granted": round(granted, 3)})
+                elif not entry.held and not entry.waits:
                     entry.waits = True
-                    self.write(entry, done.value[0])
+                    self._write(entry, done.value[0], {"waits": True})
             elif isinstance(done.exception, theirs.NoNodeError):
-                self._session.end(entry, "absent")
-                self._session.gone(entry)
+                self._vanished(entry, path)
 
-        answer.rawlink(read)
+        self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
         """Write into the node of a claim that waited that it holds now, without waiting for the answer."""
-        if entry.waits and entry.path is not None:
+        if entry.waits:
             entry.waits = False
+            self._look(entry, wall)
 
-            def read(done: Any) -> None:
-                if done.successful() and not entry.ended:
-                    self.seen(entry, *done.value)
-                    self.write(entry, done.value[0], wall)
-
-            self._session.connection.send(GetData(entry.path, self.watcher(entry))).rawlink(read)
-
-    def write(self, entry: Entry, data: bytes, wall: float | None = None) -> None:
+    def _write(self, entry: Entry, data: bytes, state: dict[str, object]) -> None:
         """Write down that it waits, or since when it holds."""
         try:
             said = unpacked(data, "a claim")
         except Refused:  # the data is for people only
             return
         said.pop("waits", None)
-        said |= {"waits": True} if wall is None else {"granted": round(wall, 3)}
 
-        def written(done: Any) -> None:
+        def written(done: Answer) -> None:
             if done.successful():
                 entry.version = done.value.version
 
-        self._session.connection.send(SetData(entry.path, packed(said), entry.version)).rawlink(written)
+        request = SetData(entry.path, packed({**said, **state}), entry.version)
+        self._session.connection.send(request).rawlink(written)
 
     # -- resizes
 
     def _tidy(self, parent: str) -> None:
         connection = self._session.connection
 
-        def read(listed: Any) -> None:
+        def read(listed: Answer) -> None:
             if not listed.successful():
                 return
             try:

@@ -93,7 +93,9 @@ def claim_info(
         capacity=place.capacity,
         ttl=ttl,
         since=float(data.get("granted") or data.get("since", 0.0)),
-        evidence=f"its session stands, as it does for up to {ttl:g} s after its process has died",
+        evidence=f"its session stands, as it does for up to {ttl:g} s after its process has died"
+        if ttl
+        else "",
         note=data.get("note") or NOTHING,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import kazoo.exceptions as theirs
 
 from lockkit.errors import PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
-from lockkit.names import claim_id, decode
+from lockkit.names import decode
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
@@ -18,7 +17,7 @@ from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked
 from lockkit_zookeeper.private import Create2, Delete, GetChildren, GetData, SetData, Sync
-from lockkit_zookeeper.requests import ask, ask_all, make_parents, send_all, wait_for, wait_for_last
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = [
@@ -33,21 +32,18 @@ __all__ = [
     "tidy",
 ]
 
-_ROW = 500
 
-
-def listed(store: ZooKeeperStore, connection: Connection, name: str, end: float) -> Queue:
+def listed(store: ZooKeeperStore, call: Call, name: str) -> Queue:
     """The queue of a name as the leader has it."""
     parent = store.paths.queue(name)
-    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    queue = read_queue(nodes or (), name)
+    queue = read_queue(call.listed(parent) or (), name)
     if not queue.claims:
-        tidy(connection, parent, queue.spent)
+        tidy(call.connection, parent, queue.spent)
     return queue
 
 
 def tidy(connection: Connection, parent: str, spent: Iterable[str]) -> None:
-    """Take away what resizes have left that nothing goes by any more, without waiting; who may only look cannot.
+    """Take away what resizes have left that nothing goes by any more, without waiting; a login that may only look cannot.
 
     A number is given once in the life of a parent, so nothing new can have such a name: a delete that comes so late that even
     the parent is another is of a session that has ended by then.
@@ -57,14 +53,11 @@ def tidy(connection: Connection, parent: str, spent: Iterable[str]) -> None:
 
 
 def read_claims(
-    store: ZooKeeperStore, connection: Connection, name: str, queue: Queue, end: float
+    store: ZooKeeperStore, call: Call, name: str, queue: Queue
 ) -> list[tuple[dict[str, Any], Any] | None]:
     """Read the data and the stat of each node of a queue; None for a node that has gone meanwhile."""
     parent = store.paths.queue(name)
-    reads = [GetData(f"{parent}/{claim.node}", None) for claim in queue.claims]
-    found: list[Any] = []
-    for start in range(0, len(reads), _ROW):
-        found += ask_all(connection, reads[start : start + _ROW], end, f"read {parent}/...")
+    found = call.ask_all(*(GetData(f"{parent}/{claim.node}", None) for claim in queue.claims))
     return [each and (unpacked(each[0], f"the queue of {name!r}"), each[1]) for each in found]
 
 
@@ -79,18 +72,13 @@ def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
 
 def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
-    end = time.monotonic() + budget
-    connection = store.any(budget).connection
-    queue = listed(store, connection, name, end)
-    read = read_claims(store, connection, name, queue, end)
+    call = store.call(budget)
+    queue = listed(store, call, name)
+    read = read_claims(store, call, name, queue)
     at = store.clock.wall()
     owners = {client_of(each[1].ephemeralOwner) for each in read if each}
-    notes = [GetChildren(store.paths.notes(owner), None) for owner in owners]
-    named = (
-        {note for some in ask_all(connection, notes, end, "read notes") for note in some or ()}
-        if notes
-        else set()
-    )
+    notes = call.ask_all(*(GetChildren(store.paths.notes(owner), None) for owner in owners))
+    named = {note for some in notes for note in some or ()}
     claims: list[ClaimInfo] = []
     for place, each in enumerate(read):
         if each is not None:
@@ -101,59 +89,53 @@ def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
     return LockInfo(name, tuple(claims), at)
 
 
-def names(store: ZooKeeperStore, prefix: str, budget: float) -> list[str]:
-    """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node: that is the index.
+def names(store: ZooKeeperStore, prefix: str, budget: float, *, deep: bool = False) -> list[str]:  # noqa: ARG001
+    """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node, which is the index; so ``deep`` changes nothing.
 
-    A queue that only another login may list is among them, be it empty: a stranger's must not hide all others.
+    A queue that only another login may list is among them, even if it is empty: a stranger's must not hide all others.
     """
-    end = time.monotonic() + budget
-    connection, parent = store.any(budget).connection, store.paths.queues
-    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    found = sorted((name, node) for node in nodes or () if (name := decode(node)).startswith(prefix))
+    call, parent = store.call(budget), store.paths.queues
+    nodes = call.listed(parent) or ()
+    found = sorted((name, node) for node in nodes if (name := decode(node)).startswith(prefix))
+    lists = call.row([GetChildren(f"{parent}/{node}", None) for _, node in found])
     taken = []
-    for start in range(0, len(found), _ROW):
-        some = found[start : start + _ROW]
-        lists = send_all(connection, [GetChildren(f"{parent}/{node}", None) for _, node in some], end)
-        wait_for_last(lists, end)
-        for (name, node), answer in zip(some, lists, strict=True):
-            try:
-                claims = wait_for(answer, connection, end, f"list {parent}/{node}")
-            except theirs.NoNodeError:
-                continue
-            except Refused as refusal:
-                if not isinstance(refusal.error, PermissionDenied):
-                    raise
-                taken.append(name)
-                continue
-            if any(not claim.startswith("resize-") for claim in claims):
-                taken.append(name)
-            else:
-                tidy(connection, store.paths.queue(name), claims)
+    for (name, _), (request, answer) in zip(found, lists, strict=True):
+        try:
+            claims = call.result(request, answer)
+        except theirs.NoNodeError:
+            continue
+        except Refused as refusal:
+            if not isinstance(refusal.error, PermissionDenied):
+                raise
+            taken.append(name)
+            continue
+        if any(not claim.startswith("resize-") for claim in claims):
+            taken.append(name)
+        else:
+            tidy(call.connection, request.path, claims)
     return taken
 
 
 def annotate(
-    store: ZooKeeperStore, name: str, claim: str, patch: Mapping[str, object], budget: float
+    store: ZooKeeperStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float
 ) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    end = time.monotonic() + budget
-    connection, parent = store.any(budget).connection, store.paths.queue(name)
+    call, parent = store.call(budget), store.paths.queue(name)
 
     def attempt() -> bool | None:
-        queue = listed(store, connection, name, end)
-        node = next((each.node for each in queue.claims if claim_id(each.token) == claim), None)
-        if node is None:
+        place = listed(store, call, name).called(claim_id)
+        if place is None:
             return False
-        path, doing = f"{parent}/{node}", "annotate a claim"
+        path = f"{parent}/{place.node}"
         try:
-            data, stat = ask(connection, GetData(path, None), end, doing)
+            data, stat = call.ask(GetData(path, None))
             said = unpacked(data, f"the queue of {name!r}")
             changed = packed({**said, "note": patched(said.get("note") or {}, patch), "asked": True})
-            ask(connection, SetData(path, changed, stat.version), end, doing)
+            call.ask(SetData(path, changed, stat.version))
             return True
         except theirs.NoNodeError:
             return False
@@ -165,10 +147,7 @@ def annotate(
 
 def record(store: ZooKeeperStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
-    end = time.monotonic() + budget
-    connection, path = store.any(budget).connection, store.paths.record(name)
-    _, found = ask_all(connection, (Sync(path), GetData(path, None)), end, f"read {path}")
-    return _record(name, *found) if found else None
+    return _record(store, name, store.call(budget))
 
 
 def put_record(
@@ -181,25 +160,28 @@ def put_record(
         ConfigError: The value is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     note_text(value, NOTE_LIMIT, "record")
-    end = time.monotonic() + budget
-    connection, path = store.any(budget).connection, store.paths.record(name)
+    call, path = store.call(budget), store.paths.record(name)
     written = store.clock.wall()
     data = packed({"v": VERSION, "min_reader": VERSION, "written": written, "value": merged({}, value)})
-    doing = f"write {path}"
     try:
         if version == 0:
             try:
-                ask(connection, Create2(path, data, store.acl, 0), end, doing)
+                call.ask(Create2(path, data, store.acl, 0))
             except theirs.NoNodeError:
-                make_parents(connection, store.paths.records, store.acl, end)
-                ask(connection, Create2(path, data, store.acl, 0), end, doing)
+                call.make_parents(store.paths.records, store.acl)
+                call.ask(Create2(path, data, store.acl, 0))
         else:
-            ask(connection, SetData(path, data, version - 1), end, doing)
+            call.ask(SetData(path, data, version - 1))
     except (theirs.NodeExistsError, theirs.BadVersionError, theirs.NoNodeError):
-        raise Conflict(record(store, name, max(0.05, end - time.monotonic()))) from None
+        raise Conflict(_record(store, name, call)) from None
     return Record(name, merged({}, value), version + 1, written)
 
 
-def _record(name: str, data: bytes, stat: Any) -> Record:
+def _record(store: ZooKeeperStore, name: str, call: Call) -> Record | None:
+    path = store.paths.record(name)
+    _, found = call.ask_all(Sync(path), GetData(path, None))
+    if found is None:
+        return None
+    data, stat = found
     said = unpacked(data, f"the record of {name!r}")
     return Record(name, said.get("value", {}), stat.version + 1, float(said.get("written", 0.0)))

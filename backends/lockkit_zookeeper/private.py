@@ -48,7 +48,7 @@ from lockkit.clock import Clock
 from lockkit.errors import LockkitError
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
-from lockkit_zookeeper.failures import without_trust
+from lockkit_zookeeper.failures import without_sasl, without_trust
 from lockkit_zookeeper.hosts import SILENT, patience
 
 __all__ = [
@@ -104,13 +104,13 @@ class EndSession(Close):  # type: ignore[misc]
 class Owner(Protocol):
     """The listener of a :class:`KazooConnection`."""
 
-    knows_sasl: bool
+    where: str
     trouble: str
     turn: int
 
     def is_ready(self, began: float, granted: float) -> None: ...
 
-    def refused(self, refusal: LockkitError | None) -> None: ...
+    def refused(self, refusal: LockkitError) -> None: ...
 
 
 class Client(KazooClient):  # type: ignore[misc]
@@ -121,11 +121,6 @@ class Client(KazooClient):  # type: ignore[misc]
     def connect_by(self, make: Callable[[Any], KazooConnection]) -> None:
         """Use another connection than kazoo's own. ``make`` is given the retry that it connects with."""
         self._connection = make(self._conn_retry.copy())
-
-    @property
-    def session(self) -> int:
-        """The session's id; 0 if there is none."""
-        return int(self._session_id or 0)
 
     @property
     def identity(self) -> tuple[int, bytes]:
@@ -266,9 +261,10 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         except ForceRetryError:
             # A wrong certificate stays wrong, so a first connection gives up. A session that was connected before goes on: it has claims.
             found = self._round
-            if self._owner.turn or not found or len(found) < len(self.client.hosts) or None in found.values():
+            final = [each for each in found.values() if each is not None]
+            if self._owner.turn or not final or len(final) < max(len(found), len(self.client.hosts)):
                 raise
-            self._owner.refused([*found.values()][-1])
+            self._owner.refused(final[-1])
             return STOP_CONNECTING
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
@@ -313,7 +309,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         if isinstance(request, SASL) and not request.challenge:
             # A server without SASL echoes the empty first word, and kazoo would say it again without end.
             if self._said_nothing:
-                self._owner.knows_sasl = False
+                self._owner.refused(without_sasl(self._owner.where))
                 raise theirs.AuthFailedError("the server knows no SASL")
             self._said_nothing = True
         super()._submit(request, timeout, xid)

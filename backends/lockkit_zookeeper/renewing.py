@@ -14,8 +14,8 @@ from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Queue, read_queue
-from lockkit_zookeeper.private import Exists, GetChildren, Sync
-from lockkit_zookeeper.requests import ask, ask_all
+from lockkit_zookeeper.private import Exists
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import ZooKeeperStore
 
@@ -55,7 +55,7 @@ def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequen
             troubles.append(trouble)
     for (session, name), some in waiting.items():
         try:
-            queue = _listed(store, session, name, end)
+            queue = _listed(session, name, end)
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
             with session.mutex:  # its owner does renew; the missing answer is not its fault
@@ -110,8 +110,7 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
     """
     with session.mutex:
         if not entry.ended and (session.run_out(now) or (entry.held and now >= entry.deadline)):
-            session.end(entry, "absent")
-            session.maintenance.remove(entry)
+            session.withdraw(entry, "absent")
         if entry.ended or entry.evicted:
             return Renewal("LOST", why="evicted" if entry.evicted else "absent")
         if fence is None:
@@ -126,11 +125,10 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
         return Renewal("HELD", session.basis, entry.requests)
 
 
-def _listed(store: ZooKeeperStore, session: Session, name: str, end: float) -> Queue:
-    parent = store.paths.queue(name)
+def _listed(session: Session, name: str, end: float) -> Queue:
     if not session.connection.up:  # other holders must not wait for it
         raise not_connected(session.connection.where, "the connection is cut")
-    (nodes,) = ask_all(session.connection, (GetChildren(parent, None),), end, f"list {parent}")
+    nodes = Call(session.connection, end).listed(session.store.paths.queue(name), sync=False)
     return read_queue(nodes or (), name)
 
 
@@ -153,21 +151,20 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
 def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float) -> Renewal:
     """For a claim that another client made: whether it is there. It lives by that client's session, so there is no basis."""
     parent = store.paths.queue(claim.terms.name)
-    connection = store.any(end - time.monotonic()).connection
-    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, f"list {parent}")
-    queue = read_queue(nodes or (), claim.terms.name)
+    call = Call(store.any(end).connection, end)
+    queue = read_queue(call.listed(parent) or (), claim.terms.name)
     place = queue.place(claim.token)
     if place is None:
         return Renewal("LOST", why="absent")
     if fence is None:
         return Renewal("OFFERED" if place < queue.fits else "WAITING")
-    stat = ask(connection, Exists(f"{parent}/{queue.claims[place].node}", None), end, "look at a claim")
+    stat = call.ask(Exists(f"{parent}/{queue.claims[place].node}", None))
     if stat is None or stat.czxid != fence or place >= queue.fits:
         return Renewal("LOST", why="fence")
     return Renewal("HELD")
 
 
-def extend(store: ZooKeeperStore, claim: Claim, fence: int, budget: float) -> Renewal:
+def extend(store: ZooKeeperStore, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:  # noqa: ARG001
     """See :meth:`lockkit.store.spi.Backend.extend`. A session's timeout never changes: LOST if it is lost.
 
     Raises:

@@ -1,173 +1,192 @@
-"""Requests that are waited for, each within a budget, with kazoo's errors told apart by the one table."""
+"""The requests of one call: each is waited for within the call's budget, and kazoo's errors are told apart by the one table."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import kazoo.exceptions as theirs
-from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
+from kazoo.security import ACL
 
+from lockkit.store.budgets import left
 from lockkit.store.spi import Refused
-from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.connection import Connection
-from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import explained, unanswered
-from lockkit_zookeeper.private import Create, CreateContainer, Delete, Exists, GetChildren, Sync
-from lockkit_zookeeper.session import Session
+from lockkit_zookeeper.private import (
+    Create,
+    CreateContainer,
+    Delete,
+    Exists,
+    GetChildren,
+    GetData,
+    SetData,
+    Sync,
+    Transaction,
+)
 
-__all__ = [
-    "access",
-    "ask",
-    "ask_all",
-    "find",
-    "left",
-    "make_parents",
-    "remove",
-    "send_all",
-    "wait_for",
-    "wait_for_last",
-]
+__all__ = ["Call"]
 
-_LEAST = 0.005
 _PERSISTENT = 0
 _EXPECTED = (theirs.NoNodeError, theirs.NodeExistsError, theirs.BadVersionError, theirs.NotEmptyError)
+_OVERTAKEN = (theirs.NoNodeError, theirs.BadVersionError, theirs.NodeExistsError)
+_AT_ONCE = 500
+"""Requests that are sent before the first answer is waited for."""
+_VERBS = {
+    Delete: "delete",
+    Exists: "look at",
+    GetChildren: "list",
+    GetData: "read",
+    SetData: "write",
+    Sync: "sync",
+}
+_TOKEN = re.compile(r"/[0-9a-f]{32}-[^/]*$")
 
 
-def left(end: float) -> float:
-    """Seconds up to an end on the monotonic clock; a little at least."""
-    return max(_LEAST, end - time.monotonic())
+def _told(request: Any) -> str:
+    """A request for an error: the verb and the path, without the token that is in the name of a claim's node."""
+    if isinstance(request, Transaction):
+        return f"{_told(request.operations[-1])}, in one step with others"
+    return f"{_VERBS.get(type(request), 'create')} {_TOKEN.sub('/...', request.path)}"
 
 
-def wait_for(answer: Answer, connection: Connection, end: float, doing: str) -> Any:
-    """Wait for an answer.
+class Call:
+    """One call to the store.
 
-    Raises:
-        Refused, Unknown: An error, or no answer in time.
-        NoNodeError, NodeExistsError, BadVersionError: Errors that a caller may handle.
+    Args:
+        connection: The connection for its requests.
+        end: The end of its budget, on ``time.monotonic()``.
     """
-    if not answer.wait(left(end)):
-        raise unanswered(TimeoutError(), connection.where)
-    error = answer.exception
-    if error is None:
-        return answer.value
-    if isinstance(error, _EXPECTED):
-        raise error
-    raise explained(error, connection.where, doing) from error
 
+    __slots__ = ("connection", "end")
 
-def wait_for_last(answers: Sequence[Any], end: float) -> None:
-    """Sleep once until all requests of a row are answered, instead of once for each: answers come in order."""
-    answers[-1].wait(timeout=left(end))
+    def __init__(self, connection: Connection, end: float) -> None:
+        self.connection = connection
+        self.end = end
 
+    @property
+    def left(self) -> float:
+        """Seconds up to the end; a moment at least."""
+        return left(self.end)
 
-def ask(connection: Connection, request: Any, end: float, doing: str) -> Any:
-    """Send a request and wait for its answer; see :func:`wait_for`."""
-    (answer,) = send_all(connection, (request,), end)
-    return wait_for(answer, connection, end, doing)
+    def send(self, *requests: Any) -> list[Answer]:
+        """Send requests in a row, as soon as there is a connection.
 
+        Raises:
+            Refused: There is none in time, so nothing was sent.
+        """
+        if not self.connection.up:
+            self.connection.wait(self.left)
+        return [self.connection.send(request) for request in requests]
 
-def ask_all(connection: Connection, requests: Sequence[Any], end: float, doing: str) -> list[Any]:
-    """Send requests in a row; their answers in order, None for a node that is not there.
+    def result(self, request: Any, answer: Answer) -> Any:
+        """Wait for the answer to a request that was sent.
 
-    Raises:
-        Refused, Unknown: For any other error.
-    """
-    found = []
-    answers = send_all(connection, requests, end)
-    wait_for_last(answers, end)
-    for answer in answers:
+        Raises:
+            Refused, Unknown: An error, or no answer in time.
+            NoNodeError, NodeExistsError, BadVersionError, NotEmptyError: Errors that a caller may handle.
+        """
+        where = self.connection.where
+        if not answer.wait(self.left):
+            raise unanswered(TimeoutError(), where)
+        error = answer.exception
+        if error is None:
+            return answer.value
+        if isinstance(error, _EXPECTED):
+            raise error
+        raise explained(error, where, _told(request)) from error
+
+    def pause(self, answers: Sequence[Answer]) -> None:
+        """Sleep until a row of requests is answered, once instead of once for each, because answers come in order."""
+        answers[-1].wait(self.end - time.monotonic())
+
+    def ask(self, request: Any) -> Any:
+        """Send a request and wait for its answer; see :meth:`result`."""
+        (answer,) = self.send(request)
+        return self.result(request, answer)
+
+    def row(self, requests: Sequence[Any]) -> Iterator[tuple[Any, Answer]]:
+        """Send requests in a row; yield each with its answer, which has come unless the time is up."""
+        for start in range(0, len(requests), _AT_ONCE):
+            some = requests[start : start + _AT_ONCE]
+            answers = self.send(*some)
+            self.pause(answers)
+            yield from zip(some, answers, strict=True)
+
+    def ask_all(self, *requests: Any) -> list[Any]:
+        """Send requests in a row; return their answers in order, None for a node that is not there.
+
+        Raises:
+            Refused, Unknown: For any other error.
+        """
+        found = []
+        for request, answer in self.row(requests):
+            try:
+                found.append(self.result(request, answer))
+            except theirs.NoNodeError:
+                found.append(None)
+        return found
+
+    def listed(self, parent: str, *, sync: bool = True) -> list[str] | None:
+        """List the children of a node; None if it is not there.
+
+        Args:
+            parent: The path of the node.
+            sync: Have the server catch up with the leader first.
+        """
+        before = (Sync(parent),) if sync else ()
+        nodes: list[str] | None = self.ask_all(*before, GetChildren(parent, None))[-1]
+        return nodes
+
+    def remove(self, path: str, version: int = -1) -> bool:
+        """Delete a node; return whether it was there.
+
+        Raises:
+            BadVersionError: The node's data has another version.
+        """
         try:
-            found.append(wait_for(answer, connection, end, doing))
+            self.ask(Delete(path, version))
         except theirs.NoNodeError:
-            found.append(None)
-    return found
+            return False
+        return True
 
+    def commit(self, operations: Sequence[Any]) -> bool:
+        """Do all operations in one step, or none; False if something is not as it was.
 
-def send_all(connection: Connection, requests: Sequence[Any], end: float) -> list[Any]:
-    """Send requests in a row, as soon as there is a connection.
+        Raises:
+            Refused, Unknown: For any other reason.
+        """
+        transaction = Transaction(operations)
+        failures = [each for each in self.ask(transaction) if isinstance(each, Exception)]
+        if any(isinstance(each, _OVERTAKEN) for each in failures):
+            return False
+        for each in failures:
+            if not isinstance(each, (theirs.RolledBackError, theirs.RuntimeInconsistency)):
+                raise explained(each, self.connection.where, _told(transaction))
+        return not failures
 
-    Raises:
-        Refused: There is none in time, so nothing was sent.
-    """
-    if not connection.up:
-        connection.wait(left(end))
-    return [connection.send(request) for request in requests]
-
-
-def find(session: Session, entry: Entry, budget: float) -> str | None:
-    """Find out what became of a create that was not answered; the claim's path, or None if it is definitely not there.
-
-    What was sent before on this session has been done by the time of the ``sync``, or never will be: on one connection the
-    server keeps the order, and what is still under way on an earlier one it refuses.
-    """
-    end = time.monotonic() + budget
-    if session.lost:
-        return None
-    connection = session.connection
-    parent = session.paths.queue(entry.claim.terms.name)
-    doing = f"list {parent}"
-    _, nodes = ask_all(connection, (Sync(parent), GetChildren(parent, None)), end, doing)
-    for node in nodes or ():
-        if node.startswith(f"{entry.token}-"):
-            path = f"{parent}/{node}"
-            stat = ask(connection, Exists(path, None), end, f"look at {path}")
-            if stat is None:
-                return None
-            if stat.ephemeralOwner != connection.session:  # never adopted: that session may end at any time
-                remove(connection, path, end)
-                return None
-            entry.path, entry.fence = path, stat.czxid
-            return path
-    return None
-
-
-def remove(connection: Connection, path: str, end: float, version: int = -1) -> bool:
-    """Delete a node; whether it was there.
-
-    Raises:
-        BadVersionError: The node's data has another version.
-    """
-    try:
-        ask(connection, Delete(path, version), end, f"delete {path.rpartition('/')[0]}/...")
-    except theirs.NoNodeError:
-        return False
-    return True
-
-
-def access(address: Address) -> list[ACL]:
-    """The ACL of the nodes that are made here."""
-    if address.user is None:
-        return list(OPEN_ACL_UNSAFE)
-    acl = [ACL(Permissions.ALL, Id("auth", ""))]
-    if address.observer is not None:
-        acl.append(ACL(Permissions.READ, Id("digest", address.observer)))
-    return acl
-
-
-def make_parents(connection: Connection, parent: str, acl: Sequence[ACL], end: float) -> None:
-    """Make a container for claims, notes or the like, and whatever is missing above it."""
-    try:
-        _make(connection, CreateContainer(parent, acl), parent, end)
-        return
-    except theirs.NoNodeError:
-        pass
-    steps = parent.split("/")[1:-1]
-    for depth in range(1, len(steps) + 1):
-        path = "/" + "/".join(steps[:depth])
+    def make_parents(self, parent: str, acl: Sequence[ACL]) -> None:
+        """Make a container for claims, notes or the like, and whatever is missing above it."""
+        container = CreateContainer(parent, acl)
         try:
-            _make(connection, Create(path, b"", acl, _PERSISTENT), path, end)
-        except Refused:
-            if depth < len(steps) and ask(connection, Exists(path, None), end, f"look at {path}") is not None:
-                continue  # the parent exists, and this user may not create it
-            raise
-    _make(connection, CreateContainer(parent, acl), parent, end)
+            self._make(container)
+            return
+        except theirs.NoNodeError:
+            pass
+        steps = parent.split("/")[1:-1]
+        for depth in range(1, len(steps) + 1):
+            path = "/" + "/".join(steps[:depth])
+            try:
+                self._make(Create(path, b"", acl, _PERSISTENT))
+            except Refused:
+                if depth == len(steps) or self.ask(Exists(path, None)) is None:
+                    raise  # otherwise the node is there, and this user may not create it
+        self._make(container)
 
-
-def _make(connection: Connection, request: Any, path: str, end: float) -> None:
-    try:
-        ask(connection, request, end, f"create {path}")
-    except theirs.NodeExistsError:
-        pass
+    def _make(self, request: Any) -> None:
+        try:
+            self.ask(request)
+        except theirs.NodeExistsError:
+            pass

@@ -14,12 +14,10 @@ its end; those who watch are woken; and each owner knows that a marker waits to 
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.queue import check_capacity
-from lockkit_zookeeper.evicting import commit
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.node_data import packed
 from lockkit_zookeeper.operating import listed, read_claims
@@ -38,18 +36,16 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
         ConfigError: Not a whole number of at least 1.
     """
     check_capacity(capacity, name)
-    end = time.monotonic() + budget
-    connection, parent = store.any(budget).connection, store.paths.queue(name)
+    call, parent = store.call(budget), store.paths.queue(name)
     for _ in range(ROUNDS):
-        queue = listed(store, connection, name, end)
+        queue = listed(store, call, name)
         if not queue.claims:
             return 0
-        read = read_claims(store, connection, name, queue, end)
+        read = read_claims(store, call, name, queue)
         if None in read:
             continue
-        operations: list[Any] = [
-            Create(f"{parent}/resize-{capacity}-{_fitted(queue)}-", b"", store.acl, _PERSISTENT_SEQUENTIAL)
-        ]
+        marker = f"{parent}/resize-{capacity}-{_fitted(queue)}-"
+        operations: list[Any] = [Create(marker, b"", store.acl, _PERSISTENT_SEQUENTIAL)]
         for place, (claim, each) in enumerate(zip(queue.claims, read, strict=True)):
             assert each is not None
             data, stat = each
@@ -59,7 +55,7 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
             else:
                 operations.append(SetData(path, packed({**data, "resized": capacity}), stat.version))
         operations += [Delete(f"{parent}/{node}", -1) for node in (*queue.markers, *queue.spent)]
-        if commit(connection, operations, end, f"resize {parent}"):
+        if call.commit(operations):
             return len(queue.claims)
     raise overtaken(f"the queue of {name!r}")
 

@@ -16,24 +16,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import kazoo.exceptions as theirs
 
 from lockkit.bell import Bell
-from lockkit.clock import Clock
-from lockkit.facts import Capabilities
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim, Why
-from lockkit_zookeeper.address import Address
-from lockkit_zookeeper.answers import Crowd
+from lockkit_zookeeper.answers import Answer, Crowd
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
-from lockkit_zookeeper.layout import Paths, client_of
+from lockkit_zookeeper.layout import client_of
 from lockkit_zookeeper.maintenance import Maintenance
-from lockkit_zookeeper.private import GetChildren, GetData, Sync
+from lockkit_zookeeper.private import EndSession, GetChildren, GetData, Sync
+
+if TYPE_CHECKING:
+    from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["Session"]
 
@@ -46,24 +46,25 @@ _PATIENCE = 3.0
 """Another server is tried if a ``sync`` has no answer within the session's timeout divided by this."""
 
 
+@dataclass(slots=True, eq=False)
 class _Beat:
     """One ``sync`` with a read of the notes behind it, and of the session's own nodes after a cut."""
 
-    __slots__ = ("answered", "nodes", "notes", "sent", "sync", "turn")
+    sent: float
+    turn: int
+    sync: Answer
+    notes: Answer
+    nodes: list[tuple[Entry, str, Answer]]
+    answered: float = 0.0
 
-    def __init__(
-        self, sent: float, turn: int, sync: Any, notes: Any, nodes: list[tuple[Entry, str, Any]]
-    ) -> None:
-        self.sent = sent
-        self.turn = turn
-        self.sync = sync
-        self.notes = notes
-        self.nodes = nodes
-        self.answered = 0.0
+    @property
+    def last(self) -> Answer:
+        """The answer that comes last."""
+        return self.nodes[-1][2] if self.nodes else self.notes
 
     @property
     def ready(self) -> bool:
-        return all(each.ready() for each in (self.sync, self.notes, *(answer for _, _, answer in self.nodes)))
+        return all(each.ready() for each in (self.sync, self.notes, self.last))
 
 
 class Session:
@@ -71,9 +72,6 @@ class Session:
 
     Args:
         timeout: Seconds to ask the servers for.
-        over: Called when no claim is to join the session any more.
-        gone: Called with a claim that has definitely gone.
-        suspect: Called with the token of a held claim that has ended without its holder's doing.
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; see the module.
@@ -85,19 +83,9 @@ class Session:
         used: When a claim last asked for the session.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        paths: Paths,
-        timeout: float,
-        clock: Clock,
-        can: Capabilities,
-        over: Callable[[Session], None],
-        gone: Callable[[Entry], None],
-        suspect: Callable[[str], None],
-    ) -> None:
-        self.paths = paths
-        self.clock = clock
+    def __init__(self, store: ZooKeeperStore, timeout: float) -> None:
+        self.store = store
+        self.clock = store.clock
         self.timeout = timeout
         self.basis = 0.0
         self.entries: dict[str, Entry] = {}
@@ -105,30 +93,25 @@ class Session:
         self.lost = False
         self.closed = False
         self.left = False
-        self.used = clock.now()
+        self.used = self.clock.now()
         self.mutex = threading.RLock()
         self.moved = Crowd()
         self.maintenance = Maintenance(self)
-        self._address = address
-        self._can = can
-        self._tick = address.tick
-        self._over = over
-        self._gone = gone
-        self._suspect = suspect
         self._beat: _Beat | None = None
         self._row: list[_Beat] = []
         self._next_beat = 0.0
         self._next_lapse = float("inf")
         self._back: float | None = None
-        self._silent = False
         self._bell = Bell()
         self._keeper: threading.Thread | None = None
-        self.connection = Connection(address, timeout, clock, self._connected, self._suspended, self._lost)
+        self.connection = Connection(
+            store.address, timeout, self.clock, self._connected, self._suspended, self._lost
+        )
 
     @property
     def span(self) -> float:
         """Seconds from its basis for which its claims are valid."""
-        return self.timeout * (1.0 - self._can.drift) - self._can.margin
+        return self.timeout * (1.0 - self.store.capabilities.drift) - self.store.capabilities.margin
 
     @property
     def confirmed(self) -> bool:
@@ -149,14 +132,23 @@ class Session:
             Refused: The session has ended meanwhile; there is another one to be had.
         """
         now = self.clock.now()
-        entry = Entry(claim, now)
+        entry = Entry(claim)
+        entry.heard(now)
         with self.mutex:
-            if self.ended:
-                raise not_connected(self.connection.where, f"a session was left: {self.ended}")
+            self.check_open()
             self.entries[claim.token] = entry
             self.used = now
             self._next_lapse = min(self._next_lapse, entry.deadline)
         return entry
+
+    def check_open(self) -> None:
+        """Check that the session has not ended.
+
+        Raises:
+            Refused: It has.
+        """
+        if self.ended:
+            raise not_connected(self.connection.where, f"a session was left: {self.ended}")
 
     def grant(self, entry: Entry) -> bool:
         """Make a claim that fits HELD, unless it or the session has run out, or a note has been read that names it."""
@@ -183,15 +175,13 @@ class Session:
         """Have the owner of a claim ask again, or learn that the claim holds no more."""
         entry.wake()
         believed = entry.held and entry.why != "late"
-        if (
-            believed and self.clock.now() < entry.deadline
-        ):  # after the deadline the holder knows by its own clock
-            self._suspect(entry.token)
+        if believed and self.clock.now() < entry.deadline:  # after it the holder knows by its own clock
+            self.store.suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:
         """Forget a claim whose node is definitely not there and will not come."""
         if self.forget(entry):
-            self._gone(entry)
+            self.store.bury(entry.token, entry.why)
         if entry.resized and entry.path is not None:
             self.maintenance.tidy(entry.path.rpartition("/")[0])
 
@@ -200,6 +190,11 @@ class Session:
         with self.mutex:
             return self.entries.pop(entry.token, None) is not None
 
+    def withdraw(self, entry: Entry, why: Why) -> None:
+        """End a claim, and remove its node in the background until that is definite."""
+        self.end(entry, why)
+        self.maintenance.remove(entry)
+
     def run_out(self, now: float) -> bool:
         """Whether its claims may have lapsed, for good."""
         return bool(self.ended) or now >= self.basis + self.span
@@ -207,24 +202,23 @@ class Session:
     # -- the connection; told from kazoo's thread
 
     def _connected(self, began: float) -> None:
-        if self.connection.turn > 1 and self.connection.granted < self.timeout - 0.001:
+        granted = self.connection.granted
+        if self.connection.turn > 1 and granted < self.timeout - 0.001:
             # No goodbye: holders are told now, and have until the servers' shorter timeout to stop.
-            self._silent = True
-            self.over(f"the session goes on with {self.connection.granted:g} s in place of {self.timeout:g}")
+            self.over(f"the session goes on with {granted:g} s in place of {self.timeout:g}")
             return
         with self.mutex:
             if self.connection.turn == 1:
-                self.timeout = self.connection.granted
-                self.basis = began
+                self.timeout, self.basis = granted, began
             else:
                 self._back = began
-            self._beat = None
-            self._row.clear()
             self._next_beat = 0.0
+            self._suspended()
         self.moved.wake()
         self.poke()
 
     def _suspended(self) -> None:
+        """Begin to confirm anew: confirmations count only on one connection."""
         with self.mutex:
             self._beat = None
             self._row.clear()
@@ -233,6 +227,7 @@ class Session:
         with self.mutex:
             self.lost = self.lost or ended
         self.over("the session has ended" if ended else "the connection has ended")
+        self.poke()
 
     def over(self, why: str) -> None:
         """End the session: no claim joins it any more, and its claims are lost."""
@@ -244,7 +239,7 @@ class Session:
         self.moved.wake()
         for entry in entries:
             self.end(entry, "absent")
-        self._over(self)
+        self.store.drop(self)
         self.poke()
 
     def close(self, *, goodbye: bool | None = None) -> threading.Thread:
@@ -265,12 +260,9 @@ class Session:
     def retire(self) -> bool:
         """End the session if nobody uses it; return whether it has ended."""
         with self.mutex:
-            if self.ended:
-                return True
-            if self.entries or self.maintenance.pending:
-                return False
-            self.close(goodbye=True)
-            return True
+            if not self.ended and not self.entries and not self.maintenance.pending:
+                self.close(goodbye=True)
+            return bool(self.ended)
 
     # -- the keeper
 
@@ -312,30 +304,24 @@ class Session:
     def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
         while not self.closed and (wait := self._believed_until() - self.clock.now()) > 0:
             self._bell.wait(wait)
-        over = []
-
-        def lost(ended: bool) -> None:  # noqa: FBT001
-            self.lost = self.lost or ended
-            over.append(ended)
-            self.poke()
-
         connection = Connection(
-            self._address, self.timeout, self.clock, lambda _: self.poke(), lambda: None, lost, identity
+            self.store.address,
+            self.timeout,
+            self.clock,
+            connected=lambda _: self.poke(),
+            lost=self._lost,
+            identity=identity,
         )
-        answer = None
         try:
             if not self.closed:
                 connection.start()
-            while not (self.closed or self.lost):
-                if answer is not None and answer.ready():  # first: the connection has its end from this, too
-                    self.lost, answer = answer.successful(), None
-                elif over:
-                    break
-                elif answer is None and connection.up:
-                    answer = connection.end()
-                    answer.rawlink(lambda _: self.poke())
-                else:
+            while not (self.closed or self.lost or connection.over):
+                if not connection.up:
                     self._bell.wait(1.0)
+                    continue
+                answer = connection.send(EndSession())
+                if answer.wait(1.0) and answer.successful():
+                    self.lost = True
         except RuntimeError:  # no more threads can be started; it lapses by its timeout
             _log.warning(
                 "a session with %s could not be ended, and lasts up to its timeout", self.connection.where
@@ -365,6 +351,7 @@ class Session:
         return min(again, runs_out, self._next_lapse, self._next_beat) - self.clock.now()
 
     def _send(self, now: float) -> None:
+        """Send the next beat, or cut a connection whose beat has no answer."""
         with self.mutex:
             if self._beat is not None:
                 if now >= self._beat.sent + self.timeout / _PATIENCE:
@@ -377,18 +364,18 @@ class Session:
                 return
             if now < self._next_beat:
                 return
-            connection, sent = self.connection, self.clock.now()
-            sync = connection.send(Sync(self.paths.root))
-            notes = connection.send(GetChildren(self.paths.notes(client_of(connection.session)), None))
+            connection, sent, paths = self.connection, self.clock.now(), self.store.paths
+            sync = connection.send(Sync(paths.root))
+            notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
             nodes = []
             if self._back is not None:  # watches went with the old connection, too
                 for entry in self.entries.values():
                     if entry.path is not None and not entry.ended:
                         watch = self.maintenance.watcher(entry)
                         nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
-            self._beat = _Beat(sent, connection.turn, sync, notes, nodes)
+            self._beat = beat = _Beat(sent, connection.turn, sync, notes, nodes)
             self._next_beat = sent + self.timeout / _PATIENCE
-        (nodes[-1][2] if nodes else notes).rawlink(lambda _: self.poke())
+        beat.last.rawlink(lambda _: self.poke())
 
     def _take_in(self) -> None:
         """Take in an answered ``sync``, and what was read behind it."""
@@ -398,14 +385,14 @@ class Session:
                 return
             self._beat = None
             now = self.clock.now()  # not before it was answered
-            self._next_beat = now + max(self._tick, self.timeout / _SHARE)
+            self._next_beat = now + max(self.store.address.tick, self.timeout / _SHARE)
             if not beat.sync.successful() or not self._read_notes(beat.notes):
                 return
             beat.answered = now
             if beat.turn != self.connection.turn:
                 return
             row = self._row
-            if row and beat.sent < row[-1].answered + self._tick:
+            if row and beat.sent < row[-1].answered + self.store.address.tick:
                 return
             row.append(beat)
             back, self._back = self._back, None
@@ -421,7 +408,7 @@ class Session:
             self.basis = max(self.basis, basis)
             self.moved.wake()
 
-    def _read_notes(self, notes: Any) -> bool:
+    def _read_notes(self, notes: Answer) -> bool:
         """Mark the claims that the notes name; return whether the notes could be read."""
         if not notes.successful():
             return isinstance(notes.exception, theirs.NoNodeError)
@@ -457,5 +444,4 @@ class Session:
                 (entry.deadline for entry in standing if entry.deadline > now), default=float("inf")
             )
         for entry in over:
-            self.end(entry, entry.over)
-            self.maintenance.remove(entry)
+            self.withdraw(entry, entry.over)

@@ -7,48 +7,53 @@ import os
 import threading
 import time
 
+from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
+
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
+from lockkit.store.budgets import left
 from lockkit.store.connections import inherited
 from lockkit.store.perlock import per_lock
-from lockkit.store.spi import Claim, OpenOptions, Refused, Why
+from lockkit.store.spi import OpenOptions, Refused, Why
 from lockkit.store.tombstones import Tombstones
 from lockkit_zookeeper.address import Address, declared
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths
 from lockkit_zookeeper.node_data import PackedTerms
-from lockkit_zookeeper.requests import access, left
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 
 __all__ = ["ZooKeeperStore"]
 
-_KNOWN = 16_384
+_HEADS, _EMPTY = 1024, 16_384
+"""Claims and queues that are remembered; beyond that all are forgotten."""
 _IDLE = 30.0
 """Seconds after which a session of a ttl that nobody uses any more is ended."""
 _DEFAULT_TTL = 30.0
 
 
 class ZooKeeperStore:
-    """One open store.
+    """One open store. Thread-safe; of no use in a forked child.
 
     Attributes:
-        can: The capabilities on these servers.
+        capabilities: The capabilities on these servers.
+        suspect: Called with the token of a held claim that has ended without its holder's doing.
         known: The packed words of a lock.
         acl: The ACL of the nodes that are made here.
         heads: Claims in the way of a waiter as last seen, by path.
-        empty: Queues in which the last claim of this client was alone, and which it has left.
     """
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
         self.address = address
         self.clock = options.clock
-        self._suspect = options.suspect
-        self.can: Capabilities = declared(address)
+        self.suspect = options.suspect
+        self.capabilities: Capabilities = declared(address)
         self.paths = Paths(address.chroot, options.namespace)
-        self.acl = access(address)
+        self.acl = _access(address)
         self.heads: dict[str, ClaimInfo] = {}
-        self.empty: dict[str, None] = {}
+        self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
+        self._empty: dict[str, None] = {}
         self._pid = os.getpid()
         self._mutex = threading.RLock()
         self._opening: dict[float, threading.RLock] = {}
@@ -56,22 +61,18 @@ class ZooKeeperStore:
         self._old: list[Session] = []
         self._first: Session | None = None
         self._gone = Tombstones()
-        self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._closed = False
-
-    def mine(self) -> None:
-        """Check that this process opened it.
-
-        Raises:
-            Refused: This process is a forked child.
-        """
-        if os.getpid() != self._pid:
-            raise inherited(self.address.shown)
 
     # -- claims
 
     def sessions(self) -> tuple[Session, ...]:
-        """The sessions that may have claims."""
+        """The sessions that may have claims.
+
+        Raises:
+            Refused: This process is a forked child of the one that opened the store.
+        """
+        if os.getpid() != self._pid:
+            raise inherited(self.address.shown)
         return (*self._sessions.values(), *self._old)
 
     def entry(self, token: str) -> tuple[Session, Entry] | None:
@@ -81,12 +82,6 @@ class ZooKeeperStore:
             if entry is not None:
                 return session, entry
         return None
-
-    def entries(self) -> list[tuple[Session, Entry]]:
-        """The claims of this client that are not definitely gone."""
-        with self._mutex:
-            sessions = [*self._sessions.values(), *self._old]
-        return [(session, entry) for session in sessions for entry in [*session.entries.values()]]
 
     def bury(self, token: str, why: Why = "late") -> None:
         """Note that a late copy of this token's create must grant nothing."""
@@ -104,20 +99,23 @@ class ZooKeeperStore:
         Raises:
             Refused: No server can be reached.
         """
-        ttl = min(max(_DEFAULT_TTL, self.can.min_ttl), self.can.max_ttl)
+        ttl = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
         self._first = self._session(ttl, time.monotonic() + budget)
 
-    def at(self, ttl: float, budget: float) -> Session:
+    def at(self, ttl: float, end: float) -> Session:
         """A session whose timeout is this ttl, with at least half of it left.
+
+        Args:
+            ttl: Seconds.
+            end: When to give up, on ``time.monotonic()``.
 
         Raises:
             Refused: There is none in time; or the servers grant no such timeout, and the error says what they do.
         """
-        end = time.monotonic() + budget
         timeout = math.ceil(round(ttl * 1000.0, 3)) / 1000.0
         session = self._session(timeout, end)
         if abs(session.timeout - timeout) > 0.001:
-            self._drop(timeout, session)
+            self.drop(session)
             raise Refused(self._ungranted(ttl, session.timeout), retry=False)
         if not session.confirmed:
             session.poke()
@@ -127,24 +125,34 @@ class ZooKeeperStore:
 
     def _ungranted(self, ttl: float, granted: float) -> ConfigError:
         """The servers grant another timeout than was asked for: what they do grant, and what can be changed."""
-        short = granted < ttl
-        text = f"the server grants sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g}"
+        can, short = self.capabilities, granted < ttl
+        text = f"the servers grant sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g} s"
         hint = f"{'raise max' if short else 'lower min'}SessionTimeout in zoo.cfg on the servers"
-        if self.can.min_ttl <= granted <= self.can.max_ttl:
+        if can.min_ttl <= granted <= can.max_ttl:
             hint = f"say --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
         elif not short:
             hint = f"write ?max_ttl={granted:g} in the URL and use that ttl, or {hint}"
         return ConfigError(f"{self.address.shown}: {text}", hint=hint)
 
-    def any(self, budget: float) -> Session:
-        """Some session, for what is nobody's claim."""
-        for session in (*self._sessions.values(),):
+    def any(self, end: float) -> Session:
+        """Some session, for what is nobody's claim.
+
+        Raises:
+            Refused: There is none in time.
+        """
+        for session in self.sessions():
             if session.connection.up and not session.ended:
                 session.used = self.clock.now()
                 return session
         first = self._first
-        timeout = first.timeout if first is not None else min(_DEFAULT_TTL, self.can.max_ttl)
-        return self._session(timeout, time.monotonic() + budget)
+        return self._session(
+            first.timeout if first is not None else min(_DEFAULT_TTL, self.capabilities.max_ttl), end
+        )
+
+    def call(self, budget: float) -> Call:
+        """A call on the connection of some session; see :meth:`any`."""
+        end = time.monotonic() + budget
+        return Call(self.any(end).connection, end)
 
     def _session(self, timeout: float, end: float) -> Session:
         with self._mutex:
@@ -162,16 +170,7 @@ class ZooKeeperStore:
         return session
 
     def _start(self, timeout: float) -> Session:
-        session = Session(
-            self.address,
-            self.paths,
-            timeout,
-            self.clock,
-            self.can,
-            lambda over: self._drop(timeout, over),
-            lambda entry: self.bury(entry.token, entry.why),
-            self._suspect,
-        )
+        session = Session(self, timeout)
         try:
             session.start()
             self._sessions[timeout] = session
@@ -182,32 +181,24 @@ class ZooKeeperStore:
             raise
         return session
 
-    def _drop(self, timeout: float, session: Session) -> None:
-        """No claim is to join it any more."""
+    def drop(self, session: Session) -> None:
+        """Have no claim join a session any more."""
         session.retire()
         with self._mutex:
-            if self._sessions.get(timeout) is session:
-                del self._sessions[timeout]
-                self._old = [*(old for old in self._old if not old.left), session]
+            for timeout, each in [*self._sessions.items()]:
+                if each is session:
+                    del self._sessions[timeout]
+                    self._old = [*(old for old in self._old if not old.left), session]
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""
         now = self.clock.now()
         with self._mutex:
-            idle = [
-                (timeout, session)
-                for timeout, session in self._sessions.items()
-                if session is not self._first and now - session.used > _IDLE
-            ]
-        for timeout, session in idle:
-            if session.retire():  # otherwise a claim has joined meanwhile
-                self._drop(timeout, session)
-
-    def vanish(self) -> None:
-        """Let go of everything without a word, as a process does that is killed. For tests."""
-        self._closed = True
-        for session in [*self._sessions.values(), *self._old]:
-            session.close(goodbye=False).join(1.0)
+            sessions = [*self._sessions.values()]
+        for session in sessions:
+            idle = session is not self._first and now - session.used > _IDLE
+            if idle and session.retire():  # otherwise a claim has joined meanwhile
+                self.drop(session)
 
     def close(self) -> None:
         """Let go. A session with claims that stand is left to its timeout, one without is ended."""
@@ -215,7 +206,7 @@ class ZooKeeperStore:
         if os.getpid() != self._pid:
             return
         with self._mutex:
-            sessions = [*self._sessions.values(), *self._old]
+            sessions = self.sessions()
             self._sessions.clear()
             self._old.clear()
         ends = [session.close() for session in sessions]
@@ -228,21 +219,26 @@ class ZooKeeperStore:
 
     def remember(self, path: str, info: ClaimInfo) -> None:
         """Keep what was seen of a claim that stands in the way."""
-        if len(self.heads) >= 1024:
+        if len(self.heads) >= _HEADS:
             self.heads.clear()
         self.heads[path] = info
 
     def left_empty(self, parent: str) -> None:
-        """Remember that a queue should be empty."""
-        if len(self.empty) >= _KNOWN:
-            self.empty.clear()
-        self.empty[parent] = None
+        """Remember that a queue should be empty: this client's claim was alone in it, and has gone."""
+        if len(self._empty) >= _EMPTY:
+            self._empty.clear()
+        self._empty[parent] = None
 
     def should_be_empty(self, parent: str) -> bool:
         """Whether a queue should be empty: a guess, used for one try only."""
-        return self.empty.pop(parent, _KNOWN) is None
+        return self._empty.pop(parent, _EMPTY) is None
 
-    def session_of(self, claim: Claim, budget: float) -> Session:
-        """The session of a claim of this client, else some session."""
-        found = self.entry(claim.token)
-        return found[0] if found is not None else self.any(budget)
+
+def _access(address: Address) -> list[ACL]:
+    """The ACL of the nodes that are made here."""
+    if address.user is None:
+        return list(OPEN_ACL_UNSAFE)
+    acl = [ACL(Permissions.ALL, Id("auth", ""))]
+    if address.observer is not None:
+        acl.append(ACL(Permissions.READ, Id("digest", address.observer)))
+    return acl

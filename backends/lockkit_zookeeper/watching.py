@@ -7,6 +7,7 @@ That a node is written to matters only if it was a resize.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,8 +107,10 @@ class NodeWatch:
         """One of those in its way has gone. As a rule there is room now; after a resize others may be in the way."""
         if self._connection is not None and any(self._resized.values()):
             self._connection.send(GetChildren(self._parent, None)).rawlink(self._listed)
-        else:
-            self.wake()
+            return
+        if self._entry is not None:
+            self._entry.told = True
+        self.wake()
 
     def _listed(self, answer: Any) -> None:
         """After a resize: wake if there is room, else watch what is in its way now."""
@@ -140,7 +143,7 @@ def watch(
     parent = store.paths.queue(name)
     found = store.entry(claim.token)
     try:
-        session = found[0] if found is not None else store.any(_GLANCE)
+        session = found[0] if found is not None else store.any(time.monotonic() + _GLANCE)
     except Refused:  # the poll cap covers it
         return NodeWatch(None, parent, (), claim.token, wake)
     waiter = NodeWatch(session.connection, parent, blockers, claim.token, wake)

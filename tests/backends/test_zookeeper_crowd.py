@@ -17,6 +17,7 @@ pytest.importorskip("kazoo")
 from lockkit.client import connect
 from lockkit.errors import AcquireTimeout
 from lockkit.testing.processes import until
+from support.harnesses.zookeeper import claims_of
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
@@ -158,7 +159,7 @@ def test_threads_of_one_client_share_a_session_and_never_a_lock(url):
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert len({session for session, _ in client.driver().backend.store.entries()}) <= 1
+        assert len({session for session, _ in claims_of(client.driver().backend)}) <= 1
     assert total == [24 * 4]
     assert fences == sorted(set(fences))
 
@@ -169,7 +170,7 @@ def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
         for _ in range(20):
             with pytest.raises(AcquireTimeout):
                 impatient.lock("a", ttl=TTL).acquire(0.02)
-        sessions = impatient.driver().backend.store._sessions.values()
+        sessions = impatient.driver().backend._sessions.values()
         watchers = [each for mine in sessions for each in mine.connection._client._data_watchers.values()]
         assert sum(len(each) for each in watchers) <= 5
         assert lease.valid()

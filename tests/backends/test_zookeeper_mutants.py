@@ -12,13 +12,14 @@ pytest.importorskip("kazoo")
 from kazoo.protocol.serialization import Create2, Sync
 
 import lockkit.protocol.acquiring
-from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit_zookeeper import acquiring, entries, session, watching
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import ZooKeeperStore
 from support.harnesses.zookeeper import TICK, ZooKeeperHarness
@@ -49,13 +50,15 @@ def for_ever(hold):
 def creates_first(_):
     """Make the node of a try first, and refuse the try if there is anybody before it."""
 
-    def broken(store, session, entry, queue, end):
+    def broken(self, queue):
         if queue is None:
-            queue = acquiring._created(store, session, entry, end)
-        if queue.place(entry.token) < queue.grants:
-            return acquiring._judged(store, session, entry, queue, entry.claim, end)
-        acquiring._withdraw(session, entry, end)
-        return acquiring._refused(store, session, entry, queue, end)
+            queue = self.create()
+        if queue.place(self.entry.token) < queue.grants:
+            return self.judge(queue)
+        self.withdraw()
+        self.session.end(self.entry, "late")
+        self.session.gone(self.entry)
+        return Busy(1)
 
     return broken
 
@@ -83,7 +86,7 @@ KIT = {
     "an offer lasts as long as its session": ("S2-slow-offer", entries, "GRACE", lambda _: 1e9),
     "a waiter lasts as long as its session": ("L5-dead-waiter", entries, "GRACE", lambda _: 1e9),
     "nothing is watched": ("L3-hand-off", watching.NodeWatch, "arm", lambda _: lambda self: None),
-    "a try makes its node before it looks": ("L3-try-storm", acquiring, "_tried", creates_first),
+    "a try makes its node before it looks": ("L3-try-storm", acquiring._Acquiring, "try_it", creates_first),
     "max_hold counts from the basis of the session": (
         "L6-max-hold-from-grant",
         lockkit.protocol.acquiring,
@@ -134,7 +137,7 @@ def store(server, request):
 def confirmed_too_early(store, monkeypatch):
     """Whether a session ever counts from a ``sync`` that two more answered ones do not stand behind."""
     one, _ = take(store, ttl=TTL)
-    mine = store.store.entry(one.token)[0]
+    mine = store.entry(one.token)[0]
     sent = [mine.basis]
     send = mine.connection.send
 
@@ -150,7 +153,7 @@ def confirmed_too_early(store, monkeypatch):
         basis, later = mine.basis, [at for at in sent if at >= mine.basis]
         if basis > patched and len(later) < 3:
             return True
-        store.renew([(one, store.store.entry(one.token)[1].fence)], BUDGET)
+        store.renew([(one, store.entry(one.token)[1].fence)], BUDGET)
         time.sleep(0.005)
     assert mine.basis > before, "it was never confirmed"
     return False
@@ -174,14 +177,14 @@ def counts_at_once(self):
         if beat is None or not beat.ready:
             return
         self._beat = None
-        self._next_beat = self.clock.now() + max(self._tick, self.timeout / 10)
+        self._next_beat = self.clock.now() + max(self.store.address.tick, self.timeout / 10)
         self._move(beat.sent, self.clock.now())
 
 
 def age_when_joined(store, monkeypatch):
     """How old the basis of a claim is that joins a session which was confirmed long ago, less how old that is."""
     first, _ = take(store, "first", ttl=TTL)
-    mine = store.store.entry(first.token)[0]
+    mine = store.entry(first.token)[0]
     monkeypatch.setattr(mine, "_send", lambda _: None)  # it is not confirmed any more
     time.sleep(0.4 * TTL)
     one = claim(ttl=TTL)
@@ -208,7 +211,7 @@ def test_validity_from_now_on_an_old_session_is_noticed(store, monkeypatch):
 
 def test_a_session_that_is_nearly_over_is_not_joined(store, monkeypatch):
     first, _ = take(store, "first", ttl=TTL)
-    mine = store.store.entry(first.token)[0]
+    mine = store.entry(first.token)[0]
     monkeypatch.setattr(mine, "_send", lambda _: None)
     time.sleep(0.6 * TTL)
     with pytest.raises(Refused):
@@ -263,12 +266,8 @@ def test_a_sync_before_the_scan_finds_what_is_new():
 
 
 def test_a_scan_without_a_sync_is_noticed(monkeypatch):
-    real = acquiring.ask_all
-    monkeypatch.setattr(
-        acquiring,
-        "ask_all",
-        lambda connection, requests, end, doing: [None, *real(connection, requests[1:], end, doing)],
-    )
+    listed = Call.listed
+    monkeypatch.setattr(Call, "listed", lambda self, parent: listed(self, parent, sync=False))
     assert found_by_a_late_one() == ABSENT
 
 
@@ -287,12 +286,12 @@ def test_a_release_ends_nobody_elses_claim(store):
 
 
 def test_a_release_that_ends_its_session_is_noticed(store, monkeypatch):
-    real = acquiring.remove
+    real = Call.remove
 
-    def broken(connection, *args):
-        answer = real(connection, *args)
-        connection.close(goodbye=True).join(5.0)
+    def broken(self, *args):
+        answer = real(self, *args)
+        self.connection.close(goodbye=True).join(5.0)
         return answer
 
-    monkeypatch.setattr(acquiring, "remove", broken)
+    monkeypatch.setattr(Call, "remove", broken)
     assert not held_beside_a_release(store)

@@ -38,7 +38,7 @@ OVERRIDDEN = {
 
 
 class Owner:
-    knows_sasl = True
+    where = ""
     trouble = ""
     turn = 0
 
@@ -98,7 +98,7 @@ def test_a_client_has_its_state_and_its_queues(client):
     assert client._session_timeout == 10_000
     assert client._data_watchers.get("/none") is None
     assert client._state == private.KeeperState.CLOSED
-    assert (client.session, client.identity[1]) == (0, b"\0" * 16)
+    assert client.identity == (None, b"\0" * 16)
     assert callable(client._safe_close)
     assert callable(client.stop)
     assert list(inspect.signature(KazooClient.start_async).parameters) == ["self"]

@@ -30,7 +30,9 @@ from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.operating import listed, read_claims
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
+from support.harnesses.zookeeper import vanish
 from support.servers.wire import Wire
 from support.servers.zookeeper import ZooKeeperServer
 
@@ -171,7 +173,7 @@ def test_a_lockkit_that_knows_of_no_tries_reads_the_node_of_one_as_a_claim(store
 
 def requests(store, monkeypatch):
     """The names of the requests that this thread sends; the session confirms itself meanwhile."""
-    connection, sent, here = store.store.at(TTL, BUDGET).connection, [], threading.get_ident()
+    connection, sent, here = store.at(TTL, time.monotonic() + BUDGET).connection, [], threading.get_ident()
     real = connection.send
 
     def send(request):
@@ -225,8 +227,8 @@ def test_a_try_is_not_refused_for_one_that_goes(store, look, parent, monkeypatch
     monkeypatch.setattr(acquiring, "_STAYS", 60.0)
     store.release(take(store, ttl=TTL)[0], BUDGET)
     refused = look.create(f"{parent}/{TOKENS[0]}-01-1-", sequence=True, makepath=True)
-    looks, looked = [], acquiring._looked
-    monkeypatch.setattr(acquiring, "_looked", lambda *args: looks.append(args) or looked(*args))
+    looks, look_at = [], acquiring._Acquiring.look
+    monkeypatch.setattr(acquiring._Acquiring, "look", lambda *args: looks.append(args) or look_at(*args))
     work = Work(lambda: store.acquire(claim(ttl=TTL, wait=False), True, 60.0))
     until(lambda: len(looks) > 2, "it looks again")
     assert len(nodes(look, parent)) == 1, "it stands in the way of others while it is refused"
@@ -239,19 +241,41 @@ def test_of_two_tries_that_see_an_empty_queue_the_first_is_granted_and_the_other
 ):
     store, other = opened(), opened()
     take(store, "other", ttl=TTL)
-    created, granted = acquiring._created, []
+    created, granted = acquiring._Acquiring.create, []
 
     def late(*args, **more):
         if not granted:  # meanwhile another that saw the same is quicker
-            monkeypatch.setattr(acquiring, "_created", created)
+            monkeypatch.setattr(acquiring._Acquiring, "create", created)
             granted.append(other.acquire(claim(ttl=TTL, wait=False), True, BUDGET))
         return created(*args, **more)
 
-    monkeypatch.setattr(acquiring, "_created", late)
+    monkeypatch.setattr(acquiring._Acquiring, "create", late)
     answer = store.acquire(claim(ttl=TTL, wait=False), True, BUDGET)
     assert isinstance(granted[0], Granted)
     assert isinstance(answer, Busy)
     assert len(nodes(look, parent)) == 1
+
+
+def test_a_waiter_that_its_server_has_woken_lists_without_a_sync(opened, monkeypatch):
+    """The server that tells of a deletion shows the queue without that node."""
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    sent, woken = requests(other, monkeypatch), threading.Event()
+
+    waiting = other.acquire(two, False, BUDGET)
+    assert sent == ["Sync", "GetChildren"], "nothing has told this client what its server knows"
+    watch = other.watch("a", waiting.blockers, woken.set, two)
+    store.release(one, BUDGET)
+    assert woken.wait(5.0)
+    sent.clear()
+
+    answer = other.acquire(two, False, BUDGET)
+    assert isinstance(answer, Granted)
+    assert sent == ["GetChildren"]
+    assert other.acquire(two, False, BUDGET).fence == answer.fence
+    assert sent[1:] == ["Sync", "GetChildren"], "a lagging server confirms no claim"
+    watch.close()
 
 
 def test_a_session_has_one_name_whatever_its_sign():
@@ -333,7 +357,7 @@ def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server,
     store, other = opened(), opened()
     one, _ = take(store, **of(2))
     assert other.resize("a", 3, BUDGET) == 1
-    wire = store.store.entry(one.token)[0].connection
+    wire = store.entry(one.token)[0].connection
     server.expire(wire._client.identity)
     until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
     assert nodes(look, parent)[0].startswith("resize-")
@@ -420,10 +444,10 @@ def test_whoever_waited_writes_down_how_it_stands(opened):
 
 
 def data(store, one):
-    wire = store.store.any(BUDGET).connection
-    found = listed(store.store, wire, "a", time.monotonic() + BUDGET)
+    call = store.call(BUDGET)
+    found = listed(store, call, "a")
     place = found.place(one.token)
-    read = read_claims(store.store, wire, "a", found, time.monotonic() + BUDGET)
+    read = read_claims(store, call, "a", found)
     return json.dumps(read[place][0], separators=(",", ":")).encode()
 
 
@@ -431,7 +455,7 @@ def data(store, one):
 
 
 def notes(look, parent, store, one):
-    session = store.store.entry(one.token)
+    session = store.entry(one.token)
     client = client_of(session[0].connection.session) if session else ""
     return nodes(look, f"{parent.rpartition('/q/')[0]}/c/{client}")
 
@@ -469,7 +493,7 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     """Its pings go on and its session lives: only the evictor can end it."""
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
-    session, entry = store.store.entry(one.token)
+    session, entry = store.entry(one.token)
     session._turn = lambda: (
         60.0
     )  # its keeper does nothing, so nothing is read, confirmed or reaped; kazoo pings
@@ -510,7 +534,7 @@ def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(requ
             wire.hold()
             answer = other.evict("a", claim_id(one.token), BUDGET)
             assert answer.outcome == "MARKED"
-            other.store.vanish()
+            vanish(other)
             time.sleep(5.0)  # well over half of its ttl
             wire.heal()
             until(lambda: asked(store, one) == Lapsed("evicted"), "it reads the note")
@@ -527,12 +551,12 @@ def asked(store, one):
 def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
-    session, _ = store.store.entry(one.token)
+    session, _ = store.entry(one.token)
     session._read_notes = lambda _: True  # it does not look
     assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
-    for each in [*other.store._sessions.values()]:
+    for each in [*other._sessions.values()]:
         each.close(goodbye=True).join(2.0)  # with its session goes its note
-    other.store._sessions.clear()
+    other._sessions.clear()
     assert notes(look, parent, store, one) == []
     time.sleep(TTL / 2)
     assert len(nodes(look, parent)) == 1
@@ -550,11 +574,28 @@ def test_a_waiter_is_evicted_only_while_what_it_waits_for_stands(opened, look, p
     assert other.evict("a", "0" * 12, BUDGET).outcome == "ABSENT"
 
 
+def test_a_waiter_that_a_resize_lets_in_meanwhile_is_not_removed(opened, monkeypatch):
+    """All that it waited for still stands, but it may be granted by now."""
+    store, other = opened(), opened()
+    take(store, **of(1))
+    two = queue(other, **of(1))
+    commit = Call.commit
+
+    def late(self, operations):
+        monkeypatch.setattr(Call, "commit", commit)
+        assert store.resize("a", 2, BUDGET) == 2
+        assert isinstance(other.acquire(two, False, BUDGET), Granted)
+        return commit(self, operations)
+
+    monkeypatch.setattr(Call, "commit", late)
+    assert store.evict("a", claim_id(two.token), BUDGET).outcome == "MARKED", "S2: removed while it holds"
+
+
 def test_the_next_is_granted_no_earlier_than_the_evicted_stops_to_believe(opened):
     store, other = opened(), opened()
     for _ in range(3):
         one, fence = take(store, ttl=TTL)
-        hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+        hold = Hold(one, fence, store.entry(one.token)[1].basis, store.capabilities)
         waiter = queue(other, ttl=TTL)
         other.evict("a", claim_id(one.token), BUDGET)
         while not isinstance(other.acquire(waiter, False, BUDGET), Granted):

@@ -20,10 +20,12 @@ from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.session import Session
+from support.harnesses.zookeeper import claims_of, vanish
 from support.servers.wire import Wire
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
@@ -61,7 +63,7 @@ def mine(**terms):
 
 
 def session(store, one):
-    return store.store.entry(one.token)[0]
+    return store.entry(one.token)[0]
 
 
 def client_id(session):
@@ -111,10 +113,10 @@ def test_a_waiter_whose_session_expires_queues_again_and_is_served(server, reque
         thread = threading.Thread(target=wait)
         thread.start()
         assert standing.wait(5.0)
-        store = client.driver().backend.store
-        (waiting,) = [session for session, _ in store.entries()]
+        store = client.driver().backend
+        (waiting,) = [session for session, _ in claims_of(store)]
         server.expire(client_id(waiting))
-        until(lambda: any(s is not waiting for s, e in store.entries() if not e.ended), "it queues again")
+        until(lambda: any(s is not waiting for s, e in claims_of(store) if not e.ended), "it queues again")
         assert not got, "told that it holds, on a session that had died"
         lease.release()
         thread.join(10.0)
@@ -126,7 +128,7 @@ def test_what_the_servers_end_is_told_as_lost_once(server, request):
     told = []
     with connect(f"{server.url('/' + request.node.name)}?tick={TICK}") as client:
         lease = client.lock("a", ttl=TTL, on_lost=lambda: told.append(1)).acquire(2.0)
-        (mine,) = [session for session, _ in client.driver().backend.store.entries()]
+        (mine,) = [session for session, _ in claims_of(client.driver().backend)]
         server.expire(client_id(mine))
         assert lease.lost.wait(TTL)
         until(lambda: told, "it is told")
@@ -147,7 +149,7 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
     take(store, "d", ttl=TTL + 2)
     assert other.ended
     assert not shared.ended, "S10: a session that claims depend on was ended"
-    assert renew(store, one, store.store.entry(one.token)[1].fence).state == "HELD"
+    assert renew(store, one, store.entry(one.token)[1].fence).state == "HELD"
 
 
 def test_a_claim_does_not_join_a_session_that_was_left_while_it_came(store, monkeypatch):
@@ -188,7 +190,9 @@ def test_a_session_that_somebody_joins_while_it_is_to_be_left_stays(store, monke
     ((one, fence),) = joined
     assert renew(store, one, fence).state == "HELD"
     take(store, "d", ttl=TTL + 1)
-    assert session(store, one) is store.store.at(TTL + 1, BUDGET), "it has two sessions of one ttl"
+    assert session(store, one) is store.at(TTL + 1, time.monotonic() + BUDGET), (
+        "it has two sessions of one ttl"
+    )
 
 
 def test_at_the_least_ttl_a_healthy_session_never_has_less_than_half_of_it_left(request):
@@ -198,7 +202,7 @@ def test_at_the_least_ttl_a_healthy_session_never_has_less_than_half_of_it_left(
     with ZooKeeperServer(tick=tick) as slow:
         url = f"{slow.url('/' + request.node.name)}?tick={tick}"
         with contextlib.closing(open_store(url, OpenOptions())) as store:
-            mine = store.store.at(least, BUDGET)
+            mine = store.at(least, time.monotonic() + BUDGET)
             oldest, end = 0.0, SYSTEM.now() + 1.5 * least
             while SYSTEM.now() < end:
                 oldest = max(oldest, SYSTEM.now() - mine.basis)
@@ -281,8 +285,9 @@ def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(open
     mine = session(store, kept)
     wired.hold()
     given_up = [claim(ttl=9.0) for _ in range(40)]
-    for one in given_up:
-        assert isinstance(asked(store, one, 0.01), Unknown)
+    calls = [Work(lambda one=one: asked(store, one, 0.01)) for one in given_up]
+    for one, call in zip(given_up, calls, strict=True):
+        assert isinstance(call.result(), Unknown)
         mine.end(mine.entries[one.token], "absent")
     wired.delay = 0.3
     wired.heal()
@@ -349,7 +354,7 @@ def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, wired, serv
     wired.hold()
     lost_at = None
     end = time.monotonic() + 2 * TTL
-    hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+    hold = Hold(one, fence, store.entry(one.token)[1].basis, store.capabilities)
     while time.monotonic() < end and lost_at is None:
         with contextlib.suppress(Unknown, Refused):
             renewal = store.renew([(one, fence)], 0.1)[0]
@@ -411,7 +416,7 @@ def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, wi
 def test_what_was_not_lost_by_time_is_left_until_nobody_can_believe_in_it(opened, wired, server):
     store = opened(wired.url)
     one, _ = take(store, ttl=2.4)
-    mine, entry = store.store.entry(one.token)
+    mine, entry = store.entry(one.token)
     mine.over("kazoo stumbled")
     while there_by_id(server, wired, one):
         time.sleep(0.01)
@@ -443,9 +448,9 @@ def there_by_id(server, wired, one):
 def test_a_dead_client_blocks_no_longer_than_its_ttl_and_a_tick_or_two(opened, server):
     store, other = opened(), opened()
     one, fence = take(store, ttl=TTL)
-    hold = Hold(one, fence, store.store.entry(one.token)[1].basis, store.capabilities)
+    hold = Hold(one, fence, store.entry(one.token)[1].basis, store.capabilities)
     waiter = queue(other, ttl=TTL)
-    store.store.vanish()
+    vanish(store)
     died = time.monotonic()
     while not isinstance(other.acquire(waiter, False, BUDGET), Granted):
         assert not (time.monotonic() - died > TTL + 5 * TICK), "L1: it blocks on"
@@ -542,4 +547,31 @@ def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
                 assert lease.valid()
             with late.lock("a", ttl=9.0).acquire(5.0) as mine:
                 assert mine.fence > lease.fence
+        ensemble.heal()
+
+
+def test_a_waiter_on_a_lagging_follower_is_let_in_once_the_follower_knows(ensemble):
+    """It lists without a `sync` then, and must not wait for the next poll either."""
+    follower, leader = ensemble.followers()[0], ensemble.leader()
+    with (
+        connect(f"{follower.url('/app')}?tick={TICK}&max_ttl=12") as late,
+        connect(f"{leader.url('/app')}?tick={TICK}&max_ttl=12") as client,
+    ):
+        late.lock("a", ttl=9.0).acquire(5.0).release()
+        ensemble.lag(follower, 0.15)
+        for _ in range(3):
+            lease = client.lock("a", ttl=9.0).acquire(5.0)
+            standing = threading.Event()
+            waiter = Work(
+                lambda standing=standing: late.lock("a", ttl=9.0).acquire(
+                    9.0, on_wait=lambda _: standing.set()
+                )
+            )
+            assert standing.wait(5.0)
+            assert lease.release().outcome == "RELEASED"
+            released = time.monotonic()
+            mine = waiter.result(9.0)
+            assert time.monotonic() - released < 1.5, "L3"
+            assert mine.fence > lease.fence
+            assert mine.release().outcome == "RELEASED"
         ensemble.heal()

@@ -221,7 +221,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
         there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
         with contextlib.closing(open_store(there, OpenOptions())) as store:
             for _ in range(5):
-                store.store._first.connection.bounce()
+                store._first.connection.bounce()
                 began = time.monotonic()
                 until(lambda: quiet(store), "it is connected again")
                 assert time.monotonic() - began < 3.0
@@ -278,7 +278,7 @@ def test_a_child_has_none_of_its_parents_connections(server):
 
 
 def session(store, one):
-    return store.store.entry(one.token)[0]
+    return store.entry(one.token)[0]
 
 
 def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):

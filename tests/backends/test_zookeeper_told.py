@@ -50,7 +50,7 @@ def held(client, **options):
 
 
 def sessions(client):
-    return list(client.driver().backend.store._sessions.values())
+    return list(client.driver().backend._sessions.values())
 
 
 def children(server, path):

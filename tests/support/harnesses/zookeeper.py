@@ -24,7 +24,7 @@ from support.harnesses.exclusions import EXCLUSIONS
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
-__all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness"]
+__all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness", "claims_of", "vanish"]
 
 TICK = 0.15
 """Seconds. Everything that takes time on ZooKeeper takes some ticks."""
@@ -41,6 +41,18 @@ def _started(kind: type[ZooKeeperHarness]) -> tuple[Any, Any]:
     look = stack.enter_context(kind.one_of(servers).connect())
     atexit.register(stack.close)
     return servers, look
+
+
+def claims_of(store: Any) -> list[tuple[Any, Any]]:
+    """The claims of an open store that are not definitely gone, each with its session."""
+    return [(session, entry) for session in store.sessions() for entry in [*session.entries.values()]]
+
+
+def vanish(store: Any) -> None:
+    """Let go of everything without a word, as a process does that is killed."""
+    store._closed = True  # noqa: SLF001
+    for session in store.sessions():
+        session.close(goodbye=False).join(1.0)
 
 
 class ZooKeeperHarness(Harness):
@@ -98,11 +110,11 @@ class ZooKeeperHarness(Harness):
     def crash(self, client: Client) -> None:
         super().crash(client)
         backend: Any = client.driver().backend
-        store = getattr(backend, "inner", backend).store
-        for session, entry in store.entries():
+        store = getattr(backend, "inner", backend)
+        for session, entry in claims_of(store):
             ends = min(entry.deadline, session.basis + session.span)
             self._crashed[entry.token] = (ends, entry.held and not entry.ended)
-        store.vanish()
+        vanish(store)
 
     def stored(self, name: str) -> list[StoredClaim]:
         parent = f"{self._root}/q/{encode(name)}"
@@ -145,14 +157,14 @@ class ZooKeeperHarness(Harness):
         """Deadlines, and who holds, as far as they are claims of this process."""
         known = dict(self._crashed)
         for store in self._stores():
-            for _, entry in store.entries():
+            for _, entry in claims_of(store):
                 known.setdefault(entry.token, (entry.deadline, entry.held and not entry.ended))
         return known
 
     def _stores(self) -> list[Any]:
         engines = [vars(client)["_opening"].engine for ref in self._clients if (client := ref()) is not None]
         backends = [*self._backends, *(engine.backend for engine in engines if engine is not None)]
-        return [getattr(backend, "inner", backend).store for backend in backends]
+        return [getattr(backend, "inner", backend) for backend in backends]
 
     def residue(self) -> dict[str, int]:
         """Nodes of every kind but parents, which the server removes by itself."""
