@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import os
-import shutil
 import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
-from lockkit.testing.processes import PATIENCE, ServerFailed, free_port, until
-from support.servers.certificates import Certificates
+from lockkit.testing.processes import ServerFailed, free_port, until
 from support.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
 from support.servers.programs import find_program
-from support.servers.server import Server, unsaid
+from support.servers.server import Member, unsaid
 
 __all__ = ["EtcdServer", "Place"]
 
@@ -40,7 +38,7 @@ class Place:
         return f"http://127.0.0.1:{self.peer_port}"
 
 
-class EtcdServer(Server):
+class EtcdServer(Member[Place]):
     """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
 
     Starts when made; a context manager that stops it and removes its folder::
@@ -48,10 +46,6 @@ class EtcdServer(Server):
         with EtcdServer(quota_backend_bytes=1 << 20, users=[EtcdUser("guest", "secret", {"app/": "READ"})]) as server:
             server.call("kv/put", {"key": b"app/key", "value": b"value"})
             connect(server.url(user="guest", password="secret"))
-
-    Attributes:
-        place: Its name and ports, which stay the same through every restart.
-        certificates: With ``tls``, what clients need; None without.
     """
 
     def __init__(
@@ -81,23 +75,10 @@ class EtcdServer(Server):
             ServerFailed: It did not start.
         """
         self.program = find_program(program)
-        super().__init__("etcd")
         self.users = users
-        self._data = self.folder / "data"
-        self._client_certificates = client_certificates
-        self._among = among
-        self._lines = lines
-        try:
-            self.certificates = Certificates(self.folder) if tls else None
-            self._context = self._trust()
-            if place is None:
-                self._start_somewhere()
-            else:
-                self.place = place
-                self._launch()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(
+            "etcd", tls=tls, client_certificates=client_certificates, place=place, among=among, lines=lines
+        )
 
     # -- where it is
 
@@ -107,34 +88,7 @@ class EtcdServer(Server):
 
     def url(self, user: str | None = None, password: str | None = None) -> str:
         """The server's URL; ``etcds:`` with TLS. The client is told the TLS files in another way."""
-        scheme = "etcds" if self.certificates else "etcd"
-        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
-        return f"{scheme}://{login}{self.address}"
-
-    # -- what happens to it
-
-    def start(self, *, wait: bool = True) -> None:
-        """Start it again where it was, with its data.
-
-        Args:
-            wait: Until it is ready, which a member of a cluster without a majority never is.
-
-        Raises:
-            ServerFailed: It did not start; somebody may have taken a port.
-        """
-        self._launch()
-        if wait:
-            self.until_ready()
-
-    def restart(self, *, lose_data: bool) -> None:
-        """Start it again on the same port, with its data or empty (but for its users). For a server on its own."""
-        if lose_data:
-            self.kill()
-            shutil.rmtree(self._data, ignore_errors=True)
-            self._first_launch()
-        else:
-            self.stop()
-            self.start()
+        return self._url("etcd", user, password)
 
     # -- what it knows
 
@@ -214,18 +168,6 @@ class EtcdServer(Server):
         """How many requests clients have sent so far, by its own count; a stream is one, whatever is said on it."""
         return self._gateway.counted("grpc_server_started_total")
 
-    def until_ready(self, seconds: float = PATIENCE) -> None:
-        """Wait until it answers a read that needs a majority.
-
-        Raises:
-            ServerFailed: It has ended, or is not ready in time.
-        """
-        try:
-            until(lambda: not self.alive or self.ready(), f"{self.place.name} is ready", seconds)
-        except ServerFailed as error:
-            raise ServerFailed(f"{error}:\n{self.log}") from None
-        self._check_alive()
-
     def until_serves_peers(self) -> None:
         """Wait until another new member may start.
 
@@ -298,11 +240,6 @@ class EtcdServer(Server):
         flags |= {key.replace("_", "-"): value for key, value in self._lines.items()}
         return [f"--{key}={value}" for key, value in flags.items()]
 
-    def _check_alive(self) -> None:
-        if not self.alive:
-            self._process.kill()
-            raise ServerFailed(f"{self.program} did not start:\n{self.log}")
-
     def _serves_peers(self) -> bool:
         connection = http.client.HTTPConnection(self.host, self.place.peer_port, timeout=1.0)
         with contextlib.closing(connection):
@@ -315,8 +252,9 @@ class EtcdServer(Server):
 
     @property
     def _gateway(self) -> Gateway:
-        return Gateway(self.host, self.port, self._context)
+        return Gateway(self.host, self.port, self._trust)
 
+    @functools.cached_property
     def _trust(self) -> ssl.SSLContext | None:
         if self.certificates is None:
             return None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
+from urllib.parse import quote
 
-from lockkit.testing.processes import ServerFailed, ServerProcess, scratch_folder
+from lockkit.testing.processes import PATIENCE, ServerFailed, ServerProcess, scratch_folder, until
+from support.servers.certificates import Certificates
 
-__all__ = ["Server", "port_taken", "unsaid"]
+__all__ = ["Member", "Server", "port_taken", "unsaid"]
 
 
 class Server:
@@ -104,6 +108,116 @@ class Server:
                     raise
                 self._process.log.unlink()
         raise ServerFailed("no free port in ten attempts")
+
+
+P = TypeVar("P")
+
+
+class Member(Server, Generic[P]):
+    """A server that stays where it is through every restart, on its own or as one of a group.
+
+    Starts when made. Whoever makes one of a group waits until it is ready.
+
+    Attributes:
+        place: Its ports, and its name in the group.
+        certificates: With ``tls``, what clients need; None without.
+    """
+
+    place: P
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        tls: bool,
+        client_certificates: bool,
+        place: P | None,
+        among: Sequence[P],
+        lines: Mapping[str, object],
+    ) -> None:
+        """Start one.
+
+        Args:
+            kind: For the name of its folder.
+            tls: Clients must speak TLS.
+            client_certificates: With ``tls``: and must show a certificate of its authority.
+            place: Where it is, as one of a group; on its own it finds free ports.
+            among: The places of all in the group.
+            lines: Further lines of its configuration.
+        """
+        super().__init__(kind)
+        self._data = self.folder / "data"
+        self._client_certificates = client_certificates
+        self._among = among
+        self._lines = lines
+        try:
+            self.certificates = Certificates(self.folder) if tls else None
+            if place is None:
+                self._start_somewhere()
+            else:
+                self.place = place
+                self._launch()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it again where it was, with its data.
+
+        Args:
+            wait: Until it is ready, which one of a group without a majority never is.
+
+        Raises:
+            ServerFailed: It did not start; somebody may have taken a port.
+        """
+        self._launch()
+        if wait:
+            self.until_ready()
+
+    def restart(self, *, lose_data: bool) -> None:
+        """Start it again on the same port, with its data or empty (but for its users). For a server on its own."""
+        if lose_data:
+            self.kill()
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._first_launch()
+        else:
+            self.stop()
+            self.start()
+
+    def ready(self) -> bool:
+        """Whether it answers what needs a majority."""
+        raise NotImplementedError
+
+    def until_ready(self, seconds: float = PATIENCE) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            ServerFailed: It has ended, or is not ready in time.
+        """
+        try:
+            until(lambda: not self.alive or self.ready(), f"the server at {self.address} is ready", seconds)
+        except ServerFailed as error:
+            raise ServerFailed(f"{error}:\n{self.log}") from None
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            self._process.kill()
+            raise ServerFailed(f"the server at {self.address} did not start:\n{self.log}")
+
+    def _url(self, scheme: str, user: str | None, password: str | None) -> str:
+        """Its URL; with an ``s`` behind the scheme for TLS. The client is told the TLS files in another way."""
+        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
+        return f"{scheme}{'s' if self.certificates else ''}://{login}{self.address}"
+
+    def _launch(self) -> None:
+        """Start its process at its place."""
+        raise NotImplementedError
+
+    def _first_launch(self) -> None:
+        """Start it with nothing of its own, and wait until it is ready."""
+        self._launch()
+        self.until_ready()
 
 
 def port_taken(log: str) -> bool:

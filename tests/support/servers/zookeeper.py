@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lockkit.testing.processes import PATIENCE, ServerFailed, ServerMissing, free_port, until
-from support.servers.certificates import Certificates
-from support.servers.server import Server, unsaid
+from lockkit.testing.processes import PATIENCE, ServerFailed, ServerMissing, free_port
+from support.servers.server import Member, unsaid
 from support.servers.zookeeper_program import (
     SUPER,
     java_command,
@@ -45,7 +43,7 @@ class Place:
         return cls(number, free_port(), free_port(), free_port())
 
 
-class ZooKeeperServer(Server):
+class ZooKeeperServer(Member[Place]):
     """One server on 127.0.0.1, in a temporary folder. It never waits for the disk, and keeps its data all the same.
 
     Starts when made; a context manager that stops it and removes its folder::
@@ -56,8 +54,6 @@ class ZooKeeperServer(Server):
             connect(server.url("/chroot", user="guest", password="secret"))
 
     Attributes:
-        place: Its number and ports, which stay the same through every restart.
-        certificates: With ``tls``, what clients need; None without.
         tick: Seconds; what the server measures its own time in.
     """
 
@@ -95,25 +91,18 @@ class ZooKeeperServer(Server):
         """
         if not zookeeper_installed():
             raise ServerMissing("ZooKeeper or Java is not installed; run: make servers")
-        super().__init__("zookeeper")
         self.tick = tick
         self._sessions = (2 * tick if shortest_session is None else shortest_session, longest_session)
-        self._data = self.folder / "data"
-        self._client_certificates = client_certificates
         self._users = users
-        self._among = among
-        self._lines = lines
         self._secure_port = 0
-        try:
-            self.certificates = Certificates(self.folder) if tls else None
-            if place is None:
-                self._start_somewhere()
-            else:
-                self.place = place
-                self._launch()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(
+            "zookeeper",
+            tls=tls,
+            client_certificates=client_certificates,
+            place=place,
+            among=among,
+            lines=lines,
+        )
 
     # -- where it is
 
@@ -123,33 +112,9 @@ class ZooKeeperServer(Server):
 
     def url(self, chroot: str = "", user: str | None = None, password: str | None = None) -> str:
         """The server's URL; ``zookeepers:`` with TLS. The client is told the TLS files in another way."""
-        scheme = "zookeepers" if self.certificates else "zookeeper"
-        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
-        return f"{scheme}://{login}{self.address}{quote(chroot)}"
+        return f"{self._url('zookeeper', user, password)}{quote(chroot)}"
 
     # -- what happens to it
-
-    def start(self, *, wait: bool = True) -> None:
-        """Start it again where it was, with its data.
-
-        Args:
-            wait: Until it is ready, which a member of an ensemble without a majority never is.
-
-        Raises:
-            ServerFailed: It did not start; somebody may have taken a port.
-        """
-        self._launch()
-        if wait:
-            self.until_ready()
-
-    def restart(self, *, lose_data: bool) -> None:
-        """Start it again on the same port, with its data or empty."""
-        if lose_data:
-            self.kill()
-            shutil.rmtree(self._data, ignore_errors=True)
-        else:
-            self.stop()
-        self.start()
 
     def expire(self, client_id: tuple[int, bytes]) -> None:
         """End a session, as if it had been silent for too long: its nodes vanish, and its client finds it expired.
@@ -228,20 +193,6 @@ class ZooKeeperServer(Server):
             return False
         return True
 
-    def until_ready(self, seconds: float = PATIENCE) -> None:
-        """Wait until sessions can be opened.
-
-        Raises:
-            ServerFailed: It has ended, or is not ready in time.
-        """
-        try:
-            until(lambda: not self.alive or self.ready(), "it is ready", seconds)
-        except ServerFailed as error:
-            raise ServerFailed(f"{error}:\n{self.log}") from None
-        if not self.alive:
-            self._process.kill()
-            raise ServerFailed(f"ZooKeeper did not start:\n{self.log}")
-
     # -- how it starts
 
     @property
@@ -250,8 +201,7 @@ class ZooKeeperServer(Server):
 
     def _begin(self) -> None:
         self.place = Place.free(1)
-        self._launch()
-        self.until_ready()
+        self._first_launch()
 
     def _launch(self) -> None:
         self._data.mkdir(mode=0o700, exist_ok=True)
