@@ -104,11 +104,6 @@ class Maintenance:
             self._session.poke()
 
     @property
-    def pending(self) -> bool:
-        """Whether something is under way that ends with the session, and then was in vain."""
-        return any(each.needed for each in self.due)
-
-    @property
     def needed_until(self) -> float:
         """CLOCK_BOOTTIME seconds up to which ending the session would undo something; 0 for nothing."""
         return max((each.until for each in [*self.due] if each.needed), default=0.0)

@@ -79,7 +79,6 @@ class Session:
         ended: Why the session is over; empty while it is not.
         lost: Whether the servers have ended the session, so that nothing of it is left.
         closed: Whether the client has closed the session.
-        left: Whether all work for the session is done.
         used: When a claim last asked for the session.
     """
 
@@ -92,7 +91,6 @@ class Session:
         self.ended = ""
         self.lost = False
         self.closed = False
-        self.left = False
         self.used = self.clock.now()
         self.mutex = threading.RLock()
         self.moved = Crowd()
@@ -117,6 +115,11 @@ class Session:
     def confirmed(self) -> bool:
         """Whether at least half of its timeout is left."""
         return self.clock.now() <= self.basis + self.timeout / 2
+
+    @property
+    def alive(self) -> bool:
+        """Whether there may still be work to do for the session."""
+        return self._keeper is not None and self._keeper.is_alive()
 
     def start(self) -> None:
         """Connect, in the background: an exception of a signal handler must not tear what kazoo starts."""
@@ -251,16 +254,17 @@ class Session:
         """
         with self.mutex:  # in one step with the look at its claims: otherwise a claim could join in between
             self.ended, self.closed = self.ended or "closed", True
-            self.left = self.left or self.ended == "closed"
             if goodbye is None:
-                goodbye = not self.maintenance.pending and all(entry.ended for entry in self.entries.values())
+                goodbye = not self.maintenance.needed_until and all(
+                    entry.ended for entry in self.entries.values()
+                )
         self.poke()
         return self.connection.close(goodbye=goodbye)
 
     def retire(self) -> bool:
         """End the session if nobody uses it; return whether it has ended."""
         with self.mutex:
-            if not self.ended and not self.entries and not self.maintenance.pending:
+            if not self.ended and not self.entries and not self.maintenance.needed_until:
                 self.close(goodbye=True)
             return bool(self.ended)
 
@@ -299,7 +303,6 @@ class Session:
             self.lost = True
         elif not self.lost:
             self._end_on_the_servers(self.connection.identity)
-        self.left = True
 
     def _end_on_the_servers(self, identity: tuple[int, bytes]) -> None:
         while not self.closed and (wait := self._believed_until() - self.clock.now()) > 0:

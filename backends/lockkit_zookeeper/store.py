@@ -188,7 +188,7 @@ class ZooKeeperStore:
             for timeout, each in [*self._sessions.items()]:
                 if each is session:
                     del self._sessions[timeout]
-                    self._old = [*(old for old in self._old if not old.left), session]
+                    self._old = [*(old for old in self._old if old.alive), session]
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""

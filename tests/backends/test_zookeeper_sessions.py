@@ -395,7 +395,7 @@ def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opene
         with pytest.raises((Refused, Unknown)):
             call(one, 0.2)
     wired.heal()
-    until(lambda: mine.left, "it is left")
+    until(lambda: not mine.alive, "it is left")
     assert store.release(one, BUDGET) == ABSENT
     assert not there_by_id(server, wired, one)
 
