@@ -1,17 +1,17 @@
-"""The layer under the stores: the interface of a store, and what several stores do alike.
+"""The layer under the stores: the interface of a store, and code that several stores share.
 
-A store imports each piece from its own module:
+A store imports from these modules:
 
 - :mod:`~lockkit.store.spi`: the interface, and its answers;
 - :mod:`~lockkit.store.queue`: the rule of the queue, as functions; :mod:`~lockkit.store.rowqueue` and
-  :mod:`~lockkit.store.rows`: every call, for a store that decides in Python;
-- :mod:`~lockkit.store.notes`, :mod:`~lockkit.store.owners`, :mod:`~lockkit.store.layouts`: what is stored beside a claim's place,
-  and who may read it; :mod:`~lockkit.store.comparing`: changes by compare;
-- :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: what a client remembers of locks and of tokens;
-- :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: what a URL says; :mod:`~lockkit.store.handshakes`: TLS
-  handshakes that failed;
-- :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: what is left of a budget,
-  connections in time, and a pool of them;
-- :mod:`~lockkit.store.exchanges`, :mod:`~lockkit.store.performing`: the hot calls of a network store as generators without I/O, and
-  blocking connections that perform them.
+  :mod:`~lockkit.store.rows`: all calls, for a store that decides in Python;
+- :mod:`~lockkit.store.notes`, :mod:`~lockkit.store.owners`, :mod:`~lockkit.store.layouts`: the stored form of notes, records and
+  owners, and the layout versions that may read them; :mod:`~lockkit.store.comparing`: changes by compare-and-swap;
+- :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: values cached for each lock, and tokens that were given up;
+- :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: URLs of servers, and the TLS files that they name;
+  :mod:`~lockkit.store.handshakes`: TLS handshakes that failed;
+- :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: the rest of a budget,
+  connecting within a budget, and a pool of connections;
+- :mod:`~lockkit.store.exchanges`, :mod:`~lockkit.store.performing`: the frequent calls of a network store as generators without
+  I/O, and blocking connections that perform them.
 """

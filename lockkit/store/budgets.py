@@ -1,4 +1,4 @@
-"""Budgets: the seconds that are left until an end on ``time.monotonic()``."""
+"""Budgets of calls: the seconds that are left until an end on ``time.monotonic()``."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _MOMENT = 0.05
 
 
 def left(end: float) -> float:
-    """Seconds until an end; a moment if it has passed, because a step that has begun may still find out what became of it."""
+    """Seconds until an end, but at least 50 ms, so that a step which has begun may still learn its result."""
     return max(end - time.monotonic(), _MOMENT)

@@ -1,4 +1,4 @@
-"""Change by compare: read a value, work out the new one, write it if nobody else wrote in between; otherwise try again."""
+"""Changes by compare-and-swap: read a value, compute the new one, write it if nobody else wrote in between; otherwise try again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lockkit.store.spi import NOTE_LIMIT, Refused
 __all__ = ["ROUNDS", "annotate", "overtaken"]
 
 ROUNDS = 16
-"""Attempts in which others may be faster before a call is refused."""
+"""Attempts after which a call is refused because another client was faster each time."""
 
 
 def overtaken(what: str) -> Refused:
-    """The refusal of a call that lost to others' changes in every attempt."""
-    return Refused(BackendUnavailable(f"{what} keeps changing under this", hint="try again"))
+    """The refusal of a call because another client was faster in every attempt."""
+    return Refused(BackendUnavailable(f"other clients keep changing {what}", hint="try again"))
 
 
 def annotate(name: str, patch: Mapping[str, object], attempt: Callable[[], bool | None]) -> bool:
@@ -25,12 +25,12 @@ def annotate(name: str, patch: Mapping[str, object], attempt: Callable[[], bool 
     Args:
         name: The lock.
         patch: The change to a note.
-        attempt: Reads the claim and writes its note with the patch (:func:`lockkit.store.notes.patched`) by compare: True if it
-            did, False if there is no such claim, None if somebody else was faster.
+        attempt: Reads the claim and writes its note with the patch (:func:`lockkit.store.notes.patched`), if the claim is unchanged.
+            Returns True if it wrote the note, False if there is no such claim, None if another client was faster.
 
     Raises:
         ConfigError: The patch is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
-        Refused: Others were faster each time.
+        Refused: Another client was faster each time.
     """
     note_text(patch, NOTE_LIMIT)
     for _ in range(ROUNDS):

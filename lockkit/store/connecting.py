@@ -23,18 +23,23 @@ def is_address(host: str) -> bool:
 
 
 def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, thread: str) -> C:
-    """Make a connection on another thread, because the time to resolve a name cannot be limited, and each address that it gives may use up the budget.
+    """Make a connection on another thread, within a budget.
+
+    The call itself could not keep the budget: the time to resolve a name cannot be limited, and each address of the name may use up
+    the budget.
 
     Args:
         make: Connects.
-        close: Closes a connection that comes too late.
+        close: Closes a connection that is made too late.
         budget: Seconds.
         thread: The name of the thread.
 
     Raises:
         TimeoutError: The budget is over. A connection that is made later is closed.
     """
-    done = threading.Lock()  # bare: what is built on it can be torn apart by Ctrl-C
+    done = (
+        threading.Lock()
+    )  # a plain lock: Ctrl-C can leave Condition and Event, which are written in Python, half done
     done.acquire()
     made: list[C | BaseException] = []
     waiting = [True]
@@ -55,7 +60,7 @@ def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, 
 
     try:
         threading.Thread(target=run, name=thread, daemon=True).start()
-    except RuntimeError:  # there can be no more threads
+    except RuntimeError:  # no more threads can be started
         return make()
     try:
         if not done.acquire(timeout=max(budget, 0.0)):

@@ -1,4 +1,4 @@
-"""Connections to one server: a socket whose calls each have an end, and the pool that lends connections to calls."""
+"""Connections to one server: a socket with a time limit for each call, and a pool that lends connections to calls."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["Connection", "Pool", "Timed", "inherited"]
 _RESET = struct.pack("ii", 1, 0)
 _LEAST = 0.005
 _SLACK = 0.005
-"""Seconds by which a call may be late rather than set the socket's timeout once more."""
+"""Seconds by which a call may exceed its end. This saves a system call, because the socket's timeout is not set again for less."""
 _PART = 4.0
-"""The socket's timeout may be this part of what is left: to set it is a system call, to look again costs nothing."""
+"""The socket's timeout is kept if it is at least this fraction of the time left. To set it is a system call; to wait a second time is cheap."""
 _IDLE = 1.0
 _UNUSED = 30.0
-"""Seconds after which a connection that others made superfluous is closed, once another is given back."""
+"""Seconds after which an unused connection is closed, when another is given back."""
 
 
 def inherited(where: str) -> Refused:
-    """A forked child has this store from its parent: its connections are the parent's."""
+    """The refusal in a forked child, which has inherited the store from its parent: the connections belong to the parent."""
     hint = "a forked child calls lockkit.connect() for itself"
     return Refused(BackendUnavailable(f"{where} is not open in this process", hint=hint), retry=False)
 
 
 class Timed:
-    """A connected socket, used by one call at a time. Each call has to be over by an end on ``time.monotonic()``.
+    """A connected socket, used by one call at a time. Each call must be over by an end on ``time.monotonic()``.
 
     A call that raises leaves the socket unusable: the next bytes may belong to the answer of that call.
     """
@@ -44,14 +44,14 @@ class Timed:
         self._socket = connected
         self._pid = os.getpid()
         self._allowed = -1.0
-        """The socket's timeout; -1 where the next call has to set it anew."""
+        """The socket's timeout; -1 if the next call has to set it again."""
 
     def __del__(self) -> None:
         if hasattr(self, "_socket"):
             self._socket.close()
 
     def _until(self, end: float) -> None:
-        """Limit the socket's next wait to an end. The wait may be shorter: after a timeout, look at the clock again."""
+        """Limit the socket's next wait to an end. The wait may be shorter: after a timeout, the caller checks the clock again."""
         rest = end - time.monotonic()
         if rest <= 0.0:
             raise TimeoutError("timed out")
@@ -64,7 +64,7 @@ class Timed:
         return self._socket.fileno()
 
     def quiet(self) -> bool:
-        """True if the server has sent nothing unasked. If it has, that is most likely the end of the connection."""
+        """True if there is nothing to read. Otherwise the server has most likely closed the connection."""
         self._allowed = -1.0
         try:
             self._socket.setblocking(False)
@@ -76,15 +76,17 @@ class Timed:
         return False
 
     def interrupt(self) -> None:
-        """End the call that another thread is in."""
-        if self._pid == os.getpid():  # else it is the parent's
+        """End a call that is running in another thread."""
+        if self._pid == os.getpid():  # otherwise the socket belongs to the parent process
             try:
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # TLS is in that thread's hands
+                socket.socket.shutdown(
+                    self._socket, socket.SHUT_RDWR
+                )  # not TLS: the other thread is using that
             except OSError:
                 pass
 
     def reset(self) -> None:
-        """Close the socket and drop what is still in this host's buffers: a request that was given up must not arrive later."""
+        """Close the socket and drop the data in this host's buffers, so that a request that was given up does not arrive later."""
         try:
             if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -93,7 +95,7 @@ class Timed:
         self.close()
 
     def close(self) -> None:
-        """Close the socket, when nothing is under way."""
+        """Close the socket. No request may be under way."""
         try:
             self._socket.close()
         except OSError:
@@ -104,29 +106,29 @@ class Connection(Protocol):
     """A connection that a pool can lend."""
 
     def quiet(self) -> bool:
-        """True if the server has sent nothing unasked."""
+        """True if there is nothing to read."""
 
     def reset(self) -> None:
-        """Close the connection and drop what is still in this host's buffers."""
+        """Close the connection and drop the data in this host's buffers."""
 
     def close(self) -> None:
-        """Close the connection, when nothing is under way."""
+        """Close the connection. No request may be under way."""
 
 
 C = TypeVar("C", bound=Connection)
 
 
 class Pool(Generic[C]):
-    """The free connections to one server. There are as many as calls run at the same time.
+    """The free connections to one server. The pool has no size limit: it grows to the number of calls that run at the same time.
 
-    A call takes a connection and gives it back once every request on it was answered. A connection that owes an answer is
+    A call takes a connection and gives it back after every request on it was answered. A connection that still owes an answer is
     reset instead, so that no later call reads an answer that is not its own.
 
     Args:
         make: Makes a connection within a budget; raises Refused.
         where: The server, for errors.
         pid: The process that the connections belong to; None for this one.
-        idle: Seconds after which a free connection is looked at before it is used: the server may have closed it.
+        idle: Seconds after which a free connection is checked before it is used, because the server may have closed it.
     """
 
     def __init__(
@@ -140,10 +142,10 @@ class Pool(Generic[C]):
         self.pid = os.getpid() if pid is None else pid
 
     def take(self, budget: float) -> C:
-        """A connection that owes nothing.
+        """A connection on which every request was answered.
 
         Raises:
-            Refused: There is none to be had, or they are those of a process that this one was forked from.
+            Refused: No connection can be made, or this process was forked from the one that opened the store.
         """
         if self.pid != os.getpid():
             raise inherited(self._where)
@@ -169,9 +171,9 @@ class Pool(Generic[C]):
             self.empty()
             return
         try:
-            if now - self._free[0][1] > _UNUSED:  # the last that was given back is the first to be taken
+            if now - self._free[0][1] > _UNUSED:  # the pool is a stack, so the first one is the least used
                 self._free.pop(0)[0].close()
-        except IndexError:  # others have taken it meanwhile
+        except IndexError:  # another thread has taken it meanwhile
             pass
 
     def empty(self) -> None:
@@ -184,6 +186,6 @@ class Pool(Generic[C]):
             connection.close()
 
     def close(self) -> None:
-        """Close the free connections; those in use follow when their call ends."""
+        """Close the free connections now, and those in use when their call ends."""
         self._closed = True
         self.empty()

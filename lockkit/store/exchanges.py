@@ -1,12 +1,12 @@
-"""Exchanges: the hot calls of a network store, as generators without I/O.
+"""Exchanges: the frequent calls of a network store, as generators without I/O.
 
-An exchange yields steps: a packed request for a route, a pause, a connection to be made. A performer does each step, sends the
-result back, and throws the error of a failed step into the exchange, where the store's own table of failures stands. The same
-exchange is performed on blocking connections (:mod:`lockkit.store.performing`) and can be performed on those of an event loop.
+An exchange yields steps: a packed request for a route, a pause, a connection to make. A performer does each step and sends the
+result back. It throws the error of a failed step into the exchange, where the store's own table of failures is. An exchange is
+performed on blocking connections (:mod:`lockkit.store.performing`), and can be performed on connections of an event loop.
 
-A route names a server, or a connection of its own to it (a fresh one), and is all that a performer looks at to choose a
-connection. What an answer says of routes (a Cluster's MOVED, an expired login, a replica in place of a primary) is decided in the
-exchange, which then sends to another route, within the same end.
+A route names a server, or a fresh connection to a server. A performer chooses a connection by the route alone. The exchange itself
+handles answers about routes (a Cluster's MOVED, an expired login, a replica in place of a primary): it then sends to another
+route, within the same time limit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 T = TypeVar("T")
 
 Route: TypeAlias = Hashable
-"""The server that a request is for, by the store's own description."""
+"""The server that a request is for, in a form that the store chooses."""
 Reply: TypeAlias = Any
 """One reply, as the parser of the store's protocol returns it."""
 
@@ -40,15 +40,15 @@ Reply: TypeAlias = Any
 class Send(NamedTuple):
     """Send a request and read its replies. The result is the sequence of replies.
 
-    The performer takes a free connection to the route, or has one opened. After an error the connection is reset, so that no
-    later call reads a reply that is not its own, and the error is thrown into the exchange as it is.
+    The performer takes a free connection to the route, or opens one. After an error it resets the connection, so that no
+    later call reads a reply that is not its own, and throws the error into the exchange unchanged.
 
     Attributes:
         to: The route.
         packed: The bytes of the request.
         end: When to give up, on ``time.monotonic()``.
         replies: How many replies the server sends.
-        keep: Whether the connection may be used again, by its replies. Always, by default.
+        keep: Decides by the replies whether the connection may be used again. None: it always may.
     """
 
     to: Route
@@ -59,7 +59,7 @@ class Send(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """Make a connection on which nothing was said yet. The result is the connection.
+    """Make a connection, without sending anything on it. The result is the connection.
 
     Only the exchange that opens a route yields this step and :class:`Introduce`. If it raises, the connection is reset.
 
@@ -89,7 +89,7 @@ class Introduce(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Close the free connections to a route: its server is no longer what it was."""
+    """Close the free connections to a route, because its server has changed."""
 
     to: Route
 
@@ -101,11 +101,11 @@ class Pause(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Perform another exchange apart from this one, which does not wait for it.
+    """Start another exchange. This one does not wait for it.
 
     Attributes:
         make: Makes the exchange.
-        name: What it is for: the name of its thread or task.
+        name: The name of its thread or task, which says what it is for.
     """
 
     make: Callable[[], Exchange[None]]
@@ -115,13 +115,13 @@ class Start(NamedTuple):
 class Together(NamedTuple):
     """Perform other exchanges at the same time, and wait until all are over. There is no result.
 
-    The exchanges leave their results where this one finds them, and deal with errors themselves: an error that leaves any but the
-    first is reported nowhere.
+    The exchanges store their results for this one to read, and handle errors themselves: an error that any but the
+    first one raises is not reported.
 
     Attributes:
-        make: Each makes one of the exchanges. The first is waited for in any case.
-        name: What they are for: the name of the threads or tasks of the others.
-        end: When to wait no longer for the others, on ``time.monotonic()``. They then go on by themselves.
+        make: Each makes one of the exchanges. This exchange always waits for the first of them.
+        name: The name of the threads or tasks of the others, which says what they are for.
+        end: When to stop waiting for the others, on ``time.monotonic()``. They then continue by themselves.
     """
 
     make: Sequence[Callable[[], Exchange[None]]]
@@ -134,11 +134,11 @@ Exchange: TypeAlias = Generator[Step, Any, T]
 
 
 class Parser(Protocol):
-    """The parser of what a server sends on one connection; for performers that read for themselves."""
+    """The parser of the replies on one connection, for performers that read from the socket themselves."""
 
     def feed(self, data: bytes) -> Sequence[Reply]:
         """Take in the next bytes, and return the replies that they complete.
 
         Raises:
-            Exception: The server does not speak the store's protocol. The connection is of no use any more.
+            Exception: The server does not speak the store's protocol. The connection cannot be used any more.
         """

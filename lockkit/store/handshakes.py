@@ -1,4 +1,4 @@
-"""TLS handshakes that failed: the meaning of OpenSSL's texts, for errors that another try would only repeat."""
+"""TLS handshakes that failed: the meaning of OpenSSL's error texts, for failures that would happen again."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ def handshake_error(text: str, where: str, *, ca_file: bool, signer: str, plain:
     """The error for a failed handshake that would fail again; None if another try may help, or the text is about something else.
 
     Args:
-        text: OpenSSL's.
+        text: OpenSSL's error text.
         where: The server, for the error.
-        ca_file: True if the URL names an authority.
-        signer: The hint for a client's certificate that the server does not accept: who has to have signed it.
-        plain: The hint for a server that speaks no TLS: how to write its URL.
+        ca_file: True if the URL has the option ``ca_file``.
+        signer: The hint if the server does not accept the client's certificate: which authority must sign it.
+        plain: The hint if the server does not speak TLS: how to write the URL without TLS.
     """
     if _UNVERIFIED in text:
         return BackendUnavailable(f"cannot trust {where}: {text}", hint=trust_hint(text, ca_file=ca_file))
     if any(words in text for words in _NO_CERTIFICATE):
         hint = "add cert_file=PATH&key_file=PATH"
-        return PermissionDenied(f"{where}: it wants a client's certificate", hint=hint)
+        return PermissionDenied(f"{where}: the server requires a client certificate", hint=hint)
     if any(words in text for words in _NOT_ACCEPTED):
-        return PermissionDenied(f"{where}: it does not accept the certificate in cert_file", hint=signer)
+        return PermissionDenied(
+            f"{where}: the server does not accept the certificate in cert_file", hint=signer
+        )
     if any(words in text for words in _NO_TLS):
-        return ConfigError(f"{where}: it does not speak TLS", hint=f"{plain}; or check the port")
+        return ConfigError(f"{where}: the server does not speak TLS", hint=f"{plain}; or check the port")
     return None
 
 
 def trust_hint(text: str, *, ca_file: bool) -> str:
-    """The hint for a server's certificate that cannot be verified, by OpenSSL's text."""
+    """The hint if a server's certificate cannot be verified, by OpenSSL's error text."""
     if "mismatch" in text:
-        return "name the host as its certificate does, or give it a certificate for this name"
+        return "write the host name as in the server's certificate, or give the server a certificate for this name"
     if "expired" in text:
-        return "it needs a new certificate"
+        return "the server needs a new certificate"
     if ca_file:
-        return "?ca_file= names another authority than the one that has signed the server's certificate"
+        return "?ca_file= names an authority that has not signed the server's certificate"
     return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"

@@ -1,4 +1,4 @@
-"""Layouts: stored data names the oldest layout whose readers may touch it (``min_reader``); an older reader must refuse it."""
+"""Versions of the layout: stored data names the oldest version that may touch it (``min_reader``); older code refuses the data."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lockkit.store.spi import Refused
 
 __all__ = ["check_reader", "too_new"]
 
-_HINT = "upgrade lockkit here, or let the newer ones finish first"
+_HINT = "upgrade lockkit on this host, or wait until the newer programs have finished"
 
 
 def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
     """Refuse stored data that this code must not touch.
 
     Args:
-        stored: The value; without a ``min_reader`` any reader may. Its ``owner`` is named in the error.
-        reader: The newest layout that this code knows.
+        stored: The value. Without a ``min_reader`` every version may touch it. The error names its ``owner``.
+        reader: The newest layout version that this code knows.
         what: The name of the data in the error.
 
     Raises:
-        Refused: With IncompatibleLayout.
+        Refused: With IncompatibleLayout: the data needs a newer version.
     """
     least = stored.get("min_reader") or 0
     if type(least) is not int or least > reader:
@@ -31,8 +31,10 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
 
 
 def too_new(what: str, least: object, reader: int, owner: Owner, hint: str = _HINT) -> Refused:
-    """The refusal of data for readers of layout ``least``, by code that reads layout ``reader``."""
+    """The refusal of data that needs layout version ``least``, by code that knows versions up to ``reader``."""
     who = f"lockkit {owner.version}" if owner.version else "a newer lockkit"
     where = f" on {owner.host}" if owner.host else ""
-    text = f"{what} was written by {who}{where} for readers of layout {least}; this one reads layout {reader}"
+    text = (
+        f"{what} was written by {who}{where} and needs layout version {least}; this lockkit supports {reader}"
+    )
     return Refused(IncompatibleLayout(text, hint=hint), retry=False)

@@ -15,22 +15,25 @@ def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> st
     """A value as JSON of at most ``limit`` bytes.
 
     Raises:
-        ConfigError: It is not JSON, or longer.
+        ConfigError: The value cannot be written as JSON, or the JSON is longer.
     """
     try:
         text = json.dumps(dict(value), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"a {what} must be JSON: {error}") from None
+        raise ConfigError(f"a {what} must be a JSON object: {error}") from None
     if size > limit:
         raise too_long(what, size, limit)
     return text
 
 
 def too_long(what: str, size: int | None, limit: int) -> ConfigError:
-    """The error for a note or record that does not fit."""
-    much = f"{size}" if size is not None else "more"
-    return ConfigError(f"a {what} may be {limit} bytes of JSON, not {much}", hint="store a reference instead")
+    """The error for a note or record that is too long; ``size`` is its length in bytes, or None if that is not known."""
+    much = f"; this one has {size}" if size is not None else ""
+    return ConfigError(
+        f"a {what} may have at most {limit} bytes of JSON{much}",
+        hint="store the data elsewhere, and a reference to it here",
+    )
 
 
 def merged(target: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Perform exchanges on blocking connections, in the thread that asks."""
+"""A performer of exchanges on blocking connections, in the calling thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Connection(Poolable, Protocol):
-    """A connection that can ask."""
+    """A connection that can send requests."""
 
     def exchange(self, packed: bytes, end: float, replies: int) -> Sequence[Reply]:
         """Send a request and return its replies.
@@ -43,7 +43,7 @@ class Connection(Poolable, Protocol):
         """Send the first request and return its replies.
 
         Raises:
-            Exception: Not all replies came in time. If the server said why before it hung up, that is the error.
+            Exception: Not all replies came in time. If the server gave a reason before it closed the connection, the error has it.
         """
 
 
@@ -54,9 +54,9 @@ class Blocking(Generic[C]):
     """A performer: the pools of connections to the routes of one store. Thread-safe; belongs to the process that made it.
 
     Args:
-        connect: Makes a connection on which nothing was said yet.
-        opening: Makes the exchange that opens a connection to a route until an end, with :class:`Connect` and whatever the server
-            wants to be told first; it returns the connection, or raises Refused.
+        connect: Makes a connection on which nothing was sent yet.
+        opening: Makes the exchange that opens a connection to a route until an end: it connects
+            (:class:`~lockkit.store.exchanges.Connect`), logs in if need be, and returns the connection, or raises Refused.
         where: The store, for errors.
         pid: The process that the connections belong to; None for this one.
     """
@@ -101,7 +101,7 @@ class Blocking(Generic[C]):
         """A new connection to a route, which belongs to the caller.
 
         Raises:
-            Refused: There is none to be had, or this process was forked from the one that opened the store.
+            Refused: No connection can be made, or this process was forked from the one that opened the store.
         """
         if self.pid != os.getpid():
             raise inherited(self._where)
@@ -119,7 +119,7 @@ class Blocking(Generic[C]):
             raise
 
     def close(self) -> None:
-        """Close the free connections; those in use follow when their call ends."""
+        """Close the free connections now, and those in use when their call ends."""
         self._closed = True
         for pool in list(self._pools.values()):
             pool.close()
@@ -140,7 +140,7 @@ class Blocking(Generic[C]):
         return replies
 
     def _do(self, step: Step, connect: Callable[[Connect], C]) -> object:
-        """Do a step that is not on the way of every call."""
+        """Perform a step other than Send."""
         match step:
             case Connect():
                 return connect(step)
@@ -164,7 +164,7 @@ class Blocking(Generic[C]):
         return None
 
     def _thread(self, make: Callable[[], Exchange[None]], name: str) -> threading.Thread | None:
-        """A thread that performs an exchange; None if the process can start no more threads."""
+        """Start a thread that performs an exchange; None if the process can start no more threads."""
         thread = threading.Thread(target=lambda: self.perform(make()), name=name, daemon=True)
         try:
             thread.start()
@@ -173,7 +173,7 @@ class Blocking(Generic[C]):
         return thread
 
     def _pool(self, route: Route) -> Pool[C]:
-        """The pool of a route that nothing was sent to yet."""
+        """Make the pool of a route."""
         pool = Pool(lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid)
         pool = self._pools.setdefault(route, pool)
         if self._closed:

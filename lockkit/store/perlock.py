@@ -1,4 +1,4 @@
-"""A cache, by lock, of what a store derives from the lock's terms: packed words, deadlines in the store's units."""
+"""A cache of the values that a store computes from the terms of a lock, such as packed arguments, or times in the store's units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def per_lock(derive: Callable[[Terms], T], most: int = 16_384) -> Callable[[Term
 
     Args:
         derive: The function.
-        most: Locks that are remembered; beyond that all are forgotten.
+        most: The largest number of locks in the cache; beyond that the cache is emptied.
     """
     known: dict[int, tuple[Terms, T]] = {}
 

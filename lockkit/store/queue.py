@@ -1,7 +1,7 @@
 """The queue rule: the holders are the longest prefix whose weights add up to at most the capacity.
 
-One copy for every store: memory, SQLite, etcd and ZooKeeper call these functions; the Redis script is held equal to
-them by a property test. Pure functions over the claims of one name, in order of arrival, lapsed claims already removed.
+The memory store, SQLite, etcd and ZooKeeper call these functions. Redis has the rule as a script, which a property test compares with
+these functions. All are pure functions of the claims of one name, in order of arrival, after lapsed claims were removed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 RW_CAPACITY = 1_000_000
-"""Capacity of a reader/writer lock: a reader weighs 1, a writer all of it."""
+"""The capacity of a reader/writer lock. A reader has weight 1, a writer this weight."""
 
 
 class Queued(Protocol):
-    """The two facts of a claim that the rule looks at."""
+    """The two facts of a claim that the rule uses."""
 
     @property
     def weight(self) -> int: ...
@@ -38,9 +38,9 @@ class Queued(Protocol):
 
 
 def prefix(queue: Sequence[Queued]) -> int:
-    """How many claims, from the front, hold.
+    """The number of claims, from the front, that fit: the holders.
 
-    The capacity is the first claim's; the prefix also ends at the first claim that states another one.
+    The capacity is that of the first claim. The prefix also ends at the first claim with another capacity.
     """
     if not queue:
         return 0
@@ -53,9 +53,9 @@ def prefix(queue: Sequence[Queued]) -> int:
 
 
 def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
-    """How many claims, from the front, may be granted: the prefix, or none while a claim that holds stands outside (S2).
+    """The number of claims, from the front, that may be granted: the prefix, or none while a claim outside the prefix holds (S2).
 
-    A holder can stand outside the prefix after a shrinking resize: claims that fitted together before may have been granted in any
+    A claim outside the prefix can hold after a shrinking resize: claims that fitted together before may have been granted in any
     order, and they stay held and count.
     """
     fits = prefix(queue)
@@ -63,10 +63,11 @@ def grantable(queue: Sequence[Queued], holding: Sequence[bool]) -> int:
 
 
 def blockers(queue: Sequence[Queued], place: int) -> list[int]:
-    """The predecessors of ``queue[place]`` to watch: while they all stand that claim cannot hold; when one goes its owner asks again.
+    """The predecessors of ``queue[place]`` to watch. While all of them are there, that claim cannot hold; when one goes, its owner asks again.
 
-    A smallest such set: the nearest predecessor of another capacity alone, else the heaviest first (of equals the
-    nearest) until their weights plus its own exceed the capacity. Empty if nothing is in the way.
+    The set is as small as possible. If a predecessor has another capacity, the set is the nearest such predecessor. Otherwise it is the
+    heaviest predecessors (of equal ones the nearest), as many as are needed for their weights plus the claim's own to exceed the
+    capacity. The set is empty if nothing blocks the claim.
     """
     mine = queue[place]
     for ahead in range(place - 1, -1, -1):
@@ -86,7 +87,7 @@ def in_the_way(queue: Sequence[Queued], holding: Sequence[bool], place: int) -> 
     """The claims to watch for a waiter at ``queue[place]``, and whether the waiter is next in line.
 
     For a claim that fits, these are the holders outside the prefix (see :func:`grantable`); for any other, its :func:`blockers`.
-    Only the next in line should ask again at their deadlines: for all others these make no room yet.
+    Only the next in line should ask again at their deadlines, because no other claim fits when they are gone.
     """
     fits = prefix(queue)
     if place < fits:
@@ -98,7 +99,7 @@ def check_capacity(capacity: object, name: str, most: int | None = None) -> None
     """Refuse a capacity that no lock can be resized to.
 
     Raises:
-        ConfigError: It is not a whole number of at least 1, or over ``most``.
+        ConfigError: The capacity is not a whole number of at least 1, or it exceeds ``most``.
     """
     if type(capacity) is int and capacity >= 1 and (most is None or capacity <= most):
         return
@@ -107,24 +108,30 @@ def check_capacity(capacity: object, name: str, most: int | None = None) -> None
 
 
 def agreed(stated: int, mine: int, head: int) -> int:
-    """The capacity to tell a waiter: the one that it stated, unless its claim and the head of the queue differ.
+    """The capacity to report to a waiter, which compares it with its own.
 
-    A waiter compares what it is told with what it stated; a resize may have rewritten both claims since.
+    Args:
+        stated: The capacity in the waiter's request.
+        mine: The capacity of the waiter's stored claim, which a resize may have changed since.
+        head: The capacity of the first claim in the queue.
+
+    Returns:
+        ``stated`` if the waiter's claim and the first claim agree, otherwise ``head``.
     """
     return stated if mine == head else head
 
 
 def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:
-    """The place of the first claim, up to ``place``, that can never hold before the owner of ``mine`` releases something; None if all can.
+    """Find a deadlock: the place of the first claim, up to ``place``, that cannot hold until the caller releases a claim; None if there is none.
 
-    The owner of ``mine`` waits at ``place`` and releases nothing meanwhile. A claim holds only together with everything ahead of it,
-    so one that does not fit beside the owner's claims ahead of it stays where it is, and so does everybody behind it.
+    The caller waits at ``place``, and releases nothing while it waits. A claim holds only together with all claims ahead of it. So a
+    claim that does not fit together with the caller's claims ahead of it has to wait, and so have all claims behind it.
 
     Args:
         queue: As for :func:`prefix`.
-        mine: Which claims the owner holds.
-        waits: Which claims wait; all others leave in time without any help.
-        place: Where the owner waits.
+        mine: For each claim, whether the caller holds it.
+        waits: For each claim, whether it waits; all others end without the caller's help.
+        place: The place at which the caller waits.
     """
     capacity, held = queue[0].capacity, 0
     for at, claim in enumerate(queue[: place + 1]):

@@ -1,10 +1,10 @@
-"""A queue of rows: what each call does to the claims of one name.
+"""A queue of rows: the effect of each call on the claims of one name.
 
-For a store that decides in Python: in one atomic step it reads a whole queue, calls one of these methods, and writes the queue
-back. A store whose server runs code has these rules there.
+This module is for a store that decides in Python. In one atomic step such a store reads a whole queue, calls one of these methods, and
+writes the queue back. A store whose server runs code has the same rules in that code.
 
-Two things hold between any two calls. A claim past its deadline counts for nothing: ``settle``, the first step of every call,
-removes it wherever it stands. And a claim is OFFERED exactly while it fits and its owner has not asked.
+Two rules hold for every call. The first step of every call, ``settle``, removes all claims past their deadlines, wherever they
+stand. And a claim is OFFERED exactly while it fits and its owner has not confirmed yet.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["Home", "RowQueue"]
 
 
 class Home(Protocol):
-    """Where a queue lies."""
+    """The part of a store that a queue uses."""
 
     @property
     def clock(self) -> Clock:
-        """For facts, whose times are seconds since 1970."""
+        """The clock that converts times into seconds since 1970, for facts."""
 
     @property
     def gone(self) -> Tombstones:
         """The tokens that were given up."""
 
     def next_fence(self) -> int:
-        """A fence above every other that was given out for the queue."""
+        """A fence higher than all others that the queue has had."""
 
 
 class RowQueue:
@@ -56,10 +56,10 @@ class RowQueue:
 
     Attributes:
         rows: The claims by token, in order of arrival.
-        changed: The claims that went, came to fit, or got a nearer deadline since this list was last emptied. A waiter that
+        changed: The claims that were removed, came to fit, or got a nearer deadline since this list was last emptied. A waiter that
             watches one of them should ask again.
-        next_lapse: No claim lapses before this.
-        unsettled: Claims came, went or changed since the last :meth:`offer`.
+        next_lapse: A time before which no claim lapses.
+        unsettled: True if claims were added, removed or changed since the last :meth:`offer`.
     """
 
     next_lapse = NEVER
@@ -74,7 +74,7 @@ class RowQueue:
     # -- steps
 
     def settle(self, now: float) -> None:
-        """Remove what has lapsed, and offer what newly fits."""
+        """Remove the claims that have lapsed, and offer the lock to those that now fit."""
         if now >= self.next_lapse:
             for row in [row for row in self.rows.values() if row.deadline <= now]:
                 self.remove(row, now)
@@ -83,7 +83,7 @@ class RowQueue:
             self.offer(now)
 
     def offer(self, now: float) -> None:
-        """Mark the claims that fit: a WAITING one becomes OFFERED, an OFFERED one that fits no more is WAITING again."""
+        """Update the states: a WAITING claim that fits becomes OFFERED; an OFFERED one that no longer fits becomes WAITING."""
         rows = list(self.rows.values())
         fits = grantable(rows, [row.holding for row in rows])
         for place, row in enumerate(rows):
@@ -96,7 +96,7 @@ class RowQueue:
         self.unsettled = False
 
     def append(self, claim: Claim, now: float) -> Row:
-        """Put a claim at the tail; the caller offers afterwards."""
+        """Add a claim at the tail. The caller must call :meth:`offer` afterwards."""
         terms = claim.terms
         row = Row(
             claim.token, terms, self.home.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
@@ -108,7 +108,7 @@ class RowQueue:
         return row
 
     def remove(self, row: Row, now: float) -> None:
-        """Take a claim out, with a tombstone if a copy of its acquire may still come; the caller offers afterwards."""
+        """Remove a claim, and leave a tombstone if a copy of its acquire may still arrive. The caller must call :meth:`offer` afterwards."""
         self.unsettled = True
         if row.replayed:
             self.home.gone.bury(row.token, now)
@@ -132,10 +132,16 @@ class RowQueue:
     # -- calls, as in lockkit.store.spi
 
     def acquire(self, claim: Claim, now: float, basis: float, *, create: bool) -> Answer:
-        """Queue a claim up, or say how it stands; it becomes HELD if it fits. ``basis`` is when the request was sent.
+        """Add the claim to the queue if it is not there yet, and return its state. The claim becomes HELD if it fits.
+
+        Args:
+            claim: The claim.
+            now: The time.
+            basis: The time at which the client sent the request.
+            create: Whether the claim may be added.
 
         Raises:
-            ConfigError: The note is no JSON, or too long.
+            ConfigError: The note cannot be written as JSON, or is too long.
         """
         if claim.note:
             note_text(claim.note, NOTE_LIMIT)
@@ -150,7 +156,7 @@ class RowQueue:
                 return Lapsed(why)
             row = self.append(claim, now)
             if len(self.rows) == 1 and row.weight <= row.capacity:
-                row.state, self.unsettled = "OFFERED", False  # what an offer comes to where nobody else is
+                row.state, self.unsettled = "OFFERED", False  # the same as offer() for the only claim
             else:
                 self.offer(now)
         else:
@@ -175,7 +181,7 @@ class RowQueue:
         return Busy(head.capacity, self.info(head, 0))
 
     def _absent(self, claim: Claim) -> Lapsed:
-        """The answer to a claim that is gone: removed by a resize that left it no room, or lapsed."""
+        """The answer for a claim that is gone: it was too heavy for a resized lock, or it lapsed."""
         head = next(iter(self.rows.values()), None)
         return Lapsed("resized" if head is not None and head.capacity < claim.terms.weight else "absent")
 
@@ -196,7 +202,7 @@ class RowQueue:
     def renew(
         self, claim: Claim, fence: int | None, now: float, basis: float, *, ttl: float = 0.0
     ) -> Renewal:
-        """Renew a claim, with its fence or without one; with a ``ttl`` at least as long as that from now on."""
+        """Renew a claim. ``fence`` is None without a lease. ``ttl`` is the least that the claim's ttl shall be from now on."""
         self.settle(now)
         row = self.rows.get(claim.token)
         if row is None:
@@ -217,7 +223,7 @@ class RowQueue:
         return Renewal("HELD", basis=basis, requests=row.requests)
 
     def release(self, token: str, now: float, *, graceful: bool) -> ReleaseAnswer:
-        """Remove a claim, or have it go on blocking until its min_hold or lock_delay is over."""
+        """Remove a claim, or make it LINGERING until its min_hold or lock_delay is over."""
         if self.unsettled or now >= self.next_lapse:
             self.settle(now)
         row = self.rows.get(token)
@@ -237,19 +243,19 @@ class RowQueue:
         return RELEASED
 
     def moved(self, token: str, blockers: Collection[str]) -> bool:
-        """True if a waiter that was told these blockers should ask again."""
+        """True if a waiter should ask again, because one of its blockers is gone or its claim does not wait any more."""
         row = self.rows.get(token)
         standing = {str(each.fence) for each in self.rows.values()}
         return row is None or row.state != "WAITING" or not standing.issuperset(blockers)
 
     def inspect(self, now: float) -> LockInfo:
-        """The queue as a fact, without what is past its deadline. Changes nothing."""
+        """The queue as a fact, without claims past their deadlines. Changes nothing."""
         standing = [row for row in list(self.rows.values()) if row.deadline > now]
         claims = tuple(self.info(row, place) for place, row in enumerate(standing))
         return LockInfo(self.name, claims, self.home.clock.wall())
 
     def evict(self, wanted: str, now: float, *, at_once: bool) -> Evicted:
-        """Force a claim out, by its claim id. A HELD one is marked, unless ``at_once``."""
+        """Force a claim out, by its claim id. A HELD claim is only marked, unless ``at_once``."""
         self.settle(now)
         row, place = self.find(wanted)
         if row is None:
@@ -268,7 +274,7 @@ class RowQueue:
         return Evicted("MARKED", blocks_until=info.deadline, claim=info)
 
     def resize(self, capacity: int, now: float) -> int:
-        """Rewrite the capacity of every claim; how many there were."""
+        """Change the capacity of every claim. Returns the number of claims."""
         self.settle(now)
         count = len(self.rows)
         self.unsettled = count > 0
@@ -283,7 +289,7 @@ class RowQueue:
         """Merge a patch into the note of a claim, by its claim id; False if there is no such claim.
 
         Raises:
-            ConfigError: The note that it makes is too long.
+            ConfigError: The note would be too long.
         """
         self.settle(now)
         row, _ = self.find(wanted)

@@ -1,6 +1,6 @@
-"""A claim as a row: deadlines, lingering after the end, the mark of an eviction.
+"""A claim as a row, for stores that decide in Python: its deadlines, its eviction, and lingering after its end.
 
-For stores that decide in Python. Times are seconds on the store's clock; deadlines only grow, but for evictions.
+Times are seconds on the store's clock. Deadlines only grow, except through an eviction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lockkit.store.spi import Terms
 __all__ = ["GRACE", "NEVER", "Row"]
 
 GRACE = 6.0
-"""Seconds that a waiter may be silent, and that an offer stands unanswered: three poll caps."""
+"""Seconds after which a waiter that sends nothing, and an offer that is not answered, lapse: three poll caps."""
 NEVER = float("inf")
 
 
@@ -25,10 +25,10 @@ class Row:
 
     Attributes:
         since: The time at which the claim was queued, or granted.
-        renewed: The time of the owner's last call for the claim.
-        deadline: The time from which the claim counts for nothing.
-        replayed: The create was sent more than once, so a copy may still be under way when the claim is gone.
-        asked: Others have annotated the note; the owner is told with each renewal.
+        renewed: The time at which the claim was queued, or last renewed while it was held.
+        deadline: The time from which on the claim does not count.
+        replayed: True if the acquire was sent more than once, so that a copy may still arrive when the claim is gone.
+        asked: True if others have annotated the note; each renewal then returns the note to the owner.
     """
 
     token: str
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def holding(self) -> bool:
-        """True if the claim takes room."""
+        """True if the claim takes up capacity."""
         return self.state in ("HELD", "LINGERING")
 
     @property
@@ -57,14 +57,17 @@ class Row:
         return self.note if self.asked else None
 
     def grant(self, now: float) -> None:
-        """Make it HELD. Only ``acquire`` may."""
+        """Make the claim HELD. Only ``acquire`` may call this."""
         self.state = "HELD"
         self.since = now
-        self.deadline = now  # a waiter's deadline says nothing about a holder's, which may be shorter
+        self.deadline = now  # forget the waiter's deadline: that of the holder may be nearer
         self.extend(now)
 
     def extend(self, now: float) -> None:
-        """Move the deadline of a HELD claim, never back: to now + ttl within max_hold, + lock_delay, past min_hold."""
+        """Renew a HELD claim. The deadline becomes now + ttl, but at most the end of max_hold; then lock_delay is added.
+
+        The deadline never moves back, and is never before the end of min_hold.
+        """
         terms = self.terms
         self.renewed = now
         end = NEVER if terms.process_bound else now + self.ttl
@@ -73,17 +76,17 @@ class Row:
         self.deadline = max(self.deadline, end + terms.lock_delay, self.since + terms.min_hold)
 
     def wait(self, now: float) -> None:
-        """Move the deadline of a waiting claim whose owner has called for it."""
+        """Move the deadline of a waiting claim, because its owner has made a call for it."""
         self.deadline = max(self.deadline, now + GRACE)
 
     def mark_evicted(self) -> None:
-        """Mark a holder: renewals are LOST from here on, and the claim blocks until its owner cannot believe in the hold any more."""
+        """Mark a holder as evicted. From now on renewals answer LOST, and the claim blocks until its owner must know that it is lost."""
         self.evicted = True
         silent = self.renewed + self.ttl + self.terms.lock_delay
         self.deadline = min(self.deadline, max(silent, self.since + self.terms.min_hold))
 
     def lingers_until(self, now: float, *, graceful: bool) -> float:
-        """The time up to which the claim goes on blocking if it ends now; not after ``now`` if it does not."""
+        """The time until which the claim continues to block if it ends now. If it does not block any longer, that is not after ``now``."""
         if self.state != "HELD":
             return now
         end = self.since + self.terms.min_hold
@@ -96,8 +99,8 @@ class Row:
 
         Args:
             name: The lock.
-            place: 0 for the head of the queue.
-            epoch: Seconds since 1970 minus the store's clock.
+            place: The number of claims ahead in the queue.
+            epoch: The difference between the time since 1970 and the store's clock, in seconds.
         """
         terms = self.terms
         return ClaimInfo(

@@ -1,14 +1,14 @@
-"""The service-provider interface: what a store does for lockkit. API 1.
+"""The interface of a store (service-provider interface): the calls that lockkit makes. API 1.
 
-Calls are short, idempotent and never wait inside; each takes ``budget``, the seconds it may take, and obeys it. There
-is one retry layer, the protocol's: a driver library's own retries are switched off.
+Calls are short and idempotent, and never wait for a lock. Each call obeys its ``budget``, the seconds that it may take. Only the
+protocol repeats calls: retries of a driver library are switched off.
 
-A call ends in one of four ways: it returns an answer; it raises :class:`Refused` (definitely not applied); it raises
-:class:`Unknown` (bytes went out, no answer came); or a ``BaseException`` that is not an ``Exception`` cuts it short,
-which the protocol treats like Unknown. Each store keeps one table that maps its driver's exceptions onto the two;
-whatever the table does not list is Unknown.
+A call ends in one of four ways. It returns an answer. It raises :class:`Refused`: the store definitely did not do it. It raises
+:class:`Unknown`: the request was sent, and no answer came. Or it is interrupted by a ``BaseException`` that is not an ``Exception``,
+which the protocol treats like Unknown. Each store has one table that maps the exceptions of its driver to Refused and Unknown; an
+exception that the table does not list is Unknown.
 
-A claim past its deadline is removed before any other step of any call, wherever it stands in the queue.
+Before any other step, every call removes all claims past their deadlines, wherever they stand in the queue.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,19 +57,19 @@ __all__ = [
 
 API = 1
 REQUEST_TIMEOUT = 2.0
-"""Seconds a single call may take."""
+"""The seconds that a single call may take, by default."""
 POLL_CAP = 2.0
-"""Seconds after which a waiter has asked again even if every wake was lost."""
+"""The seconds after which a waiter asks again even if every wake was lost."""
 NOTE_LIMIT = 4096
-"""Largest note or record, in bytes of JSON."""
+"""The largest size of a note or record, in bytes of JSON."""
 
 
 class Refused(Exception):
-    """The store definitely did not do it.
+    """The call was definitely not applied.
 
     Args:
-        error: What the user is told if it stays that way.
-        retry: Whether asking again may help (a restart, a leader election) or not (permission, layout, a full disk).
+        error: The error for the user if the call is not repeated, or does not succeed when repeated.
+        retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
     """
 
     def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
@@ -79,11 +79,11 @@ class Refused(Exception):
 
 
 class Unknown(Exception):
-    """The request may or may not have been applied, now or later.
+    """The request may have been applied, or may still be applied later.
 
     Args:
-        error: What the user is told if it cannot be settled in time.
-        retry: Whether asking again may help; if not (a full disk, a missing right) it is given up and taken back at once.
+        error: The error for the user if the outcome is not known in time.
+        retry: Whether to repeat the call may help. If not (a full disk, a missing right), the claim is abandoned at once.
     """
 
     def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
@@ -93,7 +93,7 @@ class Unknown(Exception):
 
 
 class Conflict(Exception):
-    """``put_record``: the record has another version by now.
+    """Raised by ``put_record``: the record has another version by now.
 
     Attributes:
         current: The record as it is, or None if there is none.
@@ -105,18 +105,18 @@ class Conflict(Exception):
 
 
 class Terms(NamedTuple):
-    """The terms that all claims of one lock have in common. Built once per lock; a store may cache what it derives from it.
+    """The terms that all claims of one lock have in common. Built once per lock; a store may cache values that it computes from them.
 
     Attributes:
-        ttl: Seconds that the store keeps a held claim without renewal.
-        weight: For the queue rule.
-        capacity: For the queue rule.
-        process_bound: Lapses with its process (or by max_hold or evict) instead of by silence.
-        pulseless: Lives by its ttl alone, not by its process: for holds taken by a script and released by another. A
-            store that purges the claims of dead processes leaves this one until its deadline.
-        max_hold: Seconds after which a hold is ended; None for never.
-        min_hold: Seconds from the grant for which a release goes on blocking.
-        lock_delay: Seconds that an ungraceful end goes on blocking.
+        ttl: The seconds that the store keeps a held claim without renewal.
+        weight: The weight, for the queue rule.
+        capacity: The capacity, for the queue rule.
+        process_bound: The claim lasts as long as its process lives, unless max_hold or an eviction ends it; missing renewals do not.
+        pulseless: The claim lives by its ttl alone, even if its process has ended: for holds that one script takes and another
+            releases. A store that purges the claims of dead processes must not purge this one.
+        max_hold: The seconds after which a hold is ended; None for never.
+        min_hold: The seconds from the grant for which the claim blocks even if it is released.
+        lock_delay: The seconds for which the claim continues to block after an end without a release.
     """
 
     name: str
@@ -137,8 +137,8 @@ class Claim(NamedTuple):
 
     Attributes:
         token: 32 hex digits, fresh for this attempt. Never printed, logged or served.
-        wait: False: a refusal (Busy) leaves nothing behind.
-        note: JSON shown by ``inspect``; at most :data:`NOTE_LIMIT` bytes.
+        wait: Whether to stay in the queue if the lock is not free. If False, the answer is Busy, and nothing is left behind.
+        note: A JSON object that ``inspect`` shows; at most :data:`NOTE_LIMIT` bytes.
     """
 
     token: str
@@ -154,8 +154,8 @@ class Granted(NamedTuple):
     """The claim is HELD.
 
     Attributes:
-        fence: Its fencing token.
-        basis: CLOCK_BOOTTIME seconds at which the request that moved the store's deadline was sent.
+        fence: The fencing token.
+        basis: The time at which the request that moved the store's deadline was sent, in seconds of CLOCK_BOOTTIME.
     """
 
     fence: int
@@ -166,11 +166,11 @@ class Queued(NamedTuple):
     """The claim stands in the queue (WAITING).
 
     Attributes:
-        position: How many claims stand before it.
-        ask_again_at: CLOCK_BOOTTIME seconds at which a blocker lapses, for the next in line; None for all others.
-        blockers: What to hand to ``watch``; opaque to the caller.
-        capacity: The capacity in force, the first claim's.
-        holder: One of those in the way, where the store knows it without another request.
+        position: The number of claims ahead.
+        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others.
+        blockers: The argument for ``watch``; opaque to the caller.
+        capacity: The capacity in force: that of the first claim.
+        holder: One of the claims that block this one, if the store knows it without another request.
     """
 
     position: int
@@ -181,7 +181,7 @@ class Queued(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """``wait=False`` only: it does not fit, and nothing of it is left."""
+    """The claim does not fit, and nothing of it is left. Only for claims with ``wait=False``."""
 
     capacity: int | None = None
     holder: ClaimInfo | None = None
@@ -191,10 +191,10 @@ Why: TypeAlias = Literal["absent", "evicted", "files", "lingering", "resized", "
 
 
 class Lapsed(NamedTuple):
-    """There is no such claim to speak for (any more): the protocol starts again with a new token, at the tail.
+    """The claim does not exist, or no longer. The protocol starts again with a new token, at the tail of the queue.
 
-    ``resized`` means that it was removed because its weight exceeds the new capacity, ``files`` that the store's files were
-    removed or replaced.
+    The reason ``resized`` means that the claim was removed because its weight exceeds the new capacity, ``files`` that the store's
+    files were removed or replaced.
     """
 
     why: Why = "absent"
@@ -210,12 +210,12 @@ class Renewal(NamedTuple):
     """The answer about one claim of a ``renew`` batch.
 
     Attributes:
-        state: HELD; WAITING; OFFERED (it fits: ask, a heartbeat never grants); LOST; UNKNOWN (there is no answer for this
-            claim while there is for others: nothing is said of it).
-        basis: As in :class:`Granted`; meaningful for HELD.
-        requests: What others asked of the holder, the claim's note as annotated (``{"ask_release": ...}``).
-        why: For LOST: absent, evicted, lapsed, another fence, or the store's files were removed or replaced.
-        trouble: For UNKNOWN: what is the matter.
+        state: HELD; WAITING; OFFERED (the claim fits; its owner must call acquire, because a renewal never grants); LOST; UNKNOWN (the
+            store has answers for other claims of the batch, but not for this one).
+        basis: As in :class:`Granted`; only for HELD.
+        requests: The claim's note, if others have annotated it with requests to the holder (``{"ask_release": ...}``).
+        why: For LOST: the claim is absent, evicted or lapsed, has another fence, or the store's files were removed or replaced.
+        trouble: For UNKNOWN: the error, in words.
     """
 
     state: Literal["HELD", "WAITING", "OFFERED", "LOST", "UNKNOWN"]
@@ -226,27 +226,27 @@ class Renewal(NamedTuple):
 
 
 Beat: TypeAlias = tuple[Claim, int | None]
-"""One claim to renew, with the fence of its Lease, or None while there is no Lease."""
+"""One claim to renew, with the fence of its lease, or None while there is no lease."""
 
 
 class Watch(Protocol):
     """A running watch."""
 
     def close(self) -> None:
-        """Stop; ``wake`` is not called any more after a moment. Never raises."""
+        """Stop the watch. A moment later ``wake`` is not called any more. Never raises."""
 
 
 class ReadingWatch(Watch, Protocol):
-    """A watch whose waiting thread reads for itself."""
+    """A watch for which the waiting thread itself may read the messages."""
 
     def wait(self, bell: Bell, seconds: float) -> bool:
-        """Wait for a ring of the bell in the calling thread, which may read meanwhile what the watch waits for."""
+        """Wait until the bell rings or the time is over. Meanwhile the calling thread may read the messages of the watch."""
 
 
 class Exchanges(Protocol):
-    """The hot calls of :class:`Backend` as exchanges, for whoever performs them on connections of another kind.
+    """The frequent calls of :class:`Backend` as exchanges, for a performer with connections of another kind (asyncio).
 
-    Each does what the call of the same name does, and raises what that raises.
+    Each exchange does the same as the call of that name, and raises the same exceptions.
 
     Attributes:
         tls: The context in which to connect; None for connections without TLS.
@@ -283,9 +283,8 @@ class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.
 
     Attributes:
-        exchanges: The hot calls without I/O; a store that has none is called on threads.
-        listen: Like :meth:`Backend.watch`, for threads: a thread that reads its own message need not be woken by another that has
-            read it.
+        exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
+        listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
     """
 
@@ -295,7 +294,7 @@ class Extras(NamedTuple):
 
 
 NO_EXTRAS = Extras()
-"""The abilities of a store that has no others than the calls of :class:`Backend`."""
+"""No abilities beyond the calls of :class:`Backend`."""
 
 
 class Backend(Protocol):
@@ -306,60 +305,62 @@ class Backend(Protocol):
 
     @property
     def extras(self) -> Extras:
-        """The abilities beyond these calls; :data:`NO_EXTRAS` for most stores."""
+        """Further abilities of the store; :data:`NO_EXTRAS` for most stores."""
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """Append the claim, or say how it stands; turn it into HELD if it fits.
+        """Append the claim if it is not in the queue, and return its state. The claim becomes HELD if it fits.
 
-        ``create=True`` is sent first, and again only while the outcome is UNKNOWN: it appends the claim, or reports the
-        same claim and fence. On its own HELD claim it moves the deadline to now + ttl (basis: this call); on one that
-        is evicted, lingering or lapsed it answers Lapsed. With ``create=False`` an absent claim is Lapsed.
+        The first call has ``create=True``; so have its repetitions while the outcome is unknown. Such a call appends the claim, or finds
+        the claim that an earlier copy has appended, with the same fence. If the claim is HELD already, its deadline becomes now + ttl (and
+        the basis is that of this call). If it is evicted, lingering or lapsed, the answer is Lapsed. All later calls have
+        ``create=False``; then the answer for an absent claim is Lapsed.
         """
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """Renew a batch; one Renewal for each beat, in order.
+        """Renew a batch of claims. Returns one Renewal for each beat, in order.
 
-        Never creates. With a fence: HELD only if the stored claim is HELD with that fence, else LOST. Without: WAITING
-        is extended; OFFERED, and HELD (whose owner has not read its grant), are reported as OFFERED and not extended.
+        A renewal never creates a claim. With a fence, the answer is HELD if the stored claim is HELD with that fence, otherwise LOST.
+        Without a fence, a WAITING claim is extended. An OFFERED claim, and a HELD one whose owner has not read the grant, are reported as
+        OFFERED and not extended.
         """
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """Remove the claim if it is this token's; atomic compare on the store.
+        """Remove the claim if its token is the same. The store compares and removes in one atomic step.
 
-        ``graceful``: before since + min_hold it goes on blocking until then. Otherwise (lost, max_hold, collected) a
-        HELD claim goes on blocking until min(its deadline, now + lock_delay).
+        After a graceful end the claim continues to block until since + min_hold, if that is later than now. After an end that is not
+        ``graceful`` (lost, max_hold, collected) a HELD claim continues to block until min(its deadline, now + lock_delay).
         """
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """Like release, for a claim that ever had an UNKNOWN acquire: a late copy of that must leave nothing behind."""
+        """Like release, for a claim with an acquire whose outcome was unknown: no late copy of that acquire may grant anything."""
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """Like abandon, over a fresh connection."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """Call ``wake`` from any thread when asking again for ``claim`` is worthwhile. Advisory; returns at once.
+        """Start to watch the blockers, and return at once. Call ``wake``, from any thread, when ``claim`` should ask again.
 
-        Whatever happened between the answer that named the blockers and this call must not be missed: check after
-        subscribing, and wake at once if a blocker is gone.
+        Wakes are hints: too many do no harm, and a missed one costs only time. But a change between the answer that named the blockers and
+        this call must not be missed. So subscribe first, then check, and wake at once if a blocker is gone.
         """
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """The queue of a name. Changes nothing."""
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """Names with claims, sorted; from an advisory index where scanning is costly, unless ``deep``."""
+        """The names that have claims, sorted. A store may read them from an index that may be incomplete, unless ``deep``."""
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """Force one claim out. A HELD one is marked and goes on blocking until its holder cannot believe in it."""
+        """Force one claim out. A HELD claim is marked, and blocks until its holder must know that it is lost; ``now`` removes it at once."""
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
-        """Rewrite the capacity of every claim of a name in one step; how many there were.
+        """Change the capacity of all claims of a name in one step. Returns the number of claims.
 
-        HELD stays HELD; a claim that is not HELD and weighs more than the new capacity is removed.
+        A HELD claim stays HELD. A claim that is not HELD and weighs more than the new capacity is removed.
         """
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """Renew with a ttl from now on at least as long as the present one. Deadlines only grow."""
+        """Renew a claim, and keep it with this ttl from now on, which is at least its present one. Deadlines only grow."""
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""
@@ -371,31 +372,31 @@ class Backend(Protocol):
         """Write the record if it still has this version (0: there is none yet).
 
         Raises:
-            Conflict: It has not.
+            Conflict: The record has another version.
         """
 
     def check(self, budget: float) -> Sequence[Finding]:
-        """Look at the store's health and settings, for ``doctor``."""
+        """Check the store's health and settings, for ``doctor``."""
 
     def close(self) -> None:
-        """Let go of connections and files. Claims stay as they are. Never raises, may be called twice."""
+        """Close connections and files. Claims stay as they are. Never raises, and may be called twice."""
 
 
 class OpenOptions(NamedTuple):
     """The options that a store is opened with.
 
     Attributes:
-        namespace: Prefix of a deployment; checked.
-        owner: Who this process is.
-        clock: The driver's clock; a simulation passes its own.
-        state_dir: Where embedded stores keep their files; None: the user's default.
+        namespace: The prefix of a deployment. It is valid.
+        owner: The owner of all claims of this process.
+        clock: The clock to use; a simulation passes its own.
+        state_dir: The folder in which embedded stores keep their files; None for the user's default.
         strict: Refuse what is known to be unsafe instead of warning.
-        warn: Called with one sentence for each thing the user should know. What is said at opening is logged when the first
-            lock is taken, and by ``doctor``: who only looks need not know it.
-        settings: The plugin's own table from the config, ``[plugins.<dist>]``.
-        suspect: To be called, from any thread, with the token of a claim that the store believes to be gone: it is renewed, and
-            so found lost, at once. Advisory; a store that hears nothing of its claims need not.
-        budget: Seconds that opening may take, for a store that connects; somebody with a timeout may be waiting for it.
+        warn: The store calls this with one sentence for each thing that the user should know. Warnings while the store is opened are
+            logged when the first lock is taken, and reported by ``doctor``, but not by commands that only look.
+        settings: The plugin's own table in the configuration, ``[plugins.<dist>]``.
+        suspect: The store may call this, from any thread, with the token of a claim that may be gone. lockkit then renews the claim
+            at once, and so learns of the loss.
+        budget: The seconds that opening may take, for a store that connects; a caller with a timeout may be waiting.
     """
 
     namespace: str = "default"
@@ -416,19 +417,20 @@ class BackendSpec(NamedTuple):
     """A store on offer, as collected by ``lockkit_backends``.
 
     Attributes:
-        name: What people call it: ``sqlite``.
-        schemes: URL schemes: ``("redis", "rediss")``.
-        open: ``open(url, options)``; imports the client library itself. Raises Refused, ConfigError, or ImportError
-            for a missing client library.
-        extra: The extra that brings the client library: ``pip install "lockkit[redis]"``; None if none is needed.
-        summary: One line.
-        capabilities: What it declares before it is opened.
-        declared: ``declared(url)``, where that depends on the URL: what it declares for this one, before any I/O.
-        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect:
-            for ``lockkit config check``. Raises as ``open``; what it returns is of no interest. None: only ``open`` can tell.
-        harmless: Options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` where only that
-            value may. The values of all other options are shown as ``***``, and so is the password. Scheme, user, hosts and path
-            are shown: a secret has no place in them.
+        name: The name of the store, for people: ``sqlite``.
+        schemes: The URL schemes: ``("redis", "rediss")``.
+        open: ``open(url, options)`` opens the store. It imports the client library itself. It raises Refused, ConfigError, or
+            ImportError if the client library is missing.
+        extra: The extra that installs the client library, as in ``pip install "lockkit[redis]"``; None if none is needed.
+        summary: A description of a few words.
+        capabilities: The capabilities, as declared before the store is opened.
+        declared: ``declared(url)`` returns the capabilities for this URL, before any I/O. None if they do not depend on the URL.
+        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect.
+            ``lockkit config check`` calls it. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
+            check a URL.
+        harmless: The options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` if only that
+            value may be shown. The password, and the values of all other options, are shown as ``***``. Scheme, user, hosts and path
+            are always shown, so they must not contain secrets.
     """
 
     name: str

@@ -7,18 +7,18 @@ from lockkit.store.spi import Why
 __all__ = ["LASTING", "Tombstones"]
 
 LASTING = 60.0
-"""Seconds for which a late copy of a given-up acquire is recognised."""
+"""Seconds for which a late copy of an acquire that was given up is recognised."""
 
 
 class Tombstones:
-    """The tokens that were given up, each with the reason that a late call is answered.
+    """The tokens that were given up, each with the reason to answer to a late call.
 
-    Needs no mutex: each step is one operation on a dict.
+    No mutex is needed, because each step is one operation on a dict.
 
     Args:
-        stones: Until when (on the store's clock) each token is remembered, and the reason; in order of burial.
+        stones: For each token the time (on the store's clock) until which it is remembered, and the reason; the oldest first.
         lasting: Seconds for which a token is remembered.
-        most: Tokens that are remembered; beyond that the oldest are forgotten.
+        most: The largest number of tokens that are remembered; beyond that the oldest are forgotten.
     """
 
     __slots__ = ("_lasting", "_most", "stones")
@@ -38,7 +38,7 @@ class Tombstones:
         return len(self.stones)
 
     def bury(self, token: str, now: float, why: Why = "late") -> None:
-        """Remember that a token was given up, and forget those that are due."""
+        """Remember that a token was given up, and forget tokens whose time is over."""
         stones = self.stones
         stones[token] = now + self._lasting, why
         try:
@@ -50,6 +50,6 @@ class Tombstones:
             return
 
     def why(self, token: str, now: float) -> Why | None:
-        """The reason to answer with for a token that was given up; None for one that was not."""
+        """The reason to answer for a token that was given up; None for any other token."""
         found = self.stones.get(token)
         return found[1] if found is not None and found[0] > now else None

@@ -1,7 +1,7 @@
-"""A server's URL, read strictly. Each store reads by itself what only its URLs have.
+"""A server's URL, read strictly. Each store itself reads the parts that only its URLs have.
 
-An error quotes the URL without secrets, and of its parts only what that shows: in a URL that is misspelt a password can stand
-anywhere.
+An error quotes the URL without secrets, and only those parts that this redacted URL shows, because in a misspelt URL a password can
+stand anywhere.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Url:
     Args:
         url: The URL.
         service: The service that the URL is for, in errors.
-        usage: How to write one, the hint of errors.
+        usage: How to write such a URL; the hint of errors.
 
     Attributes:
         shown: The URL without secrets.
-        scheme: In lower case.
-        path: Still escaped.
+        scheme: The scheme, in lower case.
+        path: The path, still escaped.
 
     Raises:
-        ConfigError: It cannot be taken apart.
+        ConfigError: The URL cannot be taken apart.
     """
 
     def __init__(self, url: str, service: str, usage: str) -> None:
@@ -48,13 +48,13 @@ class Url:
         self.usage = usage
         try:
             parts = urlsplit(url)
-        except ValueError:  # its text may quote what stands before the "@"
+        except ValueError:  # the text of this error may quote the login
             raise ConfigError(f"not a URL for {service}: {self.shown}", hint=usage) from None
         self.scheme, self.path = parts.scheme, parts.path
         self._netloc, self._query, self._fragment = parts.netloc, parts.query, parts.fragment
 
     def wrong(self, text: str, hint: str | None = None) -> ConfigError:
-        """The error for something in the URL; the hint is how to write it, if no other is given."""
+        """The error for something in the URL; without a hint of its own, the hint says how to write such a URL."""
         return ConfigError(f"{self.shown}: {text}", hint=self.usage if hint is None else hint)
 
     def veiled(self, part: str) -> str:
@@ -67,10 +67,10 @@ class Url:
         return self._netloc.rpartition("@")[2]
 
     def login(self, hint: str, *, named: bool) -> tuple[str | None, str | None]:
-        """User and password; None for what is not there. With ``named`` there is no password without a user.
+        """User and password; None for each that is not in the URL. With ``named`` a password needs a user.
 
         Raises:
-            ConfigError: There is half a login.
+            ConfigError: The login is incomplete.
         """
         login, sign, _ = self._netloc.rpartition("@")
         user, colon, password = login.partition(":")
@@ -82,10 +82,10 @@ class Url:
         return unquote(user) or None, unquote(password) if colon else None
 
     def hosts(self, port: int) -> tuple[tuple[str, int], ...]:
-        """Host and port of each server that is named; ``port`` where none is.
+        """Host and port of each server in the URL; ``port`` is the default.
 
         Raises:
-            ConfigError: One cannot be read.
+            ConfigError: A host or port cannot be read.
         """
         return tuple(self._host(each, port) for each in self.places.split(","))
 
@@ -93,7 +93,7 @@ class Url:
         """``host``, ``host:port`` or ``[address]:port``."""
         match = _HOST.fullmatch(text)
         if match is None or int(match[3] or port) > _HIGHEST:
-            # Not the URL, and nothing behind a colon: where "@host" was forgotten, that is the password.
+            # The error does not quote text behind a colon: if "@host" was forgotten, that text is the password.
             told = text.partition(":")[0] + (":..." if ":" in text else "")
             raise ConfigError(
                 f"not a host and port in a URL for {self.service}: {told!r}", hint=f"{self.usage}; {ESCAPE}"
@@ -108,10 +108,10 @@ class Url:
         return host, int(match[3] or port)
 
     def options(self, allowed: Sequence[str]) -> dict[str, str]:
-        """The options.
+        """The options of the query.
 
         Raises:
-            ConfigError: There is one that is not allowed, or a fragment.
+            ConfigError: The URL has an option that is not allowed, or a fragment.
         """
         options = dict(parse_qsl(self._query, keep_blank_values=True))
         unknown = sorted(options.keys() - set(allowed))
@@ -120,7 +120,7 @@ class Url:
         if "@" in self._query + self._fragment:
             raise self.wrong("no such option", ESCAPE)
         told = ", ".join(map(self.veiled, unknown)) or self.veiled(self._fragment)
-        raise self.wrong(f"no such option: {told}", f"the options: {', '.join(allowed)}")
+        raise self.wrong(f"no such option: {told}", f"allowed options: {', '.join(allowed)}")
 
     def yes(self, options: Mapping[str, str], option: str) -> bool:
         """True if an option that is ``yes`` or ``no`` is yes.
@@ -130,5 +130,5 @@ class Url:
         """
         value = options.get(option, "no")
         if value not in ("yes", "no"):
-            raise self.wrong(f"{option} is yes or no, not {self.veiled(value)!r}", "")
+            raise self.wrong(f"{option} must be yes or no, not {self.veiled(value)!r}", "")
         return value == "yes"

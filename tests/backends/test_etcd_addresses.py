@@ -43,9 +43,9 @@ def test_files_are_for_tls_and_must_be_readable(tmp_path):
     for url, why in (
         (f"etcd://one?ca_file={there}", "needs TLS"),
         (f"etcds://one?ca_file={tmp_path}/missing", "cannot read"),
-        (f"etcds://one?cert_file={files.client}", "has no key in it"),
-        (f"etcds://one?ca_file={files.client_key}", "is no certificate"),
-        ("etcds://one?colour=blue", "the options"),
+        (f"etcds://one?cert_file={files.client}", "contains no key"),
+        (f"etcds://one?ca_file={files.client_key}", "is not a certificate"),
+        ("etcds://one?colour=blue", "allowed options"),
         ("etcd://one/2", "no databases"),
         ("etcd://one:99999", "host and port"),
         ("etcd://one,two:x", "host and port"),

@@ -256,7 +256,7 @@ def test_a_turn_that_is_overtaken_for_ever_ends_with_its_budget(stores, monkeypa
         return real(request, budget)
 
     monkeypatch.setattr(transport, "txn", overtaken)
-    with pytest.raises(Refused, match="keeps changing"):
+    with pytest.raises(Refused, match="keep changing"):
         store.acquire(one, False, 0.3)
 
 

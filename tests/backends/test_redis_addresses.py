@@ -40,7 +40,7 @@ from lockkit_redis.unreachable import of_another_kind
         ("redis+cluster:h1,h2", "a host stands behind two slashes"),
         ("redis+sentinel://h1,h2", "which service"),
         ("valkey+sentinel://h1,h2", "which service"),
-        ("redis+sentinel://h1,h2/kit?tls=maybe", "tls is yes or no"),
+        ("redis+sentinel://h1,h2/kit?tls=maybe", "tls must be yes or no"),
     ],
 )
 def test_a_url_that_says_what_does_not_exist_is_refused_before_anything_is_sent(url, says):

@@ -159,7 +159,7 @@ def test_a_missing_client_certificate_is_told(tls, way):
         error = trouble(secure(tls, cert_file=None, key_file=None), way)
 
         assert isinstance(error, PermissionDenied)
-        assert "it wants a client's certificate" in error.message
+        assert "the server requires a client certificate" in error.message
         assert "cert_file=" in error.hint
 
 
@@ -185,7 +185,7 @@ def test_another_name_than_the_certificates_is_told(tls, way):
         error = trouble(secure(tls).replace(tls.address, other.address), way)
 
     assert "127.0.0.2" in error.message
-    assert "name the host as its certificate does" in error.hint
+    assert "write the host name as in the server's certificate" in error.hint
 
 
 # -- the files
@@ -222,25 +222,25 @@ def files(tls, tmp_path_factory):
     [
         ({"ca_file": "nowhere"}, "ca_file: cannot read {}/nowhere"),
         ({"ca_file": "other"}, "ca_file: cannot read {}/other"),
-        ({"ca_file": "text"}, "ca_file: {}/text is no certificate"),
-        ({"ca_file": "locked"}, "ca_file: {}/locked is no certificate"),
+        ({"ca_file": "text"}, "ca_file: {}/text is not a certificate"),
+        ({"ca_file": "locked"}, "ca_file: {}/locked is not a certificate"),
         ({"cert_file": "nowhere"}, "cert_file: cannot read {}/nowhere"),
-        ({"cert_file": "text"}, "cert_file: {}/text is no certificate"),
+        ({"cert_file": "text"}, "cert_file: {}/text is not a certificate"),
         (
             {"cert_file": "both-locked", "key_file": None},
             "cert_file: {}/both-locked has a key with a passphrase",
         ),
         (
             {"cert_file": "unlike", "key_file": None},
-            "cert_file: {}/unlike has a key in it that is not its own",
+            "cert_file: {}/unlike contains a key that does not belong to the certificate",
         ),
         ({"key_file": "nowhere"}, "key_file: cannot read {}/nowhere"),
-        ({"key_file": "text"}, "key_file: {}/text is no key"),
+        ({"key_file": "text"}, "key_file: {}/text is not a key"),
         ({"key_file": "other.key"}, "key_file: {}/other.key is not the key of cert_file"),
         ({"key_file": "locked"}, "key_file: {}/locked has a key with a passphrase"),
         (
             {"cert_file": None, "key_file": "other.key"},
-            "key_file: {}/other.key is of no use without a certificate",
+            "key_file: {}/other.key needs a certificate",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -259,7 +259,7 @@ def test_a_certificate_without_its_key_is_told(tls):
     error = trouble(secure(tls, key_file=None))
 
     assert isinstance(error, ConfigError)
-    assert f"cert_file: {tls.certificates.client} has no key in it" in error.message
+    assert f"cert_file: {tls.certificates.client} contains no key" in error.message
     assert "key_file=" in error.hint
 
 
@@ -275,5 +275,5 @@ def test_config_check_finds_a_file_of_no_use_without_a_server(files, monkeypatch
     assert run(["config", "check"]) != 0
 
     told = "".join(capsys.readouterr())
-    assert f"ca_file: {files}/text is no certificate" in told
+    assert f"ca_file: {files}/text is not a certificate" in told
     assert SECRET not in told

@@ -246,7 +246,7 @@ def test_a_web_server(web, way, url):
 
 @both_ways
 def test_a_web_server_in_place_of_redis_with_tls(web, way):
-    refused(f"rediss://:{SECRET}@{web}", way, "it does not speak TLS", "redis://")
+    refused(f"rediss://:{SECRET}@{web}", way, "the server does not speak TLS", "redis://")
 
 
 # -- what the command line makes of it

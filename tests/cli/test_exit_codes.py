@@ -141,9 +141,9 @@ def test_a_name_used_otherwise_is_told_in_the_words_of_the_command_line(lockkit,
     "url, reason, hint",
     [
         ("sqlite:///tmp/x?foo=1", "unknown option 'foo'", "allowed: synchronous"),
-        ("redis://h?foo=1", "no such option: foo", "the options: "),
-        ("etcd://h?foo=1", "no such option: foo", "the options: "),
-        ("zookeeper://h?foo=1", "no such option: foo", "the options: "),
+        ("redis://h?foo=1", "no such option: foo", "allowed options: "),
+        ("etcd://h?foo=1", "no such option: foo", "allowed options: "),
+        ("zookeeper://h?foo=1", "no such option: foo", "allowed options: "),
         ("zookeeper://h?tick=3&max_ttl=9", "at least 24 s", "tickTime"),
     ],
 )

@@ -95,7 +95,7 @@ def test_what_a_newer_version_wrote_for_newer_readers_is_refused_and_says_who_wr
     newer = {"min_reader": 2, "owner": packed_owner(Owner(host="box", version="9.1"))}
 
     with pytest.raises(
-        Refused, match=r"a claim was written by lockkit 9\.1 on box for readers of layout 2"
+        Refused, match=r"a claim was written by lockkit 9\.1 on box and needs layout version 2"
     ) as told:
         check_reader(newer, 1, "a claim")
     assert isinstance(told.value.error, IncompatibleLayout)
@@ -157,7 +157,7 @@ def test_an_annotation_is_tried_again_while_others_are_faster():
 
 def test_an_annotation_gives_up_when_others_are_faster_each_time():
     tries = []
-    with pytest.raises(Refused, match="the note of 'a' keeps changing"):
+    with pytest.raises(Refused, match="keep changing the note of 'a'"):
         annotate("a", {"x": 1}, lambda: tries.append(1))
 
     assert len(tries) == ROUNDS
@@ -182,7 +182,7 @@ UNVERIFIED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
         (
             UNVERIFIED + "Hostname mismatch, certificate is not valid for 'a'",
             BackendUnavailable,
-            "name the host",
+            "write the host name",
         ),
         (UNVERIFIED + "certificate has expired", BackendUnavailable, "new certificate"),
         (UNVERIFIED + "self-signed certificate", BackendUnavailable, "write ?ca_file=PATH"),
@@ -204,7 +204,7 @@ def test_a_handshake_that_would_fail_again_is_told_with_what_to_change(text, kin
 def test_an_authority_that_was_named_is_what_to_look_at():
     error = handshake_error(UNVERIFIED + "self-signed", "host:1", ca_file=True, signer="", plain="")
 
-    assert error.hint.startswith("?ca_file= names another authority")
+    assert error.hint.startswith("?ca_file= names an authority")
 
 
 def test_a_handshake_that_may_pass_another_time_has_no_such_error():
