@@ -1,36 +1,23 @@
-"""One session: its claims, and the moment from which their validity counts.
+"""One session: its claims, and its keeper, a thread that does what no call waits for.
 
-**Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
-reports the sessions that it heard from only when the leader asks, once a tick. (Measured on three servers: counting from
-answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
-same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
-between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
-of one that comes back, goes to the leader itself and counts at once.
-
-Behind each ``sync`` goes a read of the notes for this session (see :mod:`lockkit_zookeeper.evicting`). So the basis is never
-later than a read of the notes that did not name the claim. A basis that has run out ends every claim of the session; nothing
-revives it.
+A basis that has run out ends every claim of the session; nothing revives it (see :mod:`lockkit_zookeeper.confirming`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import kazoo.exceptions as theirs
+from typing import TYPE_CHECKING
 
 from lockkit.bell import Bell
-from lockkit.names import claim_id
 from lockkit.store.spi import Claim, Why
-from lockkit_zookeeper.answers import Answer, Crowd
+from lockkit_zookeeper.answers import Crowd
+from lockkit_zookeeper.confirming import Confirming
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
-from lockkit_zookeeper.layout import client_of
 from lockkit_zookeeper.maintenance import Maintenance
-from lockkit_zookeeper.private import EndSession, GetChildren, GetData, Sync
+from lockkit_zookeeper.private import EndSession
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.store import ZooKeeperStore
@@ -38,43 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _log = logging.getLogger("lockkit.zookeeper")
-_SHARE = 10.0
-"""The next ``sync`` is sent after the session's timeout divided by this. A basis is then at most three such intervals old."""
-_CONFIRMED = 3
-"""A ``sync`` counts when it is the first of so many in a row."""
-_PATIENCE = 3.0
-"""Another server is tried if a ``sync`` has no answer within the session's timeout divided by this."""
-
-
-@dataclass(slots=True, eq=False)
-class _Beat:
-    """One ``sync`` with a read of the notes behind it, and of the session's own nodes after a cut."""
-
-    sent: float
-    turn: int
-    sync: Answer
-    notes: Answer
-    nodes: list[tuple[Entry, str, Answer]]
-    answered: float = 0.0
-
-    @property
-    def last(self) -> Answer:
-        """The answer that comes last."""
-        return self.nodes[-1][2] if self.nodes else self.notes
-
-    @property
-    def ready(self) -> bool:
-        return all(each.ready() for each in (self.sync, self.notes, self.last))
 
 
 class Session:
-    """A session and its keeper, a thread that confirms it and does what must not be waited for.
+    """A session and its keeper.
 
     Args:
         timeout: Seconds to ask the servers for.
 
     Attributes:
-        basis: CLOCK_BOOTTIME seconds; see the module.
+        basis: CLOCK_BOOTTIME seconds from which the validity of its claims counts.
         entries: The session's claims by token, until they are definitely gone.
         ended: Why the session is over; empty while it is not.
         lost: Whether the servers have ended the session, so that nothing of it is left.
@@ -95,15 +55,12 @@ class Session:
         self.mutex = threading.RLock()
         self.moved = Crowd()
         self.maintenance = Maintenance(self)
-        self._beat: _Beat | None = None
-        self._row: list[_Beat] = []
-        self._next_beat = 0.0
+        self.confirming = Confirming(self)
         self._next_lapse = float("inf")
-        self._back: float | None = None
         self._bell = Bell()
         self._keeper: threading.Thread | None = None
         self.connection = Connection(
-            store.address, timeout, self.clock, self._connected, self._suspended, self._lost
+            store.address, timeout, self.clock, self._connected, self.confirming.suspended, self._lost
         )
 
     @property
@@ -172,9 +129,9 @@ class Session:
             if entry.ended:
                 return
             entry.ended, entry.why = True, why
-        self._tell(entry)
+        self.tell(entry)
 
-    def _tell(self, entry: Entry) -> None:
+    def tell(self, entry: Entry) -> None:
         """Have the owner of a claim ask again, or learn that the claim holds no more."""
         entry.wake()
         believed = entry.held and entry.why != "late"
@@ -198,6 +155,12 @@ class Session:
         self.end(entry, why)
         self.maintenance.remove(entry)
 
+    def move(self, basis: float, now: float) -> None:
+        """Move the basis, never back, unless it has run out."""
+        if not self.run_out(now):
+            self.basis = max(self.basis, basis)
+            self.moved.wake()
+
     def run_out(self, now: float) -> bool:
         """Whether its claims may have lapsed, for good."""
         return bool(self.ended) or now >= self.basis + self.span
@@ -211,20 +174,12 @@ class Session:
             self.over(f"the session goes on with {granted:g} s in place of {self.timeout:g}")
             return
         with self.mutex:
-            if self.connection.turn == 1:
+            first = self.connection.turn == 1
+            if first:
                 self.timeout, self.basis = granted, began
-            else:
-                self._back = began
-            self._next_beat = 0.0
-            self._suspended()
+            self.confirming.connected(None if first else began)
         self.moved.wake()
         self.poke()
-
-    def _suspended(self) -> None:
-        """Begin to confirm anew: confirmations count only on one connection."""
-        with self.mutex:
-            self._beat = None
-            self._row.clear()
 
     def _lost(self, ended: bool) -> None:  # noqa: FBT001
         with self.mutex:
@@ -347,94 +302,10 @@ class Session:
                 self.over("the session was not confirmed in time")
                 return 0.0
             runs_out = self.basis + self.span if self.connection.turn else float("inf")
-        self._take_in()
-        self._send(now)
+        self.confirming.turn(now)
         self._reap(now)
         again = self.maintenance.turn(self.clock.now())
-        return min(again, runs_out, self._next_lapse, self._next_beat) - self.clock.now()
-
-    def _send(self, now: float) -> None:
-        """Send the next beat, or cut a connection whose beat has no answer."""
-        with self.mutex:
-            if self._beat is not None:
-                if now >= self._beat.sent + self.timeout / _PATIENCE:
-                    self._beat = None
-                    self._next_beat = now + self.timeout / _SHARE
-                    self.connection.bounce()
-                return
-            if not self.connection.up:
-                self._next_beat = now + 0.05
-                return
-            if now < self._next_beat:
-                return
-            connection, sent, paths = self.connection, self.clock.now(), self.store.paths
-            sync = connection.send(Sync(paths.root))
-            notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
-            nodes = []
-            if self._back is not None:  # watches went with the old connection, too
-                for entry in self.entries.values():
-                    if entry.path is not None and not entry.ended:
-                        watch = self.maintenance.watcher(entry)
-                        nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
-            self._beat = beat = _Beat(sent, connection.turn, sync, notes, nodes)
-            self._next_beat = sent + self.timeout / _PATIENCE
-        beat.last.rawlink(lambda _: self.poke())
-
-    def _take_in(self) -> None:
-        """Take in an answered ``sync``, and what was read behind it."""
-        with self.mutex:
-            beat = self._beat
-            if beat is None or not beat.ready:
-                return
-            self._beat = None
-            now = self.clock.now()  # not before it was answered
-            self._next_beat = now + max(self.store.address.tick, self.timeout / _SHARE)
-            if not beat.sync.successful() or not self._read_notes(beat.notes):
-                return
-            beat.answered = now
-            if beat.turn != self.connection.turn:
-                return
-            row = self._row
-            if row and beat.sent < row[-1].answered + self.store.address.tick:
-                return
-            row.append(beat)
-            back, self._back = self._back, None
-            if back is not None:
-                self._move(back, now)
-                self._look_at(beat.nodes)
-            if len(row) >= _CONFIRMED:
-                self._move(row[-_CONFIRMED].sent, now)
-                del row[: 1 - _CONFIRMED]
-
-    def _move(self, basis: float, now: float) -> None:
-        if not self.run_out(now):
-            self.basis = max(self.basis, basis)
-            self.moved.wake()
-
-    def _read_notes(self, notes: Answer) -> bool:
-        """Mark the claims that the notes name; return whether the notes could be read."""
-        if not notes.successful():
-            return isinstance(notes.exception, theirs.NoNodeError)
-        named = set(notes.value)
-        if named:
-            for entry in [*self.entries.values()]:
-                if not entry.evicted and claim_id(entry.token) in named:
-                    entry.evicted = True
-                    self._tell(entry)
-        return True
-
-    def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
-        """Check, after a cut, which nodes are still there, and have waiters ask again, because their watches are gone."""
-        for entry, path, answer in nodes:
-            if entry.path != path:  # a try has withdrawn that node itself
-                continue
-            if answer.successful():
-                self.maintenance.seen(entry, *answer.value)
-            elif isinstance(answer.exception, theirs.NoNodeError):
-                self.end(entry, "absent")
-            for watcher in [*entry.watches]:
-                watcher.arm()
-                watcher.wake()
+        return min(again, runs_out, self._next_lapse, self.confirming.next) - self.clock.now()
 
     def _reap(self, now: float) -> None:
         """End the claims that are past their deadline, and remove them."""

@@ -15,8 +15,9 @@ import lockkit.protocol.acquiring
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
-from lockkit_zookeeper import acquiring, entries, session, watching
+from lockkit_zookeeper import acquiring, confirming, entries, watching
 from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.confirming import Confirming
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue
 from lockkit_zookeeper.requests import Call
@@ -76,7 +77,7 @@ KIT = {
         "Create2",
         lambda _: CountsInTheQueue,
     ),
-    "notes are not read": ("S6-evicted", Session, "_read_notes", lambda _: lambda self, notes: True),
+    "notes are not read": ("S6-evicted", Confirming, "_read_notes", lambda _: lambda self, notes: True),
     "what nobody speaks for lasts as long as its session": (
         "S2-grant-without-lease",
         Entry,
@@ -165,27 +166,28 @@ def test_a_basis_from_fewer_syncs_is_noticed(store, monkeypatch):
 
 @pytest.mark.parametrize("syncs", [1, 2])
 def test_a_basis_from_fewer_syncs_is_a_mistake(store, monkeypatch, syncs):
-    monkeypatch.setattr(session, "_CONFIRMED", syncs)
+    monkeypatch.setattr(confirming, "_CONFIRMED", syncs)
     if syncs == 1:
-        monkeypatch.setattr(Session, "_take_in", counts_at_once)
+        monkeypatch.setattr(Confirming, "_take_in", counts_at_once)
     assert confirmed_too_early(store, monkeypatch)
 
 
 def counts_at_once(self):
-    with self.mutex:
+    mine = self._session
+    with mine.mutex:
         beat = self._beat
         if beat is None or not beat.ready:
             return
         self._beat = None
-        self._next_beat = self.clock.now() + max(self.store.address.tick, self.timeout / 10)
-        self._move(beat.sent, self.clock.now())
+        self.next = mine.clock.now() + max(mine.store.address.tick, mine.timeout / 10)
+        mine.move(beat.sent, mine.clock.now())
 
 
 def age_when_joined(store, monkeypatch):
     """How old the basis of a claim is that joins a session which was confirmed long ago, less how old that is."""
     first, _ = take(store, "first", ttl=TTL)
     mine = store.entry(first.token)[0]
-    monkeypatch.setattr(mine, "_send", lambda _: None)  # it is not confirmed any more
+    monkeypatch.setattr(mine.confirming, "_send", lambda _: None)  # it is not confirmed any more
     time.sleep(0.4 * TTL)
     one = claim(ttl=TTL)
     answer = store.acquire(one, True, BUDGET)
@@ -212,7 +214,7 @@ def test_validity_from_now_on_an_old_session_is_noticed(store, monkeypatch):
 def test_a_session_that_is_nearly_over_is_not_joined(store, monkeypatch):
     first, _ = take(store, "first", ttl=TTL)
     mine = store.entry(first.token)[0]
-    monkeypatch.setattr(mine, "_send", lambda _: None)
+    monkeypatch.setattr(mine.confirming, "_send", lambda _: None)
     time.sleep(0.6 * TTL)
     with pytest.raises(Refused):
         store.acquire(claim(ttl=TTL), True, 0.1)

@@ -552,7 +552,7 @@ def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     session, _ = store.entry(one.token)
-    session._read_notes = lambda _: True  # it does not look
+    session.confirming._read_notes = lambda _: True  # it does not look
     assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
     for each in [*other._sessions.values()]:
         each.close(goodbye=True).join(2.0)  # with its session goes its note

@@ -307,7 +307,7 @@ def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
     mine = session(other, kept)
     for at in range(12):
         one, _ = take(store, f"evicted {at}", ttl=9.0)
-        session(store, one)._read_notes = lambda _: True  # it does not look
+        session(store, one).confirming._read_notes = lambda _: True  # it does not look
         assert other.evict(f"evicted {at}", claim_id(one.token), BUDGET).outcome == "MARKED"
     assert session(other, kept) is mine
     assert len(mine.maintenance.due) == 12

@@ -1,0 +1,177 @@
+"""The confirmation of a session: from when the validity of its claims counts.
+
+**Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
+reports the sessions that it heard from only when the leader asks, once a tick. (Measured on three servers: counting from
+answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
+same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
+between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
+of one that comes back, goes to the leader itself and counts at once.
+
+Behind each ``sync`` goes a read of the notes for this session (see :mod:`lockkit_zookeeper.evicting`). So the basis is never
+later than a read of the notes that did not name the claim. A basis that has run out ends every claim of the session; nothing
+revives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import kazoo.exceptions as theirs
+
+from lockkit.names import claim_id
+from lockkit_zookeeper.answers import Answer
+from lockkit_zookeeper.entries import Entry
+from lockkit_zookeeper.layout import client_of
+from lockkit_zookeeper.private import GetChildren, GetData, Sync
+
+if TYPE_CHECKING:
+    from lockkit_zookeeper.session import Session
+
+__all__ = ["Confirming"]
+
+_SHARE = 10.0
+"""The next ``sync`` is sent after the session's timeout divided by this. A basis is then at most three such intervals old."""
+_CONFIRMED = 3
+"""A ``sync`` counts when it is the first of so many in a row."""
+_PATIENCE = 3.0
+"""Another server is tried if a ``sync`` has no answer within the session's timeout divided by this."""
+
+
+@dataclass(slots=True, eq=False)
+class _Beat:
+    """One ``sync`` with a read of the notes behind it, and of the session's own nodes after a cut."""
+
+    sent: float
+    turn: int
+    sync: Answer
+    notes: Answer
+    nodes: list[tuple[Entry, str, Answer]]
+    answered: float = 0.0
+
+    @property
+    def last(self) -> Answer:
+        """The answer that comes last."""
+        return self.nodes[-1][2] if self.nodes else self.notes
+
+    @property
+    def ready(self) -> bool:
+        return all(each.ready() for each in (self.sync, self.notes, self.last))
+
+
+class Confirming:
+    """The beats of a session. :meth:`turn` is called by its keeper.
+
+    Attributes:
+        next: CLOCK_BOOTTIME seconds at which to call :meth:`turn` again.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._beat: _Beat | None = None
+        self._row: list[_Beat] = []
+        self._back: float | None = None
+        self.next = 0.0
+
+    def connected(self, back: float | None) -> None:
+        """Begin on a new connection.
+
+        Args:
+            back: CLOCK_BOOTTIME seconds of just before the connect request, of a session that comes back.
+        """
+        with self._session.mutex:
+            self._back = self._back if back is None else back
+            self.next = 0.0
+            self.suspended()
+
+    def suspended(self) -> None:
+        """Begin anew: confirmations count only on one connection."""
+        with self._session.mutex:
+            self._beat = None
+            self._row.clear()
+
+    def turn(self, now: float) -> None:
+        """Take in what has been answered, and send the next beat in its time."""
+        self._take_in()
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        """Send the next beat, or cut a connection whose beat has no answer."""
+        session = self._session
+        with session.mutex:
+            if self._beat is not None:
+                if now >= self._beat.sent + session.timeout / _PATIENCE:
+                    self._beat = None
+                    self.next = now + session.timeout / _SHARE
+                    session.connection.bounce()
+                return
+            if not session.connection.up:
+                self.next = now + 0.05
+                return
+            if now < self.next:
+                return
+            connection, sent, paths = session.connection, session.clock.now(), session.store.paths
+            sync = connection.send(Sync(paths.root))
+            notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
+            nodes = []
+            if self._back is not None:  # watches went with the old connection, too
+                for entry in session.entries.values():
+                    if entry.path is not None and not entry.ended:
+                        watch = session.maintenance.watcher(entry)
+                        nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
+            self._beat = beat = _Beat(sent, connection.turn, sync, notes, nodes)
+            self.next = sent + session.timeout / _PATIENCE
+        beat.last.rawlink(lambda _: session.poke())
+
+    def _take_in(self) -> None:
+        """Take in an answered ``sync``, and what was read behind it."""
+        session = self._session
+        with session.mutex:
+            beat = self._beat
+            if beat is None or not beat.ready:
+                return
+            self._beat = None
+            now = session.clock.now()  # not before it was answered
+            self.next = now + max(session.store.address.tick, session.timeout / _SHARE)
+            if not beat.sync.successful() or not self._read_notes(beat.notes):
+                return
+            beat.answered = now
+            if beat.turn != session.connection.turn:
+                return
+            row = self._row
+            if row and beat.sent < row[-1].answered + session.store.address.tick:
+                return
+            row.append(beat)
+            back, self._back = self._back, None
+            if back is not None:
+                session.move(back, now)
+                self._look_at(beat.nodes)
+            if len(row) >= _CONFIRMED:
+                session.move(row[-_CONFIRMED].sent, now)
+                del row[: 1 - _CONFIRMED]
+
+    def _read_notes(self, notes: Answer) -> bool:
+        """Mark the claims that the notes name; return whether the notes could be read."""
+        if not notes.successful():
+            return isinstance(notes.exception, theirs.NoNodeError)
+        named, session = set(notes.value), self._session
+        if named:
+            for entry in [*session.entries.values()]:
+                if not entry.evicted and claim_id(entry.token) in named:
+                    entry.evicted = True
+                    session.tell(entry)
+        return True
+
+    def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
+        """Check, after a cut, which nodes are still there, and have waiters ask again, because their watches are gone."""
+        session = self._session
+        for entry, path, answer in nodes:
+            if entry.path != path:  # a try has withdrawn that node itself
+                continue
+            if answer.successful():
+                session.maintenance.seen(entry, *answer.value)
+            elif isinstance(answer.exception, theirs.NoNodeError):
+                session.end(entry, "absent")
+            for watcher in [*entry.watches]:
+                watcher.arm()
+                watcher.wake()
