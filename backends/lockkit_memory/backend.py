@@ -20,6 +20,7 @@ from lockkit.settings import redact
 from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
+    ABSENT,
     NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
@@ -97,17 +98,17 @@ class MemoryBackend:
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        store = self._store
+        store, name = self._store, claim.terms.name
         with store.mutex:
             now = self._clock.now()
-            queue = store.queue(claim.terms.name)
-            answer = queue.acquire(claim, now, now, create=create)
-            woken = queue.woken()
-            while store.keep(queue) is not queue:  # a signal handler emptied this one, and began another
-                queue.rows.pop(claim.token, None)
-                queue = store.queue(claim.terms.name)
+            while True:
+                queue = store.queues.get(name) or store.queues.setdefault(name, Queue(name, store))
                 answer = queue.acquire(claim, now, now, create=create)
-                woken = queue.woken()
+                kept = store.queues.setdefault(name, queue) if queue.rows else store.keep(queue)
+                if kept is queue:
+                    break
+                queue.rows.pop(claim.token, None)  # a signal handler emptied this one, and began another
+            woken = queue.woken() if queue.changed else ()
         if woken:
             _wake(woken)
         return answer
@@ -116,9 +117,11 @@ class MemoryBackend:
         """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self._store
         with store.mutex:
-            queue = store.queue(claim.terms.name)
+            queue = store.queues.get(claim.terms.name)
+            if queue is None:
+                return ABSENT
             answer = queue.release(claim.token, self._clock.now(), graceful=graceful)
-            woken = queue.woken()
+            woken = queue.woken() if queue.rows or queue.wakers else ()
             store.keep(queue)
         if woken:
             _wake(woken)

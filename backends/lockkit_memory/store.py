@@ -5,6 +5,7 @@ Nothing here takes the mutex (the backend does, around each call) and nothing wa
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -72,19 +73,14 @@ class MemoryStore:
 
     Attributes:
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
-        last_fence: Highest fence ever given, over all names.
+        next_fence: Returns a fence above every other of the store, over all names: so nothing needs to be left of a name.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.last_fence = 0
+        self.next_fence: Callable[[], int] = itertools.count(1).__next__
         self.forget()
         _stores.add(self)
-
-    def next_fence(self) -> int:
-        """A fence above every other of the store: so nothing needs to be left of a name."""
-        self.last_fence += 1
-        return self.last_fence
 
     # A signal handler may lock the very name, and empty its queue, in the middle of a call of its own thread.
 

@@ -95,18 +95,6 @@ class RowQueue:
                 row.state = "WAITING"
         self.unsettled = False
 
-    def append(self, claim: Claim, now: float) -> Row:
-        """Add a claim at the tail. The caller must call :meth:`offer` afterwards."""
-        terms = claim.terms
-        row = Row(
-            claim.token, terms, self.home.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
-            note=claim.note,
-        )  # fmt: skip
-        self.unsettled = True
-        self.rows[claim.token] = row
-        self._lapses(row)
-        return row
-
     def remove(self, row: Row, now: float) -> None:
         """Remove a claim, and leave a tombstone if a copy of its acquire may still arrive. The caller must call :meth:`offer` afterwards."""
         self.unsettled = True
@@ -125,9 +113,6 @@ class RowQueue:
     def info(self, row: Row, place: int) -> ClaimInfo:
         """A claim as a fact."""
         return row.info(self.name, place, self.home.clock.wall() - self.home.clock.now())
-
-    def _lapses(self, row: Row) -> None:
-        self.next_lapse = min(self.next_lapse, row.deadline)
 
     # -- calls, as in lockkit.store.spi
 
@@ -154,7 +139,14 @@ class RowQueue:
             gone = self.home.gone
             if gone.stones and (why := gone.why(claim.token, now)) is not None:
                 return Lapsed(why)
-            row = self.append(claim, now)
+            terms = claim.terms
+            row = Row(
+                claim.token, terms, self.home.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
+                note=claim.note,
+            )  # fmt: skip
+            self.unsettled = True
+            self.next_lapse = min(self.next_lapse, row.deadline)
+            self.rows[claim.token] = row
             if len(self.rows) == 1 and row.weight <= row.capacity:
                 row.state, self.unsettled = "OFFERED", False  # the same as offer() for the only claim
             else:
@@ -165,12 +157,12 @@ class RowQueue:
                 return Lapsed("evicted")
             if row.state == "LINGERING":
                 return Lapsed("lingering")
+        if row.state == "OFFERED":
+            # A waiter's deadline says nothing about a holder's, which may be shorter.
+            row.state, row.since, row.deadline = "HELD", now, now
         if row.state == "HELD":
             row.extend(now)
-            return Granted(row.fence, basis)
-        if row.state == "OFFERED":
-            row.grant(now)
-            self._lapses(row)
+            self.next_lapse = min(self.next_lapse, row.deadline)
             return Granted(row.fence, basis)
         if claim.wait:
             row.wait(now)
@@ -234,7 +226,7 @@ class RowQueue:
         until = row.lingers_until(now, graceful=graceful)
         if until > now:
             row.state, row.deadline = "LINGERING", until
-            self._lapses(row)
+            self.next_lapse = min(self.next_lapse, until)
             self.changed.append(row)  # the next in line sleeps until the old deadline
             return RELEASED
         self.remove(row, now)
@@ -267,7 +259,7 @@ class RowQueue:
             return Evicted("REMOVED", claim=info)
         if row.state == "HELD":
             row.mark_evicted()
-            self._lapses(row)
+            self.next_lapse = min(self.next_lapse, row.deadline)
             self.changed.append(row)
         info = self.info(row, place)
         self.settle(now)

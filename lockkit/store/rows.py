@@ -56,13 +56,6 @@ class Row:
         """The note, if others have annotated it: their requests to the owner."""
         return self.note if self.asked else None
 
-    def grant(self, now: float) -> None:
-        """Make the claim HELD. Only ``acquire`` may call this."""
-        self.state = "HELD"
-        self.since = now
-        self.deadline = now  # forget the waiter's deadline: that of the holder may be nearer
-        self.extend(now)
-
     def extend(self, now: float) -> None:
         """Renew a HELD claim. The deadline becomes now + ttl, but at most the end of max_hold; then lock_delay is added.
 

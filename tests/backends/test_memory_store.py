@@ -128,7 +128,7 @@ def test_threads_never_overlap_and_fences_rise_in_grant_order():
 def test_a_signal_handler_that_locks_in_the_middle_of_an_acquire_shares_the_queue_with_it(
     store, monkeypatch, before
 ):
-    append, struck, held = Queue.append, [], claim()
+    begin, struck, held = Queue.__init__, [], claim()
 
     def handler():
         if not struck:
@@ -137,14 +137,18 @@ def test_a_signal_handler_that_locks_in_the_middle_of_an_acquire_shares_the_queu
             store.release(one, 2.0)  # the last of its queue, for all it knows
             assert isinstance(store.acquire(held, True, 2.0), Granted if before else Queued)
 
-    def interrupted(self, *args):
-        if before:
+    class Interrupted(dict):
+        def __setitem__(self, token, row):
+            if before:
+                handler()
+            super().__setitem__(token, row)
             handler()
-        row = append(self, *args)
-        handler()
-        return row
 
-    monkeypatch.setattr(Queue, "append", interrupted)
+    def interrupted(self, *args):
+        begin(self, *args)
+        self.rows = Interrupted()
+
+    monkeypatch.setattr(Queue, "__init__", interrupted)
     answer = store.acquire(claim(), True, 2.0)
 
     assert isinstance(answer, Queued if before else Granted)

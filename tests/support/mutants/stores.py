@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -67,15 +68,15 @@ def extend_shortens() -> Iterator[None]:
 @contextmanager
 def fence_starts_again() -> Iterator[None]:
     """An empty queue forgets its fences."""
-    append: Callable[..., Any] = vars(RowQueue)["append"]
+    acquire: Callable[..., Any] = vars(RowQueue)["acquire"]
 
-    @functools.wraps(append)
-    def forgetful(self: Any, claim: Any, now: float) -> Any:
+    @functools.wraps(acquire)
+    def forgetful(self: Any, *args: Any, **keywords: Any) -> Any:
         if not self.rows:
-            self.home.last_fence = 0
-        return append(self, claim, now)
+            self.home.next_fence = itertools.count(1).__next__
+        return acquire(self, *args, **keywords)
 
-    with patched(RowQueue, append=forgetful):
+    with patched(RowQueue, acquire=forgetful):
         yield
 
 
