@@ -69,20 +69,23 @@ class Counters:
 
     Counting by one takes no lock, because ``next`` on an :class:`itertools.count` is a single step. The number is read from the
     counter's repr, the only way to read it without incrementing it.
+
+    Attributes:
+        steps: Counts one more each time that ``next`` is called on it, by name; for those who count often.
     """
 
     def __init__(self) -> None:
-        self._steps = {name: itertools.count() for name in COUNTERS}
+        self.steps = {name: itertools.count() for name in COUNTERS}
         self._lock = threading.RLock()
         self._more = dict.fromkeys(COUNTERS, 0)
 
     def add(self, name: str, by: int = 1) -> None:
         if by == 1:
-            next(self._steps[name])
+            next(self.steps[name])
             return
         with self._lock:
             self._more[name] += by
 
     def read(self) -> dict[str, int]:
         with self._lock:
-            return {name: int(repr(steps)[6:-1]) + self._more[name] for name, steps in self._steps.items()}
+            return {name: int(repr(steps)[6:-1]) + self._more[name] for name, steps in self.steps.items()}

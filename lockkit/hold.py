@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from _thread import RLock
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
@@ -59,6 +60,7 @@ class Hold:
         doubtful: Whether its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
         closing: Whether the release has begun. If a signal cut it short, the next thread goes on with it.
         dropped: Whether the last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still shows that.
+        expires: CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered.
         handles: The handles that users have of it, one for each level; empty while there is none yet.
         key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
         pid: The process that asked for it; in a forked child it is inert.
@@ -81,6 +83,7 @@ class Hold:
         "doubtful",
         "dropped",
         "ended",
+        "expires",
         "fence",
         "handles",
         "key",
@@ -125,9 +128,9 @@ class Hold:
         self.dropped = False
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
-        self.turn = threading.RLock()  # a handler may release the hold whose release it interrupted
+        self.turn = RLock()  # a handler may release the hold whose release it interrupted
         self.turn_of = 0
-        self.work: object = None
+        self.work: tuple[Any, Any] | None = None
         self.lost_why: Reason = ""
         self.where: str = "process"
         self.report: ReleaseReport | None = None
@@ -136,8 +139,9 @@ class Hold:
         terms = claim.terms
         self._span = span(terms.ttl, capabilities)
         self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
+        self.expires = min(basis + self._span, self._latest)
         self.process_bound = terms.process_bound
-        self._mutex = threading.RLock()
+        self._mutex = RLock()
         self._event: threading.Event | None = None
 
     @property
@@ -243,18 +247,13 @@ class Hold:
             began, self.closing = self.closing, True
             return not began
 
-    def expires(self) -> float:
-        """CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered."""
-        end = self.basis + self._span
-        return end if end < self._latest else self._latest  # noqa: FURB136 (each beat asks thousands of holds)
-
     def valid(self, now: float) -> bool:
         """Whether the store still records this hold, as far as arithmetic can tell."""
         return self.fresh(now) and self.pid == os.getpid()
 
     def fresh(self, now: float) -> bool:
         """Like :meth:`valid`, for a caller that is known to run in the hold's own process."""
-        return not self.ended and not self.lost_why and now < self.expires()
+        return not self.ended and not self.lost_why and now < self.expires
 
     def renewed(self, basis: float, now: float) -> bool:
         """Take in an answered renewal, read at ``now``; False if the hold had run out by then.
@@ -264,10 +263,11 @@ class Hold:
         with self._mutex:
             if self.ended or self.lost_why:
                 return not self.lost_why
-            if (now >= self.basis + self._span or now >= self._latest) and self._over(now):
+            if now >= self.expires and self._over(now):
                 return False
-            if basis > self.basis:  # noqa: PLR1730 (each beat does this for thousands of holds)
-                self.basis = basis
+            if basis > self.basis:  # without a call: each beat does this for thousands of holds
+                self.basis, end = basis, basis + self._span
+                self.expires = end if end < self._latest else self._latest  # noqa: FURB136
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
@@ -278,6 +278,7 @@ class Hold:
             self.claim = claim
             self._span = span(claim.terms.ttl, self._capabilities)
             self.basis = max(self.basis, basis)
+            self.expires = min(self.basis + self._span, self._latest)
             return True
 
     def overdue(self, now: float) -> Reason:

@@ -132,11 +132,11 @@ class Lease:
         if not self._mine():
             return 0.0
         now = self._opening.clock.now()
-        return max(0.0, self._hold.expires() - now) if self._hold.valid(now) else 0.0
+        return max(0.0, self._hold.expires - now) if self._hold.valid(now) else 0.0
 
     def time_to_stop(self) -> float:
         """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
-        return max(0.0, self._hold.expires() - self._opening.clock.now()) if self._mine() else 0.0
+        return max(0.0, self._hold.expires - self._opening.clock.now()) if self._mine() else 0.0
 
     def ensure_held(self) -> None:
         """Raise unless it is valid. Arithmetic; no I/O.
@@ -250,7 +250,7 @@ class Lease:
         hold.end()  # first: nobody renews what has ended, even if this is cut short
         self._report = _kept(hold, "handed over")
         self._driver.beats.withdraw(hold.claim.token)
-        self._driver.registry.remove(hold)
+        self._driver.registry.change(hold.name, old=hold)
         return handle
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
@@ -269,7 +269,25 @@ class Lease:
         """
         report = self._report
         if report is None:
-            report = self._release(reason)
+            hold, hook_of = self._hold, RELEASING.get()
+            if (
+                hold.pid != os.getpid()
+                or hold.turn_of == threading.get_ident()  # a handler in the middle of its release
+                or (hook_of is not None and hook_of == hold.claim_id)  # or one of its own cleanup hooks
+            ):
+                return _kept(hold, reason)
+            try:
+                self.left = True
+                if hold.leave():
+                    report = self._report = self._driver.release(hold, reason)
+                else:
+                    hold.handed_back(self)
+                    report = self._report = _kept(hold, reason)
+            finally:
+                if hold.report is not None:
+                    self._driver.registry.change(hold.claim.terms.name, old=hold)
+                elif self._report is None:  # cut short
+                    self._opening.look()
         if raise_failed and report.outcome == "ABANDONED":
             raise ReleaseFailed(
                 f"no layer of the release of {self.name!r} got a definite answer",
@@ -278,31 +296,6 @@ class Lease:
                 hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
             )
         return report
-
-    def _in_its_hook(self) -> bool:
-        """Whether the caller is one of the lease's own cleanup hooks, directly or through others."""
-        hook_of = RELEASING.get()
-        return hook_of is not None and hook_of == self._hold.claim_id
-
-    def _release(self, reason: Reason) -> ReleaseReport:
-        hold = self._hold
-        if hold.pid != os.getpid():
-            return _kept(hold, reason)
-        if hold.turn_of == threading.get_ident() or self._in_its_hook():
-            return _kept(hold, reason)
-        try:
-            self.left = True
-            if hold.leave():
-                self._report = self._driver.release(hold, reason)
-            else:
-                hold.handed_back(self)
-                self._report = _kept(hold, reason)
-        finally:
-            if hold.report is not None:
-                self._driver.registry.remove(hold)
-            elif self._report is None:  # cut short
-                self._opening.look()
-        return self._report
 
     # -- as a context manager
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
@@ -15,7 +16,7 @@ from lockkit.facts import Capabilities, Kind, Owner
 from lockkit.hold import Hold
 from lockkit.lease import Caller, Lease, caller
 from lockkit.leaving import Exit, Statement
-from lockkit.names import check_name, new_token
+from lockkit.names import check_name
 from lockkit.protocol.acquiring import Attempt, in_the_way
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import NOTE_LIMIT, Terms
@@ -196,16 +197,30 @@ def whole(value: object, what: str, name: str) -> int:
     return value
 
 
-def asker() -> object:
-    """The running asyncio task, else the current thread: objects, because identifiers are used again."""
+class _Thread(threading.local):
+    """The current thread.
+
+    Attributes:
+        key: A reference to the thread: an object, because identifiers are used again; weak, because it may own what refers to it.
+    """
+
+    def __init__(self) -> None:
+        self.key: weakref.ref[object] = weakref.ref(threading.current_thread())
+
+
+_THREAD = _Thread()
+
+
+def asker() -> weakref.ref[object]:
+    """A reference to the running asyncio task, else to the current thread."""
     asyncio = sys.modules.get("asyncio")
     # The one that does not raise; absent while another thread imports asyncio for the first time.
     running_loop = getattr(asyncio, "_get_running_loop", None)
     if asyncio is not None and running_loop is not None and running_loop() is not None:
         task: object = asyncio.current_task()
         if task is not None:
-            return task
-    return threading.current_thread()
+            return weakref.ref(task)
+    return _THREAD.key
 
 
 class Lock:
@@ -218,7 +233,7 @@ class Lock:
 
     Attributes:
         terms: The terms of its claims, as the store gets them.
-        tokens: Makes the token of a claim, just before the store first hears of it. Replace the function by one that
+        tokens: Makes the token of a claim, just before the store first hears of it; None for a random one. Give it a function that
             keeps the token in a safe place, if somebody else is to release the claim should this process die; an exception that
             the function raises ends the acquire.
     """
@@ -241,7 +256,7 @@ class Lock:
         self._auto_renew = auto_renew
         self._note = note
         self._on_lost = on_lost
-        self.tokens = new_token
+        self.tokens: Callable[[], str] | None = None
         self._short: weakref.WeakKeyDictionary[object, list[Lease]] = weakref.WeakKeyDictionary()
         self._entering: list[Statement] = []
 
@@ -273,46 +288,29 @@ class Lock:
             ConfigError: What is there is not what the store's URL says.
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
-        lease = self._acquire(wait, note, on_wait, attempt_only=False)
-        assert lease is not None
-        return lease
-
-    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
-        """Hold the lock if it is free now; None only on a definite "busy".
-
-        Raises:
-            CapacityMismatch, BackendError: As :meth:`acquire`. Trouble is never reported as busy.
-        """
-        return self._acquire(0.0, note, None, attempt_only=True)
-
-    def _acquire(
-        self,
-        timeout: float | None,
-        note: Mapping[str, object] | None,
-        on_wait: OnWait | None,
-        *,
-        attempt_only: bool,
-    ) -> Lease | None:
         if note is not None:
             _check_note(note)
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         opening = self._opening
-        deadline = None if timeout is None else opening.clock.now() + timeout
-        driver = opening.driver(timeout)
-        opening.warn()
-        key = weakref.ref(asker())  # weakly: a thread or task may own the lease that it takes
+        deadline = None if wait is None else opening.clock.now() + wait
+        driver = opening.here.driver
+        if driver is None or driver.pid != os.getpid():
+            driver = opening.driver(wait)
+        if opening.here.warnings:
+            opening.warn()
+        key = asker()
         taken_at = caller()
-        own = driver.registry.of(self.terms.name)
+        own: Sequence[Hold] = driver.registry.holds.get(self.terms.name, ())
         if own:
-            inner = self._reenter(driver, own, key, taken_at, timeout) if self._reentrant else None
+            inner = self._reenter(driver, own, key, taken_at, wait) if self._reentrant else None
             if inner is not None:
                 return inner
             own = [hold for hold in own if hold.key == key and hold.standing]
         attempt = Attempt(
             self.terms,
             deadline,
-            timeout != 0,
+            wait != 0,
             note or self._note,
             self._auto_renew,
             driver.request_timeout,
@@ -324,43 +322,46 @@ class Lock:
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:
-                return self._handle(driver, hold, key, taken_at, attempt)
+                hold.key = key
+                hold.reentrant = self._reentrant
+                hold.where = opening.where
+                lease = Lease(opening, driver, hold, taken_at)
+                hold.handed(lease)  # from here on garbage collection of the lease takes the claim back
+                if self._on_lost is not None:
+                    lease.on_lost(self._on_lost)
+                driver.registry.change(self.terms.name, new=hold)
+                driver.under_way.pop(attempt, None)
+                attempt.sent = False
+                return lease
         except BaseException:
             attempt.over = True  # first, and without a call: if a signal cuts this short, the background takes the claim back
             try:
                 driver.take_back(attempt)
             finally:
                 if attempt in driver.under_way:
-                    self._opening.look()
+                    opening.look()
             raise
-        if attempt_only:
-            return None
         holder = attempt.holder
         who = f"; {in_the_way(holder, opening.clock.wall())}" if holder else ""
         raise AcquireTimeout(
             f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
         )
 
-    def _handle(
-        self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller, attempt: Attempt
-    ) -> Lease:
-        """Hand a hold over to a Lease; from here on garbage collection of the lease takes the claim back."""
-        hold.key = key
-        hold.reentrant = self._reentrant
-        hold.where = self._opening.where
-        lease = Lease(self._opening, driver, hold, taken_at)
-        hold.handed(lease)
-        if self._on_lost is not None:
-            lease.on_lost(self._on_lost)
-        driver.registry.add(hold)
-        driver.under_way.pop(attempt, None)
-        attempt.sent = False
-        return lease
+    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
+        """Hold the lock if it is free now; None only on a definite "busy".
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. Trouble is never reported as busy.
+        """
+        try:
+            return self.acquire(0.0, note=note)
+        except AcquireTimeout:
+            return None
 
     def _reenter(
         self,
         driver: Driver,
-        own: list[Hold],
+        own: Sequence[Hold],
         key: weakref.ref[object],
         taken_at: Caller,
         timeout: float | None,
@@ -411,10 +412,10 @@ class Lock:
         if statement is not None:  # no call may come between: the lease must not outlive the statement
             statement.lease = lease
             lease.statement = statement
-        who = asker()
+        key = asker()
         if statement is not None:
-            statement.key = weakref.ref(who)
-        leases = self._short.setdefault(who, [])
+            statement.key = key
+        leases = self._short.setdefault(key(), [])
         if leases:
             leases[:] = [other for other in leases if other.open]
         leases.append(lease)
@@ -459,7 +460,8 @@ class Lock:
             again = self._by_hand()
             if again is not None:
                 lease, statement = again, None
-        who = asker() if lease is None or statement is None or statement.key is None else statement.key()
+        key = asker() if lease is None or statement is None or statement.key is None else statement.key
+        who = key()
         leases = [] if who is None else self._short.get(who, [])
         if lease is None:
             lease = self._by_hand()
@@ -477,7 +479,7 @@ class Lock:
 
     def _by_hand(self) -> Lease | None:
         """The last lease that this thread or task took by hand and still has."""
-        leases = self._short.get(asker(), ())
+        leases = self._short.get(asker()(), ())
         return next((own for own in reversed(leases) if own.statement is None), None)
 
     @property
@@ -487,7 +489,7 @@ class Lock:
         Raises:
             NotHeld: There is none.
         """
-        leases = [lease for lease in self._short.get(asker(), ()) if lease.open]
+        leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
         if len(leases) > 1:  # one may be that of a generator, which is suspended in its block
             around: set[int] = set()
             frame: FrameType | None = sys._getframe(1)  # noqa: SLF001

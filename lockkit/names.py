@@ -103,7 +103,7 @@ def check_token(token: object) -> str:
 
 def claim_id(token: str) -> str:
     """The public identifier of a claim: the first 12 hex digits of sha256(token)."""
-    return digest(token)[:12]
+    return _sha256(token.encode()).hexdigest()[:12]
 
 
 def digest(text: str) -> str:

@@ -13,6 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
@@ -43,7 +44,6 @@ from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
-    from lockkit.plugins.calling import Implementation
 
 __all__ = ["Opening"]
 
@@ -82,6 +82,7 @@ class Opening:
 
     Attributes:
         capabilities: What the store can do; the plugin's word until the store is open, then the store's.
+        here: The part of this process, or after a fork still of the parent, until it is used.
         where: "wrapper" in a program that runs another under a lock.
         closed: It opens no more.
     """
@@ -102,7 +103,7 @@ class Opening:
         self.closed = False
         self._task = task
         self._mutex = Mutex()
-        self._here = _Here()
+        self.here = _Here()
         self._made_at = caller()
         config.check_scope(self.capabilities.scope)
 
@@ -119,14 +120,14 @@ class Opening:
     @property
     def engine(self) -> Driver | None:
         """The engine of this process if there is one; never the parent's."""
-        driver = self._here.driver
+        driver = self.here.driver
         return driver if driver is not None and driver.pid == os.getpid() else None
 
     @property
     def counters(self) -> Counters:
         """The counters of this process."""
         with self._own():
-            return self._here.counters
+            return self.here.counters
 
     def driver(self, patience: float | None = 0.0) -> Driver:
         """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
@@ -137,7 +138,7 @@ class Opening:
             BackendError: The store does not open.
             AcquireCancelled: The client is closed, or the interpreter is ending.
         """
-        driver = self._here.driver
+        driver = self.here.driver
         if driver is not None and driver.pid == os.getpid():
             return driver
         request = self.config.request_timeout
@@ -176,9 +177,9 @@ class Opening:
 
     def warn(self) -> None:
         """Log the warnings that the store gave when it was opened, for a program that takes a lock; one that only looks needs none."""
-        while self._here.warnings:
+        while self.here.warnings:
             try:
-                _log.warning("%s", printable(self._here.warnings.pop(0)))
+                _log.warning("%s", printable(self.here.warnings.pop(0)))
             except IndexError:  # another thread tells it
                 return
 
@@ -191,14 +192,14 @@ class Opening:
     def skipped(self, skipped: Skipped) -> None:
         """Count and tell a call that was skipped because its lock was busy."""
         driver = self.driver()
-        self._here.counters.add("skipped")
+        self.here.counters.add("skipped")
         holder = str(skipped.holder.owner) if skipped.holder else None
         driver.dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
 
     def close(self) -> None:
         """See :meth:`lockkit.client.Client.close`."""
         with self._own():
-            here = self._here
+            here = self.here
             driver = here.ended or here.driver
             leaving = None if driver is None else driver.leave("exit")
             # From here on it ends, whatever hits this thread.
@@ -212,14 +213,14 @@ class Opening:
 
     def release_all(self, reason: Reason) -> None:
         """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
-        ended = self._here.ended
+        ended = self.here.ended
         driver = ended if ended is not None and ended.pid == os.getpid() else self.engine
         if driver is not None:
             self.closed = True
             driver.close(reason)
 
     def __del__(self) -> None:
-        here: _Here | None = getattr(self, "_here", None)  # None: its constructor was cut short
+        here: _Here | None = getattr(self, "here", None)  # None: its constructor was cut short
         # The second: its close() was.
         driver = here and (here.driver or here.ended)
         if not driver or driver.gone or driver.pid != os.getpid():
@@ -238,10 +239,10 @@ class Opening:
     def _own(self) -> threading.RLock:
         """The mutex of this process; in a forked child everything of the parent's is put aside first."""
         mutex = self._mutex.of_this_process()
-        if self._here.pid != os.getpid():
+        if self.here.pid != os.getpid():
             with mutex:
-                if self._here.pid != os.getpid():
-                    self._here = _Here()
+                if self.here.pid != os.getpid():
+                    self.here = _Here()
         return mutex
 
     def _open(self, budget: float) -> Driver:
@@ -252,7 +253,7 @@ class Opening:
                 return engine
             if self.closed:
                 raise AcquireCancelled("this client is closed", hint="connect again")
-            here = self._here
+            here = self.here
             if here.refused is not None and here.refused[0] >= asked:
                 raise _copied(
                     here.refused[1]
@@ -305,7 +306,7 @@ class Opening:
             suspect=_weakly(self._suspect),
             budget=budget,
         )
-        here = self._here
+        here = self.here
         outer, here.under_way = here.under_way, True
         try:
             return self.plugins.open(config.url, options)
@@ -332,7 +333,7 @@ class Opening:
                 plugins.implementations("lockkit_event"),
                 plugins.implementations("lockkit_alert"),
             ),
-            _Hooks(plugins),
+            partial(plugins.implementations, "lockkit_cleanup"),
             _Journal(config),
             config.cleanup_budget,
             config.request_timeout,
@@ -340,28 +341,18 @@ class Opening:
 
     def _warn(self, message: str) -> None:
         """The store has something to warn of."""
-        self._here.warnings.append(message)
-        if self._here.driver is not None:  # it is not about opening it
+        self.here.warnings.append(message)
+        if self.here.driver is not None:  # it is not about opening it
             self.warn()
 
     def _suspect(self, token: str) -> None:
         """The store believes that a claim is gone."""
         driver = self.engine
         if driver is not None:
-            driver.heartbeat.suspect(token)
+            driver.beats.suspect(token)
 
 
 # The engine outlives a client that is dropped, and must not keep it alive: what it is given refers to no client.
-
-
-class _Hooks:
-    """The cleanup hooks in force."""
-
-    def __init__(self, plugins: PluginManager) -> None:
-        self._plugins = plugins
-
-    def __call__(self) -> list[Implementation]:
-        return list(self._plugins.implementations("lockkit_cleanup"))
 
 
 class _Journal:

@@ -22,14 +22,16 @@ from lockkit.facts import Alert, Event
 from lockkit.plugins.calling import Implementation, call_each, hook_of
 from lockkit.printable import printable
 
-__all__ = ["Dispatcher"]
+__all__ = ["DETAIL", "Dispatcher"]
 
 _log = logging.getLogger("lockkit")
 _QUEUE = 10_000
 """Events, and alerts, that may wait for a slow plugin; further ones are dropped and counted."""
+DETAIL = logging.DEBUG
+"""The level of what happens all the time: one look at it spares making the event."""
 _LEVELS = {
-    "acquired": logging.DEBUG,
-    "released": logging.DEBUG,
+    "acquired": DETAIL,
+    "released": DETAIL,
     "queued": logging.DEBUG,
     "busy": logging.DEBUG,
     "removed": logging.DEBUG,
@@ -65,6 +67,9 @@ class Dispatcher:
         counters: Counts what is dropped and what hangs.
         events: The ``lockkit_event`` implementations.
         alerts: The ``lockkit_alert`` implementations.
+
+    Attributes:
+        listening: Whether any plugin hears of events or alerts.
     """
 
     def __init__(

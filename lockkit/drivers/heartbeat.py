@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.drivers.ticker import Ticker
-from lockkit.hold import Hold
-from lockkit.protocol.beating import Beats, Waiter
+from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.running import to_its_end
-from lockkit.store.spi import Claim
+from lockkit.store.spi import Backend
 
 __all__ = ["Heartbeat"]
 
@@ -23,7 +22,8 @@ class Heartbeat:
 
     Args:
         beats: The claims to look after.
-        perform: Performs an effect (in whatever thread calls it).
+        store: The store that renewals go to.
+        perform: Performs all other effects.
         also: Called in the deadline thread after each of its turns, with the current time; returns when to call it again.
 
     Attributes:
@@ -34,15 +34,17 @@ class Heartbeat:
         self,
         beats: Beats,
         clock: Clock,
+        store: Backend,
         perform: Callable[[Effect], object],
         also: Callable[[float], float],
     ) -> None:
         self.beats = beats
         self._clock = clock
+        self._store = store
         self._perform = perform
         self._also = also
-        self._beating = Ticker("lockkit-heartbeat", self._beat, clock)
-        self._looking = Ticker("lockkit-deadlines", self._look, clock)
+        self._beating = beats.to_beat = Ticker("lockkit-heartbeat", self._beat, clock)
+        self._looking = beats.to_look = Ticker("lockkit-deadlines", self._look, clock)
 
     @property
     def running(self) -> bool:
@@ -67,28 +69,6 @@ class Heartbeat:
         """Do something on the deadline thread; False if it does not run."""
         return self._looking.lend(work)
 
-    def hold(self, hold: Hold) -> None:
-        """Look after a granted claim; takes the place of its waiter."""
-        self._beating.poke(self.beats.hold(hold).next)
-        self._looking.poke(hold.expires())
-
-    def waiter(self, claim: Claim, ring: Callable[[], None]) -> Waiter:
-        """Look after a waiting claim; ``ring`` has its thread ask again."""
-        waiter = self.beats.waiter(claim, ring)
-        self._beating.poke(waiter.next)
-        self._looking.poke(waiter.next)
-        return waiter
-
-    def again(self, hold: Hold) -> None:
-        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat."""
-        self._beating.poke(self.beats.again(hold))
-        self._looking.poke(hold.expires())
-
-    def suspect(self, token: str) -> None:
-        """The store believes that a claim is gone: renew it now, and so find out. From any thread."""
-        if self.beats.suspect(token):
-            self._beating.poke(self._clock.now())
-
     def look(self) -> None:
         """Look for what was collected or cut short. Takes no lock, so a finalizer may call it."""
         self._looking.nudge()
@@ -112,4 +92,4 @@ class Heartbeat:
         return min(again, self._also(self._clock.now()))
 
     def _run(self, turn: Generator[Effect, Any, T]) -> T:
-        return to_its_end(turn, self._perform)
+        return to_its_end(turn, self._store, self._perform)

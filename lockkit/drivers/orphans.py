@@ -13,6 +13,7 @@ from lockkit.facts import Event
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
 from lockkit.protocol.orphaning import Entry, OrphanList
+from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, Refused, Unknown
 
 __all__ = ["Orphans"]
@@ -181,7 +182,7 @@ class Orphans:
         request = self._list.request(entry, longest)
         began = self._clock.now()
         try:
-            request.ask(self._backend)
+            ask(self._backend, request)
         except BaseException as error:
             expected = isinstance(error, (Refused, Unknown))
             now = self._clock.now()

@@ -8,14 +8,16 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar
+from functools import partial
+from random import Random
+from typing import TypeVar
 
-from lockkit.clock import Clock, jitter
+from lockkit.clock import Clock
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
 from lockkit.drivers.closing import Closing
-from lockkit.drivers.dispatch import Dispatcher
+from lockkit.drivers.dispatch import DETAIL, Dispatcher
 from lockkit.drivers.errand import Errand
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.lifecycle import await_the_end, over
@@ -43,7 +45,6 @@ from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
-    REQUESTS,
     AwaitHook,
     Effect,
     GoOn,
@@ -53,6 +54,7 @@ from lockkit.protocol.effects import (
     Pause,
     RecordFailure,
     StartHook,
+    WaitForWake,
     Withdraw,
 )
 from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, releasing
@@ -79,13 +81,6 @@ _LATE_BUDGET = 0.5
 T = TypeVar("T")
 
 
-class _Work(NamedTuple):
-    """The progress of a release, for the thread that goes on with it."""
-
-    pipeline: Pipeline
-    runs: CleanupRuns | None
-
-
 class Driver:
     """One client's engine in one process.
 
@@ -108,7 +103,7 @@ class Driver:
         clock: Clock,
         counters: Counters,
         dispatcher: Dispatcher,
-        cleanup_hooks: Callable[[], list[CleanupHook]],
+        cleanup_hooks: Callable[[], Sequence[CleanupHook]],
         record_failure: Callable[[dict[str, object]], None],
         cleanup_budget: float = CLEANUP_BUDGET,
         request_timeout: float = REQUEST_TIMEOUT,
@@ -133,17 +128,19 @@ class Driver:
         self._dropped = False
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
-        self.under_way: dict[Attempt, Waits] = {}
+        self.under_way: dict[Attempt, Waits | None] = {}
         self._over: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
+        self._random = Random().random  # its own, because a program may seed that of the module
+        self._started = False
         self.beats = Beats(
             clock.now,
-            jitter,
+            self._random,
             self._capabilities.waiter_deadline,
             request_timeout,
             lambda count: counters.add("renewals", count),
         )
-        self.heartbeat = Heartbeat(self.beats, clock, self.perform, self._look_after)
+        self.heartbeat = Heartbeat(self.beats, clock, backend, self.perform, self._look_after)
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
@@ -151,21 +148,32 @@ class Driver:
         With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle for it; cut
         short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
-        self.counters.add("attempts")
+        next(self.counters.steps["attempts"])
         clock = self.clock
-        waits = Waits(self, on_wait, clock.now())
+        waits: Waits | None = None
+
+        def perform(effect: Effect) -> object:
+            nonlocal waits
+            if not isinstance(effect, (WaitForWake, Pause)):
+                return self.perform(effect)
+            if waits is None:
+                waits = self.under_way[attempt] = Waits(self, attempt, on_wait)
+            waits.wait(effect) if isinstance(effect, WaitForWake) else waits.pause(effect.until)
+            return None
+
         hold: Hold | None
-        self.under_way[attempt] = waits
+        self.under_way[attempt] = None
         try:
             if self.closed:
                 raise AcquireCancelled("this client is closed", name=attempt.terms.name)
-            if not self.heartbeat.running:  # before the store is asked: no grant without a heartbeat
+            if not self._started:  # before the store is asked: no grant without a heartbeat
                 self.heartbeat.start()
-            asking = acquiring(attempt, self._capabilities, clock.now, clock.wall, jitter)
-            hold = to_its_end(asking, waits.perform)
+                self._started = True
+            asking = acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
+            hold = to_its_end(asking, self.backend, perform)
             if hold is not None:
                 attempt.hold = hold
-                self.heartbeat.hold(hold)
+                self.beats.hold(hold)
                 if self.closed:
                     raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         except BaseException as error:
@@ -173,16 +181,11 @@ class Driver:
                 True  # first, and without a call: from here on the background takes back what this may not
             )
             self.take_back(attempt)
-            self.counters.add(_ending(error))
-            if isinstance(error, AcquireTimeout):
-                self._tell_attempt("timeout", attempt)
-            if no_thread(error):
-                raise thread_refused(error, attempt.terms.name) from error
-            if isinstance(error, AcquireCancelled):
-                await_the_end()
+            self._failed(attempt, error)
             raise
         finally:
-            waits.close()
+            if waits is not None:
+                waits.close()
             if (
                 not attempt.sent
             ):  # else it has a hold, or the background takes back what a signal kept this thread from
@@ -191,11 +194,25 @@ class Driver:
             self.counters.add("busy")
             self._tell_attempt("busy", attempt)
             return None
-        self.counters.add("acquired")
-        if self.dispatcher.wants("acquired"):
-            waited = clock.now() - waits.began
+        next(self.counters.steps["acquired"])
+        if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
+            waited = clock.now() - attempt.start
             self.dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
         return hold
+
+    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+        """Count an attempt that ended in an exception, and tell of it.
+
+        Raises:
+            BackendUnavailable: In place of the error that says that no thread can be started.
+        """
+        self.counters.add(_ending(error))
+        if isinstance(error, AcquireTimeout):
+            self._tell_attempt("timeout", attempt)
+        if no_thread(error):
+            raise thread_refused(error, attempt.terms.name) from error
+        if isinstance(error, AcquireCancelled):
+            await_the_end()
 
     def take_back(self, attempt: Attempt) -> None:
         """End an attempt, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
@@ -252,56 +269,42 @@ class Driver:
                 if hold.report is not None:
                     self.beats.releasing.pop(hold, None)
 
+    # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
+
     def _release(self, hold: Hold, reason: Reason, request_timeout: float | None) -> None:
-        work = hold.work
-        if not isinstance(work, _Work):
-            work = hold.work = self._work(hold, reason)
-        pipeline, runs = work
+        if hold.work is None:
+            hooks = self._cleanup_hooks()
+            plugins = [name for name, _ in hooks] if hooks else ()
+            hold.work = (
+                Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout),
+                self._runs(hold, reason, hooks) if hooks else None,
+            )
+        pipeline: Pipeline = hold.work[0]
+        runs: CleanupRuns | None = hold.work[1]
+        perform = self.perform if runs is None else partial(self.perform, runs=runs)
         if request_timeout is not None:
             pipeline.request_timeout = min(pipeline.request_timeout, request_timeout)
         interrupts = pipeline.interrupts = []
         report: ReleaseReport | None = None
         while report is None:
             try:
-                report = to_its_end(releasing(pipeline, self.clock.now), lambda step: self._step(step, runs))
+                report = to_its_end(releasing(pipeline, self.clock.now), self.backend, perform)
             except BaseException as interrupt:
                 # The interrupt hit the generator itself; a new generator goes on from what `pipeline` records.
                 interrupts.append(interrupt)
                 if len(interrupts) > PATIENCE:
                     raise
-        self._count(pipeline, report)
-        if report.outcome == "RELEASED" and self.dispatcher.wants("released"):
-            held = self.clock.now() - hold.since
-            self.dispatcher.tell(
-                Event("released", hold.name, hold.claim_id, hold.fence, pipeline.reason, duration=held)
-            )
+        if report.outcome == "RELEASED":
+            next(self.counters.steps["released"])
+            if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
+                self._tell_released(pipeline)
+        if pipeline.refusals or pipeline.emergency is not None or pipeline.stolen:
+            self._count_trouble(pipeline)
         if interrupts:
             raise interrupts[0]
 
-    def _step(self, effect: Effect, runs: CleanupRuns | None) -> object:
-        """Perform an effect of a release."""
-        match effect:
-            case Pause(until):
-                sleep_until(self.clock, until)
-            case StartHook(plugin, budget) if runs is not None:
-                runs.start(plugin, budget)
-            case AwaitHook(plugin, wait) if runs is not None:
-                with self._cleaning:
-                    return runs.report(plugin, wait=wait)
-            case _:
-                return self.perform(effect)
-        return None
-
-    def _work(self, hold: Hold, reason: Reason) -> _Work:
-        hooks = self._cleanup_hooks()
-        plugins = [name for name, _ in hooks] if hooks else ()
-        pipeline = Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout)
-        runs = None
-        if hooks:
-            runs = CleanupRuns(
-                hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end)
-            )
-        return _Work(pipeline, runs)
+    def _runs(self, hold: Hold, reason: Reason, hooks: Sequence[CleanupHook]) -> CleanupRuns:
+        return CleanupRuns(hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end))
 
     def go_on(self, hold: Hold) -> None:
         """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
@@ -331,7 +334,7 @@ class Driver:
         answer = self._ask(hold, lambda budget: self.backend.acquire(hold.claim, False, budget))
         now = self.clock.now()
         if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
-            self.heartbeat.again(hold)
+            self.beats.again(hold)
             return
         self.lose(hold, hold.overdue(now) or (answer.why if isinstance(answer, Lapsed) else "lost"))
         raise _lost(hold)
@@ -344,13 +347,13 @@ class Driver:
         )
         now = self.clock.now()
         if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
-            self.heartbeat.again(hold)
+            self.beats.again(hold)
             return
         self.lose(hold, hold.overdue(now) or renewal.why or "lost")
         raise _lost(hold)
 
     def _ask(self, hold: Hold, call: Callable[[float], T], patience: float | None = None) -> T:
-        left = hold.expires() - self.clock.now()
+        left = hold.expires - self.clock.now()
         if left > 0:
             patience = left / 2 if patience is None else min(patience, left / 2)
         try:
@@ -407,7 +410,7 @@ class Driver:
 
     def lose(self, hold: Hold, why: Reason) -> None:
         """Declare a hold lost, with all that follows; once."""
-        to_its_end(losing(hold, why), self.perform)
+        to_its_end(losing(hold, why), self.backend, self.perform)
 
     # -- the end
 
@@ -536,13 +539,23 @@ class Driver:
 
     # -- effects
 
-    def perform(self, effect: Effect) -> object:
-        """Perform an effect that does not wait."""
-        if isinstance(effect, REQUESTS):
-            return effect.ask(self.backend)
+    def perform(self, effect: Effect, runs: CleanupRuns | None = None) -> object:
+        """Perform an effect that is no request, and waits for no claim.
+
+        Args:
+            effect: What to do.
+            runs: The cleanup hooks, for a release that has some.
+        """
         match effect:
-            case Withdraw(claim):
-                self.beats.withdraw(claim.token)
+            case Withdraw():
+                self.beats.withdraw(effect.claim.token)
+            case Pause(until):
+                sleep_until(self.clock, until)
+            case StartHook(plugin, budget) if runs is not None:
+                runs.start(plugin, budget)
+            case AwaitHook(plugin, wait) if runs is not None:
+                with self._cleaning:
+                    return runs.report(plugin, wait=wait)
             case Notify(what):
                 self.dispatcher.tell(what)
             case Lost(hold, why):
@@ -588,10 +601,15 @@ class Driver:
             note=hold.claim.note or {},
         )
 
-    def _count(self, pipeline: Pipeline, report: ReleaseReport) -> None:
+    def _tell_released(self, pipeline: Pipeline) -> None:
+        hold = pipeline.hold
+        held = self.clock.now() - hold.since
+        self.dispatcher.tell(
+            Event("released", hold.name, hold.claim_id, hold.fence, pipeline.reason, duration=held)
+        )
+
+    def _count_trouble(self, pipeline: Pipeline) -> None:
         add = self.counters.add
-        if report.outcome == "RELEASED":
-            add("released")
         if pipeline.refusals:
             add("release_script_errors", pipeline.refusals)
         if pipeline.emergency is not None:

@@ -25,6 +25,7 @@ class Ticker:
     earlier turn pending may rely on that turn to see the work, because the pending time is cleared before the turn looks.
 
     Attributes:
+        due: CLOCK_BOOTTIME seconds of the next turn that was asked for; infinity while there is none.
         running: Whether its thread runs.
     """
 
@@ -34,7 +35,7 @@ class Ticker:
         self._clock = clock
         self._mutex = threading.RLock()
         self._bell = Bell()
-        self._next = math.inf
+        self.due = math.inf
         self._nudged = False
         self._closed = False
         self._lent: deque[Callable[[], None]] = deque()
@@ -59,10 +60,10 @@ class Ticker:
 
     def poke(self, at: float) -> bool:
         """Make sure that a turn begins by ``at`` (CLOCK_BOOTTIME seconds); False if no thread can be started for it."""
-        if at >= self._next:
+        if at >= self.due:
             return True
         with self._mutex:
-            if at >= self._next or self._closed:
+            if at >= self.due or self._closed:
                 return True
             try:
                 self.start()
@@ -71,7 +72,7 @@ class Ticker:
             # Ring first, then set the time: a Ctrl-C between the two leaves a needless wake-up, not a missed one. The
             # thread looks only once the mutex is free.
             self._bell.ring()
-            self._next = at
+            self.due = at
         return True
 
     def nudge(self) -> None:
@@ -108,9 +109,9 @@ class Ticker:
         while True:
             while not self._closed and self._owner is me and not self._lent:
                 with self._mutex:
-                    left = self._next - self._clock.now()
+                    left = self.due - self._clock.now()
                     if left <= 0 or self._nudged:
-                        self._next = math.inf
+                        self.due = math.inf
                         self._nudged = False
                         break
                 self._bell.wait(left)

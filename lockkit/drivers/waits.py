@@ -13,8 +13,9 @@ from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
+from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.beating import Waiter
-from lockkit.protocol.effects import Effect, Pause, WaitForWake
+from lockkit.protocol.effects import WaitForWake
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
@@ -32,32 +33,18 @@ OnWait: TypeAlias = Callable[[Waiting], None]
 
 
 class Waits:
-    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell.
-
-    Args:
-        began: CLOCK_BOOTTIME seconds.
-    """
+    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell."""
 
     _bell: Bell
     _waiter: Waiter | None = None
     _watch: Watch | None = None
     _blockers: tuple[str, ...] | None = None
 
-    def __init__(self, driver: Driver, on_wait: OnWait | None, began: float) -> None:
+    def __init__(self, driver: Driver, attempt: Attempt, on_wait: OnWait | None) -> None:
         self._driver = driver
+        self._attempt = attempt
         self._on_wait = on_wait
-        self.began = began
         self._wait: Callable[[Bell, float], bool] = Bell.wait
-
-    def perform(self, effect: Effect) -> object:
-        """Perform an effect of the acquisition."""
-        if isinstance(effect, WaitForWake):
-            self.wait(effect)
-        elif isinstance(effect, Pause):
-            self.pause(effect.until)
-        else:
-            return self._driver.perform(effect)
-        return None
 
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
@@ -65,14 +52,14 @@ class Waits:
         waiter = self._waiter
         if waiter is None or waiter.claim is not effect.claim:
             self._bell = Bell()
-            waiter = self._waiter = driver.heartbeat.waiter(effect.claim, self._bell.ring)
+            waiter = self._waiter = driver.beats.waiter(effect.claim, self._bell.ring)
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
             self._listen(effect)
             self._blockers = effect.blockers
         if self._on_wait is not None:
-            waited = driver.clock.now() - self.began
+            waited = driver.clock.now() - self._attempt.start
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
         wait_no_longer_than_the_interpreter()
         while not self._cancelled():

@@ -8,6 +8,7 @@ pause, whatever the store; one total timeout covers everything; nobody waits for
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from lockkit.errors import (
 )
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.hold import Hold
-from lockkit.names import claim_id, new_token
+from lockkit.names import claim_id
 from lockkit.protocol import deadlock
 from lockkit.protocol.effects import (
     Abandon,
@@ -63,40 +64,40 @@ _LAST_CALL = 0.4
 
 
 class Attempt:
-    """One acquisition under way. Outlives an interrupted generator: it knows what may be on the store.
+    """One acquisition under way: what may be on the store, and how long and how often to ask. Outlives an interrupted generator.
 
     Attributes:
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
         wait: False: be refused rather than queue.
+        token: Makes the token of a claim; None for a random one.
+        mine: Holds of the same name that the asking thread or task has.
+        who: "thread" or "task", for messages.
+        claim: The claim that was sent last.
         sent: Whether ``claim`` may be on the store and nobody else has taken charge of it.
         doubtful: Some acquire of ``claim`` was UNKNOWN.
         holder: The claim that was last seen in the way.
         hold: The granted hold, while nobody has a handle for it.
-        mine: Holds of the same name that the asking thread or task has.
-        who: "thread" or "task", for messages.
         over: Whether the attempt ended in an exception. If its cleanup was cut short, the background takes back the rest.
         pid: The process that asks; None for the one that runs this.
+        start: CLOCK_BOOTTIME seconds at which the first request was due.
+        random: Gives random numbers in 0..1.
+        answered: Whether the store has ever answered.
+        trouble: Why the store has granted nothing since it was last heard of; the error to raise when the time is up.
+        warn_at: When to report next that the claim is queued.
     """
 
-    __slots__ = (
-        "_looked_at",
-        "_token",
-        "auto_renew",
-        "claim",
-        "deadline",
-        "doubtful",
-        "hold",
-        "holder",
-        "mine",
-        "note",
-        "over",
-        "pid",
-        "request_timeout",
-        "sent",
-        "terms",
-        "wait",
-        "who",
-    )
+    claim: Claim | None = None
+    sent = doubtful = over = answered = False
+    holder: ClaimInfo | None = None
+    hold: Hold | None = None
+    trouble: LockkitError | None = None
+    start = warn_at = 0.0
+    random: Callable[[], float]
+    _looked_at: Claim | None = None
+    _since: float | None = None
+    """When the first request without a useful answer was sent."""
+    _told = False
+    _tries = _vain = 0
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Attempt:
         auto_renew: bool = True,  # noqa: FBT001, FBT002
         request_timeout: float = REQUEST_TIMEOUT,
         pid: int | None = None,
-        token: Callable[[], str] = new_token,
+        token: Callable[[], str] | None = None,
         mine: Sequence[Hold] = (),
         who: str = "thread",
     ) -> None:
@@ -118,45 +119,123 @@ class Attempt:
         self.auto_renew = auto_renew
         self.request_timeout = request_timeout
         self.pid = pid
-        self._token = token
+        self.token = token
         self.mine = mine
         self.who = who
-        self._looked_at: Claim | None = None
-        self.claim: Claim | None = None
-        self.sent = False
-        self.doubtful = False
-        self.holder: ClaimInfo | None = None
-        self.hold: Hold | None = None
-        self.over = False
-
-    def fresh(self) -> Claim:
-        """A new claim with a new token.
-
-        Raises:
-            DeadlockDetected: It would wait for what its own thread or task holds.
-        """
-        if self.mine and self.wait:
-            deadlock.refuse(self.terms, self.mine, self.who)
-        self.claim = claim = Claim(self._token(), self.terms, self.wait, self.note)
-        self.doubtful = False
-        return claim
-
-    def deadlocked(
-        self, claim: Claim, now: Now, budget: Callable[[float], float]
-    ) -> Generator[Effect, Any, ClaimInfo | None]:
-        """Find, once for each queued claim, who makes it wait for its own thread or task; look again if the store gave no answer."""
-        if self._looked_at is claim:
-            return None
-        between = yield from deadlock.who_waits_for(self.mine, claim, now, budget)
-        if between != "unknown":
-            self._looked_at = claim
-        return None if isinstance(between, str) else between
 
     def leftover(self) -> Orphan | None:
         """The claim to remove in the background if this attempt ends here; None if there is none."""
         if not self.sent or self.claim is None:
             return None
         return Orphan(self.claim, abandon=True, graceful=False)
+
+    def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
+        """Find, once for each queued claim, who makes it wait for its own thread or task; look again if the store gave no answer."""
+        if self._looked_at is claim:
+            return None
+        between = yield from deadlock.who_waits_for(self.mine, claim, now, self.budget)
+        if between != "unknown":
+            self._looked_at = claim
+        return None if isinstance(between, str) else between
+
+    # -- how long
+
+    def timed_out(self, at: float) -> bool:
+        """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
+        return self.answered and self.deadline is not None and at >= self.deadline
+
+    def budget(self, at: float) -> float:
+        """Seconds that a request may take."""
+        if self.deadline is None:
+            return self.request_timeout
+        return min(self.request_timeout, max(self.deadline - at, _LEAST))
+
+    def last_call(self, at: float) -> float:
+        """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
+        if self.deadline is None:
+            return self.request_timeout
+        return min(self.request_timeout, self.deadline + _LAST_CALL - at)
+
+    def until(self, answer: Queued) -> float | None:
+        """When to stop waiting for a wake."""
+        ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at) if end is not None]
+        return min(ends)
+
+    def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
+        """Whether the trouble is final, or has lasted too long."""
+        if not trouble.retry:
+            return True
+        if self.deadline is not None:
+            return at >= self.deadline
+        since = self.start if self._since is None else self._since
+        return at >= since + (OUTAGE_LIMIT if self.answered else self.request_timeout)
+
+    def hopeless(self, at: float) -> bool:
+        """Whether a wait without a timeout has had only useless answers for too long."""
+        return self.deadline is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
+
+    # -- how often
+
+    def next_try(self, at: float) -> float:
+        """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
+        self._tries += 1
+        return self._after(at, self._tries)
+
+    def next_claim(self, at: float) -> float:
+        """When to begin with another claim: the same intervals, by the number of claims that came to nothing."""
+        self._vain += 1
+        return self._after(at, self._vain)
+
+    def _after(self, at: float, times: int) -> float:
+        wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self.random())
+        return at + wait if self.deadline is None else min(at + wait, self.deadline)
+
+    # -- what the store has said
+
+    def heard(self, answer: Answer) -> None:
+        """Note an answer that is no grant."""
+        self.answered = True
+        self._since = None
+        self._told = False
+        self._tries = 0
+        if not isinstance(answer, Lapsed):  # Lapsed only says that another claim is needed
+            self.trouble = None
+
+    def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
+        """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
+        if self._since is None:
+            self._since = at
+        says_much = budget >= self.request_timeout or not trouble.retry
+        says_something = isinstance(trouble, Refused) or budget >= _MOMENT
+        if says_much or (says_something and self.trouble is None):
+            self.trouble = trouble.error
+
+    def vain(self, error: LockkitError, at: float) -> None:
+        """Note an answer, read ``at``, that is of no use; it counts like a refusal."""
+        self.answered = True
+        if self._since is None:
+            self._since = at
+        self.trouble = error
+
+    def complain(self, trouble: Refused | Unknown, at: float) -> Generator[Effect, Any, None]:
+        """Tell, once in an outage, that the store does not answer and that the attempt goes on."""
+        if self._told or self._since is None or at - self._since < _MOMENT:
+            return
+        self._told = True
+        claim = claim_id(self.claim.token) if self.claim else ""
+        data = {"error": str(trouble)}
+        yield Notify(Event("unanswered", self.terms.name, claim, duration=at - self._since, data=data))
+
+    def report(self, answer: Queued, at: float) -> Generator[Effect, Any, None]:
+        """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""
+        if at < self.warn_at:
+            return
+        waited = at - self.start
+        kind = "queued" if self.warn_at == self.start else "still_waiting"
+        data = {"position": answer.position, "holder": str(answer.holder.owner) if answer.holder else None}
+        claim = claim_id(self.claim.token) if self.claim else ""
+        yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
+        self.warn_at = self.start + max(FIRST_WARNING, 2 * waited)
 
 
 def acquiring(
@@ -177,33 +256,35 @@ def acquiring(
         BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background. Also raised
             if every grant was over before it could be used.
     """
-    pace = _Pace(attempt, now(), random)
+    terms, attempt.random = attempt.terms, random
+    attempt.start = attempt.warn_at = now()
+    if not attempt.wait:  # it does not queue, so that its time is that of its requests
+        attempt.deadline = attempt.start + attempt.request_timeout
     while True:
-        claim = attempt.fresh()
+        if attempt.mine and attempt.wait:
+            deadlock.refuse(terms, attempt.mine, attempt.who)
+        token = os.urandom(16).hex() if attempt.token is None else attempt.token()
+        attempt.claim = claim = Claim(token, terms, attempt.wait, attempt.note)
+        attempt.doubtful = False
         create = True
         unread: float | None = None  # when a request was sent that may have been granted, its answer lost
         while True:
             before = now()
-            if pace.over(before):
-                yield from _give_up(attempt, pace, now)
-                raise _named(pace.trouble or _timeout(attempt, before - pace.start, wall()), attempt)
+            if attempt.answered and attempt.timed_out(before):
+                yield from _give_up(attempt, now)
+                raise _named(attempt.trouble or _timeout(attempt, before - attempt.start, wall()), attempt)
             was_sent, attempt.sent = attempt.sent, True
-            budget = pace.budget(before)
+            budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
             try:
                 answer = yield Acquire(claim, create, budget)
             except (Refused, Unknown) as trouble:
-                pace.met(trouble, budget, before)
+                attempt.met(trouble, budget, before)
                 if isinstance(trouble, Unknown):
                     attempt.doubtful = True
                     unread = before if unread is None else unread
                 else:
                     attempt.sent = was_sent
-                if pace.gives_up(trouble, now()):
-                    yield from _give_up(attempt, pace, now)
-                    told = pace.trouble or (None if pace.answered else trouble.error)
-                    raise _named(told or _timeout(attempt, now() - pace.start, wall()), attempt) from None
-                yield from pace.complain(attempt, trouble, now())
-                yield Pause(pace.next_try(now()))
+                yield from _unless_it_lasts(attempt, trouble, now, wall)
                 continue
             at = now()
             if isinstance(answer, Granted):
@@ -218,174 +299,58 @@ def acquiring(
                     auto_renew=attempt.auto_renew,
                     pid=attempt.pid,
                 )
-                if at < hold.expires():  # nobody can have ended it yet
+                if at < hold.expires:  # nobody can have ended it yet
                     return hold
-                yield from _give_up(attempt, pace, now)
+                yield from _give_up(attempt, now)
                 break
-            pace.heard(answer)
+            attempt.heard(answer)
             if isinstance(answer, Queued):
                 create, unread = False, None
                 attempt.holder = answer.holder
-                yield from _unless_in_vain(attempt, claim, answer, pace, now, wall)
-                if not pace.over(at):
-                    yield from pace.report(attempt, answer, at)
+                yield from _unless_in_vain(attempt, claim, answer, now, wall)
+                if not attempt.timed_out(at):
+                    yield from attempt.report(answer, at)
                     yield WaitForWake(
-                        claim, answer.blockers, pace.until(answer), answer.position, answer.holder
+                        claim, answer.blockers, attempt.until(answer), answer.position, answer.holder
                     )
                 continue
             if isinstance(answer, Busy):
                 attempt.sent = attempt.doubtful
                 attempt.holder = answer.holder
-                yield from _give_up(attempt, pace, now)
-                if answer.capacity is not None and answer.capacity != attempt.terms.capacity:
+                yield from _give_up(attempt, now)
+                if answer.capacity is not None and answer.capacity != terms.capacity:
                     raise _mismatch(attempt, answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
             yield Withdraw(claim)  # whatever becomes of the next token, nobody renews this one any more
             attempt.sent = attempt.doubtful
-            yield from _give_up(attempt, pace, now)
+            yield from _give_up(attempt, now)
             if answer.why == "resized":
                 raise _mismatch(attempt, None)
             break
-        yield from _begin_again(attempt, pace, now, answer)
+        yield from _begin_again(attempt, now, answer)
 
 
-class _Pace:
-    """How long, how often: the total timeout, budgets, backoff, and when a wait is reported.
+def _unless_it_lasts(
+    attempt: Attempt, trouble: Refused | Unknown, now: Now, wall: Callable[[], float]
+) -> Generator[Effect, Any, None]:
+    """Pause before the next try of a request that got no answer; give up if the trouble is final, or has lasted too long.
 
-    Attributes:
-        answered: Whether the store has ever answered.
-        trouble: Why the store has granted nothing since it was last heard of; the error to raise when the time is up.
+    Raises:
+        AcquireTimeout, BackendError: The attempt gives up.
     """
-
-    __slots__ = (
-        "_deadline",
-        "_random",
-        "_request",
-        "_since",
-        "_told",
-        "_tries",
-        "_vain",
-        "_warn_at",
-        "answered",
-        "start",
-        "trouble",
-    )
-
-    def __init__(self, attempt: Attempt, start: float, random: Callable[[], float]) -> None:
-        self.start = start
-        self._deadline = attempt.deadline
-        self._request = attempt.request_timeout
-        if not attempt.wait:  # it does not queue, so that its time is that of its requests
-            self._deadline = start + self._request
-        self.answered = False
-        self._since: float | None = None  # when the first request without a useful answer was sent
-        self._told = False
-        self._random = random
-        self._tries = 0
-        self._vain = 0
-        self._warn_at = start
-        self.trouble: LockkitError | None = None
-
-    def over(self, at: float) -> bool:
-        """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
-        return self.answered and self._deadline is not None and at >= self._deadline
-
-    def budget(self, at: float) -> float:
-        if self._deadline is None:
-            return self._request
-        return min(self._request, max(self._deadline - at, _LEAST))
-
-    def heard(self, answer: Answer) -> None:
-        self.answered = True
-        self._since = None
-        self._told = False
-        self._tries = 0
-        if not isinstance(answer, Lapsed):  # Lapsed only says that another claim is needed
-            self.trouble = None
-
-    def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
-        """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
-        if self._since is None:
-            self._since = at
-        says_much = budget >= self._request or not trouble.retry
-        says_something = isinstance(trouble, Refused) or budget >= _MOMENT
-        if says_much or (says_something and self.trouble is None):
-            self.trouble = trouble.error
-
-    def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
-        """Whether the trouble is final, or has lasted too long."""
-        if not trouble.retry:
-            return True
-        if self._deadline is not None:
-            return at >= self._deadline
-        since = self.start if self._since is None else self._since
-        return at >= since + (OUTAGE_LIMIT if self.answered else self._request)
-
-    def complain(
-        self, attempt: Attempt, trouble: Refused | Unknown, at: float
-    ) -> Generator[Effect, Any, None]:
-        """Tell, once in an outage, that the store does not answer and that the attempt goes on."""
-        if self._told or self._since is None or at - self._since < _MOMENT:
-            return
-        self._told = True
-        claim = claim_id(attempt.claim.token) if attempt.claim else ""
-        data = {"error": str(trouble)}
-        yield Notify(Event("unanswered", attempt.terms.name, claim, duration=at - self._since, data=data))
-
-    def vain(self, error: LockkitError, at: float) -> None:
-        """Note an answer, read ``at``, that is of no use; it counts like a refusal."""
-        self.answered = True
-        if self._since is None:
-            self._since = at
-        self.trouble = error
-
-    def hopeless(self, at: float) -> bool:
-        """Whether a wait without a timeout has had only useless answers for too long."""
-        return self._deadline is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
-
-    def next_try(self, at: float) -> float:
-        """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
-        self._tries += 1
-        return self._after(at, self._tries)
-
-    def next_claim(self, at: float) -> float:
-        """When to begin with another claim: the same intervals, by the number of claims that came to nothing."""
-        self._vain += 1
-        return self._after(at, self._vain)
-
-    def _after(self, at: float, times: int) -> float:
-        wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self._random())
-        return at + wait if self._deadline is None else min(at + wait, self._deadline)
-
-    def until(self, answer: Queued) -> float | None:
-        """When to stop waiting for a wake."""
-        ends = [end for end in (answer.ask_again_at, self._deadline, self._warn_at) if end is not None]
-        return min(ends)
-
-    def last_call(self, at: float) -> float:
-        """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
-        if self._deadline is None:
-            return self._request
-        return min(self._request, self._deadline + _LAST_CALL - at)
-
-    def report(self, attempt: Attempt, answer: Queued, at: float) -> Generator[Effect, Any, None]:
-        """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""
-        if at < self._warn_at:
-            return
-        waited = at - self.start
-        kind = "queued" if self._warn_at == self.start else "still_waiting"
-        data = {"position": answer.position, "holder": str(answer.holder.owner) if answer.holder else None}
-        claim = claim_id(attempt.claim.token) if attempt.claim else ""
-        yield Notify(Event(kind, attempt.terms.name, claim, duration=waited, data=data))
-        self._warn_at = self.start + max(FIRST_WARNING, 2 * waited)
+    if attempt.gives_up(trouble, now()):
+        yield from _give_up(attempt, now)
+        told = attempt.trouble or (None if attempt.answered else trouble.error)
+        raise _named(told or _timeout(attempt, now() - attempt.start, wall()), attempt) from None
+    yield from attempt.complain(trouble, now())
+    yield Pause(attempt.next_try(now()))
 
 
 def _unless_in_vain(
     attempt: Attempt,
     claim: Claim,
     answer: Queued,
-    pace: _Pace,
     now: Now,
     wall: Callable[[], float],
 ) -> Generator[Effect, Any, None]:
@@ -395,21 +360,21 @@ def _unless_in_vain(
         CapacityMismatch, DeadlockDetected: The wait cannot end, for this reason.
     """
     if answer.capacity != attempt.terms.capacity:
-        yield from _give_up(attempt, pace, now)
+        yield from _give_up(attempt, now)
         raise _mismatch(attempt, answer.capacity)
     if attempt.mine:
-        between = yield from attempt.deadlocked(claim, now, pace.budget)
+        between = yield from attempt.deadlocked(claim, now)
         if between is not None:
-            yield from _give_up(attempt, pace, now)
+            yield from _give_up(attempt, now)
             raise deadlock.told(claim, between, attempt.who, wall())
 
 
-def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, None]:
+def _give_up(attempt: Attempt, now: Now) -> Generator[Effect, Any, None]:
     """Take the claim back, in the foreground if there is time, else in the background."""
     if not attempt.sent or attempt.claim is None:
         return
     yield Withdraw(attempt.claim)
-    budget = pace.last_call(now())
+    budget = attempt.last_call(now())
     if budget > 0:
         remove = Abandon if attempt.doubtful else Release
         try:
@@ -423,14 +388,11 @@ def _give_up(attempt: Attempt, pace: _Pace, now: Now) -> Generator[Effect, Any, 
     attempt.sent = False
 
 
-def _begin_again(
-    attempt: Attempt, pace: _Pace, now: Now, answer: Granted | Lapsed
-) -> Generator[Effect, Any, None]:
+def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Generator[Effect, Any, None]:
     """Pause between a claim that came to nothing and the next one: what ended the first may end the next as well.
 
     Args:
         attempt: The attempt that goes on.
-        pace: The pace of that attempt.
         now: CLOCK_BOOTTIME seconds.
         answer: The end of the claim: Lapsed, or a grant that was over before it could be used.
 
@@ -440,12 +402,12 @@ def _begin_again(
     assert attempt.claim is not None
     at, trouble = now(), _useless(attempt, answer)
     if trouble is not None:
-        pace.vain(trouble, at)
-        if pace.hopeless(at):
+        attempt.vain(trouble, at)
+        if attempt.hopeless(at):
             raise _named(trouble, attempt)
     why = answer.why if isinstance(answer, Lapsed) else "over"
     yield Notify(Event("requeued", attempt.terms.name, claim_id(attempt.claim.token), reason=why))
-    yield Pause(pace.next_claim(at))
+    yield Pause(attempt.next_claim(at))
 
 
 def _useless(attempt: Attempt, answer: Granted | Lapsed) -> BackendUnavailable | None:

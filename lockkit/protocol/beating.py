@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Effect, GoOn, Now
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.store.spi import Beat, Claim
 
-__all__ = ["Beats", "Holding", "Waiter"]
+__all__ = ["Alarm", "Beats", "Holding", "Waiter"]
 
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
@@ -27,8 +27,28 @@ _PATIENCE = 3
 """Unanswered renewals of a waiting claim after which its thread asks the store itself: only that thread can report an outage and give up."""
 
 
+class Alarm(Protocol):
+    """Calls :meth:`Beats.beating` or :meth:`Beats.looking` when it is due."""
+
+    @property
+    def due(self) -> float:
+        """CLOCK_BOOTTIME seconds of the next call; infinity for none."""
+
+    def poke(self, at: float) -> object:
+        """Make sure that the next call is no later than ``at``. Never blocks or fails."""
+
+
+class _NoAlarm:
+    """For a driver that asks :meth:`Beats.next` itself."""
+
+    due = -math.inf
+
+    def poke(self, at: float) -> object:
+        """Do nothing."""
+
+
 class Holding:
-    """A hold in the heartbeat.
+    """A hold in the heartbeat; :meth:`schedule` comes first.
 
     Attributes:
         next: When to renew it; infinity for a hold that is not to be renewed (any more).
@@ -37,13 +57,10 @@ class Holding:
 
     __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
 
-    def __init__(self, hold: Hold, jitter: float, now: float) -> None:
-        self.hold: Hold | None = hold
-        self.failures = 0
-        self.schedule(hold, jitter, now)
-
     def schedule(self, hold: Hold, jitter: float, now: float) -> None:
         """Renew the hold by its present basis and ttl."""
+        self.hold: Hold | None = hold
+        self.failures = 0
         self.beat: Beat = (hold.claim, hold.fence)
         self.ttl = ttl = hold.claim.terms.ttl
         self.slack = _COALESCE * ttl / 3.0
@@ -103,6 +120,8 @@ class Beats:
         members: Held and waiting claims, by token.
         releasing: Holds whose release has begun and has no report yet, among the members or not.
         closing: Whether the client closes. Then it releases collected holds too, and they do not lapse before that.
+        to_beat: Calls :meth:`beating`.
+        to_look: Calls :meth:`looking`.
     """
 
     __slots__ = (
@@ -115,6 +134,8 @@ class Beats:
         "closing",
         "members",
         "releasing",
+        "to_beat",
+        "to_look",
     )
 
     def __init__(
@@ -134,15 +155,24 @@ class Beats:
         self.closing = False
         self.members: dict[str, Holding | Waiter] = {}
         self.releasing: dict[Hold, None] = {}
+        self.to_beat: Alarm = _NoAlarm()
+        self.to_look: Alarm = _NoAlarm()
 
-    def hold(self, hold: Hold) -> Holding:
+    def hold(self, hold: Hold) -> None:
         """Look after a granted claim; takes the place of its waiter."""
-        member = self.members[hold.claim.token] = Holding(hold, self._jitter(), self._now())
-        return member
+        member = Holding()
+        member.schedule(hold, self._jitter(), self._now())
+        self.members[hold.claim.token] = member
+        if member.next < self.to_beat.due:
+            self.to_beat.poke(member.next)
+        if hold.expires < self.to_look.due:
+            self.to_look.poke(hold.expires)
 
     def waiter(self, claim: Claim, ring: Callable[[], None]) -> Waiter:
-        """Look after a waiting claim."""
+        """Look after a waiting claim; ``ring`` has its thread ask again."""
         waiter = self.members[claim.token] = Waiter(claim, self._interval, self._now(), ring)
+        self.to_beat.poke(waiter.next)
+        self.to_look.poke(waiter.next)
         return waiter
 
     def withdraw(self, token: str) -> None:
@@ -158,21 +188,20 @@ class Beats:
         """The holds of the client, including those that it has lost and not released yet."""
         return [member.hold for member in list(self.members.values()) if member.hold is not None]
 
-    def again(self, hold: Hold) -> float:
-        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat; when it is due."""
+    def again(self, hold: Hold) -> None:
+        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat."""
         member = self.members.get(hold.claim.token)
-        if not isinstance(member, Holding):
-            return math.inf
-        member.schedule(hold, self._jitter(), self._now())
-        return member.next
+        if isinstance(member, Holding):
+            member.schedule(hold, self._jitter(), self._now())
+            self.to_beat.poke(member.next)
+            self.to_look.poke(hold.expires)
 
-    def suspect(self, token: str) -> bool:
-        """The store believes that a claim is gone: renew it now, and so find out. False for a claim that is not held."""
+    def suspect(self, token: str) -> None:
+        """Renew a hold now, because the store believes that its claim is gone, and so find out. From any thread."""
         member = self.members.get(token)
-        if not isinstance(member, Holding):
-            return False
-        member.next = min(member.next, self._now())
-        return True
+        if isinstance(member, Holding):
+            member.next = min(member.next, self._now())
+            self.to_beat.poke(member.next)
 
     def waiting(self) -> list[Waiter]:
         """The claims that wait."""
@@ -239,7 +268,7 @@ class Beats:
         closing = self.closing
         for hold in holds:
             if hold.in_hand and not (hold.closing or hold.ended or hold.lost_why or hold.process_bound):
-                ends = hold.expires()
+                ends = hold.expires
                 if now < ends:
                     again = min(again, ends)
                     continue
@@ -252,7 +281,7 @@ class Beats:
                     self.withdraw(hold.claim.token)
                 continue
             why = hold.overdue(now)
-            if hold.dropped and now >= hold.expires():
+            if hold.dropped and now >= hold.expires:
                 why = "collected"
             if why:
                 yield from losing(hold, why)
@@ -282,4 +311,4 @@ def _next_deadline(hold: Hold, now: float) -> float:
         terms = hold.claim.terms
         later = now + terms.ttl  # a release or a close of it may have been cut short
         return later if terms.max_hold is None else min(later, hold.since + terms.max_hold)
-    return max(hold.expires(), now + 0.001)
+    return max(hold.expires, now + 0.001)

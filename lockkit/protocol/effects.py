@@ -4,16 +4,16 @@ A driver performs an effect and sends the result back, or throws the exception t
 and :class:`~lockkit.store.spi.Unknown` from a request, any ``BaseException`` that cut the step short. The generators read no clock,
 start no thread and open no socket; ``now`` is handed to them.
 
-Effects are of three kinds. A :data:`Request` goes to the store, by :meth:`Acquire.ask` and its siblings, and takes at most its
+Effects are of three kinds. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`), and takes at most its
 ``budget``, in seconds. A :data:`Wait` takes as long as it says. All others never block.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from lockkit.facts import Alert, ClaimInfo, Event, LockInfo, Reason
+from lockkit.facts import Alert, ClaimInfo, Event, Reason
 from lockkit.hold import Hold
-from lockkit.store.spi import Answer, Backend, Beat, Claim, ReleaseAnswer, Renewal
+from lockkit.store.spi import Beat, Claim
 
 __all__ = [
     "REQUESTS",
@@ -52,20 +52,12 @@ class Acquire(NamedTuple):
     create: bool
     budget: float
 
-    def ask(self, store: Backend) -> Answer:
-        """Send the request."""
-        return store.acquire(self.claim, self.create, self.budget)
-
 
 class Renew(NamedTuple):
     """Renew a batch of claims. Result: a :class:`~lockkit.store.spi.Renewal` for each."""
 
     beats: Sequence[Beat]
     budget: float
-
-    def ask(self, store: Backend) -> Sequence[Renewal]:
-        """Send the request."""
-        return store.renew(self.beats, self.budget)
 
 
 class Release(NamedTuple):
@@ -75,10 +67,6 @@ class Release(NamedTuple):
     budget: float
     graceful: bool = True
 
-    def ask(self, store: Backend) -> ReleaseAnswer:
-        """Send the request."""
-        return store.release(self.claim, self.budget, graceful=self.graceful)
-
 
 class Abandon(NamedTuple):
     """Remove a claim of which an acquire may still be under way. Result: as of :class:`Release`."""
@@ -86,10 +74,6 @@ class Abandon(NamedTuple):
     claim: Claim
     budget: float
     graceful: bool = True
-
-    def ask(self, store: Backend) -> ReleaseAnswer:
-        """Send the request."""
-        return store.abandon(self.claim, self.budget, graceful=self.graceful)
 
 
 class EmergencyRelease(NamedTuple):
@@ -99,10 +83,6 @@ class EmergencyRelease(NamedTuple):
     budget: float
     graceful: bool = True
 
-    def ask(self, store: Backend) -> ReleaseAnswer:
-        """Send the request."""
-        return store.emergency_release(self.claim, self.budget, graceful=self.graceful)
-
 
 class Inspect(NamedTuple):
     """Read the queue of a name. Result: a :class:`~lockkit.facts.LockInfo`."""
@@ -110,15 +90,11 @@ class Inspect(NamedTuple):
     name: str
     budget: float
 
-    def ask(self, store: Backend) -> LockInfo:
-        """Send the request."""
-        return store.inspect(self.name, self.budget)
-
 
 Removing: TypeAlias = Release | Abandon | EmergencyRelease
 Request: TypeAlias = Acquire | Renew | Removing | Inspect
 """An effect that asks the store."""
-REQUESTS = (Acquire, Renew, Release, Abandon, EmergencyRelease, Inspect)
+REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, Inspect)
 
 
 class WaitForWake(NamedTuple):

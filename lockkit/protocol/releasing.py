@@ -11,20 +11,19 @@ start is asked for again, so none is left out. Sending a release twice is harmle
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lockkit.facts import (
     Alert,
     Event,
     HookReport,
-    LayerOutcome,
     LayerReport,
     Reason,
     ReleaseOutcome,
     ReleaseReport,
 )
 from lockkit.hold import Hold
+from lockkit.names import claim_id
 from lockkit.protocol.effects import (
     Abandon,
     AwaitHook,
@@ -41,7 +40,7 @@ from lockkit.protocol.effects import (
     StartHook,
     Withdraw,
 )
-from lockkit.store.spi import ABSENT, RELEASED, REQUEST_TIMEOUT, Refused, Unknown
+from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
 
@@ -56,12 +55,17 @@ _CUTS = 2
 """Interruptions of the wait for a hook that end it."""
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Pipeline:
     """One release under way.
 
     Attributes:
         plugins: Cleanup hooks to run, by plugin name, in order.
+        request_timeout: Seconds that all requests may take.
+        hooks: The reports of the hooks that have run.
+        cleaned: Seconds that all hooks took; None until they are through.
+        was_valid: Whether the hold was still valid when its claim was withdrawn.
+        normal: The normal layer; None until it is over. The same for ``emergency``.
+        doubtful: Some request may have been executed although nobody read its answer.
         outcome: None until an answer was definite.
         refusals: Release requests that the store refused.
         stolen: The claim was gone although the hold was still valid.
@@ -71,25 +75,31 @@ class Pipeline:
         interrupts: Exceptions (Ctrl-C, cancellation) that hit the pipeline; the driver raises the first at the end.
     """
 
-    hold: Hold
-    reason: Reason
-    plugins: Sequence[str] = ()
-    cleanup_budget: float = CLEANUP_BUDGET
-    request_timeout: float = REQUEST_TIMEOUT
-    hooks: list[HookReport] = field(default_factory=list)
     cleaned: float | None = None
     was_valid: bool | None = None
     normal: LayerReport | None = None
     emergency: LayerReport | None = None
-    doubtful: bool = False
     outcome: ReleaseOutcome | None = None
-    refusals: int = 0
-    stolen: bool = False
+    doubtful = stolen = asked = recorded = False
+    refusals = 0
     untold: Reason = ""
-    asked: bool = False
-    recorded: bool = False
-    errors: list[BaseException] = field(default_factory=list)
-    interrupts: list[BaseException] = field(default_factory=list)
+
+    def __init__(
+        self,
+        hold: Hold,
+        reason: Reason,
+        plugins: Sequence[str] = (),
+        cleanup_budget: float = CLEANUP_BUDGET,
+        request_timeout: float = REQUEST_TIMEOUT,
+    ) -> None:
+        self.hold = hold
+        self.reason = reason
+        self.plugins = plugins
+        self.cleanup_budget = cleanup_budget
+        self.request_timeout = request_timeout
+        self.hooks: list[HookReport] = []
+        self.errors: list[BaseException] = []
+        self.interrupts: list[BaseException] = []
 
 
 def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseReport]:
@@ -102,7 +112,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
         yield from _clean(release, now)
     if release.was_valid is None:
         at = now()
-        was_valid = hold.fresh(at)  # in its own process: nobody else gets as far as here
+        was_valid = not hold.ended and not hold.lost_why and at < hold.expires
         if not was_valid:
             why = hold.overdue(at)
             if why and hold.lose(why):
@@ -124,13 +134,20 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
         yield Notify(_alert(release, "emergency_release", "P1", "its normal release got no definite answer"))
     if release.outcome is None:
         yield from _abandon(release, now)
-    report = _report(release)
     if release.stolen:
         yield Notify(
             _alert(release, "ownership_violation", "P1", "its claim was gone while it was still valid")
         )
-    hold.report = report
-    return report
+    layers = (_cleanup_layer(release),) if release.hooks else ()
+    for layer in (release.normal, release.emergency):
+        if layer is not None:
+            layers = (*layers, layer)
+    outcome, expires_by = release.outcome or "ABANDONED", None
+    if outcome == "ABANDONED":
+        expires_by = hold.since_wall + (hold.expires - hold.since)
+    name, id_, errors = hold.claim.terms.name, claim_id(hold.claim.token), tuple(release.errors)
+    hold.report = ReleaseReport(name, id_, hold.fence, outcome, release.reason, layers, expires_by, errors)
+    return hold.report
 
 
 def _clean(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
@@ -219,9 +236,11 @@ def _remove(
             if len(release.interrupts) > 2:
                 break
         else:
-            release.outcome = _settled(release, answer, now())
-            outcome: LayerOutcome = "DONE" if answer == RELEASED else "ABSENT"
-            return LayerReport(layer, outcome, now() - began)
+            if answer == RELEASED:
+                release.outcome = "RELEASED"
+                return LayerReport(layer, "DONE", now() - began)
+            release.outcome = _absent(release, now())
+            return LayerReport(layer, "ABSENT", now() - began)
         at = now()
         if at + _PAUSE >= end:
             break
@@ -237,13 +256,13 @@ def _remove(
     return LayerReport(layer, "UNKNOWN" if release.doubtful else "FAILED", now() - began, str(error))
 
 
-def _settled(release: Pipeline, answer: str, at: float) -> ReleaseOutcome:
-    """Tell what a definite answer means: ABSENT after an UNKNOWN release is the work of that release."""
-    if answer == ABSENT and not release.doubtful:
-        # A release that was cut short may have been resumed only after the claim had run out.
-        release.stolen = bool(release.was_valid) and at < release.hold.expires()
-        return "LOST"
-    return "RELEASED"
+def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
+    """Tell what it means that the claim is gone: after an UNKNOWN release it is the work of that release."""
+    if release.doubtful:
+        return "RELEASED"
+    # A release that was cut short may have been resumed only after the claim had run out.
+    release.stolen = bool(release.was_valid) and at < release.hold.expires
+    return "LOST"
 
 
 def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
@@ -263,7 +282,7 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
                 "pid": hold.owner.pid,
                 "task": hold.owner.task,
                 "errors": errors,
-                "expires_in_seconds": max(0.0, hold.expires() - now()),
+                "expires_in_seconds": max(0.0, hold.expires - now()),
             }
         )
         release.recorded = True
@@ -271,21 +290,6 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
     yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
-    )
-
-
-def _report(release: Pipeline) -> ReleaseReport:
-    hold = release.hold
-    layers = (_cleanup_layer(release),) if release.hooks else ()
-    for layer in (release.normal, release.emergency):
-        if layer is not None:
-            layers = (*layers, layer)
-    outcome, expires_by = release.outcome or "ABANDONED", None
-    if outcome == "ABANDONED":
-        expires_by = hold.since_wall + (hold.expires() - hold.since)
-    errors = tuple(release.errors)
-    return ReleaseReport(
-        hold.name, hold.claim_id, hold.fence, outcome, release.reason, layers, expires_by, errors
     )
 
 

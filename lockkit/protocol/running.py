@@ -1,7 +1,7 @@
 """Running a protocol generator: from effect to effect, until it waits or ends.
 
 Everything that runs the protocol stands on this: the threads of a client, tests that step through it, and the simulation. They
-differ only in how they perform an effect.
+differ only in how they perform an effect that is no request, and in when a request is answered.
 """
 
 from __future__ import annotations
@@ -9,19 +9,54 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
-from lockkit.protocol.effects import WAITS, Effect
+from lockkit.protocol.effects import (
+    REQUESTS,
+    WAITS,
+    Abandon,
+    Acquire,
+    Effect,
+    EmergencyRelease,
+    Release,
+    Renew,
+    Request,
+)
+from lockkit.store.spi import Backend
 
-__all__ = ["Running", "to_its_end"]
+__all__ = ["Running", "ask", "to_its_end"]
 
 R = TypeVar("R")
 
 
-def to_its_end(generator: Generator[Effect, Any, R], perform: Callable[[Effect], object]) -> R:
+def ask(store: Backend, request: Request) -> object:
+    """Send a request to a store, and wait for the answer.
+
+    Raises:
+        Refused, Unknown: The store gave no answer.
+    """
+    if isinstance(request, Acquire):
+        return store.acquire(request.claim, request.create, request.budget)
+    if isinstance(request, Release):
+        return store.release(request.claim, request.budget, graceful=request.graceful)
+    if isinstance(request, Renew):
+        return store.renew(request.beats, request.budget)
+    if isinstance(request, Abandon):
+        return store.abandon(request.claim, request.budget, graceful=request.graceful)
+    if isinstance(request, EmergencyRelease):
+        return store.emergency_release(request.claim, request.budget, graceful=request.graceful)
+    return store.inspect(request.name, request.budget)
+
+
+def to_its_end(
+    generator: Generator[Effect, Any, R], store: Backend, perform: Callable[[Effect], object]
+) -> R:
     """Perform all effects of a generator, whatever an effect waits for.
+
+    The result of each effect, or the exception that it raises, goes to the generator.
 
     Args:
         generator: A generator of the protocol.
-        perform: Performs an effect; the return value, or the exception, goes to the generator.
+        store: The store that requests go to.
+        perform: Performs all other effects.
 
     Raises:
         BaseException: Whatever the generator raises.
@@ -30,7 +65,7 @@ def to_its_end(generator: Generator[Effect, Any, R], perform: Callable[[Effect],
         effect = next(generator)
         while True:
             try:
-                result = perform(effect)
+                result = ask(store, effect) if isinstance(effect, REQUESTS) else perform(effect)
             except BaseException as error:
                 effect = generator.throw(error)
             else:

@@ -214,7 +214,7 @@ class Machine(RuleBasedStateMachine):
                 lease = None
             if lease is not None:
                 granted.add(lease.claim_id)
-                holds = self.clients[actor].driver().registry.of(name)
+                holds = self.clients[actor].driver().registry.holds.get(name, ())
                 (hold,) = [hold for hold in holds if hold.claim_id == lease.claim_id]
                 self.holds.append(Held(actor, hold, lease=lease, losses=losses))
                 self.spoke(hold)
@@ -407,7 +407,7 @@ class Machine(RuleBasedStateMachine):
         ]
         if any(not hold.lost_why for hold in gone):
             return True
-        over = {hold.claim_id: hold.name for hold in gone if hold.expires() <= now}
+        over = {hold.claim_id: hold.name for hold in gone if hold.expires <= now}
         rows = [row for name in set(over.values()) for row in self.harness.stored(name)]
         return any(row.claim_id in over and row.state == "HELD" and not lapsed(row, now) for row in rows)
 

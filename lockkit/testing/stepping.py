@@ -23,7 +23,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.protocol.renewing import losing, renewing
-from lockkit.protocol.running import Running, to_its_end
+from lockkit.protocol.running import Running, ask, to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
 
 __all__ = ["Pending", "State", "Stepper"]
@@ -83,7 +83,7 @@ class Stepper:
                 if due_only and orphan.after > now:
                     kept.append(orphan)
                     continue
-                orphan.request(REQUEST_TIMEOUT).ask(self.backend)
+                ask(self.backend, orphan.request(REQUEST_TIMEOUT))
                 removed += 1
             except (Refused, Unknown):
                 kept.append(orphan)
@@ -92,12 +92,12 @@ class Stepper:
 
     def drive(self, generator: Generator[Effect, Any, T]) -> T:
         """Perform the effects of a generator that does not wait. A pause takes no time."""
-        return to_its_end(generator, self.perform)
+        return to_its_end(generator, self.backend, self.perform)
 
     def perform(self, effect: Effect) -> object:
         """Perform one effect."""
         if isinstance(effect, REQUESTS):
-            return effect.ask(self.backend)
+            return ask(self.backend, effect)
         match effect:
             case Orphan():
                 self.orphans.append(effect)

@@ -545,7 +545,7 @@ def test_max_hold_counts_from_the_first_request_that_may_have_been_granted(start
     run.until(*REQUESTS)
     clock.forward(3.0)
     run.answer(granted(clock))
-    assert run.result.expires() == sent + 8.0
+    assert run.result.expires == sent + 8.0
     assert run.result.since == sent
 
 

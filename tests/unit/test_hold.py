@@ -24,7 +24,7 @@ def hold(basis=100.0, capabilities=CAN, **terms):
 def test_validity_ends_before_the_ttl_by_drift_and_margin():
     one = hold()
     assert span(10, CAN) == pytest.approx(SPAN)
-    assert one.expires() == pytest.approx(100 + SPAN)
+    assert one.expires == pytest.approx(100 + SPAN)
     assert one.valid(100)
     assert one.valid(100 + SPAN - 1e-6)
     assert not one.valid(100 + SPAN)
@@ -34,7 +34,7 @@ def test_validity_ends_before_the_ttl_by_drift_and_margin():
 def test_max_hold_ends_it_whatever_was_renewed():
     one = hold(max_hold=15.0)
     assert one.renewed(109, 109)
-    assert one.expires() == pytest.approx(115)
+    assert one.expires == pytest.approx(115)
     assert one.valid(114.9)
     assert not one.valid(115)
     assert one.overdue(115) == "max_hold"
@@ -44,7 +44,7 @@ def test_max_hold_ends_it_whatever_was_renewed():
 def test_a_renewal_counts_from_when_it_was_sent():
     one = hold()
     assert one.renewed(105, 108)
-    assert one.expires() == pytest.approx(105 + SPAN)
+    assert one.expires == pytest.approx(105 + SPAN)
 
 
 def test_an_older_answer_that_comes_later_shortens_nothing():
@@ -96,7 +96,7 @@ def test_an_extension_counts_with_the_longer_ttl():
     one = hold()
     longer = Claim(one.claim.token, Terms("x", ttl=20.0))
     assert one.extended(longer, 101, 102)
-    assert one.expires() == pytest.approx(101 + span(20, CAN))
+    assert one.expires == pytest.approx(101 + span(20, CAN))
     assert one.claim is longer
 
 
@@ -184,6 +184,6 @@ def test_once_invalid_never_valid_again_and_never_beyond_what_was_answered(steps
         elif what == "end":
             one.end()
         newest = max(newest, sent)
-        assert one.expires() <= newest + span(ttl, CAN) + 1e-9
+        assert one.expires <= newest + span(ttl, CAN) + 1e-9
         assert not (invalid and one.valid(now))
         invalid = invalid or not one.valid(now)

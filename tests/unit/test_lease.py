@@ -298,16 +298,16 @@ def test_a_signal_handler_that_locks_the_same_name_may_come_while_a_hold_is_forg
             return found
 
     registry = client.driver().registry
-    taken = registry._holds = Interrupted(registry._holds)
+    taken = registry.holds = Interrupted(registry.holds)
     taken.handler = None
     lock, kept = client.lock("a"), []
     lease = lock.acquire()
-    hold = registry.of("a")[0]
+    hold = registry.holds["a"][0]
     lease.release()
     for handler in (lambda: lock.acquire().release(), lambda: kept.append(lock.acquire())):
-        registry.add(hold)
+        registry.change("a", new=hold)
         taken.handler = handler
-        registry.remove(hold)
-    assert [other.claim_id for other in registry.of("a")] == [kept[0].claim_id]
+        registry.change("a", old=hold)
+    assert [other.claim_id for other in registry.holds.get("a", [])] == [kept[0].claim_id]
     kept[0].release()
-    assert registry.of("a") == []
+    assert registry.holds.get("a", []) == []

@@ -225,8 +225,8 @@ def test_a_library_that_a_forked_child_lacks_is_named_though_a_thread_of_its_par
         assert "signal handler" not in str(told.value)
 
     # As in a child that was forked while another thread opened the store.
-    client._opening._here.pid = -1
-    client._opening._here.under_way = True
+    client._opening.here.pid = -1
+    client._opening.here.under_way = True
     fork()
 
 

@@ -88,6 +88,7 @@ def revives() -> Iterator[None]:
 
     def renewed(self: Hold, basis: float, now: float) -> bool:  # noqa: ARG001
         self.basis = max(basis, self.basis)
+        self.expires = self.basis + self._span
         self.lost_why = ""
         return True
 
@@ -128,13 +129,18 @@ def forgets_doubt() -> Iterator[None]:
 class _Eager(Hold):
     """Not over when its grant is read, however late that is."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("_asked", "_end")
 
+    @property
     def expires(self) -> float:
-        if not hasattr(self, "asked"):
-            self.asked = True
+        if not hasattr(self, "_asked"):
+            self._asked = True
             return float("inf")
-        return super().expires()
+        return self._end
+
+    @expires.setter
+    def expires(self, end: float) -> None:
+        self._end = end
 
 
 @contextmanager

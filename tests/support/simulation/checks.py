@@ -149,7 +149,7 @@ class Checks:
                         world.violated("S9-valid", f"{request} was sent while {claim.token} is valid")
                 for owner, hold in self._invalid:
                     lost = owner is client and hold.claim is claim and not (hold.ended or hold.given_up)
-                    if lost and now < hold.expires():
+                    if lost and now < hold.expires:
                         world.violated("S6-early", f"{request} gives the holder no time to learn of its loss")
 
     # -- seen in the store
@@ -310,7 +310,7 @@ class Checks:
                     "S3", f"{token} (fence {hold.fence}) is valid; the store has {row.state}, {row.fence}"
                 )
             elif row.deadline <= now:
-                world.violated("S3", f"{token} is valid until {hold.expires():.2f}; the store lets it lapse")
+                world.violated("S3", f"{token} is valid until {hold.expires:.2f}; the store lets it lapse")
             else:
                 total += hold.claim.terms.weight
                 capacity = max(capacity, row.capacity)

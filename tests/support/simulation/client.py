@@ -211,7 +211,7 @@ class Worker(Actor):
         """The heartbeat takes charge of what was granted."""
         assert self.hold is not None
         self.client.beats.hold(self.hold)
-        self.client.deadlines.poke(self.hold.expires())
+        self.client.deadlines.poke(self.hold.expires)
         self._close_waits()
         self.state = "registered"
 
@@ -350,7 +350,7 @@ class Worker(Actor):
             return
         self.hold = self.attempt.hold = value
         world.tell(
-            f"{self.label}: GRANTED {value.claim.token}, fence {value.fence}, valid until {value.expires():.2f}"
+            f"{self.label}: GRANTED {value.claim.token}, fence {value.fence}, valid until {value.expires:.2f}"
         )
         world.checks.granted(self, value)
         self.state = "granted"

@@ -21,6 +21,7 @@ from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.protocol import effects
 from lockkit.protocol.effects import Inspect, Renew
+from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
 from support.servers.redis import RedisServer
@@ -141,7 +142,7 @@ class OnRedis:
         client = self._clients.get(request.client)
         if client is None:
             client = self._clients[request.client] = self._client()
-        call = self._lines.begin(functools.partial(_long_request(request.what).ask, client))
+        call = self._lines.begin(functools.partial(ask, client, _long_request(request.what)))
         if call.script is not None:
             self._calls[request.serial], self._scripts[request.serial] = call, call.script
         else:

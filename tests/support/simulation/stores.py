@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
+from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from support.simulation.clock import VirtualClock
 from support.simulation.network import Job, Reply, Request, lost, refused
@@ -169,7 +170,7 @@ class Atomic(NothingInTheClient):
 
     def perform(self, request: Request) -> Any:
         """Execute it on the memory backend."""
-        return request.what.ask(self.backend)
+        return ask(self.backend, request.what)
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from self._steps()
