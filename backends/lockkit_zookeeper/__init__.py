@@ -1,4 +1,4 @@
-"""ZooKeeper: the queue of a name is the children of one node, and a claim lives as long as its session."""
+"""ZooKeeper: the claims for a name are the children of one node, and a claim lives as long as its session."""
 
 from __future__ import annotations
 

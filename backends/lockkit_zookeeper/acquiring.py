@@ -243,7 +243,11 @@ class _Acquiring:
                         call.make_parents(parent, self.store.acl)
                     before = container
             else:
-                raise Refused(OutcomeUnknown(f"{call.connection.where}: {parent} keeps vanishing"))
+                raise Refused(
+                    OutcomeUnknown(
+                        f"{call.connection.where}: {parent} was deleted each time before a claim could be created in it"
+                    )
+                )
         except Refused:
             self.forget()
             raise

@@ -1,4 +1,4 @@
-"""URLs of ZooKeeper: the servers, the login, the owners of the nodes, and the length of the servers' ticks."""
+"""URLs of ZooKeeper: the servers, the login, who may read the nodes, and the length of the servers' ticks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lockkit_zookeeper.capabilities import CAPABILITIES
 __all__ = ["Address", "declared", "parse"]
 
 _MOST_TICKS = 20
-"""Ticks in the longest timeout that a server grants, unless ``maxSessionTimeout`` says otherwise."""
+"""Ticks in the longest timeout that a server grants, unless ``maxSessionTimeout`` is set."""
 _OPTIONS = ("tick", "margin", "max_ttl", "auth", "observer", "tls", *certificates.OPTIONS)
 _AUTH = ("digest", "sasl")
 _GRACE = 6.0
-"""Seconds that a waiter of a living client may be silent; see :mod:`lockkit_zookeeper.entries`."""
+"""Seconds for which a waiter of a living client may be silent; see :mod:`lockkit_zookeeper.entries`."""
 _USAGE = "write zookeeper://host1:2181,host2:2181/chroot, or zookeepers:// for TLS"
 _LOGIN = "write zookeeper://user:password@host"
 _PORT = 2181
@@ -32,13 +32,13 @@ class Address(NamedTuple):
     Attributes:
         shown: The URL without secrets.
         hosts: As ``host:port,host:port``.
-        chroot: Where all of it lies: empty, or a path that begins with a slash.
-        auth: How user and password are shown: ``digest`` or ``sasl`` (DIGEST-MD5).
-        observer: ``user:hash`` of the scheme ``digest`` that may read what is made here; None for nobody else.
-        tls: Whether to speak TLS, with the files to use.
+        chroot: The path of the node above all others: empty, or beginning with a slash.
+        auth: How to log in: ``digest`` or ``sasl`` (DIGEST-MD5).
+        observer: ``user:hash`` of a digest login that may read the nodes created here; None for nobody else.
+        tls: True to speak TLS.
         tick: Seconds; the servers' ``tickTime``.
         margin: Seconds by which validity ends before the session may.
-        max_ttl: Seconds; what the servers grant at most.
+        max_ttl: Seconds; the longest timeout that the servers grant.
     """
 
     shown: str
@@ -61,15 +61,15 @@ class Address(NamedTuple):
 
 
 def least(tick: float, margin: float) -> float:
-    """The shortest ttl at which a healthy session never has less than half of its timeout left, which an acquire waits for.
+    """Return the shortest ttl at which a healthy session always has half of its timeout left, so that no acquire waits for that.
 
-    A basis is up to three ticks old; a margin more is for a server that stands still for a while, as for a collection.
+    A basis is up to three ticks old; the margin on top is for a server that pauses for a while, as for a garbage collection.
     """
     return round(2 * (3 * tick + margin), 3)
 
 
 def declared(address: Address) -> Capabilities:
-    """The capabilities on servers whose ticks are as the URL says."""
+    """Return the capabilities on servers whose ticks are as the URL says."""
     return CAPABILITIES._replace(
         min_ttl=least(address.tick, address.margin),
         max_ttl=address.max_ttl,
@@ -88,14 +88,14 @@ def parse(url: str) -> Address:
     options = read.options(_OPTIONS)
     tls = read.yes(options, "tls") or read.scheme == "zookeepers"
     if "@" in read.path or (":" in read.path and not read.places):
-        raise read.wrong("a login stands where the path of a node would be", f"{_LOGIN}; {ESCAPE}")
+        raise read.wrong("there is a login in place of a path", f"{_LOGIN}; {ESCAPE}")
     user, password = read.login(_LOGIN, named=True)
     chroot = unquote(read.path).rstrip("/")
     if any(part in ("", ".", "..") for part in chroot.split("/")[1:]) or "\0" in chroot:
-        raise read.wrong(f"not a path of a node: {read.veiled(chroot)!r}")
+        raise read.wrong(f"the path cannot be that of a node: {read.veiled(chroot)!r}")
     auth = options.get("auth", "digest")
     if auth not in _AUTH:
-        raise read.wrong(f"auth is {' or '.join(_AUTH)}, not {read.veiled(auth)!r}", "")
+        raise read.wrong(f"auth must be {' or '.join(_AUTH)}, not {read.veiled(auth)!r}", "")
     if "auth" in options and user is None:
         raise read.wrong(f"auth={auth} needs a user and a password", _LOGIN)
     tick = _span(read, options, "tick", CAPABILITIES.margin)
@@ -136,10 +136,10 @@ def _span(url: Url, options: dict[str, str], option: str, default: float) -> flo
     try:
         return seconds(float(options[option]), what=option)
     except ConfigError as error:
-        raise url.wrong(f"{option} is a number of seconds: {error}", "") from None
+        raise url.wrong(f"{option} must be a number of seconds: {error}", "") from None
     except ValueError:
         told = url.veiled(options[option])
-        raise url.wrong(f"{option} is a number of seconds, not {told!r}", "") from None
+        raise url.wrong(f"{option} must be a number of seconds, not {told!r}", "") from None
 
 
 def _observer(url: Url, options: dict[str, str]) -> str | None:
@@ -150,7 +150,7 @@ def _observer(url: Url, options: dict[str, str]) -> str | None:
     observer = observer.replace(" ", "+")
     if not re.fullmatch(r"[^:\s]+:[A-Za-z0-9+/]{27}=", observer):
         raise url.wrong(
-            "observer is a user and the hash of its login",
-            "printf 'user:password' | openssl dgst -sha1 -binary | base64 makes the hash; write user:hash",
+            "observer must be a user and the hash of its login, user:hash",
+            "make the hash with: printf 'user:password' | openssl dgst -sha1 -binary | base64",
         )
     return observer

@@ -1,8 +1,8 @@
-"""Answers of the servers, and waits for them, that an exception of a signal handler cannot leave half done.
+"""Answers of the servers, and waits for them, that the exception of a signal handler cannot leave half done.
 
-kazoo's own answer and ``threading.Event`` are Python code around a lock. A handler that raises between two of their bytecodes
-(Ctrl-C, Celery's SoftTimeLimitExceeded) may leave that lock taken, and kazoo's thread would wait for it for good, with the
-session and all its claims.
+kazoo's own answers and ``threading.Event`` are Python code around a lock. A signal handler that raises between two of their bytecodes
+(Ctrl-C, Celery's SoftTimeLimitExceeded) can leave that lock taken. kazoo's thread would then wait for it for ever, and with it
+the session and all its claims.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Calls(queue.SimpleQueue):  # type: ignore[type-arg]  # 3.11 cannot subclas
     """A queue of calls for one of kazoo's threads."""
 
     def task_done(self) -> None:
-        """Do nothing: nobody waits for the queue to be empty."""
+        """Do nothing: no thread waits for an empty queue."""
 
 
 class Answer:
-    """The answer to one request, to be waited for by one thread. kazoo sets it.
+    """The answer to one request, for one waiting thread. kazoo sets it.
 
     Attributes:
         value: The result of the request.
-        exception: The error; None if there is none. Meaningless before the answer is :meth:`ready`.
+        exception: The error; None if there is none. Has no meaning until the answer is :meth:`ready`.
     """
 
     __slots__ = ("_bell", "_callbacks", "_handler", "exception", "value")
@@ -91,13 +91,13 @@ class Answer:
         return self.value
 
     def rawlink(self, callback: Callable[[Answer], object]) -> None:
-        """Have one of kazoo's threads call this when the answer has come."""
+        """Call this, from one of kazoo's threads, when the answer has come."""
         self._callbacks.append(callback)
         if self.ready():
             self._call()
 
     def _call(self) -> None:
-        # Two threads may be here; a callback is called by the one that takes it out, so once.
+        # Two threads may be here. The one that takes a callback out calls it, so each is called once.
         callbacks = self._callbacks
         while callbacks:
             try:
@@ -111,7 +111,7 @@ class Answer:
 
 
 class Crowd:
-    """Threads that wait for something to become true."""
+    """Threads that wait for a condition."""
 
     __slots__ = ("_bells",)
 
@@ -119,7 +119,7 @@ class Crowd:
         self._bells: set[Bell] = set()
 
     def wake(self) -> None:
-        """Have all threads look again."""
+        """Have all threads check their conditions."""
         for bell in [*self._bells]:
             bell.ring()
 

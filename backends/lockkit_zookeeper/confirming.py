@@ -1,15 +1,14 @@
 """The confirmation of a session: from when the validity of its claims counts.
 
-**Basis.** That a follower answers a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
-reports the sessions that it heard from only when the leader asks, once a tick. (Measured on three servers: counting from
-answered pings made a session valid for three seconds too long.) So a ``sync`` counts once it is confirmed by **two** others on the
-same connection, each sent at least one tick after the one before was answered. One is not enough: a leader that stood still
-between the two, as for a garbage collection, answers the second before it asks again. A connect request, of a new session or
-of one that comes back, goes to the leader itself and counts at once.
+**Basis.** An answer of a follower to a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
+reports the sessions that it heard from only when the leader asks, once a tick. (On three servers, counting from answered pings made
+a session valid for three seconds too long.) So a ``sync`` counts once **two** others were answered after it on the same connection,
+each sent at least one tick after the previous one was answered. One is not enough: a leader that paused between the two, as for a
+garbage collection, answers the second before it asks its followers. A connect request, of a new session or of one that comes
+back, goes to the leader itself and counts at once.
 
-Behind each ``sync`` goes a read of the notes for this session (see :mod:`lockkit_zookeeper.evicting`). So the basis is never
-later than a read of the notes that did not name the claim. A basis that has run out ends every claim of the session; nothing
-revives it.
+A read of the notes for this session follows each ``sync`` (see :mod:`lockkit_zookeeper.evicting`). So the basis is never later than a
+read of the notes that did not name the claim. A basis that has run out ends every claim of the session, for good.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Confirming"]
 
 _SHARE = 10.0
-"""The next ``sync`` is sent after the session's timeout divided by this. A basis is then at most three such intervals old."""
+"""The session's timeout divided by the time from one ``sync`` to the next. A basis is at most three such intervals old."""
 _CONFIRMED = 3
-"""A ``sync`` counts when it is the first of so many in a row."""
+"""A ``sync`` counts when it is the first of so many that were answered one after the other."""
 _PATIENCE = 3.0
-"""Another server is tried if a ``sync`` has no answer within the session's timeout divided by this."""
+"""The session's timeout divided by the time after which a ``sync`` without an answer has the client try another server."""
 
 
 @dataclass(slots=True, eq=False)

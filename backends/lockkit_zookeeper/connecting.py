@@ -1,4 +1,4 @@
-"""kazoo's handler, by which it starts threads, makes sockets and waits for them: kazoo's documented place to replace these."""
+"""The handler that kazoo starts threads, opens sockets and waits with. kazoo's documentation allows to replace it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_CONNECT = 2.0
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threads, with a name, and no hindrance to an interpreter that ends.
+    """kazoo's handler, with threads that have a name and do not keep the interpreter from exiting.
 
     Attributes:
         longest: Seconds that a host may take to answer; see :mod:`lockkit_zookeeper.hosts`.
@@ -58,7 +58,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Wait until some can be read or written.
 
-        kazoo asks several times for each request, and makes an epoll object each time: which was a third of what an acquire and its release took of the CPU.
+        kazoo calls this several times for each request. Its own version creates an epoll object each time, which took a third of the
+        CPU time of an acquire and its release.
 
         Raises:
             OSError: One is closed.
@@ -81,7 +82,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
     def create_connection(
         self, address: tuple[str, int], hostname: str, timeout: float, **_: object
     ) -> socket.socket:
-        """Connect for kazoo, which leaves sockets open when a TLS handshake fails.
+        """Connect for kazoo, whose own version leaves the socket open when a TLS handshake fails.
 
         Raises:
             OSError: The connection failed.

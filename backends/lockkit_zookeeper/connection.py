@@ -1,8 +1,8 @@
-"""One session's connection, on kazoo: requests out, answers in, each waited for no longer than told.
+"""The connection of one session, on kazoo.
 
-kazoo connects, logs in, pings and comes back after a cut; its retries, recipes and its own ways of waiting are not used.
-Three things it does not tell are taken where they arise: when the connect request was sent at the earliest (validity counts
-from there), what timeout the server granted, and that a connection is ready, which is after the login.
+kazoo connects, logs in, pings and comes back after a cut; its retries, its recipes and its own ways to wait are not used. kazoo does not
+report three facts, which are taken where they arise: the earliest moment at which the connect request was sent (validity counts from
+there), the timeout that the server granted, and the moment after the login from which the connection can be used.
 """
 
 from __future__ import annotations
@@ -36,28 +36,29 @@ _kazoo.setLevel(logging.ERROR)  # at lower levels kazoo logs every cut, and pass
 
 
 def _nothing(*_: object) -> None:
-    """Do nothing: nobody wants to be told."""
+    """Do nothing."""
 
 
 class Connection:
-    """A session with the servers, and the connection that it has at the moment.
+    """A session with the servers, and its connection at the moment.
 
     Args:
-        timeout: Seconds to ask the servers for. The timeout that they grant is in :attr:`granted`.
-        connected: Called, from kazoo's thread, for every connection that is ready, with CLOCK_BOOTTIME seconds of just before its
+        timeout: Seconds; the timeout to ask for. The servers may grant another one: :attr:`granted`.
+        connected: Called, from kazoo's thread, for each connection that is ready, with the CLOCK_BOOTTIME seconds just before its
             connect request was sent.
         suspended: Called when the connection is cut; the session may go on.
-        lost: Called when there will be no more connection, with whether the servers have ended the session and its nodes.
-        identity: The id and the password of a session to go on with, in place of a new one.
+        lost: Called when there will be no further connection; with True if the servers have ended the session, so that its nodes
+            are gone.
+        identity: The id and the password of an existing session; None for a new one.
 
     Attributes:
         where: The URL, without secrets.
         identity: The session's id and its password, for another connection to go on with it. None before there is one.
         granted: Seconds; the session's timeout. 0 before there is one.
-        turn: How many connections there have been.
-        over: There will be no more connection.
-        refusal: Why no server serves this client, if another try would not help.
-        trouble: Why the last attempt to connect came to nothing.
+        turn: The number of connections so far.
+        over: True if there will be no further connection.
+        refusal: The error to raise if another attempt would not help; None if it may.
+        trouble: Why the last attempt to connect failed.
         send: Sends a request and returns its :class:`~lockkit_zookeeper.answers.Answer`. Requests are done in the order in which
             they are sent.
         unwatch: Forgets a watcher of a node's data, by path and watcher. kazoo would keep it until the node changes, which may
@@ -109,7 +110,7 @@ class Connection:
         _connections.add(self)
 
     def start(self) -> None:
-        """Begin to connect, in the background; not if it was closed meanwhile."""
+        """Begin to connect, in the background, unless the connection was closed."""
         with self._disposing:
             if not self.over:
                 self._client.start_async()
@@ -118,7 +119,7 @@ class Connection:
         """Wait until there is a connection.
 
         Raises:
-            Refused: There is none in time; or never will be, for :attr:`refusal`.
+            Refused: There is none in time, or there never will be one.
         """
         self._waiting.wait(lambda: self._ready or self.over, budget)
         if not self.up:
@@ -128,7 +129,7 @@ class Connection:
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection that is ready."""
+        """True while there is a connection that is ready."""
         return self._ready and not self.over
 
     @property
@@ -141,7 +142,7 @@ class Connection:
         self._client.cut()
 
     def word(self, word: bytes, budget: float) -> str:
-        """The connected server's answer to a four-letter word; empty if it does not give one."""
+        """The connected server's answer to a four-letter word; empty if the server gives none."""
         # kazoo's own `command` waits as long as it likes, and leaves the socket open when TLS fails.
         said = b""
         with (
@@ -155,10 +156,10 @@ class Connection:
         return said.decode(errors="replace")
 
     def close(self, *, goodbye: bool) -> threading.Thread:
-        """Let go, in the background; never raises.
+        """Close the connection, in the background; never raises.
 
         Args:
-            goodbye: End the session, and with it every node that it has. Otherwise it lapses by its timeout.
+            goodbye: True to end the session, and with it all its nodes. Otherwise the session lasts until its timeout.
         """
         self.over = True
         self._waiting.wake()
@@ -183,7 +184,7 @@ class Connection:
         self._waiting.wake()
 
     def refused(self, refusal: LockkitError) -> None:
-        """End: another try would not help. Called by the connection; kazoo reports no end before the first connection."""
+        """Give up, because another attempt would not help. Called by kazoo's connection; kazoo reports no end before the first one."""
         self.refusal = refusal
         self._end(ended=False)
 
@@ -206,7 +207,7 @@ class Connection:
             self._end(ended=state == KeeperState.EXPIRED_SESSION)
 
     def forget(self) -> None:
-        """In a forked child: close what it has from its parent without a word on the connection."""
+        """Close the sockets of the parent in a forked child, without sending anything."""
         self.over = True
         self._ready = False
         self._client.abandon()

@@ -1,8 +1,8 @@
-"""This client's own claims. ZooKeeper keeps a node as long as its session lives, so deadlines are counted here.
+"""This client's own claims, with the deadlines that ZooKeeper does not keep.
 
-A session lives on for all of its claims, and ZooKeeper knows of no ttl of a single one. So each claim has a deadline here:
-for a held one when its holder's validity ends, for another one :data:`~lockkit.store.rows.GRACE` after its owner was last heard of. Past it the
-claim is ended and its node is removed in the background, until that is definite (S11).
+ZooKeeper keeps a node as long as its session lives, and knows no ttl of a single claim. So the client counts: the deadline of a held
+claim is the end of its validity, that of another one :data:`~lockkit.store.rows.GRACE` after its owner last asked. Past its deadline a
+claim is ended, and its node is removed in the background until that is definite (S11).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["Entry"]
 
 
 class Watcher(Protocol):
-    """A waiter for this claim."""
+    """The watch of a claim's waiting owner."""
 
     def wake(self) -> None:
-        """Have it ask again."""
+        """Have the owner ask again."""
 
     def arm(self) -> None:
         """Watch the claims in its way, on a new connection."""
@@ -35,21 +35,21 @@ class Entry:
         deadline: CLOCK_BOOTTIME seconds; see the module.
         path: The path of its node; None until that is known.
         fence: The node's czxid.
-        sent: A create was sent. While there is no path, its node may be there, or may yet come.
-        basis: CLOCK_BOOTTIME seconds from which validity counts, once held.
-        fits_since: When it was first seen to fit, while its owner has not asked since.
-        held: The claim was granted to its owner.
-        ended: Nothing is granted or renewed any more; the node may still be there.
-        why: The reason that its owner is told then.
-        evicted: A note names it.
-        since: When it was granted.
-        alone: The queue was otherwise empty when it was granted.
-        resized: A resize wrote to its node, so a marker may wait for its end.
-        version: The version of its node's data, as last seen.
-        waits: The node's data says that the claim waits.
-        told: The server of this session has told that one of those in the way has gone, and the owner has not asked since.
-        requests: The requests of others in its note.
-        watches: The waiters for it.
+        sent: True once a create was sent. While there is no path, the node may exist, or may yet be created.
+        basis: CLOCK_BOOTTIME seconds from which the validity of a held claim counts.
+        fits_since: When the claim was first seen to fit; None once its owner has asked.
+        held: True once the claim was granted to its owner.
+        ended: True once the claim is neither granted nor renewed any more; the node may still exist.
+        why: The reason to give the owner of an ended claim.
+        evicted: True once a note names the claim.
+        since: When the claim was granted.
+        alone: True if the queue had no other claim at the grant.
+        resized: True if a resize wrote to the node, so that a marker may have to go with the claim.
+        version: The version of the node's data, as last seen.
+        waits: True while the node's data says that the claim waits.
+        told: True once this session's server has reported that a claim in the way is gone, until the owner asks.
+        requests: The note, if others have changed it: their requests to the owner.
+        watches: The watches of the waiting owner.
     """
 
     claim: Claim
@@ -73,12 +73,12 @@ class Entry:
     watches: dict[Watcher, None] = field(default_factory=dict)
 
     def wake(self) -> None:
-        """Have its owner ask, if it waits."""
+        """Have the owner ask again, if it waits."""
         for watcher in [*self.watches]:
             watcher.wake()
 
     def withdrawn(self) -> None:
-        """Note that its node is definitely gone, and that another may be made."""
+        """Note that the node is definitely gone, and that another one may be created."""
         self.path, self.fence, self.version, self.sent = None, 0, 0, False
 
     @property
@@ -91,7 +91,7 @@ class Entry:
         self.deadline = max(self.deadline, now + GRACE)
 
     def offered(self, now: float) -> None:
-        """Note that the claim was seen to fit: now its owner has to ask, and a heartbeat does not count."""
+        """Note that the claim was seen to fit: from now on only a request of its owner extends the deadline, no heartbeat."""
         if self.fits_since is None:
             self.fits_since = now
             self.deadline = now + GRACE
@@ -114,9 +114,9 @@ class Entry:
 
     @property
     def over(self) -> Why:
-        """Why it ends, if nothing else is known."""
+        """The reason for an end, if no other is known."""
         return "evicted" if self.evicted else "absent"
 
     def lapsed(self) -> Lapsed:
-        """The answer to its owner once it has ended."""
+        """The answer to the owner of an ended claim."""
         return Lapsed(self.why)

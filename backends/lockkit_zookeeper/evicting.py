@@ -1,14 +1,14 @@
-"""Evict: nobody may be granted while the evicted holder can still believe that it holds.
+"""Evict: nothing is granted in place of an evicted claim while its lease can still be valid.
 
-A claim that surely waits is removed at once, in a step that happens only if everything that keeps it from holding still
-stands. One that may hold is named by a **note** below ``c/<its session>``. Its client reads the notes behind every ``sync``, so
-from the note on no basis of it grows: after one timeout of its session it cannot believe in it any more. Its client gives the
-claim up by itself as soon as it has read; if it does not, the evictor removes note and claim in one step, once the time is
-over, and only if it is still the same note.
+A claim that surely waits is removed at once, in a transaction that fails if a claim that keeps it from holding is gone, or if its
+own data has changed. A claim that may hold is named by a **note** below ``c/<its session>``. Its client reads the notes behind every
+``sync``, so the note keeps the claim's basis from moving, and one timeout of the session later the lease is not valid any more. The
+client gives the claim up as soon as it has read the note. If it does not, the evictor deletes note and claim in one
+transaction when the time is over, provided that it is still the same note.
 
-The note lies on the evictor's own session, of a timeout that is not shorter than that of the claim's. So if the evictor dies
-right away the note still stands until nobody can believe in the claim who has not read it. What nobody does then is to remove
-the node of a claim whose client does not look while its session lives.
+The note belongs to a session of the evictor, whose timeout is not shorter than that of the claim's session. So if the evictor dies
+at once, the note lasts until the lease of a client that has not read it is invalid. Then nobody deletes the claim's node while
+the session of a client that does not read its notes lives.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = ["evict"]
 _log = logging.getLogger("lockkit.zookeeper")
 _EPHEMERAL = 1
 _MOMENT = 1.0
-"""Seconds that a request of the background may take."""
+"""Seconds that a request in the background may take."""
 _LOOK = 0.5
-"""Seconds between looks at whether the claim has gone, so that its note need not stay."""
+"""Seconds between two looks whether the claim is gone, so that its note can be deleted."""
 
 
 def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
@@ -79,9 +79,9 @@ def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now
 
 
 def _lasting(store: ZooKeeperStore, ttl: float, end: float) -> Session:
-    """A session on which a note stands for at least a ttl if we die: of the longest timeout, if the servers grant that.
+    """Return a session on which a note lasts for at least a ttl if this process dies: one with the longest timeout that the servers grant.
 
-    They do grant that ttl, for there is a claim that has it.
+    If they do not grant ``max_ttl``, they do grant the ttl of the claim.
     """
     try:
         return store.at(max(ttl, store.capabilities.max_ttl), end)
@@ -92,7 +92,7 @@ def _lasting(store: ZooKeeperStore, ttl: float, end: float) -> Session:
 
 
 class _Eviction:
-    """An eviction that waits for its time; called by a thread of the session that has the note.
+    """An eviction in progress; called by a thread of the session that has the note.
 
     Args:
         session: The session that the note is made on.
@@ -101,8 +101,8 @@ class _Eviction:
         info: The claim.
 
     Attributes:
-        needed: Whether the note must stand until its time is over.
-        until: CLOCK_BOOTTIME seconds at which nobody can believe in the claim any more.
+        needed: True if the note must exist until its time is over.
+        until: CLOCK_BOOTTIME seconds from which the claim's lease is surely invalid.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class _Eviction:
         self.until = 0.0
 
     def announce(self, end: float) -> None:
-        """Name the claim to its session, by a note. Somebody else's note does as well.
+        """Name the claim to its session by a note; another evictor's note is as good.
 
         Raises:
-            Refused, Unknown: The note may not be there.
+            Refused, Unknown: The note may not exist.
         """
         call = Call(self._session.connection, end)
         for _ in range(ROUNDS):
@@ -135,18 +135,22 @@ class _Eviction:
                 call.make_parents(self._parent, self._store.acl)
                 continue
             if note is not None:
-                # Nobody can believe in the claim then if the note was there all the time; our clock may be the faster one.
+                # The lease is invalid then if the note exists all the time. This clock may run faster than the holder's.
                 can, now = self._store.capabilities, self._store.clock.now()
                 self._made, self.until = note.czxid, now + self._info.ttl * (1.0 + can.drift) + can.margin
                 return
-        raise Refused(BackendUnavailable(f"{self._parent} keeps vanishing", hint="try again"))
+        raise Refused(
+            BackendUnavailable(
+                f"{self._parent} was deleted each time before a note could be created in it", hint="try again"
+            )
+        )
 
     def begin(self, after: float | None = None) -> None:
-        """Have the session see to it.
+        """Hand the eviction to the session's thread.
 
         Args:
-            after: Seconds; for a claim that was removed already, how long its client may take to read the note, which may then
-                end with its session.
+            after: For a claim that was removed already: the seconds that its client may take to read the note. The note may
+                end with its session then.
 
         Raises:
             Refused: The session has ended meanwhile, and with it the note.
@@ -159,7 +163,7 @@ class _Eviction:
         self._session.poke()
 
     def __call__(self, now: float) -> float:
-        """Look whether it is done; see :class:`lockkit_zookeeper.maintenance.Due`."""
+        """Look whether the eviction is over; see :class:`lockkit_zookeeper.maintenance.Due`."""
         if now < self._next:
             return self._next
         self._next = now + _LOOK

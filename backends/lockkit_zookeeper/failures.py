@@ -1,7 +1,7 @@
 """The errors of kazoo and of ZooKeeper, and the one table that maps them onto Refused and Unknown.
 
-An error that the server answers with says that nothing was done. A connection or a session that ended says nothing of
-what was under way. What is not listed is Unknown.
+An error that the server answers with means that nothing was done. The end of a connection or a session leaves open what was
+under way. Any error that is not listed is Unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNANSWERED = (
     KazooTimeoutError,
 )
 """Errors that leave open whether the request was executed."""
-_ANOTHER = "and check the password: by digest a wrong one is not refused, it makes another user"
+_ANOTHER = "and check the password: by digest a wrong password is not refused, it is another user"
 _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
     theirs.NoAuthError: (
         PermissionDenied,
@@ -50,54 +50,54 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
     theirs.SessionClosedRequireSaslError: (
         PermissionDenied,
         False,
-        "it serves only who logs in by SASL",
+        "the server serves only clients that log in by SASL",
         "write zookeeper://user:password@host?auth=sasl",
     ),
     theirs.InvalidACLError: (
         PermissionDenied,
         False,
-        "it does not accept the ACL",
-        "log in with a user that the server knows, and check `observer`",
+        "the server does not accept the ACL of a new node",
+        "log in as a user that the server knows, and check `observer` in the URL",
     ),
     theirs.NotReadOnlyCallError: (
         BackendUnavailable,
         True,
-        "it has no majority and is read-only",
-        "see to the ensemble",
+        "the server has lost its majority and is read-only",
+        "start the other members of the ensemble",
     ),
-    theirs.ThrottledOpError: (BackendUnavailable, True, "it has too much to do", "this passes"),
+    theirs.ThrottledOpError: (BackendUnavailable, True, "the server is overloaded", "try again"),
     theirs.QuotaExceededError: (
         BackendUnavailable,
         False,
-        "a quota of this path is used up",
+        "the quota of this path is used up",
         "see listquota in zkCli, and raise it",
     ),
     theirs.UnimplementedError: (
         BackendUnavailable,
         False,
-        "it is too old: it has no container nodes",
+        "the server is too old: it has no container nodes",
         "use ZooKeeper 3.5.3 or later",
     ),
     theirs.NoChildrenForEphemeralsError: (
         BackendUnavailable,
         False,
-        "a node on the way is ephemeral, so somebody else's",
+        "a node of the path is ephemeral, so it is not one of lockkit's",
         "use a chroot of its own: zookeeper://host:2181/lockkit",
     ),
-    theirs.NoNodeError: (BackendUnavailable, True, "a node went away meanwhile", "this passes"),
-    theirs.BadVersionError: (BackendUnavailable, True, "a node changed meanwhile", "this passes"),
-    theirs.NodeExistsError: (BackendUnavailable, True, "a node came meanwhile", "this passes"),
-    theirs.NotEmptyError: (BackendUnavailable, True, "a node came meanwhile", "this passes"),
+    theirs.NoNodeError: (BackendUnavailable, True, "a node was deleted meanwhile", "try again"),
+    theirs.BadVersionError: (BackendUnavailable, True, "a node was changed meanwhile", "try again"),
+    theirs.NodeExistsError: (BackendUnavailable, True, "a node was created meanwhile", "try again"),
+    theirs.NotEmptyError: (BackendUnavailable, True, "a node was created meanwhile", "try again"),
 }
 
 
 def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown:
-    """An error as the protocol wants it.
+    """Return the exception to raise for an error of kazoo's.
 
     Args:
         error: The exception that kazoo raised.
         where: The URL, without secrets.
-        doing: The request in words, with the path.
+        doing: The request, as a verb and a path.
     """
     if isinstance(error, (Refused, Unknown)):
         return error
@@ -108,19 +108,19 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
             more = f"; {_ANOTHER}" if kind is theirs.NoAuthError and ":***@" in where else ""
             return Refused(ours(f"{where}: {text} ({doing})", hint=hint + more), retry=retry)
     told = f"{where}: {type(error).__name__}: {error} ({doing})"
-    return Unknown(OutcomeUnknown(told, hint="if it lasts, this is worth a bug report"))
+    return Unknown(OutcomeUnknown(told, hint="if it happens again, report it as a bug of lockkit"))
 
 
 def unanswered(error: BaseException, where: str) -> Unknown:
     """Return the exception to raise for a request that may have been sent, and has no answer."""
-    why = "the connection was lost" if isinstance(error, theirs.ConnectionLoss) else "time out"
+    why = "the connection was lost" if isinstance(error, theirs.ConnectionLoss) else "timed out"
     if isinstance(error, theirs.SessionExpiredError):
         why = "the session has ended"
     return Unknown(OutcomeUnknown(f"no answer from {where}: {why}"))
 
 
 def not_connected(where: str, why: str = "no server answers") -> Refused:
-    """There is no connection, so nothing was sent."""
+    """Return the exception to raise where there is no connection, so that nothing was sent."""
     hint = "check hosts, ports and TLS; is a majority of them running?"
     return Refused(BackendUnavailable(f"cannot reach {where}: {why}", hint=hint))
 
@@ -146,14 +146,14 @@ def without_trust(error: BaseException, where: str, *, ca_file: bool) -> Lockkit
 
 
 def refused_login(where: str) -> PermissionDenied:
-    """The servers refuse the login."""
+    """Return the error for a login that the servers refuse."""
     hint = "check user and password, and auth=digest or auth=sasl"
     return PermissionDenied(f"{where}: the login is refused", hint=hint)
 
 
 def without_sasl(where: str) -> PermissionDenied:
-    """The URL says to log in by SASL, and the server knows nothing of it."""
+    """Return the error for a login by SASL to a server that does not support SASL."""
     return PermissionDenied(
-        f"{where}: auth=sasl, and the server knows no SASL",
+        f"{where}: the URL says auth=sasl, and the server knows no SASL",
         hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
     )

@@ -1,4 +1,4 @@
-"""``doctor``'s look at the servers: what they are, what sessions they grant, and what may be done there."""
+"""The examination of the servers for ``doctor``: version and kind, the sessions that they grant, and the rights of the login."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["check"]
 
 _GLANCE = 0.3
 _SHORT, _LONG = 0.5, 2_000_000.0
-"""Seconds of the sessions that are asked for; kazoo waits for the answer no longer than the first."""
+"""Timeouts to ask for, in seconds; kazoo waits for the answer no longer than the first."""
 
 
 def check(store: ZooKeeperStore, budget: float) -> Sequence[Finding]:
@@ -35,18 +35,18 @@ def check(store: ZooKeeperStore, budget: float) -> Sequence[Finding]:
 
 def _chroot(store: ZooKeeperStore, call: Call) -> tuple[bool, list[Finding]]:
     """Whether there is no chroot; and a warning if nobody has used lockkit below it."""
-    chroot, hint = store.address.chroot, "if others should be there, check the path in the URL"
+    chroot, hint = store.address.chroot, "if others use it already, check the path in the URL"
     if not chroot:
         return False, []
     try:
         if call.ask(Exists(chroot, None)) is None:
-            text = f"the chroot {chroot} does not exist: nobody has used lockkit below it; the first lock makes it"
+            text = f"the chroot {chroot} does not exist, so nobody has used lockkit there; the first lock creates it"
             return True, [Finding("chroot", "warning", text, hint)]
         if call.ask(Exists(f"{chroot}/lockkit", None)) is None:
-            text = f"the chroot {chroot} is new: nobody has used lockkit below it"
+            text = f"nobody has used lockkit below the chroot {chroot} yet"
             return False, [Finding("chroot", "warning", text, hint)]
     except Refused as refusal:
-        return False, [Finding("chroot", "warning", f"whether {chroot} is in use is not known: {refusal}")]
+        return False, [Finding("chroot", "warning", f"cannot find out whether {chroot} is in use: {refusal}")]
     return False, []
 
 
@@ -62,13 +62,20 @@ def _server(connection: Connection, took: float) -> list[Finding]:
         )
     ]
     if version and tuple(int(part) for part in version[1].split(".")[:3] if part) < (3, 5, 3):
-        found.append(Finding("version", "error", "it has no container nodes", "use ZooKeeper 3.5.3 or later"))
+        found.append(
+            Finding(
+                "version",
+                "error",
+                "the server is too old: it has no container nodes",
+                "use ZooKeeper 3.5.3 or later",
+            )
+        )
     if mode and mode[1] == "standalone":
         found.append(
             Finding(
                 "ensemble",
                 "warning",
-                "it stands alone: while it is down nobody gets a lock, and what is held is lost after its ttl",
+                "the server is on its own: while it is down nobody gets a lock, and held locks are lost after their ttl",
                 "run three servers",
             )
         )
@@ -88,7 +95,9 @@ def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
             probe.wait(end - time.monotonic())
         least, most = (probe.granted for probe in probes)
     except (Refused, Unknown) as trouble:
-        return [Finding("sessions", "warning", f"what timeouts it grants is not known: {trouble}")]
+        return [
+            Finding("sessions", "warning", f"cannot find out which timeouts the servers grant: {trouble}")
+        ]
     finally:
         for probe in probes:
             probe.close(goodbye=True)
@@ -96,16 +105,16 @@ def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     if least > max(_SHORT, 2 * tick) + 0.001:
         text = (
             f"the shortest session is {least:g} s, so a tick may be {least / 2:g} s, longer than the {tick:g} s in use; "
-            "then validity may be counted too long"
+            "then a lease may be thought valid for too long"
         )
-        hint = f"see tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}"
+        hint = f"look at tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}"
         found.append(Finding("tick", "warning", text, hint))
     grants = f"{least:g} to {most:g} s" if least > _SHORT + 0.001 else f"up to {most:g} s"
     if most < can.max_ttl or least > max(_SHORT, can.min_ttl):
-        text = f"it grants {grants}, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here"
+        text = f"the servers grant {grants}, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here"
         hint = "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl="
         found.append(Finding("sessions", "warning", text, hint))
-    return found or [Finding("sessions", "ok", f"it grants {grants}")]
+    return found or [Finding("sessions", "ok", f"the servers grant {grants}")]
 
 
 def _rights(store: ZooKeeperStore, call: Call) -> Finding:
@@ -115,4 +124,4 @@ def _rights(store: ZooKeeperStore, call: Call) -> Finding:
         call.ask(Delete(path, -1))
     except Refused as refusal:
         return Finding("rights", "error", str(refusal.error), "observers may look but not lock")
-    return Finding("rights", "ok", "nodes can be made and removed")
+    return Finding("rights", "ok", "nodes can be created and deleted")

@@ -1,8 +1,7 @@
-"""How long each of several hosts may take before another is tried, and which of them did not answer lately.
+"""How long each of several hosts may take before the next is tried, and which hosts were silent lately.
 
-kazoo gives each host a share of the session's timeout, which is longer than anybody waits for a store to open: one silent
-member of an ensemble would stop a client that happens to ask it first. Here a host has a moment, and a longer one each time
-that all of them have been asked in vain.
+kazoo gives each host a share of the session's timeout. That is longer than opening a store may take, so a client that happened to try a
+silent member of an ensemble first would fail. Here each host gets a moment, and twice as long each time that no host has answered.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import time
 __all__ = ["SILENT", "patience"]
 
 _ROUND, _LEAST, _MOST = 1.5, 0.3, 1.0
-"""Seconds in which all hosts shall have been asked once, and what each of them has at least and at most in that round."""
+"""Seconds for the first round through all hosts, and the least and the most that each of them gets in that round."""
 _LATELY = 30.0
-"""Seconds for which a host that did not answer is asked last."""
+"""Seconds for which a host that did not answer is tried last."""
 
 
 def patience(hosts: int, rounds: int, timeout: float) -> float:
@@ -22,8 +21,8 @@ def patience(hosts: int, rounds: int, timeout: float) -> float:
 
     Args:
         hosts: How many there are.
-        rounds: How often all of them have been asked in vain; it doubles each time, up to a third of the timeout.
-        timeout: Seconds; the session's. The only host has all of it.
+        rounds: How often no host has answered; the time doubles each time, up to a third of the timeout.
+        timeout: Seconds; the session's. A single host gets all of it.
     """
     if hosts < 2:
         return timeout

@@ -1,11 +1,11 @@
-"""Where things lie, what nodes are called, and what a listing of a queue says.
+"""The paths of nodes, their names, and the queue that a listing shows.
 
-A claim's node says token, weight and capacity in its name, and the server appends its number in the queue; so a listing
-alone is enough for the rule. The capacity there is what the claim was made with. A resize adds a marker, a node of the
-same numbering: claims with smaller numbers have the marker's capacity from then on, later ones their own.
+The name of a claim's node has the token, the weight and the capacity that the claim was made with; the server appends a number. So a
+listing alone is enough for the queue rule. A resize adds a marker, a node with a number of the same sequence: claims with smaller
+numbers have the marker's capacity from then on, claims with larger ones their own.
 
-A weight with a zero before it marks a **try**, a claim that does not wait: its node goes at once if it does not fit. To the rule
-of the queue this makes no difference, and a reader that knows of no tries reads the same number.
+A zero before the weight marks a **try**, a claim that does not wait: its node is deleted at once if it does not fit. The queue
+rule treats it like any other claim, and a reader that knows no tries reads the same number.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Paths:
         return f"{self.queues}/{encode(name)}"
 
     def notes(self, client: str) -> str:
-        """The parent of what is to be told to a session; see :func:`client_of`."""
+        """The parent of the notes to a session; see :func:`client_of`."""
         return f"{self.clients}/{client}"
 
     def record(self, name: str) -> str:
@@ -63,8 +63,8 @@ class Place(NamedTuple):
         number: The number that the server gave it.
         capacity: The capacity in force for it.
         own_capacity: The capacity in its name.
-        may_hold: It may hold beyond the prefix: it fitted when a resize shrank the lock.
-        tries: A try: it holds, or is about to go.
+        may_hold: True if it may hold beyond the prefix, because it fitted when a resize shrank the lock.
+        tries: True for a try: it holds, or is about to go.
     """
 
     node: str
@@ -81,9 +81,9 @@ class Queue:
     """The claims of one name in order, as one listing showed them.
 
     Attributes:
-        markers: Nodes of resizes that some claim still goes by.
-        spent: Nodes of resizes that nothing depends on any more.
-        fits: How many claims, from the front, hold or may be told that they do.
+        markers: Nodes of resizes that apply to some claim.
+        spent: Nodes of resizes that apply to no claim any more.
+        fits: How many claims, from the front, fit: they hold, or may be granted.
     """
 
     __slots__ = ("claims", "fits", "markers", "spent")
@@ -102,7 +102,7 @@ class Queue:
         return self.fits
 
     def place(self, token: str) -> int | None:
-        """Where a token stands."""
+        """The place of a token; None if it has no claim here."""
         for at, claim in enumerate(self.claims):
             if claim.token == token:
                 return at
@@ -118,7 +118,7 @@ class Queue:
         return [self.claims[at].node for at in found]
 
     def without(self, token: str) -> Queue:
-        """The same queue but for one claim."""
+        """The same queue without one claim."""
         rest = [claim for claim in self.claims if claim.token != token]
         return Queue(rest, self.markers if rest else (), self.spent)
 
@@ -130,7 +130,7 @@ class Queue:
         Args:
             weight: The weight of the claim.
             capacity: The capacity that the claim is made with.
-            stay: Tokens of tries that hold, and so do not go.
+            stay: Tokens of the tries that hold.
         """
         if self._admits(self.claims, weight, capacity):
             return "now"
@@ -145,7 +145,7 @@ class Queue:
         return Queue([*claims, mine], self.markers, ()).grants > len(claims)
 
     def surely_waits(self, place: int) -> bool:
-        """Whether the claim at ``place`` cannot hold."""
+        """True if the claim at ``place`` cannot hold."""
         return place >= self.fits and not self.claims[place].may_hold
 
 
@@ -153,7 +153,7 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
     """Read a listing.
 
     Raises:
-        Refused: With IncompatibleLayout: there is a node that this code does not know.
+        Refused: With IncompatibleLayout, for a node that this code does not know.
     """
     claims: list[Place] = []
     resizes: list[tuple[int, int, float, str]] = []
@@ -180,7 +180,9 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
             resizes.append((int(marker), int(capacity), _ALL if upto == "all" else int(upto), node))
     if len(claims) > 1:
         claims.sort(key=_number)
-        if claims[-1].number - claims[0].number > _WRAP:  # the server's counter has gone round: 2**31 nodes
+        if (
+            claims[-1].number - claims[0].number > _WRAP
+        ):  # the server's counter has overflowed, after 2**31 nodes
             claims.sort(key=lambda claim: claim.number % (2 * _WRAP))
     if not resizes:
         return Queue(claims, (), ())
@@ -192,7 +194,7 @@ def _number(claim: Place) -> int:
 
 
 def _resized(claims: list[Place], resizes: list[tuple[int, int, float, str]]) -> Queue:
-    """Each claim goes by the last marker behind it."""
+    """Apply to each claim the last marker behind it."""
     first = claims[0].number if claims else None
     live = [each for each in resizes if first is not None and each[0] > first]
     spent = [node for number, _, _, node in resizes if first is None or number < first]

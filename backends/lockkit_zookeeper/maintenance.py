@@ -1,7 +1,7 @@
-"""Background work for the claims of a session, done by its keeper, which waits for no answer; and evictions, by a thread of their own.
+"""Background work for the claims of a session. The keeper does it and waits for no answer; evictions have a thread of their own.
 
-Removing nodes until that is definite; writing into a waiting claim's node that it waits, once it has done so for a while;
-watching the own nodes of claims that last; taking away what a resize left.
+The keeper removes nodes until that is definite, watches the nodes of claims that last, writes into the node of a claim that it waits
+once it has waited for a while, and deletes the markers of resizes that apply to no claim any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Maintenance"]
 
 _log = logging.getLogger("lockkit.zookeeper")
 _MOMENT, _WHILE = 0.05, 1.0
-"""Seconds that a claim that holds must last for its node to be watched, and that one must wait: most are gone before."""
+"""Seconds after which the node of a held claim is watched, and more of them for one that waits: most claims are gone before."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 _AGAIN = 0.5
 _FOREVER = float("inf")
@@ -41,12 +41,12 @@ class _Removal:
     """A node that is being removed.
 
     Attributes:
-        since: When its removal began.
+        since: When the removal began.
         next: When to ask next.
-        answer: The answer to the delete, or to the listing by which the node is to be found.
+        answer: The answer to the delete, or to the listing that finds the node.
         sync: The answer to the sync before that listing; None for a delete.
         wait: Seconds to the next attempt after trouble.
-        logged: The trouble has been logged.
+        logged: True once trouble has been logged.
     """
 
     entry: Entry
@@ -59,11 +59,11 @@ class _Removal:
 
 
 class Due(Protocol):
-    """Something to be done in its time."""
+    """Work that is due later."""
 
     @property
     def needed(self) -> bool:
-        """Whether the work must not be left undone."""
+        """True if the end of the session would undo the work."""
 
     @property
     def until(self) -> float:
@@ -74,7 +74,7 @@ class Due(Protocol):
 
 
 class Maintenance:
-    """See the module. :meth:`turn` is called by the keeper, the rest by anybody.
+    """The background work of one session. The keeper calls :meth:`turn`, any thread the rest.
 
     Attributes:
         due: Evictions that are under way.
@@ -92,24 +92,24 @@ class Maintenance:
 
     def remove(self, entry: Entry) -> None:
         """Remove the node of a claim that has ended, until that is definite."""
-        entry.resized = True  # unknown; assume the worst, it is rare
+        entry.resized = True  # unknown; assume the worst
         now = self._session.clock.now()
         self._removals.setdefault(entry.token, _Removal(entry, now, now))
         self._session.poke()
 
     def lasting(self, entry: Entry) -> None:
-        """If it holds in a moment, watch its node; if it still waits in a while, that too, and write down that it waits."""
+        """Watch the node of a new claim if it lasts; write into the node that the claim waits, if it still does after a while."""
         self._young.append((self._session.clock.now() + _MOMENT, entry))
         if len(self._young) == 1:
             self._session.poke()
 
     @property
     def needed_until(self) -> float:
-        """CLOCK_BOOTTIME seconds up to which ending the session would undo something; 0 for nothing."""
+        """CLOCK_BOOTTIME seconds up to which the end of the session would undo work; 0 if there is none."""
         return max((each.until for each in [*self.due] if each.needed), default=0.0)
 
     def tidy(self, parent: str) -> None:
-        """See whether a resize left something in a queue that nothing depends on any more."""
+        """Delete the markers in a queue that apply to no claim any more."""
         self._untidy[parent] = None
         self._session.poke()
 
@@ -137,11 +137,11 @@ class Maintenance:
         return min([*removals, *waits, _FOREVER])
 
     def stop(self) -> None:
-        """The session has ended, so nothing is due any more."""
+        """Stop: the session has ended."""
         self._stopped.set()
 
     def _evict(self) -> None:
-        """Evictions ask and wait for answers, which a keeper must not."""
+        """Work on evictions, which wait for answers, as a keeper must not."""
         while self.due and not self._stopped.is_set():
             now = self._session.clock.now()
             again = now + _AGAIN
@@ -179,7 +179,7 @@ class Maintenance:
         removal.next = now + _AGAIN
 
     def _settled(self, removal: _Removal, done: Answer, now: float) -> bool:
-        """Whether an answer says that the node is not there and will not come. If not, when to ask again."""
+        """Tell whether the answers say that the node does not exist and never will; set when to ask again if they do not."""
         entry, sync = removal.entry, removal.sync
         trouble = (sync.exception if sync is not None else None) or done.exception
         if trouble is not None:
@@ -203,7 +203,7 @@ class Maintenance:
         if now - removal.since > session.timeout and not removal.logged:
             removal.logged = True
             _log.error(
-                "the node of a claim that was given up cannot be removed from %s while its session lives: %s",
+                "the node of a claim that was given up cannot be removed from %s while its session lives: %r",
                 session.connection.where,
                 trouble,
             )
@@ -211,7 +211,7 @@ class Maintenance:
     # -- own nodes
 
     def watcher(self, entry: Entry) -> Callable[[Any], None]:
-        """A watch on a claim's own node."""
+        """Make a watcher of a claim's own node."""
         path = entry.path
 
         def told(event: Any) -> None:
@@ -230,7 +230,7 @@ class Maintenance:
             self._session.gone(entry)
 
     def seen(self, entry: Entry, data: bytes, stat: Any) -> None:
-        """Take in what a claim's own node says."""
+        """Take in the data of a claim's own node."""
         try:
             said = unpacked(data, "a claim")
         except Refused:
@@ -240,11 +240,11 @@ class Maintenance:
         entry.resized = entry.resized or "resized" in said
 
     def _look(self, entry: Entry, granted: float | None = None) -> None:
-        """Read and watch a claim's own node, and write down how the claim stands unless the node says so already.
+        """Read and watch a claim's own node, and write the state of the claim into it unless it is there already.
 
         Args:
             entry: The claim.
-            granted: Since when it holds, if it had to wait; seconds since 1970.
+            granted: When the claim was granted, if it had to wait; seconds since 1970.
         """
         if entry.ended or entry.path is None:
             return
@@ -264,13 +264,13 @@ class Maintenance:
         self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """Write into the node of a claim that waited that it holds now, without waiting for the answer."""
+        """Write into the node of a claim that waited that it holds now; does not wait for the answer."""
         if entry.waits:
             entry.waits = False
             self._look(entry, wall)
 
     def _write(self, entry: Entry, data: bytes, state: dict[str, object]) -> None:
-        """Write down that it waits, or since when it holds."""
+        """Write the state of a claim into its node."""
         try:
             said = unpacked(data, "a claim")
         except Refused:  # the data is for people only

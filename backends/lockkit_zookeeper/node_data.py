@@ -1,4 +1,4 @@
-"""The data of a claim's node: JSON for people and for ``evict``; the queue rule never reads it."""
+"""The data of a claim's node: JSON for people and for ``evict``. The queue rule never reads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PackedTerms(NamedTuple):
     Attributes:
         parent: The path of the queue.
         between: The text between the token and the server's number, for a claim that waits and for a try.
-        data: The JSON up to the time, which differs, and without its end.
+        data: The JSON of the terms, without its closing brace: the time and the note of the claim follow.
     """
 
     parent: str
@@ -43,11 +43,11 @@ class PackedTerms(NamedTuple):
         return cls(parent, (waits, f"-0{waits[1:]}"), _json(said)[:-1])
 
     def path(self, claim: Claim) -> str:
-        """The path to make the node of a claim with; the server appends its number."""
+        """The path to create a claim's node with; the server appends the number."""
         return f"{self.parent}/{claim.token}{self.between[not claim.wait]}"
 
     def first(self, claim: Claim, wall: float) -> bytes:
-        """The data of a claim that is made now."""
+        """The data of a new claim."""
         note = f',"note":{note_text(claim.note, NOTE_LIMIT)}' if claim.note else ""
         return f'{self.data},"since":{wall:.3f}{note}}}'.encode()
 
@@ -76,9 +76,9 @@ def packed(value: Mapping[str, Any]) -> bytes:
 def claim_info(
     name: str, place: Place, at: int, state: ClaimState, data: Mapping[str, Any], fence: int
 ) -> ClaimInfo:
-    """One claim; ``at`` is its place in the queue.
+    """A claim as a fact; ``at`` is its place in the queue.
 
-    A claim ends with its session, which lapses a ttl after ZooKeeper last heard of it. ZooKeeper does not tell when that was.
+    A claim ends with its session, a ttl after ZooKeeper last heard of the session. ZooKeeper does not tell when that was.
     """
     ttl = float(data.get("ttl", 0.0))
     return ClaimInfo(
@@ -93,7 +93,7 @@ def claim_info(
         capacity=place.capacity,
         ttl=ttl,
         since=float(data.get("granted") or data.get("since", 0.0)),
-        evidence=f"its session stands, as it does for up to {ttl:g} s after its process has died"
+        evidence=f"its session is alive, as it is for up to {ttl:g} s after the death of its process"
         if ttl
         else "",
         note=data.get("note") or NOTHING,

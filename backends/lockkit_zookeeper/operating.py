@@ -1,4 +1,4 @@
-"""Operations for people: look at queues, annotate; and the records that outlive claims. Looking takes reading rights only."""
+"""Operations for people: look at queues, annotate claims; and the records that outlive claims. Looking needs only the right to read."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def listed(store: ZooKeeperStore, call: Call, name: str) -> Queue:
 
 
 def tidy(connection: Connection, parent: str, spent: Iterable[str]) -> None:
-    """Take away what resizes have left that nothing goes by any more, without waiting; a login that may only look cannot.
+    """Delete markers of resizes that apply to no claim any more, without waiting; a login that may only look cannot.
 
-    A number is given once in the life of a parent, so nothing new can have such a name: a delete that comes so late that even
-    the parent is another is of a session that has ended by then.
+    No new node can have the name of an old one, because a parent gives each number once. A delete that arrives so late that the
+    parent is another one belongs to a session that has ended by then.
     """
     for node in spent:
         connection.send(Delete(f"{parent}/{node}", -1))
@@ -62,7 +62,7 @@ def read_claims(
 
 
 def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
-    """How a claim stands. Whoever waited writes down that it holds; who never had to wait has written nothing."""
+    """The state of a claim. A client that waited writes into the node that it holds; one that never waited has written nothing."""
     if data.get("granted"):
         return "HELD"
     if place >= queue.fits:
@@ -92,7 +92,7 @@ def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
 def names(store: ZooKeeperStore, prefix: str, budget: float, *, deep: bool = False) -> list[str]:  # noqa: ARG001
     """See :meth:`lockkit.store.spi.Backend.names`. All are children of one node, which is the index; so ``deep`` changes nothing.
 
-    A queue that only another login may list is among them, even if it is empty: a stranger's must not hide all others.
+    The names include a queue that only another login may list, even if it is empty: it must not hide the others.
     """
     call, parent = store.call(budget), store.paths.queues
     nodes = call.listed(parent) or ()

@@ -1,12 +1,11 @@
-"""Everything that lockkit uses of kazoo without its documentation promising it, and nothing else.
+"""The internals of kazoo that lockkit uses, and nothing else: its documentation does not promise them.
 
 kazoo connects, logs in, sends, reads and parses. Its own calls, retries and waits are not used: they take locks that the
-exception of a signal handler leaves locked, and wait for as long as they like. kazoo documents no other way to send a
-request, so this file uses what is inside. In place of all of it: a client of our own for ZooKeeper's protocol (jute), some
-1,000 lines.
+exception of a signal handler leaves locked, and they wait without a limit. kazoo documents no other way to send a request. The
+alternative would be a client for ZooKeeper's protocol (jute), about 1,000 lines.
 
-The extra ``zookeeper`` keeps kazoo below a version that nobody has tried. tests/backends/test_zookeeper_private.py says which of
-these names a newer one has changed.
+The extra ``zookeeper`` keeps kazoo below the first version that has not been tried. tests/backends/test_zookeeper_private.py
+fails for a version that has changed one of these names.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from typing import Any, Protocol
 import kazoo.exceptions as theirs
 from kazoo.client import KazooClient
 
-# A connection, and how it says that it gives up. kazoo's client makes its own, which catches whatever is raised.
+# A connection, and its sign for giving up. The connection that kazoo's client makes catches every exception.
 from kazoo.protocol.connection import STOP_CONNECTING, ConnectionHandler
 
-# Requests as such: kazoo's client makes them inside its calls, and no call makes a container or a Sync behind another request.
+# kazoo's client makes requests only inside its calls, none of which makes a container, or sends a Sync behind another request.
 from kazoo.protocol.serialization import (
     SASL,
     CheckVersion,
@@ -70,18 +69,18 @@ __all__ = [
 
 _CONTAINER = 4
 _BYTES = 4096
-"""More calls to wake up than there are at a time."""
+"""More wake-up bytes than are ever there at a time."""
 _CLOSED = (errno.EBADF, errno.EPIPE, errno.ECONNRESET)
 _ENDED = {
     KeeperState.AUTH_FAILED: theirs.AuthFailedError,
     KeeperState.CLOSED: theirs.ConnectionClosedError,
     KeeperState.EXPIRED_SESSION: theirs.SessionExpiredError,
 }
-"""The errors that kazoo raises in these states without sending the request."""
+"""The errors to answer with in these states, in which kazoo sends nothing."""
 
 
 class CreateContainer(Create2):  # type: ignore[misc]
-    """The request for a node that the server removes some time after its last child has gone. kazoo has no call for it."""
+    """The request to create a container: the server removes it some time after its last child. kazoo has no call for it."""
 
     type = 19
 
@@ -94,7 +93,7 @@ class EndSession(Close):  # type: ignore[misc]
     """The request to end a session, for a caller that waits for the answer."""
 
     def __bool__(self) -> bool:
-        return True  # kazoo sets no answer of a request that is false, and an empty tuple is
+        return True  # kazoo ignores the answer to a request that is false, as an empty tuple is
 
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
@@ -119,7 +118,7 @@ class Client(KazooClient):  # type: ignore[misc]
     _connection: KazooConnection
 
     def connect_by(self, make: Callable[[Any], KazooConnection]) -> None:
-        """Use another connection than kazoo's own. ``make`` is given the retry that it connects with."""
+        """Replace kazoo's own connection. ``make`` gets the retry policy to connect with."""
         self._connection = make(self._conn_retry.copy())
 
     @property
@@ -128,9 +127,9 @@ class Client(KazooClient):  # type: ignore[misc]
         return self._session_id, self._session_passwd
 
     def send(self, request: Any) -> Answer:
-        """Send a request, behind those sent before.
+        """Send a request after those that were sent before.
 
-        kazoo's own way takes a lock and catches whatever waking its thread raises, the exception of a signal handler too.
+        kazoo's own call takes a lock, and catches every exception while it wakes its thread, that of a signal handler too.
         """
         answer = Answer(self.handler)
         ended = _ENDED.get(self._state)
@@ -142,7 +141,7 @@ class Client(KazooClient):  # type: ignore[misc]
         return answer
 
     def unwatch(self, path: str, watcher: Callable[[Any], None]) -> None:
-        """Forget a watcher of a node's data; kazoo would keep it until the node changes, which may be never."""
+        """Forget a watcher of a node's data. kazoo keeps it until the node changes, which may be never."""
         watchers = self._data_watchers.get(path)
         if watchers is not None:
             watchers.discard(watcher)
@@ -161,7 +160,7 @@ class Client(KazooClient):  # type: ignore[misc]
 
     def cut(self) -> None:
         """Cut the connection; kazoo's thread closes it, and makes another unless the client was halted."""
-        # Only shut down here: a descriptor that one thread closes and another uses may be a new file's by then.
+        # Only shut down: a descriptor that one thread closes while another uses it may belong to a new file by then.
         sock = self._connection._socket  # noqa: SLF001
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -175,7 +174,7 @@ class Client(KazooClient):  # type: ignore[misc]
         """Stop kazoo's threads and close the connection.
 
         Args:
-            goodbye: End the session, if there is a connection.
+            goodbye: True to end the session, if there is a connection.
         """
         if self._stopped.is_set() and self._connection._connection_routine is None:  # noqa: SLF001
             return
@@ -188,7 +187,7 @@ class Client(KazooClient):  # type: ignore[misc]
         self.close()
 
     def abandon(self) -> None:
-        """Close what a forked child has from its parent, without a word on the connection."""
+        """Close the sockets that a forked child has from its parent, without sending anything."""
         self.halt()
         self.handler._running = False  # noqa: SLF001
         for sock in self._connection.sockets():
@@ -198,10 +197,10 @@ class Client(KazooClient):  # type: ignore[misc]
 
 
 class KazooConnection(ConnectionHandler):  # type: ignore[misc]
-    """kazoo's connection, which says when it began and what it got, and gives each host a moment instead of a third of a session.
+    """kazoo's connection. It reports when it connected and what it was granted, and tries each host for a moment only.
 
-    ``wake`` and ``_send_request`` are the two ends of one change. kazoo sends one request for each byte that its thread is
-    woken with, and the exception of a signal handler may keep a byte away.
+    ``wake`` and ``_send_request`` belong together. kazoo sends one request for each byte that wakes its thread, and the exception
+    of a signal handler can prevent a byte. Here the thread sends all requests that are there.
     """
 
     _xid: int
@@ -235,7 +234,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             return False
         try:
             sock.send(b"\0", socket.MSG_DONTWAIT)
-        except OSError as error:  # a handler may raise one of its own, a TimeoutError for instance
+        except OSError as error:  # a signal handler may raise an OSError of its own, such as TimeoutError
             if error.errno == errno.EAGAIN:
                 return True  # enough bytes wait there
             if error.errno not in _CLOSED:
@@ -259,7 +258,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         try:
             return super()._connect_loop(retry)
         except ForceRetryError:
-            # A wrong certificate stays wrong, so a first connection gives up. A session that was connected before goes on: it has claims.
+            # A wrong certificate stays wrong, so the first attempt gives up. A session that was connected before has claims, and goes on.
             found = self._round
             final = [each for each in found.values() if each is not None]
             if self._owner.turn or not final or len(final) < max(len(found), len(self.client.hosts)):
@@ -307,7 +306,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
 
     def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
         if isinstance(request, SASL) and not request.challenge:
-            # A server without SASL echoes the empty first word, and kazoo would say it again without end.
+            # A server without SASL echoes the empty first message, and kazoo would send it again for ever.
             if self._said_nothing:
                 self._owner.refused(without_sasl(self._owner.where))
                 raise theirs.AuthFailedError("the server knows no SASL")

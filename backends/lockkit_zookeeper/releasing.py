@@ -86,7 +86,7 @@ def emergency_release(
 
 
 def _search(store: ZooKeeperStore, call: Call, claim: Claim) -> ReleaseAnswer:
-    """Remove what a listing shows of a token, after a ``sync``: another session made it."""
+    """Remove the claim of another session, by its token, as a listing after a ``sync`` shows it."""
     parent = store.paths.queue(claim.terms.name)
     nodes = [node for node in call.listed(parent) or () if node.startswith(f"{claim.token}-")]
     there = [call.remove(f"{parent}/{node}") for node in nodes]

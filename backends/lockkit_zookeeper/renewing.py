@@ -1,7 +1,6 @@
-"""Heartbeats. The session's keeper confirms it in the background, so for what is held there is nothing to ask.
+"""Heartbeats. The keeper confirms each session in the background, so a heartbeat sends nothing for the claims that hold.
 
-Those who wait are the exception: once a beat the queues that they wait in are listed, a request for each name, which makes up
-for a lost wake.
+For the claims that wait, each beat lists their queues, one request for each name, which makes up for a lost wake.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequen
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
-        Refused, Unknown: Nothing can be said of any of them. Otherwise it is UNKNOWN for those that are in trouble.
+        Refused, Unknown: There is no answer for any of the claims. If there is for some, the others are UNKNOWN.
     """
     end = time.monotonic() + budget
     answers: list[Renewal | None] = [None] * len(beats)
@@ -58,7 +57,7 @@ def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequen
             queue = _listed(session, name, end)
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
-            with session.mutex:  # its owner does renew; the missing answer is not its fault
+            with session.mutex:  # its owner did renew; the store gave no answer
                 for _, entry in some:
                     if entry.fits_since is None and not entry.ended:
                         entry.heard(now)
@@ -76,7 +75,7 @@ def renew(store: ZooKeeperStore, beats: Sequence[Beat], budget: float) -> Sequen
 def _healthy(
     session: Session, beats: Sequence[Beat], places: Iterable[int], answers: list[Renewal | None], now: float
 ) -> list[int]:
-    """Answer for those claims of a session that hold and have nothing the matter, all at once; the places of the others."""
+    """Answer for all healthy held claims of a session at once; return the places of the other claims."""
     rest = []
     with session.mutex:
         basis, span = session.basis, session.span
@@ -103,10 +102,10 @@ def _healthy(
 
 
 def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Renewal:
-    """For a claim that holds, or has ended.
+    """Answer for a claim that holds, or has ended.
 
     Raises:
-        Unknown: The session was not confirmed for too long.
+        Unknown: The session has not been confirmed for too long.
     """
     with session.mutex:
         if not entry.ended and (session.run_out(now) or (entry.held and now >= entry.deadline)):
@@ -114,12 +113,14 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
         if entry.ended or entry.evicted:
             return Renewal("LOST", why="evicted" if entry.evicted else "absent")
         if fence is None:
-            return Renewal("OFFERED", entry.basis)  # its owner has not read the grant, so nobody renews it
+            return Renewal("OFFERED", entry.basis)  # its owner has not read the grant
         if not entry.held or entry.fence != fence:
             return Renewal("LOST", why="fence")
         if now >= session.basis + _LATE * session.timeout:
             raise Unknown(
-                OutcomeUnknown(f"no answer from {session.connection.where}: the session is not confirmed")
+                OutcomeUnknown(
+                    f"no answer from {session.connection.where}: the session is not confirmed at present"
+                )
             )
         entry.renew(session.basis, session.span)
         return Renewal("HELD", session.basis, entry.requests)
@@ -136,7 +137,7 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
     place = queue.place(entry.token)
     with session.mutex:
         if entry.path is None and not entry.ended:
-            return Renewal("WAITING")  # its create is under way; its owner will ask
+            return Renewal("WAITING")  # its create is under way, and its owner will ask
         if place is None or entry.ended or entry.evicted:
             if place is None:
                 session.end(entry, "absent")
@@ -149,7 +150,7 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
 
 
 def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float) -> Renewal:
-    """For a claim that another client made: whether it is there. It lives by that client's session, so there is no basis."""
+    """Answer for a claim of another client: whether it exists. It depends on that client's session, so there is no basis."""
     parent = store.paths.queue(claim.terms.name)
     call = Call(store.any(end).connection, end)
     queue = read_queue(call.listed(parent) or (), claim.terms.name)
@@ -174,7 +175,8 @@ def extend(store: ZooKeeperStore, claim: Claim, fence: int, ttl: float, budget: 
     if renewal.state == "HELD":
         raise Refused(
             CapabilityError(
-                "a claim on ZooKeeper lives by its session, whose timeout is fixed", name=claim.terms.name
+                "the ttl of a claim on ZooKeeper cannot be changed: it is the timeout of its session, which is fixed",
+                name=claim.terms.name,
             ),
             retry=False,
         )

@@ -1,4 +1,4 @@
-"""The requests of one call: each is waited for within the call's budget, and kazoo's errors are told apart by the one table."""
+"""The requests of one call: each is waited for within the call's budget, and one table maps kazoo's errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TOKEN = re.compile(r"/[0-9a-f]{32}-[^/]*$")
 
 
 def _told(request: Any) -> str:
-    """A request for an error: the verb and the path, without the token that is in the name of a claim's node."""
+    """Describe a request for an error: a verb and the path, without the token in the name of a claim's node."""
     if isinstance(request, Transaction):
         return f"{_told(request.operations[-1])}, in one step with others"
     return f"{_VERBS.get(type(request), 'create')} {_TOKEN.sub('/...', request.path)}"
@@ -68,7 +68,7 @@ class Call:
 
     @property
     def left(self) -> float:
-        """Seconds up to the end; a moment at least."""
+        """Seconds until the end; a moment at least."""
         return left(self.end)
 
     def send(self, *requests: Any) -> list[Answer]:
@@ -116,7 +116,7 @@ class Call:
             yield from zip(some, answers, strict=True)
 
     def ask_all(self, *requests: Any) -> list[Any]:
-        """Send requests in a row; return their answers in order, None for a node that is not there.
+        """Send requests in a row; return their answers in order, None for a node that does not exist.
 
         Raises:
             Refused, Unknown: For any other error.
@@ -130,7 +130,7 @@ class Call:
         return found
 
     def listed(self, parent: str, *, sync: bool = True) -> list[str] | None:
-        """List the children of a node; None if it is not there.
+        """List the children of a node; None if the node does not exist.
 
         Args:
             parent: The path of the node.
@@ -153,7 +153,7 @@ class Call:
         return True
 
     def commit(self, operations: Sequence[Any]) -> bool:
-        """Do all operations in one step, or none; False if something is not as it was.
+        """Do all operations in one transaction; False, with nothing done, if a node is not as it was.
 
         Raises:
             Refused, Unknown: For any other reason.
@@ -168,7 +168,7 @@ class Call:
         return not failures
 
     def make_parents(self, parent: str, acl: Sequence[ACL]) -> None:
-        """Make a container for claims, notes or the like, and whatever is missing above it."""
+        """Create a container for claims, notes or the like, and every missing node above it."""
         container = CreateContainer(parent, acl)
         try:
             self._make(container)
@@ -182,7 +182,7 @@ class Call:
                 self._make(Create(path, b"", acl, _PERSISTENT))
             except Refused:
                 if depth == len(steps) or self.ask(Exists(path, None)) is None:
-                    raise  # otherwise the node is there, and this user may not create it
+                    raise  # otherwise the node exists, and this login may not create it
         self._make(container)
 
     def _make(self, request: Any) -> None:

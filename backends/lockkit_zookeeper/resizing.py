@@ -1,15 +1,16 @@
-"""Resize: one node more in the queue, which says the new capacity for all that came before it.
+"""Resize: a node is added to the queue, with the new capacity of all claims before it.
 
-The capacity of a claim is in the name of its node, and neither can a node be renamed nor another session's be made anew. So a
-**marker** is put into the queue, numbered by the server like a claim: whatever has a smaller number goes by the marker. A
-listing shows it together with the claims, so everybody sees the change at the same point of the queue's history.
+The capacity of a claim is part of its node's name. A node cannot be renamed, and a node of another session cannot be created again.
+So a resize adds a **marker**, numbered by the server like a claim: every claim with a smaller number has the marker's capacity. A
+listing shows it together with the claims, so all clients see the change at the same point of the queue's history.
 
-Who held before goes on holding, though beyond the new prefix. A listing does not tell who that is; so the marker names the
-number up to which claims fitted before (``all``: those that came between the listing and the marker, too), and while one of
-them stands beyond the prefix nobody is granted anything.
+Claims that were held stay held, even beyond the new prefix. A listing does not show which claims these are; so the marker names the
+number up to which claims fitted before (``all`` includes claims that came between the listing and the marker). While one of them
+is beyond the prefix, nothing is granted.
 
-In the same step every claim's data is written, on condition that it is as read: so the queue is as listed, but for newcomers at
-its end; those who watch are woken; and each owner knows that a marker waits to be taken away when the last of them has gone.
+The same transaction writes to the data of every claim, on condition that the data is as it was read. So the queue is as listed, except
+for new claims at its end; waiters that watch these nodes are woken; and each owner learns that a marker has to be deleted with the last
+of these claims.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     Raises:
-        ConfigError: Not a whole number of at least 1.
+        ConfigError: The capacity is not a whole number of at least 1.
     """
     check_capacity(capacity, name)
     call, parent = store.call(budget), store.paths.queue(name)
@@ -61,7 +62,7 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
 
 
 def _fitted(queue: Queue) -> str:
-    """The number up to which claims may hold; ``all`` if one that comes now may, too."""
+    """The number up to which claims may hold; ``all`` if one that comes now may hold, too."""
     last = max(
         (claim.number for at, claim in enumerate(queue.claims) if not queue.surely_waits(at)), default=-1
     )

@@ -37,8 +37,8 @@ class Session:
         basis: CLOCK_BOOTTIME seconds from which the validity of its claims counts.
         entries: The session's claims by token, until they are definitely gone.
         ended: Why the session is over; empty while it is not.
-        lost: Whether the servers have ended the session, so that nothing of it is left.
-        closed: Whether the client has closed the session.
+        lost: True once the servers have ended the session, so that none of its nodes is left.
+        closed: True once the client has closed the session.
         used: When a claim last asked for the session.
     """
 
@@ -70,12 +70,12 @@ class Session:
 
     @property
     def confirmed(self) -> bool:
-        """Whether at least half of its timeout is left."""
+        """True if at least half of its timeout is left."""
         return self.clock.now() <= self.basis + self.timeout / 2
 
     @property
     def alive(self) -> bool:
-        """Whether there may still be work to do for the session."""
+        """True while there may still be work to do for the session."""
         return self._keeper is not None and self._keeper.is_alive()
 
     def start(self) -> None:
@@ -86,10 +86,10 @@ class Session:
     # -- claims
 
     def join(self, claim: Claim) -> Entry:
-        """Look after a claim, from before anything is sent for it.
+        """Take charge of a claim, before anything is sent for it.
 
         Raises:
-            Refused: The session has ended meanwhile; there is another one to be had.
+            Refused: The session has ended meanwhile; ask the store for another one.
         """
         now = self.clock.now()
         entry = Entry(claim)
@@ -108,7 +108,7 @@ class Session:
             Refused: It has.
         """
         if self.ended:
-            raise not_connected(self.connection.where, f"a session was left: {self.ended}")
+            raise not_connected(self.connection.where, f"its session was ended ({self.ended})")
 
     def grant(self, entry: Entry) -> bool:
         """Make a claim that fits HELD, unless it or the session has run out, or a note has been read that names it."""
@@ -132,21 +132,21 @@ class Session:
         self.tell(entry)
 
     def tell(self, entry: Entry) -> None:
-        """Have the owner of a claim ask again, or learn that the claim holds no more."""
+        """Wake the owner of a claim, if it waits; report the claim as lost, if its owner believes that it holds."""
         entry.wake()
         believed = entry.held and entry.why != "late"
-        if believed and self.clock.now() < entry.deadline:  # after it the holder knows by its own clock
+        if believed and self.clock.now() < entry.deadline:  # later the holder knows by its own clock
             self.store.suspect(entry.token)
 
     def gone(self, entry: Entry) -> None:
-        """Forget a claim whose node is definitely not there and will not come."""
+        """Forget a claim whose node definitely does not exist and never will."""
         if self.forget(entry):
             self.store.bury(entry.token, entry.why)
         if entry.resized and entry.path is not None:
             self.maintenance.tidy(entry.path.rpartition("/")[0])
 
     def forget(self, entry: Entry) -> bool:
-        """Stop looking after a claim; return whether the session did so far."""
+        """Give up the charge of a claim; return whether the session had it so far."""
         with self.mutex:
             return self.entries.pop(entry.token, None) is not None
 
@@ -162,7 +162,7 @@ class Session:
             self.moved.wake()
 
     def run_out(self, now: float) -> bool:
-        """Whether its claims may have lapsed, for good."""
+        """Tell whether its claims may have lapsed, which is final."""
         return bool(self.ended) or now >= self.basis + self.span
 
     # -- the connection; told from kazoo's thread
@@ -201,11 +201,11 @@ class Session:
         self.poke()
 
     def close(self, *, goodbye: bool | None = None) -> threading.Thread:
-        """Stop, in the background; no claim joins the session any more.
+        """Close the session, in the background; no claim joins it any more.
 
         Args:
-            goodbye: Whether to end the session on the servers, with every node that it has. Without a goodbye the nodes stand
-                until its timeout is over. None: say goodbye only if no claim stands or is under way.
+            goodbye: True to end the session on the servers, with every node that it has. Without a goodbye the nodes stand
+                until its timeout is over. None: say goodbye only if no claim of the session is left or under way.
         """
         with self.mutex:  # in one step with the look at its claims: otherwise a claim could join in between
             self.ended, self.closed = self.ended or "closed", True
@@ -226,7 +226,7 @@ class Session:
     # -- the keeper
 
     def poke(self) -> None:
-        """Have the keeper look now."""
+        """Wake the keeper."""
         self._bell.ring()
 
     def _run(self) -> None:
@@ -238,8 +238,8 @@ class Session:
         while not self.ended:
             try:
                 wait = self._turn()
-            except Exception:  # the keeper must go on, whatever went wrong: other claims depend on it
-                _log.exception("the keeper of a session with %s stumbled", self.connection.where)
+            except Exception:  # other claims depend on the keeper
+                _log.exception("the keeper of a session with %s failed, and goes on", self.connection.where)
                 wait = 0.2
             self._bell.wait(min(wait, 5.0))
         self.maintenance.stop()
@@ -282,13 +282,13 @@ class Session:
                     self.lost = True
         except RuntimeError:  # no more threads can be started; it lapses by its timeout
             _log.warning(
-                "a session with %s could not be ended, and lasts up to its timeout", self.connection.where
+                "a session with %s could not be ended, and lasts until its timeout", self.connection.where
             )
         finally:
             connection.close(goodbye=False)
 
     def _believed_until(self) -> float:
-        """When the validity of its claims is over, and the notes of its evictions are not needed any more."""
+        """Return when the validity of its claims is over and the notes of its evictions are not needed any more."""
         claims = [entry.deadline for entry in [*self.entries.values()] if entry.held]
         return max(*claims, self.maintenance.needed_until, 0.0)
 

@@ -39,8 +39,8 @@ class ZooKeeperStore:
     Attributes:
         capabilities: The capabilities on these servers.
         suspect: Called with the token of a held claim that has ended without its holder's doing.
-        known: The packed words of a lock.
-        acl: The ACL of the nodes that are made here.
+        known: Derives from the terms of a lock what all its claims have in common.
+        acl: The ACL of the nodes that this client creates.
         heads: Claims in the way of a waiter as last seen, by path.
     """
 
@@ -103,7 +103,7 @@ class ZooKeeperStore:
         self._first = self._session(ttl, time.monotonic() + budget)
 
     def at(self, ttl: float, end: float) -> Session:
-        """A session whose timeout is this ttl, with at least half of it left.
+        """Return a session whose timeout is this ttl, with at least half of it left.
 
         Args:
             ttl: Seconds.
@@ -124,18 +124,18 @@ class ZooKeeperStore:
         return session
 
     def _ungranted(self, ttl: float, granted: float) -> ConfigError:
-        """The servers grant another timeout than was asked for: what they do grant, and what can be changed."""
+        """Return the error for a ttl that the servers do not grant: the timeout that they grant, and how to change that."""
         can, short = self.capabilities, granted < ttl
         text = f"the servers grant sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g} s"
         hint = f"{'raise max' if short else 'lower min'}SessionTimeout in zoo.cfg on the servers"
         if can.min_ttl <= granted <= can.max_ttl:
-            hint = f"say --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
+            hint = f"use --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
         elif not short:
             hint = f"write ?max_ttl={granted:g} in the URL and use that ttl, or {hint}"
         return ConfigError(f"{self.address.shown}: {text}", hint=hint)
 
     def any(self, end: float) -> Session:
-        """Some session, for what is nobody's claim.
+        """Return some session, for requests that are for no claim of this client.
 
         Raises:
             Refused: There is none in time.
@@ -159,7 +159,7 @@ class ZooKeeperStore:
             opening = self._opening.setdefault(timeout, threading.RLock())
         with opening:  # nothing in here waits
             if self._closed:
-                raise not_connected(self.address.shown, "it was closed")
+                raise not_connected(self.address.shown, "this store is closed")
             session = self._sessions.get(timeout)
             if session is None or session.ended:
                 self._retire_idle()
@@ -175,14 +175,14 @@ class ZooKeeperStore:
             session.start()
             self._sessions[timeout] = session
             if self._closed:  # closed meanwhile, perhaps before this session was known
-                raise not_connected(self.address.shown, "it was closed")
+                raise not_connected(self.address.shown, "this store is closed")
         except BaseException:
             session.close(goodbye=True)
             raise
         return session
 
     def drop(self, session: Session) -> None:
-        """Have no claim join a session any more."""
+        """Let no claim join a session any more."""
         session.retire()
         with self._mutex:
             for timeout, each in [*self._sessions.items()]:
@@ -201,7 +201,7 @@ class ZooKeeperStore:
                 self.drop(session)
 
     def close(self) -> None:
-        """Let go. A session with claims that stand is left to its timeout, one without is ended."""
+        """Close the store. A session without claims is ended; one with claims lasts until its timeout, as its claims do."""
         self._closed = True
         if os.getpid() != self._pid:
             return
@@ -230,12 +230,12 @@ class ZooKeeperStore:
         self._empty[parent] = None
 
     def should_be_empty(self, parent: str) -> bool:
-        """Whether a queue should be empty: a guess, used for one try only."""
+        """Tell whether a queue should be empty: a guess, good for one try."""
         return self._empty.pop(parent, _EMPTY) is None
 
 
 def _access(address: Address) -> list[ACL]:
-    """The ACL of the nodes that are made here."""
+    """Return the ACL of the nodes that a client of this URL creates."""
     if address.user is None:
         return list(OPEN_ACL_UNSAFE)
     acl = [ACL(Permissions.ALL, Id("auth", ""))]

@@ -151,7 +151,7 @@ def test_who_may_have_a_wrong_password_is_told_so(server, fenced, way):
     error = trouble(url(server, fenced, LOCKER[0], SECRET + "2"), way)
 
     assert isinstance(error, PermissionDenied)
-    assert "a wrong one is not refused" in error.hint
+    assert "a wrong password is not refused" in error.hint
 
 
 def test_who_has_no_login_is_not_told_of_a_password(server, fenced):

@@ -152,7 +152,7 @@ def test_the_doctor_warns_of_a_chroot_below_which_nobody_is_and_makes_none(serve
         assert look.exists("/no") is None
         look.ensure_path("/no/such")
         found = said()
-        assert "is new" in found["chroot"][1]
+        assert "nobody has used lockkit below" in found["chroot"][1]
         assert found["rights"][0] == "ok"
         assert "chroot" not in said()
 
