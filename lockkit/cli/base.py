@@ -37,12 +37,8 @@ __all__ = [
     "Option",
     "Session",
     "command",
-    "explain",
     "finite",
-    "line",
     "option",
-    "there",
-    "word",
 ]
 
 COMMON = "Common options"
@@ -83,66 +79,12 @@ class Session(NamedTuple):
             client.close()
 
 
-def there(session: Session) -> tuple[str, str]:
-    """The options that select the same store, for a command to paste, and what must be done before.
-
-    A suggested command never contains a secret; a URL with a secret must be put into LOCKKIT_URL first.
-    """
-    from lockkit.redaction import redact
-
-    words: list[str] = []
-    url = session.url or ""
-    secret = bool(url) and redact(url) != url
-    for flag, value in (
-        ("--url", None if secret else url),
-        ("--profile", session.profile),
-        ("--namespace", session.namespace),
-    ):
-        if value:
-            words += [flag, value]
-    first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
-    return "".join(f" {word(each)}" for each in words), first
-
-
-def word(text: str) -> str:
-    """Quote a text as one word of a shell. Characters that do not print are escaped in the way of bash, zsh and ksh."""
-    import shlex
-
-    if text.isprintable():
-        return shlex.quote(text)
-    escaped = "".join(
-        f"\\{char}" if char in "\\'" else char if char.isprintable() else f"\\U{ord(char):08x}"
-        for char in text
-    )
-    return f"$'{escaped}'"
-
-
 class Option(click.Option):
     """An option with its own heading on the help page."""
 
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
         self.section = section
-
-
-def line(command: str, name: str, more: str = "", *, options: str = "") -> str:
-    """A command about a lock, ready to paste whatever the name of the lock is.
-
-    Args:
-        command: The command, such as ``explain``.
-        name: The lock.
-        more: The rest of the command, as it is typed.
-        options: The options from :func:`there`.
-    """
-    quoted, more = word(name), f" {more}" if more else ""
-    if name.startswith("-"):
-        return f"lockkit {command}{options}{more} -- {quoted}"
-    return f"lockkit {command}{options} {quoted}{more}"
-
-
-def explain(session: Session, name: str) -> str:
-    """The command that explains the state of a lock, ready to paste."""
-    return line("explain", name, options=there(session)[0])
 
 
 def option(*declarations: str, section: str | None = None, **attrs: Any) -> Callable[[Any], Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli.base import line
+from lockkit.cli.suggesting import command_line
 from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityM
         hint = "use --exclusive to be alone, or --shared to be one of the readers"
     elif other.kind == "semaphore":
         text = f"{name!r} is in use with --capacity {other.capacity} ({other.owner})"
-        hint = f"use --capacity {other.capacity} as the others do, or change it: {line('resize', name, 'N')}"
+        hint = f"use --capacity {other.capacity} as the others do, or change it: {command_line('resize', name, 'N')}"
     else:
         text = f"{name!r} is used as a plain lock ({other.owner})"
         hint = "use none of --capacity, --shared and --exclusive, as the others do"

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lockkit.cli import eviction, exits, fitting, nesting
-from lockkit.cli.base import explain, finite
+from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.suggesting import explain_line
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
@@ -211,7 +212,7 @@ class _Run:
         try:
             lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
         except AcquireTimeout as error:
-            hint = explain(self._session, request.name)
+            hint = explain_line(self._session, request.name)
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
             raise fitting.mismatch(client, lock.terms, error) from error
@@ -232,7 +233,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait it waits in the queue; {explain(self._session, name)}",
+            hint=f"without --no-wait it waits in the queue; {explain_line(self._session, name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -259,7 +260,7 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
-                hint=explain(self._session, lease.name),
+                hint=explain_line(self._session, lease.name),
             )
         if report.outcome == "ABANDONED":
             self._tell(

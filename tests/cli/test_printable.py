@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 import lockkit
-from lockkit.cli.base import line
 from lockkit.cli.commands.status import _table
+from lockkit.cli.suggesting import command_line
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.events import Counters
 from lockkit.facts import ClaimInfo, Event, LockInfo, Owner
@@ -111,7 +111,7 @@ def test_what_is_done_to_a_name_that_does_not_print_is_told_escaped_and_the_line
     for text in (name, NASTY, "plain", "with blank"):
         # As bash reads it; where it is called another way, every shell agrees on what needs no escape.
         read = subprocess.run(
-            ["bash", "-c", f"printf %s {line('', text).split(' ', 2)[2]}"],
+            ["bash", "-c", f"printf %s {command_line('', text).split(' ', 2)[2]}"],
             capture_output=True,
             check=True,
             env={"LC_ALL": "C.UTF-8"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
-from lockkit.cli.base import there
+from lockkit.cli.suggesting import same_store
 from lockkit.clock import SYSTEM
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.events import Counters
@@ -47,7 +47,7 @@ def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
 
 def test_the_line_that_forces_a_lock_out_does_not_show_the_password():
     session = SimpleNamespace(url="redis://:hunter2@host/0", profile=None, namespace="prod")
-    options, first = there(session)
+    options, first = same_store(session)
     assert "--url" not in options
     assert "hunter2" not in options + first
     assert "LOCKKIT_URL" in first

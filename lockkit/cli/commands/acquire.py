@@ -11,9 +11,10 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, explain, finite, line, option, there
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
+from lockkit.cli.suggesting import command_line, explain_line, same_store
 from lockkit.cli.waiting import Announcer
 from lockkit.errors import CapacityMismatch, LockkitError
 from lockkit.protocol.acquiring import in_the_way
@@ -152,7 +153,7 @@ def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=explain(session, name),
+        hint=explain_line(session, name),
     )
 
 
@@ -160,10 +161,10 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     """Report that a claim may still be in the store, and how to end it, because it would block the name for its whole ttl."""
     if claim_id is None:
         return
-    options, first = there(session)
-    way = line("release", name, options=options)
+    options, first = same_store(session)
+    way = command_line("release", name, options=options)
     if print_token:
-        way = line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
+        way = command_line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
     output.notice(
         f"{name!r} may still be held (claim {claim_id}), for at most {durations.show(ttl)}; to end that{first}: {way}",
         name=name,
@@ -196,9 +197,9 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
     elif print_token:
         print(lease.token)
     else:
-        options, first = there(session)
+        options, first = same_store(session)
         output.say(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
-            f"{line('release', lease.name, options=options)} ends it{first}"
+            f"{command_line('release', lease.name, options=options)} ends it{first}"
         )
     sys.stdout.flush()  # while the lock can still be released: if this fails, nobody has the token

@@ -8,9 +8,10 @@ import time
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Session, explain, option, there
+from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
+from lockkit.cli.suggesting import explain_line, same_store
 from lockkit.errors import OutcomeUnknown
 
 __all__ = ["command"]
@@ -35,7 +36,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     """
     if not reason.strip():
         raise click.UsageError("--reason must say something", click.get_current_context())
-    look = explain(session, name)
+    look = explain_line(session, name)
     with session.client() as client:
         try:
             result = client.evict(name, claim_id, reason=reason, now=now)
@@ -87,5 +88,5 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     )
     output.say(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
     if claim is not None:
-        output.say("\n".join(ways_out(claim._replace(evicted=True), *there(session))))
+        output.say("\n".join(ways_out(claim._replace(evicted=True), *same_store(session))))
     return exits.OK

@@ -9,8 +9,9 @@ import click
 
 from lockkit import durations
 from lockkit.cli import output
-from lockkit.cli.base import NAME, Session, line, there
+from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import command_line, same_store
 from lockkit.cli.waiting import ordinal
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def command(session: Session, name: str) -> None:
     """
     with session.client() as client:
         info = client.inspect(name)
-        told = sentences(info, time.time(), *there(session))
+        told = sentences(info, time.time(), *same_store(session))
         if session.json:
             from lockkit.cli import documents
 
@@ -157,13 +158,15 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     already, and only blocks until its holder must have noticed.
     """
     now = " --now" if claim.evicted else ""
-    evict = line("evict", claim.name, f'--claim {claim.claim_id}{now} --reason "..."', options=options)
+    evict = command_line(
+        "evict", claim.name, f'--claim {claim.claim_id}{now} --reason "..."', options=options
+    )
     if not claim.note.get("acquire"):
         when = "If you know that its holder is gone" if claim.evicted else "To force it out"
         return [f"{when}{first}: {evict}"]
     printed = bool(claim.note.get("printed"))
     who = "with the token that was printed" if printed else f"as {claim.owner.user} on {claim.owner.host}"
-    release = line("release", claim.name, "--token-file FILE" if printed else "", options=options)
+    release = command_line("release", claim.name, "--token-file FILE" if printed else "", options=options)
     return [
         f"To end it, {who}{first}: {release}",
         f"Only if that cannot be done, to force it out{first}: {evict}",

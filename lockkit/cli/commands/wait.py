@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, explain, finite, option
+from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import explain_line
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
@@ -78,7 +79,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                     f"{name!r} is not free after {waited:.1f} s",
                     name=name,
                     holder=next(iter(info.holders), None),
-                    hint=explain(session, name),
+                    hint=explain_line(session, name),
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
