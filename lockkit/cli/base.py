@@ -151,7 +151,7 @@ class Number(click.IntRange):
 
 
 class Name(_StrType):
-    """A lock's name; completed from the names that have claims."""
+    """The name of a lock. Shells complete it from the names that have claims."""
 
     name = "name"
 
@@ -254,15 +254,17 @@ class Group(_Page, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            ctx.fail(f"there is no {ctx.command_path} {name}; there is {', '.join(self.list_commands(ctx))}")
+            ctx.fail(
+                f"there is no command {ctx.command_path} {name!r}; the commands are {', '.join(self.list_commands(ctx))}"
+            )
         return super().resolve_command(ctx, args)
 
 
 _COMMON: Sequence[Callable[[Any], Any]] = (
-    option("--json", "json_", is_flag=True, section=COMMON, help="Write JSON documents, errors too."),
+    option("--json", "json_", is_flag=True, section=COMMON, help="Write JSON documents, also for errors."),
     option("--url", metavar="URL", section=COMMON, help="Use this store, e.g. redis://localhost:6379."),
     option("--profile", metavar="NAME", section=COMMON, help="Use this profile of the configuration."),
-    option("--namespace", metavar="NAME", section=COMMON, help="Lock names within this namespace."),
+    option("--namespace", metavar="NAME", section=COMMON, help="Use this namespace of lock names."),
 )
 
 

@@ -1,22 +1,38 @@
-"""The JSON documents that commands print, as msgspec structs.
+"""The JSON documents that commands print, as msgspec structs. Their parts are in :mod:`lockkit.cli.parts`.
 
-What is printed and what is published as a schema come from these structs alone (:mod:`lockkit.cli.schemas`). Documents grow
-only by fields, so a reader must allow for more than it knows. Times are told twice: RFC 3339 in UTC, and seconds since the epoch.
+The commands print these structs, and the published schemas are made from them (:mod:`lockkit.cli.schemas`). New versions may add
+fields, so a reader must ignore fields that it does not know.
 
 Importing this module imports msgspec, so commands import it only where they write JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec import UNSET, Struct, UnsetType, to_builtins
+
+from lockkit.cli.parts import (
+    Check,
+    Claim,
+    ClaimId,
+    Evicted,
+    Finding,
+    HeldClaim,
+    Hold,
+    Lock,
+    Plugin,
+    Record,
+    Released,
+    Setting,
+    Store,
+    Time,
+    Unread,
+)
 
 __all__ = [
     "Acquire",
-    "Check",
-    "Claim",
     "Config",
     "ConfigInit",
     "Demo",
@@ -24,224 +40,32 @@ __all__ = [
     "Document",
     "Error",
     "Evict",
-    "Evicted",
     "Explain",
     "Failure",
     "Failures",
-    "Finding",
     "Findings",
     "Held",
-    "HeldClaim",
-    "Hold",
-    "Hook",
-    "Layer",
-    "Lock",
     "Log",
     "Notice",
-    "Owner",
-    "Plugin",
     "Plugins",
     "Release",
-    "Released",
     "Resize",
     "Run",
-    "Setting",
     "Status",
-    "Store",
-    "Unread",
     "Wait",
     "Waiting",
     "plain",
 ]
 
-Time: TypeAlias = Annotated[
-    str,
-    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", extra_json_schema={"format": "date-time"}),
-]
-ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
-Record: TypeAlias = Annotated[
-    Mapping[str, Any],
-    Meta(
-        extra_json_schema={
-            "properties": {name: {"type": "string"} for name in ("id", "at", "resolved", "resolved_by")},
-            "required": ["at", "id"],
-        }
-    ),
-]
-"""A failed release as the journal has it; its other properties depend on what failed."""
-
-
-class Part(Struct):
-    """Something that several documents contain."""
-
 
 class Document(Struct, tag_field="schema"):
-    """A whole document; its first property names its schema, ``lockkit.status/1``."""
+    """A whole document. The first property names its schema, for instance ``lockkit.status/1``."""
 
 
 def plain(document: Struct) -> dict[str, object]:
-    """A document as dicts and lists, in the order of its fields; what JSON does not know becomes a text."""
+    """A document as dicts and lists, in the order of its fields. Values that JSON does not support become texts."""
     made: dict[str, object] = to_builtins(document, enc_hook=str)
     return made
-
-
-class Store(Part):
-    """A store: its URL, where the URL was set, and the namespace."""
-
-    url: str
-    source: str
-    namespace: str
-
-
-class Owner(Part):
-    """The owner of a claim: the process that made it."""
-
-    user: str
-    host: str
-    pid: int
-    boot_id: str
-    program: str
-    pod: str | None
-    task: str | None
-    version: str
-
-
-class Claim(Part):
-    """One claim of a queue."""
-
-    name: str
-    claim_id: ClaimId
-    state: Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
-    kind: Literal["mutex", "semaphore", "read", "write"]
-    position: int
-    weight: int
-    capacity: int
-    fence: int
-    owner: Owner
-    since: Time
-    since_seconds: float
-    renewed: Time | None
-    renewed_seconds: float | None
-    deadline: Time | None
-    deadline_seconds: float | None
-    ttl_seconds: float
-    process_bound: bool
-    evicted: bool
-    alive: bool | None
-    evidence: str
-    note: dict[str, Any]
-
-
-class Lock(Part):
-    """The queue of one name."""
-
-    name: str
-    state: Literal["held", "lingering", "waiting", "free"]
-    capacity: int | None
-    holders: Sequence[Claim]
-    waiters: Sequence[Claim]
-    read_at: Time
-    read_at_seconds: float
-
-
-class Hook(Part):
-    """The result of one cleanup hook."""
-
-    plugin: str
-    outcome: str
-    duration_seconds: float
-    error: str | None
-
-
-class Layer(Part):
-    """The result of one layer of a release."""
-
-    layer: Literal["cleanup", "normal", "emergency"]
-    outcome: str
-    duration_seconds: float
-    error: str | None
-    hooks: Sequence[Hook]
-
-
-class Released(Part):
-    """The result of a release, layer by layer."""
-
-    outcome: Literal["RELEASED", "LOST", "ABANDONED", "KEPT"]
-    reason: str
-    expires_by: Time | None
-    expires_by_seconds: float | None
-    layers: Sequence[Layer]
-
-
-class Finding(Part):
-    """One finding, and what to do about it."""
-
-    check: str
-    severity: Literal["ok", "warning", "error"]
-    message: str
-    hint: str | None
-
-
-class Setting(Part):
-    """One setting, its value (null: not set), and where the value came from."""
-
-    key: str
-    value: str | float | bool | list[str] | None
-    source: str
-
-
-class Check(Part):
-    """One check of the demo."""
-
-    check: str
-    ok: bool
-    message: str
-
-
-class Hold(Part):
-    """One hold of the demo, certain from start to sure, in seconds of CLOCK_BOOTTIME."""
-
-    worker: str
-    start_seconds: float
-    sure_seconds: float
-    fence: int
-    end: Literal["released", "lost", "killed"]
-
-
-class HeldClaim(Part):
-    """A claim that is held."""
-
-    claim_id: ClaimId
-    fence: int
-
-
-class Plugin(Part):
-    """One plugin, loaded or not."""
-
-    name: str
-    dist: str | None
-    version: str | None
-    source: Literal["store", "installed", "code"]
-    hooks: Sequence[str]
-    import_seconds: float | None
-    disabled: bool
-    error: str | None
-
-
-class Evicted(Part):
-    """The user who evicted a claim, and the reason."""
-
-    by: str
-    reason: str
-
-
-class Unread(Part):
-    """A lock that could not be read, and why."""
-
-    name: str
-    error: str
-    message: str
-    hint: str | None
 
 
 class Acquire(Document, tag="lockkit.acquire/1"):

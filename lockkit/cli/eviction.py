@@ -21,8 +21,8 @@ _PATIENCE = 0.5
 def said(client: Client, lease: Lease) -> dict[str, str] | None:
     """The user who evicted this lease, and the reason (``by`` and ``reason``); None if it was not evicted, or if that is unknown.
 
-    The last renewal may be the one that was refused, which carries no note. The evicted claim stays in the store for a while, with
-    its mark, so the store is asked once, and only briefly, because a command must be ended.
+    The answer to the refused renewal may lack the note. But the evicted claim stays in the store for a while, with its mark. So this
+    asks the store once, and only briefly, because the command must be ended in time.
     """
     found = mark(lease.requests)
     if found is not None or lease.lost_because != "evicted":

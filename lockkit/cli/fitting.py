@@ -1,4 +1,4 @@
-"""Checks of ``run`` and ``acquire``: contradicting options, a store of one process, a name that is used as another kind of lock."""
+"""Checks of ``run`` and ``acquire``: contradicting options, a store in this process, a name that is used as another kind of lock."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def kind(
         if said
     ]
     if len(chosen) > 1:
-        ctx.fail(f"{chosen[0]} and {chosen[1]} exclude each other")
+        ctx.fail(f"{chosen[0]} and {chosen[1]} cannot be used together")
     if permits is not None and capacity is None:
         ctx.fail("--permits needs --capacity")
     if no_wait and timeout:
-        ctx.fail("--no-wait and --timeout exclude each other")
+        ctx.fail("--no-wait and --timeout cannot be used together")
     if capacity is not None:
         return "semaphore"
     if shared:
@@ -62,8 +62,8 @@ def reaches_others(client: Client) -> None:
     """
     if client.capabilities.scope == "process":
         raise CapabilityError(
-            f"{client.url} locks nothing between commands: each lockkit command is a process of its own",
-            hint="for this host use --url sqlite: (the default)",
+            f"a lock on {client.url} works only within one process, and each lockkit command is a process of its own",
+            hint="for locks on this host use --url sqlite: (the default)",
         )
 
 

@@ -167,7 +167,7 @@ class _Run:
                 code=exits.BUSY,
                 kind="nested",
                 name=name,
-                hint="it would wait for itself; use --nested reuse to run under that hold",
+                hint="this run would wait for itself; use --nested reuse to run under that hold",
             )
         if not outer.covers(lock.terms):
             raise exits.CommandFailed(
@@ -175,8 +175,8 @@ class _Run:
                 code=exits.BUSY,
                 kind="nested",
                 name=name,
-                hint=f"it holds it {outer}, and this one asks for {nesting.describe(lock.terms)}: "
-                "ask for as much in the outer run",
+                hint=f"the outer run holds: {outer}; this one needs: {nesting.describe(lock.terms)}; "
+                "give the outer run the same options",
             )
 
     def _lock(self, client: Client) -> Lock:
@@ -233,7 +233,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait it waits in the queue; {explain_line(self._session, name)}",
+            hint=f"without --no-wait this run would wait in the queue; see: {explain_line(self._session, name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -252,7 +252,7 @@ class _Run:
             self._report.released(report)
         lost = ended.lost
         if lost is None and report.outcome == "LOST":
-            lost = f"when it was to be released, {LOSSES['absent']}"
+            lost = f"at its release {LOSSES['absent']}"
         if lost is not None:
             self._report.lost(lost)
             raise exits.CommandFailed(
@@ -318,7 +318,7 @@ def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Polic
     elif kill_after > shortest / 2:
         raise ConfigError(
             f"--kill-after ({kill_after:g} s) must be at most half of ttl and max-hold ({shortest:g} s)",
-            hint="TERM must not come before a renewal is overdue",
+            hint="otherwise the command would get TERM before a renewal is overdue",
         )
     ends_at = None if terms.max_hold is None else SYSTEM.now() - (time.time() - lease.since) + terms.max_hold
     return Policy(

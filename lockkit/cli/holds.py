@@ -83,7 +83,7 @@ class Tokens:
     Args:
         name: The lock.
         ttl: Seconds for which the lock will be held.
-        stores: False: write no file.
+        stores: Whether files are written.
     """
 
     def __init__(self, client: Client, name: str, ttl: float, *, stores: bool) -> None:
@@ -127,7 +127,7 @@ class Tokens:
         lease.hand_over()
 
     def give_up(self) -> str | None:
-        """Give up: remove the claim that the store may have. Returns the id of a claim that may still stand, if any."""
+        """Give up: remove the claim that the store may have. Returns the id of a claim that may still be there, if any."""
         if not self._tokens:
             return None
         driver = self._client.driver()
@@ -156,11 +156,11 @@ class Tokens:
             half.replace(path)
         except OSError as error:
             raise exits.CommandFailed(
-                f"cannot store the hold: {error}; {self._name!r} is not taken",
+                f"{self._name!r} is not taken, because the file of the hold cannot be written: {error}",
                 code=exits.UNAVAILABLE,
                 kind="unwritable",
                 name=self._name,
-                hint="--print-token needs no file",
+                hint="with --print-token no file is needed",
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -193,17 +193,17 @@ def of(client: Client, name: str, token: str) -> list[Stored]:
 
 
 def absent(client: Client, name: str) -> tuple[str, str | None]:
-    """A message that there is no hold here, and a hint where there is one.
+    """A message that there is no hold here, and a hint that says where there is one.
 
     A store is identified by its URL as it was written, so another spelling of the same URL counts as another store.
     """
     here = f"{client.url}, namespace {client.namespace}"
     stored = _read(_folder(client), "*.json", name)
     elsewhere = {f"{one.handle.get('url')}, namespace {one.handle.get('namespace')}" for one in stored}
-    told = f"no hold of {name!r} was taken here by lockkit acquire on {here}"
+    told = f"this user has taken no hold of {name!r} on this host with lockkit acquire on {here}"
     if elsewhere - {here}:
         taken = "; on ".join(sorted(elsewhere - {here}))
-        return told, f"one was taken on {taken}; write the URL as it was written then"
+        return told, f"there is one on {taken}; write the URL as it was written then"
     return told, None
 
 

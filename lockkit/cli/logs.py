@@ -1,4 +1,4 @@
-"""Logs of the command line: warnings and worse on stderr, as text or (``log_format = "json"``) one object a line."""
+"""Logs of the command line: warnings and errors on stderr, as text or (``log_format = "json"``) as one object per line."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class _Json(logging.Formatter):
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-    # The store in use and its reach are shown where they matter: with a wait, by status and by doctor. A warning would be
-    # mailed for every line of a crontab. And evict and resize report themselves what they did.
+    # A wait, status and doctor show the store in use and how far it reaches. A warning as well would make cron send a mail for
+    # every job. And the commands evict and resize themselves report what they did.
     return not record.getMessage().startswith(("host-local lock in ", "evicted", "resized"))
 
 

@@ -44,7 +44,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Try": {
         "demo": "Watch real processes compete for one lock.",
-        "bench": "Measure lockkit on this machine, beside the floor.",
+        "bench": "Measure lockkit on this machine.",
     },
 }
 """The built-in commands by section, each with a one-line description, so that help need not import them."""
@@ -54,7 +54,7 @@ _PLUGGED = "From plugins"
 
 
 class Lockkit(Group):
-    """All commands. Built-in ones are imported when used, and plugins are asked only for a command that is not built in."""
+    """All commands. Built-in commands are imported when used, and plugins are loaded only for a command that is not built in."""
 
     plugged = False
 
@@ -68,11 +68,11 @@ class Lockkit(Group):
             ctx.fail(f"{option} goes after the command: lockkit COMMAND {option} ...")
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
-        with _told_by_us():
+        with _ending_by_signals():
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _told_by_us():
+        with _ending_by_signals():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -120,7 +120,7 @@ class Lockkit(Group):
 
 
 @contextmanager
-def _told_by_us() -> Iterator[None]:
+def _ending_by_signals() -> Iterator[None]:
     """End like a program that SIGPIPE or SIGINT killed. click by itself would exit with 1, and write an empty line."""
     try:
         yield
@@ -151,7 +151,7 @@ cli = Lockkit(
             help="Show the version.",
         )
     ],
-    help="""Locks that do not leak, and that only their holder releases.
+    help="""Locks for shell commands and Python programs: each lock is a fair queue.
 
     Every command takes --json, --url, --profile and --namespace; `lockkit COMMAND --help` explains one.
     """,

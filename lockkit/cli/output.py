@@ -15,7 +15,7 @@ from lockkit.errors import LockkitError
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.cli import documents
+    from lockkit.cli import documents, parts
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, ReleaseReport
 
@@ -94,11 +94,11 @@ def colour(stream: TextIO | None = None) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def store(client: Client) -> documents.Store:
+def store(client: Client) -> parts.Store:
     """The store of a client: its URL, where the URL was set, and the namespace."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
-    return documents.Store(url=client.url, source=client.url_source, namespace=client.namespace)
+    return parts.Store(url=client.url, source=client.url_source, namespace=client.namespace)
 
 
 def store_words(client: Client) -> str:
@@ -115,11 +115,11 @@ def store_words(client: Client) -> str:
     return f"store: {url} (from {client.url_source})"
 
 
-def owner(who: Owner) -> documents.Owner:
+def owner(who: Owner) -> parts.Owner:
     """The owner of a claim."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
-    return documents.Owner(
+    return parts.Owner(
         user=who.user,
         host=who.host,
         pid=who.pid,
@@ -131,11 +131,11 @@ def owner(who: Owner) -> documents.Owner:
     )
 
 
-def claim(info: ClaimInfo) -> documents.Claim:
+def claim(info: ClaimInfo) -> parts.Claim:
     """One claim of a queue."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
-    return documents.Claim(
+    return parts.Claim(
         name=info.name,
         claim_id=info.claim_id,
         state=info.state,
@@ -170,11 +170,11 @@ def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"
     return "waiting" if states else "free"
 
 
-def lock(info: LockInfo) -> documents.Lock:
+def lock(info: LockInfo) -> parts.Lock:
     """The queue of one name."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
-    return documents.Lock(
+    return parts.Lock(
         name=info.name,
         state=lock_state(info),
         capacity=info.capacity,
@@ -185,33 +185,33 @@ def lock(info: LockInfo) -> documents.Lock:
     )
 
 
-def findings(found: Sequence[Finding]) -> list[documents.Finding]:
+def findings(found: Sequence[Finding]) -> list[parts.Finding]:
     """Convert findings, each with what to do about it."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
     return [
-        documents.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
+        parts.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
         for one in found
     ]
 
 
-def release(report: ReleaseReport) -> documents.Released:
+def release(report: ReleaseReport) -> parts.Released:
     """The result of a release, layer by layer."""
-    from lockkit.cli import documents
+    from lockkit.cli import parts
 
-    return documents.Released(
+    return parts.Released(
         outcome=report.outcome,
         reason=report.reason,
         expires_by=None if report.expires_by is None else rfc3339(report.expires_by),
         expires_by_seconds=report.expires_by,
         layers=[
-            documents.Layer(
+            parts.Layer(
                 layer=layer.layer,
                 outcome=layer.outcome,
                 duration_seconds=layer.duration,
                 error=layer.error,
                 hooks=[
-                    documents.Hook(
+                    parts.Hook(
                         plugin=hook.plugin,
                         outcome=hook.outcome,
                         duration_seconds=hook.duration,

@@ -1,4 +1,4 @@
-"""``--report FILE``: one JSON document about a ``run``, also where nothing was run."""
+"""``--report FILE``: one JSON document about a ``run``, even if the command was not started."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["RunReport"]
 
 
 class RunReport:
-    """A collector of what happened; :meth:`close` writes the file, whole or not at all (a new file replaces the old one).
+    """A collector of the facts about a run. :meth:`close` writes the file, whole or not at all (a new file replaces the old one).
 
     Args:
-        path: The file; None: nothing is collected and nothing written.
+        path: The file; if it is None, nothing is collected and nothing written.
         tell: Called with a sentence if the file cannot be written in the end.
     """
 
@@ -55,20 +55,20 @@ class RunReport:
         """The fields of the document."""
 
     def open(self) -> None:
-        """Check that the file can be written, before anything waits for a lock.
+        """Check that the file can be written, before the wait for the lock begins.
 
         Raises:
-            CommandFailed: It cannot.
+            CommandFailed: The file cannot be written.
         """
         if self._path is None:
             return
         try:
             if self._path.exists() and not self._path.is_file():
-                return  # /dev/stderr, a FIFO: written straight to
+                return  # /dev/stderr or a FIFO, which is written without a temporary file
             self._temporary = Path(f"{self._path}.{os.getpid()}.tmp")
             self._temporary.touch()
         except OSError as error:
-            path, self._path = self._path, None  # told once is enough
+            path, self._path = self._path, None  # so that close() does not report the same error
             raise exits.CommandFailed(
                 f"cannot write the report {path}: {error.strerror}", code=exits.USAGE, kind="report"
             ) from error
@@ -102,7 +102,7 @@ class RunReport:
     def evicted(self, by: dict[str, str]) -> None:
         """Record who evicted the holder, and why."""
         if self._path is not None:
-            from lockkit.cli.documents import Evicted
+            from lockkit.cli.parts import Evicted
 
             self._facts["evicted"] = Evicted(by=by["by"], reason=by["reason"])
 

@@ -1,6 +1,7 @@
 """The published JSON Schemas (2020-12) of the documents that the command line prints.
 
-They are made from the structs that are printed (:mod:`lockkit.cli.documents`); ``python -m lockkit.cli.docs`` writes them to docs/schema.
+The schemas are made from the structs that the commands print (:mod:`lockkit.cli.documents`, and :mod:`lockkit.testing.bench.document`
+for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 import msgspec
 
 from lockkit.cli.documents import Document
+from lockkit.testing.bench.document import Bench
 
 __all__ = ["SCHEMAS"]
 
 
-def _schema(document: type[Document]) -> dict[str, Any]:
+def _schema(document: type[msgspec.Struct]) -> dict[str, Any]:
     _, parts = msgspec.json.schema_components([document], ref_template="#/$defs/{name}")
     whole = parts.pop(document.__name__)
     return {
@@ -26,8 +28,10 @@ def _schema(document: type[Document]) -> dict[str, Any]:
     }
 
 
+_DOCUMENTS: list[type[msgspec.Struct]] = [*Document.__subclasses__(), Bench]
+
 SCHEMAS: Mapping[str, dict[str, Any]] = {
     str(document.__struct_config__.tag).removeprefix("lockkit.").removesuffix("/1"): _schema(document)
-    for document in sorted(Document.__subclasses__(), key=lambda each: str(each.__struct_config__.tag))
+    for document in sorted(_DOCUMENTS, key=lambda each: str(each.__struct_config__.tag))
 }
-"""Schema by the document's name: ``status`` for ``lockkit.status/1``."""
+"""The schemas, by the names of the documents: ``status`` for ``lockkit.status/1``."""

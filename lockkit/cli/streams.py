@@ -1,7 +1,7 @@
-"""Safe standard streams, also if they are closed or cannot be written to: cron, daemons, full disks, ASCII.
+"""Safe standard streams, even if they are closed or cannot be written to: cron, daemons, full disks, ASCII.
 
-A closed descriptor 1 is worse than lost output: the next file that is opened gets its number, and a guarded command would print into
-the store. So the three numbers are occupied before anything else is opened.
+A closed descriptor 1 is dangerous: the next file that is opened gets this number, and a guarded command would print into
+that file, for instance the store. So the descriptors 0, 1 and 2 are opened before anything else.
 """
 
 from __future__ import annotations

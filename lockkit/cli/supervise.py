@@ -1,8 +1,8 @@
-"""Supervision of a running command: pass on signals, follow stops and continues, end the command before its lock is gone.
+"""Supervision of a running command: pass on signals, stop and continue with the command, end the command before its lock is gone.
 
-A lock that may have lapsed goes to another holder at a known time, and the command must be dead by then. It gets TERM ``kill_after``
-before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; it is lost only by an
-eviction or max_hold.
+If the hold is not renewed, another claim can get the lock at a known deadline, and the command must be dead by then. The command gets
+TERM ``kill_after`` before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; only
+an eviction or max_hold ends it.
 """
 
 import os

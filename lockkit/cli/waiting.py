@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Announcer", "cut", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
-"""Seconds of waiting at which a line is written, terminal or not; then every hour."""
+"""Seconds of waiting at which a message is written, on a terminal or not; after the last one, every hour."""
 _HOURLY = 3600.0
 _LIVE = 1.0
-"""Seconds between two looks at the queue for a live line."""
+"""Seconds between two updates of a live line."""
 _LONGEST_LOOK = 3.0
 _WIDTH = 80
 """Columns of a terminal whose width is unknown."""
@@ -43,10 +43,10 @@ def ordinal(number: int) -> str:
 class Announcer:
     """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min, and on a terminal a live line.
 
-    A waiter far back in the queue hears nothing from the store until its turn is near, so a background thread looks at the queue.
+    A waiter far back in the queue gets no answers from the store until its turn is near, so a background thread reads the queue.
 
     Args:
-        client: The client that is asked for the queue when a line is written.
+        client: The client with which the queue is read when a message is written.
         quiet: Write nothing.
         as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
     """

@@ -47,7 +47,7 @@ def test_every_command_has_examples_and_the_common_options(path, capsys):
 def test_exit_codes_stand_in_lines_of_their_own(capsys):
     main.run(["run", "--help"])
     rows = capsys.readouterr().out.splitlines()
-    at = rows.index("  Exit codes: the command's, 128 + N if a signal ended it;")
+    at = rows.index("  Exit codes: that of the command, 128 + N if signal N ended it;")
     assert rows[at + 1].split()[:2] == ["75", "busy"]
 
 

@@ -58,9 +58,9 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
 
 def test_where_a_hold_was_looked_for_is_said(lockkit):
     taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
-    none = f"no hold of 'x' was taken here by lockkit acquire on {asked}, namespace default"
-    hint = " (same user, same host, same store; else --token-file, or lockkit evict)"
-    other = f" (one was taken on {taken}, namespace default; write the URL as it was written then)"
+    none = f"this user has taken no hold of 'x' on this host with lockkit acquire on {asked}, namespace default"
+    hint = " (release as the same user, on the same host, on the same store; or use --token-file, or lockkit evict)"
+    other = f" (there is one on {taken}, namespace default; write the URL as it was written then)"
     for then in (hint, other):
         done = lockkit("held", "x", "--url", asked)
         assert (done.returncode, done.stdout) == (1, f"not held: {none}{other if then is other else ''}\n")

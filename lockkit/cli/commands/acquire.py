@@ -43,12 +43,12 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
     "--ttl",
     type=Duration(),
     required=True,
-    help="How long the lock is held unless released; it is not renewed.",
+    help="How long the lock is held unless it is released. It is not renewed.",
 )
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
-    help="Wait at most this long, or forever.  [default: for ever]",
+    help='Wait at most this long; "forever" is allowed.  [default: for ever]',
 )
 @option("--no-wait", is_flag=True, help="Don't wait; exit 75 if the lock is busy.")
 @option("--shared", is_flag=True, help="Share the lock with others that use --shared (readers).")
@@ -63,8 +63,10 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
     metavar="N",
     help="Exit N instead of 75 and 124.",
 )
-@option("-q", "--quiet", is_flag=True, help="No waiting lines.")
-@option("--print-token", is_flag=True, help="Print the secret that releases the lock, and store no file.")
+@option("-q", "--quiet", is_flag=True, help="Print nothing while waiting.")
+@option(
+    "--print-token", is_flag=True, help="Print the secret token that releases the lock, and store no file."
+)
 def command(
     session: Session,
     name: str,
@@ -80,10 +82,10 @@ def command(
     quiet: bool,
     print_token: bool,
 ) -> int:
-    """Take the lock NAME and keep it when this command ends: for scripts, CI jobs and systemd units.
+    """Take the lock NAME and keep it after this command ends: for scripts, CI jobs and systemd units.
 
-    No process renews the lock: it ends by lockkit release, or after --ttl. To guard one command, run is better: it renews the
-    lock, and frees it when the command dies.
+    Nothing renews the lock. It ends when lockkit release releases it, or after --ttl. To guard one command, lockkit run is better: it
+    renews the lock, and frees it when the command dies.
     """
     kind = fitting.kind(
         click.get_current_context(),
@@ -94,7 +96,7 @@ def command(
         no_wait=no_wait,
         timeout=timeout,
     )
-    # For explain: on most stores nothing else tells such a hold from that of a process that has stopped renewing.
+    # The note is for explain. On most stores nothing else distinguishes this hold from that of a process that has stopped renewing.
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
     if timeout is not None:

@@ -26,12 +26,12 @@ lockkit bench --url redis://localhost:6379
 """,
 )
 @click.argument("benches", nargs=-1, metavar="[BENCH]...", type=click.Choice(BENCHES))
-@option("--quick", is_flag=True, help="Fewer rounds and smaller counts.")
+@option("--quick", is_flag=True, help="Use fewer rounds and smaller counts.")
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
-    """Measure lockkit on this machine, interleaved with the floor: what no lock on this host can beat.
+    """Measure lockkit on this machine, in turns with the floor: the least that any lock on this host has to do.
 
-    BENCH is uncontended, pipeline, hand-off, stall, held or start-up; all of them by default. With --url they are measured
-    on that store, in the namespace lockkit-bench. Compare numbers of one run only.
+    BENCH is uncontended, pipeline, hand-off, stall, held or start-up; the default is all of them. With --url they are measured
+    on that store, in the namespace lockkit-bench. Compare only numbers of the same run.
     """
     try:
         bench = import_module("lockkit.testing.bench")

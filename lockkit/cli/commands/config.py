@@ -18,8 +18,8 @@ command = Group(
     "config",
     help="""Show, check or create the configuration.
 
-    Later sources win: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's lockkit.toml or pyproject.toml,
-    LOCKKIT_* variables, the URL's query, options.
+    The sources, of which a later one wins over an earlier one: /etc/lockkit/config.toml, ~/.config/lockkit/config.toml, the project's
+    lockkit.toml or pyproject.toml, LOCKKIT_* variables, the URL's query, options.
     """,
     examples="""
 lockkit config show            # every setting, and where its value came from
@@ -34,11 +34,9 @@ def _show(session: Session) -> None:
     """Show every setting with its value and the source of the value. Secrets are hidden."""
     rows = session.config().describe()
     if session.json:
-        from lockkit.cli import documents
+        from lockkit.cli import documents, parts
 
-        settings = [
-            documents.Setting(key=key, value=_value(value), source=source) for key, value, source in rows
-        ]
+        settings = [parts.Setting(key=key, value=_value(value), source=source) for key, value, source in rows]
         output.write_json(documents.Config(settings=settings), indent=True)
         return
     from lockkit.cli.tables import add, show, table
@@ -64,7 +62,7 @@ def _value(text: str) -> str | float | bool | list[str] | None:
 def _check(session: Session) -> int:
     """Check every file, variable and profile, and report all problems. Exits 78 if there are any.
 
-    Each place is checked by itself. If all of them can be read, their combination is checked, and whether the store supports it:
+    Each source is checked by itself. If all of them can be read, their combination is checked, and whether the store supports it:
     with the options given here, and with each other profile. No store is contacted, and nothing is created.
     """
     from lockkit.plugins.checking import check_files
@@ -79,7 +77,7 @@ def _check(session: Session) -> int:
         for one in findings:
             output.say(f"{one.severity}: {one.message}" + (f" ({one.hint})" if one.hint else ""))
         if not findings:
-            output.say("ok: no configuration files; everything has its default")
+            output.say("ok: there are no configuration files; every setting has its default")
     return exits.CONFIG if wrong else exits.OK
 
 
@@ -90,11 +88,11 @@ def _check(session: Session) -> int:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write here.  [default: the user's file]",
 )
-@option("--force", is_flag=True, help="Overwrite what is there.")
+@option("--force", is_flag=True, help="Overwrite an existing file.")
 def _init(session: Session, *, path: Path | None, force: bool) -> None:
     """Write a configuration file in which every setting is explained and commented out.
 
-    Each is shown with its default, or with an example if there is no default. Everything works when it is uncommented.
+    Each setting is shown with its default, or with an example if there is no default. Each works when you uncomment it.
     """
     from lockkit.config import template
     from lockkit.places import make_folders

@@ -43,13 +43,14 @@ lockkit demo --json | jq .checks
     "break_",
     type=click.Choice(["overlap", "fence", "leftover"]),
     hidden=True,
-    help="Spoil it, to see the check fail.",
+    help="Falsify the logs, to see a check fail.",
 )
 def command(session: Session, *, on: str, break_: str | None) -> int:
     """Watch five real processes compete for one lock, on a private store that is removed afterwards.
 
-    One is killed with -9 while it holds, one is stopped past its ttl. Then their logs are checked: no two held at the same
-    time, fences rise, nothing is left behind. Takes about 8 seconds; exits 1 if a check fails.
+    One process is killed with kill -9 while it holds the lock, and one is stopped for longer than its ttl. Then their logs are
+    checked: no two processes held the lock at the same time, fences rise, nothing is left behind. The demo takes about 8 seconds, and
+    exits 1 if a check fails.
     """
     from lockkit.cli.demo.stage import play
 
@@ -61,16 +62,14 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
         tell = (lambda _: None) if quiet else (lambda line: print(line, flush=True))
         done = play(folder, tell, break_, url)
     if quiet:
-        from lockkit.cli import documents
+        from lockkit.cli import documents, parts
 
         output.write_json(
             documents.Demo(
                 ok=done.ok,
-                checks=[
-                    documents.Check(check=one.name, ok=one.ok, message=one.message) for one in done.checks
-                ],
+                checks=[parts.Check(check=one.name, ok=one.ok, message=one.message) for one in done.checks],
                 holds=[
-                    documents.Hold(
+                    parts.Hold(
                         worker=hold.worker,
                         start_seconds=hold.start,
                         sure_seconds=hold.sure,

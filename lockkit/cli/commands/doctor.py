@@ -13,7 +13,7 @@ from lockkit.errors import LockkitError
 from lockkit.facts import Finding
 
 if TYPE_CHECKING:
-    from lockkit.cli import documents
+    from lockkit.cli import parts
     from lockkit.client import Client
     from lockkit.config import Config
 
@@ -38,9 +38,9 @@ lockkit doctor --fail-on warning --json
     help="The lowest severity for which the exit code is not 0.",
 )
 def command(session: Session, *, fail_on: str) -> int:
-    """Check configuration, store and plugins; one sentence per finding.
+    """Check configuration, store and plugins, and print one sentence per finding.
 
-    Exit code: 0 fine, 1 warnings (with --fail-on warning), 2 errors.
+    Exit code: 0 all is well, 1 warnings (with --fail-on warning), 2 errors.
     """
     findings, store = _findings(session)
     if session.json:
@@ -55,7 +55,7 @@ def command(session: Session, *, fail_on: str) -> int:
     return worst if worst >= _RANK[fail_on] else exits.OK
 
 
-def _findings(session: Session) -> tuple[list[Finding], documents.Store | None]:
+def _findings(session: Session) -> tuple[list[Finding], parts.Store | None]:
     from lockkit.plugins.checking import check_files
 
     found = check_files(
@@ -80,7 +80,7 @@ def _findings(session: Session) -> tuple[list[Finding], documents.Store | None]:
 
 
 def _store(client: Client) -> list[Finding]:
-    """Findings about the store: those that follow from its capabilities, and those of its own ``check()``."""
+    """Findings about the store: those that follow from its capabilities, and those from its own ``check()``."""
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
     reach = {
@@ -104,7 +104,7 @@ def _store(client: Client) -> list[Finding]:
 
 def _plugins(client: Client) -> list[Finding]:
     return [
-        Finding("plugins", "warning", f"plugin {info.name}: {info.error}", "lockkit plugins")
+        Finding("plugins", "warning", f"plugin {info.name}: {info.error}", "see: lockkit plugins")
         for info in client.plugins.describe()
         if info.error
     ]
@@ -121,6 +121,11 @@ def _failures(config: Config) -> list[Finding]:
     if count:
         noun = "release" if count == 1 else "releases"
         found.append(
-            Finding("failures", "warning", f"{count} failed {noun} not resolved yet", "lockkit failures list")
+            Finding(
+                "failures",
+                "warning",
+                f"{count} failed {noun} not resolved yet",
+                "see: lockkit failures list",
+            )
         )
     return found

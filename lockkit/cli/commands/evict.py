@@ -26,16 +26,16 @@ lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
 )
 @click.argument("name", type=NAME)
 @option("--claim", "claim_id", required=True, metavar="ID", help="The claim, as status and explain show it.")
-@option("--reason", required=True, metavar="TEXT", help="Why; shown to the evicted user and kept in the log.")
-@option("--now", is_flag=True, help="Don't wait until the holder has stopped. Two may then work at once.")
+@option("--reason", required=True, metavar="TEXT", help="Why. The evicted user sees it, and it is logged.")
+@option("--now", is_flag=True, help="Don't wait until the holder has stopped. Then two may work at once.")
 def command(session: Session, name: str, *, claim_id: str, reason: str, now: bool) -> int:
-    """Force one claim out of the lock NAME: exactly that claim, never another one that holds the lock by now.
+    """Force one claim out of the lock NAME. If another claim holds the lock by now, that claim is not affected.
 
-    The holder is told that its lock is lost, and the next in the queue gets the lock only when that holder must have stopped.
-    --now waives that guarantee.
+    The holder is told that its lock is lost. The next in the queue gets the lock only when the holder must have stopped; with --now
+    it gets the lock at once.
     """
     if not reason.strip():
-        raise click.UsageError("--reason must say something", click.get_current_context())
+        raise click.UsageError("--reason must not be empty", click.get_current_context())
     look = explain_line(session, name)
     with session.client() as client:
         try:
@@ -45,7 +45,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
             raise
         if result.outcome == "ABSENT":
             raise exits.CommandFailed(
-                f"{name!r} has no claim {claim_id} (any more)",
+                f"{name!r} has no claim {claim_id}; it may have ended",
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
@@ -73,13 +73,13 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     if result.outcome == "REMOVED":
         waited = claim is not None and claim.state in ("WAITING", "OFFERED")
         then = (
-            f"; it was only waiting: {claim.owner} queues again, at the end, unless you stop it"
+            f"; it was only waiting: {claim.owner} queues again, at the end, unless you end that process"
             if claim and waited
             else ""
         )
-        output.say(f"claim {claim_id} is out of {name!r}{then}")
+        output.say(f"claim {claim_id} was removed from {name!r}{then}")
         if now and not waited:
-            output.say("--now: its holder may continue to work until it notices", stream=sys.stderr)
+            output.say("--now: the holder may continue to work until it notices", stream=sys.stderr)
         return exits.OK
     until = (
         "until it has stopped"

@@ -33,9 +33,9 @@ lockkit explain backup --json | jq -r '.sentences[]'
 def command(session: Session, name: str) -> None:
     """Explain in sentences why the lock NAME is not free.
 
-    The explanation says who holds the lock and since when; when it was last renewed, whether a renewal is overdue, and when the hold
-    lapses, if the store tells; whether the holder is alive and how that is known, or whether lockkit acquire took the lock; who
-    waits; and the command that forces the holder out.
+    The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
+    renewal is overdue, and when the hold lapses. It says whether the holder is alive and how that is known, or whether lockkit acquire
+    took the lock; who waits; and which command forces the holder out.
     """
     with session.client() as client:
         info = client.inspect(name)
@@ -120,7 +120,7 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         return told + ways_out(claim, options, first)
     if untold:
         told.append(
-            "When it was last renewed is unknown: the store does not tell. "
+            "When it was last renewed is unknown, because the store does not say. "
             f"It lapses by itself some {durations.show(claim.ttl)} after its process has died or was cut off."
         )
     elif claim.deadline is None:

@@ -17,8 +17,8 @@ command = Group(
     "failures",
     help="""Show and resolve releases that failed.
 
-    When no layer of a release got a definite answer, its lock lapses by itself, and a record is written to the journal of
-    this user on this host. Resolving one only notes that somebody dealt with it.
+    If a release gets no definite answer, the lock lapses by itself, and a record is written to the journal of this user on this
+    host. To resolve a failure only records that somebody has dealt with it.
     """,
     examples="""
 lockkit failures list
@@ -45,16 +45,16 @@ def _find(session: Session, identity: str) -> dict[str, object]:
     if len(found) != 1:
         what = "no failure" if not found else f"{len(found)} failures"
         raise exits.CommandFailed(
-            f"{what} with an id that begins with {identity!r}",
+            f"there {'are' if found else 'is'} {what} with an id that begins with {identity!r}",
             code=exits.FAILED,
             kind="absent",
-            hint="lockkit failures list --all",
+            hint="see: lockkit failures list --all",
         )
     return found[0]
 
 
 @make("list", group=command, examples="lockkit failures list\nlockkit failures list --all --json")
-@option("--all", "everything", is_flag=True, help="Resolved ones too.")
+@option("--all", "everything", is_flag=True, help="Show resolved failures too.")
 def _list(session: Session, *, everything: bool) -> None:
     """List the failures that are not resolved, oldest first."""
     from lockkit.observe import journal

@@ -30,22 +30,20 @@ if ! lockkit held deploy -q; then echo "lost it" >&2; exit 1; fi
 def command(session: Session, name: str, *, quiet: bool) -> int:
     """Check whether the lock NAME that lockkit acquire took is still held. Exit code: 0 held, 1 not held.
 
-    Asks the store about holds of this user on this host. For all others use lockkit status.
+    Only holds of this user on this host count. For all others use lockkit status.
     """
     with session.client() as client:
         ours = holds.find(client, name)
         found = [one.claim for one in ours.standing if not one.claim.evicted]
         if session.json:
-            from lockkit.cli import documents
+            from lockkit.cli import documents, parts
 
             output.write_json(
                 documents.Held(
                     store=output.store(client),
                     name=name,
                     held=bool(found),
-                    claims=[
-                        documents.HeldClaim(claim_id=claim.claim_id, fence=claim.fence) for claim in found
-                    ],
+                    claims=[parts.HeldClaim(claim_id=claim.claim_id, fence=claim.fence) for claim in found],
                 )
             )
         elif not quiet:

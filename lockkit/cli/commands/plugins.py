@@ -24,10 +24,10 @@ def command(session: Session) -> int:
     settings = session.config()
     found = PluginManager(disabled=settings.disable_plugins).describe()
     if session.json:
-        from lockkit.cli import documents
+        from lockkit.cli import documents, parts
 
         rows = [
-            documents.Plugin(
+            parts.Plugin(
                 name=info.name,
                 dist=info.dist or None,
                 version=info.version or None,

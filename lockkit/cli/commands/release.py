@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_ELSEWHERE = "same user, same host, same store; else --token-file, or lockkit evict"
+_ELSEWHERE = (
+    "release as the same user, on the same host, on the same store; or use --token-file, or lockkit evict"
+)
 
 
 @make(
@@ -31,19 +33,19 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 """,
 )
 @click.argument("name", type=NAME)
-@option("--claim", "claim_id", metavar="ID", help="Which hold, if NAME has several (semaphores).")
+@option("--claim", "claim_id", metavar="ID", help="The hold to release, if NAME has several (semaphores).")
 @option(
     "--token-file",
     type=click.File("r"),
     metavar="FILE",
-    help="Read the token of acquire --print-token; - is stdin.",
+    help="Read the token that acquire --print-token printed; - is stdin.",
 )
 def command(session: Session, name: str, *, claim_id: str | None, token_file: TextIO | None) -> int:
     """Release the lock NAME that acquire took, as the same user on the same host (or with its token).
 
     Without --token-file it releases the current hold of this user on this host, whichever script took it; if the hold has lapsed,
-    it exits 76. If another script may have taken NAME since, use acquire --print-token and release --token-file: they end that one
-    hold and never a later one.
+    it exits 76. If another script may take NAME meanwhile, use acquire --print-token and release --token-file, which end one
+    certain hold and never a later one.
     """
     with session.client() as client:
         report: ReleaseReport | None
@@ -112,7 +114,7 @@ def _stored(client: Client, name: str, claim_id: str | None) -> tuple[ReleaseRep
             code=exits.USAGE,
             kind="ambiguous",
             name=name,
-            hint="say --claim ID",
+            hint="choose one with --claim ID",
         )
     if not standing:
         return None, gone

@@ -31,7 +31,7 @@ class Run(Command):
             if words[1:2] == ["--"] and words[0].startswith("-") and self._sort(head)[0] is None:
                 head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
             if not ctx.resilient_parsing and self._sort(head)[2]:
-                self._explain(ctx, head, args[at:], "only NAME and options stand before --")
+                self._explain(ctx, head, args[at:], "only NAME and options may stand before --")
         else:
             head, words = args, []
             if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
@@ -110,14 +110,16 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
     "--max-hold",
     type=Duration(limit=True),
     section=LOCK,
-    help="End the command when it has held the lock this long, or never.",
+    help='End the command when it has held the lock for this long; "never" is allowed.',
 )
-@option("--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock at least this long.")
+@option(
+    "--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock blocked for at least this long."
+)
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
     section=WAIT,
-    help="Wait at most this long, or forever.  [default: for ever]",
+    help='Wait at most this long; "forever" is allowed.  [default: for ever]',
 )
 @option("--no-wait", is_flag=True, section=WAIT, help="Don't wait; exit 75 if the lock is busy.")
 @option(
@@ -129,38 +131,38 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
     section=WAIT,
     help="Exit N instead of 75 (busy) and 124 (timed out).",
 )
-@option("-q", "--quiet", is_flag=True, section=WAIT, help="No waiting lines.")
+@option("-q", "--quiet", is_flag=True, section=WAIT, help="Print nothing while waiting.")
 @option(
     "--nested",
     type=click.Choice(["refuse", "reuse"]),
     default="refuse",
     section=WAIT,
-    help="Inside a run that holds the name: exit 75, or run under that hold.",
+    help="If a run around this one holds NAME: exit 75, or run under that hold.",
 )
 @option(
     "--on-lost",
     type=click.Choice(["term", "kill", "warn"]),
     section=LOSS,
-    help="TERM, then KILL; KILL only; or only a message.  [default: term]",
+    help="Send TERM, then KILL; only KILL; or only print a message.  [default: term]",
 )
 @option(
     "--kill-after",
     type=Duration(zero=True),
     section=LOSS,
-    help="Time from TERM to KILL, which comes before the next one holds.  [default: 10s]",
+    help="Time from TERM to KILL. KILL comes before anybody else gets the lock.  [default: 10s]",
 )
 @option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     r"""Run a command while holding the lock NAME.
 
-    Waits in a queue, first come, first served. The lock is released when the command ends, however it ends; the exit code of run is
-    the command's. If the lock is lost, the command is ended before the next in the queue gets the lock.
+    Commands wait in a queue: first come, first served. The lock is released when the command ends, however it ends; run exits with the exit
+    code of the command. If the lock is lost, the command is ended before the next in the queue gets the lock.
 
-    The command finds its lock in LOCKKIT_LEASE_NAME, _TOKEN, _FENCE and LOCKKIT_HELD.
+    The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN, LOCKKIT_LEASE_FENCE, LOCKKIT_HELD.
 
     \b
-    Exit codes: the command's, 128 + N if a signal ended it;
+    Exit codes: that of the command, 128 + N if signal N ended it;
       75 busy   124 timed out   76 lock lost   130 Ctrl-C while waiting
       64 usage  69 store down or no permission  78 configuration
       126 cannot execute        127 not found

@@ -41,9 +41,15 @@ lockkit status --json | jq '.locks[].name'
 """,
 )
 @click.argument("name", type=NAME, required=False)
-@option("--watch", is_flag=True, help="Keep showing; with --json one document a line.")
-@option("--interval", type=Duration(), default=1.0, help="How often --watch looks.  [default: 1s]")
-@option("--deep", is_flag=True, help="Scan the store, if its index of names may be incomplete.")
+@option(
+    "--watch",
+    is_flag=True,
+    help="Update the table again and again; with --json, print one document per line.",
+)
+@option(
+    "--interval", type=Duration(), default=1.0, help="Time between two updates of --watch.  [default: 1s]"
+)
+@option("--deep", is_flag=True, help="Scan the whole store, in case its index of names is incomplete.")
 def command(session: Session, name: str | None, *, watch: bool, interval: float, deep: bool) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
 
@@ -61,7 +67,7 @@ def command(session: Session, name: str | None, *, watch: bool, interval: float,
 
 
 def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInfo], _Unread]:
-    """The locks, and the errors of those that this user may not read, which must not hide the others."""
+    """The locks, and for each lock that this user may not read the error, so that it does not hide the others."""
     if name is not None:
         return [client.inspect(name)], {}
     locks: list[LockInfo] = []
@@ -75,7 +81,7 @@ def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInf
 
 
 def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> documents.Status:
-    from lockkit.cli import documents
+    from lockkit.cli import documents, parts
 
     now = time.time()
     return documents.Status(
@@ -84,7 +90,7 @@ def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> documen
         read_at_seconds=now,
         locks=[output.lock(info) for info in locks],
         unread=[
-            documents.Unread(
+            parts.Unread(
                 name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
             )
             for name, error in unread.items()

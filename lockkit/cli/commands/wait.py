@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["command", "free"]
 
 _LEAST = 0.4
-"""Seconds that a look may take even if less of the timeout is left."""
+"""Seconds that one request may take even if less of the timeout is left."""
 _FIRST, _LONGEST = 0.05, 1.0
-"""Seconds between two looks, at first and at most. This command does not queue, so it is not woken."""
+"""Seconds between two requests, at first and at most. This command does not queue, so it is not woken."""
 
 
 @make(
@@ -40,17 +40,17 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
-    help="Wait at most this long, or forever; then exit 124.  [default: for ever]",
+    help='Wait at most this long, then exit 124; "forever" is allowed.  [default: for ever]',
 )
-@option("-q", "--quiet", is_flag=True, help="No waiting line.")
+@option("-q", "--quiet", is_flag=True, help="Print nothing while waiting.")
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
     """Wait until the lock NAME is free, without taking it.
 
-    Free means that a new claim would get the lock at once. Another process may take it before you act: to be the only one, use run or
+    Free means that a new claim would get the lock at once. Another process may take it before you act: to exclude others, use run or
     acquire.
 
-    A store that does not answer is asked again until --timeout; without a timeout for 30 s, or for 2 s (request_timeout) if it has
-    never answered.
+    If the store does not answer, wait tries again until --timeout; without a timeout for 30 s, or for 2 s (request_timeout) if the
+    store has never answered.
     """
     timeout = finite(timeout)
     began = time.monotonic()
@@ -99,7 +99,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
 
 
 def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInfo:
-    """The queue; the store is asked again while its error may pass."""
+    """Read the queue. The request is repeated while the error may pass."""
     driver = client.driver(patience)
     request = driver.request_timeout
     end = driver.clock.now() + request

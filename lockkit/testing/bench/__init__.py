@@ -1,7 +1,7 @@
-"""``lockkit bench``: measure lockkit on this machine, beside the floor that no lock can beat.
+"""``lockkit bench``: measure lockkit on this machine, and the floor: the least that any lock has to do.
 
-One run is the unit: contenders take turns in small rounds, so that whatever else the machine does hits all of them;
-figures are medians, ratios are made within a round. Times of two runs say nothing about each other, ratios do.
+In one run the contenders take turns in small rounds, so that other load on the machine affects all of them. Figures are medians, and
+ratios are computed within a round. Times of two runs cannot be compared; ratios can.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run benches and print what they found: ``main(["uncontended", "--quick", "--json"])``."""
-    from lockkit.testing.bench import command  # late: this package's processes import it, too
+    """Run benches and print the figures: ``main(["uncontended", "--quick", "--json"])``."""
+    from lockkit.testing.bench import command  # late: the worker processes import this package too
 
     return command.main(args)

@@ -1,4 +1,4 @@
-"""The figures of a run of the benchmark, as a document and as a table."""
+"""The figures of a run of the benchmark, and their table for people."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import platform
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from lockkit import __version__
 
-__all__ = ["SCHEMA", "Figure", "Unit", "document", "machine", "progress", "sentence", "table"]
+__all__ = ["Figure", "Unit", "machine", "progress", "sentence", "table"]
 
-SCHEMA = "lockkit.bench/1"
 Unit: TypeAlias = Literal["us", "ms", "x", "%", "KiB", "calls"]
 
 
@@ -25,11 +24,11 @@ class Figure:
 
     Attributes:
         bench: The bench that found it.
-        contender: Who was measured.
-        what: What was measured, in words.
-        value: In units of ``unit``; "x" is a ratio to the floor of the same run.
-        target: What it should reach, in words; empty where there is nothing to reach.
-        met: Whether it did; None without a target.
+        contender: The library or floor that was measured.
+        what: The quantity that was measured, in words.
+        value: The value, in units of ``unit``; "x" is a ratio to the floor of the same run.
+        target: The value to reach, in words; empty without a target.
+        met: Whether the target was reached; None without a target.
     """
 
     bench: str
@@ -41,12 +40,12 @@ class Figure:
     met: bool | None = None
 
     def at_most(self, limit: float) -> Figure:
-        """The same figure with a limit to keep to."""
+        """The same figure, with a limit as its target."""
         return replace(self, target=f"<= {limit:g} {self.unit}", met=self.value <= limit)
 
 
-def machine() -> dict[str, object]:
-    """The machine, in the few words that explain its figures."""
+def machine() -> dict[str, Any]:
+    """The facts about the machine and its software that explain the figures."""
     return {
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
@@ -59,7 +58,7 @@ def machine() -> dict[str, object]:
 
 
 def sentence() -> str:
-    """Where and when, for people: the line under the table."""
+    """The machine, the versions and the date, for the sentence under the table."""
     on = machine()
     return (
         f"{on['cores']} cores ({on['architecture']}), {on['implementation']} {on['python']}, SQLite {on['sqlite']}, "
@@ -67,36 +66,8 @@ def sentence() -> str:
     )
 
 
-def document(
-    figures: Sequence[Figure], missing: Mapping[str, str], seconds: float, *, quick: bool
-) -> dict[str, object]:
-    """The JSON document, schema ``lockkit.bench/1``; ``missing`` maps libraries to what pip calls them."""
-    return {
-        "schema": SCHEMA,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "took_seconds": round(seconds, 3),
-        "quick": quick,
-        "machine": machine(),
-        "figures": [
-            {
-                "bench": figure.bench,
-                "contender": figure.contender,
-                "what": figure.what,
-                "value": round(figure.value, 4),
-                "unit": figure.unit,
-                "target": figure.target or None,
-                "met": figure.met,
-            }
-            for figure in figures
-        ],
-        "missing": [
-            {"name": name, "install": f"pip install {wanted}"} for name, wanted in sorted(missing.items())
-        ],
-    }
-
-
 def table(figures: Sequence[Figure]) -> str:
-    """The figures for people: a table that is also Markdown."""
+    """The figures as a table in Markdown, for people."""
     head = ("bench", "what", "who", "measured", "target", "")
     rows = [
         (
@@ -125,6 +96,6 @@ def _digits(value: float) -> str:
 
 
 def progress(text: str) -> None:
-    """Say what is being measured, to people who watch."""
+    """Print the name of the current bench, if stderr is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"measuring: {text} ...\n")

@@ -1,0 +1,213 @@
+"""The parts of which the JSON documents of the commands consist (:mod:`lockkit.cli.documents`), as msgspec structs.
+
+Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module imports msgspec, so commands import it only
+where they write JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Check",
+    "Claim",
+    "ClaimId",
+    "Evicted",
+    "Finding",
+    "HeldClaim",
+    "Hold",
+    "Hook",
+    "Layer",
+    "Lock",
+    "Owner",
+    "Part",
+    "Plugin",
+    "Record",
+    "Released",
+    "Setting",
+    "Store",
+    "Time",
+    "Unread",
+]
+
+Time: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", extra_json_schema={"format": "date-time"}),
+]
+ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+Record: TypeAlias = Annotated[
+    Mapping[str, Any],
+    Meta(
+        extra_json_schema={
+            "properties": {name: {"type": "string"} for name in ("id", "at", "resolved", "resolved_by")},
+            "required": ["at", "id"],
+        }
+    ),
+]
+"""A failed release as the journal has it. Further properties depend on the failure."""
+
+
+class Part(Struct):
+    """A part of a document."""
+
+
+class Store(Part):
+    """A store: its URL, where the URL was set, and the namespace."""
+
+    url: str
+    source: str
+    namespace: str
+
+
+class Owner(Part):
+    """The owner of a claim: the process that made it."""
+
+    user: str
+    host: str
+    pid: int
+    boot_id: str
+    program: str
+    pod: str | None
+    task: str | None
+    version: str
+
+
+class Claim(Part):
+    """One claim of a queue."""
+
+    name: str
+    claim_id: ClaimId
+    state: Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
+    kind: Literal["mutex", "semaphore", "read", "write"]
+    position: int
+    weight: int
+    capacity: int
+    fence: int
+    owner: Owner
+    since: Time
+    since_seconds: float
+    renewed: Time | None
+    renewed_seconds: float | None
+    deadline: Time | None
+    deadline_seconds: float | None
+    ttl_seconds: float
+    process_bound: bool
+    evicted: bool
+    alive: bool | None
+    evidence: str
+    note: dict[str, Any]
+
+
+class Lock(Part):
+    """The queue of one name."""
+
+    name: str
+    state: Literal["held", "lingering", "waiting", "free"]
+    capacity: int | None
+    holders: Sequence[Claim]
+    waiters: Sequence[Claim]
+    read_at: Time
+    read_at_seconds: float
+
+
+class Hook(Part):
+    """The result of one cleanup hook."""
+
+    plugin: str
+    outcome: str
+    duration_seconds: float
+    error: str | None
+
+
+class Layer(Part):
+    """The result of one layer of a release."""
+
+    layer: Literal["cleanup", "normal", "emergency"]
+    outcome: str
+    duration_seconds: float
+    error: str | None
+    hooks: Sequence[Hook]
+
+
+class Released(Part):
+    """The result of a release, layer by layer."""
+
+    outcome: Literal["RELEASED", "LOST", "ABANDONED", "KEPT"]
+    reason: str
+    expires_by: Time | None
+    expires_by_seconds: float | None
+    layers: Sequence[Layer]
+
+
+class Finding(Part):
+    """One finding, and what to do about it."""
+
+    check: str
+    severity: Literal["ok", "warning", "error"]
+    message: str
+    hint: str | None
+
+
+class Setting(Part):
+    """One setting, its value (null: not set), and where the value came from."""
+
+    key: str
+    value: str | float | bool | list[str] | None
+    source: str
+
+
+class Check(Part):
+    """One check of the demo."""
+
+    check: str
+    ok: bool
+    message: str
+
+
+class Hold(Part):
+    """One hold of the demo, certain from start to sure, in seconds of CLOCK_BOOTTIME."""
+
+    worker: str
+    start_seconds: float
+    sure_seconds: float
+    fence: int
+    end: Literal["released", "lost", "killed"]
+
+
+class HeldClaim(Part):
+    """A claim that is held."""
+
+    claim_id: ClaimId
+    fence: int
+
+
+class Plugin(Part):
+    """One plugin, loaded or not."""
+
+    name: str
+    dist: str | None
+    version: str | None
+    source: Literal["store", "installed", "code"]
+    hooks: Sequence[str]
+    import_seconds: float | None
+    disabled: bool
+    error: str | None
+
+
+class Evicted(Part):
+    """The user who evicted a claim, and the reason."""
+
+    by: str
+    reason: str
+
+
+class Unread(Part):
+    """A lock that could not be read, and why."""
+
+    name: str
+    error: str
+    message: str
+    hint: str | None
