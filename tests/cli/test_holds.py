@@ -58,7 +58,9 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
 
 def test_where_a_hold_was_looked_for_is_said(lockkit):
     taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
-    none = f"this user has taken no hold of 'x' on this host with lockkit acquire on {asked}, namespace default"
+    none = (
+        f"this user has taken no hold of 'x' on this host with lockkit acquire on {asked}, namespace default"
+    )
     hint = " (release as the same user, on the same host, on the same store; or use --token-file, or lockkit evict)"
     other = f" (there is one on {taken}, namespace default; write the URL as it was written then)"
     for then in (hint, other):
