@@ -11,7 +11,8 @@ A store imports from these modules:
 - :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: URLs of servers, and the TLS files that they name;
   :mod:`~lockkit.store.handshakes`: TLS handshakes that failed;
 - :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: the rest of a budget,
-  connecting within a budget, and a pool of connections;
+  connecting within a budget, and a pool of connections; :mod:`~lockkit.store.inherited`: the refusal of a parent's store;
+  :mod:`~lockkit.store.waking`: calling a waiter;
 - :mod:`~lockkit.store.exchanges`, :mod:`~lockkit.store.performing`: the frequent calls of a network store as generators without
   I/O, and blocking connections that perform them.
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from lockkit.errors import BackendUnavailable
+from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 
 __all__ = ["Connection", "Pool", "Timed", "inherited"]
@@ -24,12 +25,6 @@ _PART = 4.0
 _IDLE = 1.0
 _UNUSED = 30.0
 """Seconds after which an unused connection is closed, when another is given back."""
-
-
-def inherited(where: str) -> Refused:
-    """The refusal in a forked child, which has inherited the store from its parent: the connections belong to the parent."""
-    hint = "a forked child calls lockkit.connect() for itself"
-    return Refused(BackendUnavailable(f"{where} is not open in this process", hint=hint), retry=False)
 
 
 class Timed:

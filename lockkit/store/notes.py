@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lockkit.errors import ConfigError
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["merged", "note_text", "patched", "too_long"]
+__all__ = ["merged", "note_of", "note_text", "patched", "too_long"]
 
 
 def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> str:
@@ -25,6 +25,12 @@ def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> st
     if size > limit:
         raise too_long(what, size, limit)
     return text
+
+
+def note_of(text: str | None) -> Mapping[str, object]:
+    """A stored note; empty if there is none."""
+    note = json.loads(text) if text else {}
+    return note if isinstance(note, dict) else {}
 
 
 def too_long(what: str, size: int | None, limit: int) -> ConfigError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import cast
 
-from lockkit.facts import Owner
+from lockkit.facts import Kind, Owner
+from lockkit.store.spi import Terms
 
-__all__ = ["owner_of", "packed_owner"]
+__all__ = ["about", "kind_and_owner", "owner_of", "packed_owner"]
 
 _FIELDS = frozenset(Owner._fields)
 
@@ -21,3 +25,19 @@ def owner_of(stored: object) -> Owner:
     if not isinstance(stored, Mapping):
         return Owner()
     return Owner(**{key: value for key, value in stored.items() if key in _FIELDS})
+
+
+def about(terms: Terms) -> str:
+    """The JSON text that a claim is stored with for people: its kind of lock and its owner."""
+    stored = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
+    return json.dumps(stored, separators=(",", ":"), ensure_ascii=False)
+
+
+@lru_cache(maxsize=512)
+def kind_and_owner(text: str) -> tuple[Kind, Owner]:
+    """The kind of lock and the owner in such a text; a mutex without an owner if it cannot be read."""
+    try:
+        stored = json.loads(text)
+        return cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner"))
+    except (ValueError, TypeError, AttributeError):
+        return "mutex", Owner()

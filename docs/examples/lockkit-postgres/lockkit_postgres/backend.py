@@ -10,7 +10,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
 from lockkit.store.comparing import annotate
-from lockkit.store.notes import note_text, patched
+from lockkit.store.notes import note_of, note_text, patched
 from lockkit.store.queue import agreed, check_capacity
 from lockkit.store.spi import (
     NO_EXTRAS,
@@ -33,8 +33,8 @@ from lockkit.store.spi import (
 )
 from lockkit_postgres import CAPABILITIES, health, layout
 from lockkit_postgres.address import parse
-from lockkit_postgres.lines import Lines
-from lockkit_postgres.stated import asked, claim_info, note, record
+from lockkit_postgres.claims import asked, claim_info, record
+from lockkit_postgres.pool import ConnectionPool
 from lockkit_postgres.wakes import Wakes
 
 __all__ = ["PostgresBackend", "open_store"]
@@ -67,21 +67,23 @@ class PostgresBackend:
         self._namespace = options.namespace
         self._clock = options.clock
         self._unsure: set[str] = set()  # tokens of which a creating acquire may be under way
-        self._lines = Lines(parse(url, f"lockkit:{options.owner.host}:{options.owner.pid}"), options.clock)
+        self._pool = ConnectionPool(
+            parse(url, f"lockkit:{options.owner.host}:{options.owner.pid}"), options.clock
+        )
         end = time.monotonic() + _OPENING
         try:
-            hello = layout.prepare(self._lines, self._namespace, end)
-            for found in health.check(self._lines, max(end - time.monotonic(), 0.1)):
+            hello = layout.prepare(self._pool, self._namespace, end)
+            for found in health.check(self._pool, max(end - time.monotonic(), 0.1)):
                 if found.severity == "error" and options.strict:
-                    text = f"{self._lines.address.shown}: {found.message}; strict refuses that"
+                    text = f"{self._pool.address.shown}: {found.message}; strict refuses that"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 if found.severity == "error":
-                    options.warn(f"{self._lines.address.shown}: {found.message} ({found.hint})")
+                    options.warn(f"{self._pool.address.shown}: {found.message} ({found.hint})")
         except BaseException:
-            self._lines.close()
+            self._pool.close()
             raise
         self._ahead = float(hello["at"]) - self._clock.now()
-        self._wakes = Wakes(self._lines, self._namespace, hello["channel"])
+        self._wakes = Wakes(self._pool, self._namespace, hello["channel"])
 
     # -- claims
 
@@ -92,7 +94,7 @@ class PostgresBackend:
         if create:
             self._unsure.add(claim.token)
         try:
-            told, sent = self._lines.call(budget, "acquire", self._namespace, *words)
+            told, sent = self._pool.call(budget, "acquire", self._namespace, *words)
         except Refused:
             if create and not again:  # no copy of it is under way
                 self._unsure.discard(claim.token)
@@ -137,12 +139,12 @@ class PostgresBackend:
             {"name": claim.terms.name, "token": claim.token, "fence": fence, "ttl": ttl}
             for claim, fence in beats
         ]
-        told, sent = self._lines.call(budget, "renew", self._namespace, json.dumps(asking))
+        told, sent = self._pool.call(budget, "renew", self._namespace, json.dumps(asking))
         return [
             Renewal(
                 each["state"],
                 basis=sent if each["state"] == "HELD" else 0.0,
-                requests=note(each["note"]) if "note" in each else None,
+                requests=note_of(each["note"]) if "note" in each else None,
                 why=each.get("why", ""),
             )
             for each in told
@@ -169,7 +171,7 @@ class PostgresBackend:
     ) -> ReleaseAnswer:
         doubt = doubt or claim.token in self._unsure
         words = (self._namespace, claim.terms.name, claim.token, graceful, doubt)
-        answer: ReleaseAnswer = self._lines.call(budget, "release", *words, fresh=fresh)[0]
+        answer: ReleaseAnswer = self._pool.call(budget, "release", *words, fresh=fresh)[0]
         self._unsure.discard(claim.token)
         return answer
 
@@ -181,16 +183,16 @@ class PostgresBackend:
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`."""
-        told, _ = self._lines.call(budget, "inspect", self._namespace, name)
+        told, _ = self._pool.call(budget, "inspect", self._namespace, name)
         return LockInfo(name, tuple(map(claim_info, told)), self._clock.wall())
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
-        return sorted(self._lines.call(budget, "names", self._namespace, prefix)[0])
+        return sorted(self._pool.call(budget, "names", self._namespace, prefix)[0])
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
         """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
-        told, _ = self._lines.call(budget, "evict", self._namespace, name, claim_id, now)
+        told, _ = self._pool.call(budget, "evict", self._namespace, name, claim_id, now)
         if told["outcome"] == "ABSENT":
             return Evicted("ABSENT")
         info = claim_info(told["claim"])
@@ -199,7 +201,7 @@ class PostgresBackend:
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.store.spi.Backend.resize`."""
         check_capacity(capacity, name, most=2**31 - 1)
-        return int(self._lines.call(budget, "resize", self._namespace, name, capacity)[0])
+        return int(self._pool.call(budget, "resize", self._namespace, name, capacity)[0])
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Backend.annotate`. Read, merged here, and written if nobody was faster.
@@ -210,20 +212,20 @@ class PostgresBackend:
         end = time.monotonic() + budget
 
         def attempt() -> bool | None:
-            told, _ = self._lines.call(max(end - time.monotonic(), 0.0), "inspect", self._namespace, name)
+            told, _ = self._pool.call(max(end - time.monotonic(), 0.0), "inspect", self._namespace, name)
             found = [each for each in told if each["claim_id"] == claim_id]
             if not found:
                 return False
             seen = found[0]["note"]
-            text = note_text(patched(note(seen), patch), NOTE_LIMIT)
+            text = note_text(patched(note_of(seen), patch), NOTE_LIMIT)
             words = (self._namespace, name, claim_id, seen, text)
-            return self._lines.call(max(end - time.monotonic(), 0.0), "annotate", *words)[0] or None
+            return self._pool.call(max(end - time.monotonic(), 0.0), "annotate", *words)[0] or None
 
         return annotate(name, patch, attempt)
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.store.spi.Backend.record`."""
-        return record(name, self._lines.call(budget, "get_record", self._namespace, name)[0])
+        return record(name, self._pool.call(budget, "get_record", self._namespace, name)[0])
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
         """See :meth:`lockkit.store.spi.Backend.put_record`.
@@ -233,7 +235,7 @@ class PostgresBackend:
             ConfigError: The value is over :data:`lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         text = note_text(value, NOTE_LIMIT, "record")
-        told, _ = self._lines.call(budget, "put_record", self._namespace, name, text, version)
+        told, _ = self._pool.call(budget, "put_record", self._namespace, name, text, version)
         written = record(name, told["record"])
         if not told["written"] or written is None:
             raise Conflict(written)
@@ -241,9 +243,9 @@ class PostgresBackend:
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
-        return health.check(self._lines, budget)
+        return health.check(self._pool, budget)
 
     def close(self) -> None:
         """Close the connections."""
         self._wakes.close()
-        self._lines.close()
+        self._pool.close()

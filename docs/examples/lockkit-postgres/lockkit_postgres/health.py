@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
-from lockkit_postgres.lines import Lines
+from lockkit_postgres.pool import ConnectionPool
 
 __all__ = ["check"]
 
@@ -18,13 +18,13 @@ SELECT jsonb_build_object(
 """
 
 
-def check(lines: Lines, budget: float) -> Sequence[Finding]:
+def check(pool: ConnectionPool, budget: float) -> Sequence[Finding]:
     """Look at the server.
 
     Raises:
         Refused, Unknown: It cannot be asked.
     """
-    told, _ = lines.ask(budget, _QUESTION.replace("{schema}", lines.address.schema))
+    told, _ = pool.ask(budget, _QUESTION.replace("{schema}", pool.address.schema))
     return [
         Finding("server", "ok", f"PostgreSQL {told['version']} answers"),
         Finding("role", "error", "it is a standby, which takes no writes", "name the primary")

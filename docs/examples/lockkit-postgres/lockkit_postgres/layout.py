@@ -9,7 +9,7 @@ from typing import Any
 from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.store.spi import Refused, Unknown
 from lockkit_postgres.failures import too_new
-from lockkit_postgres.lines import Lines
+from lockkit_postgres.pool import ConnectionPool
 
 __all__ = ["READER", "prepare"]
 
@@ -18,37 +18,37 @@ READER = 1
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 
-def prepare(lines: Lines, namespace: str, end: float) -> dict[str, Any]:
+def prepare(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
     """See that the schema is there; what it says of itself.
 
     Raises:
         Refused, Unknown: There is none and it cannot be made, or it is too new.
     """
     try:
-        hello = _hello(lines, namespace, end)
+        hello = _hello(pool, namespace, end)
     except Refused as error:
         if not isinstance(error.error, IncompatibleLayout):
             raise
-        _make(lines, end)
-        hello = _hello(lines, namespace, end)
+        _make(pool, end)
+        hello = _hello(pool, namespace, end)
     if hello["min_reader"] > READER:
-        raise too_new(lines.address.shown, hello["version"])
+        raise too_new(pool.address.shown, hello["version"])
     return hello
 
 
-def _hello(lines: Lines, namespace: str, end: float) -> dict[str, Any]:
-    hello: dict[str, Any] = lines.call(max(end - time.monotonic(), 0.0), "hello", namespace)[0]
+def _hello(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
+    hello: dict[str, Any] = pool.call(max(end - time.monotonic(), 0.0), "hello", namespace)[0]
     return hello
 
 
-def _make(lines: Lines, end: float) -> None:
-    script = _SCHEMA.read_text().replace(':"schema"', f'"{lines.address.schema}"')
+def _make(pool: ConnectionPool, end: float) -> None:
+    script = _SCHEMA.read_text().replace(':"schema"', f'"{pool.address.schema}"')
     try:
-        lines.ask(max(end - time.monotonic(), 0.0), script)
+        pool.ask(max(end - time.monotonic(), 0.0), script)
     except Refused as error:
         if isinstance(error.error, PermissionDenied):
-            text = f"{lines.address.shown}: there is no schema {lines.address.schema}, and this user may not make it"
-            hint = f"have the database's owner run: psql -v schema={lines.address.schema} -f {_SCHEMA}"
+            text = f"{pool.address.shown}: there is no schema {pool.address.schema}, and this user may not make it"
+            hint = f"have the database's owner run: psql -v schema={pool.address.schema} -f {_SCHEMA}"
             raise Refused(PermissionDenied(text, hint=hint), retry=False) from error
         raise
     except Unknown:

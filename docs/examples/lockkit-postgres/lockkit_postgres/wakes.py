@@ -1,7 +1,7 @@
-"""One connection that listens for all waiters of a client: it is told the claim id of whoever should ask again.
+"""One connection that listens for all waiters of a client: the server sends the claim ids of those that should ask again.
 
-A wake is only advice. What may have been missed is made up for by a look at the claim, always *after* the subscription
-stands and always by the one thread that listens: when a waiter comes, and for all of them when the connection is new.
+A wake is only advice. To make up for a wake that was missed, the listening thread looks at the claims *after* it has
+subscribed: at one when its waiter comes, and at all of them when the connection is new.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import threading
 import time
 from collections.abc import Callable
 
+from lockkit.store import waking
 from lockkit.store.spi import Refused, Unknown
-from lockkit_postgres.line import Line
-from lockkit_postgres.lines import Lines
+from lockkit_postgres.connection import Connection
+from lockkit_postgres.pool import ConnectionPool
 
 __all__ = ["Wakes"]
 
 _log = logging.getLogger("lockkit.postgres")
 _PATIENCE = 2.0
 _SILENCE = 10.0
-"""Seconds after which a connection that says nothing is asked whether it lives."""
+"""Seconds of silence after which the connection is tested."""
 
 
 class _Watch:
@@ -44,8 +45,8 @@ class _Watch:
 class Wakes:
     """The listening thread, started with the first waiter."""
 
-    def __init__(self, lines: Lines, namespace: str, channel: str) -> None:
-        self._lines = lines
+    def __init__(self, pool: ConnectionPool, namespace: str, channel: str) -> None:
+        self._pool = pool
         self._namespace = namespace
         self._channel = channel
         self._pid = os.getpid()
@@ -59,7 +60,7 @@ class Wakes:
         os.set_blocking(self._button, False)
 
     def watch(self, claim_id: str, wake: Callable[[], None]) -> _Watch:
-        """Call ``wake`` when this claim is told to ask again, or when that was missed."""
+        """Call ``wake`` when this claim should ask again, also if the server's message was missed."""
         watch = _Watch(self, claim_id, wake)
         with self._mutex:
             self._watches.setdefault(claim_id, []).append(watch)
@@ -70,7 +71,7 @@ class Wakes:
         return watch
 
     def forget(self, watch: _Watch) -> None:
-        """Its waiter has gone."""
+        """End a watch."""
         with self._mutex:
             left = [each for each in self._watches.pop(watch.claim_id, []) if each is not watch]
             if left:
@@ -92,7 +93,7 @@ class Wakes:
             thread = threading.Thread(target=self._run, name="lockkit-postgres-wakes", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there can be no more threads; then they ask by themselves
+            except RuntimeError:  # there can be no more threads; then waiters ask every poll cap
                 return
             self._thread = thread
 
@@ -115,29 +116,29 @@ class Wakes:
                 _log.debug("the listening connection ended: %s", error)
             except Exception:
                 _log.exception("the listening connection ended")
-            self._closed.wait(pause)  # meanwhile waiters ask by themselves, now and then
+            self._closed.wait(pause)  # meanwhile waiters ask every poll cap
             pause = min(2 * pause, 1.0)
         self._hang_up()
 
     def _listen(self) -> None:
-        line = self._lines.take(time.monotonic() + _PATIENCE)
+        connection = self._pool.take(time.monotonic() + _PATIENCE)
         try:
-            line.ask(f'LISTEN "{self._channel}"', (), time.monotonic() + _PATIENCE)
+            connection.ask(f'LISTEN "{self._channel}"', (), time.monotonic() + _PATIENCE)
             with self._mutex:
                 self._new = [watch for watches in self._watches.values() for watch in watches]
             while not self._closed.is_set():
-                self._look(line)
-                for claim_id in line.notified():
+                self._look(connection)
+                for claim_id in connection.notified():
                     with self._mutex:
                         told = list(self._watches.get(claim_id, ()))
-                    _wake(told)
-                if not line.listen(self._bell, time.monotonic() + _SILENCE):
-                    line.ask("SELECT 1", (), time.monotonic() + _PATIENCE)
+                    self._wake(told)
+                if not connection.listen(self._bell, time.monotonic() + _SILENCE):
+                    connection.ask("SELECT 1", (), time.monotonic() + _PATIENCE)
         finally:
-            line.reset()
+            connection.reset()
 
-    def _look(self, line: Line) -> None:
-        """Wake those new ones who have something better to do than wait."""
+    def _look(self, connection: Connection) -> None:
+        """Wake the new waiters whose claims are not waiting any more."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._bell, 4096)
         with self._mutex:
@@ -145,17 +146,14 @@ class Wakes:
         if not new:
             return
         ids = "{" + ",".join({watch.claim_id for watch in new}) + "}"
-        statement = f'SELECT "{self._lines.address.schema}".waiting($1, $2)'
+        statement = f'SELECT "{self._pool.address.schema}".waiting($1, $2)'
         waiting = set(
-            json.loads(line.ask(statement, (self._namespace, ids), time.monotonic() + _PATIENCE) or "[]")
+            json.loads(
+                connection.ask(statement, (self._namespace, ids), time.monotonic() + _PATIENCE) or "[]"
+            )
         )
-        _wake([watch for watch in new if watch.claim_id not in waiting])
+        self._wake([watch for watch in new if watch.claim_id not in waiting])
 
-
-def _wake(watches: list[_Watch]) -> None:
-    for watch in watches:
-        try:
-            watch.wake()
-        except Exception:
-            # One waiter's trouble must not keep the next from being woken.
-            _log.exception("a wake-up callback failed")
+    def _wake(self, watches: list[_Watch]) -> None:
+        for watch in watches:
+            waking.call(watch.wake, _log)

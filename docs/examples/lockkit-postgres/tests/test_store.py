@@ -47,7 +47,7 @@ def waiters(server, database):
     return int(row[0])
 
 
-def lines(server, database):
+def connections(server, database):
     """How many connections stores have."""
     (row,) = server.sql(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE 'lockkit:%'",
@@ -146,7 +146,7 @@ def test_defaults_of_a_role_do_not_make_it_unsafe(server, opened, url, database)
     held, fence = take(store)
 
     assert renew(store, held, fence).state == "HELD"
-    assert store._lines.ask(BUDGET, "SELECT to_jsonb(current_setting('synchronous_commit'))")[0] == "on"
+    assert store._pool.ask(BUDGET, "SELECT to_jsonb(current_setting('synchronous_commit'))")[0] == "on"
 
 
 def test_a_call_that_waits_for_its_turn_obeys_its_budget(store, transaction):
@@ -201,7 +201,7 @@ def test_connections_are_used_again(store, server, database):
     for _ in range(20):
         store.release(take(store)[0], BUDGET)
 
-    assert lines(server, database) == 1
+    assert connections(server, database) == 1
 
 
 def test_a_connection_that_was_closed_meanwhile_costs_nothing(store, server, database):
@@ -213,11 +213,11 @@ def test_a_connection_that_was_closed_meanwhile_costs_nothing(store, server, dat
 
 def test_an_emergency_release_has_a_connection_of_its_own(store, server, database):
     held, _ = take(store)
-    line = store._lines.take(time.monotonic() + BUDGET)  # the only one is in use by somebody who hangs
+    connection = store._pool.take(time.monotonic() + BUDGET)  # the only one is in use by somebody who hangs
 
     assert store.emergency_release(held, BUDGET) == RELEASED
     assert states(store) == []
-    line.close()
+    connection.close()
 
 
 def test_a_waiter_is_woken_over_a_new_connection_if_the_old_one_broke(store, server, database):
@@ -374,7 +374,7 @@ def test_the_rights_of_the_readme_are_enough_to_lock_and_the_tables_stay_closed(
         assert client.evict("a", got[0].claim_id, reason="a test", now=True).outcome == "REMOVED"
         assert [found.severity for found in client.check() if found.check == "rights"] == ["ok"]
     with pytest.raises(Refused) as caught:
-        opened(url)._lines.ask(BUDGET, "SELECT token FROM lockkit.claim")
+        opened(url)._pool.ask(BUDGET, "SELECT token FROM lockkit.claim")
     assert isinstance(caught.value.error, PermissionDenied)
 
 

@@ -1,4 +1,4 @@
-"""What a claim says of itself, as it is stored; and what is stored, as facts for people."""
+"""Claims and records: as the functions of the schema take them, and as facts for people."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lockkit.facts import ClaimInfo, ClaimState, Kind, Record
+from lockkit.facts import ClaimInfo, ClaimState, Record
 from lockkit.names import claim_id
-from lockkit.store.notes import note_text
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.notes import note_of, note_text
+from lockkit.store.owners import about, kind_and_owner
 from lockkit.store.perlock import per_lock
-from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
+from lockkit.store.spi import NOTE_LIMIT, Claim
 
-__all__ = ["asked", "claim_info", "note", "record"]
+__all__ = ["asked", "claim_info", "record"]
 
 
 def asked(claim: Claim, *, again: bool) -> str:
     """The argument of ``acquire``.
 
     Args:
-        claim: Who asks.
+        claim: The claim to acquire for.
         again: A copy of this request may be under way.
 
     Raises:
@@ -46,25 +46,20 @@ def asked(claim: Claim, *, again: bool) -> str:
     )
 
 
-def _said(terms: Terms) -> str:
-    said = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
-    return json.dumps(said, separators=(",", ":"))
-
-
-_about = per_lock(_said)
+_about = per_lock(about)
 
 
 def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
-    """What the function ``shown`` of the schema gives, as a fact. Fields that a newer version added are left out."""
-    about = json.loads(shown["about"])
+    """A claim as the function ``shown`` of the schema returns it, as a fact. Fields that a newer version added are left out."""
+    kind, owner = kind_and_owner(shown["about"])
     return ClaimInfo(
         name=shown["name"],
         claim_id=shown["claim_id"],
         state=cast("ClaimState", shown["state"]),
-        owner=owner_of(about.get("owner")),
+        owner=owner,
         fence=shown["fence"],
         position=shown["position"],
-        kind=cast("Kind", about.get("kind", "mutex")),
+        kind=kind,
         weight=shown["weight"],
         capacity=shown["capacity"],
         ttl=float(shown["ttl"]),
@@ -72,13 +67,8 @@ def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
         renewed=float(shown["renewed"]),
         deadline=float(shown["deadline"]),
         evicted=shown["evicted"],
-        note=note(shown["note"]),
+        note=note_of(shown["note"]),
     )
-
-
-def note(text: str | None) -> Mapping[str, object]:
-    """A stored note."""
-    return cast("Mapping[str, object]", json.loads(text)) if text else {}
 
 
 def record(name: str, stored: Mapping[str, Any] | None) -> Record | None:

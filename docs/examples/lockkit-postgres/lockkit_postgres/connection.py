@@ -1,7 +1,7 @@
-"""One connection: a statement out, its answer in, before an end.
+"""One connection: it sends a statement and reads the answer within a time limit.
 
-libpq does the talking (``psycopg.pq``), the waiting is done here: psycopg's own has no limit, and a server that has
-become a black hole must not cost a caller more than its budget.
+libpq speaks the protocol (``psycopg.pq``), and this module waits: psycopg's own waiting has no limit, and a server that
+stops answering must not cost a caller more than its budget.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.failures import answered, not_connected, unanswered
 
-__all__ = ["Line"]
+__all__ = ["Connection"]
 
 _RESET = struct.pack("ii", 1, 0)
 _SETTINGS = """
@@ -39,24 +39,25 @@ SELECT set_config('default_transaction_isolation', 'read committed', false),
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
         false)
 """
-"""For the session: how functions read, how long the server goes on with what its client has given up, and that a grant
-survives a crash of the server."""
+"""Settings of the session: the isolation of functions, how long the server goes on with a statement that its client has given
+up, and that a grant survives a crash of the server."""
 
 
-class Line:
-    """A connection, used by one call at a time. After an Unknown it is of no use: what comes next on it may be anything.
+class Connection:
+    """A connection, used by one call at a time. After an Unknown it must be reset: the next bytes may belong to the old answer.
 
     Attributes:
-        host: Which of the hosts it leads to.
+        host: The place of its host in the address.
     """
 
     def __init__(self, address: Address, end: float, first: int = 0) -> None:
-        """Connect, before ``time.monotonic()`` is at ``end``, to the first host that takes writes.
+        """Connect to the first host that takes writes, before ``time.monotonic()`` reaches ``end``.
 
-        Each has its share of the time, beginning with the ``first``: one that is silent must not use it up.
+        The hosts are tried in turn, beginning with the ``first``. Each has its share of the time, so that a silent one does not
+        use it up.
 
         Raises:
-            Refused: No connection. Nothing was asked of the store.
+            Refused: There is no connection. Nothing was sent to the store.
         """
         self._where = address.shown
         self._pid = os.getpid()
@@ -69,11 +70,11 @@ class Line:
             raise not_connected(error, self._where) from error
 
     def ask(self, statement: str, words: Sequence[object], end: float) -> str | None:
-        """Send one statement, which is one transaction, and return its first value; None if it gives nothing.
+        """Run one statement, which is one transaction, and return its first value; None if it returns nothing.
 
         Raises:
-            Refused: The server says no; it has rolled the transaction back.
-            Unknown: No answer in time, or none that says for sure what has become of it.
+            Refused: The server refused it and rolled the transaction back.
+            Unknown: No answer came in time, or one that does not tell whether the transaction was committed.
         """
         try:
             if words:
@@ -89,7 +90,7 @@ class Line:
     def _answer(self, end: float) -> str | None:
         value: bytes | None = None
         trouble = None
-        # To the very last: the server sends its result before it commits, and an error of the commit comes behind it.
+        # Read to the end: the server sends its result before it commits, and an error of the commit comes after it.
         while True:
             while self._conn.is_busy():
                 self._wait(select.POLLIN, end)
@@ -110,14 +111,14 @@ class Line:
         return None if value is None else value.decode()
 
     def notified(self) -> list[str]:
-        """What was told on the channels that it listens to."""
-        told = []
+        """The messages that have come on the channels that it listens to."""
+        messages = []
         while (notice := self._conn.notifies()) is not None:
-            told.append(notice.extra.decode())
-        return told
+            messages.append(notice.extra.decode())
+        return messages
 
     def listen(self, beside: int, end: float) -> bool:
-        """Wait until the server says something, or something can be read ``beside``; False if neither happens.
+        """Wait until the server sends something, or the descriptor ``beside`` can be read; False if neither happens in time.
 
         Raises:
             Unknown: The connection broke.
@@ -142,7 +143,7 @@ class Line:
         self._conn.consume_input()
 
     def quiet(self) -> bool:
-        """Whether it can be used again: no call was cut short, and the server has said nothing since (that is a goodbye)."""
+        """True if the connection can be used again: no call was cut short, and the server has sent nothing since (it does only to end the session)."""
         conn = self._conn
         if conn.status != ConnStatus.OK or conn.transaction_status != TransactionStatus.IDLE:
             return False
@@ -151,7 +152,7 @@ class Line:
         return not poll.poll(0)
 
     def reset(self) -> None:
-        """Close it, and throw away what still lies in this host's buffers: a request given up should not arrive later."""
+        """Close the connection and drop what is still in this host's buffers: a request that was given up must not arrive later."""
         if self._pid == os.getpid() and self._conn.status == ConnStatus.OK:
             try:
                 with socket.socket(fileno=os.dup(self._conn.socket)) as copy:
@@ -161,7 +162,7 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """Close it, unless it is the parent's: a goodbye on a socket that a child has inherited would end the parent's."""
+        """Close the connection. In a forked child do nothing: a message on the inherited socket would end the parent's session."""
         if self._pid == os.getpid():
             self._conn.finish()
 
@@ -189,10 +190,10 @@ def _dial(address: Address, end: float, first: int) -> tuple[int, abc.PGconn]:
 
 
 def _connect(address: Address, at: int, end: float) -> abc.PGconn:
-    """Connect on a thread of its own: nothing else limits how long a name server may take.
+    """Connect on another thread, because nothing else limits how long a name server may take.
 
     Raises:
-        Refused: There is no connection in time. If there is one later, it is closed unused.
+        Refused: No connection was made in time. One that is made later is closed.
     """
     budget = max(end - time.monotonic(), 0.0)
     try:
@@ -205,10 +206,10 @@ def _connect(address: Address, at: int, end: float) -> abc.PGconn:
 
 
 def _met(conninfo: str, end: float) -> abc.PGconn:
-    """Connect, step by step: psycopg's ``connect`` lets no other thread connect until a silent host's time is over.
+    """Connect step by step: while psycopg's ``connect`` waits for a silent host, no other thread can connect.
 
     Raises:
-        TimeoutError: It takes longer.
+        TimeoutError: It takes longer than until ``end``.
     """
     conn = PGconn.connect_start(conninfo.encode())
     while conn.status != ConnStatus.BAD:

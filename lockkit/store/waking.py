@@ -1,0 +1,16 @@
+"""Waking those who wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+__all__ = ["call"]
+
+
+def call(wake: Callable[[], None], log: logging.Logger) -> None:
+    """Call a waiter's ``wake``, and log what it raises: one waiter's trouble must not keep the next from being woken."""
+    try:
+        wake()
+    except Exception:
+        log.exception("a wake-up callback failed")
