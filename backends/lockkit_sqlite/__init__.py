@@ -22,7 +22,7 @@ def _check(url: str) -> None:
     with IMPORTS:
         from lockkit_sqlite.place import locate
 
-    locate(url, state_dir="/")  # which says nothing of the URL
+    locate(url, state_dir="/")  # any folder will do
 
 
 @hookimpl

@@ -1,8 +1,8 @@
-"""Acquire: take what is free in one statement; else append, look, and become a holder by compare.
+"""Acquire: take what is free in one statement; otherwise append the claim, read the queue, and become a holder by compare.
 
-Append and look need not be one step: claims are added at the tail and only ever removed before it, so a stale look errs
-towards "queued" (model-checked). The one step that grants compares everything it relies on: the claim is still there,
-waiting, unlapsed, unmarked, and of the capacity that the look found.
+Appending and reading need not be one step: claims are added at the tail and only ever removed before it, so a stale read errs
+towards "queued" (model-checked). The one step that grants compares everything it relies on: the claim is still there, it
+waits, it has not lapsed, it is not marked by evict, and its capacity is the one that was read.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from lockkit.store.queue import Queued as InQueue
 from lockkit.store.queue import agreed, blockers, in_the_way, prefix
 from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit_sqlite import statements as sql
+from lockkit_sqlite.connection import Params
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, micros
-from lockkit_sqlite.link import Params
 from lockkit_sqlite.rows import Row, fitting, holding
 from lockkit_sqlite.store import GRACE, SQLiteStore
 
 __all__ = ["acquire"]
 
 _ROUNDS = 64
-"""How often the queue may change under a call before it calls the store busy."""
+"""How often the queue may change during a call before the call is refused."""
 
 
 class _Candidate(NamedTuple):
@@ -37,8 +37,8 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
     if not create:
         return _ask(store, claim, note, end)
-    if store.house.pulse is None:
-        store.house.name()
+    if store.pulses.pulse is None:
+        store.pulses.name()
         store.sweep(end)
     fence = 0
 
@@ -56,13 +56,13 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
 
 
 def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
-    """How the claim stands; with ``trying``, take what is free if it is not there."""
-    link, name, token = store.calls, claim.terms.name, claim.token
+    """Read the queue and answer for the claim. With ``trying`` a claim that is not there takes what is free."""
+    calls, name, token = store.calls, claim.terms.name, claim.token
     removed = False
     for _ in range(_ROUNDS):
         now = store.now()
-        rows = store.queue(link, name, end)
-        if store.settle(link, name, rows, now, end):
+        rows = store.queue(calls, name, end)
+        if store.settle(calls, name, rows, now, end):
             removed = True
             continue
         place = next((at for at, row in enumerate(rows) if row.token == token), None)
@@ -74,20 +74,20 @@ def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, tryi
             removed = True
             continue
         if removed:
-            store.ring_fitting(link, name, end, mine=token, next_too=True)
+            store.ring_fitting(calls, name, end, mine=token, next_too=True)
         return answer
     raise busy(store.place.path)
 
 
 def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: float) -> Answer | None:
-    """The answer to a claim that is there; None if the queue was changed and must be read again."""
-    link, terms, row = store.calls, claim.terms, rows[place]
+    """The answer for a claim that is in the queue; None if the queue has changed and must be read again."""
+    calls, terms, row = store.calls, claim.terms, rows[place]
     if row.evicted:
         return Lapsed("evicted")
     if row.state == LINGERING:
         return Lapsed("lingering")
     if row.state == HELD:
-        extended, now = link.write(
+        extended, now = calls.write(
             sql.RENEW_ONE, lambda at: (store.namespace, terms.name, claim.token, at), end
         )
         return Granted(row.fence, now / 1e6) if extended else None
@@ -95,15 +95,15 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
         key = store.namespace, terms.name, claim.token
         seen = row.fence, row.capacity, _pulse(store, terms)
         deadlines = store.columns(terms).deadlines
-        granted, now = link.write(sql.GRANT, lambda at: (*key, at, *deadlines(at), *seen), end)
+        granted, now = calls.write(sql.GRANT, lambda at: (*key, at, *deadlines(at), *seen), end)
         return Granted(row.fence, now / 1e6) if granted else None
     places, next_in_line = in_the_way(rows, [holding(each) for each in rows], place)
     chosen = [rows[at] for at in places]
-    if store.bury_dead(link, terms.name, chosen, end):
+    if store.bury_dead(calls, terms.name, chosen, end):
         return None
     if row.deadline < store.now() + GRACE * 2 // 3:
         tokens = json.dumps([claim.token])
-        link.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
+        calls.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
     asks = min((_gone_by(store, each) for each in chosen), default=FAR) if next_in_line else FAR
     return Queued(
         position=place,
@@ -119,7 +119,7 @@ def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], en
     terms = claim.terms
     queue: list[InQueue] = [*rows, _Candidate(terms.weight, terms.capacity)]
     if prefix(queue) == len(queue):
-        # Read again either way: for the fence, or for who came first.
+        # Then read the queue again: for the fence, or for the claim that came first.
         wall = int(store.clock.wall() * 1e6)
         store.calls.write(sql.INSERT_HELD_RISING, lambda now: _row(store, claim, note, now, wall), end)
         return None
@@ -130,24 +130,24 @@ def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], en
 
 
 def _absent(store: SQLiteStore, rows: list[Row], terms: Terms) -> Lapsed:
-    """Why a claim is not there: files that are gone, a resize that left it no room, or its own silence."""
+    """The answer for a claim that is gone: with its files, by a resize to less than its weight, or because it lapsed."""
     if int(store.clock.wall() * 1e6) - store.left < micros(
         terms.ttl
-    ):  # a claim of before that has been told since
+    ):  # later the claim would have lapsed anyway
         return Lapsed("files")
     return Lapsed("resized" if rows and rows[0].capacity < terms.weight else "absent")
 
 
 def _gone_by(store: SQLiteStore, row: Row) -> int:
-    """When somebody in the way is gone at the latest, as far as is known."""
-    if row.process_bound and row.state == HELD and store.house.health(row.fifo) == "UNKNOWN":
+    """The latest time at which a claim in the way ends, as far as is known."""
+    if row.process_bound and row.state == HELD and store.pulses.health(row.fifo) == "UNKNOWN":
         return min(row.deadline, row.silence)
     return row.deadline
 
 
 def _pulse(store: SQLiteStore, terms: Terms) -> str:
     """The FIFO that stands for the owner of a held claim: none if the claim lives by its ttl alone."""
-    return "" if terms.pulseless else store.house.name()
+    return "" if terms.pulseless else store.pulses.name()
 
 
 def _row(store: SQLiteStore, claim: Claim, note: str | None, now: int, wall: int) -> Params:
@@ -161,4 +161,4 @@ def _row(store: SQLiteStore, claim: Claim, note: str | None, now: int, wall: int
 def _waiting_row(store: SQLiteStore, claim: Claim, note: str | None, now: int) -> Params:
     """A new claim that waits: its FIFO is the bell of its owner, too."""
     shared, wall = store.columns(claim.terms).shared, int(store.clock.wall() * 1e6)
-    return *shared, wall, claim.token, now, now + GRACE, now + GRACE, FAR, store.house.name(), note
+    return *shared, wall, claim.token, now, now + GRACE, now + GRACE, FAR, store.pulses.name(), note

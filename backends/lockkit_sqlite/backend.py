@@ -1,10 +1,9 @@
-"""The embedded store as one object: it opens the file and passes each call to the room that does it."""
+"""The embedded store as one object: it opens the file and passes each call to the module that does it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
@@ -42,20 +41,20 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
         path, synchronous = locate(url, options.state_dir)
     except BackendUnavailable as error:
         raise Refused(error, retry=False) from error
-    return SqliteBackend(path, prepare(path, synchronous), options)
+    return SqliteBackend(prepare(path, synchronous), options)
 
 
 class SqliteBackend:
-    """One open embedded store. Thread-safe; of no use in a forked child, where every call is refused."""
+    """One open embedded store. Thread-safe; a forked child cannot use it: there every call is refused."""
 
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
-        self._opened = SQLiteStore(given, place, options)
+    def __init__(self, place: Place, options: OpenOptions) -> None:
+        self._opened = SQLiteStore(place, options)
 
     @property
     def _store(self) -> SQLiteStore:
-        """The store, on the files that bear its names now."""
+        """The store, on the files that have its names now."""
         self._opened.follow()
         return self._opened
 
@@ -64,7 +63,7 @@ class SqliteBackend:
         return acquire(self._store, claim, create=create, end=time.monotonic() + budget)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own: it never queues behind a caller."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own, so that it never queues behind a caller."""
         return renewing.renew(self._opened, beats, time.monotonic() + budget)
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
@@ -73,23 +72,23 @@ class SqliteBackend:
         return release(store, store.calls, claim, time.monotonic() + budget, graceful=graceful)
 
     abandon = release
-    """No copy of a statement can be under way: it has run when the call returns, or it never does."""
+    """The same as a release: a statement has run when its call returns, or never runs, so no copy can come late."""
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`. Opens the file anew."""
         store, end = self._opened, time.monotonic() + budget
-        link = store.emergency_link()
+        connection = store.new_connection()
         try:
-            return release(store, link, claim, end, graceful=graceful)
+            return release(store, connection, claim, end, graceful=graceful)
         finally:
-            link.close()
+            connection.close()
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`."""
         return waiting.watch(self._opened, name, blockers, wake, claim)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
-        """See :meth:`lockkit.store.spi.Backend.inspect`. The dead are shown as such until the next acquire removes them."""
+        """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""
         return operating.inspect(self._store, name, time.monotonic() + budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
@@ -97,7 +96,7 @@ class SqliteBackend:
         return operating.names(self._store, prefix, time.monotonic() + budget)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+        """See :meth:`lockkit.store.spi.Backend.evict`. With ``now=True`` the holder may still believe that it holds."""
         return operating.evict(self._store, name, claim_id, time.monotonic() + budget, at_once=now)
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
@@ -139,14 +138,13 @@ class SqliteBackend:
         return Extras(pulse=self._pulse)
 
     def _pulse(self) -> Sequence[int]:
-        """The FIFO that vouches for this process's claims; close-on-exec until somebody says otherwise."""
-        house = self._opened.house
-        house.name()
-        pulse = house.pulse
-        return (pulse.descriptor,) if pulse is not None else ()
+        """The descriptor of the FIFO that vouches for this process's claims. It is close-on-exec."""
+        pulses = self._opened.pulses
+        pulses.name()
+        return (pulses.pulse.descriptor.fileno(),) if pulses.pulse is not None else ()
 
     def close(self) -> None:
-        """Close the connections. The pulse stays as long as claims name it, at most to the end of the process."""
+        """Close the connections. The pulse stays while claims name it, at most to the end of the process."""
         try:
             self._opened.close()
         except (Refused, LockkitError):

@@ -1,7 +1,7 @@
 """The meaning of SQLite's errors: the one table that maps them onto Refused and Unknown.
 
 SQLite names its result codes (sqlite.org/rescode.html); Python passes the name on since 3.11. A write that fails is
-rolled back, so what is listed here was definitely not applied. The unlisted (input/output errors, out of memory) may
+rolled back, so an error that is listed here was definitely not applied. Any other (input/output errors, out of memory) may
 have been.
 """
 
@@ -18,7 +18,6 @@ __all__ = [
     "FULL",
     "busy",
     "free_space",
-    "inherited",
     "is_busy",
     "mapped",
     "no_log",
@@ -30,23 +29,16 @@ __all__ = [
 FULL = 256 << 10
 """Bytes of free space below which an input/output error is put down to a full disk: a new log and its index need some 70 KB."""
 
+_RIGHTS = "check the owner and mode of the file and its folder"
 _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
     "SQLITE_FULL": (BackendUnavailable, "the disk or quota is full", "free some space"),
     "SQLITE_READONLY": (
         PermissionDenied,
         "it cannot be written to",
-        "check the owner and mode of the file and its folder, and that the file system is not mounted read-only",
+        f"{_RIGHTS}, and that the file system is not mounted read-only",
     ),
-    "SQLITE_PERM": (
-        PermissionDenied,
-        "access is denied",
-        "check the owner and mode of the file and its folder",
-    ),
-    "SQLITE_AUTH": (
-        PermissionDenied,
-        "access is denied",
-        "check the owner and mode of the file and its folder",
-    ),
+    "SQLITE_PERM": (PermissionDenied, "access is denied", _RIGHTS),
+    "SQLITE_AUTH": (PermissionDenied, "access is denied", _RIGHTS),
     "SQLITE_CANTOPEN": (
         BackendUnavailable,
         "it cannot be opened or created",
@@ -61,7 +53,7 @@ _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
     "SQLITE_NOLFS": (BackendUnavailable, "its file system cannot hold it", "put it on a local file system"),
     "SQLITE_ERROR": (
         IncompatibleLayout,
-        "its tables are not as this version of lockkit knows them",
+        "its tables are not those of this version of lockkit",
         "upgrade lockkit, or name another file",
     ),
 }
@@ -74,58 +66,35 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def busy(path: str) -> Refused:
     """The refusal for a file that stayed busy for the whole budget."""
-    return Refused(
-        BackendUnavailable(
-            f"{path} is busy: other processes kept it locked",
-            hint="if it lasts, look for a stopped process: fuser",
-        )
-    )
-
-
-def inherited(path: str) -> Refused:
-    """The refusal for a store that was closed, or that a forked child has from its parent."""
-    return Refused(
-        BackendUnavailable(
-            f"{path} is not open in this process", hint="a forked child calls lockkit.connect() for itself"
-        ),
-        retry=False,
-    )
+    hint = "if it lasts, look for a stopped process: fuser"
+    return Refused(BackendUnavailable(f"{path} is busy: other processes kept it locked", hint=hint))
 
 
 def torn(path: str) -> Refused:
     """The refusal for a process that was forked while its parent had the file open."""
-    return Refused(
-        BackendUnavailable(
-            f"{path} cannot be used in this process: it was forked while its parent had the file open "
-            "(by other means than os.fork, or a signal handler raised in the middle of it)",
-            hint="fork with os.fork or multiprocessing, again if a signal handler raised; or start a new program",
-        ),
-        retry=False,
+    text = (
+        f"{path} cannot be used in this process: it was forked while its parent had the file open "
+        "(by other means than os.fork, or a signal handler raised during the fork)"
     )
+    hint = "fork with os.fork or multiprocessing, again if a signal handler raised; or start a new program"
+    return Refused(BackendUnavailable(text, hint=hint), retry=False)
 
 
 def no_log(path: str) -> Refused:
     """The refusal for a file system on which SQLite has no write-ahead log (it needs shared memory)."""
-    return Refused(
-        BackendUnavailable(
-            f"cannot use {path}: no write-ahead log there", hint="put it on a local file system"
-        ),
-        retry=False,
-    )
+    text = f"cannot use {path}: its file system does not support SQLite's write-ahead log"
+    return Refused(BackendUnavailable(text, hint="put it on a local file system"), retry=False)
 
 
 def swapped(path: str, error: sqlite3.Error) -> Unknown:
-    """The error of a request during which somebody removed or replaced the files; the next request finds them made anew."""
-    return Unknown(
-        BackendUnavailable(
-            f"the files of {path} were removed or replaced under this process ({_name(error) or error})",
-            hint="keep cleaners and backups away from them; to free a lock, use lockkit evict",
-        )
-    )
+    """The error of a request during which somebody removed or replaced the files; the next request finds new ones."""
+    text = f"the files of {path} were removed or replaced under this process ({_name(error) or error})"
+    hint = "keep cleaners and backups away from them; to free a lock, use lockkit evict"
+    return Unknown(BackendUnavailable(text, hint=hint))
 
 
 def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
-    """Translate an error of SQLite's."""
+    """Translate an error of SQLite."""
     name = _name(error)
     if is_busy(error):
         return busy(path)
@@ -135,15 +104,15 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
             return Refused(kind(f"cannot use {path}: {what}{full} ({error})", hint=hint), retry=False)
     free = free_space(path) if name.startswith("SQLITE_IOERR") else None
     if free is not None and free < FULL:
-        # With no room for its log's index in shared memory, SQLite knows of no better name than an I/O error.
+        # If there is no space for the log's index in shared memory, SQLite reports an I/O error.
         told = f"{path} failed: the disk is full, {_left(path)} ({name}: {error})"
         return Unknown(BackendUnavailable(told, hint="free some space"))
-    hint = f"look at the disk and what the kernel says of it: df -h {Path(path).parent}; dmesg"
+    hint = f"check the disk and the kernel's messages: df -h {Path(path).parent}; dmesg"
     return Unknown(BackendUnavailable(f"{path} failed: {name or type(error).__name__}: {error}", hint=hint))
 
 
 def free_space(path: str) -> int | None:
-    """Bytes that this user may still write beside a file; None where the system does not say."""
+    """Bytes that this user may still write beside a file; None if the system does not tell."""
     try:
         space = os.statvfs(Path(path).parent)
     except OSError:

@@ -1,16 +1,16 @@
 """The files of a store: opened by one process at a time, and watched for their removal or replacement.
 
 SQLite knows its files by descriptor once they are open; a process that opens them later goes by their names. If somebody
-removes or replaces one in between (rm, a cleaner of old files, a restored backup), both sides go on, and neither sees
-the other: both sides grant. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that short:
+removes or replaces one in between (rm, a cleaner of old files, a restored backup), both processes go on, and neither sees
+the other: both may grant the same lock. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that time short:
 
 - While a process has the database open, the three names belong to the inodes that it opened. SQLite removes log and
-  index only at the close of the last connection of all. So another inode under one of the names is damage.
-- After damage the database is made anew, so that it has another inode: every process that has the old one open sees
+  index only when the last connection of all is closed. So another inode under one of the names is damage.
+- After damage the database is made anew, so that it has another inode: every process that has the old one open notices
   that, whichever of the files was touched, and opens the new one.
-- The database states its own inode. A copy (a restored backup) is not taken for the store: its claims ended long ago.
-- Opening and making anew are done by one process at a time, under a lock on the folder of FIFOs. That saves work and no
-  more: two processes that do it at once find each other's files at their next look.
+- The database contains its own inode number. A copy (a restored backup) is not taken for the store: its claims ended long ago.
+- Opening and making anew are done by one process at a time, under a lock on the folder of FIFOs. This only saves work:
+  two processes that do it at once find each other's files at their next look.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import fcntl
 import os
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
+from lockkit_sqlite.connection import OPENING
+from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import busy
-from lockkit_sqlite.link import opening
 from lockkit_sqlite.place import Place, make_pulses
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "watched",
 ]
 
+T = TypeVar("T")
 Inode: TypeAlias = tuple[int, int]
 Stamp: TypeAlias = tuple[int, int, int]
 
@@ -60,7 +61,7 @@ _SHARED = range(0x40000002, 0x40000002 + 510)
 
 
 class Opened(NamedTuple):
-    """The files that bear the names of database, log and its index in shared memory; None for a name that no file bears."""
+    """The inodes of the database, its log, and the log's index in shared memory; None for a file that is not there."""
 
     database: Inode | None
     log: Inode | None
@@ -75,13 +76,14 @@ class Opened(NamedTuple):
 class Files:
     """The files of one path as this process has them open, shared by all its stores on that path.
 
-    SQLite shares them as well: a connection to a database that the process has open already uses the index that is
-    mapped, whatever bears its name by then.
+    SQLite shares them as well: a new connection to a database that the process has open already uses the index that is
+    mapped, even if another file has its name by then.
 
     Attributes:
-        opened: What was opened last.
+        opened: The files that were opened last.
         generation: Rises when another database is opened; a store of an earlier generation has to open anew.
         users: The open stores.
+        forking: The connections are closed for a fork; until they are open again a missing log proves nothing.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,42 +92,37 @@ class Files:
         self.generation = 0
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self.forking = False
-        """Whether the connections are closed for a fork; until they are open again a missing log proves nothing."""
-        self._shield: int | None = None
+        self._shield: Descriptor | None = None
 
     def known(self) -> Opened | None:
         """Return the files that this process has open; None if it has none open."""
         return self.opened if self.users else None
 
-    def took(self, opened: Opened, *, anew: bool) -> None:
+    def took(self, found: Opened, *, anew: bool) -> None:
         """Note which files were opened; with ``anew`` they are new files, even if the file system has reused the old inode."""
-        if anew or self.opened is None or self.opened.database != opened.database:
+        if anew or self.opened is None or self.opened.database != found.database:
             self.generation += 1
-        self.opened = opened
+        self.opened = found
         self.bare()
-        self._shield = _shield(Path(self.path).parent)
+        self._shield = _shield(str(Path(self.path).parent))
 
     def leave(self, user: object) -> None:
-        """Remove a user; with the last one the lock on the folder goes."""
+        """Remove a user; after the last one the lock on the folder is released. May be repeated."""
         self.users.discard(user)
         if not self.users:
             self.bare()
 
     def bare(self) -> None:
-        """Let go of the lock on the folder. A forked child may call this too: the parent keeps its lock."""
-        shield, self._shield = self._shield, None
-        if shield is not None:
-            os.close(shield)
-
-    def __del__(self) -> None:
-        self.bare()
+        """Release the lock on the folder. A forked child may call this too: the parent keeps its lock."""
+        if self._shield is not None:
+            self._shield.close()
 
     def reopened(self, *, inside: bool) -> None:
         """Note log and index after a fork, for which all connections were closed: the last close of all removes both.
 
         Args:
-            inside: Whether a connection of this process is open. Until then log and index may be another process's, the child's
-                for instance, and go with its close.
+            inside: Whether a connection of this process is open. Until then log and index may belong to another process, such as
+                the child, and go when that process closes them.
         """
         try:
             there = look(self.path, self.path)
@@ -143,7 +140,7 @@ FILES: weakref.WeakValueDictionary[str, Files] = weakref.WeakValueDictionary()
 
 def watched(path: str) -> Files:
     """The files of a path, the same for every store of this process."""
-    with opening():
+    with OPENING:
         files = FILES.get(path)
         if files is None:
             files = FILES[path] = Files(path)
@@ -151,11 +148,11 @@ def watched(path: str) -> Files:
 
 
 def look(given: str, path: str) -> Opened:
-    """Look which files bear the names now.
+    """Find out which files have the names now.
 
     Args:
-        given: The database as its users name it, links and all: a link that leads elsewhere now means a replaced database.
-        path: The database, links resolved: SQLite puts log and index beside it.
+        given: The database as its users name it, with symbolic links: a link that leads elsewhere now means a replaced database.
+        path: The database, with links resolved: SQLite puts log and index beside it.
 
     Raises:
         OSError: The look failed; the files may be there.
@@ -195,7 +192,7 @@ def trouble(there: Opened, known: Opened | None, path: str) -> str:
     """The damage to the files, in words; empty if they can be used as they are.
 
     Args:
-        there: The files that bear the names.
+        there: The files that have the names.
         known: The files that this process has open, if any.
         path: The database.
     """
@@ -241,13 +238,13 @@ def others_inside(database: Inode) -> bool:
     return False
 
 
-def _shield(folder: Path) -> int | None:
+def _shield(folder: str) -> Descriptor | None:
     """A descriptor of a folder with a shared lock (flock), for which systemd-tmpfiles leaves all in it alone.
 
     The lock is needed because a database that is only read and written through its log looks unused until somebody copies the log into it. systemd-tmpfiles ignores the lock only on the very folder that it was told to clean: /var/tmp itself, where no store may lie.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = opened(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None  # the folder may be usable without being readable
     try:
@@ -258,52 +255,43 @@ def _shield(folder: Path) -> int | None:
 
 
 def clear(path: str) -> None:
-    """Remove what is left of a store that has been removed in part, the database first.
+    """Remove what is left of a store that was removed in part, the database first.
 
-    A log alone does no harm. Beside a new database it would, because SQLite would copy it into that, so all goes before one is made.
+    A log alone does no harm. SQLite would copy the log into a new database beside it, so the log has to go before one is made.
     """
     for suffix in ("", LOG, SHM, "-journal"):
         Path(path + suffix).unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(place: Place, end: float) -> Iterator[None]:
-    """Keep every other process, and every other thread of this one, from opening these files meanwhile.
+def alone(place: Place, end: float, do: Callable[[], T]) -> T:
+    """Call a function while no other process, and no other thread of this one, opens these files.
+
+    Not a context manager: a generator that a signal handler interrupts may release the lock late, and in another thread.
 
     Raises:
         Refused: Another process has been opening the files for too long; that process may be stopped.
         OSError: The folder of FIFOs cannot be used.
     """
     while True:
-        with opening():
+        with OPENING:
             held = _locked(place)
             if held is not None:
                 try:
-                    yield
+                    return do()
                 finally:
-                    os.close(held)
-                return
+                    held.close()
         if time.monotonic() >= end:
             raise busy(place.path)
         time.sleep(_PAUSE)
 
 
-def _locked(place: Place) -> int | None:
-    """A descriptor of the folder of FIFOs that is locked, or None. That folder, because only its users can open it."""
+def _locked(place: Place) -> Descriptor | None:
+    """A locked descriptor of the folder of FIFOs, or None. That folder, because only its users can open it."""
     make_pulses(place.pulses, shared=place.shared)
     try:
-        descriptor = os.open(place.pulses, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None  # removed this moment
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = os.fstat(descriptor)
-        if _inode(place.pulses) == (mine.st_dev, mine.st_ino):
-            return descriptor
-    except BlockingIOError:
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+        folder = opened(place.pulses, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):  # removed this moment, or another process has it
+        return None
+    mine = os.fstat(folder.fileno())
+    return folder if _inode(place.pulses) == (mine.st_dev, mine.st_ino) else None

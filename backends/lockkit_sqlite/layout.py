@@ -1,14 +1,14 @@
 """The layout of the file: its tables, its version, and who may read it.
 
-``entries`` is clustered by namespace, name and fence, so a queue is one range of one tree and an uncontended acquire
-writes one page. Its entry of namespace '' (which no lock can have) keeps the highest fence of any claim that is gone, for
-the whole store, by a trigger within the statement that removes the claim. So fences outlive their claims without a
-leftover for each name. The views ``claims`` and ``high`` show the two apart. (Measured, 2 KiB pages, acquire + release against a bare insert + delete at
-26 us: this layout 29 us; that fence in a table of its own 32 us, for release then writes two pages; the trigger on
-insert instead the same, but writers of different names then collide on the fence; fence as rowid with an index 35 us.)
+``entries`` is clustered by namespace, name and fence, so a queue is one range of one tree, and an uncontended acquire
+writes one page. Its entry of namespace '' (which no lock can have) keeps the highest fence of all claims that are gone, for
+the whole store: a trigger writes it within the statement that removes the claim. So fences outlive their claims, and nothing is left
+behind for each name. The views ``claims`` and ``high`` show the two apart. (Measured, 2 KiB pages, acquire + release against a bare
+insert + delete at 26 us: this layout 29 us; the highest fence in a table of its own 32 us, because release then writes two pages; the
+trigger on insert instead the same, but writers of different names then collide on the fence; fence as rowid with an index 35 us.)
 
-Times are integer microseconds of CLOCK_BOOTTIME, of the boot that the row names. ``epoch`` is what to add to get
-microseconds since 1970.
+Times are integer microseconds of CLOCK_BOOTTIME, of the boot that the row names. ``epoch`` plus such a time is microseconds since
+1970.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ DDL = (
     "CREATE VIEW IF NOT EXISTS high AS SELECT since AS fence FROM entries WHERE namespace = ''",
     "CREATE VIEW IF NOT EXISTS claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
-"""Each harmless to repeat, so two processes may create one file together. The layout row is written last."""
+"""Each statement may be repeated, so two processes may create one file together. The layout row is written last."""
 
 
 def micros(seconds: float) -> int:
@@ -105,10 +105,10 @@ def layout_row(owner: Owner) -> str:
 
 
 def check_layout(stored: str, path: str) -> None:
-    """Refuse a file whose layout is beyond this code.
+    """Refuse a file whose layout this code cannot read.
 
     Raises:
-        Refused: With IncompatibleLayout; asking again is no use.
+        Refused: With IncompatibleLayout.
     """
     try:
         layout = json.loads(stored)

@@ -1,4 +1,4 @@
-"""The requests of operators: look at queues, evict, resize, annotate; and the records that outlive claims."""
+"""The requests of operators: inspect queues, evict, resize, annotate; and the records that outlive claims."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lockkit_sqlite.store import SQLiteStore
 __all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
 
 _MOST = (1 << 40) - 1
-"""The largest capacity: so many claims of that weight add up to no more than an INTEGER holds."""
+"""The largest capacity: the weights of 2 ** 23 such claims add up to no more than an INTEGER holds."""
 
 
 def inspect(store: SQLiteStore, name: str, end: float) -> LockInfo:
@@ -44,10 +44,10 @@ def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:
 
 def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`."""
-    link = store.calls
+    calls = store.calls
     for _ in range(ROUNDS):
-        rows = store.queue(link, name, end)
-        if store.settle(link, name, rows, store.now(), end):
+        rows = store.queue(calls, name, end)
+        if store.settle(calls, name, rows, store.now(), end):
             continue
         place = _find(rows, wanted)
         if place is None:
@@ -56,14 +56,14 @@ def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bo
         key = (store.namespace, name, row.token)
         if at_once or row.state == WAITING:
             statement = sql.EVICT_NOW if at_once else sql.EVICT_WAITING
-            if not link.write(statement, lambda _, key=key: key, end)[0]:  # type: ignore[misc]
-                continue  # it was granted, or left, a moment ago
+            if not calls.write(statement, lambda _, key=key: key, end)[0]:  # type: ignore[misc]
+                continue  # the claim was granted, or left, a moment ago
             store.ring(row)
-            store.ring_fitting(link, name, end, next_too=True)
+            store.ring_fitting(calls, name, end, next_too=True)
             return Evicted("REMOVED", claim=claim)
         if row.state == HELD and not row.evicted:
-            link.write(sql.MARK, lambda _, key=key: key, end)  # type: ignore[misc]
-            store.ring_fitting(link, name, end, next_too=True)
+            calls.write(sql.MARK, lambda _, key=key: key, end)  # type: ignore[misc]
+            store.ring_fitting(calls, name, end, next_too=True)
             continue
         return Evicted("MARKED", blocks_until=claim.deadline, claim=claim)
     raise busy(store.place.path)
@@ -76,15 +76,15 @@ def resize(store: SQLiteStore, name: str, capacity: int, end: float) -> int:
         ConfigError: Not a whole number of at least 1.
     """
     check_capacity(capacity, name, _MOST)
-    link = store.calls
-    store.settle(link, name, store.queue(link, name, end), store.now(), end)
-    count, _ = link.write(sql.RESIZE, lambda _: (store.namespace, name, capacity), end)
-    heavy = [row for row in store.queue(link, name, end) if row.state == WAITING and row.weight > capacity]
+    calls = store.calls
+    store.settle(calls, name, store.queue(calls, name, end), store.now(), end)
+    count, _ = calls.write(sql.RESIZE, lambda _: (store.namespace, name, capacity), end)
+    heavy = [row for row in store.queue(calls, name, end) if row.state == WAITING and row.weight > capacity]
     if heavy:
-        link.write(sql.DELETE_TOO_HEAVY, lambda _: (store.namespace, name, capacity), end)
+        calls.write(sql.DELETE_TOO_HEAVY, lambda _: (store.namespace, name, capacity), end)
         for row in heavy:
             store.ring(row)
-    store.ring_fitting(link, name, end, next_too=bool(heavy))
+    store.ring_fitting(calls, name, end, next_too=bool(heavy))
     return count
 
 
@@ -106,11 +106,7 @@ def annotate(store: SQLiteStore, name: str, wanted: str, patch: Mapping[str, obj
 
 def record(store: SQLiteStore, name: str, end: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
-    found = store.calls.read(
-        "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2",
-        (store.namespace, name),
-        end,
-    )
+    found = store.calls.read(sql.RECORD, (store.namespace, name), end)
     if not found:
         return None
     version, value, written, min_reader = found[0]
@@ -125,19 +121,8 @@ def put_record(
     """See :meth:`lockkit.store.spi.Backend.put_record`."""
     text = note_text(value, NOTE_LIMIT, "record")
     wall = store.clock.wall()
-    if version:
-        done, _ = store.calls.write(
-            """UPDATE records SET version = version + 1, value = ?4, written = ?5
-            WHERE namespace = ?1 AND name = ?2 AND version = ?3""",
-            lambda _: (store.namespace, name, version, text, wall),
-            end,
-        )
-    else:
-        done, _ = store.calls.write(
-            "INSERT OR IGNORE INTO records (namespace, name, version, value, written) VALUES (?1, ?2, 1, ?3, ?4)",
-            lambda _: (store.namespace, name, text, wall),
-            end,
-        )
+    statement = sql.REPLACE_RECORD if version else sql.NEW_RECORD
+    done, _ = store.calls.write(statement, lambda _: (store.namespace, name, version, text, wall), end)
     if not done:
         raise Conflict(record(store, name, end))
     return Record(name, json.loads(text), version + 1, wall)

@@ -1,4 +1,4 @@
-"""Where the file lies: the URL, the folder's rights, and what is refused.
+"""The place of the file: its URL, the rights of its folder, and the places that are refused.
 
 A *private* store lies in a folder that only its user may write to; its files get mode 0600. A *host* store lies in a
 folder that a group shares (setgid, for instance 2770); its files get 0660, the log (-wal, -shm) and the FIFOs too.
@@ -26,7 +26,7 @@ __all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
 
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
-"""The values that a URL may ask for. ``full`` also keeps the last second's releases over a power cut, at two fsyncs a lock."""
+"""The options of a URL and their values. With ``full`` the last second's releases survive a power cut, at two fsyncs a lock."""
 _USAGE = "write sqlite: or sqlite:/path/file.db"
 
 
@@ -34,12 +34,14 @@ class Place(NamedTuple):
     """A file that may be used.
 
     Attributes:
+        given: The path as its users write it, with symbolic links.
         path: Absolute, links resolved.
         pulses: The folder of the FIFOs.
         shared: A host store, as opposed to a private one.
         synchronous: SQLite's setting of that name.
     """
 
+    given: Path
     path: str
     pulses: str
     shared: bool
@@ -68,13 +70,13 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
         raise ConfigError(f"not the URL of an embedded store: {shown!r}", hint=_USAGE)
     if ":" in parts.path.rpartition("@")[0]:
         raise ConfigError(
-            f"a path, not a login, is what an embedded store has: {shown!r}",
+            f"an embedded store has no login: {shown!r}",
             hint=f"{_USAGE}; in a path write : and @ as %3A and %40",
         )
     settings = dict.fromkeys(OPTIONS, "")
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in OPTIONS:
-            # Settings are taken out of the query before a store sees it; to its user they are options all the same.
+            # Settings are taken out of the query before a store sees it, but to the user they are options, too.
             ours = [setting for setting in SETTINGS if setting != "url"]
             hint = f"{meant(key, (*OPTIONS, *ours)) or ''} allowed: {', '.join(OPTIONS)}; and the settings {', '.join(ours)}"
             raise ConfigError(f"unknown option {veiled(key, shown)!r} in {shown!r}", hint=hint.strip())
@@ -117,7 +119,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             if shared:
                 raise Refused(
                     BackendUnavailable(
-                        f"{folder} is gone, which a group shared",
+                        f"{folder}, which a group shared, is gone",
                         hint=f"create it anew: mkdir -m 2770 {folder}, and chgrp",
                     )
                 )
@@ -135,12 +137,12 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
     if kind is not None:
         raise Refused(
             BackendUnavailable(
-                f"{folder} is on {kind}, a network file system, where SQLite and FIFOs do not keep hosts apart",
+                f"{folder} is on {kind}, a network file system, on which SQLite and FIFOs cannot keep hosts apart",
                 hint="use a local folder, or Redis, etcd or ZooKeeper for more than one host",
             ),
             retry=False,
         )
-    return Place(str(target), f"{target}.pulses", _judge(folder, seen), synchronous)
+    return Place(path, str(target), f"{target}.pulses", _judge(folder, seen), synchronous)
 
 
 def _judge(folder: Path, seen: os.stat_result) -> bool:
@@ -184,16 +186,12 @@ def create(place: Place) -> None:
         OSError: It cannot be created.
     """
     try:
-        # Only a file that was not there is opened and closed here: closing any descriptor of a file drops this
-        # process's POSIX locks on it, those of an open SQLite connection too (sqlite.org/howtocorrupt.html, 2.2).
-        descriptor = os.open(place.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, place.mode)
+        # Not opened: closing any descriptor of a file drops this process's POSIX locks on it, those of an open SQLite
+        # connection too (sqlite.org/howtocorrupt.html, 2.2).
+        os.mknod(place.path, stat.S_IFREG | place.mode)
     except FileExistsError:
-        pass
-    else:
-        try:
-            os.fchmod(descriptor, place.mode)
-        finally:
-            os.close(descriptor)
+        return
+    os.chmod(place.path, place.mode)  # noqa: PTH101
 
 
 def make_pulses(folder: str, *, shared: bool) -> None:

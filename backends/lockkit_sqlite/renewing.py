@@ -1,11 +1,11 @@
-"""Renew: a whole batch of holders in one statement for each chunk; waiters by a look at their queue."""
+"""Renew: holders in chunks, with one statement a chunk; waiters by reading their queue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
 
+from lockkit.store.notes import note_of
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_sqlite import statements as sql
@@ -16,10 +16,10 @@ from lockkit_sqlite.store import GRACE, SQLiteStore
 __all__ = ["extend", "renew"]
 
 CHUNK = 500
-"""Holders a statement: other processes wait for the file no longer than this many updates take (some 3 ms)."""
+"""Holders renewed in one statement, for which other processes wait (some 3 ms)."""
 
 _LOOKS = 8
-"""How many beyond the holders a heartbeat looks at; more of the dead are found by those after it."""
+"""Claims beyond the holders that a heartbeat probes; the heartbeats of later waiters probe others."""
 
 _ABSENT = Renewal("LOST", why="absent")
 
@@ -49,7 +49,7 @@ def renew(store: SQLiteStore, beats: Sequence[Beat], end: float) -> Sequence[Ren
 
 
 def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
-    """The files are gone, and cannot be made anew yet: a hold in them is lost; a waiter may still queue again."""
+    """The answer while the files are gone and cannot be made anew yet: a hold in them is lost; a waiter may queue again later."""
     return Renewal("UNKNOWN", trouble=str(trouble)) if fence is None else Renewal("LOST", why="files")
 
 
@@ -63,14 +63,9 @@ def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float)
 
 
 def _asked(store: SQLiteStore, end: float) -> dict[str, Mapping[str, object]]:
-    """Notes of holders that others have annotated, by token; few, and found through an index of their own."""
+    """The notes of holders that others have annotated, by token. These are few, and have an index of their own."""
     found = store.beats.read(sql.ASKED, (store.namespace, store.boot), end)
-    return {token: _note(note) for token, note in found}
-
-
-def _note(text: str | None) -> Mapping[str, object]:
-    note: Any = json.loads(text) if text else {}
-    return note if isinstance(note, dict) else {}
+    return {token: note_of(note) for token, note in found}
 
 
 def _renew_held(
@@ -80,18 +75,20 @@ def _renew_held(
     answers: dict[int, Renewal],
     end: float,
 ) -> None:
-    link = store.beats
+    beats = store.beats
     batch = json.dumps(
         [(claim.terms.name, fence, claim.token) for _, claim, fence in chunk], ensure_ascii=False
     )
-    count, now = link.write(sql.RENEW, lambda now: (store.namespace, now, batch), end)
-    renewed = None if count == len(chunk) else set(link.read(sql.RENEWED, (store.namespace, now, batch), end))
+    count, now = beats.write(sql.RENEW, lambda now: (store.namespace, now, batch), end)
+    renewed = (
+        None if count == len(chunk) else set(beats.read(sql.RENEWED, (store.namespace, now, batch), end))
+    )
     plain = Renewal("HELD", basis=now / 1e6)
     for at, claim, fence in chunk:
         if renewed is None or (claim.token, fence) in renewed:
             answers[at] = plain._replace(requests=asked[claim.token]) if claim.token in asked else plain
         else:
-            answers[at] = _lost(store, store.queue(link, claim.terms.name, end), claim, fence, now)
+            answers[at] = _lost(store, store.queue(beats, claim.terms.name, end), claim, fence, now)
 
 
 def _lost(store: SQLiteStore, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:
@@ -99,15 +96,15 @@ def _lost(store: SQLiteStore, rows: Sequence[Row], claim: Claim, fence: int, now
     if row is None:
         return Renewal("LOST", why="files") if 0 < fence <= store.left else _ABSENT
     if row.evicted:
-        return Renewal("LOST", why="evicted", requests=_note(row.note) if row.asked else None)
+        return Renewal("LOST", why="evicted", requests=note_of(row.note) if row.asked else None)
     return Renewal("LOST", why="lapsed" if row.deadline <= now or row.state == LINGERING else "fence")
 
 
 def _front_died(store: SQLiteStore, name: str, rows: Sequence[Row], mine: Container[str], end: float) -> bool:
-    """Remove the dead among those at the front of the queue. Whether there was any.
+    """Remove the claims of dead processes at the front of the queue; True if there was any.
 
-    A waiter watches its blockers as they were when it last asked. When one of them gave up waiting, or was evicted, the
-    watch is on nobody: this look, once per poll cap, is what then notices a death further ahead.
+    A waiter watches the blockers that it had when it last asked. If one of them gave up or was evicted, the watch no longer covers
+    the claims ahead of that one. This look, once per poll cap, then notices their death.
     """
     ahead = []
     for row in rows[: prefix(rows) + _LOOKS]:
@@ -118,19 +115,19 @@ def _front_died(store: SQLiteStore, name: str, rows: Sequence[Row], mine: Contai
 
 
 def _renew_waiting(store: SQLiteStore, name: str, mine: Container[str], end: float) -> dict[str, Renewal]:
-    """Claims without a Lease. Only those outside the prefix are kept alive: an offer must be answered."""
-    link, now = store.beats, store.now()
-    rows = store.queue(link, name, end)
-    if store.settle(link, name, rows, now, end) | _front_died(store, name, rows, mine, end):
-        rows = store.queue(link, name, end)
-        store.ring_fitting(link, name, end, next_too=True)
+    """Renew the claims without a Lease on one name. A claim that fits is not extended: its owner must answer the offer."""
+    beats, now = store.beats, store.now()
+    rows = store.queue(beats, name, end)
+    if store.settle(beats, name, rows, now, end) | _front_died(store, name, rows, mine, end):
+        rows = store.queue(beats, name, end)
+        store.ring_fitting(beats, name, end, next_too=True)
     fits = fitting(rows)
     answers: dict[str, Renewal] = {}
     patient = []
     for place, row in enumerate(rows):
         if row.token not in mine:
             continue
-        requests = _note(row.note) if row.asked else None
+        requests = note_of(row.note) if row.asked else None
         if row.evicted:
             answers[row.token] = Renewal("LOST", why="evicted", requests=requests)
         elif row.state == LINGERING:
@@ -142,5 +139,5 @@ def _renew_waiting(store: SQLiteStore, name: str, mine: Container[str], end: flo
             patient.append(row.token)
     if patient:
         tokens = json.dumps(patient)
-        link.write(sql.PROLONG, lambda at: (store.namespace, name, tokens, at + GRACE, at), end)
+        beats.write(sql.PROLONG, lambda at: (store.namespace, name, tokens, at + GRACE, at), end)
     return answers

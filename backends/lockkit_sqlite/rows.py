@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from lockkit.facts import ClaimInfo, ClaimState, Kind, Owner
+from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import claim_id
 from lockkit.store.layouts import too_new
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.notes import note_of
+from lockkit.store.owners import about, kind_and_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
@@ -54,17 +53,17 @@ def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
     rows = [Row._make(each) for each in fetched]
     for row in rows:
         if row.min_reader > READER:
-            raise too_new(f"a claim on {name!r}", row.min_reader, READER, _info(row.info)[1])
+            raise too_new(f"a claim on {name!r}", row.min_reader, READER, kind_and_owner(row.info)[1])
     return rows
 
 
 def holding(row: Row) -> bool:
-    """Whether a claim takes room."""
+    """True if the claim counts against the capacity."""
     return row.state != WAITING
 
 
 def fitting(rows: Sequence[Row]) -> int:
-    """How many claims, from the front, may be granted: none while somebody holds outside the prefix."""
+    """How many claims, from the front, may be granted: none while a claim outside the prefix holds."""
     return grantable(rows, [holding(row) for row in rows])
 
 
@@ -90,11 +89,9 @@ class LockColumns(NamedTuple):
         hold_end = None if terms.max_hold is None else micros(terms.max_hold)
         ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
         end = min(ends, default=None)
-        info = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
-        text = json.dumps(info, separators=(",", ":"), ensure_ascii=False)
         return cls(
             (
-                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, lock_delay, boot, text,
+                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, lock_delay, boot, about(terms),
             ),
             None if end is None else max(end + lock_delay, min_hold),
             max(ttl + lock_delay, min_hold),
@@ -110,15 +107,6 @@ class LockColumns(NamedTuple):
         )
 
 
-@functools.lru_cache(maxsize=512)
-def _info(text: str) -> tuple[Kind, Owner]:
-    try:
-        stored = json.loads(text)
-        return cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner"))
-    except (ValueError, TypeError, AttributeError):
-        return "mutex", Owner()
-
-
 def claim_info(
     name: str, rows: Sequence[Row], place: int, *, boot: str, epoch: int, health: Health | None = None
 ) -> ClaimInfo:
@@ -130,11 +118,11 @@ def claim_info(
         place: Which claim.
         boot: This boot's id.
         epoch: Microseconds since 1970 minus CLOCK_BOOTTIME, now.
-        health: What its pulse says, if it was asked.
+        health: The answer of its pulse, if that was probed.
     """
     row = rows[place]
     offset = epoch if row.boot == boot else row.epoch
-    kind, owner = _info(row.info)
+    kind, owner = kind_and_owner(row.info)
     alive, evidence = _evidence(row, boot, health)
     return ClaimInfo(
         name=name,
@@ -154,7 +142,7 @@ def claim_info(
         process_bound=bool(row.process_bound),
         alive=alive,
         evidence=evidence,
-        note=_note(row.note),
+        note=note_of(row.note),
     )
 
 
@@ -177,10 +165,3 @@ def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, 
     if health == UNKNOWN:
         return None, "its pulse cannot be found; its ttl rules"
     return None, ""
-
-
-def _note(text: str | None) -> Mapping[str, object]:
-    if not text:
-        return {}
-    note = json.loads(text)
-    return note if isinstance(note, dict) else {}

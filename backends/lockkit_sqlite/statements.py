@@ -1,4 +1,4 @@
-"""The SQL. Every statement that writes is complete in itself: what it decides by, it reads itself.
+"""The SQL. Every statement that writes is complete in itself: it reads everything that it decides by.
 
 Parameters are numbered, ?1 namespace and ?2 name in almost all. ``now`` is always a parameter, CLOCK_BOOTTIME
 microseconds.
@@ -9,41 +9,10 @@ from __future__ import annotations
 
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
 
-__all__ = [
-    "ANNOTATE",
-    "ASKED",
-    "BURY_BOOT",
-    "BURY_FIFO",
-    "BURY_SILENT",
-    "DELETE_BOOT",
-    "DELETE_FIFO",
-    "DELETE_LAPSED",
-    "DELETE_SILENT",
-    "DELETE_TOO_HEAVY",
-    "EVICT_NOW",
-    "EVICT_WAITING",
-    "EXTEND",
-    "GRANT",
-    "INSERT_HELD",
-    "INSERT_HELD_RISING",
-    "INSERT_WAITING",
-    "LINGER",
-    "MARK",
-    "NAMES",
-    "PROLONG",
-    "QUEUE",
-    "REMOVE",
-    "REMOVE_LAST",
-    "RENEW",
-    "RENEWED",
-    "RENEW_ONE",
-    "RESIZE",
-]
-
 QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound, deadline, silence, ttl, since, renewed,
     min_hold, lock_delay, boot, epoch, fifo, info, note, asked, min_reader
     FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
-"""The whole queue in order. Never filtered by time: a claim that is skipped is a claim that two may stand on."""
+"""The whole queue in order. Never filtered by time: if a lapsed claim were skipped and renewed later, two would hold."""
 
 _ALL = "FROM entries WHERE namespace = ?1 AND name = ?2"
 _COLUMNS = """INTO entries (namespace, name, weight, capacity, process_bound, ttl, min_hold, lock_delay, boot, info,
@@ -89,9 +58,9 @@ _BEATS = """(namespace, name, fence, token) IN (SELECT ?1, json_extract(value, '
     json_extract(value, '$[2]') FROM json_each(?3))"""
 RENEW = f"""UPDATE entries SET {_EXTENDED.replace("?4", "?2")} WHERE {_BEATS}
     AND state = {HELD} AND deadline > ?2 AND NOT evicted"""
-"""A whole batch in one statement: ?3 is JSON, [[name, fence, token], ...]."""
+"""Renew a whole batch in one statement: ?3 is JSON, [[name, fence, token], ...]."""
 RENEWED = f"""SELECT token, fence FROM entries WHERE {_BEATS} AND state = {HELD} AND renewed >= ?2 AND NOT evicted"""
-"""Whom RENEW renewed, asked only where it was not all of them."""
+"""The claims that RENEW renewed, for when these were not all."""
 ASKED = f"""SELECT token, note FROM entries INDEXED BY asked WHERE namespace = ?1 AND asked = 1
     AND state = {HELD} AND boot = ?2"""
 PROLONG = f"""UPDATE entries SET deadline = max(deadline, ?4) WHERE namespace = ?1 AND name = ?2
@@ -107,15 +76,15 @@ LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_UNTIL.format(k
     AND {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} > ?4"""
 REMOVE = f"""DELETE FROM entries WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
     AND (state <> {HELD} OR {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} <= ?4)"""
-"""Release what need not linger; what was agreed when it was taken decides, not what the caller knows of it."""
+"""Release a claim that need not linger. The stored terms decide that, not those of the caller."""
 DELETE_LAPSED = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"
 
 _DEAD = _UNTIL.format(kept="0", now="?2")
 BURY_FIFO = f"""UPDATE entries SET state = {LINGERING}, deadline = {_DEAD}
     WHERE fifo = ?1 AND state = {HELD} AND {_DEAD} > ?2"""
-"""The process is dead: what still has min_hold or lock_delay to run goes on blocking ..."""
+"""Have the claims of a dead process go on blocking while their min_hold or lock_delay runs ..."""
 DELETE_FIFO = f"DELETE FROM entries WHERE fifo = ?1 AND state <> {LINGERING}"
-"""... and the rest is gone, whatever its ttl."""
+"""... and remove all others, whatever their ttl."""
 _SILENT = "namespace = ?1 AND name = ?3 AND token = ?4 AND process_bound AND silence <= ?2"
 BURY_SILENT = f"""UPDATE entries SET state = {LINGERING}, deadline = {_DEAD}
     WHERE {_SILENT} AND state = {HELD} AND {_DEAD} > ?2"""
@@ -125,17 +94,23 @@ _THEN = f"CASE WHEN state = {LINGERING} THEN deadline ELSE {_UNTIL.format(kept='
 BURY_BOOT = f"""UPDATE entries SET state = {LINGERING}, boot = ?3, epoch = ?5 - ?4, since = since + epoch - ?5 + ?4,
     deadline = min({_THEN} - ?5, max(min_hold, lock_delay)) + ?4
     WHERE namespace = ?1 AND name = ?2 AND boot <> ?3 AND state <> {WAITING} AND {_THEN} > ?5"""
-"""Claims of another boot are dead. min_hold and lock_delay go on by the wall clock (?5; ?4 is CLOCK_BOOTTIME), for no
-longer than they are: a wall clock that lost its battery must not block for decades."""
+"""Have the claims of another boot, whose processes are dead, go on blocking while their min_hold or lock_delay runs by the wall
+clock (?5; ?4 is CLOCK_BOOTTIME), but never longer than that from now: a wall clock that was reset must not block for decades."""
 DELETE_BOOT = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND boot <> ?3"
 
 MARK = f"UPDATE entries SET evicted = 1, deadline = min(deadline, silence) WHERE {_ONE} AND state = {HELD}"
 EVICT_WAITING = f"DELETE FROM entries WHERE {_ONE} AND state = {WAITING}"
 EVICT_NOW = f"DELETE FROM entries WHERE {_ONE}"
+NEWEST_FENCE = "SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims)) FROM high"
 RESIZE = "UPDATE entries SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
 DELETE_TOO_HEAVY = f"""DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
     AND state = {WAITING} AND weight > ?3"""
 ANNOTATE = f"""UPDATE entries SET note = json_patch(coalesce(note, '{{}}'), ?4), asked = 1 WHERE {_ONE}
     AND length(CAST(json_patch(coalesce(note, '{{}}'), ?4) AS BLOB)) <= ?5"""
+RECORD = "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2"
+NEW_RECORD = """INSERT OR IGNORE INTO records (namespace, name, version, value, written)
+    VALUES (?1, ?2, ?3 + 1, ?4, ?5)"""
+REPLACE_RECORD = """UPDATE records SET version = version + 1, value = ?4, written = ?5
+    WHERE namespace = ?1 AND name = ?2 AND version = ?3"""
 NAMES = """SELECT DISTINCT name FROM entries WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2
     AND deadline > ?3 AND boot = ?4 ORDER BY name"""

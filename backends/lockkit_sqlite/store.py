@@ -12,21 +12,21 @@ from pathlib import Path
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
 from lockkit.names import claim_id
+from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
 from lockkit.store.rows import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
-from lockkit_sqlite import link as links
+from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.failures import inherited
+from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.files import FILES, Stamp, look, settled, stamp, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
-from lockkit_sqlite.link import Link
-from lockkit_sqlite.opening import mark_anew, open_links
+from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
 from lockkit_sqlite.rows import LockColumns, Row, claim_info, read_rows
-from lockkit_sqlite.watcher import REGISTRY
+from lockkit_sqlite.watcher import LISTENER
 
 __all__ = ["GRACE", "SQLiteStore"]
 
@@ -34,70 +34,76 @@ GRACE = micros(_GRACE)
 """Microseconds that a waiter may be silent, and that an offer stands unanswered."""
 _MARKING = 0.5
 _RECENT = 3600.0
+"""Seconds for which a program that opens a store is warned that it was made anew."""
 _told: set[tuple[str, float]] = set()
 _REPLACED = "the database was removed or replaced"
 _SWEPT = 64
-
 
 _log = logging.getLogger("lockkit.sqlite")
 
 
 class SQLiteStore:
-    """One open file. ``calls`` serves callers, ``beats`` the heartbeat, which must not queue behind them."""
+    """One open file.
 
-    def __init__(self, given: Path, place: Place, options: OpenOptions) -> None:
-        # Forked by other means than os.fork, or a handler struck each of its hooks.
+    Attributes:
+        calls: The connection for callers.
+        beats: The connection for the heartbeat, which must not queue behind callers.
+        pulses: The FIFOs that this process has open.
+        left: The highest fence that was granted in files that are gone.
+        columns: The columns that all claims of a lock share.
+    """
+
+    def __init__(self, place: Place, options: OpenOptions) -> None:
+        # Forked by other means than os.fork, or a signal handler interrupted every hook.
         if _process.pid != os.getpid():
             _after_fork_in_child()
         self.place = place
-        self.given = given
-        self._folder = str(given.parent)
+        self._folder = str(place.given.parent)
+        self._options = options
         self.clock = options.clock
         self.namespace = options.namespace
-        self.owner = options.owner
         self.boot = options.owner.boot_id or _boot_id()
         self._closed = False
         self._moving = threading.RLock()
         self._generation = 0
         self._mark: Stamp | None = None
         self.left = 0
-        """The highest fence that was granted in files that are gone."""
         self.files = watched(place.path)
         self._open(None)
-        self.house = REGISTRY.enter(place.pulses, place.mode)
+        self.pulses = LISTENER.enter(place.pulses, place.mode, self)
         self.columns = per_lock(lambda terms: LockColumns.of(terms, self.namespace, self.boot))
         self._remember()
 
-    def _open(self, old: Link | None) -> str:
+    def _open(self, old: Connection | None) -> str:
         """Open the files or make them anew; return the damage for which they were made anew, or nothing."""
-        calls, beats, why = open_links(self.given, self.place, self.files, self.clock, self.owner, old)
+        calls, beats, why = open_files(self.place, self.files, self._options, old)
         self._generation = self.files.generation
         self._database = self.files.opened.database if self.files.opened else None
         self.calls, self.beats = self._guarded(calls), self._guarded(beats)
         self.files.users.add(self)
         return why
 
-    def _guarded(self, link: Link) -> Link:
+    def _guarded(self, connection: Connection) -> Connection:
         """A connection that tells trouble with its files from other trouble. A call under way keeps it beyond a move."""
         generation = self._generation
-        link.whole = lambda: generation == self._generation and self.whole()
-        return link
+        connection.whole = lambda: generation == self._generation and self.whole()
+        return connection
 
     def whole(self) -> bool:
-        """Whether the files that bear the names are those that this store has open. True if the look fails."""
+        """Whether the files that have the names are those that this store has open. True if the look fails."""
         try:
-            there = look(str(self.given), self.place.path)
+            there = look(str(self.place.given), self.place.path)
         except OSError:
             return True
         files = self.files
         if files.forking and there != files.opened:
-            with links.opening():  # a fork under way holds it
+            with OPENING:  # a fork under way holds it
                 if not _forks.under_way():
-                    files.reopened(inside=links.inside(files.path))
+                    files.reopened(inside=connections.inside(files.path))
         return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
-        """Go over to the files that now bear the names, if somebody removed or replaced one of those that are open.
+        """Go over to the files that now have the names, if somebody removed or replaced one of those that are open.
 
         SQLite would go on with the old ones, unseen by every newcomer. Claims in them are lost; fences go on rising.
 
@@ -116,27 +122,27 @@ class SQLiteStore:
             and self._generation == self.files.generation
         ):
             return
-        if self._closed or self.house.inherited:
+        if self._closed or self.pulses.inherited:
             return
         if not self.whole():
             with self._moving:
                 if not self.whole():
                     self._move()
-        self.house.heal()
+        self.pulses.heal()
         self._mark = settled(mark)
 
     def _move(self) -> None:
-        before = self._database
-        place = prepare(self.given, self.place.synchronous, shared=self.place.shared)
-        if place.path != self.place.path:  # a link leads elsewhere now
-            house = REGISTRY.enter(place.pulses, place.mode)
-            REGISTRY.leave(self.house, self._unused)
+        before, old = self._database, self.place
+        self.place = prepare(old.given, old.synchronous, shared=old.shared)
+        if self.place.path != old.path:  # a link leads elsewhere now
+            self.pulses.leave(self, self._unused)
             self.files.leave(self)
-            self.place, self.house, self.files = place, house, watched(place.path)
+            self.pulses = LISTENER.enter(self.place.pulses, self.place.mode, self)
+            self.files = watched(self.place.path)
         why = self._open(self.calls)
         if why or before != self._database:
             self.left = int(self.clock.wall() * 1e6)
-            mark_anew(self.calls, why or _REPLACED, self.clock, self.owner, time.monotonic() + _MARKING)
+            mark_anew(self.calls, why or _REPLACED, self._options, time.monotonic() + _MARKING)
             at, told = self.anew()
             _told.add((self.place.path, at))
             _log.warning(
@@ -169,12 +175,16 @@ class SQLiteStore:
                 why,
             )
 
-    def emergency_link(self) -> Link:
-        """A new connection for one release, unless this is a forked child: its parent's claims are none of its own."""
-        if self.house.inherited:
+    def new_connection(self) -> Connection:
+        """Return a new connection for one release.
+
+        Raises:
+            Refused: This is a forked child: its parent's claims are none of its own.
+        """
+        if self.pulses.inherited:
             raise inherited(self.place.path)
         self.follow()
-        return self._guarded(Link(self.place.path, self.clock, synchronous=self.place.synchronous))
+        return self._guarded(Connection(self.place.path, self.clock, self.place.synchronous))
 
     def now(self) -> int:
         """CLOCK_BOOTTIME microseconds."""
@@ -184,63 +194,70 @@ class SQLiteStore:
         """Microseconds since 1970 minus CLOCK_BOOTTIME."""
         return int((self.clock.wall() - self.clock.now()) * 1e6)
 
-    def queue(self, link: Link, name: str, end: float) -> list[Row]:
+    def queue(self, connection: Connection, name: str, end: float) -> list[Row]:
         """The queue of a name, as it is."""
-        return read_rows(link.read(sql.QUEUE, (self.namespace, name), end), name)
+        return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end), name)
 
-    def settle(self, link: Link, name: str, rows: list[Row], now: int, end: float) -> bool:
-        """Remove what has lapsed, and claims of another boot. Whether there was any."""
+    def settle(self, connection: Connection, name: str, rows: list[Row], now: int, end: float) -> bool:
+        """Remove what has lapsed, and claims of another boot; True if there was any."""
         lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
         elsewhere = any(row.boot != self.boot for row in rows)
         if elsewhere:
             epoch, boot = self.epoch(), self.boot
-            link.write(sql.BURY_BOOT, lambda at: (self.namespace, name, boot, at, at + epoch), end)
-            link.write(sql.DELETE_BOOT, lambda _: (self.namespace, name, boot), end)
+            connection.write(sql.BURY_BOOT, lambda at: (self.namespace, name, boot, at, at + epoch), end)
+            connection.write(sql.DELETE_BOOT, lambda _: (self.namespace, name, boot), end)
         if lapsed:
-            link.write(sql.DELETE_LAPSED, lambda at: (self.namespace, name, at), end)
+            connection.write(sql.DELETE_LAPSED, lambda at: (self.namespace, name, at), end)
         return lapsed or elsewhere
 
-    def bury(self, link: Link, fifo: str, end: float) -> None:
-        """Remove all claims of a dead process, whatever their ttl; what must linger lingers. Then its FIFO."""
-        link.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
-        link.write(sql.DELETE_FIFO, lambda _: (fifo,), end)
+    def bury(self, connection: Connection, fifo: str, end: float) -> None:
+        """Remove all claims of a dead process, whatever their ttl; a claim that must linger lingers. Then remove its FIFO."""
+        connection.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
+        connection.write(sql.DELETE_FIFO, lambda _: (fifo,), end)
         try:
             Path(self.place.pulses, fifo).unlink(missing_ok=True)
         except OSError:
             pass
 
-    def bury_dead(self, link: Link, name: str, rows: list[Row], end: float) -> bool:
-        """Remove the dead among these claims. Whether there was any."""
+    def bury_dead(self, connection: Connection, name: str, rows: list[Row], end: float) -> bool:
+        """Remove the claims of dead processes among these; True if there was any."""
         found = False
         health: dict[str, Health] = {}
         for row in rows:
             if row.state == LINGERING:
                 continue
             if row.fifo not in health:
-                health[row.fifo] = self.house.health(row.fifo)
+                health[row.fifo] = self.pulses.health(row.fifo)
                 if health[row.fifo] == DEAD:
-                    self.bury(link, row.fifo, end)
+                    self.bury(connection, row.fifo, end)
                     found = True
             if health[row.fifo] == UNKNOWN and row.process_bound and row.silence <= self.now():
-                self._bury_silent(link, name, row.token, end)
+                self._bury_silent(connection, name, row.token, end)
                 found = True
         return found
 
-    def _bury_silent(self, link: Link, name: str, token: str, end: float) -> None:
-        link.write(sql.BURY_SILENT, lambda now: (self.namespace, now, name, token), end)
-        link.write(sql.DELETE_SILENT, lambda now: (self.namespace, now, name, token), end)
+    def _bury_silent(self, connection: Connection, name: str, token: str, end: float) -> None:
+        connection.write(sql.BURY_SILENT, lambda now: (self.namespace, now, name, token), end)
+        connection.write(sql.DELETE_SILENT, lambda now: (self.namespace, now, name, token), end)
 
     def ring_fitting(
-        self, link: Link, name: str, end: float, *, mine: str = "", next_too: bool = False, gone: int = 0
+        self,
+        connection: Connection,
+        name: str,
+        end: float,
+        *,
+        mine: str = "",
+        next_too: bool = False,
+        gone: int = 0,
     ) -> None:
-        """Ring for those who wait and fit now. Best effort: a lost wake costs a poll cap, not a place.
+        """Wake the waiters that fit now. Best effort: a lost wake costs a poll cap, not a place.
 
-        The next in line watches its blockers as they were when it asked. If the one that left may have been among them,
-        it is told as well, so that it looks for another. Among claims of one weight it watches the nearest, so it need not
-        be told where somebody nearer fits now: that is what keeps a hand-off from waking two.
+        The next in line watches its blockers as they were when it asked. If the claim that left may have been among them,
+        the next in line is woken as well, so that it looks for another. Among claims of one weight it watches the nearest, so it
+        need not be woken if a nearer claim fits now: that keeps a hand-off from waking two waiters.
 
         Args:
-            link: The connection to read over.
+            connection: The connection to read over.
             name: The lock.
             end: ``time.monotonic()`` at which to give up.
             mine: A token that needs no bell.
@@ -249,7 +266,7 @@ class SQLiteStore:
         """
         try:
             for _ in range(8):
-                rows = self.queue(link, name, end)
+                rows = self.queue(connection, name, end)
                 fits = prefix(rows)
                 nearer = any(row.state == WAITING for row in rows[:fits])
                 uneven = any(row.weight != gone for row in rows[: fits + 1])
@@ -262,17 +279,17 @@ class SQLiteStore:
                 if not dead:
                     return
                 for fifo in dead:
-                    self.bury(link, fifo, end)
+                    self.bury(connection, fifo, end)
         except (Refused, Unknown):
             pass
 
     def ring(self, row: Row) -> Health:
         """Tell the owner of a claim to ask again."""
-        return self.house.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
+        return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
 
     def facts(self, name: str, rows: list[Row], place: int, *, ask: bool = False) -> ClaimInfo:
         """A claim of a queue as a fact; ``ask`` its pulse too."""
-        health = self.house.health(rows[place].fifo) if ask else None
+        health = self.pulses.health(rows[place].fifo) if ask else None
         return claim_info(name, rows, place, boot=self.boot, epoch=self.epoch(), health=health)
 
     def sweep(self, end: float) -> None:
@@ -284,11 +301,9 @@ class SQLiteStore:
             pass
 
     def close(self) -> None:
-        """Close the connections, and the pulse if nothing depends on it."""
-        if self._closed:
-            return
+        """Close the connections, and the pulse if no claim needs it. May be repeated."""
         self._closed = True
-        REGISTRY.leave(self.house, self._unused)
+        self.pulses.leave(self, self._unused)
         self.calls.close()
         self.beats.close()
         self.files.leave(self)
@@ -312,22 +327,22 @@ def _boot_id() -> str:
 def _before_fork() -> None:
     for files in list(FILES.values()):
         files.forking = True
-    links.before_fork()
+    connections.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    links.after_fork_in_parent()
+    connections.after_fork_in_parent()
     for files in list(FILES.values()):
         if files.forking:
-            files.reopened(inside=links.inside(files.path))
+            files.reopened(inside=connections.inside(files.path))
 
 
 def _after_fork_in_child() -> None:
-    REGISTRY.forget()  # first: until then the child vouches for its parent
+    LISTENER.forget()  # first: until then the child vouches for its parent
     for files in list(FILES.values()):
         files.bare()
     FILES.clear()
-    links.after_fork_in_child()
+    connections.after_fork_in_child()
     _process.pid = os.getpid()
 
 
@@ -342,6 +357,6 @@ _forks = Forks(
     before=_before_fork,
     in_parent=_after_fork_in_parent,
     in_child=_after_fork_in_child,
-    locks=(REGISTRY.lock, *links.locks()),
+    locks=(LISTENER.lock, OPENING),
 )
-links.take_part(_forks)
+connections.take_part(_forks)

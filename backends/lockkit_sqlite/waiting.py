@@ -1,4 +1,4 @@
-"""Wait: be rung by whoever makes room, and be woken by the death of those in the way."""
+"""Wait: be woken by the process that releases a blocker, or by the death of a process that has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockkit_sqlite.store import SQLiteStore
 __all__ = ["watch"]
 
 _LOOK = 0.5
-"""Seconds that the look after subscribing may take; then the waiter asks again instead."""
+"""Seconds that reading the queue after subscribing may take; then the waiter asks again instead."""
 
 
 def watch(
@@ -21,7 +21,7 @@ def watch(
 ) -> Watch:
     """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
     parted = [blocker.partition(".") for blocker in blockers]
-    running, dead = store.house.watch(
+    running, dead = store.pulses.watch(
         bytes.fromhex(claim_id(claim.token)), [fifo for _, _, fifo in parted], wake
     )
     if dead or _moved(store, name, {fence for fence, _, _ in parted}, claim):

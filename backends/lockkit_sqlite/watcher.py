@@ -1,11 +1,11 @@
-"""The process-wide registry of pulses, and the one thread that listens.
+"""The FIFOs that this process has open, and the one thread that listens to them.
 
-The registry belongs to the process, not to a client: a client that is closed or collected leaves its claims as they
-are, so it must not silence the pulse that vouches for them. The thread is started by the first watch. It reads the
-bells of this process's FIFOs and holds the write ends of the FIFOs of those who are in the way: the kernel reports
-POLLERR there when the last reader dies (0.2 ms measured), so nobody polls.
+They belong to the process, not to a client: a client that is closed or collected leaves its claims as they are, so it must not
+silence the pulse that vouches for them. The thread is started by the first watch. It reads the bells of this process's own FIFOs,
+and holds the write ends of the FIFOs of the processes that its waiters wait for: the kernel reports POLLERR there when the last
+reader dies (0.2 ms measured), so nobody polls.
 
-In a forked child everything is closed and forgotten: the child neither vouches for its parent's claims nor hears its
+In a forked child everything is closed and forgotten: the child neither vouches for its parent's claims nor reads its
 bells. (Closing a copy of an epoll descriptor leaves the parent's as it is; removing entries through it would not.)
 """
 
@@ -15,66 +15,73 @@ import logging
 import os
 import select
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from lockkit.forks import reinit
-from lockkit_sqlite.failures import inherited
-from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, new_pulse, open_bell, probe, still_read
+from lockkit.store import waking
+from lockkit.store.inherited import inherited
+from lockkit_sqlite.descriptors import Descriptor
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, open_bell, probe, still_read
 
-__all__ = ["REGISTRY", "BellWatch", "House", "Registry"]
+__all__ = ["LISTENER", "BellWatch", "Listener", "Pulses"]
 
 _log = logging.getLogger("lockkit.sqlite")
 
 
 class BellWatch:
-    """One running watch: rung by its own claim id, or by the death of one of those it waits for."""
+    """One running watch: rung by its own claim id, or by the death of a process that it waits for."""
 
-    __slots__ = ("_house", "fifos", "key", "open", "wake")
+    __slots__ = ("_pulses", "fifos", "key", "open", "wake")
 
-    def __init__(self, house: House, key: bytes, fifos: tuple[str, ...], wake: Callable[[], None]) -> None:
-        self._house = house
+    def __init__(self, pulses: Pulses, key: bytes, fifos: tuple[str, ...], wake: Callable[[], None]) -> None:
+        self._pulses = pulses
         self.key = key
         self.fifos = fifos
         self.wake = wake
         self.open = True
 
     def ring(self) -> None:
-        """Wake; trouble in the callback stays the callback's."""
+        """Call ``wake``; an exception of it is logged."""
         if self.open:
-            try:
-                self.wake()
-            except Exception:
-                _log.exception("a wake-up callback failed")
+            waking.call(self.wake, _log)
 
     def close(self) -> None:
         """Stop. Never raises."""
         self.open = False
-        self._house.forget(self)
+        self._pulses.forget(self)
 
 
-class _Line:
-    """A write end to somebody's FIFO, shared by all watches that depend on it."""
+class _Watched:
+    """The write end of another process's FIFO, shared by all watches that depend on that process."""
 
     __slots__ = ("descriptor", "watches")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.watches: dict[BellWatch, None] = {}
 
 
-class House:
-    """All that this process has open for one store file: its pulse, its watches, its lines to others."""
+class Pulses:
+    """The FIFOs of one store file that this process has open: its own, and those of processes that it waits for.
 
-    def __init__(self, registry: Registry, folder: str, mode: int) -> None:
-        self._registry = registry
-        self.folder = folder
-        self.mode = mode
-        self.users = 0
+    Attributes:
+        users: The open stores.
+        inherited: This is a forked child, and the object is its parent's.
+        pulse: This process's own FIFO, once a claim needs it.
+    """
+
+    def __init__(self, listener: Listener, folder: str, mode: int) -> None:
+        self._listener = listener
+        self._folder = folder
+        self._mode = mode
+        self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self.inherited = False
-        """This is a forked child, and the house is its parent's."""
         self.pulse: Pulse | None = None
-        self.watches: dict[bytes, dict[BellWatch, None]] = {}
-        self.lines: dict[str, _Line] = {}
+        self._watches: dict[bytes, dict[BellWatch, None]] = {}
+        self._watched: dict[str, _Watched] = {}
 
     def name(self) -> str:
         """The name of this process's FIFO, created now if it is the first time.
@@ -84,167 +91,191 @@ class House:
         """
         pulse = self.pulse
         if pulse is None:
-            with self._registry.lock:
-                pulse = self.pulse
-                if pulse is None:
-                    if self.inherited:
-                        raise inherited(self.folder)
-                    pulse = self.pulse = new_pulse(self.folder, self.mode)
-                    self._registry.listen(pulse.descriptor, self)
+            with self._listener.lock:
+                if self.inherited:
+                    raise inherited(self._folder)
+                pulse = self.pulse or Pulse(self._folder, self._mode)
+                self._listener.listen(pulse.descriptor, self._rung, select.EPOLLIN)
+                self.pulse = pulse
         return pulse.name
 
     def heal(self) -> None:
         """Put the FIFO back if somebody removed it."""
-        with self._registry.lock:
-            if self.pulse is not None:
-                old = self.pulse.heal()
-                if old is not None:
-                    self._registry.unlisten(old)
-                    os.close(old)
-                    self._registry.listen(self.pulse.descriptor, self)
+        with self._listener.lock:
+            old = self.pulse.heal() if self.pulse is not None else None
+            if self.pulse is not None and old is not None:
+                self._listener.close(old)
+                self._listener.listen(self.pulse.descriptor, self._rung, select.EPOLLIN)
 
     def health(self, name: str) -> Health:
-        """Whether the owner of a FIFO lives; UNKNOWN for the empty name, that of a claim without a pulse."""
+        """Whether the owner of a FIFO is alive; UNKNOWN for the empty name, that of a claim without a pulse."""
         if not name:
             return UNKNOWN
         if self.pulse is not None and name == self.pulse.name:
             return ALIVE
-        with self._registry.lock:
-            line = self.lines.get(name)
-            if line is not None:
-                return ALIVE if still_read(line.descriptor) else DEAD
-        return probe(self.folder, name)
+        with self._listener.lock:
+            watched = self._watched.get(name)
+            if watched is not None:
+                return ALIVE if still_read(watched.descriptor) else DEAD
+        return probe(self._folder, name)
 
     def ring(self, name: str, key: bytes) -> Health:
         """Tell a waiter to ask again. Best effort: a bell that is full is rung already."""
         if self.pulse is not None and name == self.pulse.name:
-            for watch in self.rung((key,)):
+            for watch in self._woken((key,)):
                 watch.ring()
             return ALIVE
-        descriptor, health = open_bell(self.folder, name)
+        descriptor, health = open_bell(self._folder, name)
         if descriptor is not None:
             try:
-                os.write(descriptor, key)
+                os.write(descriptor.fileno(), key)
             except BlockingIOError:
                 pass
             except OSError:
-                health = DEAD  # EPIPE: it died just now (Python ignores SIGPIPE)
-            finally:
-                os.close(descriptor)
+                return DEAD  # EPIPE: it died just now (Python ignores SIGPIPE)
         return health
 
     def watch(self, key: bytes, fifos: Iterable[str], wake: Callable[[], None]) -> tuple[BellWatch, bool]:
-        """Begin a watch; also whether one of those in the way is dead already."""
+        """Begin a watch; also whether one of the processes that it waits for is dead already."""
         own = self.pulse.name if self.pulse is not None else ""
         watch = BellWatch(self, key, tuple({name for name in fifos if name and name != own}), wake)
         dead = False
-        self._registry.start()
-        with self._registry.lock:
-            self.watches.setdefault(key, {})[watch] = None
+        self._listener.start()
+        with self._listener.lock:
+            self._watches.setdefault(key, {})[watch] = None
             for name in watch.fifos:
-                line = self.lines.get(name)
-                if line is None:
-                    descriptor, health = open_bell(self.folder, name)
+                watched = self._watched.get(name)
+                if watched is None:
+                    descriptor, health = open_bell(self._folder, name)
                     dead = dead or health == DEAD
                     if descriptor is None:
                         continue
-                    line = self.lines[name] = _Line(descriptor)
-                    self._registry.listen(descriptor, (self, name))
-                line.watches[watch] = None
+                    watched = self._watched[name] = _Watched(descriptor)
+                    self._listener.listen(descriptor, partial(self._hang_up, name))
+                watched.watches[watch] = None
         return watch, dead
 
     def forget(self, watch: BellWatch) -> None:
-        """End a watch, and hang up on those nobody waits for any more."""
-        with self._registry.lock:
-            there = self.watches.get(watch.key)
+        """End a watch, and close the FIFOs of processes that nobody waits for any more."""
+        with self._listener.lock:
+            there = self._watches.get(watch.key)
             if there is not None:
                 there.pop(watch, None)
                 if not there:
-                    del self.watches[watch.key]
+                    del self._watches[watch.key]
             for name in watch.fifos:
-                line = self.lines.get(name)
-                if line is not None:
-                    line.watches.pop(watch, None)
-                    if not line.watches:
-                        self.hang_up(name)
+                watched = self._watched.get(name)
+                if watched is not None:
+                    watched.watches.pop(watch, None)
+                    if not watched.watches:
+                        self._hang_up(name)
 
-    def hang_up(self, name: str) -> Sequence[BellWatch]:
-        """Close a line; who depended on it."""
-        line = self.lines.pop(name, None)
-        if line is None:
+    def _hang_up(self, name: str) -> Sequence[BellWatch]:
+        """Close another process's FIFO; the watches that depended on that process. Under the lock."""
+        watched = self._watched.pop(name, None)
+        if watched is None:
             return ()
-        self._registry.unlisten(line.descriptor)
-        os.close(line.descriptor)
-        return list(line.watches)
+        self._listener.close(watched.descriptor)
+        return list(watched.watches)
 
-    def rung(self, keys: Iterable[bytes], *, everybody: bool = False) -> Sequence[BellWatch]:
-        """The watches that were rung for."""
-        with self._registry.lock:
-            chosen = list(self.watches) if everybody else keys
-            return [watch for key in chosen for watch in self.watches.get(key, ())]
+    def _rung(self) -> Sequence[BellWatch]:
+        """Read this process's bell; the watches that it is for."""
+        keys, garbled = self.pulse.rings() if self.pulse is not None else (set(), False)
+        return self._woken(list(self._watches) if garbled else keys)
+
+    def _woken(self, keys: Iterable[bytes]) -> Sequence[BellWatch]:
+        with self._listener.lock:
+            return [watch for key in keys for watch in self._watches.get(key, ())]
+
+    def leave(self, user: object, unused: Callable[[str], bool]) -> None:
+        """Remove a user. May be repeated.
+
+        The last one removes the FIFO if no claim names it (``unused``); else the FIFO stays to the end of the process,
+        vouching for what its closed clients left behind.
+        """
+        with self._listener.lock:
+            self.users.discard(user)
+            pulse = self.pulse
+            if not self.users and pulse is not None and unused(pulse.name):
+                self._listener.close(pulse.descriptor)
+                pulse.retire()
+                self.pulse = None
+
+    def abandon(self) -> None:
+        """In a forked child: close all of the parent's descriptors."""
+        self.inherited, self._watches = True, {}
+        pulse, self.pulse = self.pulse, None
+        watched, self._watched = self._watched, {}
+        for each in (*watched.values(), *([pulse] if pulse else ())):
+            try:
+                each.descriptor.close()
+            except OSError:
+                pass
 
 
-class Registry:
-    """All houses of this process, and the listening thread."""
+_Reading: TypeAlias = Callable[[], Sequence[BellWatch]]
+"""The function to call when something happens on a descriptor; it returns the watches to ring."""
+
+
+class Listener:
+    """The FIFOs of all stores of this process, and the thread that listens to them.
+
+    Attributes:
+        lock: Guards all of it.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._houses: dict[str, House] = {}
+        self._pulses: dict[str, Pulses] = {}
         self._epoll: select.epoll | None = None
-        self._listened: dict[int, House | tuple[House, str]] = {}
+        self._readings: dict[int, _Reading] = {}
         self._thread: threading.Thread | None = None
 
-    def enter(self, folder: str, mode: int) -> House:
-        """The house of a FIFO folder, with one more user."""
+    def enter(self, folder: str, mode: int, user: object) -> Pulses:
+        """The FIFOs of a folder, with one more user."""
         with self.lock:
-            house = self._houses.get(folder)
-            if house is None:
-                house = self._houses[folder] = House(self, folder, mode)
-            house.users += 1
-            return house
+            pulses = self._pulses.get(folder)
+            if pulses is None:
+                pulses = self._pulses[folder] = Pulses(self, folder, mode)
+            pulses.users.add(user)
+            return pulses
 
-    def leave(self, house: House, unused: Callable[[str], bool]) -> None:
-        """One user less.
+    def listen(self, descriptor: Descriptor, reading: _Reading, events: int = 0) -> None:
+        """Call ``reading`` when there are such events, or the last reader of the FIFO is gone. Under the lock. May be repeated."""
+        self._readings[descriptor.fileno()] = reading
+        try:
+            self._listening().register(descriptor, events)
+        except FileExistsError:
+            pass
 
-        The last one takes the FIFO away if no claim names it (``unused``); else it stays to the end of the process,
-        vouching for what its closed clients left behind.
-        """
-        with self.lock:
-            house.users -= 1
-            pulse = house.pulse
-            if house.users > 0 or pulse is None or not unused(pulse.name):
-                return
-            house.pulse = None
-            self.unlisten(pulse.descriptor)
-            pulse.retire()
-            os.close(pulse.descriptor)
+    def close(self, descriptor: Descriptor) -> None:
+        """Close a descriptor that is listened to. Under the lock. May be repeated."""
+        if not descriptor.closed:
+            self._ignore(descriptor.fileno())
+            descriptor.close()
 
-    def listen(self, descriptor: int, who: House | tuple[House, str]) -> None:
-        """Hear a bell (a House) or a death (a House and a FIFO's name). Under the lock."""
+    def _ignore(self, descriptor: int) -> None:
+        self._readings.pop(descriptor, None)
+        try:
+            self._listening().unregister(descriptor)
+        except OSError:
+            pass
+
+    def _listening(self) -> select.epoll:
         if self._epoll is None:
             self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._listened[descriptor] = who
-        self._epoll.register(descriptor, select.EPOLLIN if isinstance(who, House) else 0)
-
-    def unlisten(self, descriptor: int) -> None:
-        """Stop hearing it. Under the lock."""
-        self._listened.pop(descriptor, None)
-        if self._epoll is not None:
-            try:
-                self._epoll.unregister(descriptor)
-            except OSError:
-                pass
+        return self._epoll
 
     def start(self) -> None:
         """Start the thread, if it is not running."""
         if self._thread is None or not self._thread.is_alive():
             with self.lock:
                 if self._thread is None or not self._thread.is_alive():
-                    if self._epoll is None:
-                        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-                    name = "lockkit-sqlite-watcher"
                     self._thread = threading.Thread(
-                        target=self._run, args=(self._epoll,), name=name, daemon=True
+                        target=self._run,
+                        args=(self._listening(),),
+                        name="lockkit-sqlite-watcher",
+                        daemon=True,
                     )
                     self._thread.start()
 
@@ -253,44 +284,27 @@ class Registry:
             try:
                 events = epoll.poll()
             except (OSError, ValueError):
-                return  # closed under us (closerange): the poll cap takes over, the next watch starts anew
+                return  # the program closed it (closerange): waiters ask every poll cap, the next watch starts anew
             for descriptor, _ in events:
-                self._handle(descriptor)
-
-    def _handle(self, descriptor: int) -> None:
-        woken: Sequence[BellWatch] = ()
-        with self.lock:
-            who = self._listened.get(descriptor)
-            if who is None:
-                self.unlisten(descriptor)
-            elif isinstance(who, tuple):
-                house, name = who
-                woken = house.hang_up(name)
-            elif who.pulse is not None and who.pulse.descriptor == descriptor:
-                keys, everybody = who.pulse.rings()
-                woken = who.rung(keys, everybody=everybody)
-        for watch in woken:
-            watch.ring()
+                with self.lock:
+                    reading = self._readings.get(descriptor, tuple)
+                    woken = reading()
+                    if reading is tuple:
+                        self._ignore(descriptor)
+                for watch in woken:
+                    watch.ring()
 
     def forget(self) -> None:
-        """In a forked child: close the inherited descriptors and know nothing."""
-        houses, self._houses = self._houses, {}
+        """In a forked child: close the inherited descriptors and forget everything."""
+        pulses, self._pulses = self._pulses, {}
         epoll, self._epoll = self._epoll, None
-        self._listened = {}
+        self._readings = {}
         self._thread = None
         reinit(self.lock)()
         if epoll is not None:
             epoll.close()
-        for house in houses.values():
-            house.inherited = True
-            pulse, house.pulse = house.pulse, None
-            lines, house.lines, house.watches = house.lines, {}, {}
-            descriptors = [line.descriptor for line in lines.values()]
-            for descriptor in [*descriptors, *([pulse.descriptor] if pulse else [])]:
-                try:
-                    os.close(descriptor)
-                except OSError:
-                    pass
+        for each in pulses.values():
+            each.abandon()
 
 
-REGISTRY = Registry()
+LISTENER = Listener()

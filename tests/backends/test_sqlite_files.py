@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
+import gc
 import itertools
 import os
 import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,9 +27,10 @@ from lockkit.errors import LeaseLost
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
+from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_sqlite import files
-from lockkit_sqlite import link as links
 from lockkit_sqlite.backend import open_store
+from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.pulse import ALIVE, probe
 
 SUFFIXES = ("", "-wal", "-shm")
@@ -457,7 +462,7 @@ def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_its_chi
     store = opened()
     one, fence = take(store, name="x", ttl=60)
     # The file stays busy for longer than the parent tries: the next call opens it.
-    monkeypatch.setattr(links.Link, "resume", lambda self: None)
+    monkeypatch.setattr(Connection, "resume", lambda self: None)
 
     def visit(heard):
         with closing(open_store(f"sqlite:{path}", OpenOptions())) as guest:
@@ -576,6 +581,57 @@ def test_a_time_of_change_that_may_be_rounded_is_not_trusted_for_two_seconds(
     monkeypatch.setattr(files.time, "time_ns", lambda: mark[0] + int(age * 1e9))
 
     assert files.settled(mark) == (mark if trusted else None)
+
+
+# -- signals ------------------------------------------------------------------------------------------------------
+
+
+def descriptors(folder):
+    """The open descriptors of this process in a folder."""
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if str(each.readlink()).startswith(str(folder)):
+                found.add(int(each.name))
+    return found
+
+
+@pytest.mark.parametrize("then, most", [(0, 250), (2, 100)], ids=["once", "and again"])
+def test_a_ctrl_c_at_any_place_of_opening_and_closing_loses_no_descriptor(tmp_path, then, most, monkeypatch):
+    left, ignored = {}, []
+    # Python ignores what is raised in a finalizer, but tells.
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: ignored.append(type(told.exc_value)))
+
+    def strike(at):
+        folder = tmp_path / str(at)
+        folder.mkdir(mode=0o700)
+        bomb, store = Bomb(at, then), None
+        try:
+            with bomb:
+                store = open_store(f"sqlite:{folder}/locks.db", OpenOptions())
+                store.extras.pulse()
+                store.close()
+        except CtrlC:
+            if store is not None:
+                store.close()
+        return bomb, folder
+
+    def strikes():
+        whole, _ = strike(1 << 30)
+        for at in whole.places(most, Random(1)):
+            bomb, folder = strike(at)
+            if descriptors(folder):  # in what a traceback or a cycle of objects keeps
+                gc.collect()
+            if descriptors(folder):
+                left[bomb.where, bomb.again] = descriptors(folder)
+
+    # CPython 3.11 may go on handling, to the end of the thread, an exception in whose handler another one struck.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(strikes).result()
+    assert OPENING.acquire(timeout=0), "that thread still has it"
+    OPENING.release()
+    assert left == {}
+    assert set(ignored) <= {CtrlC}
 
 
 # -- cleaners of old files ----------------------------------------------------------------------------------------

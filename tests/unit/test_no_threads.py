@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit_sqlite.watcher import REGISTRY
+from lockkit_sqlite.watcher import LISTENER
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
@@ -61,7 +61,7 @@ def test_an_acquire_without_a_heartbeat_is_refused_before_the_store_is_asked(ref
 
 
 def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(REGISTRY, "_thread", None)  # that of an earlier test goes on in this process
+    monkeypatch.setattr(LISTENER, "_thread", None)  # that of an earlier test goes on in this process
     with lockkit.connect(f"sqlite:{tmp_path}/db") as client:
         lease = client.lock("a").acquire()
         refuse("lockkit-sqlite-watcher")

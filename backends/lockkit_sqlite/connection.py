@@ -1,4 +1,4 @@
-"""One connection to the file, shared by threads, with its own patience.
+"""One connection to the database file, shared by threads. Each call obeys its own time limit.
 
 No write transaction spans a return to Python: every write is one autocommit statement, finished inside one call of
 ``sqlite3_step`` (which releases the GIL). A BEGIN ... COMMIT around Python code stalled every other process for as
@@ -6,39 +6,36 @@ long as one thread of this process held the GIL.
 
 No connection is open across a fork: a child would take its parent's locks for its own, and so hold none
 (sqlite.org/howtocorrupt.html, 2.6). A fork holds no connection's lock either: it closes the connections one after the
-other, and until it is over no other thread opens one. To those a fork is a file that is busy.
+other, and until it is over no other thread opens one. To other threads a fork looks like a busy file.
 
-SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more; the lock it waits for is held for some 10 us. So it
-is off, and this one tries again at once, then after fractions of a millisecond.
+SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more, though the lock that it waits for is held for some 10 us.
+So it is off, and a call tries again at once, then after fractions of a millisecond.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-import struct
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
-from lockkit_sqlite.failures import busy, inherited, is_busy, mapped, swapped, torn
+from lockkit.store.inherited import inherited
+from lockkit_sqlite.failures import busy, is_busy, mapped, swapped, torn
 
 __all__ = [
-    "Link",
+    "OPENING",
+    "Connection",
     "Params",
     "after_fork_in_child",
     "after_fork_in_parent",
     "before_fork",
     "inside",
-    "locks",
-    "opening",
     "take_part",
 ]
 
@@ -52,27 +49,21 @@ _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
 
-class Link:
-    """One connection. Thread-safe: one statement at a time, and whoever waits for the file lets the others try.
+class Connection:
+    """One connection. Thread-safe: one statement at a time; a call that waits for the file lets other threads try meanwhile.
 
-    ``_inside`` is held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with
-    a timeout stays taken for good if the signal lands before the result is looked at. It is reentrant for a signal handler
-    that makes a call in the middle of another. A fork waits for it, once: SQLite's own mutexes, if a thread held one at
-    that moment, would stay locked in the child for ever, and a store opened there would hang.
+    Attributes:
+        path: The database.
+        whole: Tells whether the files are still those that were opened. Called after an error: one that comes of files that
+            were removed or replaced says nothing of the request.
     """
 
-    def __init__(
-        self,
-        path: str,
-        clock: Clock,
-        *,
-        synchronous: str = "NORMAL",
-    ) -> None:
-        """Open a database that is there.
+    def __init__(self, path: str, clock: Clock, synchronous: str = "NORMAL") -> None:
+        """Open a database that exists.
 
         Args:
             path: The database.
-            clock: What deadlines are reckoned by.
+            clock: The clock for deadlines.
             synchronous: SQLite's setting of that name.
 
         Raises:
@@ -83,25 +74,29 @@ class Link:
         self._clock = clock
         self._synchronous = synchronous
         self.whole: Callable[[], bool] = lambda: True
-        """Whether the files are still those that were opened. Asked after an error: one that comes of files that were removed
-        or replaced says nothing of the request."""
+        # Held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with a timeout stays
+        # taken for good if the signal comes before the result is looked at. Reentrant for a signal handler that makes a call in the
+        # middle of another. A fork waits for it once: SQLite's own mutexes, if a thread held one at that moment, would stay locked
+        # in the child for ever, and a store opened there would hang.
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._leaving: sqlite3.Connection | None = None
         """Used no more, but not closed yet: one that is dropped is not closed before the next collection."""
         self._resting = True
         """Not open yet, or closed for a fork and not yet open again."""
-        with opening():
+        with OPENING:
             if path in _torn:
                 raise torn(path)
-            _links.add(self)
-            end = time.monotonic() + _SETTING_UP
-            tries = 0
-            while self._resting:
-                try:
-                    self._wake()
-                except sqlite3.Error as error:
-                    tries = self._pause(error, tries, end)
+            _connections.add(self)
+            self._begin(time.monotonic() + _SETTING_UP)
+
+    def _begin(self, end: float) -> None:
+        tries = 0
+        while self._resting:
+            try:
+                self._wake()
+            except sqlite3.Error as error:
+                tries = self._pause(error, tries, end)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: SQLite creates nothing. What it creates has the modes that the umask leaves.
@@ -167,7 +162,7 @@ class Link:
             self._let_go()
 
     def rest(self) -> None:
-        """Before a fork: close the connection, after the call in progress. May be repeated."""
+        """Close for a fork that is about to begin, after the call in progress. May be repeated."""
         with self._inside:
             if self._connection is not None:
                 # First: a connection that is closed and does not rest is closed for good.
@@ -182,7 +177,7 @@ class Link:
             self._leaving = None
 
     def resume(self) -> None:
-        """After a fork, in the parent: open the connection again; if that fails, the next call tries. May be repeated."""
+        """Open again after a fork, in the parent; if that fails, the next call tries. May be repeated."""
         end = time.monotonic() + _RESUMING
         while self._resting:
             try:
@@ -198,14 +193,9 @@ class Link:
             self._connection = self._connect()
         self._resting = False
 
-    def closed(self) -> bool:
-        """Whether it has no connection. Nobody is about to open one while another thread forks."""
-        with self._inside:
-            return self._connection is None and self._leaving is None
-
     @property
     def open(self) -> bool:
-        """Whether it has a connection."""
+        """Whether SQLite has the database open for it."""
         return self._connection is not None
 
     def __del__(self) -> None:
@@ -214,11 +204,11 @@ class Link:
                 connection.close()  # whether a forgotten client deserves a warning is for the client to say
 
     def park(self) -> None:
-        """In a forked child: never use an inherited connection, and never close it either.
+        """Give up what was inherited, in a forked child: an inherited connection must be neither used nor closed.
 
-        There is one only where :func:`before_fork` was not run to its end: something else than Python forked, or a signal
-        handler struck it again and again. It is leaked, beyond the reach of the interpreter's shutdown too, and the
-        process can open that database no more: SQLite would take the parent's locks for its own.
+        There is one only if :func:`before_fork` did not complete: something other than Python forked, or a signal
+        handler interrupted every attempt. It is leaked, beyond the reach of the interpreter's shutdown too, and the
+        process can never open that database: SQLite would take the parent's locks for its own.
         """
         prepared = _forks is not None and _forks.prepared()
         kept = [each for each in (self._connection, self._leaving) if each is not None]
@@ -243,7 +233,7 @@ class Link:
         return connection
 
     def _pause(self, error: sqlite3.Error, tries: int, end: float) -> int:
-        """Wait a moment if the file is busy and there is time; else raise."""
+        """Wait a moment if the file is busy and there is time left; else raise."""
         if not is_busy(error):
             raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error
         left = end - time.monotonic()
@@ -263,75 +253,38 @@ class _Forking(sqlite3.OperationalError):
     sqlite_errorname = "SQLITE_BUSY"
 
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
-_opening = threading.RLock()
-_braces: dict[str, int] = {}
+OPENING = threading.RLock()
+"""Held while connections are opened, one at a time; a fork takes it, so it waits for them."""
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _torn: set[str] = set()
 """Databases of which this process has connections that its parent opened."""
 _forks: Forks | None = None
-_SHARED_FIRST = 0x40000002
-"""The first byte of a database on which SQLite holds a shared lock while a connection is open (os.h)."""
 
 
 def inside(path: str) -> bool:
     """Whether this process has a connection to a database open."""
-    return any(link.open for link in list(_links) if link.path == path)
-
-
-def opening() -> AbstractContextManager[bool]:
-    """The lock under which connections are opened, one at a time; a fork waits for it."""
-    return _opening
+    return any(connection.open for connection in list(_connections) if connection.path == path)
 
 
 def take_part(forks: Forks) -> None:
-    """Have connections opened by no other thread while one forks."""
+    """Keep all other threads from opening connections while one thread forks."""
     global _forks  # noqa: PLW0603
     _forks = forks
 
 
-def locks() -> tuple[threading.RLock, ...]:
-    """Return the locks that a fork holds until it is over."""
-    return (_opening,)
-
-
 def before_fork() -> None:
     """Wait for each connection until no thread is inside SQLite, and close it. May be repeated."""
-    for path in {link.path for link in _links}:
-        _brace(path)
-    for link in list(_links):
-        link.rest()
-
-
-def _brace(path: str) -> None:
-    """Open a database with a lock that keeps a close from being the last, if it is there.
-
-    The last close copies the log into the database and removes it, at two fsyncs; the fork would wait for them. An open
-    file description's lock counts against those of its own process, too (fcntl(2)).
-    """
-    with suppress(OSError):  # the fork takes longer
-        # In one call, so that no signal can come between a descriptor and its place.
-        if path not in _braces:
-            _braces.update(zip((path,), map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC,)), strict=False))
-        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, 1, 0)
-        fcntl.fcntl(_braces[path], fcntl.F_OFD_SETLK, lock)
-
-
-def _unbrace() -> None:
-    """Release the lock. Only while no connection is open: any close of the file drops this process's other locks on it."""
-    list(map(os.close, map(_braces.pop, list(_braces))))  # in one call, as above
+    for connection in list(_connections):
+        connection.rest()
 
 
 def after_fork_in_parent() -> None:
-    """Open the connections again. May be repeated; what it does not come to is done by each connection's next call."""
-    links = list(_links)
-    if all(link.closed() for link in links):
-        _unbrace()
-    for link in links:
-        link.resume()
+    """Open the connections again. May be repeated; a connection that is left out is opened by its next call."""
+    for connection in list(_connections):
+        connection.resume()
 
 
 def after_fork_in_child() -> None:
-    """Park every inherited connection."""
-    for link in list(_links):
-        link.park()
-    _unbrace()
+    """Give up every inherited connection."""
+    for connection in list(_connections):
+        connection.park()
