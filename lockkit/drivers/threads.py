@@ -42,8 +42,8 @@ from lockkit.facts import (
 )
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol.acquiring import Attempt, acquiring
-from lockkit.protocol.beating import Beats
+from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
+from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.effects import (
     AwaitHook,
     Effect,
@@ -68,8 +68,6 @@ _log = logging.getLogger("lockkit")
 _JOIN = 0.15
 _GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
-_MOMENT = 0.05
-"""Seconds after which an attempt that is over, and is not taken back, counts as cut short."""
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 _CLOSE_BUDGET = 1.9
@@ -226,15 +224,7 @@ class Driver:
                     raise
 
     def _take_back(self, attempt: Attempt) -> bool:
-        leftover = attempt.leftover()
-        if leftover is None:
-            return False
-        if attempt.hold is not None:
-            attempt.hold.end()
-        self.beats.withdraw(leftover.claim.token)
-        self.orphans.add(leftover)
-        attempt.sent = False
-        return True
+        return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:
         """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
@@ -526,7 +516,7 @@ class Driver:
 
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
-        again = now + _MOMENT if self.tidy() else math.inf
+        again = now + MOMENT if self.tidy() else math.inf
         if self._dropped and (self.closed or self.heartbeat.empty):
             self.leave("exit").begin()
         elif self._leaving is not None:  # perhaps a signal came before it was begun

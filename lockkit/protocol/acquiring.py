@@ -49,7 +49,7 @@ from lockkit.store.spi import (
     Unknown,
 )
 
-__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way"]
+__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way", "taking_back"]
 
 OUTAGE_LIMIT = 30.0
 """Seconds for which a wait without a timeout goes on when the store answers no longer, from the first unanswered request."""
@@ -329,6 +329,23 @@ def acquiring(
                 raise _mismatch(attempt, None)
             break
         yield from _begin_again(attempt, now, answer)
+
+
+def taking_back(attempt: Attempt) -> Generator[Effect, Any, bool]:
+    """End an attempt, whatever interrupted it, and leave nothing of it behind; may be begun again after an interruption.
+
+    Returns:
+        Whether there was anything to take back: the background removes it from now on.
+    """
+    leftover = attempt.leftover()
+    if leftover is None:
+        return False
+    if attempt.hold is not None:
+        attempt.hold.end()
+    yield Withdraw(leftover.claim)
+    yield leftover
+    attempt.sent = False
+    return True
 
 
 def _unless_it_lasts(

@@ -15,12 +15,12 @@ from lockkit.protocol.effects import Effect, GoOn, Now
 from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
 from lockkit.store.spi import Beat, Claim
 
-__all__ = ["Alarm", "Beats", "Holding", "Waiter"]
+__all__ = ["MOMENT", "Alarm", "Beats", "Holding", "Waiter"]
 
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
-_MOMENT = 0.05
-"""Seconds after which a release that has begun, and that no thread works at, counts as cut short."""
+MOMENT = 0.05
+"""Seconds after which a release, or the end of an attempt, that no thread works at counts as cut short."""
 _COALESCE = 0.25
 """Claims that are due within this share of their interval go along with a batch that is sent anyway."""
 _PATIENCE = 3
@@ -264,7 +264,7 @@ class Beats:
         """
         now = self._now()
         holds = self.holds()
-        again = now + _MOMENT if (yield from self._look_at_releases(holds)) else math.inf
+        again = now + MOMENT if (yield from self._look_at_releases(holds)) else math.inf
         closing = self.closing
         for hold in holds:
             if hold.in_hand and not (hold.closing or hold.ended or hold.lost_why or hold.process_bound):

@@ -10,7 +10,7 @@ from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
 from lockkit.protocol.effects import (
     REQUESTS,
     AwaitHook,
@@ -212,10 +212,7 @@ class Pending:
 
     def _failed(self, error: BaseException, state: State) -> State:
         self.error = error
-        leftover = self.attempt.leftover()
-        if leftover is not None:
-            self.stepper.orphans.append(leftover)
-            self.attempt.sent = False
+        self.stepper.drive(taking_back(self.attempt))
         self.state = state
         return state
 

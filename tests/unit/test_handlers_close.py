@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from types import FrameType
 
 import pytest
 
 import lockkit
 from lockkit.errors import AcquireCancelled
-from lockkit.testing.interrupts import Bomb
+from support.handlers import Handler
 
 LONG = 20.0
 """Seconds to wait for what is to happen within one or two."""
-
-
-class Handler(Bomb):
-    """Calls something at the n-th place of a function, in place of raising."""
-
-    def __init__(self, function: str, file: str, at: int, call) -> None:
-        super().__init__(1 << 30)
-        self._function, self._file, self._at, self._call = function, file, at, call
-
-    def _place(self, frame: FrameType) -> None:
-        if frame.f_code.co_name != self._function or not frame.f_code.co_filename.endswith(self._file):
-            return
-        self.seen += 1
-        if self.seen == self._at:
-            self._left = 0
-            sys.settrace(None)
-            sys.setprofile(None)
-            self.where = self._function
-            self._call()
 
 
 def in_time(call):
@@ -66,7 +45,7 @@ def test_a_handler_that_closes_in_the_middle_of_a_release_returns_and_the_releas
     plugin = Cleans()
     client = lockkit.connect("memory://closes", plugins=[plugin], state_dir=str(tmp_path))
     lease = client.lock("a").acquire()
-    handler = Handler(function, file, at, client.close)
+    handler = Handler(at, client.close, function, file)
 
     def release():
         with handler:
@@ -86,7 +65,7 @@ def test_a_handler_that_closes_while_its_thread_waits_returns_and_the_wait_ends(
     url = f"sqlite:{tmp_path}/locks.db"
     with lockkit.connect(url) as other, other.lock("a").acquire():
         client = lockkit.connect(url)
-        handler = Handler("wait", "drivers/waits.py", 1, client.close)
+        handler = Handler(1, client.close, "wait", "drivers/waits.py")
 
         def acquire():
             with handler:
@@ -127,10 +106,10 @@ def test_a_handler_releases_the_lease_whose_release_it_interrupted(tmp_path):
         for at in range(1, 100):
             lease, told = client.lock("a").acquire(), []
             handler = Handler(
-                "release",
-                "drivers/threads.py",
                 at,
                 lambda lease=lease, told=told: told.append(lease.release().outcome),
+                "release",
+                "drivers/threads.py",
             )
 
             def release(lease=lease, handler=handler):

@@ -8,7 +8,6 @@ import sys
 import time
 import warnings
 import weakref
-from types import FrameType
 
 import pytest
 
@@ -20,6 +19,7 @@ from lockkit.store.spi import BackendSpec, Refused
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import open_store
+from support.handlers import Handler
 
 LONG = 20.0
 """Seconds to wait for what is to happen at once."""
@@ -48,25 +48,6 @@ class Store:
         backend.close = noted
         self.opened.append(backend)
         return backend
-
-
-class Handler(Bomb):
-    """Calls something at the n-th place of a function of a file, in place of raising."""
-
-    def __init__(self, function: str, file: str, at: int, call) -> None:
-        super().__init__(1 << 30)
-        self._function, self._file, self._at, self._call = function, file, at, call
-
-    def _place(self, frame: FrameType) -> None:
-        if frame.f_code.co_name != self._function or not frame.f_code.co_filename.endswith(self._file):
-            return
-        self.seen += 1
-        if self.seen == self._at:
-            self._left = 0
-            sys.settrace(None)
-            sys.setprofile(None)
-            self.where = self._function
-            self._call()
 
 
 @pytest.fixture
@@ -144,7 +125,7 @@ def test_a_handler_that_uses_the_client_while_its_engine_is_made_leaves_one_engi
             else:
                 client.close()
 
-        with Handler(function, file, at, call) as handler:
+        with Handler(at, call, function, file) as handler:
             try:
                 client.lock("a").acquire(timeout=1).release()
             except AcquireCancelled:
@@ -180,7 +161,7 @@ def test_a_ctrl_c_at_any_place_of_opening_leaves_no_store_and_no_engine(make):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("place", [None, ("_start", "opening.py", 1), ("at_exit", "lifecycle.py", 1)])
+@pytest.mark.parametrize("place", [None, ("_start", "opening.py"), ("at_exit", "lifecycle.py")])
 def test_a_child_that_a_handler_forks_while_the_store_opens_has_a_store_of_its_own(make, place):
     store, client = make()
     children = []
@@ -194,7 +175,7 @@ def test_a_child_that_a_handler_forks_while_the_store_opens_has_a_store_of_its_o
         store.on_open = fork
         handler = Bomb(1 << 30)
     else:
-        handler = Handler(*place, fork)
+        handler = Handler(1, fork, *place)
     try:
         with handler:
             lease = client.lock("a", ttl=30).acquire(timeout=5)
@@ -241,7 +222,7 @@ def test_a_client_that_is_collected_ends_its_engine_even_if_a_signal_cuts_its_fi
         def strike():
             raise CtrlC
 
-        handler = Handler("__del__", "lockkit/opening.py", at, strike)
+        handler = Handler(at, strike, "__del__", "lockkit/opening.py")
         with handler, warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             del client

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
 from lockkit.drivers.registry import Registry
-from lockkit.testing.interrupts import Bomb
-
-
-class Handler(Bomb):
-    """Calls something at the n-th place, in place of raising."""
-
-    def __init__(self, at: int, call) -> None:
-        super().__init__(at)
-        self._call = call
-
-    def _place(self, frame: FrameType) -> None:
-        self.seen += 1
-        if self.seen == self._left:
-            sys.settrace(None)
-            sys.setprofile(None)
-            self.where = frame.f_code.co_name
-            self._call()
+from support.handlers import Handler
 
 
 class hold:  # noqa: N801 (a stand-in for a Hold, which is compared by identity)

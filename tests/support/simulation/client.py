@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
     Abandon,
@@ -143,14 +143,8 @@ class Client:
 
     def take_back(self, attempt: Attempt) -> None:
         """See :meth:`lockkit.drivers.threads.Driver.take_back`."""
-        leftover = attempt.leftover()
-        if leftover is not None:
-            if attempt.hold is not None:
-                attempt.hold.end()
-            self.withdraw(leftover.claim)
-            self.orphans.list.add(leftover)
-            attempt.sent = False
-            self.world.tell(f"{self.name}: takes back {leftover.claim.token}: orphan")
+        for effect in taking_back(attempt):
+            self.background(effect)
 
 
 class Worker(Actor):
