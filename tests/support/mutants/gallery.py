@@ -287,6 +287,13 @@ MUTANTS: tuple[Mutant, ...] = (
         patch=protocol.interrupted_hook_counts,
     ),
     Mutant(
+        "cut-release-stays",
+        "nobody goes on with a release that was cut short",
+        "L3",
+        faults=_INTERRUPTS,
+        patch=protocol.cut_release_stays,
+    ),
+    Mutant(
         "interrupted-close-counts",
         "a close that was interrupted before its work began counts as done",
         patch=protocol.interrupted_close_counts,

@@ -31,6 +31,7 @@ __all__ = [
     "abandons_without_orphan",
     "basis_when_read",
     "collected_is_renewed",
+    "cut_release_stays",
     "flag_validity",
     "forgets_doubt",
     "heartbeat_keeps_lapsed",
@@ -274,6 +275,18 @@ def losses_by_renewal_only() -> Iterator[None]:
 def collected_is_renewed() -> Iterator[None]:
     """A hold whose lease was collected is looked after like any other."""
     with patched(Hold, collected=False, given_up=property(lambda self: self.closing)):
+        yield
+
+
+@contextmanager
+def cut_release_stays() -> Iterator[None]:
+    """A release that an interruption ended is left as it is."""
+
+    def look_at_releases(self: Beats, holds: list[Hold]) -> Generator[Effect, Any, bool]:  # noqa: ARG001
+        yield from ()
+        return False
+
+    with patched(Beats, _look_at_releases=look_at_releases):
         yield
 
 

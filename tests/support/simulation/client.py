@@ -17,6 +17,7 @@ from lockkit.protocol.effects import (
     AwaitHook,
     Effect,
     EmergencyRelease,
+    GoOn,
     Inspect,
     Lost,
     Notify,
@@ -44,9 +45,11 @@ __all__ = ["Client", "Plan", "Worker", "listens"]
 class _Handle:
     """What the user has of a hold; its collection is noticed."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "open")
     callbacks = ()
-    open = True
+
+    def __init__(self) -> None:
+        self.open = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ class Client:
                 world.checks.notified(what)
             case RecordFailure():
                 world.tell(f"{self.name}: writes a critical-failure record")
+            case GoOn(hold):
+                self.go_on(hold)
             case _:
                 world.violated("CRASH", f"no driver for {effect!r} here")
 
@@ -135,6 +140,14 @@ class Client:
         """Take a claim out of the heartbeat."""
         self.beats.withdraw(claim.token)
         self.withdrawn.add(self.world.acquisition(claim))
+
+    def go_on(self, hold: Hold) -> None:
+        """See :meth:`lockkit.drivers.threads.Driver.go_on`."""
+        if hold.report is None and not hold.turn_of:
+            hold.leave()
+            for worker in self.workers:
+                if worker.hold is hold:
+                    worker.go_on_releasing()
 
     def looks_after(self, token: str) -> bool:
         """Whether the background will see to a claim."""
@@ -151,7 +164,8 @@ class Worker(Actor):
     """One thread that acquires, holds and releases, again and again.
 
     Attributes:
-        state: idle, acquiring, granted (read, not registered), registered (no handle yet), holding, releasing.
+        state: idle, acquiring, granted (read, not registered), registered (no handle yet), holding, releasing, cut (a release that
+            an interruption ended, until the background goes on with it on a thread of its own: this one, for the simulation).
         hung: The thread stands still, its client's background threads run.
     """
 
@@ -225,12 +239,24 @@ class Worker(Actor):
 
     def start_release(self) -> None:
         assert self.hold is not None
+        assert self._handle is not None
         plan = self.plans[(self.count - 1) % len(self.plans)]
         self.release = Pipeline(self.hold, "normal", plan.hooks)
         self.hooks_run = set()
-        self.state = "releasing"
         self.began = self.client.world.clock.now()
         self.client.world.tell(f"{self.label}: releases {self.hold.claim.token}")
+        self._handle.open = False
+        self.hold.leave()
+        self.client.beats.releasing[self.hold] = None
+        self.go_on_releasing()
+
+    def go_on_releasing(self) -> None:
+        """Take the release to its end, from wherever it is."""
+        assert self.hold is not None
+        assert self.release is not None
+        self.state = "releasing"
+        self.hold.turn_of = 1
+        self.release.interrupts = []
         self.begin(releasing(self.release, self.now))
 
     def collect(self) -> None:
@@ -334,6 +360,7 @@ class Worker(Actor):
             assert self.release is not None
             world.tell(f"{self.label}: report {value.outcome} for {self.release.hold.claim.token}")
             world.checks.released(self, value)
+            self.client.beats.releasing.pop(self.release.hold, None)
             self._idle()
             return
         assert self.attempt is not None
@@ -354,9 +381,11 @@ class Worker(Actor):
         if not isinstance(error, LockkitError | Interrupt):
             world.violated("CRASH", f"{self.label} raised {error!r}")
         if self.state == "releasing":
-            assert self.release is not None
-            self.release.interrupts.append(error)
-            self.begin(releasing(self.release, self.now))
+            assert self.hold is not None
+            world.tell(f"{self.label}: its release is cut short")
+            self.hold.turn_of = 0
+            self.state = "cut"
+            self.client.deadlines.poke(world.clock.now())
             return
         assert self.attempt is not None
         self.client.take_back(self.attempt)

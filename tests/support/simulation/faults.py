@@ -133,7 +133,7 @@ class Troubles:
     def _worker(
         self, worker: Worker, faults: Faults, fault: Callable[[int, Callable[[], None]], None]
     ) -> None:
-        if worker.hung or worker.state == "idle":
+        if worker.hung or worker.state in ("idle", "cut"):
             return
         fault(faults.hang, bind(self._hang, worker))
         if worker.state == "holding":
