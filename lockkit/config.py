@@ -1,8 +1,9 @@
 """Configuration: which layer wins, and where every value came from.
 
-Later layers win: defaults, ``/etc/lockkit/config.toml``, ``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``,
-the URL's query, keywords. A profile wins over the files; a profile chosen by keyword (``--profile gpu``) also wins over
-``LOCKKIT_*``. With ``pinned = true``, the values set in /etc win over everything but keywords.
+The layers, of which a later one wins over an earlier one, are: defaults, ``/etc/lockkit/config.toml``,
+``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the URL's query, keywords. A profile wins over the files; a
+profile chosen by keyword (``--profile gpu``) also wins over ``LOCKKIT_*``. With ``pinned = true``, the values set in /etc win over
+everything except keywords.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
-from lockkit import layers
-from lockkit.durations import show
+from lockkit import configfiles, layers
+from lockkit.configfiles import stamp
+from lockkit.crosscheck import DEFAULT, misfits
 from lockkit.errors import ConfigError
-from lockkit.facts import Finding, Severity
-from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical, stamp
+from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
 from lockkit.settings import SETTINGS, Value, meant, template, toml
@@ -32,8 +32,8 @@ __all__ = [
     "ETC",
     "SETTINGS",
     "Config",
-    "Examined",
-    "examine",
+    "decide",
+    "keywords_layer",
     "load",
     "plugin_settings",
     "redact",
@@ -41,11 +41,9 @@ __all__ = [
 ]
 
 ETC = Path("/etc/lockkit/config.toml")
-"""The administrator's file, the only one that may say ``pinned = true``."""
+"""The administrator's file, the only file in which ``pinned = true`` is allowed."""
 
-DEFAULT = "default"
 _SCOPES = ("process", "host", "fleet")
-_AGES = ("age_warning", "age_soft", "age_hard")
 _T = TypeVar("_T")
 
 
@@ -57,10 +55,10 @@ class Config:
 
     Attributes:
         profile: The profile in use, or None.
-        plugins: Each plugin's own table, raw, by the distribution's canonical name; see :func:`plugin_settings`.
+        plugins: The tables of the plugins, not decoded, by the distribution's canonical name; see :func:`plugin_settings`.
         sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
-        files: The files that were looked at, with what tells whether they have changed.
-        arguments: What :func:`load` was called with.
+        files: The files that were looked for, each with a mark by which a change is noticed.
+        arguments: The arguments of :func:`load`.
     """
 
     url: str
@@ -118,7 +116,7 @@ class Config:
         """The state folder of this user, created if it is missing, and why this folder was chosen.
 
         Args:
-            create: False: only check whether the folder could be created.
+            create: Whether to create the folder. If False, only check whether it could be created.
 
         Raises:
             ConfigError: The configured folder is not an absolute path.
@@ -141,18 +139,18 @@ class Config:
             raise ConfigError(
                 f"{redact(self.url)} excludes only this {reach}, but scope is {self.scope!r} "
                 f"(from {self.source('scope')})",
-                hint=f"the url is from {self.source('url')}; name a store that reaches as far, such as redis://",
+                hint=f"the url is from {self.source('url')}; use a store that reaches that far, such as redis://",
             )
 
     def stale(self) -> bool:
-        """Whether a file that was read, or was missing, has changed since: its content, or whether it exists."""
+        """Whether one of the files has changed, appeared or disappeared since the configuration was loaded."""
         return any(stamp(Path(name)) != seen for name, seen in self.files.items())
 
     def reload(self) -> Config:
-        """The configuration as it is now, from the same places and keywords.
+        """Load the configuration again, from the same places and keywords.
 
         Raises:
-            ConfigError: As :func:`load`.
+            ConfigError: As for :func:`load`.
         """
         return load(**cast("dict[str, Any]", dict(self.arguments)))
 
@@ -168,17 +166,17 @@ def load(
     home: str | os.PathLike[str] | None = None,
     **keywords: object,
 ) -> Config:
-    """Read all layers and decide.
+    """Read all layers, and decide which value of each setting wins.
 
     Args:
         url: The store's URL, as a keyword in code.
         profile: The profile to use; wins over ``LOCKKIT_PROFILE``.
         config: A file to read instead of the user's and the project's; wins over ``LOCKKIT_CONFIG``.
-        environ: The environment; None: this process's.
-        cwd: Where the search for the project's file begins; None: the working directory.
+        environ: The environment; None for that of this process.
+        cwd: The folder in which the search for the project's file begins; None for the working directory.
         etc: The administrator's file.
-        home: The home folder; None: HOME, else the passwd entry's.
-        keywords: Settings as keywords in code, durations in seconds. None: not set.
+        home: The home folder; None for HOME, or without HOME that of the passwd entry.
+        keywords: Settings as keywords in code, durations in seconds. None means not set.
 
     Raises:
         ConfigError: A setting or value is not allowed. The message names the file, variable or keyword, and the key.
@@ -186,83 +184,14 @@ def load(
     arguments = {
         **keywords, "url": url, "profile": profile, "config": config, "environ": environ, "cwd": cwd, "etc": etc, "home": home,
     }  # fmt: skip
-    found = layers.look(environ, cwd, etc, home, config)
+    found = configfiles.look(environ, cwd, etc, home, config)
     layers.warn(found.environment)
-    code = _keywords({"url": url, **keywords})
+    code = keywords_layer({"url": url, **keywords})
     _refuse([problem for layer in (*found.layers(), code) for problem in layer.problems])
-    decided, problems = _decide(found, profile, code, arguments)
+    decided, problems = decide(found, profile, code, arguments)
     _refuse(problems)
     assert decided is not None
     return decided
-
-
-class Examined(NamedTuple):
-    """The result of :func:`examine`.
-
-    Attributes:
-        findings: Findings about every file and variable, and about how they fit together.
-        in_use: The configuration that :func:`load` would return, also if its settings do not fit each other; None if there is none.
-        others: The configurations that the other profiles would give.
-    """
-
-    findings: list[Finding]
-    in_use: Config | None = None
-    others: Sequence[Config] = ()
-
-
-def examine(
-    url: str | None = None,
-    *,
-    profile: str | None = None,
-    namespace: str | None = None,
-    environ: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
-    etc: str | os.PathLike[str] = ETC,
-    home: str | os.PathLike[str] | None = None,
-    config: str | os.PathLike[str] | None = None,
-    elsewhere: Severity = "error",
-) -> Examined:
-    """Check every file, variable and profile, and report all problems instead of the first one.
-
-    Each place is checked by itself. If all of them can be read, their combination is checked: as :func:`load` would be called
-    with these arguments, and with each other profile alone (``elsewhere`` is the severity of a problem there).
-    :func:`lockkit.plugins.checking.check_files` adds what only plugins can judge.
-    """
-    places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}
-    found = layers.look(environ, cwd, etc, home, config)
-    layers.warn(found.environment, quietly=True)
-    code = _keywords({"url": url, "namespace": namespace})
-    findings: list[Finding] = []
-    for layer in (*found.layers(), code):
-        findings += map(_error, layer.problems)
-        findings += [
-            Finding("config", "warning", warning.message, warning.hint or "") for warning in layer.warnings
-        ]
-        if not layer.problems and (layer.values or layer in found.files()):
-            pinned = ", pinned" if layer.pinned else ""
-            told = (
-                ", ".join([*layer.values, *(f"[profiles.{redact_name(name)}]" for name in layer.profiles)])
-                or "no settings"
-            )
-            findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))
-    if any(finding.severity == "error" for finding in findings):
-        return Examined(findings)
-    arguments = places | {"url": url, "profile": profile, "namespace": namespace}
-    in_use, problems = _decide(found, profile, code, arguments)
-    findings += dict.fromkeys(map(_error, problems))
-    others: list[Config] = []
-    for name in sorted(found.profiles() - {found.chosen(profile)}):
-        other, more = _decide(found, name, Layer(ARGUMENT), places | {"profile": name})
-        others += [other] if other else []
-        known = {finding[2:] for finding in findings}
-        findings += [
-            finding._replace(severity=elsewhere) for finding in map(_error, more) if finding[2:] not in known
-        ]
-    return Examined(findings, in_use, others)
-
-
-def _error(problem: ConfigError) -> Finding:
-    return Finding("config", "error", problem.message, problem.hint or "")
 
 
 def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
@@ -297,7 +226,8 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
 # -- deciding -------------------------------------------------------------------------------------------------
 
 
-def _keywords(keywords: Mapping[str, object]) -> Layer:
+def keywords_layer(keywords: Mapping[str, object]) -> Layer:
+    """The layer of settings that were given as keywords."""
     layer = Layer(ARGUMENT)
     for key, value in keywords.items():
         if key not in SETTINGS:
@@ -307,10 +237,20 @@ def _keywords(keywords: Mapping[str, object]) -> Layer:
     return layer
 
 
-def _decide(
+def decide(
     found: Found, profile: str | None, code: Layer, arguments: Mapping[str, object]
 ) -> tuple[Config | None, list[ConfigError]]:
-    """Combine the layers: the resulting configuration, if there is one, and all problems of the combination."""
+    """Combine the layers.
+
+    Args:
+        found: The layers of files and the environment.
+        profile: The profile that was chosen by keyword.
+        code: The layer of keywords.
+        arguments: The arguments of :func:`load`, to remember.
+
+    Returns:
+        The resulting configuration, or None if there is none, and all problems of the combination.
+    """
     chosen = found.chosen(profile)
     if chosen and chosen not in found.profiles():
         known = sorted(map(redact_name, found.profiles()))
@@ -323,13 +263,13 @@ def _decide(
         bare, query = layers.split_query(str(values["url"]), sources["url"])
         if query.problems:
             return None, query.problems
-        # The query of a URL in code is code, and that of a pinned URL is pinned.
+        # The query has the rank of its URL: that of a URL in code counts as code, and that of a pinned URL as pinned.
         above = any("url" in layer.values for layer in (*pins, code))
         middle = [*pins, query] if above else [query, *pins]
         values, sources = _merge([*below, *middle, code])
         values["url"] = bare
     values = {key: setting.default for key, setting in SETTINGS.items()} | values
-    misfits = _cross_check(values, sources)
+    problems = misfits(values, sources)
     if chosen:
         sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
     plugins = _plugins(found, sources)
@@ -341,11 +281,11 @@ def _decide(
         files=found.stamps,
         arguments=arguments,
     )
-    return decided, misfits
+    return decided, problems
 
 
 def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
-    """The layers below the URL's query, and the layers that /etc pins; each list lowest first."""
+    """The layers below the URL's query, and the layers that /etc pins. In each list the lowest layer comes first."""
     chosen = found.chosen(profile)
     files = found.files()
     profiles = [
@@ -375,39 +315,6 @@ def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, objec
             plugins.setdefault(dist, {}).update(table)
             sources.update({f"plugins.{dist}.{key}": layer.source for key in table})
     return plugins
-
-
-def _cross_check(values: dict[str, Value], sources: dict[str, str]) -> list[ConfigError]:
-    """Problems of settings that must fit each other. Durations are already numbers here."""
-
-    def told(key: str) -> str:
-        return f"{key} ({show(number(key))}, from {sources.get(key, DEFAULT)})"
-
-    def number(key: str) -> float:
-        value = values[key]
-        assert isinstance(value, (int, float))
-        return value
-
-    longest = values["max_hold"]
-    if isinstance(longest, float) and longest < number("age_hard") and not sources.keys() & set(_AGES):
-        # If only max_hold was set, the default ages are scaled down to stay below it.
-        scale = longest / number("age_hard")
-        values.update({key: round(number(key) * scale, 3) for key in _AGES})
-        sources.update(dict.fromkeys(_AGES, f"{DEFAULT}, lowered to fit max_hold"))
-    problems = [
-        f"{told(high)} must be more than {told(low)}"
-        for low, high in pairwise(_AGES)
-        if number(low) >= number(high)
-    ]
-    if longest is not None:
-        problems += [
-            f"{told(key)} must not be more than {told('max_hold')}"
-            for key in ("age_hard", "min_hold")
-            if number(key) > number("max_hold")
-        ]
-    if "ttl" in sources and "kill_after" in sources and number("kill_after") >= number("ttl"):
-        problems.append(f"{told('kill_after')} must be less than {told('ttl')}")
-    return list(map(ConfigError, problems))
 
 
 def _refuse(problems: Sequence[ConfigError]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lockkit import config
+from lockkit import examining
 from lockkit.config import ETC, Config
 from lockkit.durations import exact, limits
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PluginError
@@ -38,7 +38,7 @@ def check_files(
     discover: Callable[[], Sequence[Installed]] = installed,
     elsewhere: Severity = "error",
 ) -> list[Finding]:
-    """All findings of :func:`lockkit.config.examine`, and those about the installed stores and plugins.
+    """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
     Errors, because no lock can be taken: a store that is not installed, a URL or a ttl that it would refuse, a scope that it does not
     reach, a state folder that cannot be used, a missing client library. Warnings: tables and switches for plugins that are not
@@ -46,7 +46,7 @@ def check_files(
     No store is opened, and nothing is created.
 
     Args:
-        url: The store's URL. This and the next six arguments are those of :func:`lockkit.config.examine`.
+        url: The store's URL. This and the next six arguments are those of :func:`lockkit.examining.examine`.
         profile: The profile to use.
         namespace: The namespace, as a keyword in code.
         environ: The environment.
@@ -57,7 +57,7 @@ def check_files(
         discover: The source of the entry points.
         elsewhere: The severity if a profile that is not in use cannot work on any machine.
     """
-    findings, in_use, others = config.examine(
+    findings, in_use, others = examining.examine(
         url, profile=profile, namespace=namespace, environ=environ, cwd=cwd, etc=etc, home=home, config=config_file,
         elsewhere=elsewhere,
     )  # fmt: skip

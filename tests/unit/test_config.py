@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit import config, layers
+from lockkit import config, examining, layers
 from lockkit.errors import ConfigError
 from lockkit.plugins.checking import check_files
 from lockkit.settings import SETTINGS, read, redact, template, toml
@@ -43,7 +43,7 @@ class World:
         return config.load(url, environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home, **keywords)
 
     def check(self):
-        return config.examine(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home).findings
+        return examining.examine(environ=self.environ, cwd=self.cwd, etc=self.etc, home=self.home).findings
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_pinned_urls_query_is_pinned_with_it(world):
 @pytest.mark.parametrize("where", ["user", "project"])
 def test_only_the_administrator_pins(world, where):
     world.write(getattr(world, where), "pinned = true")
-    with pytest.raises(ConfigError, match="pinned is for the administrator"):
+    with pytest.raises(ConfigError, match="pinned is only allowed in the administrator"):
         world.load()
 
 
@@ -349,7 +349,7 @@ def test_xdg_config_home(world, tmp_path):
         ("[profiles]\ngpu = 3", "profiles.gpu must be a table"),
         ("[profiles.gpu]\nttll = 3", r"unknown key profiles.gpu.ttll \(did you mean ttl\?"),
         ("[profiles.gpu]\npinned = true", "unknown key profiles.gpu.pinned"),
-        ("plugins = 3", "plugins must hold tables"),
+        ("plugins = 3", "plugins must contain tables"),
         ("ttl = 1\nttl: 2", "not valid TOML: .*line 2"),
         ("ttl = 5\nttl = 6", "not valid TOML"),
     ],
@@ -480,7 +480,7 @@ def test_an_unknown_variable_is_one_warning(world, caplog):
         world.load()
         world.load()
     assert [record.getMessage() for record in caplog.records] == [
-        "LOCKKIT_NAMESPAC is not a variable that lockkit knows; it is ignored (did you mean LOCKKIT_NAMESPACE?)"
+        "the environment variable LOCKKIT_NAMESPAC is unknown to lockkit and is ignored (did you mean LOCKKIT_NAMESPACE?)"
     ]
 
 

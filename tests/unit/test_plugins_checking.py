@@ -148,7 +148,7 @@ def test_an_unknown_variable_is_a_warning_and_not_logged_beside_it(checked, capl
     (finding,), _ = checked(environ={"LOCKKIT_FOO": "1"})
 
     assert finding.severity == "warning"
-    assert finding.message == "LOCKKIT_FOO is not a variable that lockkit knows; it is ignored"
+    assert finding.message == "the environment variable LOCKKIT_FOO is unknown to lockkit and is ignored"
     assert finding.hint == "", "nothing resembles it"
     assert not caplog.records
 
