@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["SILENT", "patience"]
+__all__ = ["is_silent", "mark", "patience"]
 
 _ROUND, _LEAST, _MOST = 1.5, 0.3, 1.0
 """Seconds for the first round through all hosts, and the least and the most that each of them gets in that round."""
@@ -30,25 +30,18 @@ def patience(hosts: int, rounds: int, timeout: float) -> float:
     return float(min(first * 2 ** min(rounds, 16), max(timeout / 3.0, _LEAST)))
 
 
-class SilentHosts:
-    """The hosts that did not answer, on the monotonic clock."""
-
-    def __init__(self) -> None:
-        self._since: dict[tuple[str, int], float] = {}
-
-    def add(self, place: tuple[str, int]) -> None:
-        """Note that a host did not answer just now."""
-        self._since[place] = time.monotonic()
-
-    def discard(self, place: tuple[str, int]) -> None:
-        """Note that a host has answered."""
-        self._since.pop(place, None)
-
-    def lately(self, place: tuple[str, int]) -> bool:
-        """Tell whether a host did not answer lately."""
-        since = self._since.get(place)
-        return since is not None and time.monotonic() - since < _LATELY
+_since: dict[tuple[str, int], float] = {}
+"""The hosts that did not answer any session of this process, and since when, on the monotonic clock."""
 
 
-SILENT = SilentHosts()
-"""The silent hosts that any session of this process has met."""
+def mark(host: tuple[str, int], *, silent: bool) -> None:
+    """Note that a host did not answer, or that it did."""
+    if silent:
+        _since[host] = time.monotonic()
+    else:
+        _since.pop(host, None)
+
+
+def is_silent(host: tuple[str, int]) -> bool:
+    """True if a host did not answer lately."""
+    return time.monotonic() - _since.get(host, float("-inf")) < _LATELY

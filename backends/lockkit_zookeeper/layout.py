@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Sequence
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
@@ -26,6 +27,7 @@ _NODE = re.compile(
 )
 _WRAP = 1 << 31
 _ALL = float("inf")
+_BY_NUMBER = attrgetter("number")
 
 
 class Paths:
@@ -62,7 +64,6 @@ class Place(NamedTuple):
         node: The last part of its node's path.
         number: The number that the server gave it.
         capacity: The capacity in force for it.
-        own_capacity: The capacity in its name.
         may_hold: True if it may hold beyond the prefix, because it fitted when a resize shrank the lock.
         tries: True for a try: it holds, or is about to go.
     """
@@ -72,7 +73,6 @@ class Place(NamedTuple):
     weight: int
     capacity: int
     number: int
-    own_capacity: int
     may_hold: bool = False
     tries: bool = False
 
@@ -141,7 +141,7 @@ class Queue:
 
     def _admits(self, claims: Sequence[Place], weight: int, capacity: int) -> bool:
         behind = claims[-1].number + 1 if claims else 0
-        mine = Place("", "", weight, capacity, behind, capacity)
+        mine = Place("", "", weight, capacity, behind)
         return Queue([*claims, mine], self.markers, ()).grants > len(claims)
 
     def surely_waits(self, place: int) -> bool:
@@ -156,7 +156,7 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
         Refused: With IncompatibleLayout, for a node that this code does not know.
     """
     claims: list[Place] = []
-    resizes: list[tuple[int, int, float, str]] = []
+    resizes: list[_Resize] = []
     for node in nodes:
         match = _NODE.fullmatch(node)
         if match is None:
@@ -168,42 +168,39 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
                 ),
                 retry=False,
             )
-        token, weight, own_capacity, number, capacity, upto, marker = match.groups()
-        if token is not None:
-            tries = weight[0] == "0"
-            claims.append(
-                Place(
-                    node, token, int(weight), int(own_capacity), int(number), int(own_capacity), tries=tries
-                )
-            )
+        token, weight, capacity, number, resized, upto, marker = match.groups()
+        if token is None:
+            last = _ALL if upto == "all" else int(upto)
+            resizes.append(_Resize(int(marker), int(resized), last, node))
         else:
-            resizes.append((int(marker), int(capacity), _ALL if upto == "all" else int(upto), node))
+            tries = weight[0] == "0"
+            claims.append(Place(node, token, int(weight), int(capacity), int(number), tries=tries))
     if len(claims) > 1:
-        claims.sort(key=_number)
-        if (
-            claims[-1].number - claims[0].number > _WRAP
-        ):  # the server's counter has overflowed, after 2**31 nodes
+        claims.sort(key=_BY_NUMBER)
+        if claims[-1].number - claims[0].number > _WRAP:  # the counter has overflowed, after 2**31 nodes
             claims.sort(key=lambda claim: claim.number % (2 * _WRAP))
     if not resizes:
         return Queue(claims, (), ())
     return _resized(claims, sorted(resizes))
 
 
-def _number(claim: Place) -> int:
-    return claim.number
+class _Resize(NamedTuple):
+    """The marker of a resize. Claims with numbers up to ``upto`` may hold although they do not fit any more."""
+
+    number: int
+    capacity: int
+    upto: float
+    node: str
 
 
-def _resized(claims: list[Place], resizes: list[tuple[int, int, float, str]]) -> Queue:
-    """Apply to each claim the last marker behind it."""
-    first = claims[0].number if claims else None
-    live = [each for each in resizes if first is not None and each[0] > first]
-    spent = [node for number, _, _, node in resizes if first is None or number < first]
-    seen = [_at(claim, [each for each in live if each[0] > claim.number]) for claim in claims]
-    return Queue(seen, [node for *_, node in live], spent)
-
-
-def _at(claim: Place, behind: list[tuple[int, int, float, str]]) -> Place:
-    if not behind:
-        return claim
-    held = any(claim.number <= upto for _, _, upto, _ in behind)
-    return claim._replace(capacity=behind[-1][1], may_hold=held)
+def _resized(claims: list[Place], resizes: Sequence[_Resize]) -> Queue:
+    """Apply to each claim the markers behind it: the capacity of the last one."""
+    first = claims[0].number if claims else _ALL
+    live = [each for each in resizes if each.number > first]
+    for at, claim in enumerate(claims):
+        behind = [each for each in live if each.number > claim.number]
+        if behind:
+            held = any(claim.number <= each.upto for each in behind)
+            claims[at] = claim._replace(capacity=behind[-1].capacity, may_hold=held)
+    spent = [each.node for each in resizes if each.number < first]
+    return Queue(claims, [each.node for each in live], spent)

@@ -48,7 +48,7 @@ from lockkit.errors import LockkitError
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.failures import without_sasl, without_trust
-from lockkit_zookeeper.hosts import SILENT, patience
+from lockkit_zookeeper.hosts import is_silent, mark, patience
 
 __all__ = [
     "CheckVersion",
@@ -272,7 +272,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
         timeout = self.client._session_timeout / 1000.0  # noqa: SLF001
         self.handler.longest = patience(len(hosts), self._rounds, timeout)
         self._rounds += 1
-        return sorted(hosts, key=lambda host: SILENT.lately(host[1:]))
+        return sorted(hosts, key=lambda host: is_silent(host[1:]))
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         began = self._clock.now()
@@ -280,14 +280,14 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             read_timeout, connect_timeout = super()._connect(host, hostip, port)
         except Exception as error:
             if isinstance(error, self.handler.timeout_exception):
-                SILENT.add((hostip, port))
+                mark((hostip, port), silent=True)
             self._owner.trouble = f"{hostip}:{port}: {error}"
             final = without_trust(error, f"{host}:{port}", ca_file=self._address.ca_file is not None)
             # A name may have several addresses, and a server listen at one of them.
             self._round[host, port] = final or self._round.get((host, port))
             raise
         self._rounds = 0
-        SILENT.discard((hostip, port))
+        mark((hostip, port), silent=False)
         # kazoo reads for two thirds of the timeout that was granted.
         self._owner.is_ready(began, read_timeout * 1.5 / 1000.0)
         return read_timeout, connect_timeout

@@ -12,7 +12,7 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
 from lockkit.store.budgets import left
-from lockkit.store.connections import inherited
+from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
 from lockkit.store.spi import OpenOptions, Refused, Why
 from lockkit.store.tombstones import Tombstones

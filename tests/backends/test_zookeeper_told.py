@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("kazoo")
 
 from lockkit.client import connect
-from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.errors import IncompatibleLayout
+from lockkit.protocol.beating import Beats
 from lockkit.store.rows import GRACE
 from lockkit.testing.processes import until
 from lockkit_zookeeper.layout import read_queue
@@ -84,7 +84,7 @@ def test_a_claim_whose_time_is_up_goes_and_its_holder_who_counts_too_is_asked_fo
     server, client, request, monkeypatch
 ):
     told = []
-    monkeypatch.setattr(Heartbeat, "suspect", lambda _, token: told.append(token))
+    monkeypatch.setattr(Beats, "suspect", lambda _, token: told.append(token))
     queue = f"/{request.node.name}/lockkit/default/q/a"
 
     lease = client().lock("a", ttl=1.8, auto_renew=False).acquire(timeout=5)
