@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from lockkit.errors import ConfigError
 from lockkit.store.urls import Url
 
-__all__ = ["OPTIONS", "Files", "read_files"]
+__all__ = ["OPTIONS", "Files", "read_files", "tls_context"]
 
 OPTIONS = ("ca_file", "cert_file", "key_file")
 """The options of a URL that name TLS files."""
@@ -106,3 +107,22 @@ def _has_certificate(path: str) -> bool:
     except ssl.SSLError:
         return False
     return True
+
+
+def tls_context(files: Files, shown: str) -> ssl.SSLContext:
+    """The context in which a client connects.
+
+    Args:
+        files: Its files.
+        shown: The URL without secrets, for the error.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.cert_file is not None:
+            context.load_cert_chain(files.cert_file, files.key_file)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError(f"{shown}: {error}", hint="certificates and keys are PEM files") from None
+    return context

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["in_time", "is_address"]
+if TYPE_CHECKING:
+    import ssl
 
+__all__ = ["connected", "in_time", "is_address"]
+
+_LEAST = 0.005
 
 C = TypeVar("C")
 
@@ -72,3 +78,22 @@ def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, 
     if isinstance(made[0], BaseException):
         raise made[0]
     return made[0]
+
+
+def connected(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> socket.socket:
+    """A socket that is connected, over TLS if there is a context for it, and does not hold small requests back.
+
+    Raises:
+        OSError: There is none to be had in time.
+    """
+    end = time.monotonic() + budget
+    plain = socket.create_connection((host, port), timeout=max(budget, _LEAST))
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is None:
+            return plain
+        plain.settimeout(max(end - time.monotonic(), _LEAST))
+        return tls.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
