@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["connected", "in_time", "is_address"]
-
-_LEAST = 0.005
+__all__ = ["Place", "connect", "in_time", "is_address"]
 
 C = TypeVar("C")
+
+Place: TypeAlias = tuple[str, int] | str
+"""Host and port, or the path of a socket."""
+_LEAST = 0.005
 
 
 def is_address(host: str) -> bool:
@@ -26,6 +27,57 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def connect(place: Place, tls: ssl.SSLContext | None, budget: float, thread: str) -> socket.socket:
+    """Connect to a place, with TLS or without.
+
+    Args:
+        place: The place. TLS is not used on the path of a socket.
+        tls: How to verify the server, and the client's certificate; None without TLS.
+        budget: Seconds.
+        thread: The name of the thread that connects, if a name has to be resolved.
+
+    Raises:
+        OSError: There is no connection to be had in time.
+    """
+    end = time.monotonic() + max(budget, _LEAST)
+
+    def made() -> socket.socket:
+        error: OSError | None = None
+        for family, address in _addresses(place):
+            plain = _Socket(family, socket.SOCK_STREAM)
+            try:
+                plain.settimeout(max(end - time.monotonic(), _LEAST))
+                plain.connect(address)
+                if isinstance(place, str):
+                    return plain
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                plain.settimeout(max(end - time.monotonic(), _LEAST))
+                return plain if tls is None else tls.wrap_socket(plain, server_hostname=place[0])
+            except OSError as failed:
+                plain.close()
+                error = failed
+        raise error or OSError("the name has no address")
+
+    if isinstance(place, str) or is_address(place[0]):
+        return made()
+    return in_time(made, socket.socket.close, end - time.monotonic(), thread)
+
+
+class _Socket(socket.socket):
+    """A socket that is closed without a warning if Ctrl-C strikes before anybody has it."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # Ctrl-C may have struck before it was complete
+            self.close()
+
+
+def _addresses(place: Place) -> list[tuple[int, Any]]:
+    if isinstance(place, str):
+        return [(socket.AF_UNIX, place)]
+    found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, thread: str) -> C:
@@ -78,22 +130,3 @@ def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, 
     if isinstance(made[0], BaseException):
         raise made[0]
     return made[0]
-
-
-def connected(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> socket.socket:
-    """A socket that is connected, over TLS if there is a context for it, and does not hold small requests back.
-
-    Raises:
-        OSError: There is none to be had in time.
-    """
-    end = time.monotonic() + budget
-    plain = socket.create_connection((host, port), timeout=max(budget, _LEAST))
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is None:
-            return plain
-        plain.settimeout(max(end - time.monotonic(), _LEAST))
-        return tls.wrap_socket(plain, server_hostname=host)
-    except BaseException:
-        plain.close()
-        raise

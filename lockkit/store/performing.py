@@ -76,20 +76,21 @@ class Blocking(Generic[C]):
         self._closed = False
         self.pid = os.getpid() if pid is None else pid
 
-    def perform(self, exchange: Exchange[T]) -> T:
+    def perform(self, exchange: Exchange[T], made: list[C] | None = None) -> T:
         """Perform an exchange to its end and return its result.
+
+        Args:
+            exchange: The exchange.
+            made: The connections that it makes are added to this.
 
         Raises:
             Exception: Whatever the exchange raises.
         """
-        return self._run(exchange, self._connect)
-
-    def _run(self, exchange: Exchange[T], connect: Callable[[Connect], C]) -> T:
         try:
             step = next(exchange)
             while True:
                 try:
-                    result = self._send(step) if type(step) is Send else self._do(step, connect)
+                    result = self._send(step) if type(step) is Send else self._do(step, made)
                 except BaseException as error:
                     step = exchange.throw(error)
                 else:
@@ -106,13 +107,8 @@ class Blocking(Generic[C]):
         if self.pid != os.getpid():
             raise inherited(self._where)
         made: list[C] = []
-
-        def connect(step: Connect) -> C:
-            made.append(self._connect(step))
-            return made[-1]
-
         try:
-            return self._run(self._opening(route, end), connect)
+            return self.perform(self._opening(route, end), made)
         except BaseException:
             for connection in made:
                 connection.reset()
@@ -125,11 +121,12 @@ class Blocking(Generic[C]):
             pool.close()
 
     def _send(self, step: Send) -> Sequence[Reply]:
-        pool = self._pools.get(step.to) or self._pool(step.to)
-        connection = pool.take(step.end - time.monotonic())
+        route, packed, end, count, keep = step
+        pool = self._pools.get(route) or self._pool(route)
+        connection = pool.take(end - time.monotonic())
         try:
-            replies = connection.exchange(step.packed, step.end, step.replies)
-            good = step.keep is None or step.keep(replies)
+            replies = connection.exchange(packed, end, count)
+            good = keep is None or keep(replies)
         except BaseException:
             connection.reset()
             raise
@@ -139,15 +136,18 @@ class Blocking(Generic[C]):
             connection.close()
         return replies
 
-    def _do(self, step: Step, connect: Callable[[Connect], C]) -> object:
+    def _do(self, step: Step, made: list[C] | None) -> object:
         """Perform a step other than Send."""
         match step:
             case Connect():
-                return connect(step)
-            case Introduce(connection, packed, end, replies):
-                return connection.introduce(packed, end, replies)
+                connection = self._connect(step)
+                if made is not None:
+                    made.append(connection)
+                return connection
+            case Introduce(to, packed, end, replies):
+                return to.introduce(packed, end, replies)
             case Drop(route):
-                if pool := self._pools.get(route):
+                if pool := self._pools.pop(route, None):  # connections in use now are not used again
                     pool.empty()
             case Pause(seconds):
                 time.sleep(seconds)

@@ -173,6 +173,19 @@ def test_the_free_connections_of_a_route_can_be_dropped(there):
     assert len(there.server.connections) == 2
 
 
+def test_a_connection_in_use_while_its_route_is_dropped_is_not_used_again(there):
+    def dropped(route):
+        yield Send(route, b"one\n", soon(), 1, lambda _: there.perform(iter_drop(route)) is None)
+        yield from said(route, b"two")
+
+    def iter_drop(route):
+        yield Drop(route)
+
+    there.perform(dropped(there.place))
+
+    assert len(there.server.connections) == 2
+
+
 def test_an_exchange_pauses(there):
     def pausing():
         before = time.monotonic()
