@@ -1,4 +1,4 @@
-"""URLs of etcd: the members, the login, the few options, and the certificates they name."""
+"""URLs of etcd: the members, the login, and the few options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Address(NamedTuple):
         shown: The URL without secrets.
         hosts: Host and port of each member that was named.
         tls: Speak TLS.
-        files: The certificates.
+        ca_file: The authorities to trust; None for those that the operating system trusts.
+        cert_file, key_file: The client's own certificate and key; None for none.
     """
 
     shown: str
@@ -28,7 +29,9 @@ class Address(NamedTuple):
     user: str | None
     password: str | None
     tls: bool
-    files: certificates.Files
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
 
     def __repr__(self) -> str:
         return f"Address({self.shown!r})"
@@ -58,5 +61,7 @@ def parse(url: str) -> Address:
         user=user,
         password=password,
         tls=tls,
-        files=files,
+        ca_file=files.ca_file,
+        cert_file=files.cert_file,
+        key_file=files.key_file,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from lockkit.store import certificates
@@ -25,7 +25,7 @@ _LOGIN = "write redis://:password@host, or redis://user:password@host"
 
 
 class Address(NamedTuple):
-    """A server, or who knows where it is, and how to talk to it.
+    """A parsed URL: where the server is, or who knows that, and how to log in.
 
     Attributes:
         shown: The URL without secrets.
@@ -34,7 +34,7 @@ class Address(NamedTuple):
         service: The sentinels' name for the primary; None without Sentinel.
         cluster: ``hosts`` are nodes of a Cluster.
         sentinel: User and password for the sentinels.
-        tls: Keyword arguments for redis-py's TLS connection; None for none.
+        tls: The certificates; None without TLS.
         min_replicas: How many replicas must confirm an acquire.
     """
 
@@ -47,7 +47,7 @@ class Address(NamedTuple):
     user: str | None
     password: str | None
     sentinel: tuple[str | None, str | None]
-    tls: dict[str, Any] | None
+    tls: certificates.Files | None
     min_replicas: int
 
     def __repr__(self) -> str:
@@ -83,14 +83,19 @@ def parse(url: str) -> Address:
     elif scheme == "redis+sentinel":
         service, _, path = path.strip("/").partition("/")
         if not service:
-            raise read.wrong("which service?")
+            raise read.wrong("the URL names no service")
     database = path.strip("/")
     if database and scheme == "redis+cluster":
         raise read.wrong("a Cluster has no databases")
     if "," in read.places and scheme not in _OPTIONS:
-        raise read.wrong("one host, please", "several are for redis+sentinel:// and redis+cluster://")
+        raise read.wrong(
+            "only one host may be named", "several are for redis+sentinel:// and redis+cluster://"
+        )
     if database and "db" in options:
         raise read.wrong("the database is named twice", "write /0 or ?db=0, not both")
+    files = certificates.read_files(
+        read, options, None if secure else "write rediss://, or tls=yes with Sentinel"
+    )
     return Address(
         shown=read.shown,
         hosts=read.hosts(_PORTS.get(scheme, 6379)),
@@ -101,7 +106,7 @@ def parse(url: str) -> Address:
         user=user,
         password=password,
         sentinel=(options.get("sentinel_user"), options.get("sentinel_password")),
-        tls=_tls(read, options, secure=secure),
+        tls=files if secure else None,
         min_replicas=_number(read, options.get("min_replicas", "0"), "min_replicas"),
     )
 
@@ -110,15 +115,3 @@ def _number(url: Url, text: str, what: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 6:
         raise url.wrong(f"{what} must be a whole number, not {url.veiled(text)!r}")
     return int(text)
-
-
-def _tls(url: Url, options: dict[str, str], *, secure: bool) -> dict[str, Any] | None:
-    """Keyword arguments for redis-py's TLS connection; None for none."""
-    files = certificates.read_files(
-        url, options, None if secure else "write rediss://, or tls=yes with Sentinel"
-    )
-    if not secure:
-        return None
-    theirs = {"ssl_ca_certs": files.ca_file, "ssl_certfile": files.cert_file, "ssl_keyfile": files.key_file}
-    found: dict[str, Any] = {key: file for key, file in theirs.items() if file is not None}
-    return {**found, "ssl_check_hostname": True}  # redis-py 5 does not by itself

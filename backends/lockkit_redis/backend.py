@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
-from lockkit.store.budgets import left
+from lockkit.store.budgets import left, shares
 from lockkit.store.spi import (
     Answer,
     Beat,
@@ -26,6 +26,7 @@ from lockkit_redis import acquiring, health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.connection import pack
+from lockkit_redis.exchanges import RedisExchanges
 from lockkit_redis.keys import Keys
 from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
@@ -47,14 +48,15 @@ def open_store(url: str, options: OpenOptions) -> RedisBackend:
 
 
 class RedisBackend:
-    """One open server. Thread-safe; of no use in a forked child."""
+    """One open server. Thread-safe; a forked child is refused every call."""
 
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
         self.store = RedisStore(address, options)
-        self._wakes = Wakes(self.store.topology, self.store.channel)
+        self._perform = self.store.perform
+        self._wakes = Wakes(self.store)
         try:
             self._look_round(options, end)
         except BaseException:
@@ -62,28 +64,27 @@ class RedisBackend:
             raise
 
     def _look_round(self, options: OpenOptions, end: float) -> None:
-        """Tell what is wrong with the servers: here, where somebody reads it.
+        """Warn of what is wrong with the servers, at opening, where somebody reads it.
 
         Raises:
-            Refused, Unknown: None can be used; or, if ``strict``, one is no place for locks.
+            Refused, Unknown: No server can be used; or, if ``strict``, one is unsafe for locks.
         """
-        servers = self.store.topology.servers()
+        servers = self.store.servers()
         troubles: list[Refused | Unknown] = []
         warnings: list[str] = []
-        for rest, server in zip(range(len(servers), 0, -1), servers, strict=True):
-            until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
+        for server, until in shares(servers, end, least=_LEAST):
             who = server.where if self.store.topology.one else server.node
             try:
-                server.call(pack("PING"), left(until))
-                bad = health.known_bad(server, left(until))
+                self.store.call(server, pack("PING"), left(until))
+                bad = health.known_bad(self.store, server, left(until))
             except (Refused, Unknown) as trouble:
                 troubles.append(trouble)
                 told = trouble.error.message.replace(server.where, who)
-                warnings.append(f"a node is not to be used: {told} ({trouble.error.hint})")
+                warnings.append(f"a node cannot be used: {told} ({trouble.error.hint})")
                 continue
             for found in bad:
                 if options.strict and found.severity == "error":
-                    text = f"{who}: {found.message}; strict refuses that"
+                    text = f"{who}: {found.message}; strict refuses such a server"
                     raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
                 warnings.append(f"{who}: {found.message} ({found.hint})")
         if len(troubles) == len(servers):
@@ -96,45 +97,37 @@ class RedisBackend:
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        return acquiring.acquire(self.store, claim, create, budget)
+        return self._perform(acquiring.acquire(self.store, claim, create, budget))
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """See :meth:`lockkit.store.spi.Backend.renew`."""
-        return renewing.renew(self.store, beats, budget)
+        return self._perform(renewing.renew(self.store, beats, budget))
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
-        return renewing.extend(self.store, claim, fence, ttl, budget)
+        return self._perform(renewing.extend(self.store, claim, fence, ttl, budget))
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        store = self.store
-        doubt = claim.token in store.unsure
-        return acquiring.release(store, claim, budget, graceful=graceful, tombstone=doubt)
+        return self._perform(acquiring.release(self.store, claim, budget, graceful=graceful))
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        return acquiring.release(self.store, claim, budget, graceful=graceful, tombstone=True)
+        return self._perform(acquiring.abandon(self.store, claim, budget, graceful=graceful))
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        fresh = self.store.server(claim).another()
-        try:
-            return acquiring.release(
-                self.store, claim, budget, graceful=graceful, tombstone=True, server=fresh
-            )
-        finally:
-            fresh.close()
+        return self._perform(acquiring.abandon(self.store, claim, budget, graceful=graceful, fresh=True))
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.store.spi.Backend.watch`. What is watched for is the claim's own turn."""
+        """See :meth:`lockkit.store.spi.Backend.watch`. The watch is for the claim's own turn."""
         where = Keys.of(self.store.namespace, name).claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=False)
 
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(listen=self._listen)
+        return Extras(exchanges=RedisExchanges(self.store), listen=self._listen)
 
     def _listen(
         self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
@@ -149,7 +142,7 @@ class RedisBackend:
         return operating.inspect(self.store, name, budget)
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """See :meth:`lockkit.store.spi.Backend.names`. From the index; ``deep`` scans every key of the server."""
+        """See :meth:`lockkit.store.spi.Backend.names`. Names come from the index; ``deep`` scans every key of the server."""
         return self.store.index.names(prefix, time.monotonic() + budget, deep=deep)
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
@@ -179,4 +172,4 @@ class RedisBackend:
     def close(self) -> None:
         """Close the connections."""
         self._wakes.close()
-        self.store.topology.close()
+        self.store.close()

@@ -1,15 +1,16 @@
 """One connection: packed commands out, replies in, each before an end.
 
-redis-py makes it (addresses, TLS, certificates). What it would then do for each command costs as much as the command
-itself, so from there on the talking is done here, with the parser that redis-py uses too.
+The parser is hiredis, which redis-py uses too. What redis-py does beside parsing costs as much as a command.
 
-A lone call stays awake for a moment. A server on this host answers in less time than it takes to put a thread to sleep and
-to wake it, which is half of what a lock costs then. Where answers take longer that is soon found out, and hardly tried again.
+A lone call stays awake for a moment. A server on this host replies in less time than it takes to put a thread to sleep and
+to wake it, which is half of what a lock costs then. Where replies take longer, one call in some hundreds still tries.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import ssl
 import sys
 import time
@@ -21,16 +22,16 @@ import redis.exceptions as theirs
 from hiredis import Reader
 
 from lockkit.store.connections import Timed
-from lockkit_redis.private import error_of, taken_socket
+from lockkit_redis.private import error_of
 
-__all__ = ["TIME", "Connection", "framed", "millis_of", "pack"]
+__all__ = ["TIME", "Connection", "Parser", "framed", "millis_of", "pack"]
 
+_MORE = object()
 _BLOCK = 65_536
 _ANSWER = 4_096
-"""Bytes to read where one answer is awaited: a large buffer takes longer to get than a short answer to read."""
+"""Bytes to read where one reply is awaited: a large buffer takes longer to get than a short reply to read."""
 _USUAL = 32
-"""The length of a token."""
-_MORE = object()
+"""The length of a token, the most frequent word."""
 _AWAKE = 0.0001
 """Seconds for which a lone call reads without going to sleep."""
 _MOST_ASLEEP = 255
@@ -51,9 +52,9 @@ def pack(*words: str | bytes | int) -> bytes:
     return b"".join(pieces)
 
 
-def framed(token: str) -> bytes:
-    """A token as a word of a command; whatever is in it, it is no more than that."""
-    raw = token.encode()
+def framed(word: str) -> bytes:
+    """One word of a command, whatever characters are in it."""
+    raw = word.encode()
     return (b"$32\r\n" if len(raw) == _USUAL else b"$%d\r\n" % len(raw)) + raw + b"\r\n"
 
 
@@ -61,54 +62,84 @@ TIME = pack("TIME")
 
 
 def millis_of(clock: Sequence[Any]) -> int:
-    """An answer to TIME, as milliseconds since the epoch."""
+    """A reply to TIME, as milliseconds since the epoch."""
     return int(clock[0]) * 1000 + int(clock[1]) // 1000
 
 
+def _reader() -> Reader:
+    return Reader(protocolError=theirs.InvalidResponse, replyError=error_of, notEnoughData=_MORE)
+
+
+def _complete(reader: Reader) -> list[Any]:
+    """The replies that are complete."""
+    replies: list[Any] = []
+    while (reply := reader.gets()) is not _MORE:
+        replies.append(reply)
+    return replies
+
+
+class Parser:
+    """See :class:`lockkit.store.exchanges.Parser`. An error reply is returned like any other: as redis-py's exception."""
+
+    def __init__(self) -> None:
+        self._reader = _reader()
+
+    def feed(self, data: bytes) -> Sequence[Any]:
+        """See :class:`lockkit.store.exchanges.Parser`."""
+        self._reader.feed(data)
+        return _complete(self._reader)
+
+
 class Connection(Timed):
-    """A connection. An error reply is an answer like any other: redis-py's exception.
+    """A connection, used by one call at a time. An error reply is returned like any other: as redis-py's exception.
+
+    Each call gives up when ``time.monotonic()`` is at ``end``.
 
     Args:
-        connection: One of redis-py's connection objects, just connected; it is stripped of its socket.
-
-    Attributes:
-        server: The pool that lent this connection.
+        connected: The socket.
     """
 
-    __slots__ = ("_asleep", "_in_vain", "_reader", "server")
+    __slots__ = ("_asleep", "_encrypted", "_in_vain", "_reader")
 
-    def __init__(self, connection: Any) -> None:
-        super().__init__(taken_socket(connection))
-        alone = _PROCESSORS < 2 or isinstance(self._socket, ssl.SSLSocket)
-        self._asleep = sys.maxsize if alone else 0
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected)
+        self._encrypted = isinstance(connected, ssl.SSLSocket)
+        self._asleep = sys.maxsize if _PROCESSORS < 2 or self._encrypted else 0
         self._in_vain = 0
-        self.server: object = None
-        self._reader = Reader(
-            protocolError=theirs.InvalidResponse,
-            replyError=error_of(connection),
-            notEnoughData=_MORE,
-        )
+        self._reader = _reader()
 
-    # Each of these gives up when ``time.monotonic()`` is at ``end``.
-
-    def ask(self, packed: bytes, end: float) -> Any:
-        """Send one command and return its answer.
+    def exchange(self, packed: bytes, end: float, replies: int) -> Sequence[Any]:
+        """Send commands and return their replies.
 
         Raises:
-            OSError, redis.exceptions.RedisError: There is no answer, or none in time (TimeoutError).
+            OSError, redis.exceptions.RedisError: Not all replies come in time (TimeoutError). If the server said why before it hung
+                up, that is the error.
         """
         self.send(packed, end)
-        if self._asleep > 0:
-            self._asleep -= 1
-        else:
-            now = time.monotonic()
-            if now >= _awake.until:
-                _awake.until = now + _AWAKE
-                try:
-                    self._stay_awake(_awake.until)
-                finally:
-                    _awake.until = 0.0
-        return self.hear(end)
+        if replies == 1:
+            if self._asleep > 0:
+                self._asleep -= 1
+            else:
+                now = time.monotonic()
+                if now >= _awake.until:
+                    _awake.until = now + _AWAKE
+                    try:
+                        self._stay_awake(_awake.until)
+                    finally:
+                        _awake.until = 0.0
+            return (self.hear(end),)
+        gets = self._reader.gets
+        heard: list[Any] = []
+        try:
+            for _ in range(replies):
+                reply = gets()
+                heard.append(self.hear(end) if reply is _MORE else reply)
+        except OSError:
+            _raise_if_told(heard)
+            raise
+        return heard
+
+    introduce = exchange
 
     def _stay_awake(self, until: float) -> None:
         """Read until something comes, or a moment is over."""
@@ -122,70 +153,55 @@ class Connection(Timed):
             return
         self._asleep = self._in_vain = min(2 * self._in_vain + 1, _MOST_ASLEEP)
 
-    def row(self, packed: bytes, end: float, count: int) -> list[Any]:
-        """Send ``count`` commands and return their answers.
-
-        Raises:
-            OSError, redis.exceptions.RedisError: Not all answers come in time (TimeoutError).
-        """
-        self.send(packed, end)
-        gets = self._reader.gets
-        answers: list[Any] = []
-        for _ in range(count):
-            answer = gets()
-            answers.append(self.hear(end) if answer is _MORE else answer)
-        return answers
-
     def send(self, packed: bytes, end: float) -> None:
-        """Send commands whose answers are to be heard.
+        """Send commands whose replies are to be heard.
 
         Raises:
-            OSError: They could not be sent in time.
+            OSError, redis.exceptions.RedisError: They could not be sent in time. A server that has hung up may have said why (an
+                alert of TLS, too many clients): that is the error.
         """
-        if len(packed) > _BLOCK:  # a long send takes its time, and cannot continue after a timeout
-            self._allowed = -1.0
-        self._until(end)
-        self._socket.sendall(packed)
-
-    def begin(self, packed: bytes, end: float) -> None:
-        """Send the first commands. Who has hung up by then may have said why (an alert of TLS, too many clients): that is raised.
-
-        Raises:
-            OSError, redis.exceptions.RedisError: They could not be sent in time.
-        """
+        if time.monotonic() >= end:
+            raise TimeoutError("timed out")
         try:
-            self.send(packed, end)
+            sent = 0
+            if not self._encrypted:  # the socket's own methods would first ask if the host takes anything
+                try:
+                    sent = os.write(self._socket.fileno(), packed)
+                except BlockingIOError:
+                    pass
+            if sent < len(packed):
+                self._allowed = -1.0  # a long send takes its time, and cannot continue after a timeout
+                self._until(end)
+                self._socket.sendall(packed[sent:])
         except OSError:
-            why = self.hear(end)
-            if isinstance(why, theirs.RedisError):
-                raise why from None
+            _raise_if_told((self.hear(end),))
             raise
 
     def hear(self, end: float) -> Any:
-        """The next answer.
+        """The next reply.
 
         Raises:
             OSError, redis.exceptions.RedisError: It does not come in time (TimeoutError), or never will.
         """
         reader = self._reader
-        answer = reader.gets()
-        while answer is _MORE:
+        reply = reader.gets()
+        while reply is _MORE:
             self._until(end)
             try:
                 block = self._socket.recv(_BLOCK)
             except TimeoutError:  # the socket's timeout may be shorter than the budget
                 continue
             self._feed(block)
-            answer = reader.gets()
-        return answer
+            reply = reader.gets()
+        return reply
 
     def _feed(self, block: bytes) -> None:
         if not block:
-            raise theirs.ConnectionError("the server has closed the connection")
+            raise ConnectionError("the server has closed the connection")
         self._reader.feed(block)
 
     def said(self) -> list[Any]:
-        """Return the answers that have come by now, without waiting for more.
+        """Return the replies that have come by now, without waiting for more.
 
         Raises:
             OSError, redis.exceptions.RedisError: The connection has ended.
@@ -193,11 +209,13 @@ class Connection(Timed):
         if self._allowed != 0.0:
             self._allowed = 0.0
             self._socket.setblocking(False)
-        try:
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
             self._feed(self._socket.recv(_BLOCK))
-        except (BlockingIOError, ssl.SSLWantReadError):
-            pass
-        answers: list[Any] = []
-        while (answer := self._reader.gets()) is not _MORE:
-            answers.append(answer)
-        return answers
+        return _complete(self._reader)
+
+
+def _raise_if_told(heard: Sequence[Any]) -> None:
+    """Raise the first error among the replies of a server that has hung up."""
+    for reply in heard:
+        if isinstance(reply, theirs.RedisError):
+            raise reply from None

@@ -1,7 +1,7 @@
-"""The errors of Redis, and the one table that maps them onto Refused and Unknown.
+"""The errors of Redis, and the one table, in two parts, that maps them onto Refused and Unknown.
 
-An error reply says that the command was not executed; but a script that fails half-way has done its first half, so an error
-from inside a script is Unknown, and so is what is not listed here. Why there is no connection is told elsewhere (``unreachable``).
+An error reply says that the command was not executed. But a script that fails half-way has done its first half, so an error
+from inside a script is Unknown, and so is an error that is not listed. Errors of connecting are in ``unreachable``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from lockkit.errors import (
     BackendUnavailable,
     ConfigError,
     IncompatibleLayout,
-    LockkitError,
     OutcomeUnknown,
     PermissionDenied,
 )
@@ -35,85 +34,67 @@ class Whence(Protocol):
         namespace: The namespace of the keys and channels in the request.
     """
 
-    @property
-    def where(self) -> str: ...
-
-    @property
-    def namespace(self) -> str: ...
+    where: str
+    namespace: str
 
 
-_REPLIES: dict[str, tuple[type[LockkitError], bool, str, str]] = {
-    "NOPERM": (
+_FOR_GOOD = {
+    "NOPERM": (PermissionDenied, "the user may not do this", _RIGHTS),
+    "NOAUTH": (PermissionDenied, "it wants a password", "write redis://:password@host or set the user's"),
+    "WRONGPASS": (PermissionDenied, "user name or password is wrong", "check both, and that the user is on"),
+    "NOPASSWORD": (
         PermissionDenied,
-        False,
-        "the user may not do this",
-        _RIGHTS,
+        "the URL has a password, but the server has none",
+        "leave it out, or set one",
     ),
-    "NOAUTH": (
-        PermissionDenied,
-        False,
-        "it wants a password",
-        "write redis://:password@host or set the user's",
-    ),
-    "WRONGPASS": (
-        PermissionDenied,
-        False,
-        "user name or password is wrong",
-        "check them, and that the user is on",
-    ),
-    "READONLY": (
-        BackendUnavailable,
-        True,
-        "it is a replica",
-        "name the primary, or let redis+sentinel:// find it; during a failover this passes",
-    ),
-    "MASTERDOWN": (BackendUnavailable, True, "it is a replica without its primary", "name the primary"),
-    "LOADING": (BackendUnavailable, True, "it is still loading its data", "this passes"),
-    "BUSY": (
-        BackendUnavailable,
-        True,
-        "a script has kept it busy for too long",
-        "find whose: SLOWLOG GET; SCRIPT KILL ends it",
-    ),
-    "OOM": (
-        BackendUnavailable,
-        True,
-        "it is out of memory",
-        "raise maxmemory; locks need maxmemory-policy noeviction",
-    ),
-    "MISCONF": (
-        BackendUnavailable,
-        True,
-        "it cannot write to its disk and refuses changes",
-        "look into its log",
-    ),
-    "NOREPLICAS": (
-        BackendUnavailable,
-        True,
-        "it has too few replicas (min-replicas-to-write)",
-        "look after them",
-    ),
-    "MOVED": (
-        BackendUnavailable,
-        True,
-        "it is part of a Cluster, and has other slots",
-        "write redis+cluster://host",
-    ),
-    "ASK": (
-        BackendUnavailable,
-        True,
-        "it is part of a Cluster, which is moving a slot",
-        "this passes; name a Cluster by redis+cluster://host",
-    ),
-    "TRYAGAIN": (BackendUnavailable, True, "the Cluster is moving a slot", "this passes"),
-    "CLUSTERDOWN": (BackendUnavailable, True, "the Cluster is down", "see CLUSTER INFO"),
+    "UNKNOWN": (PermissionDenied, "a command that lockkit needs is renamed or forbidden", _RIGHTS),
     "DENIED": (
         BackendUnavailable,
-        False,
         "it is in protected mode",
         "give it a password, or bind it to the loopback interface and connect there",
     ),
+    "WRONGTYPE": (
+        BackendUnavailable,
+        "a key of this lock is not lockkit's: somebody else has written to it",
+        'ask for the TYPE of its keys and see "The layout on the store" in lockkit\'s documentation',
+    ),
+    "LAYOUT": (
+        IncompatibleLayout,
+        "the queue has what a newer lockkit wrote and older ones must not touch",
+        "upgrade lockkit here, or let the newer ones finish first",
+    ),
+    "NOCLUSTER": (ConfigError, "it is not part of a Cluster", "write redis://host:6379"),
+    "DB": (
+        ConfigError,
+        "it has no such database",
+        "its setting `databases` says how many there are; the first is 0",
+    ),
 }
+"""Errors that only another URL, another right or another version can mend: the class, what happened, and what to do."""
+_PASSING = {
+    "READONLY": (
+        "it is a replica",
+        "name the primary, or let redis+sentinel:// find it; during a failover this passes",
+    ),
+    "MASTERDOWN": ("it is a replica without its primary", "name the primary"),
+    "LOADING": ("it is still loading its data", "this passes"),
+    "BUSY": ("a script has kept it busy for too long", "SLOWLOG GET shows whose it is; SCRIPT KILL ends it"),
+    "OOM": ("it is out of memory", "raise maxmemory; locks need maxmemory-policy noeviction"),
+    "MISCONF": ("it cannot write to its disk and refuses changes", "read its log"),
+    "NOREPLICAS": (
+        "it has too few replicas (min-replicas-to-write)",
+        "check the replicas; INFO replication lists them",
+    ),
+    "NOCLIENTS": ("it has as many clients as it takes", "raise maxclients"),
+    "MOVED": ("it is part of a Cluster, and has other slots", "write redis+cluster://host"),
+    "ASK": (
+        "it is part of a Cluster, which is moving a slot",
+        "this passes; name a Cluster by redis+cluster://host",
+    ),
+    "TRYAGAIN": ("the Cluster is moving a slot", "this passes"),
+    "CLUSTERDOWN": ("the Cluster is down", "see CLUSTER INFO"),
+}
+"""Errors that time or a restart may mend: what happened, and what to do."""
 _MESSAGES = (
     ("max number of clients", "NOCLIENTS"),
     ("called from script", "UNKNOWN"),
@@ -127,83 +108,43 @@ _MESSAGES = (
     ("cluster support disabled", "NOCLUSTER"),
     ("Authentication required", "NOAUTH"),
     ("HELLO must be called with", "NOAUTH"),
+    ("for 'auth' command", "NOAUTH"),
+    ("for 'AUTH' command", "NOAUTH"),
+    ("invalid password", "WRONGPASS"),
     ("DB index is out of range", "DB"),
     ("invalid DB index", "DB"),
     ("Client sent AUTH", "NOPASSWORD"),
     ("called without any password configured", "NOPASSWORD"),
 )
+"""Texts of errors whose first word is no code, or not the cause."""
 _HALFWAY = re.compile(r"from (Lua )?script|ACL failure in script|user executing the script|LAYOUT|WRONGTYPE")
-"""From inside a script: what came before it was done."""
-_REPLIES |= {
-    "NOCLIENTS": (BackendUnavailable, True, "it has as many clients as it takes", "raise maxclients"),
-    "UNKNOWN": (
-        PermissionDenied,
-        False,
-        "a command that lockkit needs is renamed or forbidden",
-        _RIGHTS,
-    ),
-    "LAYOUT": (
-        IncompatibleLayout,
-        False,
-        "the queue has what a newer lockkit wrote and older ones must not touch",
-        "upgrade lockkit here, or let the newer ones finish first",
-    ),
-    "WRONGTYPE": (
-        BackendUnavailable,
-        False,
-        "a key of this lock is not lockkit's: somebody else has written to it",
-        'ask for the TYPE of its keys and see "The layout on the store" in lockkit\'s documentation',
-    ),
-    "NOCLUSTER": (ConfigError, False, "it is no Cluster", "write redis://host:6379"),
-    "DB": (
-        ConfigError,
-        False,
-        "it has no such database",
-        "see its setting `databases`; the first is 0",
-    ),
-    "NOPASSWORD": (
-        PermissionDenied,
-        False,
-        "a password was given, and it has none",
-        "leave it out, or set one",
-    ),
-}
-_CODES = {
-    theirs.NoPermissionError: "NOPERM",
-    theirs.ReadOnlyError: "READONLY",
-    theirs.BusyLoadingError: "LOADING",
-    theirs.OutOfMemoryError: "OOM",
-    theirs.AuthenticationError: "WRONGPASS",
-    theirs.AuthenticationWrongNumberOfArgsError: "NOAUTH",
-    theirs.ClusterDownError: "CLUSTERDOWN",
-    theirs.MasterDownError: "MASTERDOWN",
-    theirs.TryAgainError: "TRYAGAIN",
-    theirs.AskError: "ASK",
-    theirs.MovedError: "MOVED",
-}
-
-
+"""Texts of errors from inside a script: what came before them was done."""
 _UNNAMED = re.compile(r"access (?:a|at least one of the) (key|channel)")
-"""Redis does not say which."""
+"""The text of a refusal that does not say which key or channel."""
 _NEEDED = {"key": "~lockkit:{}:*", "channel": "&lockkit:{}:wake:*"}
 
 
 def replied(error: Exception, whence: Whence) -> Refused | Unknown:
-    """An error that the server sent."""
-    code, where = meaning(error), whence.where
+    """The exception to raise for an error that the server replied with."""
+    code, where, text = meaning(error), whence.where, str(error)
     if code is None:
-        return Unknown(OutcomeUnknown(f"{where}: {error}", hint="if it lasts, this is worth a bug report"))
-    kind, retry, text, hint = _REPLIES[code]
-    if code == "NOPERM" and (unnamed := _UNNAMED.search(str(error))):
+        return Unknown(
+            OutcomeUnknown(
+                f"{where}: {text}", hint="lockkit does not know this error; if it lasts, please report it"
+            )
+        )
+    retry = code in _PASSING
+    kind, what, hint = (BackendUnavailable, *_PASSING[code]) if retry else _FOR_GOOD[code]
+    if code == "NOPERM" and (unnamed := _UNNAMED.search(text)):
         needed = _NEEDED[unnamed[1]].format(whence.namespace)
-        text = f"the user has no right to {needed[1:]}"
+        what = f"the user has no right to {needed[1:]}"
         hint = f"ACL SETUSER NAME {needed} gives it; {_RIGHTS}"
-    # The arguments of the command are left out: they may be half a script.
-    said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", str(error))[0]
-    said = f" ({said})" if code in ("NOPERM", "UNKNOWN", "MISCONF") else ""
-    told = kind(f"{where}: {text}{said}", hint=hint)
-    outcome = Unknown if _HALFWAY.search(str(error)) else Refused
-    return outcome(told, retry=retry)
+    if code in ("NOPERM", "UNKNOWN", "MISCONF"):
+        # The arguments of the command are left out: they may be half a script.
+        said = re.split(r", with args|\. Check the| script: [0-9a-f]{40}", text)[0]
+        what = f"{what} ({said.removeprefix(f'{code} ')})"
+    outcome = Unknown if _HALFWAY.search(text) else Refused
+    return outcome(kind(f"{where}: {what}", hint=hint), retry=retry)
 
 
 def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
@@ -219,22 +160,15 @@ def checked(answers: Sequence[Any], whence: Whence) -> Sequence[Any]:
 
 
 def meaning(error: Exception) -> str | None:
-    """The key of an error in the table of replies; None if it is not there."""
+    """The key of an error in the tables of replies; None if it is in neither."""
     text = str(error)
-    for fragment, code in _MESSAGES:
-        if fragment in text:
-            return code
-    word = text.split(" ", 1)[0].lstrip("-")
-    if word in _REPLIES:
-        return word
-    for kind, code in _CODES.items():
-        if type(error) is kind:
-            return code
-    return None
+    word = text.partition(" ")[0]
+    code = next((code for fragment, code in _MESSAGES if fragment in text), word)
+    return code if code in _PASSING or code in _FOR_GOOD else None
 
 
 def unanswered(error: BaseException, where: str) -> Unknown:
-    """Return the exception to raise for a request that may have been sent, and has no answer."""
+    """The exception to raise for a request that may have been sent, and has no answer."""
     text = str(error).partition("\n")[0] or "time out"
-    hint = "is it Redis, and busy or cut off? See its log, SLOWLOG GET and the network; doctor looks at it"
+    hint = "is it Redis, and busy or cut off? See its log, SLOWLOG GET and the network; or run lockkit doctor"
     return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

@@ -1,4 +1,4 @@
-"""``doctor``'s look at a server: what is known to be unsafe for locks, and what could not be found out."""
+"""Health checks for ``doctor``: what makes a server unsafe for locks, and what could not be found out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from collections.abc import Sequence
 
 from lockkit.errors import PermissionDenied
 from lockkit.facts import Finding
-from lockkit.store.budgets import left
+from lockkit.store.budgets import left, shares
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.connection import pack
 from lockkit_redis.rights import rights
 from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
+from lockkit_redis.topology import SLOT_MAP, SLOTS
 
 __all__ = ["check", "known_bad"]
 
 _SETTLED = 300
-"""Seconds after its start for which a server that keeps no log may have forgotten locks."""
-_LEAST = 0.05
-_SLOTS = 16384
+"""Seconds after its start in which a server without a log of changes may have forgotten locks."""
 _SPREAD = 16
-"""Keys that commands are tried on: enough to find out that a server has only some of the slots."""
+"""Keys to try commands on: enough to find out that a server has only some of the slots."""
 _TRIES = 500
 """Keys that are looked at to have one on each node of a Cluster."""
 _SAME = {"role": "it is a replica", "memory": "it is out of memory"}
-"""How a script is refused for what INFO has told already."""
+"""Refusals of a script for a reason that INFO has given already."""
 
 
 def check(store: RedisStore, budget: float) -> Sequence[Finding]:
@@ -36,18 +35,17 @@ def check(store: RedisStore, budget: float) -> Sequence[Finding]:
         Refused, Unknown: No server answers.
     """
     end = time.monotonic() + budget
-    servers = store.topology.servers()
+    servers = store.servers()
     keys = _keys(store, servers)
     found: list[Finding] = []
     troubles: list[Refused | Unknown] = []
     lacking: list[tuple[int, Server]] = []
-    for rest, server in zip(range(len(servers), 0, -1), servers, strict=True):
-        until = time.monotonic() + max((end - time.monotonic()) / rest, _LEAST)
+    for server, until in shares(servers, end):
         try:
-            said = _look(server, store, keys.get(server, []), until)
+            said = _look(store, server, keys.get(server, []), until)
             if not store.topology.one:
                 with contextlib.suppress(Refused):  # the user may not be allowed to ask
-                    lacking.append((_without_a_node(server, until), server))
+                    lacking.append((_without_a_node(store, server, until), server))
         except (Refused, Unknown) as trouble:
             troubles.append(trouble)
             said = [Finding("server", "error", trouble.error.message, trouble.error.hint or "")]
@@ -59,12 +57,12 @@ def check(store: RedisStore, budget: float) -> Sequence[Finding]:
     return found
 
 
-def _look(server: Server, store: RedisStore, keys: Sequence[str], end: float) -> list[Finding]:
+def _look(store: RedisStore, server: Server, keys: Sequence[str], end: float) -> list[Finding]:
     began = time.monotonic()
-    server.call(pack("PING"), left(end))
+    store.call(server, pack("PING"), left(end))
     answered = f"answered in {(time.monotonic() - began) * 1000:.1f} ms"
     try:
-        info = _info(server, left(end))
+        info = _info(store, server, left(end))
     except Refused as refusal:
         found = [Finding("server", "ok", answered), _unknown(refusal)]
     else:
@@ -76,7 +74,7 @@ def _look(server: Server, store: RedisStore, keys: Sequence[str], end: float) ->
             _memory(info),
             _persistence(info),
         ]
-    tried = rights(server, store.channel, keys[:_SPREAD], store.copies, end)
+    tried = rights(store, server, keys[:_SPREAD], end)
     wrong = [each.check for each in found if each.severity == "error"]
     return [
         *found,
@@ -93,15 +91,15 @@ def _unknown(refusal: Refused) -> Finding:
 
 
 def _of(server: Server, found: Finding) -> Finding:
-    """The same finding, which says what node it is about: as it came it has the URL, which all nodes share."""
+    """The same finding with the node in place of the URL, which all nodes share."""
     message = found.message.replace(server.where, server.node)
     return found._replace(message=message if server.node in message else f"{server.node}: {message}")
 
 
 def _keys(store: RedisStore, servers: Sequence[Server]) -> dict[Server, list[str]]:
-    """For each server keys that nobody has, in slots that it has; but none for one with next to no slots.
+    """Unused keys for each server, in slots that it has; none for a server with next to no slots.
 
-    They are spread: one node of a Cluster, taken for a server of its own, refuses those of the others' slots.
+    The keys are spread over the slots: a node of a Cluster that was taken for a server by itself refuses most of them.
     """
     keys: dict[Server, list[str]] = {}
     for at in range(_TRIES):
@@ -113,10 +111,10 @@ def _keys(store: RedisStore, servers: Sequence[Server]) -> dict[Server, list[str
     return keys
 
 
-def _without_a_node(server: Server, end: float) -> int:
-    """Return how many slots have no owner, as far as a node knows."""
-    ranges = server.call(pack("CLUSTER", "SLOTS"), left(end))
-    return _SLOTS - sum(int(last) + 1 - int(first) for first, last, *_ in ranges)
+def _without_a_node(store: RedisStore, server: Server, end: float) -> int:
+    """The number of slots without an owner, as far as a node knows."""
+    ranges = store.call(server, SLOT_MAP, left(end))
+    return SLOTS - sum(int(last) + 1 - int(first) for first, last, *_ in ranges)
 
 
 def _coverage(count: int, server: Server) -> Finding:
@@ -125,19 +123,19 @@ def _coverage(count: int, server: Server) -> Finding:
     return Finding(
         "cluster",
         "error",
-        f"{server.node} knows no node for {count} of {_SLOTS} slots: names in them cannot be locked",
+        f"{server.node} knows no node for {count} of {SLOTS} slots: names in them cannot be locked",
         "see CLUSTER INFO; redis-cli --cluster check HOST:PORT says which, and --cluster fix gives them a node",
     )
 
 
-def known_bad(server: Server, budget: float) -> list[Finding]:
-    """Return the reasons why the server is unsafe for locks: always (errors), or at this moment (warnings).
+def known_bad(store: RedisStore, server: Server, budget: float) -> list[Finding]:
+    """The reasons why a server is unsafe for locks: always (errors), or at this moment (warnings).
 
-    Nothing where INFO is forbidden: then it is not known. Nor what passes and refuses each acquire by itself meanwhile,
-    such as full memory: who comes to look or to evict must be let in.
+    Where INFO is forbidden, none are known. Troubles that pass and meanwhile refuse each acquire, such as full memory, are left
+    out: people must be able to look and to evict.
     """
     try:
-        info = _info(server, budget)
+        info = _info(store, server, budget)
     except (Refused, Unknown):
         return []
     found = [each for each in (_role(info, 0), _policy(info)) if each.severity == "error"]
@@ -146,8 +144,8 @@ def known_bad(server: Server, budget: float) -> list[Finding]:
     return found
 
 
-def _info(server: Server, budget: float) -> dict[str, str]:
-    text = server.call(pack("INFO"), budget).decode(errors="replace")
+def _info(store: RedisStore, server: Server, budget: float) -> dict[str, str]:
+    text = store.call(server, pack("INFO"), budget).decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] != "#")
 
 
@@ -161,10 +159,10 @@ def _role(info: dict[str, str], copies: int) -> Finding:
             "failover",
             "error",
             f"min_replicas={copies} asks for {copies} and it has {replicas}: every acquire is refused",
-            "look after the replicas, or ask for fewer; see INFO replication",
+            "check the replicas, or set min_replicas lower; see INFO replication",
         )
     if not count:
-        return Finding("failover", "ok", "it stands alone: nothing fails over")
+        return Finding("failover", "ok", "it has no replica: nothing fails over")
     if not copies:
         copy = "copies" if count == 1 else "copy"
         return Finding(
@@ -196,7 +194,7 @@ def _memory(info: dict[str, str]) -> Finding:
         "memory",
         "error",
         f"memory is full ({shown[0]} used, maxmemory {shown[1]}): every acquire is refused",
-        "raise maxmemory, or find out what fills it: MEMORY STATS, redis-cli --bigkeys",
+        "raise maxmemory, or find what fills it by MEMORY STATS or redis-cli --bigkeys",
     )
 
 
@@ -207,8 +205,8 @@ def _policy(info: dict[str, str]) -> Finding:
         return Finding(
             "memory",
             "error",
-            f"maxmemory-policy is {policy}: when memory is short it throws locks away",
-            "set maxmemory-policy noeviction, or use a server of its own for locks",
+            f"maxmemory-policy is {policy}: when memory is short the server throws locks away",
+            "set maxmemory-policy noeviction, or use another server for locks",
         )
     return Finding("memory", "ok", f"maxmemory-policy {policy}" + ("" if limit != "0" else ", no limit"))
 

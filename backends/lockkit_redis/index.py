@@ -1,21 +1,24 @@
-"""The index of names: a ZSET for each namespace, so that nobody has to scan a server that others use too.
+"""The index of names: a sorted set for each namespace, so that nobody has to scan a server that others use too.
 
-Written along with acquires and heartbeats. It is advice: a name in it may have no claims any more, and one that could not be
-noted is missing until the next heartbeat.
+The index is written along with acquires and heartbeats, and is advice: a name in it may have no claims any more, and one that
+could not be noted is missing until the next heartbeat.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis.exceptions as theirs
 
 from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.connection import TIME, millis_of, pack
 from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys, index, name_in, pattern
+from lockkit_redis.requests import ask
 from lockkit_redis.server import Server
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ __all__ = ["Index"]
 _FRESH = 3_600_000
 """Milliseconds after which a name is noted again; it is forgotten after twice that."""
 _REMEMBERED = 50_000
-"""Names of which it is remembered that the index has them."""
+"""Most names that are remembered to be in the index."""
 _MOMENT, _PAUSE = 0.25, 5.0
 _ROW = 500
 """Queues looked at in a row."""
@@ -46,11 +49,11 @@ class Index:
         self._seen: tuple[Sequence[str], float] = ((), 0.0)
 
     def has(self, name: str, now: float) -> bool:
-        """Whether the name was noted within the last hour."""
+        """True if the name was noted within the last hour."""
         return self._noted.get(name, 0.0) > now
 
-    def note(self, names: Sequence[str], budget: float) -> None:
-        """Note those names that are due, in a moment. No trouble is told, and for some seconds none is asked for again."""
+    def note(self, names: Sequence[str], budget: float) -> Exchange[None]:
+        """Note those names that are due, in a moment. No error is raised; after one nothing is noted for some seconds."""
         now = self._store.clock.now()
         seen, until = self._seen
         if names is seen and now < until:
@@ -60,17 +63,17 @@ class Index:
             self._seen = names, min([self._noted.get(name, now) for name in names], default=now)
         if not due or now < self._not_before:
             return
+        end = time.monotonic() + min(budget, _MOMENT)
         try:
-            replies = self._store.topology.at(self._key).row(
-                self.packed(due, now), min(budget, _MOMENT), self.COMMANDS
-            )
+            server = yield from self._store.find(self._key)
+            _, replies = yield from ask(server, self.packed(due, now), end, self.COMMANDS)
         except (Refused, Unknown):
             self._not_before = now + _PAUSE
             return
         self.noted(due, now, replies)
 
     def forget(self) -> None:
-        """The server has forgotten: note every name again."""
+        """Note every name again: the server has lost its data."""
         self._noted.clear()
         self._seen = (), 0.0
 
@@ -87,7 +90,7 @@ class Index:
         )
 
     def noted(self, names: Sequence[str], now: float, replies: Sequence[Any]) -> None:
-        """Remember what was noted, if it was."""
+        """Remember the names that were noted, unless a reply is an error."""
         if any(isinstance(reply, theirs.RedisError) for reply in replies):
             return
         if len(self._noted) + len(names) > _REMEMBERED:
@@ -99,17 +102,17 @@ class Index:
         if deep:
             found = set(self._scan(end))
         else:
-            server = self._store.topology.at(self._key)
-            found = {name.decode() for name in server.call(pack("ZRANGE", self._key, 0, -1), left(end))}
+            stored = self._store.ask(self._key, pack("ZRANGE", self._key, 0, -1), left(end))
+            found = {name.decode() for name in stored}
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
     def _scan(self, end: float) -> list[str]:
         found = []
-        for server in self._store.topology.servers():
+        for server in self._store.servers():
             cursor = b"0"
             while True:
                 scan = pack("SCAN", cursor, "MATCH", pattern(self._store.namespace), "COUNT", 1000)
-                cursor, keys = server.call(scan, left(end))
+                cursor, keys = self._store.call(server, scan, left(end))
                 found += [name_in(key.decode()) for key in keys]
                 if cursor == b"0":
                     break
@@ -129,7 +132,7 @@ class Index:
                 together.setdefault(store.topology.at(Keys.of(store.namespace, name).queue), []).append(name)
             for server, some in together.items():
                 row = b"".join((TIME, *(last[name] for name in some)))
-                clock, *claims = checked(server.row(row, left(end), 1 + len(some)), server)
+                clock, *claims = checked(store.row(server, row, left(end), 1 + len(some)), server)
                 now = millis_of(clock)
                 taken.update(
                     name for name, claim in zip(some, claims, strict=True) if claim and float(claim[1]) > now

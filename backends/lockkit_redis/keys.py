@@ -13,7 +13,7 @@ __all__ = ["Keys", "channel", "index", "name_in", "pattern"]
 
 
 class Keys(NamedTuple):
-    """The keys of one name, in the order in which scripts are given the first five."""
+    """The keys of one name. Scripts are given the first five, in this order."""
 
     queue: str
     deadlines: str
@@ -34,15 +34,15 @@ def index(namespace: str) -> str:
 
 
 def channel(namespace: str, client: str) -> str:
-    """Where a client's waiters are told that it is their turn."""
+    """The channel on which a client's waiters are told that it is their turn."""
     return f"lockkit:{namespace}:wake:{client}"
 
 
 def pattern(namespace: str) -> str:
-    """Matches the queue key of every name."""
+    """The pattern that matches the queue key of every name."""
     return f"lockkit:{namespace}:{{*}}:q"
 
 
 def name_in(queue: str) -> str:
-    """The name whose queue key this is."""
+    """The name that a queue key belongs to."""
     return decode(queue.partition("{")[2].rpartition("}")[0])

@@ -1,6 +1,6 @@
 """Operations for people: look at queues, evict, resize, annotate; and the records that outlive claims.
 
-Looking is done with plain reads, so that an observer needs no right to run scripts.
+Queues are looked at with plain reads, so that an observer needs no right to run scripts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
 from lockkit_redis import scripts
 from lockkit_redis.connection import pack
-from lockkit_redis.failures import checked
 from lockkit_redis.keys import Keys
 from lockkit_redis.store import RedisStore
 from lockkit_redis.view import READER, lock_info, tokens
@@ -82,7 +81,7 @@ def annotate(store: RedisStore, name: str, claim_id: str, patch: Mapping[str, ob
 def record(store: RedisStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     key = Keys.of(store.namespace, name).record
-    stored = store.topology.at(key).call(pack("GET", key), budget)
+    stored = store.ask(key, pack("GET", key), budget)
     return _record(name, stored) if stored else None
 
 
@@ -99,7 +98,8 @@ def put_record(
     written = store.clock.wall()
     stored = f'{{"v":1,"version":{version + 1},"written":{written!r},"value":{text}}}'
     key = Keys.of(store.namespace, name).record
-    answer = scripts.RECORD.run(store.topology.at(key), budget, (key,), version, stored)
+    command = scripts.RECORD.packed((key,), version, stored)
+    answer = store.ask(key, command, budget, script=scripts.RECORD)
     if answer == 1:
         return Record(name, json.loads(text), version + 1, written)
     raise Conflict(_record(name, answer) if answer else None)
@@ -118,10 +118,7 @@ def _read(store: RedisStore, name: str, budget: float) -> list[Any]:
             pack("EXEC"),
         )
     )
-    server = store.topology.at(keys.queue)
-    *_, read = checked(server.row(packed, budget, 6, whole=True), server)
-    checked(read, server)
-    return read  # type: ignore[no-any-return]
+    return store.ask(keys.queue, packed, budget, 6)  # type: ignore[no-any-return]
 
 
 def _record(name: str, stored: bytes) -> Record:

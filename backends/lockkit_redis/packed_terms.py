@@ -24,8 +24,8 @@ class PackedTerms(NamedTuple):
 
     Attributes:
         head, tail: The bytes before and after the changing words of an acquire without a note.
-        release, ends: The bytes before and after those of a release.
-        renew: The bytes before those of a renewal of one claim.
+        release, ends: The bytes before and after the changing words of a release.
+        renew: The bytes before the changing words of a renewal of one claim.
     """
 
     keys: Keys
@@ -53,7 +53,8 @@ class PackedTerms(NamedTuple):
         if longest is not None:
             state["max_hold"] = longest
         keys = Keys.of(namespace, terms.name)
-        # The time from the grant to the first deadline; the state without its opening brace and what changes.
+        # The third word is the time from the grant to the first deadline; the fourth the state without its opening brace and without
+        # the fields that change.
         said = _json(state)[1:]
         words = (
             terms.weight,

@@ -1,4 +1,4 @@
-"""Heartbeats: one script for each name, sent in rows of some hundreds, packed once."""
+"""Heartbeats: one script for each name, sent in rows of up to 500, and packed once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import redis.exceptions as theirs
 
-from lockkit.store.budgets import left
+from lockkit.store.budgets import left, shares
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.connection import TIME, framed, millis_of
 from lockkit_redis.failures import replied
 from lockkit_redis.packed_terms import millis
+from lockkit_redis.requests import ask, send
 from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
 
@@ -24,11 +26,11 @@ _ROW = 500
 _PLANS, _MANY = 8, 50
 _STATES: dict[bytes, Any] = {b"H": "HELD", b"W": "WAITING", b"O": "OFFERED", b"L": "LOST"}
 _Places: TypeAlias = Sequence[tuple[int, ...]] | range
-"""Where in a batch the claims of each name stand; a range, if each name has one and they follow each other."""
+"""The places in a batch of the claims of each name; a range, if each name has one claim."""
 
 
 class Row(NamedTuple):
-    """Commands that go together, one for each name, and a last one for the time."""
+    """Commands to send in one request: one for each name, and TIME."""
 
     server: Server
     packed: bytes
@@ -36,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The commands for a batch of renewals. The next batch is most often the same, and packing is most of the work."""
+    """The commands for a batch of renewals. They are kept: the next batch is most often the same, and packing is most of the work."""
 
     beats: Sequence[Beat]
     names: Sequence[str]
@@ -45,7 +47,7 @@ class Plan(NamedTuple):
     """Reasons why some of the names have no server."""
 
 
-def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
@@ -53,21 +55,21 @@ def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Sequence[R
             is slow, or one node of several that is silent, must not cost what was renewed.
     """
     end = time.monotonic() + budget
+    if store.topology.stale:
+        yield from store.topology.look_again()
     plan = _planned(store, beats)
     answers: list[Renewal | None] = [None] * len(beats)
     troubles = list(plan.troubles)
-    servers = {row.server: None for row in plan.rows}
-    for many, server in zip(range(len(servers), 0, -1), servers, strict=True):
-        until = time.monotonic() + (end - time.monotonic()) / many
+    for server, until in shares(list(dict.fromkeys(row.server for row in plan.rows)), end):
         for row in plan.rows:
             if row.server is server:
                 try:
-                    troubles += _send(store, row, beats, answers, until)
+                    troubles += yield from _send(store, row, beats, answers, until)
                 except (Refused, Unknown) as trouble:
                     troubles.append(trouble)
     if troubles and not any(answers):
         raise troubles[0]
-    store.index.note(plan.names, left(end))
+    yield from store.index.note(plan.names, left(end))
     if None in answers:
         unknown = Renewal("UNKNOWN", trouble=str(troubles[0]))
         return [answer or unknown for answer in answers]
@@ -75,7 +77,7 @@ def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Sequence[R
 
 
 def _planned(store: RedisStore, beats: Sequence[Beat]) -> Plan:
-    """The plan for a batch, made anew only where it differs: what was taken at one time is renewed at one time."""
+    """The plan for a batch, made anew if the batch has changed."""
     if (
         len(beats) < _MANY or not store.topology.one
     ):  # packing a few takes no time, and names of a Cluster move
@@ -96,7 +98,7 @@ def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     if store.topology.one and 0 < len(set(names)) == len(
         names
     ):  # with thousands of claims every object costs
-        server, end = store.server(beats[0][0]), len(beats)
+        server, end = _server(store, beats[0][0]), len(beats)
         spans = [range(start, min(start + _ROW, end)) for start in range(0, end, _ROW)]
         return Plan(beats, names, [_row(store, beats, server, span) for span in spans], [])
     together: dict[str, tuple[int, ...]] = {}
@@ -106,7 +108,7 @@ def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     troubles: list[Refused | Unknown] = []
     for places in together.values():
         try:
-            found.setdefault(store.server(beats[places[0]][0]), []).append(places)
+            found.setdefault(_server(store, beats[places[0]][0]), []).append(places)
         except Refused as trouble:
             troubles.append(trouble)
     rows = [
@@ -115,6 +117,10 @@ def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
         for start in range(0, len(some), _ROW)
     ]
     return Plan(beats, list(together), rows, troubles)
+
+
+def _server(store: RedisStore, claim: Claim) -> Server:
+    return store.topology.at(store.known(claim.terms).keys.queue)
 
 
 def _row(store: RedisStore, beats: Sequence[Beat], server: Server, places: _Places) -> Row:
@@ -128,21 +134,25 @@ def _commands(store: RedisStore, beats: Sequence[Beat], places: _Places) -> list
     return [_packed_together(store, [beats[at] for at in some]) for some in places]
 
 
-def extend(store: RedisStore, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
+def extend(store: RedisStore, claim: Claim, fence: int, ttl: float, budget: float) -> Exchange[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.extend`."""
+    end = time.monotonic() + budget
     basis = store.clock.now()
-    now, answer = store.run(scripts.EXTEND, claim.terms.name, budget, claim.token, fence, millis(ttl))
-    store.server(claim).heard(int(now))
+    keys = store.known(claim.terms).keys
+    server = yield from store.find(keys.queue)
+    packed = scripts.EXTEND.packed(keys[:5], claim.token, fence, millis(ttl))
+    server, ((now, answer),) = yield from ask(server, packed, end, script=scripts.EXTEND)
+    server.heard(int(now))
     return _renewal(answer, basis)
 
 
 def _send(
     store: RedisStore, row: Row, beats: Sequence[Beat], answers: list[Renewal | None], until: float
-) -> list[Refused | Unknown]:
+) -> Exchange[list[Refused | Unknown]]:
     """Renew the claims of some names on one server.
 
     Returns:
-        What went wrong with some of the names, which are left out of the answers: names are nothing to each other.
+        The troubles with some of the names, which are left out of the answers: names are nothing to each other.
 
     Raises:
         Refused, Unknown: The server does not answer in time.
@@ -150,7 +160,7 @@ def _send(
     server, packed, places = row
     basis = store.clock.now()
     held = Renewal("HELD", basis)
-    *replies, clock = server.row(packed, left(until), len(places) + 1)
+    *replies, clock = yield from send(server, packed, time.monotonic() + left(until), len(places) + 1)
     if isinstance(clock, list):
         server.heard(millis_of(clock))
     if isinstance(places, range):
@@ -158,14 +168,22 @@ def _send(
             answers[places.start : places.stop] = [held] * len(replies)
             return []
         places = [(at,) for at in places]
-    unlearned = [at for at, reply in enumerate(replies) if isinstance(reply, theirs.NoScriptError)]
-    if unlearned:  # the first one teaches the server the script
-        first, *others = _commands(store, beats, [places[at] for at in unlearned])
-        again = b"".join([scripts.RENEW.spelled_out(first), *others])
-        for at, reply in zip(unlearned, server.row(again, left(until), len(unlearned)), strict=True):
-            replies[at] = reply
     troubles: list[Refused | Unknown] = []
+    for node, unanswered in _unanswered(server, replies).items():
+        first, *others = _commands(store, beats, [places[at] for at in unanswered])
+        again = b"".join(
+            [scripts.RENEW.spelled_out(first), *others]
+        )  # the first one teaches the server the script
+        try:
+            renewed = yield from send(node, again, time.monotonic() + left(until), len(unanswered))
+        except (Refused, Unknown) as trouble:
+            troubles.append(trouble)
+            renewed = [None] * len(unanswered)
+        for at, reply in zip(unanswered, renewed, strict=True):
+            replies[at] = reply
     for some, reply in zip(places, replies, strict=True):
+        if reply is None:
+            continue
         if isinstance(reply, theirs.RedisError):
             troubles.append(replied(reply, server))
             continue
@@ -174,6 +192,17 @@ def _send(
             if renewal.why == "absent":
                 store.index.forget()  # the server may have lost all data
     return troubles
+
+
+def _unanswered(server: Server, replies: Sequence[Any]) -> dict[Server, list[int]]:
+    """The places of the commands to send once more, by server: one does not know the script, or names the node of a moved slot."""
+    found: dict[Server, list[int]] = {}
+    for at, reply in enumerate(replies):
+        if isinstance(reply, theirs.NoScriptError):
+            found.setdefault(server, []).append(at)
+        elif isinstance(reply, theirs.MovedError) and server.cluster is not None:
+            found.setdefault(server.cluster.moved(server, reply), []).append(at)
+    return found
 
 
 def _packed_together(store: RedisStore, beats: Sequence[Beat]) -> bytes:
@@ -192,7 +221,7 @@ def _packed(store: RedisStore, claim: Claim, fence: int | None) -> bytes:
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
-    """Read a script's answer for one claim: a letter; or a letter, the reason of a loss, and the requests in its note."""
+    """Read a script's answer for one claim: a letter; or a letter, the reason for a loss, and the requests in the claim's note."""
     if isinstance(answer, bytes):
         return Renewal(_STATES[answer], basis)
     state, why, note = answer

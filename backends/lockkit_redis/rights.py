@@ -1,4 +1,4 @@
-"""Whether a server lets this user lock: what a lock needs is tried, and nothing is changed by it."""
+"""Try every command that a lock needs, and change nothing: does the server let this user lock?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied, unanswered
 from lockkit_redis.scripts import Script
 from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 
 __all__ = ["rights"]
 
@@ -24,20 +25,19 @@ _LOOK = {"MULTI", "HGETALL", "EXEC"}
 """The commands that `status` needs beside those that the scripts call."""
 
 
-def rights(server: Server, channel: str, keys: Sequence[str], copies: int, end: float) -> Sequence[Finding]:
+def rights(store: RedisStore, server: Server, keys: Sequence[str], end: float) -> Sequence[Finding]:
     """Examine the rights on one server.
 
     Args:
+        store: The store.
         server: The server.
-        channel: One of this client.
-        keys: Some of the namespace that nobody has, in slots that should be there; there may be none.
-        copies: How many replicas must confirm an acquire.
-        end: When ``time.monotonic()`` is too late.
+        keys: Unused keys of the namespace, in slots that the server should have; there may be none.
+        end: When to give up, on ``time.monotonic()``.
 
     Raises:
         Refused, Unknown: The server cannot be asked.
     """
-    answers = _tried(server, channel, keys, copies, end)
+    answers = _tried(store, server, keys, end)
     refused = [(word, replied(error, server).error) for word, error in _refused(answers)]
     denied = {word: error for word, error in refused if isinstance(error, PermissionDenied)}
     others = [error for _, error in refused if not isinstance(error, PermissionDenied)]
@@ -47,32 +47,30 @@ def rights(server: Server, channel: str, keys: Sequence[str], copies: int, end: 
     if denied:
         found.append(_missing(server, denied))
     elif any(isinstance(answer, list) for _, answer in answers):  # otherwise nothing is known
-        found.append(_hearing(server, channel, end))
+        found.append(_hearing(store, server, end))
     return found
 
 
-def _tried(
-    server: Server, channel: str, keys: Sequence[str], copies: int, end: float
-) -> Sequence[tuple[str, Any]]:
-    """Send what a client sends, and return it with the answers: the probe, whole and by its digest; WAIT, if it is needed; and reads.
+def _tried(store: RedisStore, server: Server, keys: Sequence[str], end: float) -> Sequence[tuple[str, Any]]:
+    """Send the commands of a client, and return them with the replies: the probe, whole and by its digest; WAIT, if it is needed; reads.
 
-    EVAL comes first: EVALSHA runs what the server knows by then, and answers NOSCRIPT where only EVAL is forbidden.
+    EVAL comes first, so that the server knows the script by then: EVALSHA is refused with NOSCRIPT where only EVAL is forbidden.
     """
-    by_digest = [_PROBE.packed((key,), f"{channel}:doctor") for key in keys]
+    by_digest = [_PROBE.packed((key,), f"{store.channel}:doctor") for key in keys]
     if keys:
         row = [("EVAL", _PROBE.spelled_out(by_digest[0])), *(("EVALSHA", packed) for packed in by_digest)]
     else:  # there is no key to try commands on: only that a script runs can be found out
         row = [("EVAL", pack("EVAL", "return {}", 0)), ("EVALSHA", pack("EVALSHA", "0" * 40, 0))]
-    if copies:
+    if store.copies:
         row.append(("WAIT", pack("WAIT", 0, 1)))
     row += [("HGETALL", pack("HGETALL", key)) for key in keys[:1]]
     row += [("MULTI", pack("MULTI")), ("EXEC", pack("EXEC"))]
-    answers = server.row(b"".join(packed for _, packed in row), left(end), len(row), whole=True)
+    answers = store.row(server, b"".join(packed for _, packed in row), left(end), len(row), whole=True)
     return [(word, answer) for (word, _), answer in zip(row, answers, strict=True)]
 
 
 def _refused(answers: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Exception]]:
-    """Each command that was refused, and how; those that a script called come first."""
+    """Each refused command with its error; those that a script called come first."""
     ran = next((answer for _, answer in answers if isinstance(answer, list)), ())
     for word, error in ran:
         yield word.decode(), theirs.ResponseError(error.decode(errors="replace"))
@@ -92,16 +90,17 @@ def _missing(server: Server, denied: Mapping[str, LockkitError]) -> Finding:
     return Finding("rights", "error", f"{server.where}: {words}: {why}", "; ".join(hints))
 
 
-def _hearing(server: Server, channel: str, end: float) -> Finding:
-    connection = server.connect(left(end))
+def _hearing(store: RedisStore, server: Server, end: float) -> Finding:
+    until = time.monotonic() + left(end)
+    connection = store.performer.open(server, until)
     try:
-        heard = connection.ask(pack("SUBSCRIBE", channel), time.monotonic() + left(end))
+        (heard,) = connection.exchange(pack("SUBSCRIBE", store.channel), until, 1)
     except (theirs.RedisError, OSError) as error:
         raise unanswered(error, server.where) from error
     finally:
         connection.close()
     if isinstance(heard, theirs.RedisError):
         told = replied(heard, server).error
-        hint = "without it those who wait ask every two seconds instead of being told"
+        hint = "without this right waiters ask every two seconds instead of being told"
         return Finding("rights", "warning", told.message, f"{hint}; {told.hint}" if told.hint else hint)
     return Finding("rights", "ok", "scripts can be run, and wake-ups are heard")

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from importlib.resources import files
-from typing import Any
 
-import redis.exceptions as theirs
-
-from lockkit.store.budgets import left
 from lockkit_redis.connection import pack
-from lockkit_redis.server import Server
 
 __all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
 
@@ -24,7 +18,7 @@ _HEADER, _QUEUE = _text("header"), _text("queue")
 
 
 class Script:
-    """One script: the header, what is dealt with first, the functions of the queue, the rest.
+    """One script: the header, the part that runs first, the functions of the queue, the rest.
 
     Attributes:
         text: The Lua text.
@@ -43,18 +37,6 @@ class Script:
     def packed(self, keys: tuple[str, ...], *words: str | bytes | int) -> bytes:
         """The command that runs it, by its digest."""
         return pack("EVALSHA", self.sha, len(keys), *keys, *words)
-
-    def run(self, server: Server, budget: float, keys: tuple[str, ...], *words: str | bytes | int) -> Any:
-        """Run it."""
-        return self.send(server, budget, self.packed(keys, *words))
-
-    def send(self, server: Server, budget: float, packed: bytes) -> Any:
-        """Run what was packed."""
-        end = time.monotonic() + budget
-        try:
-            return server.call(packed, budget)
-        except theirs.NoScriptError:  # definite: nothing was executed
-            return server.call(self.spelled_out(packed), left(end))
 
     def spelled_out(self, packed: bytes) -> bytes:
         """The same command with the script's text, for a server that does not know it; afterwards it does."""

@@ -1,6 +1,6 @@
-"""The connection on which a client receives its wakes. One thread at a time waits for it and reads it.
+"""The connection on which a client receives its wakes. One thread at a time reads it.
 
-A thread that waits for its own turn reads itself: to be woken by another one that has read would take as long again as the
+A thread that waits for its own turn reads itself: a wake by another thread that has read would take as long again as the
 message took.
 """
 
@@ -12,31 +12,31 @@ import socket
 import time
 from typing import Any
 
-from lockkit_redis.connection import Connection, pack
-from lockkit_redis.topology import Topology
+from lockkit_redis.connection import pack
+from lockkit_redis.store import RedisStore
 
 __all__ = ["Gone", "Subscription"]
 
 _PATIENCE = 2.0
 _PING = 10.0
-"""Seconds of silence after which the connection is asked whether it lives."""
+"""Seconds of silence after which a PING finds out whether the connection lives."""
 _PINGED = pack("PING")
 
 
 class Gone(Exception):
-    """The subscription is of no use any more, though its connection may live."""
+    """Raised when a subscription is useless, though its connection may live."""
 
 
 class Subscription:
-    """A connection of its own, subscribed to one channel.
+    """A connection of its own, subscribed to the channel of a client.
 
     Raises:
         Refused, OSError, redis.exceptions.RedisError: There is none to be had.
     """
 
-    def __init__(self, topology: Topology, channel: str) -> None:
-        self._topology = topology
-        self._connection: Connection = topology.connect(_PATIENCE)
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._server, self._connection = store.connect(_PATIENCE)
         self._asleep, self._nudges = socket.socketpair()
         self._asleep.setblocking(False)
         self._nudges.setblocking(False)
@@ -47,7 +47,7 @@ class Subscription:
         poll.register(self._connection.fileno(), select.POLLIN)
         poll.register(self._nudged, select.POLLIN)
         self._poll = poll.poll
-        self._connection.send(pack("SUBSCRIBE", channel), time.monotonic() + _PATIENCE)
+        self._connection.send(pack("SUBSCRIBE", store.channel), time.monotonic() + _PATIENCE)
 
     def __del__(self) -> None:
         if hasattr(self, "_nudges"):
@@ -55,10 +55,10 @@ class Subscription:
             self._nudges.close()
 
     def hear(self, seconds: float) -> list[Any]:
-        """Wait until something is said, or :meth:`nudge`, at most so long; what was said. By one thread at a time.
+        """Wait for messages or :meth:`nudge`, at most so long, and return the messages. Called by one thread at a time.
 
         Raises:
-            Gone, OSError, redis.exceptions.RedisError: The subscription is of no use any more; nor is it if this call is cut short.
+            Gone, OSError, redis.exceptions.RedisError: The subscription is useless; it also is if this call is cut short.
         """
         silent_for = time.monotonic() - self._heard_at
         if silent_for >= _PING and not self._poll(0):  # an answer may have come while no thread was reading
@@ -78,14 +78,14 @@ class Subscription:
     def _ask_for_life(self) -> None:
         if self._pinged:  # the last PING has no answer either: the connection is half open
             raise TimeoutError("timed out")
-        if not self._topology.serves(self._connection):
-            raise Gone("its node is not of the Cluster any more: nothing is published there")
+        if self._server not in self._store.servers():
+            raise Gone("its node does not belong to the Cluster any more: nothing is published there")
         self._pinged = True
         self._heard_at = time.monotonic()
         self._connection.send(_PINGED, self._heard_at + _PATIENCE)
 
     def nudge(self) -> None:
-        """Have the thread in :meth:`wait` return, or the next one. Never blocks or fails; from anywhere."""
+        """End the present :meth:`hear`, or the next one. Never blocks or fails, on any thread and in signal handlers."""
         try:
             self._nudges.send(b"\0")
         except OSError:  # full of nudges, or closed

@@ -51,7 +51,7 @@ def claim_info(
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
-    """The queue of a name, without what is past its deadline, from the answers of the four commands that read it."""
+    """The queue of a name, without claims past their deadlines, from the replies to the four commands that read it."""
     queue, deadlines, claims, clock = read
     now = millis_of(clock)
     until = dict(_pairs(deadlines))

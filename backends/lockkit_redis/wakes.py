@@ -1,12 +1,11 @@
-"""One subscription for all waiters of a client: its channel says the fence of the claim whose turn it may be.
+"""One subscription for all waiters of a client. A message is the fence of the claim whose turn it may be.
 
-A wake is only advice. Whatever may have been missed (before the subscription stood, while the connection was down) is
-made up for by a look at every waiter's claim once it stands; a message that comes before its waiter is registered is kept
-for it.
+A wake is only advice. Messages may be missed before the subscription stands, or while the connection is down; once it stands,
+the claims of all waiters are looked at. A message that comes before its waiter is registered is kept for it.
 
-Who reads: the thread that waits, if it waits alone, and otherwise a thread that is there for it, the keeper. (The waiters are
-leader and followers as in Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000, but that nobody leads
-others: a signal handler may keep a waiting thread for as long as it likes.) The keeper makes the connection, too.
+The thread that waits reads the subscription, if it waits alone. Otherwise a thread of its own does, the keeper, which also makes
+the connection. (Compare Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000. Here no waiter reads for
+others: a signal handler may keep a waiting thread for as long as it likes.)
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied
 from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 from lockkit_redis.subscription import Gone, Subscription
-from lockkit_redis.topology import Topology
 
 __all__ = ["Wakes"]
 
@@ -34,10 +33,11 @@ _log = logging.getLogger("lockkit.redis")
 _PATIENCE = 2.0
 _PAUSE = 0.05
 _LOOK = 10.0
-"""Seconds after which a connection that nobody reads is looked after."""
+"""Seconds after which a connection that no thread reads is tested."""
 _KEPT = 1024
+"""Most messages that are kept for waiters to come."""
 _DOUBT = 3.0
-"""Seconds after the subscription stands in which a waiter may come that was queued before it stood."""
+"""Seconds in which a waiter may come that was queued before the subscription stood."""
 _GLANCE = 0.25
 """Seconds that a look at a single waiter may take; if it takes longer the waiter asks for itself."""
 
@@ -64,11 +64,10 @@ class _Watch:
 
 
 class Wakes:
-    """The waiters of a client, and the thread among them that reads. A thread of its own is started with the first waiter."""
+    """The waiters of a client, and the thread that reads for them. The keeper is started with the first waiter."""
 
-    def __init__(self, topology: Topology, channel: str) -> None:
-        self._topology = topology
-        self._channel = channel
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
         self._mutex = threading.RLock()
         self._watches: dict[bytes, list[_Watch]] = {}
         self._early: dict[bytes, None] = {}
@@ -78,7 +77,7 @@ class Wakes:
         self._over: Exception | None = None
         """The error for which a waiter has given the subscription up."""
         self._reader: _Watch | None = None
-        """The one whose thread reads; or the keeper, for the thread that is there for it."""
+        """The waiter whose thread reads, or the keeper."""
         self._keeper = _Watch(self, b"", "", "", lambda: None)
         self._due = Bell()
         """Rung for the keeper: there may be something to read or to do."""
@@ -87,14 +86,14 @@ class Wakes:
         self._thread: threading.Thread | None = None
 
     def watch(self, fence: str, where: str, token: str, wake: Callable[[], None], *, reads: bool) -> _Watch:
-        """Call ``wake`` when a claim is told to ask, or when that was missed.
+        """Call ``wake`` when a claim's turn comes, or when the message about it may have been missed.
 
         Args:
             fence: The claim's fence; messages name it.
             where: The key of the claims of its name.
             token: The claim's token.
             wake: Called from any thread.
-            reads: The waiter's own thread will wait in :meth:`wait`.
+            reads: True if the waiter's own thread will wait in :meth:`wait`.
         """
         watch = _Watch(self, fence.encode(), where, token, wake)
         try:
@@ -130,7 +129,7 @@ class Wakes:
             return
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
-        """Wait for a ring; whether there was one. Reads meanwhile if nobody else waits."""
+        """Wait for a ring, and return whether there was one. The thread reads meanwhile if nobody else waits."""
         end = time.monotonic() + seconds
         subscription = self._enter(watch)
         if subscription is None:
@@ -181,7 +180,7 @@ class Wakes:
         self._due.ring()
 
     def _enter(self, reader: _Watch) -> Subscription | None:
-        """Return the subscription if this waiter may read from now on; None if another thread reads, or there is nothing to read."""
+        """Make this waiter the reader. Returns the subscription; None if another thread reads, or there is nothing to read."""
         with self._mutex:
             if self._reader is not None or not self._standing:
                 return None
@@ -189,7 +188,7 @@ class Wakes:
             return self._subscription
 
     def _leave(self, reader: _Watch) -> None:
-        """Read no more; if others wait, the thread that is there for it does."""
+        """Read no more. If others wait, the keeper reads."""
         with self._mutex:
             if self._reader is reader:
                 if self._closed or self._beside(reader):
@@ -197,7 +196,7 @@ class Wakes:
                 self._reader = None
 
     def _beside(self, reader: _Watch) -> bool:
-        """Whether anybody else waits."""
+        """True if anybody else waits."""
         own = self._watches.get(reader.fence)
         return len(self._watches) > (own is not None) or own not in (None, [reader])
 
@@ -218,7 +217,7 @@ class Wakes:
             except _ENDS as error:
                 self._say(error)
             except Exception:  # other waiters need their wakes, whatever the error
-                _log.exception("the subscription to %s ended", self._topology.where)
+                _log.exception("the subscription to %s ended", self._store.where)
             if began < self._stood_at < time.monotonic() - pause:
                 pause = _PAUSE
             if not self._closed:
@@ -226,16 +225,16 @@ class Wakes:
                 pause = min(2 * pause, 1.0)
 
     def _say(self, error: Exception) -> None:
-        told = replied(error, self._topology) if isinstance(error, theirs.ResponseError) else None
+        told = replied(error, self._store) if isinstance(error, theirs.ResponseError) else None
         if told is not None and isinstance(told.error, PermissionDenied) and not self._warned:
             self._warned = True
-            _log.warning("%s; until then those who wait ask every two seconds", told)
+            _log.warning("%s; until then waiters ask every two seconds", told)
         elif not self._closed:
-            _log.debug("the subscription to %s ended: %s", self._topology.where, error)
+            _log.debug("the subscription to %s ended: %s", self._store.where, error)
 
     def _subscribe(self) -> None:
         """Make the subscription, and stand by it to its end."""
-        subscription = self._subscription = Subscription(self._topology, self._channel)
+        subscription = self._subscription = Subscription(self._store)
         try:
             self._begin(subscription)
             self._stand_by(subscription)
@@ -244,7 +243,7 @@ class Wakes:
             subscription.close()
 
     def _begin(self, subscription: Subscription) -> None:
-        """Wait until it stands; then wake whoever missed something before."""
+        """Wait until the subscription stands; then wake the waiters that missed a message before."""
         stands = False
         while not stands:
             if self._closed:  # close() may have run before there was a connection
@@ -258,7 +257,7 @@ class Wakes:
         self._make_up(everybody)
 
     def _stand_by(self, subscription: Subscription) -> None:
-        """Read while anybody waits and nobody else reads; now and then look whether the connection still lives."""
+        """Read while anybody waits and no waiter reads; now and then test whether the connection still lives."""
         while not self._closed or self._reader is not None:  # a reader must have left before it is closed
             if self._over is not None:
                 raise self._over
@@ -296,19 +295,19 @@ class Wakes:
                 watch.wake()
 
     def _make_up(self, watches: list[_Watch], patience: float = _PATIENCE) -> None:
-        """Wake those who do not simply wait any more."""
+        """Wake the waiters whose claims are no longer WAITING."""
         if not watches:
             return
         together: dict[Server, list[_Watch]] = {}
         for watch in watches:
             try:
-                together.setdefault(self._topology.at(watch.where), []).append(watch)
+                together.setdefault(self._store.topology.at(watch.where), []).append(watch)
             except Refused:
                 watch.wake()
         for server, some in together.items():
             packed = b"".join(pack("HGET", watch.where, watch.token) for watch in some)
             try:
-                states = server.row(packed, patience, len(some))
+                states = self._store.row(server, packed, patience, len(some))
             except (Refused, Unknown):
                 states = [None] * len(some)
             for watch, state in zip(some, states, strict=True):
@@ -317,4 +316,4 @@ class Wakes:
 
 
 _ENDS = (Refused, theirs.RedisError, OSError, Gone)
-"""How a subscription ends."""
+"""Errors that end a subscription."""

@@ -14,7 +14,6 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states,
 from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
-from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused
 from support.servers.etcd_groups import EtcdCluster
@@ -248,7 +247,7 @@ def test_a_copy_of_every_request_of_a_claim_that_is_over_changes_nothing(store, 
     before = store.inspect("a", BUDGET).claims
     for copy in copies:
         with contextlib.suppress(Exception):
-            asked(store).txn(copy, BUDGET)
+            store.store.transport.txn(copy, BUDGET)
     after = store.inspect("a", BUDGET).claims
     assert [(each.claim_id, each.fence, each.state) for each in after] == [
         (each.claim_id, each.fence, each.state) for each in before

@@ -38,8 +38,8 @@ from lockkit_redis.unreachable import of_another_kind
         ("redis:/localhost/0", "a host stands behind two slashes"),
         ("valkey:localhost", "a host stands behind two slashes"),
         ("redis+cluster:h1,h2", "a host stands behind two slashes"),
-        ("redis+sentinel://h1,h2", "which service"),
-        ("valkey+sentinel://h1,h2", "which service"),
+        ("redis+sentinel://h1,h2", "names no service"),
+        ("valkey+sentinel://h1,h2", "names no service"),
         ("redis+sentinel://h1,h2/kit?tls=maybe", "tls must be yes or no"),
     ],
 )

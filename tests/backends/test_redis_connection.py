@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -42,18 +41,24 @@ def pair():
 
 
 def line_on(sock):
-    return Connection(SimpleNamespace(_sock=sock, _parser=SimpleNamespace(parse_error=Exception)))
+    sock.setblocking(False)
+    return Connection(sock)
 
 
 def soon():
     return time.monotonic() + 5.0
 
 
+def said(line):
+    (reply,) = line.exchange(PING, soon(), 1)
+    return reply
+
+
 def answered_after(seconds, line, server):
     timer = threading.Timer(seconds, server.sendall, (b"+PONG\r\n",))
     timer.start()
     try:
-        return line.ask(PING, soon())
+        return said(line)
     finally:
         timer.join()
 
@@ -74,7 +79,7 @@ def test_an_answer_in_pieces_is_read_to_its_end(pair):
     timer = threading.Timer(0.05, server.sendall, (b"NG\r\n",))
     timer.start()
 
-    assert line.ask(PING, soon()) == b"PONG"
+    assert said(line) == b"PONG"
 
 
 def test_where_answers_take_longer_it_is_hardly_tried(pair, in_vain):
@@ -95,7 +100,7 @@ def test_a_quick_answer_after_slow_ones_counts_again(pair):
     line, server = pair
     line._in_vain = 7
     server.sendall(b"+PONG\r\n")
-    line.ask(PING, soon())
+    said(line)
 
     assert (line._asleep, line._in_vain) == (0, 0)
 
@@ -122,8 +127,8 @@ def test_the_end_of_the_connection_is_told(pair):
     line, server = pair
     server.shutdown(socket.SHUT_WR)
 
-    with pytest.raises(theirs.ConnectionError):
-        line.ask(PING, soon())
+    with pytest.raises(ConnectionError):
+        said(line)
     assert connections._awake.until == 0.0
 
 
@@ -140,3 +145,39 @@ def test_nor_on_an_encrypted_connection():
     context.check_hostname = False
     with context.wrap_socket(ours, do_handshake_on_connect=False) as wrapped, server:
         assert line_on(wrapped)._asleep > 1e9
+
+
+def test_the_error_that_a_server_says_before_it_hangs_up_is_the_error(pair):
+    """As a server with too many clients: it replies to none of the other commands."""
+    line, server = pair
+    server.sendall(b"-ERR max number of clients reached\r\n")
+    server.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(theirs.RedisError, match="max number of clients"):
+        line.exchange(3 * PING, soon(), 3)
+
+
+def test_the_error_of_a_server_that_takes_no_more_is_read(pair):
+    line, server = pair
+    server.sendall(b"-ERR max number of clients reached\r\n")
+    server.close()
+
+    with pytest.raises(theirs.RedisError, match="max number of clients"):
+        line.exchange(PING, soon(), 1)
+
+
+def test_a_request_longer_than_the_host_takes_at_once_is_sent_whole(pair):
+    line, server = pair
+    long = pack("ECHO", "x" * 3_000_000)
+    heard = bytearray()
+
+    def read():
+        while len(heard) < len(long):
+            heard.extend(server.recv(65_536))
+        server.sendall(b"+OK\r\n")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert line.exchange(long, soon(), 1) == (b"OK",)
+    thread.join()
+    assert heard == long

@@ -267,8 +267,9 @@ def test_a_connection_that_is_taken_the_moment_it_is_given_back_is_no_trouble(se
             each[0].close()
 
     store = open_store(server.url(), OpenOptions())
-    node = store.store.topology.servers()[0]
-    node.pool.empty()
-    node.pool._free = Snatched()
-    assert node.call(pack("PING"), 2.0) == b"PONG"
+    (node,) = store.store.servers()
+    pool = store.store.performer._pools[node]
+    pool.empty()
+    pool._free = Snatched()
+    assert store.store.call(node, pack("PING"), 2.0) == b"PONG"
     store.close()

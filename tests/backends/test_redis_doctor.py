@@ -174,7 +174,7 @@ def test_where_there_is_no_key_to_try_with_the_right_to_run_scripts_is_looked_at
         (node,) = store.store.topology.servers()
 
         def found():
-            (one,) = rights(node, store.store.channel, (), 0, time.monotonic() + 2.0)
+            (one,) = rights(store.store, node, (), time.monotonic() + 2.0)
             return one
 
         assert found().severity == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ pytest.importorskip("redis")
 from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, Lapsed, Unknown
 from lockkit.testing.claims import claim, states, take
-from lockkit_redis.server import Server
+from lockkit_redis.connection import Connection
 
 HOUR = 3600.0
 
@@ -27,34 +28,24 @@ def keys(server, kind=""):
 def sent(monkeypatch):
     """Each script's bytes, as they went out; a store of another file may still be reading its Cluster's map."""
     copies = []
-    call, row = Server.call, Server.row
+    exchange = Connection.exchange
 
-    def spy(packed, count):
+    def spied(self, packed, end, replies):
         if b"\r\nEVAL" in packed:
-            copies.append((packed, count))
+            copies.append((packed, replies))
+        return exchange(self, packed, end, replies)
 
-    def spied_call(self, packed, budget):
-        spy(packed, 1)
-        return call(self, packed, budget)
-
-    def spied_row(self, packed, budget, count, **options):
-        spy(packed, count)
-        return row(self, packed, budget, count, **options)
-
-    monkeypatch.setattr(Server, "call", spied_call)
-    monkeypatch.setattr(Server, "row", spied_row)
+    monkeypatch.setattr(Connection, "exchange", spied)
     return copies
 
 
 def arrives(store, copy):
     """What the server answers to a copy of a request."""
     packed, count = copy
-    node = store.store.topology.servers()[0].another()
-    try:
-        answer = node.row(packed, 2.0, count)[0]
+    (node,) = store.store.servers()
+    with contextlib.closing(store.store.performer.open(node, time.monotonic() + 2.0)) as connection:
+        answer = connection.exchange(packed, time.monotonic() + 2.0, count)[0]
         return answer[0], answer[2] if answer[0] == b"L" else None
-    finally:
-        node.close()
 
 
 def test_a_copy_of_a_create_that_comes_within_thirty_seconds_of_a_release_after_a_replay_grants_nothing(

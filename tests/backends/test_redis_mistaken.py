@@ -82,7 +82,12 @@ def test_a_cluster_that_is_watched_by_a_sentinel(cluster, way):
 
 @both_ways
 def test_a_server_in_place_of_a_cluster(server, way):
-    refused(f"redis+cluster://{server.address}", way, "it is no Cluster", f"write redis://{server.address}")
+    refused(
+        f"redis+cluster://{server.address}",
+        way,
+        "it is not part of a Cluster",
+        f"write redis://{server.address}",
+    )
 
 
 def test_to_tell_a_cluster_takes_no_round_trip_of_its_own(server):

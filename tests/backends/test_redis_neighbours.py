@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 
@@ -18,9 +19,10 @@ from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, U
 from lockkit.testing.claims import claim, queue, renew, take
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
-from lockkit_redis.connection import pack
+from lockkit_redis.connection import Connection, pack
 from lockkit_redis.keys import Keys
 from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
 
@@ -72,8 +74,8 @@ def test_a_client_that_comes_while_a_node_is_silent_is_warned_and_has_the_others
             assert time.monotonic() - began < 2.5
     finally:
         cluster.nodes[0].resume()
-    assert "a node is not to be used" in caplog.text
-    assert cluster.nodes[0].address in caplog.text.partition("a node is not to be used")[2]
+    assert "a node cannot be used" in caplog.text
+    assert cluster.nodes[0].address in caplog.text.partition("a node cannot be used")[2]
     assert cluster.url() not in caplog.text
 
 
@@ -212,9 +214,11 @@ def test_a_resolver_that_hangs_costs_the_budget_and_not_more(monkeypatch, server
         hangs.set()
 
 
-def test_a_certificate_is_checked_against_the_host_whatever_redis_py_does_by_itself():
-    assert parse("rediss://host").tls == {"ssl_check_hostname": True}
-    assert parse("redis+sentinel://host/kit?tls=yes").tls == {"ssl_check_hostname": True}
+def test_a_certificate_is_checked_against_the_host():
+    for url in ("rediss://host", "redis+sentinel://host/kit?tls=yes"):
+        tls = RedisStore(parse(url), OpenOptions()).tls
+        assert tls.check_hostname
+        assert tls.verify_mode is ssl.CERT_REQUIRED
 
 
 @pytest.mark.parametrize(
@@ -235,8 +239,7 @@ def test_more_urls_that_are_refused(url, says):
 def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     """Each piece of an answer comes soon enough; all of them do not."""
     store = open_store(server.url(), OpenOptions())
-    node = store.store.topology.servers()[0]
-    line = node.connect(2.0)
+    _, line = store.store.connect(2.0)
     ours, theirs = socket.socketpair()
     line._socket.close()
     line._socket = ours
@@ -253,7 +256,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     thread.start()
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        line.ask(b"PING\r\n", time.monotonic() + 0.3)
+        line.exchange(b"PING\r\n", time.monotonic() + 0.3, 1)
     assert time.monotonic() - began < 2.0
     over.set()
     thread.join()
@@ -273,25 +276,27 @@ def test_wires_reckon_the_clock_of_their_own_server():
 
 def test_connecting_and_asking_share_one_budget(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
-    node = store.store.topology.servers()[0]
-    monkeypatch.setattr(node.pool, "take", lambda budget: time.sleep(0.3) or node.connect(2.0))
+    (node,) = store.store.servers()
+    pool = store.store.performer._pools[node]
+    monkeypatch.setattr(pool, "take", lambda budget: time.sleep(0.3) or store.store.connect(2.0)[1])
     with pytest.raises(Unknown, match="timed out"):
-        node.call(pack("PING"), 0.2)
+        store.store.call(node, pack("PING"), 0.2)
     monkeypatch.undo()
-    assert node.call(pack("PING"), 2.0) == b"PONG"
+    assert store.store.call(node, pack("PING"), 2.0) == b"PONG"
     store.close()
 
 
 def test_connections_that_a_crowd_needed_are_closed_when_they_are_not_used_any_more(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
-    node = store.store.topology.servers()[0]
-    lines = [node.connect(2.0) for _ in range(5)]
+    (node,) = store.store.servers()
+    pool = store.store.performer._pools[node]
+    lines = [store.store.connect(2.0)[1] for _ in range(5)]
     now = time.monotonic()
-    node.pool.empty()
-    node.pool._free[:] = [(line, now - 60.0) for line in lines]
+    pool.empty()
+    pool._free[:] = [(line, now - 60.0) for line in lines]
     for _ in range(6):
-        node.call(pack("PING"), 2.0)
-    assert len(node.pool._free) == 1
+        store.store.call(node, pack("PING"), 2.0)
+    assert len(pool._free) == 1
     store.close()
 
 
@@ -302,7 +307,7 @@ def test_a_name_that_cannot_be_resolved_is_told_and_an_interrupt_is_an_interrupt
     def interrupted(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("redis.Connection.connect", interrupted)
+    monkeypatch.setattr("socket.socket.connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_store(f"redis://localhost:{server.port}", OpenOptions())
 
@@ -312,25 +317,24 @@ def test_a_name_that_cannot_be_resolved_is_told_and_an_interrupt_is_an_interrupt
 
 def mapped(cluster, monkeypatch, **maps):
     """A Cluster of which some nodes answer CLUSTER SLOTS with something else."""
-    call = Server.call
+    exchange = Connection.exchange
 
-    def spied(self, packed, budget):
-        answer = call(self, packed, budget)
+    def spied(self, packed, end, replies):
+        answers = exchange(self, packed, end, replies)
         if b"SLOTS" in packed:
-            answer = maps.get(f"p{self._address.hosts[0][1]}", answer)
-        return answer
+            return (maps.get(f"p{self._socket.getpeername()[1]}", answers[0]),)
+        return answers
 
-    monkeypatch.setattr(Server, "call", spied)
+    monkeypatch.setattr(Connection, "exchange", spied)
 
 
 def test_a_node_that_was_taken_out_and_still_answers_is_not_believed(cluster, monkeypatch):
     with lockkit.connect(cluster.url()) as client:
         lease = client.lock("a").acquire()
-        topology = client.driver().backend.store.topology
+        store = client.driver().backend.store
         mapped(cluster, monkeypatch, **{f"p{cluster.nodes[0].port}": []})
-        topology._stale = True
-        topology._read()
-        assert None not in topology._owners
+        store.perform(store.topology.read(time.monotonic() + 2.0))
+        assert None not in store.topology._owners
         assert lease.confirm() is None
         lease.release()
 
@@ -365,9 +369,9 @@ def test_when_no_more_threads_can_be_started_the_map_is_read_all_the_same(cluste
     store = open_store(cluster.url(), OpenOptions())
     topology = store.store.topology
     topology._owners = [None] * 16384
-    topology._stale, topology._read_at = True, 0.0
+    topology.stale, topology._read_at = True, 0.0
     monkeypatch.setattr(threading.Thread, "start", refused)
-    assert topology.at(Keys.of("default", "a").queue)
+    assert store.store.perform(store.store.find(Keys.of("default", "a").queue))
     assert not topology._reading
     monkeypatch.undo()
     store.close()
@@ -378,8 +382,8 @@ def test_a_node_that_says_that_the_cluster_is_down_makes_others_be_asked(cluster
 
     store = open_store(cluster.url(), OpenOptions())
     topology = store.store.topology
-    place = (cluster.nodes[0].host, cluster.nodes[0].port)
-    topology._trouble(place, theirs.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"))
-    assert topology._stale
-    assert place in topology._troubled
+    node = topology.servers()[0]
+    node.trouble(theirs.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"))
+    assert topology.stale
+    assert node in topology._troubled
     store.close()

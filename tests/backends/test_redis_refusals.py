@@ -188,8 +188,8 @@ def brittle():
 @pytest.mark.parametrize(
     "cause, reason, advice",
     [
-        (disk_that_cannot_be_written, "it cannot write to its disk and refuses changes", "look into its log"),
-        (no_replica, "it has too few replicas (min-replicas-to-write)", "look after them"),
+        (disk_that_cannot_be_written, "it cannot write to its disk and refuses changes", "read its log"),
+        (no_replica, "it has too few replicas (min-replicas-to-write)", "check the replicas"),
         (strangers_endless_script, "a script has kept it busy for too long", "SCRIPT KILL ends it"),
         (data_that_are_still_loaded, "it is still loading its data", "this passes"),
         (replica_that_has_lost_its_primary, "it is a replica without its primary", "name the primary"),

@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim, take
@@ -21,7 +20,7 @@ from lockkit.testing.troubles import IN_TIME, SECRET, both_ways, trouble
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import pack
-from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
 from support.servers.redis import RedisServer
 
 
@@ -109,9 +108,9 @@ class Slow:
 
 def test_the_whole_login_takes_a_slow_server_one_answer(server):
     with contextlib.closing(Slow(server, 0.8)) as slow:
-        wire = Server(parse(slow.url), "slow", SYSTEM)
+        store = RedisStore(parse(slow.url), OpenOptions())
         began = time.monotonic()
-        wire.connect(2.0).reset()
+        store.connect(2.0)[1].reset()
         assert time.monotonic() - began < 2 * 0.8
 
 
@@ -123,23 +122,25 @@ def test_a_server_that_is_too_slow_is_told_in_time(server):
 def test_no_connection_to_a_demoted_primary_is_used_again_whatever_call_met_it():
     """A single command and one in a row: the first acquire of a name, a renewal."""
     with RedisServer() as server:
-        wire = Server(parse(server.url()), "demoted", SYSTEM)
+        store = RedisStore(parse(server.url()), OpenOptions())
+        (node,) = store.servers()
         for send in (
-            lambda packed: wire.call(packed, 2.0),
-            lambda packed: wire.row(packed + pack("PING"), 2.0, 2),
+            lambda packed: store.call(node, packed, 2.0),
+            lambda packed: store.row(node, packed + pack("PING"), 2.0, 2),
+            lambda packed: store.ask("a", packed, 2.0),
         ):
-            wire.call(pack("SET", "a", "b"), 2.0)
-            assert len(wire.pool._free) == 1
+            store.call(node, pack("SET", "a", "b"), 2.0)
+            assert len(store.performer._pools[node]._free) == 1
             server.cli("REPLICAOF", "127.0.0.1", "1")
             with contextlib.suppress(Refused):
                 send(pack("SET", "a", "b"))
-            assert wire.pool._free == []
+            assert node not in store.performer._pools
             server.cli("REPLICAOF", "NO", "ONE")
-        wire.close()
+        store.close()
 
 
-@pytest.mark.parametrize("method", ["ask", "row"])
-def test_what_a_signal_handler_raises_is_not_its_own_cause(server, method, monkeypatch):
+@pytest.mark.parametrize("count", ["one", "several"])
+def test_what_a_signal_handler_raises_is_not_its_own_cause(server, count, monkeypatch):
     class Interrupt(KeyboardInterrupt):
         pass
 
@@ -149,10 +150,9 @@ def test_what_a_signal_handler_raises_is_not_its_own_cause(server, method, monke
     store = open_store(server.url(), OpenOptions())
     try:
         store.check(2.0)
-        monkeypatch.setattr("lockkit_redis.connection.Connection.ask", interrupted)
-        monkeypatch.setattr("lockkit_redis.connection.Connection.row", interrupted)
+        monkeypatch.setattr("lockkit_redis.connection.Connection.exchange", interrupted)
         with pytest.raises(Interrupt) as caught:
-            store.acquire(claim(), True, 2.0) if method == "ask" else store.names("", 2.0)
+            store.acquire(claim(), True, 2.0) if count == "one" else store.inspect("a", 2.0)
         assert caught.value.__cause__ is None
     finally:
         monkeypatch.undo()
