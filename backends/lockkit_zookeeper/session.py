@@ -35,6 +35,8 @@ class Session:
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds from which the validity of its claims counts.
+        asked: Seconds; the timeout that was asked for.
+        timeout: Seconds; the timeout, which the servers may grant otherwise.
         entries: The session's claims by token, until they are definitely gone.
         ended: Why the session is over; empty while it is not.
         lost: True once the servers have ended the session, so that none of its nodes is left.
@@ -45,7 +47,7 @@ class Session:
     def __init__(self, store: ZooKeeperStore, timeout: float) -> None:
         self.store = store
         self.clock = store.clock
-        self.timeout = timeout
+        self.asked = self.timeout = timeout
         self.basis = 0.0
         self.entries: dict[str, Entry] = {}
         self.ended = ""
@@ -216,12 +218,11 @@ class Session:
         self.poke()
         return self.connection.close(goodbye=goodbye)
 
-    def retire(self) -> bool:
-        """End the session if nobody uses it; return whether it has ended."""
+    def retire(self) -> None:
+        """End the session if nobody uses it."""
         with self.mutex:
             if not self.ended and not self.entries and not self.maintenance.needed_until:
                 self.close(goodbye=True)
-            return bool(self.ended)
 
     # -- the keeper
 

@@ -55,11 +55,10 @@ class ZooKeeperStore:
         self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._empty: dict[str, None] = {}
         self._pid = os.getpid()
+        self._default = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
         self._mutex = threading.RLock()
-        self._opening: dict[float, threading.RLock] = {}
-        self._sessions: dict[float, Session] = {}
-        self._old: list[Session] = []
-        self._first: Session | None = None
+        self._opening = threading.RLock()
+        self._sessions: tuple[Session, ...] = ()
         self._gone = Tombstones()
         self._closed = False
 
@@ -73,7 +72,7 @@ class ZooKeeperStore:
         """
         if os.getpid() != self._pid:
             raise inherited(self.address.shown)
-        return (*self._sessions.values(), *self._old)
+        return self._sessions
 
     def entry(self, token: str) -> tuple[Session, Entry] | None:
         """A claim of this client, unless it is definitely gone."""
@@ -99,8 +98,7 @@ class ZooKeeperStore:
         Raises:
             Refused: No server can be reached.
         """
-        ttl = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
-        self._first = self._session(ttl, time.monotonic() + budget)
+        self._session(self._default, time.monotonic() + budget)
 
     def at(self, ttl: float, end: float) -> Session:
         """Return a session whose timeout is this ttl, with at least half of it left.
@@ -144,10 +142,7 @@ class ZooKeeperStore:
             if session.connection.up and not session.ended:
                 session.used = self.clock.now()
                 return session
-        first = self._first
-        return self._session(
-            first.timeout if first is not None else min(_DEFAULT_TTL, self.capabilities.max_ttl), end
-        )
+        return self._session(self._default, end)
 
     def call(self, budget: float) -> Call:
         """A call on the connection of some session; see :meth:`any`."""
@@ -155,13 +150,13 @@ class ZooKeeperStore:
         return Call(self.any(end).connection, end)
 
     def _session(self, timeout: float, end: float) -> Session:
-        with self._mutex:
-            opening = self._opening.setdefault(timeout, threading.RLock())
-        with opening:  # nothing in here waits
+        with self._opening:  # nothing in here waits
             if self._closed:
                 raise not_connected(self.address.shown, "this store is closed")
-            session = self._sessions.get(timeout)
-            if session is None or session.ended:
+            session = next(
+                (each for each in self._sessions if not each.ended and each.asked == timeout), None
+            )
+            if session is None:
                 self._retire_idle()
                 session = self._start(timeout)
         if not session.connection.up:
@@ -173,7 +168,7 @@ class ZooKeeperStore:
         session = Session(self, timeout)
         try:
             session.start()
-            self._sessions[timeout] = session
+            self._keep(session)
             if self._closed:  # closed meanwhile, perhaps before this session was known
                 raise not_connected(self.address.shown, "this store is closed")
         except BaseException:
@@ -181,23 +176,22 @@ class ZooKeeperStore:
             raise
         return session
 
+    def _keep(self, *new: Session) -> None:
+        """Keep a new session, and forget those for which there is nothing to do any more."""
+        with self._mutex:
+            self._sessions = (*(each for each in self._sessions if not each.ended or each.alive), *new)
+
     def drop(self, session: Session) -> None:
         """Let no claim join a session any more."""
         session.retire()
-        with self._mutex:
-            for timeout, each in [*self._sessions.items()]:
-                if each is session:
-                    del self._sessions[timeout]
-                    self._old = [*(old for old in self._old if old.alive), session]
+        self._keep()
 
     def _retire_idle(self) -> None:
         """End the sessions of ttls that have gone out of use, so that they do not add up."""
         now = self.clock.now()
-        with self._mutex:
-            sessions = [*self._sessions.values()]
-        for session in sessions:
-            idle = session is not self._first and now - session.used > _IDLE
-            if idle and session.retire():  # otherwise a claim has joined meanwhile
+        for session in self._sessions:
+            idle = session.asked != self._default and now - session.used > _IDLE
+            if idle:
                 self.drop(session)
 
     def close(self) -> None:
@@ -206,9 +200,7 @@ class ZooKeeperStore:
         if os.getpid() != self._pid:
             return
         with self._mutex:
-            sessions = self.sessions()
-            self._sessions.clear()
-            self._old.clear()
+            sessions, self._sessions = self._sessions, ()
         ends = [session.close() for session in sessions]
         end = time.monotonic() + 0.5
         for thread in ends:

@@ -170,7 +170,7 @@ def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
         for _ in range(20):
             with pytest.raises(AcquireTimeout):
                 impatient.lock("a", ttl=TTL).acquire(0.02)
-        sessions = impatient.driver().backend._sessions.values()
+        sessions = impatient.driver().backend.sessions()
         watchers = [each for mine in sessions for each in mine.connection._client._data_watchers.values()]
         assert sum(len(each) for each in watchers) <= 5
         assert lease.valid()

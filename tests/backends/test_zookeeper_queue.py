@@ -554,9 +554,9 @@ def test_an_evictor_that_dies_changes_nothing(opened, look, parent):
     session, _ = store.entry(one.token)
     session.confirming._read_notes = lambda _: True  # it does not look
     assert other.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
-    for each in [*other._sessions.values()]:
+    for each in other.sessions():
         each.close(goodbye=True).join(2.0)  # with its session goes its note
-    other._sessions.clear()
+    other._sessions = ()
     assert notes(look, parent, store, one) == []
     time.sleep(TTL / 2)
     assert len(nodes(look, parent)) == 1

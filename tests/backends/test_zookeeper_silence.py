@@ -221,7 +221,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
         there = f"zookeeper://{deaf},{server.address}/app?tick={TICK}&max_ttl=40"
         with contextlib.closing(open_store(there, OpenOptions())) as store:
             for _ in range(5):
-                store._first.connection.bounce()
+                store.sessions()[0].connection.bounce()
                 began = time.monotonic()
                 until(lambda: quiet(store), "it is connected again")
                 assert time.monotonic() - began < 3.0

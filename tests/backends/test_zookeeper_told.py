@@ -50,7 +50,7 @@ def held(client, **options):
 
 
 def sessions(client):
-    return list(client.driver().backend._sessions.values())
+    return list(client.driver().backend.sessions())
 
 
 def children(server, path):
