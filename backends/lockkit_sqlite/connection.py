@@ -143,6 +143,10 @@ class Connection:
             except sqlite3.Error as error:
                 tries = self._pause(error, tries, end)
 
+    def change(self, sql: str, params: Params, end: float) -> int:
+        """Run one statement that writes and does not depend on the time; how many rows it changed."""
+        return self.write(sql, lambda _: params, end)[0]
+
     def read(self, sql: str, params: Params, end: float) -> Rows:
         """Run one statement that reads, and fetch all its rows."""
         tries = 0

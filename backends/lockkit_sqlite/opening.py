@@ -158,13 +158,13 @@ class _Opening:
             if connection.read("PRAGMA journal_mode=WAL", (), end) != [("wal",)]:
                 raise no_log(self._place.path)
             for statement in DDL:
-                connection.write(statement, lambda _: (), end)
+                connection.change(statement, (), end)
             fence, records = self._carried
-            high = "UPDATE entries SET since = max(since, ?1) WHERE namespace = ''"
-            connection.write(high, lambda _: (fence,), end)
+            connection.change("UPDATE entries SET since = max(since, ?1) WHERE namespace = ''", (fence,), end)
             for record in records:
-                insert = "INSERT OR IGNORE INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-                connection.write(insert, lambda _, each=record: each, end)  # type: ignore[misc]
+                connection.change(
+                    "INSERT OR IGNORE INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", record, end
+                )
             if self._why:
                 mark_anew(connection, self._why, options, end)
             _note(connection, "file", inode, end)
@@ -179,7 +179,7 @@ def _meta(connection: Connection, end: float) -> dict[str, str]:
 
 
 def _note(connection: Connection, key: str, value: str, end: float) -> None:
-    connection.write("INSERT OR IGNORE INTO meta VALUES (?1, ?2)", lambda _: (key, value), end)
+    connection.change("INSERT OR IGNORE INTO meta VALUES (?1, ?2)", (key, value), end)
 
 
 def mark_anew(connection: Connection, why: str, options: OpenOptions, end: float) -> None:

@@ -56,13 +56,13 @@ def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bo
         key = (store.namespace, name, row.token)
         if at_once or row.state == WAITING:
             statement = sql.EVICT_NOW if at_once else sql.EVICT_WAITING
-            if not calls.write(statement, lambda _, key=key: key, end)[0]:  # type: ignore[misc]
+            if not calls.change(statement, key, end):
                 continue  # the claim was granted, or left, a moment ago
             store.ring(row)
             store.ring_fitting(calls, name, end, next_too=True)
             return Evicted("REMOVED", claim=claim)
         if row.state == HELD and not row.evicted:
-            calls.write(sql.MARK, lambda _, key=key: key, end)  # type: ignore[misc]
+            calls.change(sql.MARK, key, end)
             store.ring_fitting(calls, name, end, next_too=True)
             continue
         return Evicted("MARKED", blocks_until=claim.deadline, claim=claim)
@@ -78,10 +78,10 @@ def resize(store: SQLiteStore, name: str, capacity: int, end: float) -> int:
     check_capacity(capacity, name, _MOST)
     calls = store.calls
     store.settle(calls, name, store.queue(calls, name, end), store.now(), end)
-    count, _ = calls.write(sql.RESIZE, lambda _: (store.namespace, name, capacity), end)
+    count = calls.change(sql.RESIZE, (store.namespace, name, capacity), end)
     heavy = [row for row in store.queue(calls, name, end) if row.state == WAITING and row.weight > capacity]
     if heavy:
-        calls.write(sql.DELETE_TOO_HEAVY, lambda _: (store.namespace, name, capacity), end)
+        calls.change(sql.DELETE_TOO_HEAVY, (store.namespace, name, capacity), end)
         for row in heavy:
             store.ring(row)
     store.ring_fitting(calls, name, end, next_too=bool(heavy))
@@ -96,8 +96,7 @@ def annotate(store: SQLiteStore, name: str, wanted: str, patch: Mapping[str, obj
     if place is None or rows[place].state == LINGERING or rows[place].deadline <= store.now():
         return False
     token = rows[place].token
-    key = (store.namespace, name, token, text, NOTE_LIMIT)
-    if store.calls.write(sql.ANNOTATE, lambda _: key, end)[0]:
+    if store.calls.change(sql.ANNOTATE, (store.namespace, name, token, text, NOTE_LIMIT), end):
         return True
     if any(row.token == token for row in store.queue(store.calls, name, end)):
         raise too_long("note", None, NOTE_LIMIT)
@@ -122,8 +121,7 @@ def put_record(
     text = note_text(value, NOTE_LIMIT, "record")
     wall = store.clock.wall()
     statement = sql.REPLACE_RECORD if version else sql.NEW_RECORD
-    done, _ = store.calls.write(statement, lambda _: (store.namespace, name, version, text, wall), end)
-    if not done:
+    if not store.calls.change(statement, (store.namespace, name, version, text, wall), end):
         raise Conflict(record(store, name, end))
     return Record(name, json.loads(text), version + 1, wall)
 

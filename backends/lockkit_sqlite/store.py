@@ -205,7 +205,7 @@ class SQLiteStore:
         if elsewhere:
             epoch, boot = self.epoch(), self.boot
             connection.write(sql.BURY_BOOT, lambda at: (self.namespace, name, boot, at, at + epoch), end)
-            connection.write(sql.DELETE_BOOT, lambda _: (self.namespace, name, boot), end)
+            connection.change(sql.DELETE_BOOT, (self.namespace, name, boot), end)
         if lapsed:
             connection.write(sql.DELETE_LAPSED, lambda at: (self.namespace, name, at), end)
         return lapsed or elsewhere
@@ -213,7 +213,7 @@ class SQLiteStore:
     def bury(self, connection: Connection, fifo: str, end: float) -> None:
         """Remove all claims of a dead process, whatever their ttl; a claim that must linger lingers. Then remove its FIFO."""
         connection.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
-        connection.write(sql.DELETE_FIFO, lambda _: (fifo,), end)
+        connection.change(sql.DELETE_FIFO, (fifo,), end)
         try:
             Path(self.place.pulses, fifo).unlink(missing_ok=True)
         except OSError:
