@@ -146,37 +146,31 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
 
 
 def _judge(folder: Path, seen: os.stat_result) -> bool:
-    """Whether the folder is shared by a group."""
+    """True for a folder that a group shares, False for one of this user alone; others are refused."""
     mode, mine = stat.S_IMODE(seen.st_mode), os.geteuid()
     if mode & stat.S_IWOTH or (mode & stat.S_ISVTX and mode & stat.S_IWGRP):
-        raise Refused(
-            PermissionDenied(
-                f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
-                "anybody could have put a file there, and the kernel keeps users from sharing one",
-                hint="use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp",
-            ),
-            retry=False,
+        raise _denied(
+            f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
+            "anybody could have put a file there, and the kernel keeps users from sharing one",
+            "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp",
         )
     if mode & stat.S_IWGRP:
         if not mode & stat.S_ISGID:
-            raise Refused(
-                PermissionDenied(
-                    f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open "
-                    "each other's files",
-                    hint=f"chmod g+s {folder}, or chmod 700 if it is yours alone",
-                ),
-                retry=False,
+            raise _denied(
+                f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open each other's files",
+                f"chmod g+s {folder}, or chmod 700 if it is yours alone",
             )
         return True
     if seen.st_uid not in (mine, 0) and mine != 0:
-        raise Refused(
-            PermissionDenied(
-                f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
-                hint="use a folder of your own, or one that your group shares (mode 2770)",
-            ),
-            retry=False,
+        raise _denied(
+            f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
+            "use a folder of your own, or one that your group shares (mode 2770)",
         )
     return False
+
+
+def _denied(text: str, hint: str) -> Refused:
+    return Refused(PermissionDenied(text, hint=hint), retry=False)
 
 
 def create(place: Place) -> None:
@@ -209,12 +203,9 @@ def make_pulses(folder: str, *, shared: bool) -> None:
         if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder") from None
         if mode & stat.S_IWOTH:
-            raise Refused(
-                PermissionDenied(
-                    f"everybody may write to {folder} (mode {stat.S_IMODE(mode):04o})",
-                    hint=f"chmod {'2770' if shared else '700'} {folder}",
-                ),
-                retry=False,
+            raise _denied(
+                f"everybody may write to {folder} (mode {stat.S_IMODE(mode):04o})",
+                f"chmod {'2770' if shared else '700'} {folder}",
             ) from None
         return
     path.chmod(0o2770 if shared else 0o700)
@@ -229,7 +220,7 @@ def unusable(path: Path, error: OSError) -> Refused:
             hint = f"name a file in a folder of your own, or have the owner of {folder} let you in (chmod, chgrp)"
         else:
             text, hint = "permission denied", "check the owner and mode of the folder, or name another file"
-        return Refused(PermissionDenied(f"cannot use {path}: {text}", hint=hint), retry=False)
+        return _denied(f"cannot use {path}: {text}", hint)
     hints = {
         errno.EROFS: "the file system is mounted read-only: name a file elsewhere",
         errno.ENOSPC: "free some space (df -h, and df -i for inodes)",
