@@ -1,180 +1,34 @@
-"""The state machine: several clients do what they like, and the store must never be seen to break a promise.
+"""The rules of the state machine: several clients make random calls, and no step may break a guarantee.
 
-The model is what the store itself showed after the last step, and who may change what in the next one. Each rule says
-which claims may come, go or be granted by it; everything else must stay as it is. A failure begins with its guarantee.
+Each rule says which claims it may change; :mod:`lockkit.testing.machine_state` compares.
 """
 
 from __future__ import annotations
 
-import logging
 import pickle
-import sys
-import tempfile
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import precondition, rule
 
-from lockkit.client import Client
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
-from lockkit.hold import Hold
-from lockkit.lease import Lease, handle_of
-from lockkit.store.queue import RW_CAPACITY
-from lockkit.testing.harness import Harness
-from lockkit.testing.seen import Seen, lapsed, show, surely
+from lockkit.lease import handle_of
+from lockkit.testing.machine_state import ACTORS, PARTS, Held, State
+from lockkit.testing.seen import lapsed
 from lockkit.testing.shapes import Part
 from lockkit.testing.stepping import Pending, Stepper
 
-__all__ = ["Machine", "run"]
+__all__ = ["Machine"]
 
-ACTORS = 3
 MOST = 7
-"""Claims on one name; more show nothing new."""
-PARTS: dict[str, tuple[Part, ...]] = {
-    "mutex": (Part("mutex", 1, 1),),
-    "permits": (
-        Part("semaphore", 1, 2),
-        Part("semaphore", 2, 2),
-        Part("semaphore", 1, 3),
-        Part("semaphore", 3, 3),
-    ),
-    "index": (Part("read", 1, RW_CAPACITY), Part("write", RW_CAPACITY, RW_CAPACITY)),
-}
-DEFAULT_EXAMPLES = 100
-_ATTEMPTS = 5
-"""How often a run that does not replay is begun anew, where time is real."""
+"""The largest number of claims on one name; more would show nothing new."""
 picks = st.integers(0, 11)
 actors = st.integers(0, ACTORS - 1)
-names = st.sampled_from([*PARTS])
 
 
-@dataclass(slots=True)
-class Held:
-    """A grant and who has it: by the public face (``lease``) or driven by hand (``pending``)."""
-
-    actor: int
-    hold: Hold
-    lease: Lease | None = None
-    pending: Pending | None = None
-    losses: list[str] = field(default_factory=list)
-    was_invalid: bool = False
-
-    @property
-    def id(self) -> str:
-        return self.hold.claim_id
-
-
-class Machine(RuleBasedStateMachine):
-    """Clients, waiters and holders on three names; see the module."""
-
-    harness_class: type[Harness]
-    scratch: Path
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.harness = self.harness_class(Path(tempfile.mkdtemp(dir=self.scratch)))
-        self.clients: list[Client] = []
-        self.steppers: list[Stepper] = []
-        self.pending: list[tuple[int, Pending]] = []
-        self.holds: list[Held] = []
-        self.copies: list[LeaseCopy] = []
-        self.seen = Seen(self.harness, PARTS, self.invalid)
-        self.bound: dict[str, float] = {}
-        self.hot = ""
-
-    @initialize(hot=names)
-    def begin(self, hot: str) -> None:
-        self.hot = hot
-        self.harness.freeze()
-        for _ in range(ACTORS):
-            self.enter()
-
-    def enter(self) -> None:
-        client = self.harness.client()
-        self.clients.append(client)
-        self.steppers.append(Stepper(client.driver().backend, self.harness.clock))
-
-    def teardown(self) -> None:
-        try:
-            for held in self.holds:
-                if held.lease is not None:
-                    held.lease.release()
-                else:
-                    self.steppers[held.actor].release(held.hold)
-            for _, pending in self.pending:
-                pending.cancel()
-            for stepper in self.steppers:
-                stepper.remove_orphans(due_only=False)
-            for held in self.holds:
-                assert len(held.losses) <= 1, "S6-told-once: a loss was told twice"
-        finally:
-            for client in self.clients:
-                client.close()
-            self.harness.close()
-
-    # -- what may be changed
-
-    @contextmanager
-    def step(
-        self,
-        guarantee: str,
-        may_go: Collection[str] = (),
-        pending: Pending | None = None,
-        may_shorten: Collection[str] = (),
-    ) -> Iterator[set[str]]:
-        """Run one step and compare; what the body puts into the set may have come or been granted."""
-        may_go = {*may_go, *self.invalid()}
-        if pending is not None:
-            may_go.add(pending.claim_id)
-        granted: set[str] = set()
-        yield granted
-        self.seen.compare(guarantee, may_go, granted, set(may_shorten))
-
-    def valid(self, held: Held) -> bool:
-        return held.hold.valid(self.harness.clock.now())
-
-    def invalid(self) -> set[str]:
-        return {held.id for held in self.holds if not self.valid(held)}
-
-    @invariant()
-    def validity(self) -> None:
-        for held in self.holds:
-            if self.valid(held):
-                bound = held.hold.claim.terms.process_bound
-                assert bound or not held.was_invalid, f"S6-sticky: {held.id} is valid again"
-                row = self.seen.queues[held.hold.name].get(held.id)
-                assert row is not None, f"S3-validity: {held.id} is valid and not in the store"
-                assert row.state == "HELD", f"S3-validity: {held.id} is valid and {row.state}"
-                assert row.fence == held.hold.fence, f"S4-fence: {held.id} believes in another fence"
-            else:
-                held.was_invalid = True
-        for name, rows in self.seen.queues.items():
-            for id_, row in rows.items():
-                limit = self.bound.get(id_)
-                if limit is not None and row.state == "HELD" and row.deadline is not None:
-                    assert surely(row) <= limit + 1e-3, (
-                        f"S11-no-zombie: {show(row)} on {name!r} outlives its ttl"
-                    )
-
-    def spoke(self, held: Hold, longer: float = 1.0) -> None:
-        """A request for this hold was sent just now: it may last from here."""
-        terms = held.claim.terms
-        least = longer * terms.ttl + terms.lock_delay + terms.min_hold + self.harness.grain
-        self.bound[held.claim_id] = max(self.bound.get(held.claim_id, 0.0), self.harness.clock.now() + least)
+class Machine(State):
+    """The rules. In each of them ``pick`` chooses one of the claims, and ``actor`` one of the clients."""
 
     # -- acquire
 
@@ -423,48 +277,3 @@ class Machine(RuleBasedStateMachine):
         self.clients[actor], old = client, self.clients[actor]
         self.clients.append(old)
         self.steppers[actor] = Stepper(client.driver().backend, self.harness.clock)
-
-
-class _InRealTime(Machine):
-    """Where time passes by itself a run does not replay, as Hypothesis expects of it: remember what went wrong."""
-
-    wrong: list[AssertionError]
-
-    def teardown(self) -> None:
-        error = sys.exc_info()[1]  # what the run ends with
-        if isinstance(error, AssertionError):
-            self.wrong.append(error)
-        super().teardown()
-
-
-def run(harness: type[Harness], scratch: Path) -> None:
-    """Run the machine for a harness; as many examples as the harness says, or as the Hypothesis profile says."""
-    base = Machine if harness.virtual else _InRealTime
-    wrong: list[AssertionError] = []
-    machine = type("Machine", (base,), {"harness_class": harness, "scratch": scratch, "wrong": wrong})
-    profile = settings()
-    examples, steps = harness.examples
-    if profile.max_examples != DEFAULT_EXAMPLES:
-        examples, steps = profile.max_examples, profile.stateful_step_count
-    log = logging.getLogger("lockkit")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # thousands of evictions are no news here
-    chosen = settings(
-        profile,
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        report_multiple_bugs=False,  # each would be shrunk for minutes; mend the first, then run again
-    )
-    try:
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                run_state_machine_as_test(machine, settings=chosen)
-                return
-            except Flaky as error:
-                if wrong:
-                    raise wrong[0] from error
-                if harness.virtual or not left or isinstance(error, ExceptionGroup):  # a group of failures
-                    raise
-    finally:
-        log.setLevel(level)

@@ -1,4 +1,4 @@
-"""The state machines of the kit, by test id. Hypothesis is imported when one runs."""
+"""The state machines of the kit, by test id. Hypothesis is imported only when a machine runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MACHINES"]
 
 
 def _queue(harness: type[Harness], scratch: Path) -> None:
-    from lockkit.testing.machine import run
+    from lockkit.testing.machine_run import run
 
     run(harness, scratch)
 

@@ -1,4 +1,4 @@
-"""The named scenarios: one for each row of the table of failures, and for each promise that no row covers."""
+"""The named scenarios of the kit, by subject. Each one belongs to a guarantee."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ _MODULES = (
     "layers",
     "forking",
     "ends",
+    "deadlocks",
+    "reentrancy",
+    "shortform",
     "face",
     "capabilities",
 )
 
 
 def load() -> None:
-    """Import them all, which registers them."""
+    """Import all scenarios, which registers them."""
     for module in _MODULES:
         importlib.import_module(f"{__name__}.{module}")

@@ -1,0 +1,100 @@
+"""Deadlocks: a wait that could never end is refused at once, and no other wait is."""
+
+from __future__ import annotations
+
+from lockkit.errors import AcquireTimeout, DeadlockDetected
+from lockkit.testing.shapes import READERS, SEMAPHORE, Part
+from lockkit.testing.stage import Stage, scenario
+
+__all__ = ["deadlock"]
+
+
+@scenario("L2-self-deadlock")
+def deadlock(stage: Stage) -> None:
+    """Waiting for one's own claim is refused at once; trying returns None; another thread, or a detached lease, waits."""
+    client = stage.client()
+    leases = stage.fill([client] * len(stage.shape.holders))
+    lock = stage.newcomer(client)
+    before = stage.stored()
+    for timeout in (None, 5.0):
+        try:
+            lock.acquire(timeout)
+        except DeadlockDetected as error:
+            assert error.name == stage.name  # noqa: PT017
+        else:
+            raise AssertionError("L2: it would have waited for itself")
+    assert lock.try_acquire() is None
+    assert stage.unchanged(before)
+    waiting = stage.waiting(lock)
+    for lease in leases:
+        lease.detach()
+    try:
+        lock.acquire(0.05)
+    except AcquireTimeout:
+        pass
+    for lease in leases:
+        lease.release()
+    waiting.result().release()
+
+
+@scenario("L2-self-deadlock-between", (SEMAPHORE, READERS))
+def deadlock_between(stage: Stage) -> None:
+    """Waiting behind a waiter that waits for one's own claim is refused at once and leaves nothing in the store."""
+    client, other = stage.client(), stage.client()
+    if stage.shape is SEMAPHORE:
+        mine, theirs = client.semaphore(stage.name, 3, ttl=stage.harness.ttl), Part("semaphore", 3, 3)
+    else:
+        mine, theirs = stage.holder(client), stage.shape.newcomer
+    held = stage.take(mine)
+    waiting = stage.waiting(theirs.lock(other, stage.name, ttl=stage.harness.ttl))
+    before = stage.stored()
+    for timeout in (1.0, None):
+        try:
+            mine.acquire(timeout)
+        except DeadlockDetected as error:
+            assert error.name == stage.name  # noqa: PT017
+            assert error.holder is not None  # noqa: PT017
+            assert error.holder.claim_id == before[1].claim_id  # noqa: PT017
+            assert str(other.owner) in str(error)  # noqa: PT017
+        else:
+            raise AssertionError("L2: it would have waited for itself")
+    assert mine.try_acquire() is None
+    assert isinstance(stage.work(lambda: mine.acquire(0.05)).error(), AcquireTimeout), (
+        "another thread just waits"
+    )
+    stage.until(lambda: stage.unchanged(before), "nothing of it is left")
+    assert not waiting.done
+    held.release()
+    waiting.result().release()
+
+
+@scenario("L2-no-false-deadlock-between", (SEMAPHORE,))
+def no_false_deadlock_between(stage: Stage) -> None:
+    """A waiter ahead that waits for other holders only is not a deadlock."""
+    client = stage.client()
+    mine = client.semaphore(stage.name, 3, ttl=stage.harness.ttl)
+    stage.take(mine)
+    two = Part("semaphore", 2, 3)
+    holder = stage.take(two.lock(stage.client(), stage.name, ttl=stage.harness.ttl))
+    waiting = stage.waiting(two.lock(stage.client(), stage.name, ttl=stage.harness.ttl))
+
+    def leave() -> None:
+        stage.until(lambda: len(stage.stored()) == 4, "the second permit is queued")
+        holder.release()
+        waiting.result().release()
+
+    leaving = stage.work(leave)
+    stage.kept(mine.acquire(20.0))
+    leaving.result()
+
+
+@scenario("L2-no-false-deadlock", (SEMAPHORE,))
+def no_false_deadlock(stage: Stage) -> None:
+    """A second permit for the same thread is not a deadlock while a permit is free."""
+    client = stage.client()
+    lock = stage.holder(client)
+    first, second = stage.kept(lock.acquire(1.0)), stage.kept(lock.acquire(1.0))
+    assert first.fence < second.fence
+    assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
+        "another thread just waits"
+    )
