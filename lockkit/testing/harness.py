@@ -1,4 +1,4 @@
-"""A harness tells the kit about a store: how to make a fresh one, read it without the backend, and let time pass.
+"""Harnesses. A harness tells the kit how to make a fresh store, how to read it without the backend, and how to let time pass.
 
 A harness needs only the public interface. The smallest one::
 
@@ -38,13 +38,14 @@ _EXACT = ("claim_id", "fence", "state", "weight", "capacity", "evicted")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredClaim:
-    """One claim as it lies in the store. Two are equal if nothing of it has changed; deadlines count where they are exact.
+    """One claim as the store has it. Two are equal if all their fields are; deadlines are compared only if both are exact.
 
     Attributes:
         claim_id: See :func:`lockkit.names.claim_id`.
-        state: OFFERED where the store records offers; WAITING otherwise.
-        deadline: On the harness's clock; None if it has none. Where the store tells it only coarsely, the latest it may be.
-        earliest: Then, the earliest it may be; None if ``deadline`` is exact.
+        state: The state. A store that does not record offers has WAITING instead of OFFERED.
+        deadline: The deadline on the harness's clock; None if the claim has none. If the store gives it only roughly, the latest
+            possible one.
+        earliest: If the store gives the deadline only roughly, the earliest possible one; None if ``deadline`` is exact.
     """
 
     claim_id: str
@@ -58,7 +59,7 @@ class StoredClaim:
 
     @property
     def surely(self) -> float | None:
-        """Until when it surely stands."""
+        """The time until which the claim is certain to be there."""
         return self.deadline if self.earliest is None else self.earliest
 
     def __eq__(self, other: object) -> bool:
@@ -75,22 +76,22 @@ class Harness(ABC):
     """One scratch store, made for one scenario and thrown away after it.
 
     Attributes:
-        name: What the store is called; appears in no test id.
-        exclusions: Scenarios (``L1-kill``) that cannot hold on this store, or whole guarantees (``L1``), each with the
-            reason. Keep them in one file. A guarantee is skipped; a scenario is played and must fail, because claiming
-            less than a store does is wrong too. An entry that names nothing fails the run.
-        virtual: :meth:`advance` takes no real time.
-        ttl: Seconds; long enough never to end within a scenario by itself. Where time is real, something that a
-            scenario can wait for.
+        name: The name of the store; it appears in no test id.
+        exclusions: Scenarios (``L1-kill``) that cannot pass on this store, or whole guarantees (``L1``), each with the
+            reason. Keep them in one file. Scenarios of an excluded guarantee are skipped. An excluded scenario runs and must fail,
+            because it is also wrong to declare less than a store does. An entry that names nothing in the kit fails the run.
+        virtual: Whether :meth:`advance` takes no real time.
+        ttl: Seconds; long enough never to end within a scenario by itself. If time is real, short enough that a scenario can wait
+            for its end.
         short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
-        grain: Seconds by which the store may lengthen what it is told, because it rounds.
-        request_timeout: Seconds, of clients whose store is made to fail: a call that is answered takes less, on a busy
-            machine too.
-        tells: Facts say when a claim was last renewed, and when it lapses. Where the store does not know it, they must not.
+        grain: Seconds by which the store may lengthen a time, because it rounds.
+        request_timeout: Seconds; the setting of clients whose store is made to fail. An answered call must take less, even on a
+            busy machine.
+        tells: Whether facts say when a claim was last renewed and when it lapses. If the store does not know, they must not.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
-        examples: How many programs the state machine tries, and of how many steps.
-        plugins: Handed to every client.
-        clock: Handed to every client and store.
+        examples: The number of programs that the state machine tries, and the number of their steps.
+        plugins: Plugins for every client.
+        clock: The clock of every client and store.
     """
 
     name: ClassVar[str]
@@ -113,11 +114,11 @@ class Harness(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """The URL of the scratch store: equal for all clients of this harness, different for every other harness."""
+        """The URL of the scratch store: the same for all clients of this harness, and different for every other harness."""
 
     @abstractmethod
     def stored(self, name: str) -> list[StoredClaim]:
-        """The queue of a name as the store has it, in order: asked of the store itself, not of the backend.
+        """The queue of a name as the store has it, in order. Read the store itself, without the backend.
 
         Claims past their deadline may be among them.
         """
@@ -130,9 +131,9 @@ class Harness(ABC):
         task: str | None = None,
         **settings: Any,
     ) -> Client:
-        """A new client, as independent of the others as a process of its own where that is possible.
+        """A new client. As far as possible it is as independent of the others as a client in another process.
 
-        No file and no variable of this machine has a say in its settings.
+        Configuration files and environment variables of this machine have no effect on its settings.
         """
         config = load(
             url=url or self.url,
@@ -146,7 +147,7 @@ class Harness(ABC):
         return connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock, task=task)
 
     def open(self, options: OpenOptions | None = None) -> Backend:
-        """The backend under test, without a client before it."""
+        """Open the backend under test, without a client."""
         if options is None:
             options = OpenOptions(owner=this_process(None), clock=self.clock, state_dir=str(self.scratch))
         return PluginManager(self.plugins).open(self.url, options)
@@ -163,17 +164,17 @@ class Harness(ABC):
             time.sleep(left)
 
     def outlast(self, seconds: float) -> None:
-        """Let time pass until what was to last so many seconds, and was not renewed, is gone from the store.
+        """Let time pass until a claim that lasts the given seconds, and is not renewed, is gone from the store.
 
-        A store that notices late what has lapsed waits for that here.
+        If the store notices lapsed claims late, wait here until it does.
         """
         self.advance(seconds * 1.01)
 
     def freeze(self) -> None:  # noqa: B027 - real time cannot
-        """Let no time pass but by :meth:`advance`, where that is possible: then a run of the state machine replays."""
+        """If possible, stop the time except for :meth:`advance`, so that a run of the state machine can be replayed."""
 
     def crash(self, client: Client) -> None:
-        """Let a client vanish without a goodbye: nothing of it speaks to the store again, nothing is released."""
+        """Let a client vanish: it sends nothing to the store any more, and releases nothing."""
         driver = client.driver()
         driver.closed = driver.gone = True
         driver.heartbeat.close()
@@ -184,20 +185,20 @@ class Harness(ABC):
             hold.end()
 
     def residue(self) -> Mapping[str, int]:
-        """Counts that must return to where they began when all is done: rows, keys, sockets on the server's side. Claims are counted apart."""
+        """Counts that must be the same at the end of a scenario as at its beginning: rows, keys, sockets of the server. Claims are not included."""
         return {}
 
     def requests(self) -> int | None:
-        """How many requests clients have sent so far, by the servers' own count; None where nobody counts."""
+        """The number of requests that clients have sent so far, as the servers count them; None if they do not count."""
         return None
 
     def forget(self, name: str, claim_id: str) -> None:
-        """Have the store lose one claim, without a word to its client: as when its session ends. Nobody else is touched."""
+        """Have the store lose one claim without telling its client, as when a session ends. No other claim is affected."""
         with self.client() as operator:
             operator.evict(name, claim_id, reason="the store forgets it", now=True)
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """Throw the store away. Clients are closed before."""
+        """Remove the store. Its clients are closed already."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {os.fspath(self.scratch)}>"

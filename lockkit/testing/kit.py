@@ -28,11 +28,11 @@ __all__ = ["Kit", "KitCollector", "kit"]
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """The kit, to be run for one harness.
+    """The kit for one harness.
 
     Attributes:
-        harness: None stands for the one that ``--lockkit-kit`` names.
-        shapes: The kinds of lock to show scenarios for, unless the run is to be a whole one.
+        harness: The harness; None for the one that ``--lockkit-kit`` names.
+        shapes: The kinds of lock with which scenarios run; with ``--lockkit-whole`` all kinds.
     """
 
     harness: type[Harness] | None
@@ -40,18 +40,18 @@ class Kit:
 
 
 def kit(harness: type[Harness], shapes: Sequence[Shape] = SHAPES) -> Kit:
-    """The kit for a harness; to be given a name, any name, in a test file.
+    """The kit for a harness. Assign the result to a name, any name, in a test file.
 
     Args:
         harness: The store.
-        shapes: Fewer kinds of lock, for a store that differs little from one that plays them all: several rules hold
-            for one kind by luck. With ``--lockkit-whole`` all are played.
+        shapes: The kinds of lock with which scenarios run. Give fewer only for a store that differs little from one that is tested
+            with all kinds, because one kind alone may pass with a wrong rule. With ``--lockkit-whole`` all kinds are used.
     """
     return Kit(harness, shapes)
 
 
 class KitCollector(pytest.Collector):
-    """Collects the kit."""
+    """The collector of the kit's tests."""
 
     harness: type[Harness]
     shapes: Sequence[Shape]
@@ -82,13 +82,13 @@ class KitItem(pytest.Item):
     harness: type[Harness]
 
     def excluded(self, *names: str) -> None:
-        """Skip what the harness excludes."""
+        """Skip the test if the harness excludes one of these."""
         for name in names:
             if name in self.harness.exclusions:
                 pytest.skip(f"excluded: {self.harness.exclusions[name]}")
 
     def scratch(self) -> Path:
-        """A fresh folder; short, because some stores put sockets into it."""
+        """A fresh folder. Its path is short, because some stores put sockets into it."""
         folder = Path(tempfile.mkdtemp(prefix="lockkit-kit-"))
         self.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
         return folder
@@ -96,7 +96,7 @@ class KitItem(pytest.Item):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
     ) -> str | TerminalRepr:
-        """From the kit on; how pytest got here is of no interest."""
+        """The traceback from the kit on, without pytest's own frames."""
         if not self.config.getoption("fulltrace", default=False):
             excinfo.traceback = excinfo.traceback.cut(path=__file__)
         return super().repr_failure(excinfo, style=style)
@@ -116,12 +116,12 @@ class ScenarioItem(KitItem):
             return
         try:
             self.play()
-        except (AssertionError, CapabilityError, Refused, Unknown):  # that it cannot hold is what was claimed
+        except (AssertionError, CapabilityError, Refused, Unknown):  # the exclusion says that it fails
             pytest.xfail(f"excluded: {reason}")
-        raise AssertionError(f"{scenario.name} is excluded ({reason}), but holds: claim it")
+        raise AssertionError(f"{scenario.name} is excluded ({reason}), but passes: remove the exclusion")
 
     def play(self) -> None:
-        """The scenario on a fresh store."""
+        """Run the scenario on a fresh store."""
         scenario = self.scenario
         harness = self.harness(self.scratch())
         try:

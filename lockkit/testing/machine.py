@@ -33,7 +33,7 @@ class Machine(State):
     # -- acquire
 
     def choose(self, what: int, elsewhere: bool) -> tuple[str, Part]:  # noqa: FBT001
-        """A name, mostly the one on which everybody meets, and a part to play on it."""
+        """A name (most often the one that all clients use), and a kind of claim on it."""
         name = [*PARTS][what % len(PARTS)] if elsewhere else self.hot
         known = PARTS[name]
         return name, known[what % len(known)]
@@ -149,7 +149,7 @@ class Machine(State):
     @precondition(lambda self: self.holds)
     @rule(pick=picks)
     def notice(self, pick: int) -> None:
-        """A client notices what it has lost, and removes it until definite."""
+        """A client notices which holds it has lost, and removes their claims."""
         actor = self.holds[pick % len(self.holds)].actor
         stepper = self.steppers[actor]
         mine = [held for held in self.holds if held.actor == actor and held.pending is not None]
@@ -219,7 +219,7 @@ class Machine(State):
             self.forsake(row.claim_id)
 
     def forsake(self, id_: str) -> None:
-        """``evict --now``, or somebody who was given its secret, ended it: its holder cannot know, and releases."""
+        """Release a hold whose claim ``evict --now``, or a copy of the lease, has ended without the holder's knowledge."""
         for held in [held for held in self.holds if held.id == id_]:
             self.holds.remove(held)
             lingers = id_ in self.seen.queues[held.hold.name]
@@ -254,7 +254,7 @@ class Machine(State):
             pass
 
     def unnoticed(self) -> bool:
-        """Whether a client has yet to notice that a hold ran out, or to remove it: wait for it, so that runs replay."""
+        """Whether a client still has to notice that a hold has run out, or to remove its claim. Runs replay only if the test waits for that."""
         now = self.harness.clock.now()
         gone = [
             held.hold for held in self.holds if held.lease and (held.hold.lost_why or held.hold.overdue(now))

@@ -21,7 +21,7 @@ _ATTEMPTS = 5
 
 
 class _InRealTime(Machine):
-    """Where time passes by itself a run does not replay, as Hypothesis expects of it: remember what went wrong."""
+    """The machine on a store with real time. There a run cannot be replayed, as Hypothesis expects, so the failures are kept."""
 
     wrong: list[AssertionError]
 
@@ -33,7 +33,7 @@ class _InRealTime(Machine):
 
 
 def run(harness: type[Harness], scratch: Path) -> None:
-    """Run the machine for a harness; as many examples as the harness says, or as the Hypothesis profile says."""
+    """Run the machine for a harness. The harness, or a Hypothesis profile, gives the number of examples and steps."""
     base = Machine if harness.virtual else _InRealTime
     wrong: list[AssertionError] = []
     machine = type("Machine", (base,), {"harness_class": harness, "scratch": scratch, "wrong": wrong})
@@ -49,7 +49,7 @@ def run(harness: type[Harness], scratch: Path) -> None:
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
-        report_multiple_bugs=False,  # each would be shrunk for minutes; mend the first, then run again
+        report_multiple_bugs=False,  # Hypothesis would take minutes to shrink each one
     )
     try:
         for left in reversed(range(_ATTEMPTS)):

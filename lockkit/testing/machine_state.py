@@ -43,7 +43,7 @@ names = st.sampled_from([*PARTS])
 
 @dataclass(slots=True)
 class Held:
-    """A grant and who has it: by the public face (``lease``) or driven by hand (``pending``)."""
+    """A hold and its owner. It was acquired by the public interface (``lease``) or driven by hand (``pending``)."""
 
     actor: int
     hold: Hold
@@ -105,7 +105,7 @@ class State(RuleBasedStateMachine):
                 client.close()
             self.harness.close()
 
-    # -- what may be changed
+    # -- the changes that a step may make
 
     @contextmanager
     def step(
@@ -115,7 +115,7 @@ class State(RuleBasedStateMachine):
         pending: Pending | None = None,
         may_shorten: Collection[str] = (),
     ) -> Iterator[set[str]]:
-        """Run one step and compare; what the body puts into the set may have come or been granted."""
+        """Run one step and compare. The claims that the body puts into the set may be new or have been granted."""
         may_go = {*may_go, *self.invalid()}
         if pending is not None:
             may_go.add(pending.claim_id)
@@ -150,7 +150,7 @@ class State(RuleBasedStateMachine):
                     )
 
     def spoke(self, held: Hold, longer: float = 1.0) -> None:
-        """A request for this hold was sent just now: it may last from here."""
+        """Note that a request for this hold was just sent, so that its time counts from now."""
         terms = held.claim.terms
         least = longer * terms.ttl + terms.lock_delay + terms.min_hold + self.harness.grain
         self.bound[held.claim_id] = max(self.bound.get(held.claim_id, 0.0), self.harness.clock.now() + least)

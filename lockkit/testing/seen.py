@@ -1,4 +1,4 @@
-"""Compare what a store showed after one step with what it shows after the next: nothing else may have changed."""
+"""A comparison of the queues in a store after one step and after the next: only the permitted claims may have changed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Seen", "lapsed", "show", "surely"]
 
 
 class Seen:
-    """The queues of some names, as they were seen last. Each failure begins with its guarantee.
+    """The queues of some names, as they were when they were last read. Each failure begins with its guarantee.
 
     Args:
-        harness: The store, frozen.
-        names: Which to look at.
-        invalid: The claims whose holders know that they have run out: the background may remove them at any moment.
+        harness: The store; its time stands still.
+        names: The names to read.
+        invalid: Returns the claims whose holders know that they have run out. The background may remove them at any moment.
 
     Attributes:
-        queues: Of each name the claims by claim id, without those past their deadline.
-        resized: Names with claims from before a resize, which may hold more than now fits.
+        queues: For each name the claims by claim id, without those past their deadlines.
+        resized: Names with claims from before a resize, which may hold although they no longer fit.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Seen:
         self._fences = dict.fromkeys(self.queues, 0)
 
     def compare(self, guarantee: str, may_go: set[str], granted: set[str], may_shorten: set[str]) -> None:
-        """Look, and compare with what was seen before.
+        """Read the queues, and compare them with the last ones.
 
         Args:
-            guarantee: What was tried.
-            may_go: Claims that may have gone.
-            granted: Claims that may have come, or become holders.
-            may_shorten: Claims whose deadline may be nearer, or that may be marked as evicted.
+            guarantee: The guarantee that the step tested.
+            may_go: The claims that may have been removed.
+            granted: The claims that may be new, or may have become holders.
+            may_shorten: The claims whose deadlines may be nearer, or that may be marked as evicted.
         """
         for name, before in self.queues.items():
             rows = self.harness.stored(name)
@@ -102,12 +102,12 @@ def _compare_one(
 
 
 def lapsed(row: StoredClaim, now: float) -> bool:
-    """Whether it may have."""
+    """Whether a claim may have lapsed."""
     return surely(row) <= now
 
 
 def surely(row: StoredClaim) -> float:
-    """Until when it certainly stands."""
+    """The time until which a claim is certain to be there."""
     return float("inf") if row.surely is None else row.surely
 
 
@@ -116,5 +116,5 @@ def _deadline(row: StoredClaim) -> float:
 
 
 def show(row: StoredClaim) -> str:
-    """One claim in a message."""
+    """A claim as a text, for messages."""
     return f"claim {row.claim_id} ({row.state}, fence {row.fence}, weight {row.weight} of {row.capacity})"

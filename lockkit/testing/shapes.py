@@ -1,4 +1,4 @@
-"""The kinds of lock that every queue scenario is shown for: several rules hold for a mutex by luck."""
+"""The kinds of lock with which every scenario about queues runs. A mutex alone is not enough: it passes with several wrong rules."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["MUTEX", "READERS", "SEMAPHORE", "SHAPES", "WRITER", "Part", "Shape"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part to play on a lock: a kind with its weight and capacity."""
+    """One kind of claim on a lock, with its weight and capacity."""
 
     kind: Kind
     weight: int
     capacity: int
 
     def lock(self, client: Client, name: str, **options: Any) -> Lock:
-        """The public lock that plays it."""
+        """The public lock object that makes such claims."""
         if self.kind == "semaphore":
             return client.semaphore(name, self.capacity, permits=self.weight, **options)
         if self.kind == "mutex":
@@ -32,15 +32,15 @@ class Part:
         return both.read() if self.kind == "read" else both.write()
 
     def terms(self, name: str, owner: Owner, **terms: Any) -> Terms:
-        """The terms of the part's claims."""
+        """The terms of such claims."""
         return Terms(name, weight=self.weight, capacity=self.capacity, kind=self.kind, owner=owner, **terms)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A lock that is full once all ``holders`` hold; ``newcomer`` then has to wait, and ``next`` behind it.
+    """A kind of lock. The lock is full if all ``holders`` hold it; then ``newcomer`` has to wait.
 
-    ``leaves`` says how many holders have to go before the newcomer fits.
+    ``leaves`` is the number of holders that have to leave before the newcomer fits.
     """
 
     name: str

@@ -25,15 +25,15 @@ __all__ = ["NotApplicable", "Scenario", "Stage", "Work", "registered", "scenario
 
 T = TypeVar("T")
 PATIENCE = 10.0
-"""Seconds after which what should have happened by itself has not."""
+"""Seconds to wait for something that should happen by itself."""
 
 
 class NotApplicable(Exception):
-    """The scenario makes no sense on this store (a capability is missing): skipped, with the reason."""
+    """Raised by a scenario that makes no sense on this store, for instance without a capability. The scenario is skipped."""
 
 
 class Work(Generic[T]):
-    """Something that runs on a thread of its own."""
+    """A call that runs on a thread of its own."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
@@ -74,12 +74,12 @@ class Work(Generic[T]):
 
 
 class Stage:
-    """One scenario's workbench.
+    """The surroundings of one scenario: a store, a lock, and the clients and processes that use it.
 
     Attributes:
         harness: The store.
-        shape: The kind of lock that is shown.
-        name: The lock that is played on.
+        shape: The kind of lock.
+        name: The name of the lock.
     """
 
     def __init__(self, harness: Harness, shape: Shape, name: str = "kit/lock") -> None:
@@ -89,14 +89,14 @@ class Stage:
         self._cleanup = contextlib.ExitStack()
 
     def close(self) -> None:
-        """Close what was opened, in reverse order."""
+        """Close everything that the scenario has opened, in reverse order."""
         self._cleanup.close()
 
     def on_close(self, call: Callable[[], object]) -> None:
-        """Do this at the end as well."""
+        """Call this at the end as well."""
         self._cleanup.callback(call)
 
-    # -- who plays
+    # -- clients, processes and locks
 
     def client(self, **settings: Any) -> Client:
         """A client of its own."""
@@ -105,7 +105,7 @@ class Stage:
         return client
 
     def faulty(self, **settings: Any) -> tuple[Client, Faults]:
-        """A client whose calls meet faults."""
+        """A client, and the faults that its calls meet."""
         faults = Faults()
         plugins = [*settings.pop("plugins", ()), through(self.harness, faults)]
         client = self.harness.client(url=FAULTY_URL, plugins=plugins, **settings)
@@ -120,13 +120,13 @@ class Stage:
         return backend
 
     def child(self, part: Callable[[Parent], Any]) -> Child:
-        """A process that plays a part on this store; it ends with the scenario.
+        """A forked process that runs ``part`` on this store; it ends with the scenario.
 
         Raises:
             NotApplicable: No other process can reach this store.
         """
         if self.harness.capabilities.scope == "process":
-            raise NotApplicable("nothing of this store reaches another process")
+            raise NotApplicable("no other process can use this store")
         child = Child(part)
         self._cleanup.callback(child.close)
         return child
@@ -142,11 +142,11 @@ class Stage:
         return in_child(call)
 
     def holder(self, client: Client, part: int = 0, **options: Any) -> Lock:
-        """The lock as one of its holders sees it."""
+        """The lock object of one of the holders."""
         return self._lock(self.shape.holders[part], client, options)
 
     def newcomer(self, client: Client, **options: Any) -> Lock:
-        """The lock as somebody sees it who finds it full."""
+        """The lock object of a client that comes when the lock is full."""
         return self._lock(self.shape.newcomer, client, options)
 
     def _lock(self, part: Part, client: Client, options: dict[str, Any]) -> Lock:
@@ -154,7 +154,7 @@ class Stage:
         return part.lock(client, options.pop("name", self.name), **options)
 
     def fill(self, clients: Sequence[Client] | None = None, **options: Any) -> list[Lease]:
-        """Have the lock held by as many as fit, each by a client of its own."""
+        """Fill the lock with as many holders as fit, each with a client of its own."""
         leases = []
         for at in range(len(self.shape.holders)):
             client = clients[at] if clients else self.client()
@@ -162,26 +162,26 @@ class Stage:
         return leases
 
     def take(self, lock: Lock) -> Lease:
-        """Hold a lock that is free; released at the end, if not before."""
+        """Acquire a lock that is free. The lease is released at the end, if not before."""
         lease = lock.try_acquire()
         assert lease is not None, f"{lock.name!r} should be free"
         return self.kept(lease)
 
     def kept(self, lease: Lease) -> Lease:
-        """Release it at the end, if it is not released before."""
+        """Have the lease released at the end, if it is not released before."""
         self._cleanup.callback(lease.release)
         return lease
 
-    # -- what happens
+    # -- observing
 
     def stored(self, name: str | None = None) -> list[StoredClaim]:
-        """The queue as the store has it, without what is past its deadline."""
+        """The queue as the store has it, without claims past their deadlines."""
         now = self.harness.clock.now()
         rows = self.harness.stored(name or self.name)
         return [row for row in rows if row.deadline is None or row.deadline > now]
 
     def unchanged(self, before: Sequence[StoredClaim]) -> bool:
-        """Whether the queue is as it was; but where time is real, who holds may have been renewed meanwhile."""
+        """Whether the queue is the same as before. If time is real, holders may have been renewed meanwhile."""
         after = self.stored()
         if self.harness.virtual or len(after) != len(before):
             return after == list(before)
@@ -196,18 +196,18 @@ class Stage:
         return [row.claim_id for row in self.stored(name) if row.state == "HELD"]
 
     def work(self, call: Callable[[], T]) -> Work[T]:
-        """Run something on a thread of its own."""
+        """Run a call on a thread of its own."""
         return Work(call)
 
     def waiting(self, lock: Lock, timeout: float | None = 30.0) -> Work[Lease]:
-        """Have somebody wait for a lock; returns when its claim stands in the queue."""
+        """Let a thread wait for a lock. Returns when its claim is in the queue."""
         standing = threading.Event()
         work = self.work(lambda: self.kept(lock.acquire(timeout, on_wait=lambda _: standing.set())))
         self.until(lambda: standing.is_set() or work.done, "the claim is queued")
         return work
 
     def until(self, what: Callable[[], object], why: str, timeout: float = PATIENCE) -> None:
-        """Wait for something that nobody announces."""
+        """Poll until a condition is true."""
         end = time.monotonic() + timeout
         pause = itertools.chain([0.001, 0.002, 0.005], itertools.repeat(0.01))
         while not what():
@@ -232,7 +232,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One named scenario, for one shape of lock. The name begins with its guarantee: ``S7-stale-release``."""
+    """One named scenario, with one kind of lock. The name begins with the guarantee: ``S7-stale-release``."""
 
     name: str
     play: Callable[[Stage], None]
@@ -258,13 +258,13 @@ def scenario(
     """Register a scenario.
 
     Args:
-        name: Guarantee, dash, a few words.
-        shapes: The kinds of lock it is shown for; None if it has nothing to do with the kind.
-        needs: Capabilities without which it makes no sense: ``process_bound``, ``lock_delay``, ...
+        name: The guarantee, a dash, and a few words.
+        shapes: The kinds of lock with which the scenario runs; None if the kind does not matter.
+        needs: The capabilities that the scenario needs: ``process_bound``, ``lock_delay``, ...
     """
 
     def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        assert inspect.getdoc(play), f"{name} says nothing of what it shows"
+        assert inspect.getdoc(play), f"{name} has no docstring that says what it shows"
         _registered.extend(
             Scenario(name, play, shape, shapes is not None, tuple(needs)) for shape in shapes or SHAPES[:1]
         )

@@ -1,4 +1,4 @@
-"""The protocol driven by hand: what a client does, one effect at a time, without a thread of its own."""
+"""The protocol driven by hand: a test performs the steps of a client one by one, without threads."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Stepper:
     """One client, driven by hand.
 
     Attributes:
-        orphans: What is to be removed in the background; see :meth:`remove_orphans`.
-        told: Events and alerts.
-        lost: Holds that were declared lost, once for each time.
-        failures: Critical-failure records.
-        hook: What a cleanup hook does.
+        orphans: The claims to remove in the background; see :meth:`remove_orphans`.
+        told: The events and alerts so far.
+        lost: The holds that were declared lost, with an entry for each time.
+        failures: The records of critical failures so far.
+        hook: The cleanup hook: takes the name of a plugin, and returns the report.
     """
 
     backend: Backend
@@ -54,29 +54,29 @@ class Stepper:
     hook: Callable[[str], HookReport] = lambda plugin: HookReport(plugin, "DONE")
 
     def acquire(self, terms: Terms, timeout: float | None = None, *, wait: bool = True) -> Pending:
-        """Begin to acquire, and go as far as it goes without waiting."""
+        """Begin to acquire, and go on until it has to wait."""
         deadline = None if timeout is None else self.clock.now() + timeout
         pending = Pending(self, Attempt(terms, deadline, wait))
         pending.step()
         return pending
 
     def release(self, hold: Hold, reason: str = "normal", plugins: Sequence[str] = ()) -> ReleaseReport:
-        """Release, to the end."""
+        """Release a hold."""
         return self.drive(releasing(Pipeline(hold, reason, plugins), self.clock.now))
 
     def beat(self, members: Sequence[Pending]) -> bool:
-        """Send one batch of heartbeats; whether it was answered."""
+        """Send one batch of renewals. Returns whether it was answered."""
         return self.drive(renewing(members, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
 
     def notice(self, hold: Hold) -> bool:
-        """Look at the clock: declare the hold lost if it has run out. Whether it has."""
+        """Declare the hold lost if its time has run out. Returns whether it has."""
         why = hold.overdue(self.clock.now())
         if why:
             self.drive(losing(hold, why))
         return bool(why)
 
     def remove_orphans(self, *, due_only: bool = True) -> int:
-        """Remove what is due, each until the answer is definite; how many were."""
+        """Try to remove the orphans that are due; those without a definite answer stay. Returns how many were removed."""
         now, kept, removed = self.clock.now(), list[Orphan](), 0
         for orphan in self.orphans:
             try:
@@ -115,13 +115,13 @@ class Stepper:
 
 
 class Pending:
-    """One acquisition under way; also its place in the heartbeat.
+    """One acquisition under way, which is also a member of the heartbeat.
 
     Attributes:
-        state: ``waiting`` for a wake, ``paused`` after trouble, or how it ended.
-        hold: What was granted.
-        error: What it raised.
-        woken: A wake came since the last step.
+        state: ``waiting`` for a wake, ``paused`` after an error, or how the acquisition ended.
+        hold: The hold that was granted.
+        error: The exception that the acquisition raised.
+        woken: Whether a wake came since the last step.
     """
 
     def __init__(self, stepper: Stepper, attempt: Attempt) -> None:
@@ -157,14 +157,14 @@ class Pending:
         return self.state not in ("waiting", "paused")
 
     def wake(self) -> None:
-        """A watch or a heartbeat says: ask again."""
+        """Note that a watch or a heartbeat has woken the waiter."""
         self.woken = True
 
     def missed(self) -> None:
-        """Do nothing: the test that steps it knows what it did to the heartbeat."""
+        """Do nothing, because the test itself lets heartbeats fail."""
 
     def watch(self) -> None:
-        """Begin the watch that a waiting client has running."""
+        """Begin the watch that a waiting client would have."""
         self._unwatch()
         effect = self._running.effect
         assert isinstance(effect, WaitForWake)
@@ -172,7 +172,7 @@ class Pending:
         self._watch = watch
 
     def step(self) -> State:
-        """Go on until it waits, pauses or ends."""
+        """Continue until the acquisition waits, pauses or ends."""
         if self.over:
             return self.state
         self.woken = False
@@ -195,14 +195,14 @@ class Pending:
         return self.state
 
     def run(self) -> State:
-        """Step through every pause."""
+        """Continue through all pauses, until the acquisition waits or ends."""
         for _ in range(_FEW):
             if self.step() != "paused":
                 return self.state
         raise AssertionError(f"still in trouble after {_FEW} tries")
 
     def cancel(self, error: BaseException | None = None) -> None:
-        """Something (Ctrl-C) hits it where it stands: what may be left becomes an orphan, as drivers do it."""
+        """Interrupt the acquisition (as Ctrl-C does). A claim that may be left becomes an orphan, as in a driver."""
         error = error or KeyboardInterrupt()
         self._unwatch()
         try:
