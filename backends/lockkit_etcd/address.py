@@ -1,4 +1,4 @@
-"""URLs of etcd: the members, the login, and the few options."""
+"""URLs of etcd: the members, the login, the few options, and the certificates they name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class Address(NamedTuple):
         shown: The URL without secrets.
         hosts: Host and port of each member that was named.
         tls: Speak TLS.
-        ca_file: The authorities to trust; None for those that the operating system trusts.
-        cert_file, key_file: The client's own certificate and key; None for none.
+        files: The certificates.
     """
 
     shown: str
@@ -29,9 +28,7 @@ class Address(NamedTuple):
     user: str | None
     password: str | None
     tls: bool
-    ca_file: str | None
-    cert_file: str | None
-    key_file: str | None
+    files: certificates.Files
 
     def __repr__(self) -> str:
         return f"Address({self.shown!r})"
@@ -61,7 +58,5 @@ def parse(url: str) -> Address:
         user=user,
         password=password,
         tls=tls,
-        ca_file=files.ca_file,
-        cert_file=files.cert_file,
-        key_file=files.key_file,
+        files=files,
     )

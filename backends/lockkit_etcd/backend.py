@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange, Parser
 from lockkit.store.spi import (
     NO_EXTRAS,
     Answer,
@@ -23,15 +25,17 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_etcd import acquiring, extending, health, operating, releasing, renewing
+from lockkit_etcd import acquiring, health, moving, operating, releasing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES
+from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.gateway import connect as connect_gateway
 from lockkit_etcd.store import EtcdStore
-from lockkit_etcd.transport import Transport
 from lockkit_etcd.watching import Watches
 
 __all__ = ["EtcdBackend", "open_store"]
+
+T = TypeVar("T")
 
 _UNKNOWN = (b"", 0)
 _GLANCE = 0.5
@@ -39,7 +43,7 @@ _GLANCE = 0.5
 
 
 def open_store(
-    url: str, options: OpenOptions, connect: Callable[[Address, Clock], Transport] = connect_gateway
+    url: str, options: OpenOptions, connect: Callable[[Address, Clock], Cluster[Any]] = connect_gateway
 ) -> EtcdBackend:
     """Open a cluster over the transport that ``connect`` makes. Connects, so that a wrong address or password is told at once.
 
@@ -52,16 +56,47 @@ def open_store(
     return EtcdBackend(connect(parse(url), options.clock), options)
 
 
+class _Exchanges:
+    """The hot calls. See :class:`lockkit.store.spi.Exchanges`."""
+
+    def __init__(self, store: EtcdStore, watches: Watches) -> None:
+        self._store = store
+        self._watches = watches
+        self.tls = store.transport.tls
+        self.opening = store.transport.opening
+
+    def parser(self) -> Parser:
+        return self._store.transport.parser()
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
+        return acquiring.acquire(self._store, claim, create, budget)
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
+        return renewing.renew(self._store, self._watches, beats, budget)
+
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+        return releasing.release(self._store, claim, budget, graceful=graceful)
+
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+        return releasing.release(self._store, claim, budget, graceful=graceful, abandon=True)
+
+    def emergency_release(
+        self, claim: Claim, budget: float, *, graceful: bool = True
+    ) -> Exchange[ReleaseAnswer]:
+        return releasing.emergency_release(self._store, claim, budget, graceful=graceful)
+
+
 class EtcdBackend:
     """One open cluster. Thread-safe; of no use in a forked child."""
 
     capabilities: Capabilities = CAPABILITIES
-    extras: Extras = NO_EXTRAS
 
-    def __init__(self, transport: Transport, options: OpenOptions) -> None:
+    def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
         self.store = EtcdStore(transport, options)
         self._watches = Watches(self.store)
+        self._hot = _Exchanges(self.store, self._watches)
+        self.extras = Extras(self._hot) if transport.yields else NO_EXTRAS
         self._pid = os.getpid()
         try:
             self._look_round(options, end)
@@ -69,15 +104,18 @@ class EtcdBackend:
             self.close()
             raise
 
+    def _perform(self, exchange: Exchange[T]) -> T:
+        return self.store.transport.perform(exchange)
+
     def _look_round(self, options: OpenOptions, end: float) -> None:
         """Warn of what is wrong with the cluster while somebody reads it.
 
         Raises:
             Refused, Unknown: The cluster cannot be used; or, if ``strict``, it is known to be unsafe for locks.
         """
-        transport = self.store.transport
-        transport.range(self.store.notes, left(end))
-        for found in health.known_bad(transport.status(min(_GLANCE, left(end)))):
+        self._perform(self.store.range(self.store.notes, end))
+        soon = time.monotonic() + min(_GLANCE, left(end))
+        for found in health.known_bad(self._perform(self.store.transport.status(soon))):
             if options.strict and found.severity == "error":
                 text = f"{found.message}; strict refuses that"
                 raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
@@ -87,79 +125,73 @@ class EtcdBackend:
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        return acquiring.acquire(self.store, claim, create, budget)
+        return self._perform(self._hot.acquire(claim, create, budget))
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """See :meth:`lockkit.store.spi.Backend.renew`."""
-        return renewing.renew(self.store, self._watches, beats, budget)
+        return self._perform(self._hot.renew(beats, budget))
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
-        return extending.extend(self.store, claim, fence, ttl, budget)
+        return self._perform(moving.extend(self.store, claim, fence, ttl, budget))
 
     def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        store = self.store
-        return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=False)
+        return self._perform(self._hot.release(claim, budget, graceful=graceful))
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Revokes the claim's leases, so that every late copy is refused."""
-        store = self.store
-        return releasing.release(store, store.transport, claim, budget, graceful=graceful, abandon=True)
+        return self._perform(self._hot.abandon(claim, budget, graceful=graceful))
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        fresh = self.store.transport.fresh()
-        try:
-            return releasing.release(self.store, fresh, claim, budget, graceful=graceful, abandon=True)
-        finally:
-            fresh.close()
+        return self._perform(self._hot.emergency_release(claim, budget, graceful=graceful))
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`."""
         store = self.store
         entry = store.entries.get(claim.token)
         own, looked = ((entry.key, entry.fence), entry.looked) if entry is not None else (_UNKNOWN, 0)
-        queue = store.known(claim.terms).keys
+        queue = store.known(claim.terms).queue
         return self._watches.watch(queue, own, blockers, looked, wake)
 
     # -- operating
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`."""
-        return operating.inspect(self.store, name, budget)
+        return self._perform(operating.inspect(self.store, name, budget))
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
-        return operating.names(self.store, prefix, budget)
+        return self._perform(operating.names(self.store, prefix, budget))
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
         """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
-        return operating.evict(self.store, name, claim_id, budget, at_once=now)
+        return self._perform(operating.evict(self.store, name, claim_id, budget, at_once=now))
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.store.spi.Backend.resize`."""
-        return operating.resize(self.store, name, capacity, budget)
+        return self._perform(operating.resize(self.store, name, capacity, budget))
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Backend.annotate`."""
-        return operating.annotate(self.store, name, claim_id, patch, budget)
+        return self._perform(operating.annotate(self.store, name, claim_id, patch, budget))
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.store.spi.Backend.record`."""
-        return operating.record(self.store, name, budget)
+        return self._perform(operating.record(self.store, name, budget))
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
         """See :meth:`lockkit.store.spi.Backend.put_record`."""
-        return operating.put_record(self.store, name, value, version, budget)
+        return self._perform(operating.put_record(self.store, name, value, version, budget))
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
-        return health.check(self.store, budget)
+        return self._perform(health.check(self.store, budget))
 
     def close(self) -> None:
         """Close the connections, and give the free leases back where that takes no time."""
         if self._pid == os.getpid():
             self._watches.close()
-            self.store.leases.close()
+            self._perform(self.store.leases.close())
         self.store.transport.close()

@@ -1,4 +1,4 @@
-"""The errors of etcd, and what each says about the request: one table, by the code of gRPC and etcd's own words.
+"""The errors of etcd, and what each means for the request: one table, by gRPC code and etcd's own words.
 
 Both transports carry the same errors. A line here says "definitely not done", but for a full database; what is not listed
 may have been done.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
-from lockkit.store.connections import inherited
+from lockkit.store.handshakes import trust_hint
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
 
@@ -22,11 +22,9 @@ __all__ = [
     "Elsewhere",
     "Forbidden",
     "TokenExpired",
-    "inherited",
     "not_connected",
     "said",
     "unanswered",
-    "untrusted",
 ]
 
 
@@ -39,10 +37,10 @@ class TokenExpired(Refused):
 
 
 class Forbidden(Refused):
-    """The user's role does not allow it. etcd does not say what: whoever knows what was asked does, by :meth:`asked`."""
+    """The user's role does not allow the request. etcd does not say which right is missing; :meth:`asked` adds that."""
 
     def asked(self, where: str, ops: Sequence[Op]) -> Forbidden:
-        """The same, with the right that is missing and the line that gives it.
+        """The same, with the right that is missing and the command that grants it.
 
         Args:
             where: The member that refused.
@@ -76,27 +74,27 @@ _TABLE: dict[tuple[int, str], _Row] = {
         PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
     ),
     (9, "authentication is not enabled"): _Row(
-        PermissionDenied, "a password was given, and it has no users", "leave it out, or: etcdctl auth enable"
+        PermissionDenied, "it has no users, and the URL has a login", "write the URL without user and password, or: etcdctl auth enable"
     ),
     (3, "too many operations in txn request"): _Row(
-        BackendUnavailable, "it takes fewer operations in a transaction than lockkit needs",
+        BackendUnavailable, "its limit of operations in a transaction is lower than lockkit needs",
         "start etcd with --max-txn-ops of at least 128, its default",
     ),
     (3, "request is too large"): _Row(
-        BackendUnavailable, "the request is too large for it", "see etcd's --max-request-bytes"
+        BackendUnavailable, "the request is larger than it accepts", "raise etcd's --max-request-bytes"
     ),
     (7, "permission denied"): _Row(
         PermissionDenied, "the user's role does not allow this", RIGHTS, kind=Forbidden
     ),
     (8, "database space exceeded"): _Row(
-        BackendUnavailable, "its database is full (NOSPACE), and it takes no writes",
+        BackendUnavailable, "its database is full (NOSPACE), so it accepts no writes",
         "etcdctl compact, defrag, then alarm disarm; see --quota-backend-bytes and --auto-compaction-retention",
         # A write under way while the last space is used up gets this answer and is stored all the same.
         kind=Unknown,
     ),
-    (8, "too many requests"): _Row(BackendUnavailable, "it has too many requests", "this passes", retry=True),
+    (8, "too many requests"): _Row(BackendUnavailable, "it has too many requests at once", "this passes; if it does not, add members or spread the load", retry=True),
     (8, "larger than max"): _Row(
-        BackendUnavailable, "the message is too large for it", "see etcd's --max-request-bytes"
+        BackendUnavailable, "the message is larger than it accepts", "raise etcd's --max-request-bytes"
     ),
     (12, "not supported for learner"): _Row(
         BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
@@ -120,11 +118,11 @@ _LEASES: dict[tuple[int, str], type[LeaseGone | LeaseTaken]] = {
     (9, "lease already exists"): LeaseTaken,
 }
 _KEY = (3, "key not found")
-"""A Put that leaves lease or value as they are, of a key that is not there: others changed it meanwhile."""
+"""The error of a Put that keeps the lease of a key which is not there: others have removed the key meanwhile."""
 
 
 def said(code: int, message: str, where: str) -> Exception:
-    """Return the exception to raise for an error that etcd answered with."""
+    """The exception to raise for an error that etcd answered with."""
     for (theirs, words), kind in _LEASES.items():
         if code == theirs and words in message:
             return kind(message)
@@ -144,29 +142,25 @@ _ANOTHERS = re.compile(
 """Texts about a certificate of another host; gRPC says nothing else then."""
 
 
-def untrusted(text: str) -> str | None:
-    """Return the hint for a certificate that cannot be verified; None if the text is about something else. Waiting does not help then."""
+def _untrusted(text: str) -> str | None:
+    """The hint for a certificate that cannot be verified, so that waiting does not help; None if the text is about something else."""
     others = _ANOTHERS.search(text)
     if _UNVERIFIED not in text and not others:
         return None
-    if others:
-        return "name the host as its certificate does, or give it a certificate for this name"
-    if "expired" in text:
-        return "it needs a new certificate"
-    return "write ?ca_file=PATH: the PEM file of the authority that has signed the server's certificate"
+    return trust_hint("mismatch" if others else text, ca_file=False)
 
 
 def not_connected(error: BaseException | str, where: str) -> Elsewhere:
-    """Return the exception to raise where there is no connection to a member, so that nothing was sent."""
+    """The exception to raise if there is no connection to a member, so that nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
-    if hint := untrusted(text):
+    if hint := _untrusted(text):
         return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
     return Elsewhere(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 
 def unanswered(error: BaseException | str, where: str) -> Unknown:
-    """Return the exception to raise for a request that may have been sent, and has no answer."""
+    """The exception to raise for a request that may have been sent, and has no answer."""
     text = str(error).partition("\n")[0] or "time out"
     hint = "is it etcd's port for clients (2379)? With TLS write etcds://. If it is, look at etcd's log"
     return Unknown(OutcomeUnknown(f"no answer from {where}: {text}", hint=hint))

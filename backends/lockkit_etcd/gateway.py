@@ -1,53 +1,52 @@
-"""etcd's own JSON gateway, ``/v3/...`` over persistent connections: no gRPC, no protobuf, and safe in what forks.
-
-A connection is lent to one call at a time and goes back to the free ones when its request was answered. One that owes an
-answer is closed with a reset, so that what still lies in this host's buffers is thrown away.
-"""
+"""etcd's own JSON gateway, ``/v3/...`` over persistent connections: no gRPC, no protobuf, and safe in programs that fork."""
 
 from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from lockkit.clock import Clock
 from lockkit.store.budgets import left
+from lockkit.store.certificates import tls_context
+from lockkit.store.exchanges import Connect, Exchange, Route, Send
 from lockkit_etcd import gateway_json
 from lockkit_etcd.address import Address
-from lockkit_etcd.failures import Forbidden, unanswered
-from lockkit_etcd.gateway_connection import Connection
-from lockkit_etcd.gateway_endpoint import Endpoint
+from lockkit_etcd.cluster import Cluster, Member
+from lockkit_etcd.failures import not_connected, said, unanswered
+from lockkit_etcd.gateway_http import Connection, Parser, Reply
+from lockkit_etcd.gateway_http import connect as connected
+from lockkit_etcd.gateway_json import MEANINGLESS, decoded
 from lockkit_etcd.gateway_watch import GatewayStream
-from lockkit_etcd.keepalives import in_batches
-from lockkit_etcd.members import Members
-from lockkit_etcd.tls import tls_context
-from lockkit_etcd.transport import (
-    Found,
-    Get,
-    Granted,
-    Header,
-    Kept,
-    News,
-    Remaining,
-    Status,
-    Stream,
-    Txn,
-    TxnAnswer,
-)
+from lockkit_etcd.transport import News, Stream
 
 __all__ = ["Gateway", "connect"]
 
 _FEW = 8
-"""Leases that a keepalive may name on a connection that stays open, see :data:`_WHOLE`."""
+"""Most leases of a keepalive on a connection that stays open, see :data:`_WHOLE`."""
 _WHOLE = b"Connection: close\r\n"
-"""On a connection that is to stay open the gateway reads of a body only what it has when the first answer is ready: some
-512 bytes. With this it reads all of it."""
+"""The header that makes the gateway read a body to its end. On a connection that is to stay open it stops reading when the first
+answer is ready, after some 512 bytes."""
+_OK = 200
+_UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+"""Alerts by which a server refuses a handshake. With TLS 1.3 they come when the client thinks that the handshake is over."""
+_SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
+_LONGEST = 1000
+"""Characters of an error's text that are passed on."""
 
-_PAUSE = 0.002
-"""Seconds between two looks at the answers to a body of keepalives, which come one by one."""
 
-T = TypeVar("T")
+class _Route(NamedTuple):
+    """A member, as exchanges name it; ``fresh``: each request has a connection of its own."""
+
+    host: str
+    port: int
+    fresh: bool
+
+    @property
+    def where(self) -> str:
+        """The member in errors."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def connect(address: Address, clock: Clock) -> Gateway:
@@ -56,112 +55,78 @@ def connect(address: Address, clock: Clock) -> Gateway:
     Raises:
         ConfigError: A certificate or key cannot be used.
     """
-    return Gateway(address, clock, tls_context(address))
+    return Gateway(address, clock, tls_context(address.files, address.shown) if address.tls else None)
 
 
-class Gateway:
-    """The transport over the gateway. See :class:`lockkit_etcd.transport.Transport`."""
+class Gateway(Cluster["_Member"]):
+    """The transport over the gateway. See :class:`lockkit_etcd.cluster.Cluster`."""
 
     name = "JSON gateway"
+    yields = True
 
     def __init__(
-        self, address: Address, clock: Clock, tls: ssl.SSLContext | None = None, first: int = 0, pid: int = 0
+        self,
+        address: Address,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        first: int = 0,
+        pid: int = 0,
+        *,
+        fresh: bool = False,
     ) -> None:
-        self.where = address.shown
+        members = [_Member(_Route(host, port, fresh), address) for host, port in address.hosts]
+        super().__init__(address.shown, clock, members, first, pid)
+        self.tls = tls
         self._address = address
-        self._clock = clock
-        self._tls = tls
-        login = None if address.user is None else (address.user, address.password or "")
-        endpoints = [Endpoint(host, port, tls, login) for host, port in address.hosts]
-        self._members = Members(address.shown, endpoints, first, pid)
         self._streams: set[GatewayStream] = set()
 
-    # -- calls
-
-    def txn(self, request: Txn, budget: float) -> TxnAnswer:
-        again = not request.when and all(type(op) is Get for op in request.then)
+    def opening(self, route: Route, end: float) -> Exchange[Any]:
+        """See :meth:`lockkit.store.spi.Exchanges.opening`."""
+        assert isinstance(route, _Route)
         try:
-            return self._call(
-                b"kv/txn",
-                gateway_json.txn_body(request),
-                budget,
-                lambda told: gateway_json.txn_answer(told, request),
-                again=again,
-            )
-        except Forbidden as refusal:
-            raise refusal.asked(self.where, (*request.then, *request.otherwise)) from refusal
+            return (yield Connect((route.host, route.port), end))
+        except OSError as error:
+            raise not_connected(error, route.where) from error
 
-    def range(self, request: Get, budget: float) -> tuple[Header, Found]:
+    def parser(self) -> Parser:
+        """See :meth:`lockkit.store.spi.Exchanges.parser`."""
+        return Parser()
+
+    def _connect(self, step: Connect) -> Connection:
+        assert isinstance(step.place, tuple)
+        return connected(*step.place, self.tls, left(step.end))
+
+    def _call(self, member: _Member, call: str, request: Any, end: float) -> Exchange[Any]:
+        path, pack, read = gateway_json.CALLS[call]
+        more = _WHOLE if call == "keepalive" and len(request) > _FEW else b""
+        sent = self._clock.now()
+        body = pack(request)
+        text = yield from member.ask(lambda: member.send(path, body, end, more), end)
         try:
-            return self._call(
-                b"kv/range",
-                gateway_json.range_body(request),
-                budget,
-                lambda told: gateway_json.range_answer(told, request),
-                again=True,
-            )
-        except Forbidden as refusal:
-            raise refusal.asked(self.where, (request,)) from refusal
-
-    def grant(self, lease: int, ttl: int, budget: float) -> Granted:
-        body = b'{"ID":"%d","TTL":"%d"}' % (lease, ttl)
-        return self._call(b"lease/grant", body, budget, gateway_json.grant_answer)
-
-    def revoke(self, lease: int, budget: float) -> None:
-        self._call(b"lease/revoke", b'{"ID":"%d"}' % lease, budget, gateway_json.header)
-
-    def remaining(self, lease: int, budget: float) -> Remaining:
-        body = b'{"ID":"%d"}' % lease
-        return self._call(b"lease/timetolive", body, budget, gateway_json.remaining_answer, again=True)
-
-    def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
-        return in_batches(leases, budget, self._keep_alive)
-
-    def _keep_alive(self, leases: Sequence[int], budget: float) -> dict[int, Kept]:
-        body = b"\n".join([b'{"ID":"%d"}' % lease for lease in leases])
-        more, pause = (b"", 0.0) if len(leases) <= _FEW else (_WHOLE, _PAUSE)
-
-        def ask(endpoint: Endpoint, until: float) -> tuple[float, bytes]:
-            sent = self._clock.now()
-            return sent, endpoint.ask(b"lease/keepalive", body, until, more, pause)
-
-        sent, text = self._members.ask(ask, budget, again=True)
-        try:
-            kept = gateway_json.kept_answers(text, sent)
-        except gateway_json.MEANINGLESS:
-            kept = {}
-        if not kept:
-            raise unanswered(text.decode(errors="replace")[:200], self.where)
-        return kept
-
-    def status(self, budget: float) -> Sequence[Status | Exception]:
-        def ask(endpoint: Endpoint, until: float) -> Status:
-            text = endpoint.ask(b"maintenance/status", b"{}", until)
-            try:
-                return gateway_json.status_answer(endpoint.where, text)
-            except gateway_json.MEANINGLESS:
-                raise unanswered(f"{text[:40]!r} means nothing", endpoint.where) from None
-
-        return self._members.status(ask, budget)
+            answer = read(text, sent if call == "keepalive" else request)
+        except MEANINGLESS as error:
+            raise unanswered(f"{text[:40]!r} means nothing", member.where) from error
+        return answer
 
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
     ) -> Stream:
+        """See :meth:`lockkit_etcd.cluster.Cluster.watch`."""
         body = gateway_json.watch_body(key, end, start, also)
 
-        def opened(budget: float) -> Connection:
-            def ask(endpoint: Endpoint, until: float) -> Connection:
-                endpoint.log_in(until)
-                connection = endpoint.new(left(until))
-                try:
-                    connection.watched()
-                    connection.send(endpoint.request(b"watch", body, _WHOLE), until)
-                except BaseException as error:
-                    connection.reset()
-                    raise unanswered(error, endpoint.where) from error
-                return connection
+        def begin(member: _Member, until: float) -> Exchange[Connection]:
+            yield from member.ready(until)
+            connection: Connection = self._performer.open(member.route, until)
+            try:
+                connection.watched()
+                connection.send(member.request(b"watch", body, _WHOLE), until)
+            except BaseException as error:
+                connection.reset()
+                raise unanswered(error, member.where) from error
+            return connection
 
-            return self._members.ask(ask, budget, again=True)
+        def opened(until: float) -> Connection:
+            return self.perform(self._in_turn(begin, until, again=True))
 
         stream = GatewayStream(opened, heard, self._streams.discard)
         self._streams.add(stream)
@@ -169,22 +134,73 @@ class Gateway:
         return stream
 
     def fresh(self) -> Gateway:
-        members = self._members  # a forked child gets one that refuses every call
-        return Gateway(self._address, self._clock, self._tls, members.second(), members.pid)
+        """See :meth:`lockkit_etcd.cluster.Cluster.fresh`. In a forked child the copy refuses every call."""
+        return Gateway(self._address, self._clock, self.tls, self._second(), self.pid, fresh=True)
 
     def close(self) -> None:
         for stream in list(self._streams):
             stream.close()
-        self._members.close()
+        super().close()
 
-    # -- asking
 
-    def _call(
-        self, path: bytes, body: bytes, budget: float, read: Callable[[Any], T], *, again: bool = False
-    ) -> T:
-        """Ask a member, or the next one where that cannot hurt, and return what its answer says."""
-        text = self._members.ask(lambda endpoint, until: endpoint.ask(path, body, until), budget, again=again)
+class _Member(Member):
+    """One member, by way of its gateway.
+
+    Attributes:
+        route: The route to it.
+    """
+
+    def __init__(self, route: _Route, address: Address) -> None:
+        super().__init__(route.where, address)
+        self.route = route
+        self._keep = _never if route.fresh else _kept
+        self._said = b" HTTP/1.1\r\nHost: %b\r\nGrpc-Metadata-hasleader: true\r\n" % self.where.encode()
+
+    def request(self, path: bytes, body: bytes, more: bytes = b"") -> bytes:
+        """A request, packed."""
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        return b"".join((b"POST /v3/", path, self._said, self.token or b"", more, length, body))
+
+    def send(self, path: bytes, body: bytes, end: float, more: bytes = b"") -> Exchange[bytes]:
+        """Send a request and return the body of the reply.
+
+        Raises:
+            Refused, Unknown, LeaseGone, LeaseTaken: See :mod:`lockkit_etcd.failures`.
+        """
+        reply: Reply
         try:
-            return read(json.loads(text))
-        except gateway_json.MEANINGLESS as error:
-            raise unanswered(f"{text[:40]!r} means nothing", self.where) from error
+            (reply,) = yield Send(self.route, self.request(path, body, more), end, 1, self._keep)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
+                raise not_connected(f"{error.reason}; {_SHOW}", self.where) from error
+            raise unanswered(error, self.where) from error
+        if reply.status != _OK:
+            raise _failed(reply, self.where)
+        return reply.body
+
+    def _log_in(self, user: str, password: str, end: float) -> Exchange[bytes]:
+        body = json.dumps({"name": user, "password": password}).encode()
+        text = yield from self.send(b"auth/authenticate", body, end)
+        try:
+            return b"Authorization: %b\r\n" % decoded(text)["token"].encode()
+        except MEANINGLESS as error:
+            raise not_connected("its answer to a login means nothing", self.where) from error
+
+
+def _kept(replies: Sequence[Reply]) -> bool:
+    return replies[0].kept
+
+
+def _never(_replies: Sequence[Reply]) -> bool:
+    return False
+
+
+def _failed(reply: Reply, where: str) -> Exception:
+    """The error to raise for a reply that is no success; a proxy may have written it."""
+    try:
+        told = decoded(reply.body)
+        told = told.get("error", told)
+        code = int(told.get("code", -1))
+    except MEANINGLESS:
+        return unanswered(f"HTTP {reply.status}: {reply.body[:100].decode(errors='replace')}", where)
+    return said(code, str(told.get("message", told))[:_LONGEST], where)

@@ -5,26 +5,25 @@ Keys and values are in base64, 64-bit numbers are strings, and a field that is z
 
 from __future__ import annotations
 
-import json
-import re
-from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec.json
+from msgspec import Struct
 
 from lockkit_etcd.transport import (
     Change,
     Compare,
     Delete,
-    Deleted,
-    Done,
     Found,
     Get,
     Granted,
     Header,
     Kept,
-    Kv,
     Op,
     Put,
+    Ranged,
     Remaining,
     Status,
     Txn,
@@ -32,27 +31,22 @@ from lockkit_etcd.transport import (
 )
 
 __all__ = [
+    "CALLS",
     "MEANINGLESS",
-    "answers",
-    "changes",
-    "found",
-    "grant_answer",
-    "header",
+    "decoded",
     "kept_answers",
-    "range_answer",
-    "range_body",
-    "remaining_answer",
-    "status_answer",
     "txn_answer",
     "txn_body",
     "watch_body",
+    "watch_message",
 ]
 
+A = TypeVar("A")
+
 _COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
+decoded = msgspec.json.decode
 MEANINGLESS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""Raised when a text that is no answer of etcd is read as one."""
-_KEPT = re.compile(rb'\{"result":\{"header":(\{[^{}]*\}),"ID":"(\d+)"(?:,"TTL":"(\d+)")?\}\}')
-_DONE = Done()
+"""Raised while a text is read that is no answer of etcd."""
 
 
 def _b64(raw: bytes) -> str:
@@ -65,11 +59,6 @@ def txn_body(request: Txn) -> bytes:
     then = ",".join([_op(each) for each in request.then])
     otherwise = ",".join([_op(each) for each in request.otherwise])
     return f'{{"compare":[{when}],"success":[{then}],"failure":[{otherwise}]}}'.encode()
-
-
-def range_body(request: Get) -> bytes:
-    """A read."""
-    return _get(request).encode()
 
 
 def watch_body(key: bytes, end: bytes, start: int, also: Sequence[bytes] = ()) -> bytes:
@@ -92,8 +81,7 @@ def _compare(each: Compare) -> str:
 def _op(op: Op) -> str:
     if type(op) is Put:
         bound = ',"ignore_lease":true' if op.same_lease else f',"lease":"{op.lease}"'
-        value = ',"ignore_value":true' if op.same_value else f',"value":"{_b64(op.value)}"'
-        return f'{{"request_put":{{"key":"{_b64(op.key)}"{bound}{value}}}}}'
+        return f'{{"request_put":{{"key":"{_b64(op.key)}","value":"{_b64(op.value)}"{bound}}}}}'
     if type(op) is Get:
         return f'{{"request_range":{_get(op)}}}'
     assert type(op) is Delete
@@ -113,126 +101,112 @@ def _end(end: bytes) -> str:
 # -- answers
 
 
-def header(said: Mapping[str, Any]) -> Header:
-    """The header of an answer: the member, its term and its revision."""
-    of = said["header"]
-    return Header(int(of["member_id"]), int(of["raft_term"]), int(of.get("revision", 0)))
+def _reader(kind: type[A]) -> Callable[[bytes], A]:
+    return msgspec.json.Decoder(kind, strict=False).decode
 
 
-def answers(said: Mapping[str, Any], asked: Sequence[Op]) -> list[Found | Done | Deleted]:
-    """The answers to the ops of a transaction, one to each.
-
-    Raises:
-        ValueError: They are not.
-    """
-    told = said.get("responses", ())
-    return [_answer(each, op) for each, op in zip(told, asked, strict=True)]
+_txn, _range = _reader(TxnAnswer), _reader(Ranged)
 
 
-def _answer(each: Mapping[str, Any], op: Op) -> Found | Done | Deleted:
-    if type(op) is Get:
-        return found(each["response_range"], op)
-    if type(op) is Delete:
-        return Deleted(int(each["response_delete_range"].get("deleted", 0)))
-    return _DONE
-
-
-def found(said: Mapping[str, Any], asked: Get) -> Found:
-    """The keys that a read found.
+def txn_answer(text: bytes, asked: Txn) -> TxnAnswer:
+    """The answer to a transaction.
 
     Raises:
-        ValueError: Some of it was not asked for.
+        ValueError: It does not answer each op.
     """
-    kvs = [_kv(each) for each in said.get("kvs", ())]
+    answer = _txn(text)
+    for op, each in zip(asked.then if answer.succeeded else asked.otherwise, answer.answers, strict=True):
+        if type(op) is Get:
+            _check(op, each.found)
+    return answer
+
+
+def _range_answer(text: bytes, asked: Get) -> Ranged:
+    answer = _range(text)
+    _check(asked, answer)
+    return answer
+
+
+def _check(asked: Get, found: Found | None) -> None:
     first, end = asked.key, asked.end or asked.key + b"\0"
-    if kvs and not all(first <= kv.key < end for kv in kvs):
-        raise ValueError("it has keys that were not asked for")
-    return Found(kvs, bool(said.get("more")))
+    if found is None or not all(first <= kv.key < end for kv in found.kvs):
+        raise ValueError("it is the answer to another read")
 
 
-def changes(events: Sequence[Mapping[str, Any]]) -> list[Change]:
-    """The changes in a message of a watch."""
-    return [Change("DELETE" if each.get("type") == "DELETE" else "PUT", _kv(each["kv"])) for each in events]
+class _Revoked(Struct):
+    header: Header
 
 
-def _kv(of: Mapping[str, Any]) -> Kv:
-    get = of.get
-    return Kv(
-        a2b_base64(of["key"]),
-        a2b_base64(get("value", "")),
-        int(get("create_revision", 0)),
-        int(get("mod_revision", 0)),
-        int(get("lease", 0)),
-    )
+class _Told(Struct):
+    """One message of a watch."""
+
+    header: Header
+    canceled: bool = False
+    cancel_reason: str = ""
+    compact_revision: int = 0
+    events: list[Change] = []
 
 
-def txn_answer(told: Any, asked: Txn) -> TxnAnswer:
-    """The answer to a transaction."""
-    succeeded = bool(told.get("succeeded"))
-    return TxnAnswer(header(told), succeeded, answers(told, asked.then if succeeded else asked.otherwise))
+class _Message(Struct):
+    result: _Told | None = None
 
 
-def range_answer(told: Any, asked: Get) -> tuple[Header, Found]:
-    """The header and the keys of the answer to a read."""
-    return header(told), found(told, asked)
+watch_message = _reader(_Message)
+"""Reads one message of a watch; without a result, it is an error."""
 
 
-def grant_answer(told: Any) -> Granted:
-    """A new lease."""
-    return Granted(header(told), int(told["TTL"]))
+class _Kept(Struct, gc=False, rename={"lease": "ID", "ttl": "TTL"}):
+    header: Header
+    lease: int
+    ttl: int = 0
 
 
-def remaining_answer(told: Any) -> Remaining:
-    """How long a lease has."""
-    return Remaining(int(told.get("TTL", 0)), int(told.get("grantedTTL", 0)))
+class _KeptMessage(Struct, gc=False):
+    result: _Kept
+
+
+_kept = _reader(_KeptMessage)
 
 
 def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
-    """The answers to a body of keepalives, one a line; most say the same but for the lease.
+    """The answers to a body of keepalives, each ended by a newline. After one that is cut, or is an error, no lease is answered.
 
-    Read line by line, for thousands of documents at once would have the garbage collector look through the whole program.
+    Raises:
+        ValueError: No lease is.
     """
     kept: dict[int, Kept] = {}
-    alike: dict[bytes, Kept] = {}
-    for connection in text.split(b"\n"):
-        match = _KEPT.fullmatch(connection)
-        if match is None:
-            if connection and not _keep_another(kept, connection, sent):
-                break
-            continue
-        who, lease, ttl = match.group(1, 2, 3)
-        facts = b"%b %b" % (who, ttl or b"0")
-        one = alike.get(facts)
-        if one is None:
-            of = json.loads(who)
-            one = alike[facts] = Kept(int(ttl or 0), int(of["member_id"]), int(of["raft_term"]), sent)
-        kept[int(lease)] = one
+    for each in filter(None, text.split(b"\n")):
+        try:
+            told = _kept(each).result
+        except MEANINGLESS:
+            break
+        kept[told.lease] = Kept(told.ttl, told.header.member, told.header.term, sent)
+    if not kept:
+        raise ValueError("no lease is answered")
     return kept
 
 
-def _keep_another(kept: dict[int, Kept], connection: bytes, sent: float) -> bool:
-    """An answer that is written in another way; False if it is none, or cut: then the others are not answered."""
-    try:
-        told = json.loads(connection)["result"]
-        of = told["header"]
-        lease, ttl = int(told["ID"]), int(told.get("TTL", 0))
-        kept[lease] = Kept(ttl, int(of["member_id"]), int(of["raft_term"]), sent)
-    except MEANINGLESS:
-        return False
-    return True
+def _unasked(kind: type[A]) -> Callable[[bytes, Any], A]:
+    """Reads an answer that can be understood without the request."""
+    read = _reader(kind)
+    return lambda text, _asked: read(text)
 
 
-def status_answer(where: str, text: bytes) -> Status:
-    """The status of a member."""
-    told = json.loads(text)
-    return Status(
-        where,
-        told.get("version", "unknown"),
-        int(told["header"]["member_id"]),
-        int(told.get("leader", 0)),
-        int(told.get("raftTerm", 0)),
-        int(told.get("dbSize", 0)),
-        int(told.get("dbSizeInUse", 0)),
-        tuple(told.get("errors", ())),
-        bool(told.get("isLearner")),
-    )
+def _ids(leases: Sequence[int]) -> bytes:
+    return b"\n".join([b'{"ID":"%d"}' % lease for lease in leases])
+
+
+CALLS: Mapping[str, tuple[bytes, Callable[[Any], bytes], Callable[[bytes, Any], Any]]] = {
+    "txn": (b"kv/txn", txn_body, txn_answer),
+    "range": (b"kv/range", lambda request: _get(request).encode(), _range_answer),
+    "grant": (b"lease/grant", lambda asked: b'{"ID":"%d","TTL":"%d"}' % asked, _unasked(Granted)),
+    "revoke": (b"lease/revoke", lambda lease: _ids([lease]), _unasked(_Revoked)),
+    "remaining": (b"lease/timetolive", lambda lease: _ids([lease]), _unasked(Remaining)),
+    "keepalive": (b"lease/keepalive", _ids, kept_answers),
+    "status": (b"maintenance/status", lambda _member: b"{}", _unasked(Status)),
+}
+"""For each call of a transport: the path, the body of a request, and the meaning of an answer to it.
+
+A request is the arguments of the call; the meaning of a keepalive's answer takes the time at which the request was sent in place
+of the request.
+"""

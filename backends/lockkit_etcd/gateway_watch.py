@@ -1,20 +1,18 @@
-"""A watch over the gateway: one connection, whose answer does not end.
+"""A watch over the gateway: one connection, whose reply does not end.
 
 The gateway takes what is to be watched only in a body that is whole, so there is one connection for each watch.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.gateway_connection import Connection
-from lockkit_etcd.gateway_json import changes
+from lockkit_etcd.gateway_http import Connection, Parser
+from lockkit_etcd.gateway_json import watch_message
 from lockkit_etcd.transport import News, Watched, WatchEnded
 
 __all__ = ["GatewayStream"]
@@ -28,7 +26,7 @@ class GatewayStream:
     """One running watch, with a thread of its own.
 
     Args:
-        opened: Connects and sends the request; is given a budget.
+        opened: Connects and sends the request, until an end.
         heard: Called with the news.
         over: Called with this stream when it is over.
     """
@@ -75,29 +73,23 @@ class GatewayStream:
             self._heard(ended)
 
     def _listen(self) -> WatchEnded:
-        self._connection = connection = self._opened(_OPENING)
-        status, head = connection.head(time.monotonic() + _OPENING)
-        for said in _documents(connection.body(head, _NEVER)):
-            told = said.get("result")
-            if status != 200 or told is None:
-                return WatchEnded(str(said)[:200])
-            if told.get("canceled"):
-                return WatchEnded(
-                    told.get("cancel_reason", "cancelled"), int(told.get("compact_revision", 0))
-                )
-            if self._closed:  # perhaps before there was a connection to interrupt
-                return WatchEnded("closed")
-            self._heard(Watched(int(told["header"].get("revision", 0)), changes(told.get("events", ()))))
-        return WatchEnded("the server has ended it")
-
-
-def _documents(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """One document a line, wherever the pieces were cut; an error that is no stream has no line end."""
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for text in lines:
-            if text:
-                yield json.loads(text)
-    if rest:
-        yield json.loads(rest)
+        self._connection = connection = self._opened(time.monotonic() + _OPENING)
+        parser, rest = Parser(), b""
+        end = time.monotonic() + _OPENING
+        while not self._closed:  # perhaps before there was a connection to interrupt
+            whole = parser.feed(connection.receive(_NEVER if parser.status else end))
+            *texts, rest = (rest + (whole[0].body if whole else parser.taken())).split(b"\n")
+            if whole and rest:  # an error that is no stream has no newline at its end
+                texts.append(rest)
+            status = whole[0].status if whole else parser.status
+            for text in filter(None, texts):
+                told = watch_message(text).result
+                if told is None or status != 200:
+                    return WatchEnded(text[:200].decode(errors="replace"))
+                if told.canceled:
+                    return WatchEnded(told.cancel_reason or "cancelled", told.compact_revision)
+                if not self._closed:
+                    self._heard(Watched(told.header.revision, told.events))
+            if whole:
+                return WatchEnded("the server has ended it")
+        return WatchEnded("closed")

@@ -1,4 +1,4 @@
-"""``doctor``'s look at a cluster: what is known to be unsafe for locks, and what could not be found out."""
+"""The checks of ``doctor`` on a cluster: known dangers for locks, and what could not be found out."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ import time
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
-from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.failures import RIGHTS
 from lockkit_etcd.store import EtcdStore
-from lockkit_etcd.transport import Get, LeaseGone, Put, Status, Txn
+from lockkit_etcd.transport import LeaseGone, Put, Status, Txn
 
 __all__ = ["check", "known_bad"]
 
 _BROKEN = ((3, 5, 0), (3, 5, 2))
 """Versions that may lose data when they crash (etcd's own announcement, issue 13766)."""
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
-"""From when on a deposed leader stops to answer keepalives at once; lockkit does not rely on it."""
+"""The first patch version in which a deposed leader stops answering keepalives at once. lockkit does not rely on that."""
 _FULL = 0.8
 
 
-def check(store: EtcdStore, budget: float) -> Sequence[Finding]:
+def check(store: EtcdStore, budget: float) -> Exchange[Sequence[Finding]]:
     """Examine the cluster."""
     end = time.monotonic() + budget
-    said = store.transport.status(budget / 2)
+    said = yield from store.transport.status(end - budget / 2)
     here = [each for each in said if isinstance(each, Status)]
     found = [Finding("transport", "ok", f"{store.transport.name} to {store.transport.where}")]
     found += [
-        Finding("member", "warning", str(each), "the others serve; mend it, or take it out of the URL")
+        Finding(
+            "member", "warning", str(each), "the other members serve; fix this one, or take it out of the URL"
+        )
         for each in said
         if not isinstance(each, Status)
     ]
     found += [each for status in here for each in _member(status)]
     found.append(_cluster(here, len(said)))
-    found.append(_rights(store, end))
+    found.append((yield from _rights(store, end)))
     return found
 
 
@@ -100,26 +102,26 @@ def _told(trouble: Exception) -> tuple[str, str]:
     return str(trouble), RIGHTS
 
 
-def _rights(store: EtcdStore, end: float) -> Finding:
-    """Whether this user may lock: by writing under a lease what is gone a moment later."""
+def _rights(store: EtcdStore, end: float) -> Exchange[Finding]:
+    """Find out whether this user may lock, by writing a key on a lease that is then revoked."""
     try:
         began = time.monotonic()
-        store.transport.range(Get(*keys.Keys.of(store.namespace, "doctor")), left(end))
+        yield from store.range(keys.queue(store.namespace, "doctor"), end)
         took = time.monotonic() - began
     except (Refused, Unknown) as trouble:
         return Finding("rights", "error", *_told(trouble))
     lease = None
+    found = Finding("rights", "ok", f"it reads and writes; a read took {took * 1000:.1f} ms")
     try:
-        lease = store.leases.grant(5, end)
-        key = keys.note(store.namespace, store.client, f"doctor-{secrets.token_hex(4)}")
-        store.transport.txn(Txn((), (Put(key, b"{}", lease.id),)), left(end))
+        lease = yield from store.leases.grant(5, end)
+        key = store.note(f"doctor-{secrets.token_hex(4)}")
+        yield from store.txn(Txn((), (Put(key, b"{}", lease.id),)), end)
     except (Refused, Unknown, LeaseGone) as trouble:
         message, hint = _told(trouble)
-        return Finding("rights", "error", message, f"observers may look but not lock; {hint}")
-    finally:
-        if lease is not None:
-            try:
-                store.transport.revoke(lease.id, left(end))
-            except (Refused, Unknown, LeaseGone):
-                pass
-    return Finding("rights", "ok", f"it reads and writes; a read took {took * 1000:.1f} ms")
+        found = Finding("rights", "error", message, f"observers may look but not lock; {hint}")
+    if lease is not None:
+        try:
+            yield from store.transport.revoke(lease.id, end)
+        except (Refused, Unknown, LeaseGone):
+            pass
+    return found

@@ -1,42 +1,39 @@
 """The names of the keys. Everything of a namespace begins with ``lockkit/<namespace>/``, so rights can be given by prefix.
 
-Queues, notes and records lie under prefixes of their own, and a name is percent-encoded, so no lock name can meet another
-or a bookkeeping key.
+Queues, notes and records lie under prefixes of their own, and a name is percent-encoded, so no lock name can be
+taken for another, or for a bookkeeping key.
 
 The key of a claim is its client's and a number, and serves that client's next claim on the name: etcd walks the keys that a
-range once had until it compacts, so a key for each claim would make a name slower with every use. Which claim it is, is in
-the value.
+range once had until it compacts, so a key for each claim would make a name slower with every use. The
+value says which claim it is.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
 
 from lockkit.names import decode, encode
-from lockkit_etcd.transport import after
+from lockkit_etcd.transport import Get, after
 
-__all__ = ["Keys", "guard_of", "is_guard", "name_in", "note", "notes", "queues", "record"]
+__all__ = ["RecycledKeys", "guard_of", "is_guard", "name_in", "note", "notes", "queue", "queues", "record"]
 
+_NAMES = 16_384
+"""Names of which free keys are remembered."""
+_KEPT = 64
+"""Free keys of one name that are remembered. A forgotten key only makes the history of its name longer."""
 _GUARD = b"+"
-"""After a claim's key: what blocks on when its claim is gone, until since + min_hold."""
-
-
-class Keys(NamedTuple):
-    """The range of keys of one queue: each is this, a client, and a number."""
-
-    queue: bytes
-    end: bytes
-
-    @classmethod
-    def of(cls, namespace: str, name: str) -> Keys:
-        """The keys of a name."""
-        queue = queues(namespace) + encode(name).encode() + b"/"
-        return cls(queue, after(queue))
+"""The end of a guard's key, which begins with its claim's: a guard blocks in place of its claim until since + min_hold."""
 
 
 def queues(namespace: str) -> bytes:
     """The prefix of the keys of all queues."""
     return f"lockkit/{namespace}/q/".encode()
+
+
+def queue(namespace: str, name: str) -> Get:
+    """The keys of the queue of a name: each is a prefix, a client, and a number."""
+    prefix = queues(namespace) + encode(name).encode() + b"/"
+    return Get(prefix, after(prefix))
 
 
 def guard_of(key: bytes) -> bytes:
@@ -67,3 +64,36 @@ def note(namespace: str, client: str, claim: str) -> bytes:
 def record(namespace: str, name: str) -> bytes:
     """The record of a name."""
     return f"lockkit/{namespace}/r/{encode(name)}".encode()
+
+
+class RecycledKeys:
+    """The free keys of a client, by queue.
+
+    Args:
+        client: The client's name in keys; no other client has it.
+    """
+
+    def __init__(self, client: str) -> None:
+        self._client = client.encode()
+        self._numbers = itertools.count()
+        self._free: dict[bytes, list[bytes]] = {}
+
+    def take(self, queue: bytes) -> bytes:
+        """A key in a queue that no claim of this client has, and that no request under way will write."""
+        free = self._free.get(queue)
+        if free:
+            try:
+                return free.pop()
+            except IndexError:  # another thread was faster
+                pass
+        return b"%s%s-%d" % (queue, self._client, next(self._numbers))
+
+    def give_back(self, queue: bytes, key: bytes) -> None:
+        """Take back a key under which nothing is stored, and that no request under way will write."""
+        free = self._free.get(queue)
+        if free is None:
+            if len(self._free) >= _NAMES:
+                self._free.clear()
+            free = self._free.setdefault(queue, [])
+        if len(free) < _KEPT:
+            free.append(key)

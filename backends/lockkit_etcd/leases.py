@@ -1,25 +1,28 @@
-"""Leases: one for each claim, used again for the next while all that is known of it is definite.
+"""Leases: one for each claim, used again for the next as long as every request that named it had a definite answer.
 
-What matters of a lease is its *basis*: when the last request was sent of which it is certain that it moved the lease's
-deadline, for every member that may still revoke the lease. A grant is certain, for it goes through consensus. A keepalive is
-certain in the raft term of the lease, and in no other: see :mod:`lockkit_etcd.terms`.
+The *basis* of a lease is the time at which the last request was sent that certainly moved the lease's deadline, on every member
+that may still revoke the lease. A grant is certain, because it takes a consensus. A keepalive is certain in the raft term of
+the lease, and in no other: see :mod:`lockkit_etcd.terms`.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from lockkit.clock import Clock
-from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
+from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.terms import RaftTerms
-from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken, Transport
+from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken
 
 __all__ = ["Lease", "Leases"]
 
 _KEPT = 64
-"""Free leases of one length that are remembered; what is forgotten ends by itself."""
+"""Free leases of one length that are remembered; the others end by themselves."""
 _GOODBYE = (8, 0.1)
 """Free leases that are revoked when the store is closed, and within how many seconds."""
 _HALF = 0.5
@@ -27,37 +30,27 @@ _ANSWERS = 2
 """Answers of one member that are needed to know a term."""
 
 
+@dataclass(slots=True, eq=False)
 class Lease:
     """One lease of this client's.
 
     Attributes:
         length: Seconds that it lasts from its basis on; it may last longer.
         basis: CLOCK_BOOTTIME seconds.
-        term: The raft term that it belongs to; 0 for not known.
-        doubtful: A request that puts a key on it is under way, or may be for all that is known. It is never used again.
-        borrowed: Another client granted it: it is neither used again nor revoked.
+        term: The raft term in which it was granted; 0 for not known.
+        doubtful: A request that puts a key on the lease may be under way. If that stays so, the lease is never used again.
+        borrowed: The lease is another client's: this client neither uses it again nor revokes it.
     """
 
-    __slots__ = ("basis", "borrowed", "doubtful", "id", "length", "term")
-
-    def __init__(
-        self,
-        id: int,  # noqa: A002
-        length: int,
-        basis: float,
-        term: int,
-        *,
-        borrowed: bool = False,
-    ) -> None:
-        self.id = id
-        self.length = length
-        self.basis = basis
-        self.term = term
-        self.doubtful = False
-        self.borrowed = borrowed
+    id: int
+    length: int
+    basis: float
+    term: int
+    doubtful: bool = False
+    borrowed: bool = False
 
     def young(self, now: float) -> bool:
-        """Whether more than half of it is left: with less, nothing new begins on it."""
+        """Whether more than half of it is left; with less, no claim begins on it."""
         return now - self.basis < self.length * _HALF
 
     def over(self, now: float) -> bool:
@@ -73,15 +66,15 @@ class Leases:
         probe: A read of no consequence.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, terms: RaftTerms, probe: Get) -> None:
+    def __init__(self, transport: Cluster[Any], clock: Clock, terms: RaftTerms, probe: Get) -> None:
         self._transport = transport
         self._clock = clock
         self._terms = terms
         self._probe = probe
         self._free: dict[int, list[Lease]] = {}
 
-    def take(self, length: int, end: float, *, new: bool = False) -> Lease:
-        """A lease of some length (seconds) with at least half of it left; a new one if asked for, or if none is free.
+    def take(self, length: int, end: float, *, new: bool = False) -> Exchange[Lease]:
+        """A lease of some length (seconds) with at least half of it left; a new one if that is wanted, or if none is free.
 
         Raises:
             Refused, Unknown: There is none to be had. One that was granted all the same ends by itself.
@@ -90,34 +83,34 @@ class Leases:
         while free and not new:
             try:
                 lease = free.pop()
-            except IndexError:
+            except IndexError:  # another thread was faster
                 break
             if self.usable(lease):
                 return lease
-        return self.grant(length, end)
+        return (yield from self.grant(length, end))
 
     def usable(self, lease: Lease) -> bool:
         """Whether a claim may begin on a lease; a lease of an earlier term could not be kept alive with certainty."""
         return lease.term == self._terms.known and lease.young(self._clock.now())
 
-    def grant(self, length: int, end: float, transport: Transport | None = None) -> Lease:
+    def grant(self, length: int, end: float, over: Cluster[Any] | None = None) -> Exchange[Lease]:
         """A new lease; over another transport than the store's, where that may be dead.
 
         Raises:
             Refused, Unknown: There is none to be had.
         """
-        transport = transport or self._transport
-        self.learn(1, end, transport)
+        transport = over or self._transport
+        yield from self.learn(1, end, transport)
         while True:
             id_ = secrets.randbits(62) + 1
             term, sent = self._terms.known, self._clock.now()
             try:
-                transport.grant(id_, length, left(end))
+                yield from self._terms.shown_by(transport.grant(id_, length, end))
             except LeaseTaken:  # another client drew the same random id; practically never
                 continue
             return Lease(id_, length, sent, term)
 
-    def learn(self, term: int, end: float, transport: Transport | None = None) -> None:
+    def learn(self, term: int, end: float, over: Cluster[Any] | None = None) -> Exchange[None]:
         """Read, at most twice, until the next grant is known to belong to a certain term or a later one.
 
         A term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other,
@@ -129,7 +122,7 @@ class Leases:
         for _ in range(_ANSWERS):
             if self._terms.known >= term:
                 return
-            (transport or self._transport).range(self._probe, left(end))
+            yield from self._terms.shown_by((over or self._transport).range(self._probe, end))
 
     @staticmethod
     def counts(term: int, kept: Kept | None, shown: int) -> bool:
@@ -142,15 +135,22 @@ class Leases:
         """
         return kept is not None and kept.ttl > 0 and shown == term
 
+    def keeps(self, lease: Lease, kept: Kept | None, shown: int) -> bool:
+        """Move the basis of a lease to a keepalive that counts; False if it does not count. See :meth:`counts`."""
+        if kept is None or not self.counts(lease.term, kept, shown):
+            return False
+        lease.basis = max(lease.basis, kept.sent)
+        return True
+
     def give_back(self, lease: Lease | None) -> None:
-        """Note that no claim of this client is on the lease any more; that is certain unless ``doubtful``."""
+        """Take back a lease on which no claim of this client is any more; a doubtful one is left to end by itself."""
         if lease is None or lease.doubtful or lease.borrowed or not self.usable(lease):
             return
         free = self._free.setdefault(lease.length, [])
         if len(free) < _KEPT:
             free.append(lease)
 
-    def close(self) -> None:
+    def close(self) -> Exchange[None]:
         """Revoke what is free, in a moment, as far as that goes. The rest ends by itself."""
         most, seconds = _GOODBYE
         end = time.monotonic() + seconds
@@ -159,7 +159,7 @@ class Leases:
                 if time.monotonic() >= end:
                     break
                 try:
-                    self._transport.revoke(lease.id, end - time.monotonic())
+                    yield from self._transport.revoke(lease.id, end)
                 except LeaseGone:
                     continue
                 except (Refused, Unknown):

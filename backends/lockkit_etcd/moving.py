@@ -1,13 +1,13 @@
-"""Move claims to other leases: to longer ones (extend), and to new ones after the raft term has changed.
+"""Moves of claims to other leases: to longer ones (extend), and to new ones after the raft term has changed.
 
-A lease cannot be made longer, and in another term than its own a keepalive proves nothing of it (:mod:`lockkit_etcd.terms`).
-So the claim moves: look where it is, have a lease granted, then "if the claim is as I saw it, put it on this lease". Its
-key, its place and its fence stay. The transaction compares a revision, which never comes back, so a copy of the request that
-arrives late moves nothing. While a move is under way, or has had no answer, no keepalive counts for the claim, and the next
-move begins with a look: it goes on from wherever the claim is.
+A lease cannot be made longer, and a keepalive proves nothing in another term than the lease's own (:mod:`lockkit_etcd.terms`).
+So the claim moves: look which lease it is on, have a new one granted, then "if the claim is as I saw it, put it on this lease".
+Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so a late copy of the request moves
+nothing. While a move is under way, or had no answer, no keepalive counts for the claim. The next move begins with a look, and
+continues from whichever lease the claim is on.
 
-Many claims share a look and a transaction; the grants are one for each. Claims that are nearest to their end go first, and those
-for which there is no time are left to the next heartbeat, a quarter of a second later.
+Many claims share a look and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for
+which there is no time are left to the next heartbeat, a quarter of a second later.
 """
 
 from __future__ import annotations
@@ -17,31 +17,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange, Pause, in_parallel
 from lockkit.store.spi import Claim, Refused, Renewal, Unknown
-from lockkit_etcd import keys
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.packed_terms import seconds
-from lockkit_etcd.rows import Row, changing, mark_of, packed, place_of, rows
+from lockkit_etcd.rows import Row, in_time, mark_of, packed, row_of, rows, seconds
 from lockkit_etcd.store import Entry, EtcdStore
-from lockkit_etcd.together import together
-from lockkit_etcd.transport import Compare, Delete, Get, Kv, LeaseGone, Op, Put, Txn, TxnAnswer
+from lockkit_etcd.transport import Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 
-__all__ = ["GRACE", "Move", "move", "move_one"]
+__all__ = ["Move", "extend", "move", "move_one", "otherwise", "renew_strangers"]
 
 _AT_ONCE = 60
 """Claims that move in one transaction: two operations each, and etcd allows 128 by default."""
 _FEWEST = 8
 """Claims of a batch, so that a few dozen are not moved one by one."""
 _WORKERS = 24
-"""Threads of a client that move claims at the same time; the round trip of a grant limits each of them."""
+"""Batches of a client that move at the same time; the round trip of a grant limits each of them."""
 _ROUNDS = 3
 """How often a transaction is tried when others change the revisions that it compares."""
-GRACE = 1.0
-"""Seconds for which the holder of a claim may go on renewing the old lease when another client has moved it."""
+_GRACE = 1.0
+"""Seconds for which a holder may still renew the old lease after another client has moved its claim."""
 _SHARE = 0.8
 """The share of the time after which no further batch begins."""
 _PAUSE = 0.01
-"""Seconds until a claim that another thread moves is looked at again."""
+"""Seconds until a claim that another call moves is looked at again."""
 
 
 class Move(NamedTuple):
@@ -74,37 +72,80 @@ class Move(NamedTuple):
         return lease.basis + lease.length if lease is not None else 0.0
 
 
-def move(store: EtcdStore, moves: Sequence[Move], end: float) -> list[Renewal | None]:
+def extend(store: EtcdStore, claim: Claim, fence: int, ttl: float, budget: float) -> Exchange[Renewal]:
+    """See :meth:`lockkit.store.spi.Backend.extend`: the claim moves to a lease that is long enough.
+
+    Raises:
+        Refused, Unknown: The claim has not moved, or it is not known whether it has.
+    """
+    end = time.monotonic() + budget
+    entry = store.entries.get(claim.token)
+    if entry is None and store.buried(claim.token):
+        return Renewal("LOST", why="absent")
+    grace = 0.0 if entry is not None else budget + _GRACE
+    return (yield from move_one(store, Move(claim, entry, fence, ttl, grace), end))
+
+
+def renew_strangers(store: EtcdStore, claim: Claim, fence: int | None, end: float) -> Exchange[Renewal]:
+    """Renew a claim that another client object made, by its token: by a keepalive, or in another term than the lease's by a move.
+
+    Raises:
+        Refused, Unknown: No renewal of the claim is certain.
+    """
+    _, row = yield from store.find(claim, end)
+    if (answer := otherwise(row, fence)) is not None:
+        return answer
+    assert row is not None
+    kept = (yield from store.transport.keepalive((row.lease,), end)).get(row.lease)
+    if fence is None:
+        return Renewal("WAITING")
+    header, now = yield from store.find(claim, end)
+    same = now is not None and (now.fence, now.lease) == (row.fence, row.lease)
+    if kept is not None and same and store.leases.counts(row.term, kept, header.term):
+        return Renewal("HELD", kept.sent)
+    grace = max(end - time.monotonic(), 0.0) + _GRACE
+    return (yield from move_one(store, Move(claim, None, fence, grace=grace), end))
+
+
+def otherwise(row: Row | None, fence: int | None) -> Renewal | None:
+    """The outcome for a claim that does not hold with this fence, or with None does not wait; None if it does."""
+    if row is None:
+        return Renewal("LOST", why="absent")
+    if row.evicted:
+        return Renewal("LOST", why="evicted")
+    if row.state == "LINGERING":
+        return Renewal("LOST", why="lapsed")
+    if fence is None:
+        return None if row.state == "WAITING" else Renewal("OFFERED")
+    return None if row.state == "HELD" and row.fence == fence else Renewal("LOST", why="fence")
+
+
+def move(store: EtcdStore, moves: Sequence[Move], end: float) -> Exchange[list[Renewal | None]]:
     """Move as many claims as there is time for; return the outcome for each, None for those that were not reached."""
     answers: list[Renewal | None] = [None] * len(moves)
     order = sorted(range(len(moves)), key=lambda at: moves[at].ends)
     size = max(_FEWEST, min(_AT_ONCE, -(-len(moves) // _WORKERS)))
     batches = [order[at : at + size] for at in range(0, len(order), size)][::-1]
-    now = time.monotonic()
+    nearest, now = batches[-1], time.monotonic()
     begin_by = now + _SHARE * max(end - now, 0.0)
 
-    def work(*, some_in_any_case: bool = False) -> None:
-        while batches and (some_in_any_case or time.monotonic() < begin_by):
-            some_in_any_case = False
-            try:
-                some = batches.pop()
-            except IndexError:
-                return
-            batch = _Batch(store, [moves[at] for at in some], begin_by, end)
-            try:
-                batch.run()
-            except (Refused, Unknown) as trouble:
-                unknown = Renewal("UNKNOWN", trouble=str(trouble))
-                batch.answers = [answer or unknown for answer in batch.answers]
-            for at, answer in zip(some, batch.answers, strict=True):
-                answers[at] = answer
+    def work(some: list[int]) -> Exchange[None]:
+        if some is not nearest and time.monotonic() >= begin_by:
+            return
+        batch = _Batch(store, [moves[at] for at in some], begin_by, end)
+        try:
+            yield from batch.run()
+        except (Refused, Unknown) as trouble:
+            unknown = Renewal("UNKNOWN", trouble=str(trouble))
+            batch.answers = [answer or unknown for answer in batch.answers]
+        for at, answer in zip(some, batch.answers, strict=True):
+            answers[at] = answer
 
-    many = min(len(batches), _WORKERS)
-    together(work, many, "lockkit-etcd-move", end, own=lambda: work(some_in_any_case=True))
+    yield from in_parallel(batches, work, _WORKERS, "lockkit-etcd-move", time.monotonic() + left(end))
     return list(answers)
 
 
-def move_one(store: EtcdStore, one: Move, end: float) -> Renewal:
+def move_one(store: EtcdStore, one: Move, end: float) -> Exchange[Renewal]:
     """Move a claim.
 
     Raises:
@@ -113,12 +154,11 @@ def move_one(store: EtcdStore, one: Move, end: float) -> Renewal:
     """
     while True:
         batch = _Batch(store, [one], end, end)
-        batch.run()
+        yield from batch.run()
         if (answer := batch.answers[0]) is not None:
             return answer
-        if time.monotonic() >= end:
-            raise changing(one.claim.terms.name)
-        time.sleep(_PAUSE)  # another thread is moving it
+        in_time(one.claim.terms.name, end)
+        yield Pause(_PAUSE)  # another call is moving it
 
 
 class _Batch:
@@ -132,8 +172,8 @@ class _Batch:
         self._end = end
         self._granted: set[Lease] = set()
 
-    def run(self) -> None:
-        """Move them; no answer for those that somebody else moves meanwhile, or that the time does not suffice for.
+    def run(self) -> Exchange[None]:
+        """Move them; claims that another call is moving, or for which there is no time, get no answer.
 
         Raises:
             Refused, Unknown: As soon as one call ends so.
@@ -146,19 +186,19 @@ class _Batch:
                 if one.entry is None or self.store.begin_move(one.entry, self)
             ]
             if free:
-                self._run(free)
+                yield from self._run(free)
         finally:
             for entry in entries:
                 self.store.end_move(entry, self)
 
-    def _run(self, places: list[int]) -> None:
-        answer = self.store.transport.txn(Txn((), self._gets(places)), left(self._end))
-        self.store.leases.learn(answer.header.term, self._end)
+    def _run(self, places: list[int]) -> Exchange[None]:
+        answer = yield from self.store.txn(Txn((), self._gets(places)), self._end)
+        yield from self.store.leases.learn(answer.header.term, self._end)
         for _ in range(_ROUNDS):
             begun: list[_Step] = []
             for nth, at in enumerate(places):
                 try:
-                    row = _row_of(self.moves[at], answer.found(nth))
+                    row = row_of(rows(answer.found(nth)), mark_of(self.moves[at].claim.token))
                 except Refused as refusal:  # a key that another program has spoiled must not stop the others
                     if len(self.moves) == 1:
                         raise
@@ -168,16 +208,16 @@ class _Batch:
                 if known is not None:
                     self.answers[at] = known
                 elif row is not None and (not begun or time.monotonic() < self._begin_by):
-                    begun.append(_Step(at, row, self._lease(self.moves[at], row)))
+                    begun.append(_Step(at, row, (yield from self._lease(self.moves[at], row))))
             if not begun:
                 return
             places = [step.at for step in begun]
             try:
-                answer = self._send(begun)
+                answer = yield from self._send(begun)
             except LeaseGone:  # this process stood still for the whole length of one of these leases
                 for step in begun:
                     step.lease.basis -= step.lease.length
-                answer = self.store.transport.txn(Txn((), self._gets(places)), left(self._end))
+                answer = yield from self.store.txn(Txn((), self._gets(places)), self._end)
                 continue
             if answer.succeeded:
                 for step in begun:
@@ -188,20 +228,15 @@ class _Batch:
         return tuple(self._get(self.moves[at]) for at in places)
 
     def _get(self, one: Move) -> Get:
-        return Get(one.entry.key) if one.entry is not None else Get(*self.store.known(one.claim.terms).keys)
+        return Get(one.entry.key) if one.entry is not None else self.store.known(one.claim.terms).queue
 
     def _judged(self, one: Move, row: Row | None) -> Renewal | None:
         """The outcome for a claim that needs no move; None if it is to move."""
         entry, lease = one.entry, one.lease
         if row is None or (entry is not None and entry.stage == "ENDING"):
             return Renewal("LOST", why="absent")
-        if row.evicted:
-            return Renewal("LOST", why="evicted")
-        if one.fence is None:
-            if row.state != "WAITING":
-                return Renewal("OFFERED")
-        elif row.state != "HELD" or row.fence != one.fence:
-            return Renewal("LOST", why="lapsed" if row.state == "LINGERING" else "fence")
+        if (answer := otherwise(row, one.fence)) is not None:
+            return answer
         if entry is None or lease is None:
             return None
         if one.fence is not None and lease.over(self.store.clock.now()):
@@ -218,7 +253,7 @@ class _Batch:
             return _kept(one, row, lease)
         return None
 
-    def _lease(self, one: Move, row: Row) -> Lease:
+    def _lease(self, one: Move, row: Row) -> Exchange[Lease]:
         """The lease that a claim is to move to.
 
         Raises:
@@ -235,19 +270,18 @@ class _Batch:
                 length = max(length, lease.length)
         found = self.store.spare(entry, length, self._granted) if entry is not None else None
         if found is None:
-            found = self.store.leases.grant(length, self._end)
+            found = yield from self.store.leases.grant(length, self._end)
             if entry is not None:
                 self._granted.add(found)
                 self.store.keep(entry, found)
         return found
 
-    def _send(self, begun: Sequence[_Step]) -> TxnAnswer:
+    def _send(self, begun: Sequence[_Step]) -> Exchange[TxnAnswer]:
         """Put the claims on their new leases, and read them again if that fails.
 
         Raises:
             Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`.
         """
-        when: list[Compare] = []
         then: list[Op] = []
         entries = [entry for step in begun if (entry := self.moves[step.at].entry) is not None]
         for at, row, lease in begun:
@@ -255,30 +289,31 @@ class _Batch:
             said = {**row.value, "term": lease.term}
             if one.ttl is not None:
                 said["ttl"] = _ttl(one, row)
-            when.append(Compare(row.key, "MOD", "EQUAL", row.modified))
             then += [Put(row.key, packed(said), lease.id), self._note(row, lease)]
-        request = Txn(tuple(when), tuple(then), self._gets([step.at for step in begun]))
+        when = tuple(step.row.unchanged for step in begun)
+        request = Txn(when, tuple(then), self._gets([step.at for step in begun]))
         before = [entry.unsure for entry in entries]
         for entry in entries:
             entry.unsure = True
+        definite = False
         try:
-            answer = self.store.txn(request, self._end, *[step.lease for step in begun])
+            answer = yield from self.store.txn(request, self._end, *[step.lease for step in begun])
+            definite = not answer.succeeded
         except (Refused, LeaseGone):
-            for entry, unsure in zip(entries, before, strict=True):
-                entry.unsure = unsure
+            definite = True
             raise
-        if not answer.succeeded:
-            for entry, unsure in zip(entries, before, strict=True):
-                entry.unsure = unsure
+        finally:
+            if definite:  # they have not moved
+                for entry, unsure in zip(entries, before, strict=True):
+                    entry.unsure = unsure
         return answer
 
     def _note(self, row: Row, lease: Lease) -> Op:
-        """The note to the client of a claim: the new lease, if another client moves the claim, and what others ask of the holder."""
-        client = str(row.value.get("client", ""))
-        key = keys.note(self.store.namespace, client, row.id)
-        said: dict[str, object] = {} if client == self.store.client else {"lease": lease.id}
-        if row.value.get("asked"):
-            said["note"] = row.value.get("note", {})
+        """Write the note to a claim's client: the new lease, if another client moves the claim, and what others ask of the holder."""
+        key = self.store.note_on(row)
+        said: dict[str, object] = {} if key == self.store.note(row.id) else {"lease": lease.id}
+        if row.requests is not None:
+            said["note"] = row.requests
         return Put(key, packed(said), lease.id) if said else Delete(key)
 
     def _moved(self, step: _Step, revision: int) -> Renewal:
@@ -312,10 +347,4 @@ def _ttl(one: Move, row: Row) -> float:
 def _kept(one: Move, row: Row, lease: Lease) -> Renewal:
     if one.fence is None:
         return Renewal("WAITING")
-    return Renewal("HELD", lease.basis, row.value.get("note") if row.value.get("asked") else None)
-
-
-def _row_of(one: Move, found: Sequence[Kv]) -> Row | None:
-    queue, mark = rows(found), mark_of(one.claim.token)
-    place = place_of(queue, mark)
-    return queue[place] if place >= 0 else None
+    return Renewal("HELD", lease.basis, row.requests)

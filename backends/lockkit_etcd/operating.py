@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import encode
 from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
-from lockkit.store.comparing import annotate as by_compare
+from lockkit.store.exchanges import Exchange, in_parallel
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.keys import Keys
-from lockkit_etcd.packed_terms import seconds
-from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, strange, unpacked
+from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, strange, unpacked
 from lockkit_etcd.store import EtcdStore
-from lockkit_etcd.together import together
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
-from lockkit_etcd.view import claim_info
 
 __all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
 
 _ASKED = 16
-"""Leases whose remaining time ``inspect`` asks for; of others it shows when they end at the latest."""
+"""Leases whose remaining time ``inspect`` asks for; of the others it shows the latest possible end."""
 _AT_A_TIME = 8
 """Leases that are asked for at the same time."""
 _PAGE = 5000
@@ -34,12 +30,12 @@ _AT_ONCE = 60
 """Claims that a resize rewrites in one transaction: two operations each, and etcd allows 128 by default."""
 
 
-def inspect(store: EtcdStore, name: str, budget: float) -> LockInfo:
+def inspect(store: EtcdStore, name: str, budget: float) -> Exchange[LockInfo]:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
-    _, found = store.queue(Get(*Keys.of(store.namespace, name)), end)
+    _, found = yield from store.queue(keys.queue(store.namespace, name), end)
     fits = fitting(found)
-    told = _remaining(store, [row.lease for row in found[:_ASKED] if row.lease], end)
+    told = yield from _remaining(store, [row.lease for row in found[:_ASKED] if row.lease], end)
     wall = store.clock.wall()
     infos: list[ClaimInfo] = []
     for place, row in enumerate(found):
@@ -49,47 +45,40 @@ def inspect(store: EtcdStore, name: str, budget: float) -> LockInfo:
             ttl = row.value.get("ttl", 0)
             length = (int(ttl) if type(ttl) in (int, float) else 0) + 1
             remaining = Remaining(length, length)
-        infos.append(claim_info(name, row, place, state=state, remaining=remaining, wall=wall))
+        infos.append(row.info(name, place, state=state, remaining=remaining, wall=wall))
     return LockInfo(name, tuple(infos), wall)
 
 
-def _remaining(store: EtcdStore, leases: Sequence[int], end: float) -> Mapping[int, Remaining]:
-    """How long leases last, by lease, asked at once: one after the other would take as many round trips as there are claims.
+def _remaining(store: EtcdStore, leases: Sequence[int], end: float) -> Exchange[Mapping[int, Remaining]]:
+    """How long leases last, by lease. They are asked for at the same time: one by one would take a round trip for each claim.
 
-    Half of the time until ``end`` is spent on it. A lease of which nothing was heard by then is missing.
+    Half of the time until ``end`` is spent on it. A lease without an answer by then is missing.
     """
     end = time.monotonic() + left(end) / 2
-    todo = list(dict.fromkeys(leases))
     told: dict[int, Remaining] = {}
     troubles: list[Refused | Unknown] = []
 
-    def work() -> None:
-        while todo and not troubles:
-            try:
-                lease = todo.pop()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                told[lease] = store.transport.remaining(lease, left(end))
-            except (
-                Refused,
-                Unknown,
-            ) as trouble:  # the queue is known: show it without how long its claims last
-                troubles.append(trouble)
+    def ask(lease: int) -> Exchange[None]:
+        if troubles:
+            return
+        try:
+            told[lease] = yield from store.transport.remaining(lease, end)
+        except (Refused, Unknown) as trouble:  # the queue is known: show it without how long its claims last
+            troubles.append(trouble)
 
-    together(work, min(len(todo), _AT_A_TIME), "lockkit-etcd-inspect", end)
+    yield from in_parallel(list(dict.fromkeys(leases)), ask, _AT_A_TIME, "lockkit-etcd-inspect", end)
     return dict(told)
 
 
-def names(store: EtcdStore, prefix: str, budget: float) -> Sequence[str]:
-    """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of a namespace, and no others'."""
+def names(store: EtcdStore, prefix: str, budget: float) -> Exchange[Sequence[str]]:
+    """See :meth:`lockkit.store.spi.Backend.names`. Always exact: etcd lists the keys of one namespace alone."""
     end = time.monotonic() + budget
     start = keys.queues(store.namespace)
     stop = after(start)
     start += encode(prefix).encode()
     found: dict[str, None] = {}
     while True:
-        _, page = store.transport.range(Get(start, stop, keys_only=True, limit=_PAGE), left(end))
+        page = yield from store.range(Get(start, stop, keys_only=True, limit=_PAGE), end)
         for kv in page.kvs:
             try:
                 found[keys.name_in(kv.key)] = None
@@ -100,72 +89,78 @@ def names(store: EtcdStore, prefix: str, budget: float) -> Sequence[str]:
         start = page.kvs[-1].key + b"\0"
 
 
-def _find(found: Sequence[Row], claim: str) -> tuple[Row, int] | None:
-    return next(((row, place) for place, row in enumerate(found) if row.id == claim), None)
-
-
-def _unchanged(row: Row) -> Compare:
-    return Compare(row.key, "MOD", "EQUAL", row.modified)
-
-
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> Put:
     """Tell the client of a claim something, for as long as that claim's lease lasts."""
-    key = keys.note(store.namespace, str(row.value.get("client", "")), row.id)
-    return Put(key, packed(said), row.lease)
+    return Put(store.note_on(row), packed(said), row.lease)
 
 
-def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`.
+def _change(
+    store: EtcdStore, name: str, claim_id: str, end: float, change: Callable[[Row], tuple[Op, ...]]
+) -> Exchange[tuple[Row, int, bool] | None]:
+    """Change a claim by compare: ``change`` makes the operations on it, or none to leave it as it is.
 
-    A claim that holds is marked, and its client is left a note that its heartbeats read: it stops to believe in the claim, and
-    removes it once its validity has run out. Should it be dead, the claim's lease ends in the same time.
+    The result is the claim as it was, its place, and whether it was changed; None if there is no such claim.
     """
-    end = time.monotonic() + budget
-    queue = Get(*Keys.of(store.namespace, name))
-    _, found = store.queue(queue, end)
+    queue = keys.queue(store.namespace, name)
+    _, found = yield from store.queue(queue, end)
     for _ in range(ROUNDS):
-        at = _find(found, claim_id)
-        if at is None:
-            return Evicted("ABSENT")
-        row, place = at
-        if row.guard and not at_once:
-            return Evicted("MARKED", None, claim_info(name, row, place))
-        said: dict[str, Any] = {"why": "evicted"}
-        if "note" in row.value:
-            said["note"] = row.value["note"]
-        ops: tuple[Op, ...]
-        if at_once or row.state == "WAITING":
-            # The note outlives the claim: its lease is its client's, which reads it with the next heartbeat.
-            ops = (Delete(row.key), Delete(keys.guard_of(row.key)), _note(store, row, said))
-            if row.guard or row.state == "LINGERING":
-                ops = ops[:2]
-        elif row.state == "HELD":
-            marked = packed({**row.value, "evicted": True})
-            ops = (Put(row.key, marked, same_lease=True), _note(store, row, said))
-        else:
-            return Evicted("MARKED", _deadline(store, row, end), claim_info(name, row, place))
-        answer = store.txn(Txn((_unchanged(row),), ops, (queue,)), end)
+        place = next((place for place, row in enumerate(found) if row.id == claim_id), -1)
+        if place < 0:
+            return None
+        row = found[place]
+        ops = change(row)
+        if not ops:
+            return row, place, False
+        answer = yield from store.txn(Txn((row.unchanged,), ops, (queue,)), end)
         if answer.succeeded:
-            if at_once or row.state == "WAITING":
-                return Evicted("REMOVED", claim=claim_info(name, row, place))
-            until = _deadline(store, row, end)
-            info = claim_info(name, row, place)
-            return Evicted("MARKED", until, info._replace(evicted=True, deadline=until))
+            return row, place, True
         found = rows(answer.found())
     raise changing(name)
 
 
-def _deadline(store: EtcdStore, row: Row, end: float) -> float:
+def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Exchange[Evicted]:
+    """See :meth:`lockkit.store.spi.Backend.evict`.
+
+    A claim that holds is marked, and its client gets a note, which its next heartbeat reads: the client stops renewing the claim,
+    and removes it once its validity has run out. If the client is dead, the claim's lease ends in the same time.
+    """
+    end = time.monotonic() + budget
+
+    def change(row: Row) -> tuple[Op, ...]:
+        note = {"note": row.value["note"]} if "note" in row.value else {}
+        tell = _note(store, row, {"why": "evicted", **note})
+        if at_once or row.state == "WAITING":
+            gone = (Delete(row.key), Delete(keys.guard_of(row.key)))
+            # The note outlives the claim: it is on the client's lease, and the client's next heartbeat reads it.
+            return gone if row.state == "LINGERING" else (*gone, tell)
+        if row.state == "HELD":
+            return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), tell
+        return ()
+
+    found = yield from _change(store, name, claim_id, end, change)
+    if found is None:
+        return Evicted("ABSENT")
+    row, place, changed = found
+    info = row.info(name, place)
+    if at_once or row.state == "WAITING":
+        return Evicted("REMOVED", claim=info)
+    if row.guard:
+        return Evicted("MARKED", None, info)
+    until = yield from _deadline(store, row, end)
+    return Evicted("MARKED", until, info._replace(evicted=True, deadline=until) if changed else info)
+
+
+def _deadline(store: EtcdStore, row: Row, end: float) -> Exchange[float]:
     """When a claim's lease ends at the latest, if nobody keeps it alive any more."""
     wall = store.clock.wall()
     try:
-        left_over = store.transport.remaining(row.lease, left(end)).ttl
+        left_over = (yield from store.transport.remaining(row.lease, end)).ttl
     except (Refused, Unknown):  # the claim is marked; only its end is not known
         left_over = seconds(row.value.get("ttl", 0.0) + row.value.get("lock_delay", 0.0))
     return wall + max(left_over, 0) + 1.0
 
 
-def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> int:
+def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> Exchange[int]:
     """See :meth:`lockkit.store.spi.Backend.resize`.
 
     In one step for up to 60 claims. A longer queue is rewritten from its head in several; in between nothing is granted that
@@ -176,20 +171,20 @@ def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> int:
     """
     check_capacity(capacity, name)
     end = time.monotonic() + budget
-    queue = Get(*Keys.of(store.namespace, name))
+    queue = keys.queue(store.namespace, name)
     overtaken = 0
     while overtaken < ROUNDS and time.monotonic() < end:
-        header, page = store.transport.range(queue, left(end))
+        page = yield from store.range(queue, end)
         found = sorted(page.kvs, key=lambda kv: kv.created)
         count = len(rows(found))
         todo = [kv for kv in found if unpacked(kv)["capacity"] != capacity]
         if not todo:
             return count
         some, more = todo[:_AT_ONCE], len(todo) > _AT_ONCE
-        nobody_came = Compare(queue.key, "MOD", "LESS", header.revision + 1, queue.end)
+        nobody_came = Compare(queue.key, "MOD", "LESS", page.header.revision + 1, queue.end)
         stand = tuple(Compare(kv.key, "CREATE", "EQUAL", kv.created) for kv in some)
         ops = tuple(op for kv in some for op in _resized(store, kv, capacity))
-        answer = store.txn(Txn((nobody_came, *stand), ops), end)
+        answer = yield from store.txn(Txn((nobody_came, *stand), ops), end)
         if not answer.succeeded:
             overtaken += 1
         elif not more:
@@ -204,48 +199,40 @@ def _resized(store: EtcdStore, kv: Kv, capacity: int) -> tuple[Op, ...]:
     return (Put(kv.key, packed({**row.value, "capacity": capacity}), same_lease=True),)
 
 
-def annotate(store: EtcdStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
+def annotate(
+    store: EtcdStore, name: str, claim_id: str, patch: Mapping[str, object], budget: float
+) -> Exchange[bool]:
     """See :meth:`lockkit.store.spi.Backend.annotate`.
 
     Raises:
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    end = time.monotonic() + budget
-    queue = Get(*Keys.of(store.namespace, name))
-    found: list[Row] | None = None
+    note_text(patch, NOTE_LIMIT)
 
-    def attempt() -> bool | None:
-        nonlocal found
-        if found is None:
-            _, found = store.queue(queue, end)
-        at = _find(found, claim_id)
-        if at is None or at[0].guard:
-            return False
-        row, _ = at
+    def change(row: Row) -> tuple[Op, ...]:
+        if row.guard:
+            return ()
         note = patched(row.value.get("note", {}), patch)
         value = packed({**row.value, "note": note, "asked": True})
         said: dict[str, Any] = {"note": note, "lease": row.lease}
         if row.evicted:
             said["why"] = "evicted"
-        ops = (Put(row.key, value, same_lease=True), _note(store, row, said))
-        answer = store.txn(Txn((_unchanged(row),), ops, (queue,)), end)
-        if answer.succeeded:
-            return True
-        found = rows(answer.found())
-        return None
+        return Put(row.key, value, same_lease=True), _note(store, row, said)
 
-    return by_compare(name, patch, attempt)
+    found = yield from _change(store, name, claim_id, time.monotonic() + budget, change)
+    return found is not None and found[2]
 
 
-def record(store: EtcdStore, name: str, budget: float) -> Record | None:
+def record(store: EtcdStore, name: str, budget: float) -> Exchange[Record | None]:
     """See :meth:`lockkit.store.spi.Backend.record`."""
-    _, found = store.transport.range(Get(keys.record(store.namespace, name)), budget)
-    return _record(name, found.kvs[0]) if found.kvs else None
+    end = time.monotonic() + budget
+    kvs = (yield from store.range(Get(keys.record(store.namespace, name)), end)).kvs
+    return _record(name, kvs[0]) if kvs else None
 
 
 def put_record(
     store: EtcdStore, name: str, value: Mapping[str, object], version: int, budget: float
-) -> Record:
+) -> Exchange[Record]:
     """See :meth:`lockkit.store.spi.Backend.put_record`.
 
     Raises:
@@ -255,18 +242,18 @@ def put_record(
     note_text(value, NOTE_LIMIT, "record")
     end = time.monotonic() + budget
     get = Get(keys.record(store.namespace, name))
-    _, found = store.transport.range(get, left(end))
-    current = _record(name, found.kvs[0]) if found.kvs else None
+    kvs = (yield from store.range(get, end)).kvs
+    current = _record(name, kvs[0]) if kvs else None
     if (current.version if current else 0) != version:
         raise Conflict(current)
     written = store.clock.wall()
     stored = {"v": LAYOUT, "version": version + 1, "written": written, "value": dict(value)}
-    unchanged = Compare(get.key, "MOD", "EQUAL", found.kvs[0].modified if found.kvs else 0)
-    answer = store.txn(Txn((unchanged,), (Put(get.key, packed(stored)),), (get,)), end)
+    unchanged = Compare(get.key, "MOD", "EQUAL", kvs[0].modified if kvs else 0)
+    answer = yield from store.txn(Txn((unchanged,), (Put(get.key, packed(stored)),), (get,)), end)
     if answer.succeeded:
         return Record(name, merged({}, value), version + 1, written)
-    kvs = answer.found()
-    raise Conflict(_record(name, kvs[0]) if kvs else None)
+    now = answer.found()
+    raise Conflict(_record(name, now[0]) if now else None)
 
 
 def _record(name: str, kv: Kv) -> Record:

@@ -1,54 +1,66 @@
-"""Release: take the claim's key away; revoke its leases where a request of it may still be under way.
+"""Release: delete the claim's key, and revoke its leases if a request of the claim may still be under way.
 
-A key serves many claims, so what is deleted is what one revision created, and no other. Only the client that was granted a
-lease revokes it, and only while it belongs to that claim: whoever has a copy of the token deletes the key and no more.
+A key serves many claims, so the deletion names the revision that created this claim. Only the client that was granted a lease
+revokes it, and only while the lease belongs to that claim. A client that only has a copy of the token deletes the key alone.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
-from lockkit_etcd.leases import Lease
-from lockkit_etcd.packed_terms import seconds
-from lockkit_etcd.rows import Row, changing, mark_of, packed, rows
+from lockkit_etcd.cluster import Cluster
+from lockkit_etcd.rows import Row, in_time, mark_of, packed, seconds
 from lockkit_etcd.store import Entry, EtcdStore
-from lockkit_etcd.transport import (
-    Compare,
-    Delete,
-    Get,
-    LeaseGone,
-    Put,
-    Transport,
-    Txn,
-    TxnAnswer,
-    after,
-)
+from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Put, Txn, after
 
-__all__ = ["release"]
+__all__ = ["emergency_release", "release"]
+
+
+def emergency_release(
+    store: EtcdStore, claim: Claim, budget: float, *, graceful: bool
+) -> Exchange[ReleaseAnswer]:
+    """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
+    fresh = store.transport.fresh()
+    try:
+        return (yield from release(store, claim, budget, graceful=graceful, abandon=True, over=fresh))
+    finally:
+        fresh.close()
 
 
 def release(
-    store: EtcdStore, transport: Transport, claim: Claim, budget: float, *, graceful: bool, abandon: bool
-) -> ReleaseAnswer:
-    """Release over a transport; ``abandon`` if some acquire of it was UNKNOWN: so that no late copy grants anything."""
+    store: EtcdStore,
+    claim: Claim,
+    budget: float,
+    *,
+    graceful: bool,
+    abandon: bool = False,
+    over: Cluster[Any] | None = None,
+) -> Exchange[ReleaseAnswer]:
+    """Release a claim, over another transport than the store's if one is given.
+
+    With ``abandon`` an acquire of the claim had no answer: its leases are revoked, so that no late copy grants anything.
+    """
+    over = over or store.transport
     end = time.monotonic() + budget
     entry = store.entries.get(claim.token)
     store.bury(claim.token)
     if entry is None:
-        return _by_look(store, transport, claim, end, graceful=graceful)
+        return (yield from _by_look(store, over, claim, end, graceful=graceful))
     entry.stage = "ENDING"  # from here on nothing keeps it alive
+    answer: ReleaseAnswer
     if claim.terms.lock_delay or entry.claim.terms.lock_delay or not entry.fence:
-        answer = _by_look(store, transport, claim, end, graceful=graceful)
+        answer = yield from _by_look(store, over, claim, end, graceful=graceful)
     else:
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
-        note = keys.note(store.namespace, store.client, entry.id)
-        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry), Delete(note)), (Delete(note),))
-        answer = RELEASED if _do(transport, request, end).succeeded else ABSENT
+        note = Delete(store.note(entry.id))
+        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry), note), (note,))
+        answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
-        _settle_leases(store, transport, entry, end, abandon=abandon)
+        yield from _settle_leases(store, over, entry, end, abandon=abandon)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error, retry=refusal.retry) from refusal
     store.over(entry, *entry.leases)
@@ -56,7 +68,7 @@ def release(
 
 
 def _guard(store: EtcdStore, entry: Entry | None) -> tuple[Delete, ...]:
-    """The removal of what goes on blocking for a claim, where its min_hold is over: its lease lasts for whole seconds."""
+    """The removal of the guard of a claim whose min_hold is over: the guard's lease lasts for whole seconds, so for longer."""
     if entry is None or entry.guard is None or entry.granted_at is None:
         return ()
     if store.clock.now() < entry.granted_at + entry.claim.terms.min_hold:
@@ -64,73 +76,60 @@ def _guard(store: EtcdStore, entry: Entry | None) -> tuple[Delete, ...]:
     return (Delete(keys.guard_of(entry.key)),)
 
 
-def _do(transport: Transport, request: Txn, end: float) -> TxnAnswer:
-    return transport.txn(request, left(end))
-
-
 def _settle_leases(
-    store: EtcdStore, transport: Transport, entry: Entry, end: float, *, abandon: bool
-) -> None:
-    """Revoke what may still get a key, until definite; the rest may serve another claim.
+    store: EtcdStore, over: Cluster[Any], entry: Entry, end: float, *, abandon: bool
+) -> Exchange[None]:
+    """Revoke the leases on which a request may still put a key; the others may serve another claim.
 
     Raises:
         Refused, Unknown: The release is not definite yet. A second call continues from here.
     """
     for lease in store.at_stake(entry):
         if (abandon or lease.doubtful) and not lease.borrowed and store.spoil(entry, lease):
-            _revoke(transport, lease, end)
-    store.spoilt.pop(entry.claim.token, None)
-
-
-def _revoke(transport: Transport, lease: Lease, end: float) -> None:
-    try:
-        transport.revoke(lease.id, left(end))
-    except LeaseGone:
-        return
+            try:
+                yield from over.revoke(lease.id, end)
+            except LeaseGone:
+                continue
+    entry.spoilt = []
 
 
 def _by_look(
-    store: EtcdStore, transport: Transport, claim: Claim, end: float, *, graceful: bool
-) -> ReleaseAnswer:
-    """Look what is stored, then remove it, or have it go on blocking: for claims that may linger, and other clients'."""
+    store: EtcdStore, over: Cluster[Any], claim: Claim, end: float, *, graceful: bool
+) -> Exchange[ReleaseAnswer]:
+    """Look at what is stored, then remove it or make it linger: for claims with a lock_delay, and for those of other clients."""
     entry, mark = store.entries.get(claim.token), mark_of(claim.token)
-    where = Get(*store.known(claim.terms).keys)
+    where = store.known(claim.terms).queue
     if entry is not None:
         where = Get(entry.key, after(keys.guard_of(entry.key)))
     while True:
-        _, found = transport.range(where, left(end))
-        row = next((row for row in rows(found.kvs) if row.mark == mark), None)
+        _, found = yield from store.queue(where, end, over)
+        row = next((row for row in found if row.mark == mark), None)
         if row is None:
-            if entry is not None:  # perhaps evicted at once: its note is of no use any more
-                note = keys.note(store.namespace, store.client, entry.id)
-                _do(transport, Txn((), (Delete(note),)), end)
+            if entry is not None:  # perhaps evicted at once: nobody needs its note any more
+                yield from store.txn(Txn((), (Delete(store.note(entry.id)),)), end, over=over)
             return ABSENT
-        if row.state == "LINGERING":  # a guard goes on blocking
+        if row.state == "LINGERING":  # it may be a guard
             return RELEASED
         try:
-            when, then = _removal(store, transport, row, end, graceful=graceful)
-            if _do(transport, Txn(when, (*then, *_guard(store, entry))), end).succeeded:
+            then = yield from _removal(store, over, row, end, graceful=graceful)
+            request = Txn((row.unchanged,), (*then, *_guard(store, entry)))
+            if (yield from store.txn(request, end, over=over)).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for the whole length of the guard's lease
             pass
-        if time.monotonic() >= end:
-            raise changing(claim.terms.name)
+        in_time(claim.terms.name, end)
 
 
 def _removal(
-    store: EtcdStore, transport: Transport, row: Row, end: float, *, graceful: bool
-) -> tuple[tuple[Compare, ...], tuple[Delete | Put, ...]]:
-    unchanged = Compare(row.key, "MOD", "EQUAL", row.modified)
-    client = str(row.value.get("client", ""))
-    key = keys.note(store.namespace, client, row.id)
-    # A keepalive does not name the claim: a note tells a client that may still renew it.
-    theirs = client != store.client and row.state == "HELD" and not row.evicted
+    store: EtcdStore, over: Cluster[Any], row: Row, end: float, *, graceful: bool
+) -> Exchange[tuple[Delete | Put, ...]]:
+    key = store.note_on(row)
+    # Keepalives do not name claims, so a client that still renews this one learns of its end from a note.
+    theirs = key != store.note(row.id) and row.state == "HELD" and not row.evicted
     note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
     delay = row.value.get("lock_delay", 0.0)
     if row.state == "HELD" and delay and (row.evicted or not graceful):
-        rest = store.leases.grant(
-            seconds(delay), end, transport
-        )  # a lease of its own, so that it ends even if every client dies
-        value = packed({**row.value, "state": "LINGERING"})
-        return (unchanged,), (Put(row.key, value, rest.id), note)
-    return (unchanged,), (Delete(row.key), note)
+        # On a lease of its own, so that it ends even if every client dies.
+        rest = yield from store.leases.grant(seconds(delay), end, over)
+        return Put(row.key, packed({**row.value, "state": "LINGERING"}), rest.id), note
+    return Delete(row.key), note

@@ -1,11 +1,10 @@
-"""Heartbeats: keepalives in large batches, then one read: the notes to this client, and the queues that it waits in.
+"""Heartbeats: keepalives in large batches, then one read of the notes to this client and of the queues in which it waits.
 
-The read serves three ends. Its answer shows the raft term in which the keepalives before it were answered: for a lease of
-another term they prove nothing, and its claim moves to another lease (:mod:`lockkit_etcd.moving`). A claim that a note names
-is lost (evicted), or has requests for its holder. And whoever waits is told what no watch may have told: that its turn has
-come, or that its claim is gone. Of a queue only the keys of the claims that wait and of their blockers are read, without
-values: while they all stand as they were seen, nothing has changed for those that wait. Only where one does not, the whole
-queue is read.
+The read has three purposes. Its answer shows the raft term in which the keepalives before it were answered: they prove nothing
+for a lease of another term, so the claim moves to another lease (:mod:`lockkit_etcd.moving`). The notes say which claims are
+lost (evicted), and what others ask of a holder. And a waiter learns what its watch may have missed: that its turn has come, or
+that its claim is gone. Of a queue only the keys of waiting claims and of their blockers are read, without values: while all of
+them stand as they were seen, nothing has changed for the waiters. Otherwise the whole queue is read.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.leases import Lease
-from lockkit_etcd.moving import Move, move
+from lockkit_etcd.moving import Move, move, renew_strangers
 from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
 from lockkit_etcd.store import Entry, EtcdStore
-from lockkit_etcd.strangers import renew_strangers
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
 
@@ -30,14 +29,16 @@ _ROUNDS = 2
 _READS = 120
 """Reads in one transaction; etcd allows 128 by default."""
 _SINGLE = 16
-"""Keys of one queue that are read one by one; of more, all of the queue's are listed, without values."""
+"""Keys of one queue that are read one by one; instead of more, all keys of the queue are listed, without values."""
 _THIRD = 3.0
 _SHARE = 0.6
 _OFFERED, _WAITING = Renewal("OFFERED"), Renewal("WAITING")
 _SILENT = "no answer to the keepalive of its lease"
 
 
-def renew(store: EtcdStore, watches: Watches, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
+def renew(
+    store: EtcdStore, watches: Watches, beats: Sequence[Beat], budget: float
+) -> Exchange[Sequence[Renewal]]:
     """See :meth:`lockkit.store.spi.Backend.renew`.
 
     Raises:
@@ -64,13 +65,13 @@ def renew(store: EtcdStore, watches: Watches, beats: Sequence[Beat], budget: flo
             waiting.append((at, entry))
         elif entry.stage == "ENDING" or fence is not None:
             answers[at] = Renewal("LOST", why="absent" if entry.stage == "ENDING" else "fence")
-        else:  # its grant has not been read, or its create is under way: its lease is not extended
+        else:  # its grant was not read, or its create is under way: do not extend its lease
             answers[at] = _OFFERED if entry.stage == "HELD" else _WAITING
     if holding or waiting:
-        _beat(store, watches, holding, waiting, answers, end)
+        yield from _beat(store, watches, holding, waiting, answers, end)
     for at in strangers:
         claim, fence = beats[at]
-        answers[at] = renew_strangers(store, claim, fence, end)
+        answers[at] = yield from renew_strangers(store, claim, fence, end)
     return [answer or Renewal("UNKNOWN", trouble=_SILENT) for answer in answers]
 
 
@@ -81,59 +82,40 @@ def _beat(
     waiting: Sequence[tuple[int, Entry]],
     answers: list[Renewal | None],
     end: float,
-) -> None:
+) -> Exchange[None]:
     silent: Mapping[int, Entry] = holding
     for turn in range(_ROUNDS):
         leases = list(_to_keep(store, silent.values(), () if turn else waiting))
         kept: Mapping[int, Kept] = {}
         try:
             if leases:
-                share = _SHARE * left(end)  # the rest is for the read that confirms them
-                kept = store.transport.keepalive([lease.id for lease in leases], share)
-            header, notes, queues = _look(store, () if turn else waiting, end)
+                share = time.monotonic() + _SHARE * left(end)  # the rest is for the read that confirms them
+                kept = yield from store.transport.keepalive([lease.id for lease in leases], share)
+            header, notes, queues = yield from _look(store, () if turn else waiting, end)
         except (Refused, Unknown):
             if turn:  # an error here must not cost what the first round renewed
                 break
             raise
-        moves = _read_holds(store, silent, kept, header, notes, answers)
+        moves: dict[int, Move] = {}
+        now = store.clock.now()
+        for at, entry in silent.items():
+            said = _held(store, entry, kept, header.term, notes, now)
+            if isinstance(said, Move):
+                moves[at] = said
+            else:
+                answers[at] = said
         if turn == 0 and waiting:
             _tell_waiting(watches, waiting, queues, notes, answers)
             moves |= _read_waits(store, waiting, kept, header, answers)
         if moves:
-            for at, moved in zip(moves, move(store, list(moves.values()), end), strict=True):
+            outcomes = yield from move(store, list(moves.values()), end)
+            for at, moved in zip(moves, outcomes, strict=True):
                 answers[at] = moved or _as_before(moves[at])
         silent = {at: entry for at, entry in silent.items() if answers[at] is None}
         if not silent or time.monotonic() >= end:
             break
     for at in silent:
         answers[at] = Renewal("UNKNOWN", trouble=_SILENT)
-
-
-def _read_holds(
-    store: EtcdStore,
-    holding: Mapping[int, Entry],
-    kept: Mapping[int, Kept],
-    header: Header,
-    notes: Mapping[str, Mapping[str, Any]],
-    answers: list[Renewal | None],
-) -> dict[int, Move]:
-    """Answer for the claims that are kept alive, or that a note names; returns those that have to move."""
-    now, term, counts = store.clock.now(), header.term, store.leases.counts
-    same: dict[float, Renewal] = {}
-    moves: dict[int, Move] = {}
-    for at, entry in holding.items():
-        hold = entry.hold
-        assert hold is not None
-        each = kept.get(hold.id)
-        plain = counts(hold.term, each, term) and not notes and entry.settled
-        if plain and each is not None and not hold.over(now):
-            basis = hold.basis = max(hold.basis, each.sent)
-            answers[at] = same.get(basis) or same.setdefault(basis, Renewal("HELD", basis))
-        elif isinstance(said := _held(store, entry, each, term, notes.get(entry.id, {}), now), Move):
-            moves[at] = said
-        else:
-            answers[at] = said
-    return moves
 
 
 def _read_waits(
@@ -143,17 +125,16 @@ def _read_waits(
     header: Header,
     answers: Sequence[Renewal | None],
 ) -> dict[int, Move]:
-    """Count what was answered for claims that wait; returns those that have to move, so that they keep their places."""
+    """Take in the keepalives of waiting claims; return the claims that have to move, so that they keep their places."""
     moves: dict[int, Move] = {}
     for at, entry in waiting:
         wait, answer = entry.wait, answers[at]
         if wait is None or answer is None or answer.state != "WAITING":
             continue
-        each = kept.get(wait.id)
         if wait.term != header.term or not entry.settled:
             moves[at] = Move(entry.claim, entry, None)
-        elif each is not None and store.leases.counts(wait.term, each, header.term):
-            wait.basis = max(wait.basis, each.sent)
+        else:
+            store.leases.keeps(wait, kept.get(wait.id), header.term)
     return moves
 
 
@@ -183,26 +164,28 @@ def _to_keep(
             and now - hold.basis > hold.length / _THIRD
             and not hold.over(now)
         ):
-            yield hold  # kept for its turn
+            yield hold  # it will hold on this lease
 
 
 def _look(
     store: EtcdStore, waiting: Sequence[tuple[int, Entry]], end: float
-) -> tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]:
-    """The notes to this client, and those queues that it waits in and that have changed; the header is of the first read."""
+) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]]:
+    """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read."""
     by_queue: dict[bytes, list[Entry]] = {}
     for _, entry in waiting:
-        by_queue.setdefault(entry.packed_terms.keys.queue, []).append(entry)
+        by_queue.setdefault(entry.packed_terms.queue.key, []).append(entry)
     glances = {queue: _glance(entries) for queue, entries in by_queue.items()}
-    header, found = _read(store, [store.notes, *(get for some in glances.values() for get in some)], end)
+    wanted = [store.notes, *(get for some in glances.values() for get in some)]
+    header, found = yield from _read(store, wanted, end)
     notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
     changed: list[Get] = []
     for queue, entries in by_queue.items():
         stand = {kv.key: kv for get in glances[queue] for kv in found[get]}
         if not (glances[queue] and all(_stands(entry, stand) for entry in entries)):
-            changed.append(Get(*entries[0].packed_terms.keys))
+            changed.append(entries[0].packed_terms.queue)
     queues: dict[bytes, list[Row] | Refused] = {}
-    for get, kvs in _read(store, changed, end)[1].items() if changed else ():
+    read = (yield from _read(store, changed, end))[1] if changed else {}
+    for get, kvs in read.items():
         try:
             queues[get.key] = rows(kvs)
         except Refused as refusal:  # a queue that another program has spoiled must not stop the others
@@ -210,13 +193,15 @@ def _look(
     return header, notes, queues
 
 
-def _read(store: EtcdStore, wanted: Sequence[Get], end: float) -> tuple[Header, dict[Get, Sequence[Kv]]]:
+def _read(
+    store: EtcdStore, wanted: Sequence[Get], end: float
+) -> Exchange[tuple[Header, dict[Get, Sequence[Kv]]]]:
     """Read, in as few transactions as it takes; the header is of the first."""
     first: Header | None = None
     found: dict[Get, Sequence[Kv]] = {}
     for at in range(0, len(wanted), _READS):
         reads = wanted[at : at + _READS]
-        answer = store.transport.txn(Txn((), tuple(reads)), left(end))
+        answer = yield from store.txn(Txn((), tuple(reads)), end)
         first = first or answer.header
         found.update({get: answer.found(place) for place, get in enumerate(reads)})
     assert first is not None
@@ -224,7 +209,7 @@ def _read(store: EtcdStore, wanted: Sequence[Get], end: float) -> tuple[Header, 
 
 
 def _glance(entries: Sequence[Entry]) -> list[Get]:
-    """Reads that show whether a queue is as it was for some that wait in it; none where that is not known of one."""
+    """Reads that show whether anything has changed in a queue for some waiters; none if one of them has not looked yet."""
     wanted: dict[bytes, None] = {}
     for entry in entries:
         if entry.seen is None:
@@ -232,7 +217,7 @@ def _glance(entries: Sequence[Entry]) -> list[Get]:
         wanted[entry.key] = None
         wanted.update(dict.fromkeys(entry.seen[1]))
     if len(wanted) > _SINGLE:
-        return [Get(*entries[0].packed_terms.keys, keys_only=True)]
+        return [entries[0].packed_terms.queue._replace(keys_only=True)]
     return [Get(key, keys_only=True) for key in wanted]
 
 
@@ -252,9 +237,15 @@ def _note(kv: Kv) -> Mapping[str, Any]:
 
 
 def _held(
-    store: EtcdStore, entry: Entry, kept: Kept | None, term: int, note: Mapping[str, Any], now: float
+    store: EtcdStore,
+    entry: Entry,
+    kept: Mapping[int, Kept],
+    term: int,
+    notes: Mapping[str, Mapping[str, Any]],
+    now: float,
 ) -> Renewal | Move | None:
-    """The outcome for a claim that holds; None if nothing is known. The claim moves where a keepalive does not prove enough."""
+    """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known."""
+    note = notes.get(entry.id, {}) if notes else {}
     if note.get("why"):
         why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
         return Renewal("LOST", why=why, requests=note.get("note"))
@@ -265,14 +256,14 @@ def _held(
     if entry.mover is not None:
         return Renewal("HELD", hold.basis, note.get("note"))
     elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
-    if not elsewhere and not entry.unsure and hold.term == term:
-        if kept is None:
-            return None
-        if hold.over(now):
-            return Renewal("LOST", why="lapsed")
-        if store.leases.counts(hold.term, kept, term):
-            hold.basis = max(hold.basis, kept.sent)
+    if not elsewhere and not entry.unsure:
+        answer, over = kept.get(hold.id), hold.over(now)
+        if not over and store.leases.keeps(hold, answer, term):
             return Renewal("HELD", hold.basis, note.get("note"))
+        if hold.term == term and answer is None:
+            return None
+        if hold.term == term and over:
+            return Renewal("LOST", why="lapsed")
     return Move(entry.claim, entry, entry.fence)
 
 
@@ -284,7 +275,7 @@ def _tell_waiting(
     answers: list[Renewal | None],
 ) -> None:
     for at, entry in waiting:
-        found = queues.get(entry.packed_terms.keys.queue)
+        found = queues.get(entry.packed_terms.queue.key)
         if found is None:  # nothing has changed
             answers[at] = _OFFERED if entry.fits else _WAITING
             continue
@@ -301,7 +292,7 @@ def _tell_waiting(
         if not (entry.fits or held):
             entry.saw(found, place)
         answers[at] = _OFFERED if entry.fits or held else _WAITING
-    for queue in {entry.packed_terms.keys.queue for _, entry in waiting}:
+    for queue in {entry.packed_terms.queue.key for _, entry in waiting}:
         found = queues.get(queue)
         if not isinstance(found, Refused):
             watches.look(queue, None if found is None else {(row.key, row.fence) for row in found})

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import ClaimState
+from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import digest
 from lockkit.store.comparing import overtaken
 from lockkit.store.layouts import check_reader
+from lockkit.store.notes import note_text
+from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.queue import grantable
-from lockkit.store.spi import Refused
+from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
 from lockkit_etcd.keys import is_guard
-from lockkit_etcd.transport import Kv
+from lockkit_etcd.keys import queue as queue_of
+from lockkit_etcd.transport import Compare, Get, Kv, Remaining
 
 __all__ = [
     "LAYOUT",
+    "PackedTerms",
     "Row",
     "changing",
     "fitting",
     "id_of",
+    "in_time",
     "mark_of",
     "packed",
     "place_of",
     "read",
+    "row_of",
     "rows",
+    "seconds",
     "strange",
     "unpacked",
 ]
@@ -34,7 +43,7 @@ __all__ = [
 LAYOUT = 1
 _STATES = ("WAITING", "HELD", "LINGERING")
 _ID, _MARK = 12, 32
-"""Hex digits of a claim id, and of what tells claims apart for certain."""
+"""Hex digits of a claim id, and of a mark, which tells claims apart for certain."""
 
 
 class Row(NamedTuple):
@@ -67,8 +76,18 @@ class Row(NamedTuple):
         return self.state != "WAITING"
 
     @property
+    def unchanged(self) -> Compare:
+        """The condition that nobody has changed the claim since."""
+        return Compare(self.key, "MOD", "EQUAL", self.modified)
+
+    @property
+    def requests(self) -> Mapping[str, Any] | None:
+        """The note, if others have annotated it: their requests to the owner."""
+        return self.value.get("note", {}) if self.value.get("asked") else None
+
+    @property
     def evicted(self) -> bool:
-        """Whether its holder is to be told that it is lost."""
+        """Whether the claim is lost for its holder, who may not know yet."""
         return bool(self.value.get("evicted"))
 
     @property
@@ -87,9 +106,47 @@ class Row(NamedTuple):
         """The claim id, for places where tokens must not be seen."""
         return id_of(self.mark)
 
+    def info(
+        self,
+        name: str,
+        place: int,
+        *,
+        state: ClaimState | None = None,
+        remaining: Remaining | None = None,
+        wall: float = 0.0,
+    ) -> ClaimInfo:
+        """The claim as ``inspect`` shows it, with times in seconds since the epoch. ``place`` is 0 for the head, ``state`` what it is if not as stored.
+
+        ``remaining`` is how long its lease had at ``wall`` (seconds since the epoch), where that was asked. It is told in whole
+        seconds, rounded down; the deadline shown is the latest that it may mean.
+        """
+        value = self.value
+        deadline, renewed = None, 0.0
+        if remaining is not None:
+            deadline = wall + max(remaining.ttl, 0) + 1.0
+            renewed = deadline - remaining.granted
+        note = value.get("note")
+        return ClaimInfo(
+            name=name,
+            claim_id=self.id,
+            state=state or self.state,
+            owner=owner_of(value.get("owner")),
+            fence=self.fence,
+            position=place,
+            kind=value.get("kind", "mutex"),
+            weight=self.weight,
+            capacity=self.capacity,
+            ttl=value.get("ttl", 0.0),
+            since=value.get("since", 0.0),
+            renewed=renewed,
+            deadline=deadline,
+            evicted=self.evicted,
+            note=dict(note) if isinstance(note, dict) else {},
+        )
+
 
 def rows(kvs: Sequence[Kv]) -> list[Row]:
-    """The queue, in its order. A guard counts once its claim is gone, in the same place.
+    """The queue, in its order. A guard counts only once its claim is gone, and then in the same place.
 
     Raises:
         Refused: Something in it is not to be understood, or not to be touched by this version.
@@ -141,7 +198,7 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
 
 
 def strange(kv: Kv) -> Refused:
-    """The error for what is none of ours."""
+    """The error for a key that lockkit has not written."""
     where = kv.key[: kv.key.rindex(b"/") + 1].decode(errors="replace")
     return Refused(
         BackendUnavailable(
@@ -153,8 +210,18 @@ def strange(kv: Kv) -> Refused:
 
 
 def changing(name: str) -> Refused:
-    """The error for a queue of which every look is overtaken."""
+    """The error for a queue that changes after each look."""
     return overtaken(f"the queue of {name!r}")
+
+
+def in_time(name: str, end: float) -> None:
+    """See that there is time for another look at a queue.
+
+    Raises:
+        Refused: Every look so far was overtaken, and the end on ``time.monotonic()`` has passed.
+    """
+    if time.monotonic() >= end:
+        raise changing(name)
 
 
 def packed(value: Mapping[str, Any]) -> bytes:
@@ -178,8 +245,75 @@ def id_of(mark: str) -> str:
 
 
 def place_of(queue: Sequence[Row], mark: str) -> int:
-    """Where a claim stands; -1 if it does not. Its guard is not it."""
+    """The place of a claim in a queue; -1 if it does not stand there. A guard is not its claim."""
     for place, row in enumerate(queue):
         if row.mark == mark:
             return -1 if row.guard else place
     return -1
+
+
+def row_of(queue: Sequence[Row], mark: str) -> Row | None:
+    """A claim in a queue; None if it does not stand there. A guard is not its claim."""
+    place = place_of(queue, mark)
+    return queue[place] if place >= 0 else None
+
+
+# -- written
+
+
+def seconds(length: float) -> int:
+    """A length of time in etcd's whole seconds, rounded up."""
+    return max(1, math.ceil(length - 1e-6))
+
+
+class PackedTerms(NamedTuple):
+    """Terms in the units of the store.
+
+    Attributes:
+        queue: The keys of the lock's queue.
+        length: Seconds; the length of the lease of a claim that holds.
+        guard: Seconds; the length of the guard's lease, which blocks for min_hold; 0 for no guard.
+        exclusive: A holder holds alone.
+    """
+
+    terms: Terms
+    queue: Get
+    length: int
+    guard: int
+    exclusive: bool
+    tail: str
+
+    @classmethod
+    def of(cls, namespace: str, terms: Terms, client: str) -> PackedTerms:
+        """Pack the terms of a client's lock."""
+        said: dict[str, object] = {
+            "kind": terms.kind,
+            "weight": terms.weight,
+            "capacity": terms.capacity,
+            "ttl": terms.ttl,
+            "client": client,
+            "owner": packed_owner(terms.owner),
+        }
+        for name in ("min_hold", "lock_delay", "max_hold"):
+            if getattr(terms, name):
+                said[name] = getattr(terms, name)
+        longest = terms.ttl if terms.max_hold is None else min(terms.ttl, terms.max_hold)
+        return cls(
+            terms,
+            queue_of(namespace, terms.name),
+            seconds(longest + terms.lock_delay),
+            seconds(terms.min_hold) if terms.min_hold else 0,
+            terms.weight == terms.capacity,
+            json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:],
+        )
+
+    def value(self, claim: Claim, mark: str, state: str, since: float, term: int) -> bytes:
+        """The value of a claim, on a lease of a term.
+
+        Raises:
+            ConfigError: The note is no JSON, or too long.
+        """
+        note = f'"note":{note_text(claim.note, NOTE_LIMIT)},' if claim.note else ""
+        if not claim.wait and state == "WAITING":
+            note = f'"try":true,{note}'
+        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},"term":{term},{note}{self.tail}'.encode()

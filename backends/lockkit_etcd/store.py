@@ -5,31 +5,33 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Container, Sequence
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from lockkit.store.budgets import left
+from lockkit.store.exchanges import Exchange
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import in_the_way
 from lockkit.store.spi import Claim, OpenOptions, Refused
 from lockkit.store.tombstones import Tombstones
 from lockkit_etcd import keys
+from lockkit_etcd.cluster import Cluster
+from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.leases import Lease, Leases
-from lockkit_etcd.packed_terms import PackedTerms
-from lockkit_etcd.recycled_keys import RecycledKeys
-from lockkit_etcd.rows import Row, id_of, mark_of, place_of, rows
-from lockkit_etcd.terms import Observed, RaftTerms
-from lockkit_etcd.transport import Get, Header, LeaseGone, Transport, Txn, TxnAnswer, after
+from lockkit_etcd.rows import PackedTerms, Row, id_of, mark_of, row_of, rows
+from lockkit_etcd.terms import RaftTerms
+from lockkit_etcd.transport import Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
 
 __all__ = ["Entry", "EtcdStore"]
 
-_LINES = 16_384
-"""How many queues are remembered in which somebody stands."""
+_QUEUES = 16_384
+"""Queues that are remembered because a claim of this client waited there."""
 _MOMENT = 1.0
 """Seconds for which a queue is believed to have waiters still."""
 _REMEMBERED = 4096
-"""Tokens of which it is remembered that they are over: the last so many."""
+"""Tokens that are remembered as given up: the latest."""
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """One claim of this client, as far as this client knows.
 
@@ -41,58 +43,41 @@ class Entry:
         row: The stored claim as last seen while it waited.
         alone: No holder stands behind the claim, so it may hold as soon as it is the first.
         fits: The claim was seen to fit, so its offer is not kept alive.
-        wait: The lease that it lies on while it waits.
-        hold: The lease that it lies on when it holds.
+        wait: The lease that it is on while it waits.
+        hold: The lease that it is on, or will be, when it holds.
         guard: The lease of its guard, which blocks until since + min_hold.
         looked: The revision at which the queue was last looked at for it.
-        placed: The revision that put it on the lease that it is on, where it has moved.
-        mover: The thread's object that is moving it to another lease. Until the move is definite no keepalive of the present lease counts.
+        placed: The revision of its last move to another lease; 0 if there was none.
+        mover: The batch that is moving it to another lease. Until the move is definite no keepalive of the present lease counts.
         unsure: A move had no answer: only a read shows which lease it is on.
         granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has begun by then.
         seen: What a heartbeat compares with what is stored, to see that nothing has changed for a waiter: the revision that
             last changed its claim, and each blocker's key with the revision that created it. None before a look.
+        spoilt: Earlier leases of it, which must be revoked with it.
     """
 
-    __slots__ = (
-        "alone",
-        "claim",
-        "fence",
-        "fits",
-        "granted_at",
-        "guard",
-        "hold",
-        "key",
-        "looked",
-        "mark",
-        "mover",
-        "packed_terms",
-        "placed",
-        "row",
-        "seen",
-        "stage",
-        "unsure",
-        "wait",
-    )
+    claim: Claim
+    packed_terms: PackedTerms
+    key: bytes
+    mark: str = field(init=False)
+    stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
+    fence: int = 0
+    row: Row | None = None
+    alone: bool = False
+    fits: bool = False
+    wait: Lease | None = None
+    hold: Lease | None = None
+    guard: Lease | None = None
+    looked: int = 0
+    placed: int = 0
+    mover: object = None
+    unsure: bool = False
+    granted_at: float | None = None
+    seen: tuple[int, dict[bytes, int]] | None = None
+    spoilt: list[Lease] = field(default_factory=list)
 
-    def __init__(self, claim: Claim, packed_terms: PackedTerms, key: bytes) -> None:
-        self.claim = claim
-        self.packed_terms = packed_terms
-        self.key = key
-        self.mark = mark_of(claim.token)
-        self.stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
-        self.fence = 0
-        self.row: Row | None = None
-        self.alone = False
-        self.fits = False
-        self.wait: Lease | None = None
-        self.hold: Lease | None = None
-        self.guard: Lease | None = None
-        self.looked = 0
-        self.granted_at: float | None = None
-        self.seen: tuple[int, dict[bytes, int]] | None = None
-        self.placed = 0
-        self.mover: object = None
-        self.unsure = False
+    def __post_init__(self) -> None:
+        self.mark = mark_of(self.claim.token)
 
     @property
     def settled(self) -> bool:
@@ -114,7 +99,7 @@ class Entry:
 
     @property
     def leases(self) -> list[Lease]:
-        """All that a key of it may be on, but for the guard."""
+        """The leases that its key may be on; not the guard's."""
         return [lease for lease in (self.wait, self.hold) if lease is not None]
 
     @property
@@ -128,18 +113,17 @@ class EtcdStore:
 
     Attributes:
         client: This client's name in the keys of the notes to it.
-        known: The packed words of a lock.
         notes: The range of these keys.
+        known: The packed terms of a lock.
         raft: The raft term, as far as it is known.
         recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
         waited_at: When a claim of this client was last seen waiting, by queue: a client that comes soon after queues up at once.
-        spoilt: Leases that an entry had and that must be revoked with it, by token.
     """
 
-    def __init__(self, transport: Transport, options: OpenOptions) -> None:
+    def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
         self.raft = RaftTerms()
-        self.transport: Transport = Observed(transport, self.raft)
+        self.transport = transport
         self.clock = options.clock
         self.namespace = options.namespace
         self.client = os.urandom(8).hex()
@@ -150,7 +134,6 @@ class EtcdStore:
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.waited_at: dict[bytes, float] = {}
-        self.spoilt: dict[str, list[Lease]] = {}
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
@@ -159,14 +142,14 @@ class EtcdStore:
         entry = self.entries.get(claim.token)
         if entry is None:
             packed_terms = self.known(claim.terms)
-            key = self.recycled_keys.take(packed_terms.keys.queue)
+            key = self.recycled_keys.take(packed_terms.queue.key)
             entry = self.entries[claim.token] = Entry(claim, packed_terms, key)
         return entry
 
     def over(self, entry: Entry, *leases: Lease | None) -> None:
-        """Forget a claim of which nothing is stored, nor will be by a request under way: its key and leases may serve another."""
-        # First forgotten, then given back: cut short in between they end by themselves; the other way round they would
-        # be given back once more by whoever repeats this, when they serve another claim.
+        """Forget a claim of which nothing is stored, and for which no request is under way: key and leases may serve another."""
+        # Forget first, then give back. Cut short in between, the leases end by themselves. The other way round a second call
+        # would give them back once more, when they already serve another claim.
         with self._ends:  # two threads may end one claim, or one extend it still
             if self.entries.pop(entry.claim.token, None) is None:
                 return
@@ -176,19 +159,21 @@ class EtcdStore:
                     self.leases.give_back(lease)
             # Otherwise a guard may still block under its key.
             if not (entry.packed_terms.guard or entry.packed_terms.terms.lock_delay):
-                self.recycled_keys.give_back(entry.packed_terms.keys.queue, entry.key)
+                self.recycled_keys.give_back(entry.packed_terms.queue.key, entry.key)
 
     def at_stake(self, entry: Entry) -> list[Lease]:
-        """All that a key of a claim may be on, or get on yet, but for the guard."""
+        """The leases that the key of a claim may be on, or may still be put on; not the guard's."""
         with self._ends:
-            return [*self.spoilt.get(entry.claim.token, ()), *entry.leases]
+            return [*entry.spoilt, *entry.leases]
+
+    def in_doubt(self, entry: Entry) -> bool:
+        """Whether a request of a claim may still be under way, on any lease that it had."""
+        return entry.doubtful or bool(entry.spoilt)
 
     def spoil(self, entry: Entry, lease: Lease) -> bool:
         """Mark a lease of a claim, so that it is never used again; False if the lease is no longer that claim's and may serve another."""
-        token = entry.claim.token
         with self._ends:
-            its_own = (*entry.leases, *self.spoilt.get(token, ()))
-            if self.entries.get(token) is not entry or lease not in its_own:
+            if self.entries.get(entry.claim.token) is not entry or lease not in self.at_stake(entry):
                 return False
             lease.doubtful = True
             return True
@@ -196,7 +181,7 @@ class EtcdStore:
     # -- claims that move to another lease
 
     def begin_move(self, entry: Entry, mover: object) -> bool:
-        """Have nobody else move a claim, and no keepalive count for it, until :meth:`end_move`; False if somebody else does."""
+        """Keep others from moving a claim, and keepalives from counting for it, until :meth:`end_move`; False if another is moving it."""
         with self._ends:
             if entry.mover is None:
                 entry.mover = mover
@@ -211,9 +196,8 @@ class EtcdStore:
     def spare(self, entry: Entry, length: int, granted: Container[Lease]) -> Lease | None:
         """A lease that an earlier move of a claim left over, and that serves for the next.
 
-        None that is older than what the claim is on has been renewed to: the move would bring its end forward while its holder
-        counts from the renewal. So the move that left it over is the one under way, or has had no answer: since then no
-        keepalive has counted.
+        A lease that is older than the last renewal does not serve: its end is earlier than the holder counts on. So the move that
+        left the lease over is the one under way, or had no answer: since then no keepalive has counted.
 
         Args:
             entry: The claim, which is being moved.
@@ -223,7 +207,7 @@ class EtcdStore:
         with self._ends:
             present = entry.wait if entry.stage == "WAITING" else entry.hold
             since = present.basis if present is not None else 0.0
-            for lease in self.spoilt.get(entry.claim.token, ()):
+            for lease in entry.spoilt:
                 if not (entry.unsure or lease in granted) or lease.basis < since:
                     continue
                 if not lease.borrowed and lease.length >= length and self.leases.usable(lease):
@@ -233,9 +217,8 @@ class EtcdStore:
     def keep(self, entry: Entry, lease: Lease) -> None:
         """Remember a lease to which a claim may move."""
         with self._ends:
-            kept = self.spoilt.setdefault(entry.claim.token, [])
-            if lease not in kept:
-                kept.append(lease)
+            if lease not in entry.spoilt:
+                entry.spoilt.append(lease)
 
     def own(self, entry: Entry, lease: int) -> Lease | None:
         """The lease of a claim with this id, if this client has one."""
@@ -243,20 +226,15 @@ class EtcdStore:
 
     def moved(self, entry: Entry, lease: Lease, revision: int, *, waits: bool) -> None:
         """Note that a claim is on another lease since a revision; its earlier leases stay remembered only if they are doubtful."""
-        token = entry.claim.token
         with self._ends:
-            if self.entries.get(token) is not entry or revision <= entry.placed:
+            if self.entries.get(entry.claim.token) is not entry or revision <= entry.placed:
                 return
             entry.placed = revision
             if entry.stage == "ENDING":  # the thread that ends it revokes all its leases
                 self.keep(entry, lease)
                 return
-            others: list[Lease] = [each for each in self.spoilt.pop(token, ()) if each is not lease]
-            if waits is not (
-                entry.stage == "WAITING"
-            ):  # its turn has come meanwhile: it lies on another lease
-                others.append(lease)
-            else:
+            others: list[Lease] = [each for each in entry.spoilt if each is not lease]
+            if waits is (entry.stage == "WAITING"):
                 old = entry.wait if waits else entry.hold
                 if old is not None and old is not lease:
                     others.append(old)
@@ -264,9 +242,9 @@ class EtcdStore:
                     entry.wait = lease
                 else:
                     entry.hold = lease
-            doubtful = [each for each in others if each.doubtful]
-            if doubtful:
-                self.spoilt[token] = doubtful
+            else:  # its turn has come meanwhile: it lies on another lease
+                others.append(lease)
+            entry.spoilt = [each for each in others if each.doubtful]
             for each in others:
                 self.leases.give_back(each)
 
@@ -277,45 +255,57 @@ class EtcdStore:
             entry.stage = "HELD"
             entry.row = None
             entry.granted_at = self.clock.now()
-            wait = entry.wait
-            if wait is not None and not wait.doubtful:
-                entry.wait = None  # first: otherwise a repetition after Ctrl-C would give it back twice
-                self.leases.give_back(wait)
+            self.no_longer_waits(entry)
+
+    def no_longer_waits(self, entry: Entry) -> None:
+        """Give back the lease on which a claim waited, unless a request of it may be under way."""
+        wait = entry.wait
+        if wait is not None and not wait.doubtful:
+            entry.wait = None  # first: otherwise a repetition after Ctrl-C would give it back twice
+            self.leases.give_back(wait)
+
+    def note(self, claim_id: str, client: str | None = None) -> bytes:
+        """The key of a note on a claim, to this client or another."""
+        return keys.note(self.namespace, self.client if client is None else client, claim_id)
+
+    def note_on(self, row: Row) -> bytes:
+        """The key of a note on a stored claim, to its client."""
+        return self.note(row.id, str(row.value.get("client", "")))
 
     def note_waiting(self, queue: bytes) -> None:
         """Note that a claim of this client waits in a queue."""
-        if len(self.waited_at) >= _LINES:
+        if len(self.waited_at) >= _QUEUES:
             self.waited_at.clear()
         self.waited_at[queue] = self.clock.now()
 
     def likely_waits(self, queue: bytes) -> bool:
-        """Whether that was so a moment ago."""
+        """Whether a claim of this client waited in a queue a moment ago."""
         return self.clock.now() - self.waited_at.get(queue, 0.0) < _MOMENT
 
     # -- tokens that are over
 
     def bury(self, token: str) -> None:
-        """This client gave the claim up: a late call for it grants nothing. Late copies of requests die with their lease."""
+        """Remember that this client gave a claim up: a late call for it grants nothing. Late copies of requests end with their lease."""
         self._gone.bury(token, self.clock.now())
 
     def buried(self, token: str) -> bool:
-        """Whether it gave the claim up."""
+        """Whether this client gave a claim up."""
         return self._gone.why(token, self.clock.now()) is not None
 
-    # -- asking
+    # -- requests; each raises what :mod:`lockkit_etcd.cluster` says
 
-    def txn(self, request: Txn, end: float, *leases: Lease | None) -> TxnAnswer:
-        """Do a transaction that puts keys on leases of this client's.
+    def txn(
+        self, request: Txn, end: float, *leases: Lease | None, over: Cluster[Any] | None = None
+    ) -> Exchange[TxnAnswer]:
+        """Do a transaction, which may put keys on leases of this client's; over another transport than the store's, if one is given.
 
-        Raises:
-            Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`. Cut short in whatever way, but for a refusal,
-                it leaves the leases doubtful.
+        Cut short in whatever way, but for a refusal, it leaves the leases doubtful.
         """
         doubts = [lease for lease in leases if lease is not None and not lease.doubtful]
         for lease in doubts:
             lease.doubtful = True
         try:
-            answer = self.transport.txn(request, left(end))
+            answer = yield from self.raft.shown_by((over or self.transport).txn(request, end))
         except (Refused, LeaseGone):
             for lease in doubts:
                 lease.doubtful = False
@@ -324,23 +314,20 @@ class EtcdStore:
             lease.doubtful = False
         return answer
 
-    def find(self, claim: Claim, end: float) -> tuple[Header, Row | None]:
-        """Look for a claim, of which this client may know no more than the token; not for its guard.
+    def range(self, request: Get, end: float, over: Cluster[Any] | None = None) -> Exchange[Ranged]:
+        """Read keys."""
+        return self.raft.shown_by((over or self.transport).range(request, end))
 
-        Raises:
-            Refused, Unknown: See :mod:`lockkit_etcd.failures`.
-        """
+    def queue(
+        self, request: Get, end: float, over: Cluster[Any] | None = None
+    ) -> Exchange[tuple[Header, list[Row]]]:
+        """Look at a queue."""
+        answer = yield from self.range(request, end, over)
+        return answer.header, rows(answer.kvs)
+
+    def find(self, claim: Claim, end: float) -> Exchange[tuple[Header, Row | None]]:
+        """Look for a claim, of which this client may know no more than the token; not for its guard."""
         entry = self.entries.get(claim.token)
-        where = Get(entry.key) if entry is not None else Get(*self.known(claim.terms).keys)
-        header, found = self.queue(where, end)
-        place = place_of(found, mark_of(claim.token))
-        return header, found[place] if place >= 0 else None
-
-    def queue(self, request: Get, end: float) -> tuple[Header, list[Row]]:
-        """Look at a queue.
-
-        Raises:
-            Refused, Unknown: See :mod:`lockkit_etcd.failures`.
-        """
-        header, found = self.transport.range(request, left(end))
-        return header, rows(found.kvs)
+        where = Get(entry.key) if entry is not None else self.known(claim.terms).queue
+        header, found = yield from self.queue(where, end)
+        return header, row_of(found, mark_of(claim.token))

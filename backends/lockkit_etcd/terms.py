@@ -19,24 +19,15 @@ still led when the read was answered.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import TypeVar
 
-from lockkit_etcd.transport import (
-    Found,
-    Get,
-    Granted,
-    Header,
-    Kept,
-    News,
-    Remaining,
-    Status,
-    Stream,
-    Transport,
-    Txn,
-    TxnAnswer,
-)
+from lockkit.store.exchanges import Exchange
+from lockkit_etcd.transport import Granted, Header, Ranged, TxnAnswer
 
-__all__ = ["Observed", "RaftTerms"]
+__all__ = ["RaftTerms"]
+
+A = TypeVar("A", TxnAnswer, Ranged, Granted)
 
 
 class RaftTerms:
@@ -53,11 +44,11 @@ class RaftTerms:
         self._mutex = threading.Lock()
 
     def heard(self, header: Header, before: Mapping[int, int]) -> None:
-        """Take in an answer that took a consensus.
+        """Learn from an answer that took a consensus.
 
         Such an answer shows no earlier term than those before it, whichever member gives it. If it does, the servers have begun
-        anew (they lost their data, or are others), and what was known before is of no use: a lease must not be taken for one of
-        a term that these servers will come to yet.
+        anew: they lost their data, or are others. Then what was known before is of no use: these servers may still reach
+        the term of an old lease, and the lease must not count as granted in that term.
 
         Args:
             header: The header of the answer.
@@ -76,53 +67,9 @@ class RaftTerms:
                 if term > self.shown.get(member, 0):
                     self.shown = {**self.shown, member: term}
 
-
-class Observed:
-    """A transport whose answers tell :class:`RaftTerms` of the term. See :class:`lockkit_etcd.transport.Transport`."""
-
-    def __init__(self, transport: Transport, terms: RaftTerms) -> None:
-        self._transport = transport
-        self._terms = terms
-        self.name = transport.name
-        self.where = transport.where
-
-    def txn(self, request: Txn, budget: float) -> TxnAnswer:
-        before = self._terms.shown
-        answer = self._transport.txn(request, budget)
-        self._terms.heard(answer.header, before)
+    def shown_by(self, exchange: Exchange[A]) -> Exchange[A]:
+        """Perform an exchange whose answer takes a consensus, and learn from that."""
+        before = self.shown
+        answer = yield from exchange
+        self.heard(answer.header, before)
         return answer
-
-    def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        before = self._terms.shown
-        header, found = self._transport.range(request, budget)
-        self._terms.heard(header, before)
-        return header, found
-
-    def grant(self, lease: int, ttl: int, budget: float) -> Granted:
-        before = self._terms.shown
-        granted = self._transport.grant(lease, ttl, budget)
-        self._terms.heard(granted.header, before)
-        return granted
-
-    def revoke(self, lease: int, budget: float) -> None:
-        self._transport.revoke(lease, budget)
-
-    def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
-        return self._transport.keepalive(leases, budget)
-
-    def remaining(self, lease: int, budget: float) -> Remaining:
-        return self._transport.remaining(lease, budget)
-
-    def status(self, budget: float) -> Sequence[Status | Exception]:
-        return self._transport.status(budget)
-
-    def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
-    ) -> Stream:
-        return self._transport.watch(key, end, start, heard, also)
-
-    def fresh(self) -> Observed:
-        return Observed(self._transport.fresh(), self._terms)
-
-    def close(self) -> None:
-        self._transport.close()

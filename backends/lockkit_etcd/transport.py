@@ -1,29 +1,19 @@
-"""The calls that the store makes to etcd: eight and a watch, over any transport.
+"""The requests of the store to etcd and etcd's answers, whichever transport carries them.
 
-A transport is thread-safe and belongs to the process that made it: in a forked child every call is Refused before a
-byte is sent. Each call takes ``budget``, the seconds it may take in all, and obeys it. Nothing is retried once bytes
-are out, but for what may be asked twice without harm: reads, keepalives, and a request that was turned away because
-its login had expired or that member had no leader. Every request goes out with etcd's metadata ``hasleader: true``, so
-that a member without a leader says so at once.
-
-A call ends with an answer, or raises one of:
-
-- :class:`lockkit.store.spi.Refused`: definitely not done. All endpoints unreachable, too.
-- :class:`lockkit.store.spi.Unknown`: it may be done, now or later.
-- :class:`LeaseGone`, :class:`LeaseTaken`: definitely not done, because of the lease it names.
-
-Which is which, one table says (:mod:`lockkit_etcd.failures`); what it does not list is Unknown.
+The answers are structs that the gateway's JSON is decoded into: a 64-bit number is a string there, bytes are base64, and a
+field that is zero, false or empty is left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from msgspec import Struct
+
 __all__ = [
+    "Answer",
     "Change",
     "Compare",
     "Delete",
-    "Deleted",
-    "Done",
     "Found",
     "Get",
     "Granted",
@@ -35,10 +25,10 @@ __all__ = [
     "News",
     "Op",
     "Put",
+    "Ranged",
     "Remaining",
     "Status",
     "Stream",
-    "Transport",
     "Txn",
     "TxnAnswer",
     "WatchEnded",
@@ -53,24 +43,6 @@ class LeaseGone(Exception):
 
 class LeaseTaken(Exception):
     """``grant``: a lease with this id exists already."""
-
-
-class Header(NamedTuple):
-    """The header of an answer: the member, the raft term of the newest entry it had applied, and the store's revision."""
-
-    member: int
-    term: int
-    revision: int
-
-
-class Kv(NamedTuple):
-    """A key as stored. ``created`` and ``modified`` are revisions; ``lease`` is 0 for none."""
-
-    key: bytes
-    value: bytes
-    created: int
-    modified: int
-    lease: int
 
 
 # -- requests
@@ -90,14 +62,12 @@ class Put(NamedTuple):
 
     Attributes:
         same_lease: Leave it bound to what it is bound to; the key must exist, or the whole request is Refused.
-        same_value: Leave its value; likewise.
     """
 
     key: bytes
     value: bytes = b""
     lease: int = 0
     same_lease: bool = False
-    same_value: bool = False
 
 
 class Delete(NamedTuple):
@@ -108,7 +78,7 @@ class Delete(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """True if ``what`` of the key stands so to ``to``; with ``end``, if that is true of every key from ``key`` to there.
+    """True if ``what`` of the key is EQUAL to, LESS or GREATER than ``to``; with ``end``, if that is true of each key of the range.
 
     All three are 0 for a key that does not exist, and for a range without keys.
     """
@@ -137,39 +107,59 @@ class Txn(NamedTuple):
 # -- answers
 
 
-class Found(NamedTuple):
-    """To a Get. ``more``: the limit cut it short."""
+class Header(Struct, gc=False, rename={"member": "member_id", "term": "raft_term"}):
+    """The header of an answer: the member, the raft term of the newest entry it had applied, and the store's revision."""
 
-    kvs: Sequence[Kv]
+    member: int
+    term: int
+    revision: int = 0
+
+
+class Kv(Struct, rename={"created": "create_revision", "modified": "mod_revision"}):
+    """A key as stored. ``created`` and ``modified`` are revisions; ``lease`` is 0 for none."""
+
+    key: bytes
+    value: bytes = b""
+    created: int = 0
+    modified: int = 0
+    lease: int = 0
+
+
+class Found(Struct):
+    """The keys that a Get found. ``more``: the limit cut it short."""
+
+    kvs: list[Kv] = []
     more: bool = False
 
 
-class Done(NamedTuple):
-    """To a Put."""
-
-
-class Deleted(NamedTuple):
-    """To a Delete: how many ``keys`` it removed."""
-
-    keys: int
-
-
-class TxnAnswer(NamedTuple):
-    """The answer to a transaction: which branch was done, and the answers of its ops, in order."""
+class Ranged(Found, kw_only=True):
+    """The answer to a read."""
 
     header: Header
-    succeeded: bool
-    answers: Sequence[Found | Done | Deleted]
+
+
+class Answer(Struct, rename={"found": "response_range"}):
+    """The answer to one operation of a transaction: what a Get found. The answers to the others tell nothing new."""
+
+    found: Found | None = None
+
+
+class TxnAnswer(Struct, rename={"answers": "responses"}):
+    """The answer to a transaction: which branch was done, and the answers to its ops, in order."""
+
+    header: Header
+    succeeded: bool = False
+    answers: list[Answer] = []
 
     def found(self, at: int = -1) -> Sequence[Kv]:
         """The keys that the Get at a place (by default, the last op) found."""
-        answer = self.answers[at]
-        assert isinstance(answer, Found)
-        return answer.kvs
+        found = self.answers[at].found
+        assert found is not None
+        return found.kvs
 
 
-class Granted(NamedTuple):
-    """A new lease: the seconds the server gave it, which may be more than were asked for."""
+class Granted(Struct, rename={"ttl": "TTL"}):
+    """A new lease: the seconds the server gave it, which may be more than were wanted."""
 
     header: Header
     ttl: int
@@ -184,44 +174,46 @@ class Kept(NamedTuple):
     sent: float
 
 
-class Remaining(NamedTuple):
+class Remaining(Struct, rename={"ttl": "TTL", "granted": "grantedTTL"}):
     """How long a lease lasts without a keepalive, in whole seconds, rounded down; -1: there is no such lease."""
 
-    ttl: int
-    granted: int
+    ttl: int = 0
+    granted: int = 0
 
 
-class Status(NamedTuple):
+class Status(
+    Struct, rename={"term": "raftTerm", "size": "dbSize", "in_use": "dbSizeInUse", "learner": "isLearner"}
+):
     """The status of one member.
 
     Attributes:
-        endpoint: The member's address, ``host:port``.
         leader: The member id of its leader; 0 if it has none.
         size: Bytes of the database file.
         in_use: Bytes of it that are in use.
         errors: Alarms, in etcd's own words.
         learner: The member has no vote, and serves no linearizable reads.
+        endpoint: The member's address, ``host:port``, which it does not say itself.
     """
 
-    endpoint: str
-    version: str
-    member: int
-    leader: int
-    term: int
-    size: int
-    in_use: int
-    errors: Sequence[str] = ()
+    header: Header
+    version: str = "unknown"
+    leader: int = 0
+    term: int = 0
+    size: int = 0
+    in_use: int = 0
+    errors: list[str] = []
     learner: bool = False
+    endpoint: str = ""
 
 
 # -- watches
 
 
-class Change(NamedTuple):
+class Change(Struct, rename={"kind": "type"}):
     """One change: ``kind`` and the key. A deleted key has no value, lease or ``created``; ``modified`` says when."""
 
-    kind: Literal["PUT", "DELETE"]
     kv: Kv
+    kind: Literal["PUT", "DELETE"] = "PUT"
 
 
 class Watched(NamedTuple):
@@ -232,7 +224,7 @@ class Watched(NamedTuple):
 
 
 class WatchEnded(NamedTuple):
-    """The last news of a stream: cut, cancelled, refused, or its start was compacted away (then: from what on)."""
+    """The last news of a stream: it was cut, cancelled or refused, or its start was compacted, up to a revision."""
 
     why: str
     compacted: int = 0
@@ -245,78 +237,7 @@ class Stream(Protocol):
     """A watch that is running."""
 
     def close(self) -> None:
-        """End it. Never blocks or raises; no news comes after a moment, WatchEnded neither."""
-
-
-class Transport(Protocol):
-    """See the module.
-
-    Attributes:
-        name: For ``doctor``: ``JSON gateway``, ``gRPC (python-etcd3)``.
-        where: The endpoints as a user wrote them, without secrets.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def where(self) -> str: ...
-
-    def txn(self, request: Txn, budget: float) -> TxnAnswer:
-        """Do a transaction.
-
-        Raises:
-            LeaseGone: A Put of the branch taken names a lease that is gone. Nothing was done.
-        """
-
-    def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        """A linearizable read."""
-
-    def grant(self, lease: int, ttl: int, budget: float) -> Granted:
-        """Grant a lease under an id of the caller's choice (1 to 2**63 - 1), for so many seconds.
-
-        Raises:
-            LeaseTaken: There is one.
-        """
-
-    def revoke(self, lease: int, budget: float) -> None:
-        """Revoke a lease: its keys go, and every later put that names it is refused.
-
-        Raises:
-            LeaseGone: There is none (any more).
-        """
-
-    def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
-        """Keep leases alive: what was answered, by id. One that was not answered is missing: nothing is known of it.
-
-        Raises:
-            Refused, Unknown: None of them was answered.
-        """
-
-    def remaining(self, lease: int, budget: float) -> Remaining:
-        """Ask how long a lease lasts without a keepalive."""
-
-    def status(self, budget: float) -> Sequence[Status | Exception]:
-        """Ask each member for its status, in order; a Refused or Unknown stands in the place of one without an answer. Never raises."""
-
-    def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
-    ) -> Stream:
-        """Watch the keys from ``key`` up to ``end``, from revision ``start`` on. Returns at once, never raises.
-
-        Without an ``end`` only that key. ``also``: further single keys, none of them among those; what happens to different
-        keys may be told in any order.
-
-        ``heard`` is told the news, in order, on a thread of the transport's; it must not block. After WatchEnded comes
-        nothing more: open another. A connection that is dead without saying so is noticed within 15 s where the
-        operating system can.
-        """
-
-    def fresh(self) -> "Transport":
-        """The same place over connections of its own, beginning with another endpoint where there are several."""
-
-    def close(self) -> None:
-        """Let go of connections and streams. Never raises, may be called twice."""
+        """End the watch. Never blocks or raises; after a moment there is no more news, not even WatchEnded."""
 
 
 def after(prefix: bytes) -> bytes:

@@ -1,14 +1,14 @@
-"""Whom to wake: a waiter watches its own key and its blockers'.
+"""Wakes: a waiter watches its own key and the keys of its blockers.
 
-Where many of a client wait for one name they share a watch on its queue. So what a hand-off costs the server does not grow
-with the clients that wait, nor what it costs a client with its waiters.
+Many waiters of one client for one name share a watch on its queue. So the cost of a hand-off to the server does not grow with
+the number of waiting clients, nor its cost to a client with the number of its waiters.
 
-A key serves many claims, one after the other. Which of them is meant says the revision that created it; whoever is in
-somebody's way is older than the look that showed it, so a removal after that is its own.
+A key serves many claims, one after the other; the revision that created it tells them apart. A blocker is older than the look
+that showed it, so a removal after that look is the blocker's own.
 
 A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
-something may have been missed: at its start, and after the watch was cut, cancelled, or its past compacted away. A
-watch that is dead without anybody having said so is found out by the heartbeats, which look at the queue themselves.
+something may have been missed: at its start, and after its watch was cut, was cancelled, or began at a revision that etcd has
+compacted away. Heartbeats look at the queue themselves, so they notice a watch that is dead without a sign.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lockkit_etcd.keys import Keys
-from lockkit_etcd.transport import News, Stream, Watched
+from lockkit_etcd.transport import Get, News, Stream, Watched
 
 if TYPE_CHECKING:
     from lockkit_etcd.store import EtcdStore
@@ -30,40 +30,32 @@ __all__ = ["Watches"]
 _log = logging.getLogger("lockkit.etcd")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FEW = 2
-"""Waiters of a client for one name that watch by themselves."""
+"""Waiters of a client for one name that have a watch of their own; further ones share one."""
 _KEYS = 8
-"""Most keys that one of them watches."""
+"""Most keys of such a watch."""
 _KEPT = 1024
-"""Removals that a shared watch remembers, for a waiter that joins later and looked earlier."""
+"""Removals that a shared watch remembers, for a waiter that joins after a removal but looked before it."""
 _BEHIND = 1.0
-"""Seconds after which a watch that has not told what a look at the queue showed counts as dead."""
+"""Seconds after which a watch counts as dead if it has not reported a change that a look at the queue showed."""
 
 
+@dataclass(slots=True, eq=False)
 class _Watch:
     """One waiter."""
 
-    __slots__ = ("_shared_watch", "blockers", "own", "wake")
-
-    def __init__(
-        self,
-        shared_watch: _SharedWatch,
-        own: tuple[bytes, int],
-        blockers: Mapping[bytes, int],
-        wake: Callable[[], None],
-    ) -> None:
-        self._shared_watch = shared_watch
-        self.own = own
-        self.blockers = blockers
-        self.wake = wake
+    shared: _SharedWatch
+    own: tuple[bytes, int]
+    blockers: Mapping[bytes, int]
+    wake: Callable[[], None]
 
     @property
     def needed(self) -> Iterable[tuple[bytes, int]]:
-        """The claims that it wants to hear of, each by its key and the revision that created it."""
+        """The claims whose changes matter, each by its key and the revision that created the key."""
         return (self.own, *self.blockers.items())
 
     def close(self) -> None:
         """Stop."""
-        self._shared_watch.leave(self)
+        self.shared.leave(self)
 
 
 class _SharedWatch:
@@ -142,7 +134,8 @@ class _SharedWatch:
             self._pause = _FIRST_PAUSE
             return
         woken: dict[_Watch, None] = {}
-        for kind, kv in news.changes:
+        for change in news.changes:
+            kind, kv = change.kind, change.kv
             self._seen = max(self._seen, kv.modified)
             key = kv.key
             if kind == "DELETE":
@@ -166,7 +159,7 @@ class _SharedWatch:
             watch.wake()
 
     def _again(self) -> None:
-        """The watch is over: wake everybody, for something may be missed, and open another in a moment."""
+        """Wake every waiter of a watch that has ended, because something may have been missed, and open another in a moment."""
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
         turn = self._turn
 
@@ -183,7 +176,7 @@ class _SharedWatch:
         self._wake(list(self.waiters))
 
     def look(self, standing: set[tuple[bytes, int]] | None) -> None:
-        """Check that the watch has told of all that is needed and does not stand in the queue; None: all of that stands."""
+        """Check that the watch has reported each needed claim that no longer stands in the queue; None: all of them stand."""
         untold = standing is not None and any(
             each not in standing and self._gone.get(each[0], 0) < each[1]
             for watch in list(self.waiters)
@@ -215,7 +208,7 @@ class Watches:
 
     def watch(
         self,
-        queue: Keys,
+        queue: Get,
         own: tuple[bytes, int],
         blockers: Sequence[str],
         looked: int,
@@ -225,15 +218,15 @@ class Watches:
         ahead: dict[bytes, int] = {}
         for each in blockers:
             last, _, fence = each.rpartition("@")
-            ahead[queue.queue + last.encode()] = int(fence)
+            ahead[queue.key + last.encode()] = int(fence)
         with self.mutex:
-            shared_watches = self._shared_watches.setdefault(queue.queue, [])
+            shared_watches = self._shared_watches.setdefault(queue.key, [])
             shared_watch = next((each for each in shared_watches if each.shared), None)
             new = shared_watch is None
             if shared_watch is None:
                 few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS
-                wanted = (own[0], b"", tuple(ahead)) if few else (*queue, ())
-                shared_watch = _SharedWatch(self, queue.queue, wanted, looked + 1)
+                wanted = (own[0], b"", tuple(ahead)) if few else (queue.key, queue.end, ())
+                shared_watch = _SharedWatch(self, queue.key, wanted, looked + 1)
                 shared_watches.append(shared_watch)
             watch = _Watch(shared_watch, own, ahead, wake)
             shared_watch.enter(watch, looked)
@@ -242,7 +235,7 @@ class Watches:
         return watch
 
     def look(self, queue: bytes, standing: set[tuple[bytes, int]] | None) -> None:
-        """A heartbeat has seen who stands in a queue; None: all whom its waiters need."""
+        """Compare the watches with what a heartbeat saw in a queue; None: all claims that its waiters need."""
         for shared_watch in list(self._shared_watches.get(queue, ())):
             shared_watch.look(standing)
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from lockkit.errors import ConfigError
 from lockkit.store.budgets import left
+from lockkit.store.certificates import tls_context
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import Address
-from lockkit_etcd.failures import Elsewhere, TokenExpired, not_connected, said, unanswered
-from lockkit_etcd.tls import tls_context
+from lockkit_etcd.cluster import Member
+from lockkit_etcd.failures import Elsewhere, not_connected, said, unanswered
 from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.library import Library
@@ -46,9 +48,9 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
-"""How gRPC's error begins where it had no connection to send a request on."""
+"""The beginnings of gRPC's errors when it had no connection to send a request on."""
 _REPEATED = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
-"""The beginning of such an error, which the text before it tells already."""
+"""The part of such an error that repeats the address."""
 _CLOSING = 5.0
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
@@ -59,9 +61,10 @@ def trusted(address: Address) -> str | None:
     Raises:
         ConfigError: There is none, or a certificate or key cannot be used.
     """
-    if tls_context(address) is None:
+    if not address.tls:
         return None
-    file = address.ca_file or ssl.get_default_verify_paths().cafile
+    tls_context(address.files, address.shown)
+    file = address.files.ca_file or ssl.get_default_verify_paths().cafile
     if file is None:
         raise ConfigError(
             f"{address.shown}: the operating system has no file of the authorities it trusts",
@@ -70,48 +73,35 @@ def trusted(address: Address) -> str | None:
     return file
 
 
-class Endpoint:
-    """One member.
-
-    Attributes:
-        where: ``host:port``.
-    """
+class Endpoint(Member):
+    """One member, by way of a channel."""
 
     def __init__(self, library: Library, address: Address, ca_file: str | None, at: int) -> None:
         host, port = address.hosts[at]
         self._host = f"[{host}]" if ":" in host else host
         self._port = port
-        self.where = f"{self._host}:{port}"
+        super().__init__(f"{self._host}:{port}", address)
         self._library = library
-        self._address = address
         self._ca_file = ca_file
         self._mutex = threading.Lock()
         self._channel: Any = None
         self._calls: dict[str, Callable[..., Any]] = {}
         self._answers = False
         self._closed = False
-        self._token = ""
         self._pid = os.getpid()
         gate.closes(self)
 
     # -- calls; each gives up when ``time.monotonic()`` is at ``end``
 
-    def ask(self, name: str, request: Any, end: float) -> Any:
-        """Send a request, a second time if the login has expired, and return the answer.
+    def send(self, name: str, request: Any, end: float) -> Any:
+        """Send a request and return the answer.
 
         Raises:
             Refused, Unknown, LeaseGone, LeaseTaken: See :mod:`lockkit_etcd.failures`.
         """
-        self.ready(end)
-        token = self._token
-        try:
-            return self._send(name, request, end)
-        except TokenExpired:
-            if not token:
-                raise
-            self.forget(token)
-            self.ready(end)
-            return self._send(name, request, end)
+        return self._through(
+            end, lambda: self._call(name)(request, timeout=left(end), metadata=self._metadata())
+        )
 
     def exchange(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
         """Send requests on one stream; return the answers, and the trouble that cut it short, if any.
@@ -119,7 +109,6 @@ class Endpoint:
         Raises:
             Refused: Nothing was sent.
         """
-        self.ready(end)
         answers: list[Any] = []
 
         def call() -> None:
@@ -151,11 +140,10 @@ class Endpoint:
             begun(stream)
             return stream
 
-        self.ready(end)
         stream: Iterator[Any] = self._through(end, call)
         return stream
 
-    def ready(self, end: float) -> None:
+    def ready(self, end: float) -> Exchange[None]:
         """Connect if there is no connection, and log in if that is needed.
 
         Raises:
@@ -163,13 +151,7 @@ class Endpoint:
         """
         if not self._answers:
             self._connect(end)
-        if self._address.user is not None and not self._token:
-            self._log_in(end)
-
-    def forget(self, token: str | None = None) -> None:
-        """Drop a login that the member does not know any more: this one, or whichever there is."""
-        if token in (None, self._token):
-            self._token = ""
+        yield from super().ready(end)
 
     def failed(self, error: BaseException) -> Exception:
         """The exception to raise for one that gRPC raised in the middle of a call."""
@@ -203,11 +185,6 @@ class Endpoint:
 
     # -- inside
 
-    def _send(self, name: str, request: Any, end: float) -> Any:
-        return self._through(
-            end, lambda: self._call(name)(request, timeout=left(end), metadata=self._metadata())
-        )
-
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
         """Call into gRPC while nobody forks."""
         try:
@@ -235,8 +212,8 @@ class Endpoint:
             host=self._host,
             port=self._port,
             ca_cert=self._ca_file,
-            cert_cert=self._address.cert_file,
-            cert_key=self._address.key_file,
+            cert_cert=self._address.files.cert_file,
+            cert_key=self._address.files.key_file,
             grpc_options=_OPTIONS,
         )
         channel = private.channel(client)
@@ -255,7 +232,7 @@ class Endpoint:
         self._channel = channel
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        token = self._token
+        token = self.token
         return (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
 
     def _connect(self, end: float) -> None:
@@ -279,7 +256,7 @@ class Endpoint:
 
     def _probe(self, end: float) -> None:
         try:
-            self._send("status", self._library.stubs.StatusRequest(), end)
+            self.send("status", self._library.stubs.StatusRequest(), end)
         except Elsewhere:
             raise
         except Refused:  # a refusal is an answer
@@ -293,13 +270,12 @@ class Endpoint:
             self._channel = None
         _close(old)
 
-    def _log_in(self, end: float) -> None:
-        user, password = self._address.user, self._address.password
-        request = self._library.stubs.AuthenticateRequest(name=user, password=password)
-        try:
-            self._token = self._send("login", request, end).token
-        except Unknown as unknown:  # the request that needs the login was not sent
-            raise Elsewhere(unknown.error) from unknown
+    def _log_in(self, user: str, password: str, end: float) -> Exchange[str]:
+        yield from ()
+        token: str = self.send(
+            "login", self._library.stubs.AuthenticateRequest(name=user, password=password), end
+        ).token
+        return token
 
 
 def _close(channel: Any) -> None:

@@ -29,8 +29,6 @@ __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
 _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
 _PATIENCE = 1.0
 """Seconds that a fork waits, at most, for each of: calls under way, calls that it has cut, the end of gRPC's threads."""
-_LOOK = 0.0005
-"""Seconds between two looks at what is waited for."""
 
 
 class Connected(Protocol):
@@ -43,8 +41,9 @@ class Connected(Protocol):
 class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
-    It has no locks, which Ctrl-C could leave locked. A call first says that it is inside, then looks whether there is a fork;
-    a fork first says that it has begun, then looks whether a call is inside.
+    A call first says that it is inside, then looks whether there is a fork; a fork first says that it has begun, then looks whether
+    a call is inside. Ctrl-C may strike anywhere. So nothing that lasts is locked here: what a fork waits for, and what waits for a
+    fork, is a bare lock of that fork alone.
 
     Args:
         ended: Whether gRPC has no thread of its own left, or will keep those it has.
@@ -58,6 +57,10 @@ class Gate:
         self._ended = ended
         self._forks: Forks | None = None
         self._connected: dict[int, weakref.ref[Connected]] = {}
+        self._left: threading.Lock | None
+        """Opened whenever a call leaves while a fork waits."""
+        self._over: threading.Lock | None
+        """Opened when the fork is over."""
         self._forget()
 
     def closes(self, connected: Connected) -> None:
@@ -72,24 +75,37 @@ class Gate:
             self._inside[me] = True
             if self._forks is None or not self._forks.under_way():
                 return True
-            self._inside.pop(me, None)
-            if time.monotonic() > end:
+            self.leave()
+            rest = end - time.monotonic()
+            if rest < 0.0:
                 return False
-            time.sleep(_LOOK)
+            over = self._over
+            if over is None:  # the fork is just beginning, or just over
+                time.sleep(0)
+            elif over.acquire(timeout=rest):
+                over.release()
 
     def leave(self) -> None:
         """Say that the call is over."""
         self._inside.pop(threading.get_ident(), None)
+        _open(self._left)
 
     def before_fork(self) -> None:
-        """Let no call in, wait for those inside, close everything, and wait for the end of gRPC's threads."""
+        """Let no call in, wait for those inside, close everything, and wait for the end of gRPC's threads. May be repeated."""
         self._late = True
-        _waited(self._empty)
+        if self._over is None:
+            self._left, self._over = _shut(), _shut()
+        self._wait_until_empty()
         for each in list(self._connected.values()):
             connected = each()
             if connected is not None:
                 connected.let_go()
-        self._late = not (_waited(self._empty) and _waited(self._ended))
+        self._late = not (self._wait_until_empty() and _waited(self._ended))
+
+    def after_in_parent(self) -> None:
+        """Let calls in again. May be repeated."""
+        _open(self._over)
+        self._over = self._left = None
 
     def after_in_child(self) -> None:
         """Forget the calls of the parent. May be repeated."""
@@ -98,7 +114,18 @@ class Gate:
 
     def take_part(self) -> None:
         """Close for every fork from now on."""
-        self._forks = Forks(before=self.before_fork, in_child=self.after_in_child)
+        self._forks = Forks(
+            before=self.before_fork, in_parent=self.after_in_parent, in_child=self.after_in_child
+        )
+
+    def _wait_until_empty(self) -> bool:
+        end = time.monotonic() + _PATIENCE
+        while not self._empty():
+            rest = end - time.monotonic()
+            if rest < 0.0 or self._left is None:
+                return False
+            self._left.acquire(timeout=rest)
+        return True
 
     def _empty(self) -> bool:
         me = threading.get_ident()
@@ -108,15 +135,31 @@ class Gate:
     def _forget(self) -> None:
         self._inside: dict[int, bool] = {}
         self._late = False
+        self._left = self._over = None
+
+
+def _shut() -> threading.Lock:
+    """A lock that is taken."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def _open(lock: threading.Lock | None) -> None:
+    """Release a lock, if it is taken."""
+    try:
+        if lock is not None:
+            lock.release()
+    except RuntimeError:  # another thread was faster
+        pass
 
 
 def _waited(done: Callable[[], bool]) -> bool:
-    """Wait for something; False if it has not come in time."""
+    """Wait for something that nobody announces; False if it has not come in time. A look takes longer than a pause would."""
     end = time.monotonic() + _PATIENCE
     while not done():
         if time.monotonic() > end:
             return False
-        time.sleep(_LOOK)
     return True
 
 
@@ -146,7 +189,7 @@ gate = Gate(_ended)
 
 
 def prepare() -> None:
-    """Ask gRPC to mind forks. To be called once, before it is imported by this library."""
+    """Have gRPC prepare for forks. To be called once, before it is imported by this library."""
     if "grpc" not in sys.modules:
         os.environ.setdefault(_SWITCH, "1")
     _here.supported = os.environ.get(_SWITCH, "0").lower() in {"1", "true", "yes"}

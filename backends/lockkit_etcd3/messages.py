@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from lockkit_etcd.transport import (
+    Answer,
     Change,
     Compare,
-    Deleted,
-    Done,
     Found,
     Get,
     Granted,
@@ -18,13 +17,14 @@ from lockkit_etcd.transport import (
     Kv,
     Op,
     Put,
+    Ranged,
     Remaining,
     Status,
     Txn,
     TxnAnswer,
 )
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "changes"]
 
 _DELETE = 1
 """The kind of an Event that deletes: version 0.12.0 does not export the names of the kinds."""
@@ -37,46 +37,58 @@ class Messages:
 
     Args:
         stubs: The module with the generated messages.
+
+    Attributes:
+        calls: For each call of a transport: what makes the message from a request, and what reads the answer to a request. A
+            request is the arguments of the call.
     """
 
     def __init__(self, stubs: Any) -> None:
         self._stubs = stubs
+        self.calls: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+            "txn": (self._txn, _txn_answer),
+            "range": (
+                self._range,
+                lambda answer, _: Ranged(
+                    [_kv(each) for each in answer.kvs], answer.more, header=_header(answer)
+                ),
+            ),
+            "grant": (
+                lambda asked: stubs.LeaseGrantRequest(ID=asked[0], TTL=asked[1]),
+                lambda answer, _: Granted(_header(answer), answer.TTL),
+            ),
+            "revoke": (lambda lease: stubs.LeaseRevokeRequest(ID=lease), lambda *_: None),
+            "keepalive": (
+                lambda leases: [stubs.LeaseKeepAliveRequest(ID=lease) for lease in leases],
+                lambda answers, _: answers,
+            ),
+            "remaining": (
+                lambda lease: stubs.LeaseTimeToLiveRequest(ID=lease),
+                lambda answer, _: Remaining(answer.TTL, answer.grantedTTL),
+            ),
+            "status": (lambda _: stubs.StatusRequest(), _status),
+        }
 
-    # -- requests
+    def watch(self, key: bytes, end: bytes, start: int) -> Any:
+        """The request for a watch."""
+        create = self._stubs.WatchCreateRequest(key=key, range_end=end, start_revision=start)
+        return self._stubs.WatchRequest(create_request=create)
 
-    def txn(self, request: Txn) -> Any:
+    def cancel(self, watch: int) -> Any:
+        """The request to end a watch."""
+        return self._stubs.WatchRequest(cancel_request=self._stubs.WatchCancelRequest(watch_id=watch))
+
+    def _txn(self, request: Txn) -> Any:
         return self._stubs.TxnRequest(
             compare=[self._compare(each) for each in request.when],
             success=[self._op(each) for each in request.then],
             failure=[self._op(each) for each in request.otherwise],
         )
 
-    def range(self, request: Get) -> Any:
+    def _range(self, request: Get) -> Any:
         return self._stubs.RangeRequest(
             key=request.key, range_end=request.end, keys_only=request.keys_only, limit=request.limit
         )
-
-    def grant(self, lease: int, ttl: int) -> Any:
-        return self._stubs.LeaseGrantRequest(ID=lease, TTL=ttl)
-
-    def revoke(self, lease: int) -> Any:
-        return self._stubs.LeaseRevokeRequest(ID=lease)
-
-    def keepalives(self, leases: Sequence[int]) -> list[Any]:
-        return [self._stubs.LeaseKeepAliveRequest(ID=lease) for lease in leases]
-
-    def remaining(self, lease: int) -> Any:
-        return self._stubs.LeaseTimeToLiveRequest(ID=lease)
-
-    def status(self) -> Any:
-        return self._stubs.StatusRequest()
-
-    def watch(self, key: bytes, end: bytes, start: int) -> Any:
-        create = self._stubs.WatchCreateRequest(key=key, range_end=end, start_revision=start)
-        return self._stubs.WatchRequest(create_request=create)
-
-    def cancel(self, watch: int) -> Any:
-        return self._stubs.WatchRequest(cancel_request=self._stubs.WatchCancelRequest(watch_id=watch))
 
     def _compare(self, compare: Compare) -> Any:
         kinds = self._stubs.Compare
@@ -98,76 +110,62 @@ class Messages:
     def _op(self, op: Op) -> Any:
         stubs = self._stubs
         if isinstance(op, Get):
-            return stubs.RequestOp(request_range=self.range(op))
+            return stubs.RequestOp(request_range=self._range(op))
         if isinstance(op, Put):
             put = stubs.PutRequest(
                 key=op.key,
                 value=op.value,
                 lease=op.lease,
                 ignore_lease=op.same_lease,
-                ignore_value=op.same_value,
             )
             return stubs.RequestOp(request_put=put)
         return stubs.RequestOp(request_delete_range=stubs.DeleteRangeRequest(key=op.key, range_end=op.end))
 
-    # -- answers
 
-    @staticmethod
-    def header(answer: Any) -> Header:
-        header = answer.header
-        return Header(header.member_id, header.raft_term, header.revision)
+# -- answers
 
-    @staticmethod
-    def found(answer: Any) -> Found:
-        return Found([_kv(each) for each in answer.kvs], answer.more)
 
-    def txn_answer(self, answer: Any) -> TxnAnswer:
-        return TxnAnswer(
-            self.header(answer), answer.succeeded, [self._answer(each) for each in answer.responses]
-        )
+def changes(answer: Any) -> list[Change]:
+    """The changes in a message of a watch."""
+    return [Change(_kv(event.kv), "DELETE" if event.type == _DELETE else "PUT") for event in answer.events]
 
-    def granted(self, answer: Any) -> Granted:
-        return Granted(self.header(answer), answer.TTL)
 
-    @staticmethod
-    def remaining_of(answer: Any) -> Remaining:
-        return Remaining(answer.TTL, answer.grantedTTL)
+def _header(answer: Any) -> Header:
+    header = answer.header
+    return Header(header.member_id, header.raft_term, header.revision)
 
-    def status_of(self, endpoint: str, answer: Any) -> Status:
-        young = dict.fromkeys((_IN_USE, _LEARNER), 0)
-        errors = []
-        for field in _unknown_fields(answer):
-            if field.field_number == _ERRORS:
-                errors.append(field.data.decode(errors="replace"))
-            elif field.field_number in young:
-                young[field.field_number] = field.data
-        return Status(
-            endpoint,
-            answer.version,
-            answer.header.member_id,
-            answer.leader,
-            answer.raftTerm,
-            answer.dbSize,
-            young[_IN_USE],
-            errors,
-            bool(young[_LEARNER]),
-        )
 
-    @staticmethod
-    def changes(answer: Any) -> list[Change]:
-        return [
-            Change("DELETE" if event.type == _DELETE else "PUT", _kv(event.kv)) for event in answer.events
-        ]
+def _txn_answer(answer: Any, _asked: Txn) -> TxnAnswer:
+    return TxnAnswer(_header(answer), answer.succeeded, [_answer(each) for each in answer.responses])
 
-    def _answer(self, answer: Any) -> Found | Done | Deleted:
-        kind = answer.WhichOneof("response")
-        if kind == "response_range":
-            return self.found(answer.response_range)
-        return Done() if kind == "response_put" else Deleted(answer.response_delete_range.deleted)
+
+def _answer(answer: Any) -> Answer:
+    ranged = answer.WhichOneof("response") == "response_range"
+    return Answer(_found(answer.response_range) if ranged else None)
+
+
+def _found(answer: Any) -> Found:
+    return Found([_kv(each) for each in answer.kvs], answer.more)
 
 
 def _kv(kv: Any) -> Kv:
     return Kv(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.lease)
+
+
+def _status(answer: Any, _asked: None) -> Status:
+    young: dict[int, list[Any]] = {_ERRORS: [], _IN_USE: [0], _LEARNER: [False]}
+    for field in _unknown_fields(answer):
+        young.setdefault(field.field_number, []).append(field.data)
+    return Status(
+        _header(answer),
+        answer.version,
+        answer.leader,
+        answer.raftTerm,
+        answer.dbSize,
+        young[_IN_USE][-1],
+        [each.decode(errors="replace") for each in young[_ERRORS]],
+        bool(young[_LEARNER][-1]),
+    )
 
 
 def _unknown_fields(message: Any) -> Iterator[Any]:

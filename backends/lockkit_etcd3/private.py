@@ -15,7 +15,7 @@ __all__ = ["STUBS", "channel", "missing", "open_channels", "threads"]
 STUBS = "etcd3.etcdrpc"
 """The module of the generated messages and stubs. python-etcd3 documents its own calls only, which know no ranges in a
 transaction, no headers, no deadline of a single call and no reason of a cancelled watch. In its place: stubs generated from
-etcd's ``rpc.proto``, which need protobuf at run time just so."""
+etcd's ``rpc.proto``, which need protobuf at run time as well."""
 
 _STUBS = ("KVStub", "LeaseStub", "WatchStub", "MaintenanceStub", "AuthStub", "TxnRequest", "Compare")
 
@@ -25,7 +25,7 @@ ended its threads (``grpc_is_initialized`` of its C interface, which Python cann
 
 
 def missing(stubs: Any) -> str:
-    """A name that the module of the stubs ought to have and has not; or nothing."""
+    """A name that is missing in the module of the stubs; or nothing."""
     return next((name for name in _STUBS if not hasattr(stubs, name)), "")
 
 

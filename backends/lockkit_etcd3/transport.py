@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
+from lockkit.store.connections import inherited
+from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused
 from lockkit_etcd.address import Address
-from lockkit_etcd.failures import Forbidden
-from lockkit_etcd.keepalives import in_batches
-from lockkit_etcd.members import Members
-from lockkit_etcd.transport import (
-    Found,
-    Get,
-    Granted,
-    Header,
-    Kept,
-    News,
-    Remaining,
-    Status,
-    Stream,
-    Txn,
-    TxnAnswer,
-)
+from lockkit_etcd.cluster import Cluster
+from lockkit_etcd.transport import Kept, News, Stream
 from lockkit_etcd3 import forks, library
 from lockkit_etcd3.endpoint import Endpoint, trusted
 from lockkit_etcd3.library import Library
@@ -49,8 +38,12 @@ def connect(address: Address, clock: Clock) -> PythonEtcd3:
     return PythonEtcd3(loaded, address, clock, trusted(address))
 
 
-class PythonEtcd3:
-    """A :class:`lockkit_etcd.transport.Transport` over gRPC."""
+class PythonEtcd3(Cluster[Endpoint]):
+    """The transport over gRPC. See :class:`lockkit_etcd.cluster.Cluster`.
+
+    gRPC has threads of its own and blocks until one of them has an answer. So an exchange makes its call itself and yields
+    nothing to send; it is performed in a thread that may block.
+    """
 
     def __init__(
         self,
@@ -61,100 +54,65 @@ class PythonEtcd3:
         first: int = 0,
         pid: int = 0,
     ) -> None:
-        self.where = address.shown
-        self._made_of = (loaded, address, clock, ca_file)
-        self._clock = clock
-        self._messages = Messages(loaded.stubs)
         endpoints = [Endpoint(loaded, address, ca_file, at) for at in range(len(address.hosts))]
-        self._members = Members(address.shown, endpoints, first, pid)
+        super().__init__(address.shown, clock, endpoints, first, pid)
+        self._made_of = (loaded, address, clock, ca_file)
+        self._messages = Messages(loaded.stubs)
         self._watching = Watching(self._ready, self._messages)
 
     @property
     def name(self) -> str:
         return f"gRPC ({library.in_use()[1]})"
 
-    # -- calls
+    def _call(self, member: Endpoint, call: str, request: Any, end: float) -> Exchange[Any]:
+        self._check()
+        pack, read = self._messages.calls[call]
+        message = pack(request)
+        if call != "keepalive":
 
-    def txn(self, request: Txn, budget: float) -> TxnAnswer:
-        again = not request.when and all(type(op) is Get for op in request.then)
-        try:
-            answer = self._call("txn", self._messages.txn(request), budget, again=again)
-        except Forbidden as refusal:
-            raise refusal.asked(self.where, (*request.then, *request.otherwise)) from refusal
-        return self._messages.txn_answer(answer)
+            def send() -> Exchange[Any]:
+                yield from ()
+                return member.send(call, message, end)
 
-    def range(self, request: Get, budget: float) -> tuple[Header, Found]:
-        try:
-            answer = self._call("range", self._messages.range(request), budget, again=True)
-        except Forbidden as refusal:
-            raise refusal.asked(self.where, (request,)) from refusal
-        return self._messages.header(answer), self._messages.found(answer)
+            return read((yield from member.ask(send, end)), request)
+        yield from member.ready(end)
+        sent = self._clock.now()
+        answers, trouble = member.exchange(call, message, end)
+        if trouble is not None and not answers:
+            raise trouble
+        return {
+            each.ID: Kept(each.TTL, each.header.member_id, each.header.raft_term, sent) for each in answers
+        }
 
-    def grant(self, lease: int, ttl: int, budget: float) -> Granted:
-        return self._messages.granted(self._call("grant", self._messages.grant(lease, ttl), budget))
+    def _ready(self, budget: float) -> Endpoint:
+        def ready(endpoint: Endpoint, end: float) -> Exchange[Endpoint]:
+            self._check()
+            yield from endpoint.ready(end)
+            return endpoint
 
-    def revoke(self, lease: int, budget: float) -> None:
-        self._call("revoke", self._messages.revoke(lease), budget)
+        return self.perform(self._in_turn(ready, time.monotonic() + budget, again=True))
 
-    def remaining(self, lease: int, budget: float) -> Remaining:
-        request = self._messages.remaining(lease)
-        return self._messages.remaining_of(self._call("remaining", request, budget, again=True))
-
-    def keepalive(self, leases: Sequence[int], budget: float) -> Mapping[int, Kept]:
-        return in_batches(leases, budget, self._keep_alive)
-
-    def status(self, budget: float) -> Sequence[Status | Exception]:
-        request = self._messages.status()
-        return self._members.status(
-            lambda endpoint, end: self._messages.status_of(
-                endpoint.where, endpoint.ask("status", request, end)
-            ),
-            budget,
-        )
+    def _check(self) -> None:
+        if self._inherited():
+            raise inherited(self.where)
 
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
     ) -> Stream:
-        if self._members.inherited():
+        if self._inherited():
             return _NoWatch()
         return self._watching.watch(key, end, start, heard, also)
 
     def fresh(self) -> PythonEtcd3:
-        # A forked child gets one that refuses every call.
-        return PythonEtcd3(*self._made_of, self._members.second(), self._members.pid)
+        """See :meth:`lockkit_etcd.cluster.Cluster.fresh`. In a forked child the copy refuses every call."""
+        return PythonEtcd3(*self._made_of, self._second(), self.pid)
 
     def close(self) -> None:
-        if not self._members.inherited():
+        if not self._inherited():
             self._watching.close()
-            self._members.close()
-
-    # -- asking
-
-    def _call(self, name: str, request: Any, budget: float, *, again: bool = False) -> Any:
-        return self._members.ask(lambda endpoint, end: endpoint.ask(name, request, end), budget, again=again)
-
-    def _keep_alive(self, leases: Sequence[int], budget: float) -> dict[int, Kept]:
-        requests = self._messages.keepalives(leases)
-
-        def ask(endpoint: Endpoint, end: float) -> dict[int, Kept]:
-            endpoint.ready(end)
-            sent = self._clock.now()
-            answers, trouble = endpoint.exchange("keepalive", requests, end)
-            if trouble is not None and not answers:
-                raise trouble
-            return {
-                each.ID: Kept(each.TTL, each.header.member_id, each.header.raft_term, sent)
-                for each in answers
-            }
-
-        return self._members.ask(ask, budget, again=True)
-
-    def _ready(self, budget: float) -> Endpoint:
-        def ready(endpoint: Endpoint, end: float) -> Endpoint:
-            endpoint.ready(end)
-            return endpoint
-
-        return self._members.ask(ready, budget, again=True)
+            for member in self._members:
+                member.close()
+        super().close()
 
 
 class _NoWatch:

@@ -21,7 +21,7 @@ from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
 from lockkit_etcd3.forks import gate
-from lockkit_etcd3.messages import Messages
+from lockkit_etcd3.messages import Messages, changes
 
 __all__ = ["Watching"]
 
@@ -166,10 +166,10 @@ class _Stream:
         if watch is None:
             return
         if not answer.canceled:
-            watch.tell(Watched(answer.header.revision, self._messages.changes(answer)))
+            watch.tell(Watched(answer.header.revision, changes(answer)))
             return
         if _EXPIRED in answer.cancel_reason:
-            endpoint.forget()
+            endpoint.token = None
         why = answer.cancel_reason or ("its start was compacted" if answer.compact_revision else "cancelled")
         watch.tell(WatchEnded(why, answer.compact_revision))
         self.drop(watch)
@@ -206,7 +206,7 @@ class Watching:
     def watch(
         self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
     ) -> _Watch:
-        """See :class:`lockkit_etcd.transport.Transport`."""
+        """See :class:`lockkit_etcd.cluster.Cluster`."""
         ranges = ((key, end), *((other, b"") for other in also))
         requests = [self._messages.watch(first, last, start) for first, last in ranges]
         with self._mutex:

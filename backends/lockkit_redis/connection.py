@@ -184,15 +184,8 @@ class Connection(Timed):
             OSError, redis.exceptions.RedisError: It does not come in time (TimeoutError), or never will.
         """
         reader = self._reader
-        reply = reader.gets()
-        while reply is _MORE:
-            self._until(end)
-            try:
-                block = self._socket.recv(_BLOCK)
-            except TimeoutError:  # the socket's timeout may be shorter than the budget
-                continue
-            self._feed(block)
-            reply = reader.gets()
+        while (reply := reader.gets()) is _MORE:
+            reader.feed(self.receive(end))
         return reply
 
     def _feed(self, block: bytes) -> None:

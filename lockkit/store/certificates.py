@@ -52,25 +52,6 @@ def read_files(url: Url, options: Mapping[str, str], secure: str | None) -> File
     return files
 
 
-def tls_context(files: Files, where: str) -> ssl.SSLContext:
-    """The context in which to connect to servers that are verified, their names included.
-
-    Args:
-        files: The files of the URL.
-        where: The store, for errors.
-
-    Raises:
-        ConfigError: A file can no longer be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=files.ca_file)
-        if files.cert_file is not None:
-            context.load_cert_chain(files.cert_file, files.key_file)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise ConfigError(f"{where}: {error}", hint="certificates and keys are PEM files") from None
-    return context
-
-
 def _readable(url: Url, option: str, path: str) -> str:
     """Check that a file can be read, so that a wrong path does not look like a wrong certificate."""
     place = Path(path).expanduser()
@@ -126,3 +107,22 @@ def _has_certificate(path: str) -> bool:
     except ssl.SSLError:
         return False
     return True
+
+
+def tls_context(files: Files, shown: str) -> ssl.SSLContext:
+    """The context in which a client connects.
+
+    Args:
+        files: Its files.
+        shown: The URL without secrets, for the error.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.cert_file is not None:
+            context.load_cert_chain(files.cert_file, files.key_file)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError(f"{shown}: {error}", hint="certificates and keys are PEM files") from None
+    return context

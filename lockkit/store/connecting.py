@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Place", "connect", "in_time", "is_address"]
 

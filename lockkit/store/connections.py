@@ -17,6 +17,7 @@ from lockkit.store.spi import Refused
 __all__ = ["Connection", "Pool", "Timed", "inherited"]
 
 _RESET = struct.pack("ii", 1, 0)
+_BLOCK = 65_536
 _LEAST = 0.005
 _SLACK = 0.005
 """Seconds by which a call may exceed its end. This saves a system call, because the socket's timeout is not set again for less."""
@@ -53,6 +54,32 @@ class Timed:
         if not rest / _PART <= self._allowed <= rest + _SLACK:
             self._allowed = max(rest, _LEAST)
             self._socket.settimeout(None if rest == float("inf") else self._allowed)
+
+    def send(self, packed: bytes, end: float) -> None:
+        """Send a request.
+
+        Raises:
+            OSError: The request could not be sent in time.
+        """
+        self._allowed = -1.0  # an exchange that was cut short cannot be continued
+        self._until(end)
+        self._socket.sendall(packed)
+
+    def receive(self, end: float) -> bytes:
+        """The next bytes.
+
+        Raises:
+            OSError: There are none in time (TimeoutError), or never will be.
+        """
+        while True:
+            self._until(end)
+            try:
+                block = self._socket.recv(_BLOCK)
+            except TimeoutError:  # which may have come before the end
+                continue
+            if not block:
+                raise ConnectionError("the server has closed the connection")
+            return block
 
     def fileno(self) -> int:
         """The file descriptor, for ``select`` and the like."""

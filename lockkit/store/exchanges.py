@@ -27,6 +27,7 @@ __all__ = [
     "Start",
     "Step",
     "Together",
+    "in_parallel",
 ]
 
 T = TypeVar("T")
@@ -131,6 +132,37 @@ class Together(NamedTuple):
 
 Step: TypeAlias = Send | Connect | Introduce | Drop | Pause | Start | Together
 Exchange: TypeAlias = Generator[Step, Any, T]
+
+
+def in_parallel(
+    items: list[T], work: Callable[[T], Exchange[None]], most: int, name: str, end: float
+) -> Exchange[None]:
+    """Perform an exchange for each item, the last first, and wait for all of them, but not beyond an end.
+
+    Args:
+        items: What to do. The list is empty afterwards.
+        work: Makes the exchange for an item. The work deals with errors itself.
+        most: Exchanges at the same time.
+        name: The name of their threads or tasks.
+        end: When to wait no longer, on ``time.monotonic()``. The exchange for the first item taken is waited for in any case.
+    """
+    if not items:
+        return
+    first = items.pop()
+
+    def others() -> Exchange[None]:
+        while items:
+            try:
+                item = items.pop()
+            except IndexError:  # another thread was faster
+                return
+            yield from work(item)
+
+    def own() -> Exchange[None]:
+        yield from work(first)
+        yield from others()
+
+    yield Together([own, *[others] * min(most - 1, len(items))], name, end)
 
 
 class Parser(Protocol):

@@ -213,9 +213,9 @@ def test_a_connection_that_has_died_unseen_is_replaced_by_the_next_call(opened):
         server.pause()
         with pytest.raises(Unknown):
             put(transport, b"b")
-        old = transport._members._members[0]._channel
+        old = transport._members[0]._channel
         with pytest.raises((Refused, Unknown)):
             put(transport, b"c")
         server.resume()
         put(transport, b"d")
-        assert transport._members._members[0]._channel is not old
+        assert transport._members[0]._channel is not old

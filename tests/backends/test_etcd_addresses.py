@@ -39,7 +39,7 @@ def test_a_password_is_decoded_and_never_shown():
 def test_files_are_for_tls_and_must_be_readable(tmp_path):
     files = Certificates(tmp_path)
     there = files.ca
-    assert parse(f"etcds://one?ca_file={there}").ca_file == str(there)
+    assert parse(f"etcds://one?ca_file={there}").files.ca_file == str(there)
     for url, why in (
         (f"etcd://one?ca_file={there}", "needs TLS"),
         (f"etcds://one?ca_file={tmp_path}/missing", "cannot read"),

@@ -16,8 +16,8 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
-from lockkit_etcd.transport import Found, Put
-from support.etcd_transports import SCHEMES, open_etcd
+from lockkit_etcd.transport import Put
+from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
@@ -56,7 +56,7 @@ def permit(wait=False, capacity=9, weight=1):
 
 def before_each_write(store, meanwhile):
     """Have something happen between each look of a store and the write that it leads to."""
-    transport = store.store.transport
+    transport = asked(store)
     real = transport.txn
 
     def txn(request, budget):
@@ -102,7 +102,7 @@ def test_a_try_that_was_overtaken_and_does_not_fit_any_more_is_busy_and_leaves_n
     found = states(other)
     assert "WAITING" not in found
     assert found.count("HELD") >= taken
-    store.store.leases.close()
+    store._perform(store.store.leases.close())
     assert not store.store.entries.keys() - {
         token for token, entry in store.store.entries.items() if entry.stage == "HELD"
     }
@@ -136,13 +136,13 @@ def test_an_inspection_asks_for_the_leases_at_once(opened):
     take(store, ttl=60)
     for _ in range(7):
         queue(store, ttl=60)
-    real, together = store.store.transport.remaining, threading.Barrier(8)
+    real, together = asked(store).remaining, threading.Barrier(8)
 
     def remaining(lease, budget):
         together.wait(5.0)  # none goes on before all are under way
         return real(lease, budget)
 
-    store.store.transport.remaining = remaining
+    asked(store).remaining = remaining
     found = store.inspect("a", 10.0).claims
     assert [each.state for each in found] == ["HELD"] + ["WAITING"] * 7
     assert found[0].deadline - found[1].deadline > 30, "each has its own lease"
@@ -156,7 +156,7 @@ def test_an_inspection_shows_the_queue_though_no_lease_is_answered_for(opened):
     def remaining(lease, budget):
         raise Unknown(OutcomeUnknown("no answer"))
 
-    store.store.transport.remaining = remaining
+    asked(store).remaining = remaining
     assert [each.state for each in store.inspect("a", BUDGET).claims] == ["HELD", "WAITING"]
 
 
@@ -165,12 +165,12 @@ def test_an_inspection_shows_the_queue_though_no_lease_is_answered_for(opened):
 
 def heard(store, poll):
     """The keys, and bytes of values, that a poll reads."""
-    transport = store.store.transport
+    transport = asked(store)
     real, kvs = transport.txn, []
 
     def txn(request, budget):
         answer = real(request, budget)
-        kvs.extend(kv for each in answer.answers if isinstance(each, Found) for kv in each.kvs)
+        kvs.extend(kv for each in answer.answers if each.found for kv in each.found.kvs)
         return answer
 
     transport.txn = txn

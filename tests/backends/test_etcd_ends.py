@@ -14,6 +14,7 @@ from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.leases import Lease
 from lockkit_etcd.transport import Get, LeaseGone, Put
+from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
@@ -40,7 +41,7 @@ class Slow:
 
     def __init__(self, store, monkeypatch, call):
         self.done, self.go = threading.Event(), threading.Event()
-        transport, here = store.store.transport, threading.get_ident()
+        transport, here = asked(store), threading.get_ident()
         real = transport.txn
 
         def txn(request, budget):
@@ -65,7 +66,7 @@ def test_two_releases_at_a_time_leave_the_lease_to_the_next_claim(stores, monkey
     one, _ = take(store)
     first = Slow(store, monkeypatch, lambda: store.release(one, BUDGET, graceful=False))
     store.release(one, BUDGET)
-    transport = store.store.transport
+    transport = asked(store)
     real = transport.txn
 
     def while_it_is_under_way(request, budget):
@@ -121,7 +122,7 @@ def test_a_heartbeat_beside_an_extend_does_not_give_the_new_lease_away(stores, m
 @pytest.mark.parametrize("how", ["heartbeat", "confirm"])
 def test_a_lease_in_doubt_is_revoked_though_another_has_extended_the_claim(stores, monkeypatch, how):
     store, other = stores
-    transport, sent = store.store.transport, []
+    transport, sent = asked(store), []
     real = transport.txn
 
     def lost(request, budget):
@@ -152,7 +153,7 @@ def test_a_lease_in_doubt_is_revoked_though_another_has_extended_the_claim(store
 def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(stores, monkeypatch):
     store, _ = stores
     one, fence = take(store)
-    transport = store.store.transport
+    transport = asked(store)
     real = transport.txn
 
     def lost(request, budget):
@@ -176,14 +177,14 @@ def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(sto
 
 def standing_in_line(store, one):
     """Somebody of this client stood there a moment ago: who comes joins without a look."""
-    store.store.waited_at[store.store.known(one.terms).keys.queue] = float("inf")
+    store.store.waited_at[store.store.known(one.terms).queue.key] = float("inf")
 
 
 def test_what_is_refused_when_the_claim_already_stands_in_the_queue_is_in_doubt(server, stores, monkeypatch):
     store, _ = stores
     one = claim()
     standing_in_line(store, one)
-    transport, puts = store.store.transport, []
+    transport, puts = asked(store), []
     real = transport.txn
 
     def only_the_first(request, budget):
@@ -228,13 +229,13 @@ def test_a_key_that_somebody_else_has_is_left_alone(server, stores, terms, wait)
     foreign, _ = take(other, **terms)
     key = other.store.entries[foreign.token].key
     one = claim(wait=wait, **terms)
-    store.store.recycled_keys.give_back(store.store.known(one.terms).keys.queue, key)
+    store.store.recycled_keys.give_back(store.store.known(one.terms).queue.key, key)
 
     for _ in range(2):
         store.acquire(one, True, BUDGET)
     store.release(one, BUDGET)
 
-    _, found = store.store.transport.range(Get(key), BUDGET)
+    _, found = asked(store).range(Get(key), BUDGET)
     assert found.kvs[0].modified == found.kvs[0].created
     assert other.release(foreign, BUDGET) == RELEASED
 
@@ -244,7 +245,7 @@ def test_a_turn_that_is_overtaken_for_ever_ends_with_its_budget(stores, monkeypa
     holder, _ = take(other)
     one = queue(store)
     other.release(holder, BUDGET)
-    transport = store.store.transport
+    transport = asked(store)
     real = transport.txn
 
     def overtaken(request, budget):
@@ -265,7 +266,7 @@ def test_a_close_beside_a_release_ends_well(server, monkeypatch):
     one, _ = take(store, "close")
     store.release(one, BUDGET)
     closed = []
-    transport = store.store.transport
+    transport = asked(store)
     real, close = transport.revoke, transport.close
 
     def beside(lease, budget):
@@ -284,7 +285,7 @@ def test_a_close_beside_a_release_ends_well(server, monkeypatch):
 
 def lapses_at_once(server, store, patch):
     """Have each lease be gone before it is used, the first time: as after a long sleep of this process."""
-    transport, first = store.store.transport, []
+    transport, first = asked(store), []
     real = transport.grant
 
     def grant(lease, ttl, budget):
@@ -322,7 +323,7 @@ def test_an_emergency_release_that_blocks_on_needs_nothing_of_the_ordinary_conne
         raise Unknown(OutcomeUnknown("the connection is dead"))
 
     for call in ("txn", "range", "grant", "revoke", "remaining"):
-        monkeypatch.setattr(store.store.transport, call, dead)
+        monkeypatch.setattr(asked(store), call, dead)
 
     assert store.emergency_release(one, BUDGET, graceful=False) == RELEASED
     assert states(other) == ["LINGERING"]
@@ -335,7 +336,7 @@ def test_an_eviction_that_is_done_is_told_though_nobody_says_until_when_it_block
     def remaining(lease, budget):
         raise Unknown(OutcomeUnknown("no answer"))
 
-    monkeypatch.setattr(other.store.transport, "remaining", remaining)
+    monkeypatch.setattr(asked(other), "remaining", remaining)
     evicted = other.evict("a", claim_id(one.token), BUDGET)
 
     assert evicted.outcome == "MARKED"

@@ -14,6 +14,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states,
 from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
+from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused
 from support.servers.etcd_groups import EtcdCluster
@@ -247,7 +248,7 @@ def test_a_copy_of_every_request_of_a_claim_that_is_over_changes_nothing(store, 
     before = store.inspect("a", BUDGET).claims
     for copy in copies:
         with contextlib.suppress(Exception):
-            store.store.transport.txn(copy, BUDGET)
+            asked(store).txn(copy, BUDGET)
     after = store.inspect("a", BUDGET).claims
     assert [(each.claim_id, each.fence, each.state) for each in after] == [
         (each.claim_id, each.fence, each.state) for each in before

@@ -16,6 +16,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put
+from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
@@ -44,7 +45,7 @@ def opened(server):
 
 def answer_lost(store, monkeypatch):
     """Have the next transaction that writes a held claim be done, and its answer be lost."""
-    transport, lost = store.store.transport, []
+    transport, lost = asked(store), []
     real = transport.txn
 
     def txn(request, budget):

@@ -14,12 +14,13 @@ from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed
-from lockkit_etcd import acquiring, failures, gateway, operating
+from lockkit_etcd import acquiring, failures, gateway, keys, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from lockkit_etcd.leases import Leases
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
+from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
@@ -63,16 +64,16 @@ def a_grant_on_an_old_lease_counts_from_its_basis(server, store, other):
 
 def a_copy_of_a_create_without_an_answer_is_refused_after_the_release(server, store, other):
     sent = []
-    real = store.store.transport.txn
+    real = asked(store).txn
 
     def lost(request, budget):
         real(request, budget)
         sent.append(request)
-        store.store.transport.txn = real
+        asked(store).txn = real
         raise Unknown(EtcdRefused(0, {}))
 
     one = claim()
-    store.store.transport.txn = lost
+    asked(store).txn = lost
     with pytest.raises(Unknown):
         store.acquire(one, True, BUDGET)
     assert isinstance(store.acquire(one, True, BUDGET), Granted)
@@ -108,24 +109,24 @@ def of_a_large_batch_only_what_was_answered_is_held(server, store, other):
 
 def every_lease_of_a_large_batch_is_answered(server, store, other):
     for _ in range(10):
-        assert len(store.store.transport.keepalive(range(1, 451), 5.0)) == 450
+        assert len(asked(store).keepalive(range(1, 451), 5.0)) == 450
 
 
 def a_write_answered_with_no_space_leaves_nothing_once_it_is_given_up(server, store, other):
-    real, one = store.store.transport.txn, claim()
+    real, one = asked(store).txn, claim()
 
     def crossing(request, budget):
         real(request, budget)
         raise failures.said(8, "etcdserver: mvcc: database space exceeded", "here")
 
-    store.store.transport.txn = crossing
+    asked(store).txn = crossing
     try:
         store.acquire(one, True, BUDGET)
     except Unknown:
-        store.store.transport.txn = real
+        asked(store).txn = real
         store.abandon(one, BUDGET)
     except Refused:  # then there is nothing to be given up
-        store.store.transport.txn = real
+        asked(store).txn = real
     assert states(other) == []
 
 
@@ -163,7 +164,7 @@ def a_waiter_whose_own_claim_is_gone_does_not_hold(server, store, other):
 
 def whoever_came_meanwhile_keeps_a_permit_from_being_given_twice(server, store, other):
     take(other, kind="semaphore", capacity=2)
-    real = store.store.transport.txn
+    real = asked(store).txn
     came = []
 
     def late(request, budget):
@@ -171,10 +172,10 @@ def whoever_came_meanwhile_keeps_a_permit_from_being_given_twice(server, store, 
             came.append(take(other, kind="semaphore", capacity=2))
         return real(request, budget)
 
-    store.store.transport.txn = late
+    asked(store).txn = late
     assert not isinstance(store.acquire(claim(kind="semaphore", capacity=2), True, BUDGET), Granted)
     assert came
-    store.store.transport.txn = real
+    asked(store).txn = real
 
 
 def an_offer_is_not_kept_alive_by_a_heartbeat(server, store, other):
@@ -184,8 +185,8 @@ def an_offer_is_not_kept_alive_by_a_heartbeat(server, store, other):
     other.release(holder, BUDGET)
     renew(store, one)
     kept = []
-    real = store.store.transport.keepalive
-    store.store.transport.keepalive = lambda ids, budget: kept.extend(ids) or real(ids, budget)
+    real = asked(store).keepalive
+    asked(store).keepalive = lambda ids, budget: kept.extend(ids) or real(ids, budget)
     renew(store, one)
     assert lease not in kept
 
@@ -219,9 +220,9 @@ def validity_from_now(patch):
 def recycled_after_an_unknown(patch):
     real = EtcdStore.txn
 
-    def txn(self, request, end, *leases):
+    def txn(self, request, end, *leases, **over):
         try:
-            return real(self, request, end, *leases)
+            return (yield from real(self, request, end, *leases, **over))
         finally:
             for lease in leases:
                 if lease is not None:
@@ -234,12 +235,11 @@ def evict_by_revoke(patch):
     real = operating.evict
 
     def evict(store, name, claim_id, budget, *, at_once):
-        _, found = store.queue(
-            operating.Get(*operating.Keys.of(store.namespace, name)), time.monotonic() + budget
-        )
+        queue = keys.queue(store.namespace, name)
+        _, found = yield from store.queue(queue, time.monotonic() + budget)
         row = next(each for each in found if each.id == claim_id)
-        answer = real(store, name, claim_id, budget, at_once=at_once)
-        store.transport.revoke(row.lease, budget)
+        answer = yield from real(store, name, claim_id, budget, at_once=at_once)
+        yield from store.transport.revoke(row.lease, time.monotonic() + budget)
         return answer
 
     patch.setattr(operating, "evict", evict)
@@ -252,8 +252,10 @@ def evict_by_watch_alone(patch):
 def silence_taken_for_an_answer(patch):
     real = Gateway.keepalive
 
-    def keepalive(self, leases, budget):
-        kept = real(self, leases[:57], budget)  # as many as are answered where the connection is to stay
+    def keepalive(self, leases, end):
+        kept = yield from real(
+            self, leases[:57], end
+        )  # as many as are answered where the connection is to stay
         one = next(iter(kept.values()))
         return {lease: kept.get(lease) or Kept(60, one.member, one.term, one.sent) for lease in leases}
 
@@ -267,10 +269,10 @@ def batches_on_a_persistent_connection(patch):
 def no_recheck_of_the_own_claim(patch):
     real = EtcdStore.txn
 
-    def txn(self, request, end, *leases):
+    def txn(self, request, end, *leases, **over):
         if any(each.what == "CREATE" for each in request.when):
             request = request._replace(when=())
-        return real(self, request, end, *leases)
+        return real(self, request, end, *leases, **over)
 
     patch.setattr(EtcdStore, "txn", txn)
 
@@ -278,10 +280,10 @@ def no_recheck_of_the_own_claim(patch):
 def look_and_then_enter(patch):
     real = EtcdStore.txn
 
-    def txn(self, request, end, *leases):
+    def txn(self, request, end, *leases, **over):
         if request.when and request.when[0].what == "MOD" and request.when[0].end:
             request = Txn((), request.then, request.otherwise)
-        return real(self, request, end, *leases)
+        return real(self, request, end, *leases, **over)
 
     patch.setattr(EtcdStore, "txn", txn)
 

@@ -12,11 +12,11 @@ from lockkit.names import claim_id
 from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
-from lockkit_etcd import releasing
-from lockkit_etcd.recycled_keys import RecycledKeys
+from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.store import EtcdStore
-from lockkit_etcd.transport import Txn
+from lockkit_etcd.transport import Delete, Txn
 from lockkit_etcd.watching import _SharedWatch
+from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
@@ -115,11 +115,11 @@ def test_the_token_is_not_stored(server, stores):
 
 def a_late_copy_of_a_release_leaves_the_next_claim(store, other):
     sent = []
-    real = store.store.transport.txn
+    real = asked(store).txn
     one, _ = take(store)
-    store.store.transport.txn = lambda request, budget: sent.append(request) or real(request, budget)
+    asked(store).txn = lambda request, budget: sent.append(request) or real(request, budget)
     store.release(one, BUDGET)
-    store.store.transport.txn = real
+    asked(store).txn = real
     take(store)
 
     real(sent[0], BUDGET)
@@ -159,18 +159,18 @@ def what_lingers_is_not_overwritten(store, other):
 def a_create_without_an_answer_is_never_taken_for_the_next_claim(store, other):
     held, _ = take(other)
     sent = []
-    real = store.store.transport.txn
+    real = asked(store).txn
 
     def lost(request, budget):
         sent.append(request)
         raise Unknown(EtcdRefused(0, {}))
 
     one = claim()
-    store.store.waited_at[store.store.known(one.terms).keys.queue] = float("inf")  # it joins without a look
-    store.store.transport.txn = lost
+    store.store.waited_at[store.store.known(one.terms).queue.key] = float("inf")  # it joins without a look
+    asked(store).txn = lost
     with pytest.raises(Unknown):
         store.acquire(one, True, BUDGET)
-    store.store.transport.txn = real
+    asked(store).txn = real
     store.abandon(one, BUDGET)
     next_ = queue(store)
     with contextlib.suppress(Exception):
@@ -204,7 +204,7 @@ def a_dead_watch_is_noticed_though_another_claim_has_the_key(store, other):
     answer = other.acquire(waiter, True, BUDGET)
     watch = other.watch("a", answer.blockers, lambda: None, waiter)
     try:
-        (shared_watch,) = other._watches._shared_watches[store.store.known(first.terms).keys.queue]
+        (shared_watch,) = other._watches._shared_watches[store.store.known(first.terms).queue.key]
         heard, shared_watch._heard = shared_watch._heard, lambda news, turn: None
         shared_watch.open()
         until(lambda: shared_watch._stream is not None, "it watches", 2.0)
@@ -238,18 +238,20 @@ def test_it_holds(check, stores):
 
 
 def delete_by_key(patch):
-    real = releasing._do
+    real = EtcdStore.txn
 
-    def do(transport, request, end):
-        return real(transport, Txn((), request.then), end)
+    def txn(self, request, end, *leases, **over):
+        if request.then and type(request.then[0]) is Delete:
+            request = Txn((), request.then)
+        return real(self, request, end, *leases, **over)
 
-    patch.setattr(releasing, "_do", do)
+    patch.setattr(EtcdStore, "txn", txn)
 
 
 def always_given_back(patch):
     def over(self, entry, *leases):
         self.entries.pop(entry.claim.token, None)
-        self.recycled_keys.give_back(entry.packed_terms.keys.queue, entry.key)
+        self.recycled_keys.give_back(entry.packed_terms.queue.key, entry.key)
 
     patch.setattr(EtcdStore, "over", over)
 

@@ -19,8 +19,8 @@ from lockkit.testing.processes import free_port, installed, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_etcd import failures, health
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.transport import Put, Status
-from support.etcd_transports import SCHEMES
+from lockkit_etcd.transport import Header, Put, Status
+from support.etcd_transports import SCHEMES, asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
 
@@ -157,7 +157,7 @@ def test_a_write_that_is_answered_with_no_space_and_stored_all_the_same_leaves_n
     url = scheme + server.url().removeprefix("etcd")
     with lockkit.connect(url) as client, lockkit.connect(server.url()) as other:
         client.lock("warm", ttl=60).acquire(timeout=2).release()
-        transport = client.driver().backend.store.transport
+        transport = asked(client.driver().backend)
         real, puts = transport.txn, []
 
         def crossing(request, budget):
@@ -327,7 +327,7 @@ def test_what_is_not_listed_may_have_been_done(code, message):
     ],
 )
 def test_the_doctor_knows_versions(version, severity):
-    status = Status("here", version, 1, 1, 1, 0, 0)
+    status = Status(Header(1, 1), version, 1, 1, endpoint="here")
     found = [each for each in health.known_bad([status]) if each.check == "version"]
     assert [each.severity for each in found] == ([] if severity == "ok" else [severity])
 

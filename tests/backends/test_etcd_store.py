@@ -19,8 +19,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
 from lockkit_etcd import operating
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.gateway import Gateway
-from lockkit_etcd.gateway_endpoint import Endpoint
+from lockkit_etcd.gateway import Gateway, _Member
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
 
@@ -215,9 +214,9 @@ def test_a_claim_that_was_deleted_by_hand_is_noticed_by_who_asks(store, server):
 def test_a_heartbeat_of_many_claims_is_a_few_requests(store, monkeypatch):
     held = [take(store, f"lock-{at}", ttl=60) for at in range(1200)]
     asked = []
-    real = Endpoint.ask
+    real = _Member.send
     monkeypatch.setattr(
-        Endpoint, "ask", lambda self, path, *rest: asked.append(path) or real(self, path, *rest)
+        _Member, "send", lambda self, path, *rest: asked.append(path) or real(self, path, *rest)
     )
     assert {each.state for each in store.renew(held, 5.0)} == {"HELD"}
     assert sorted(asked) == [b"kv/txn"] + [b"lease/keepalive"] * 3
@@ -237,9 +236,9 @@ def test_waiters_for_many_names_are_looked_after_in_one_read(store, monkeypatch)
         take(store, f"lock-{at}")
         waiters.append((queue(store, f"lock-{at}"), None))
     asked = []
-    real = Endpoint.ask
+    real = _Member.send
     monkeypatch.setattr(
-        Endpoint, "ask", lambda self, path, *rest: asked.append(path) or real(self, path, *rest)
+        _Member, "send", lambda self, path, *rest: asked.append(path) or real(self, path, *rest)
     )
     assert {each.state for each in store.renew(waiters, 5.0)} == {"WAITING"}
     assert asked.count(b"kv/txn") == 2

@@ -8,8 +8,10 @@ that a deposed leader can know.
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
+from msgspec.structs import replace
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.names import claim_id
@@ -20,9 +22,9 @@ from lockkit.testing.processes import installed
 from lockkit_etcd.backend import EtcdBackend
 from lockkit_etcd.leases import Leases
 from lockkit_etcd.moving import Move, move
-from lockkit_etcd.terms import Observed, RaftTerms
+from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
-from support.etcd_transports import SCHEMES, connect
+from support.etcd_transports import SCHEMES, Asking, asked, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
@@ -88,7 +90,7 @@ class Elections:
                     self._transport.txn(request, budget)
                 raise Unknown(OutcomeUnknown("the answer is lost"))
         answer = self._transport.txn(request, budget)
-        return answer._replace(header=self._shown(answer.header))
+        return replace(answer, header=self._shown(answer.header))
 
     def range(self, request, budget):
         header, found = self._transport.range(request, budget)
@@ -100,7 +102,7 @@ class Elections:
         if self.in_grant:
             call, self.in_grant = self.in_grant, None
             call()
-        return granted._replace(header=self._shown(granted.header))
+        return replace(granted, header=self._shown(granted.header))
 
     def keepalive(self, leases, budget):
         kept = self._transport.keepalive(leases, budget)
@@ -124,7 +126,7 @@ def etcds(server, clock):
         def another(scheme="etcd"):
             elections = Elections(connect(f"{scheme}://{server.address}", clock))
             return elections, stack.enter_context(
-                contextlib.closing(EtcdBackend(elections, OpenOptions(clock=clock, budget=20.0)))
+                contextlib.closing(EtcdBackend(Asking(elections), OpenOptions(clock=clock, budget=20.0)))
             )
 
         yield another
@@ -222,7 +224,7 @@ def the_answer_to_a_grant_shows_its_term(patch):
     real = Leases.grant
 
     def grant(self, *given, **named):
-        lease = real(self, *given, **named)
+        lease = yield from real(self, *given, **named)
         lease.term = max(self._terms.shown.values())
         return lease
 
@@ -336,7 +338,7 @@ def test_a_late_copy_of_a_move_moves_nothing(etcd, clock):
 
     assert not elections.txn(late, BUDGET).succeeded
 
-    (kv,) = store.store.transport.range(late.otherwise[0], BUDGET)[1].kvs
+    (kv,) = asked(store).range(late.otherwise[0], BUDGET)[1].kvs
     assert (kv.lease, kv.created) == (lease, fence)
     assert store.release(one, BUDGET) == RELEASED
     assert not elections.txn(late, BUDGET).succeeded
@@ -449,7 +451,7 @@ def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clo
     assert answer.basis >= renewed.basis
     entry = store.store.entries[one.token]
     assert entry.hold.basis == answer.basis
-    assert store.store.transport.remaining(entry.hold.id, BUDGET).ttl >= 2 * TTL - 2
+    assert asked(store).remaining(entry.hold.id, BUDGET).ttl >= 2 * TTL - 2
 
 
 def test_a_shorter_extend_shortens_nothing(etcd, clock):
@@ -459,7 +461,7 @@ def test_a_shorter_extend_shortens_nothing(etcd, clock):
     store.extend(one, fence, 3 * TTL, BUDGET)
     store.extend(one, fence, 2 * TTL, BUDGET)
     hold = store.store.entries[one.token].hold
-    assert store.store.transport.remaining(hold.id, BUDGET).ttl > 2 * TTL
+    assert asked(store).remaining(hold.id, BUDGET).ttl > 2 * TTL
     clock.advance(TTL)
     held(store, clock, [(one, fence)])
     assert store.inspect("a", BUDGET).claims[0].deadline > clock.wall() + 2 * TTL
@@ -529,7 +531,7 @@ def test_what_the_time_does_not_suffice_for_moves_with_the_next_heartbeat(etcd, 
     entries = [store.store.entries[one.token] for one, _ in claims]
     moves = [Move(one, entry, fence) for (one, fence), entry in zip(claims, entries, strict=True)]
 
-    answers = move(store.store, moves, 0.0)
+    answers = store._perform(move(store.store, moves, 0.0))
 
     assert None in answers
     assert any(answers), "some do move, however slow all is"
@@ -623,9 +625,9 @@ def test_a_keepalive_that_was_not_answered_does_not_count():
 def test_a_fresh_connection_tells_of_the_term_too(etcd):
     elections, _ = etcd
     raft = RaftTerms()
-    fresh = Observed(elections, raft).fresh()
+    fresh = Asking(elections).fresh()
     for _ in range(2):
-        fresh.grant(claim_id_number(), 5, BUDGET)
+        fresh.perform(raft.shown_by(fresh.grant(claim_id_number(), 5, time.monotonic() + BUDGET)))
     assert raft.known == elections.term
 
 

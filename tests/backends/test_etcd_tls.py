@@ -95,7 +95,7 @@ def test_another_name_than_the_certificates_is_told(server, way):
     with Elsewhere((server.host, server.port)) as other:
         error = trouble(f"etcds://{other.address}?ca_file={server.certificates.ca}", way)
     assert isinstance(error, BackendUnavailable)
-    assert "name the host as its certificate does" in error.hint
+    assert "host name as in the server's certificate" in error.hint
 
 
 @both_ways

@@ -1,0 +1,507 @@
+"""The hot calls of the etcd store as exchanges: step by step without a server, and on an event loop with one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+
+from lockkit.clock import SYSTEM
+from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
+from lockkit.store.spi import (
+    ABSENT,
+    NO_EXTRAS,
+    RELEASED,
+    Busy,
+    Granted,
+    OpenOptions,
+    Queued,
+    Refused,
+    Unknown,
+)
+from lockkit.testing.claims import claim
+from lockkit.testing.processes import installed
+from lockkit_etcd import acquiring, gateway, moving, releasing, renewing
+from lockkit_etcd.address import parse
+from lockkit_etcd.backend import open_store
+from lockkit_etcd.gateway_http import Garbled, Parser, Reply
+from lockkit_etcd.store import EtcdStore
+from lockkit_etcd.watching import Watches
+from support.etcd_transports import SCHEMES, open_etcd
+from support.servers.etcd import EtcdServer
+
+BUDGET = 2.0
+
+
+# -- step by step
+
+
+def store(url="etcd://one:1,two:2"):
+    """A store that was not opened: nothing of it connects."""
+    return EtcdStore(gateway.connect(parse(url), SYSTEM), OpenOptions())
+
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def said(status=200, **document):
+    """The replies of a server."""
+    head = {"member_id": "7", "raft_term": "3", "revision": "20"}
+    body = {"header": head, **document} if status == 200 else document
+    return [Reply(status, json.dumps(body).encode(), True)]
+
+
+LEARNED = said(), said()
+"""The answers to the two reads that show the raft term."""
+LEASE = said(TTL="30")
+GRANTED = said(succeeded=True, responses=[{"response_put": {}}])
+
+
+def asked(step):
+    """The member that a step asks, and the path."""
+    assert isinstance(step, Send)
+    return step.to.host, step.packed.split(b" ")[1].decode().removeprefix("/v3/")
+
+
+class Driven:
+    """An exchange that is driven by hand."""
+
+    def __init__(self, exchange):
+        self.exchange = exchange
+        self.step = next(exchange)
+        self.result = None
+        self.steps = [self.step]
+
+    def __call__(self, *answers):
+        """Send answers, or throw them, one a step."""
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                self.step = self.exchange.throw(answer)
+            else:
+                try:
+                    self.step = self.exchange.send(answer)
+                except StopIteration as done:
+                    self.step, self.result = None, done.value
+                    return self
+            self.steps.append(self.step)
+        return self
+
+    @property
+    def paths(self):
+        return [asked(step)[1] for step in self.steps]
+
+
+def test_an_acquire_learns_the_term_takes_a_lease_and_holds():
+    driven = Driven(acquiring.acquire(store(), claim(), True, BUDGET))
+
+    driven(*LEARNED, LEASE, GRANTED)
+
+    assert driven.result.fence == 20
+    assert driven.paths == ["kv/range", "kv/range", "lease/grant", "kv/txn"]
+    ends = {step.end for step in driven.steps}
+    assert max(ends) <= time.monotonic() + BUDGET
+
+
+def test_a_try_that_meets_a_holder_is_busy():
+    one = claim(wait=False)
+    value = {"v": 1, "claim": "ab" * 16, "state": "HELD", "weight": 1, "capacity": 1, "kind": "mutex"}
+    holder = {
+        "key": b64("lockkit/default/q/a/other-0"),
+        "value": b64(json.dumps(value)),
+        "create_revision": "5",
+        "mod_revision": "5",
+        "lease": "9",
+    }
+    driven = Driven(acquiring.acquire(store(), one, True, BUDGET))
+
+    driven(*LEARNED, LEASE, said(responses=[{"response_range": {"kvs": [holder]}}]))
+
+    assert isinstance(driven.result, Busy)
+    assert driven.result.holder.claim_id == ("ab" * 16)[:12]
+
+
+def test_a_read_without_an_answer_is_sent_to_the_next_member_within_the_same_end():
+    driven = Driven(acquiring.acquire(store(), claim(), True, BUDGET))
+    first = driven.step
+
+    driven(TimeoutError("timed out"))
+
+    assert asked(first) == ("one", "kv/range")
+    assert asked(driven.step) == ("two", "kv/range")
+    assert first.end < driven.step.end <= time.monotonic() + BUDGET
+
+
+def test_a_write_without_an_answer_is_unknown_and_the_next_call_begins_with_the_next_member():
+    etcd, one = store(), claim()
+    driven = Driven(acquiring.acquire(etcd, one, True, BUDGET))(*LEARNED, LEASE)
+
+    with pytest.raises(Unknown):
+        driven(ConnectionError("hung up"))
+
+    assert etcd.entries[one.token].hold.doubtful
+    assert asked(next(acquiring.acquire(etcd, one, True, BUDGET)))[0] == "two"
+
+
+def test_a_write_is_sent_to_the_next_member_where_no_connection_could_be_opened():
+    etcd = store()
+    driven = Driven(acquiring.acquire(etcd, claim(), True, BUDGET))(*LEARNED, LEASE)
+    opening = etcd.transport.opening(driven.step.to, driven.step.end)
+    assert next(opening) == Connect(("one", 1), driven.step.end)
+    with pytest.raises(Refused) as refused:
+        opening.throw(ConnectionRefusedError("nobody"))
+
+    driven(refused.value)
+
+    assert asked(driven.step) == ("two", "kv/txn")
+
+
+def test_an_expired_login_is_renewed_and_the_request_is_sent_again():
+    driven = Driven(acquiring.acquire(store("etcd://me:secret@one:1"), claim(), True, BUDGET))
+    expired = said(401, code=16, message="etcdserver: invalid auth token")
+
+    driven(said(token="first"), expired, said(token="second"))
+
+    assert driven.paths == ["auth/authenticate", "kv/range", "auth/authenticate", "kv/range"]
+    assert b"Authorization: first\r\n" in driven.steps[1].packed
+    assert b"Authorization: second\r\n" in driven.steps[3].packed
+    assert driven.steps[3].end == driven.steps[1].end
+
+
+def test_a_login_that_expires_again_at_once_is_an_error():
+    driven = Driven(acquiring.acquire(store("etcd://me:secret@one:1"), claim(), True, BUDGET))
+    expired = said(401, code=16, message="etcdserver: invalid auth token")
+
+    with pytest.raises(Refused, match="login has expired"):
+        driven(said(token="first"), expired, said(token="second"), expired)
+
+
+def test_a_lease_that_is_gone_is_replaced():
+    driven = Driven(acquiring.acquire(store(), claim(), True, BUDGET))
+    gone = said(404, code=5, message="etcdserver: requested lease not found")
+
+    driven(*LEARNED, LEASE, gone, LEASE, GRANTED)
+
+    assert isinstance(driven.result, Granted)
+    assert driven.paths[2:] == ["lease/grant", "kv/txn", "lease/grant", "kv/txn"]
+
+
+def held(etcd):
+    one = claim()
+    granted = Driven(acquiring.acquire(etcd, one, True, BUDGET))(*LEARNED, LEASE, GRANTED).result
+    return one, granted.fence
+
+
+def test_a_heartbeat_is_a_keepalive_and_a_read():
+    etcd = store()
+    one, fence = held(etcd)
+    lease = str(etcd.entries[one.token].hold.id)
+    driven = Driven(renewing.renew(etcd, Watches(etcd), [(one, fence)], BUDGET))
+    while isinstance(driven.step, Together):
+        (make,) = driven.step.make
+        alone = Driven(make())
+        assert asked(alone.step) == ("one", "lease/keepalive")
+        head = {"member_id": "7", "raft_term": "3"}
+        kept = {"result": {"header": head, "ID": lease, "TTL": "30"}}
+        alone([Reply(200, json.dumps(kept).encode() + b"\n", True)])
+        driven(None)
+
+    driven(said(succeeded=True, responses=[{"response_range": {}}]))
+
+    assert [each.state for each in driven.result] == ["HELD"]
+
+
+def test_a_release_is_one_transaction_and_an_abandon_revokes_too():
+    etcd = store()
+    one, _ = held(etcd)
+    deleted = said(succeeded=True, responses=[{"response_delete_range": {"deleted": "1"}}] * 2)
+    release = Driven(releasing.release(etcd, one, BUDGET, graceful=True))
+    assert release(deleted).result == RELEASED
+
+    other, _ = held_on_a_free_lease(etcd)
+    abandon = Driven(releasing.release(etcd, other, BUDGET, graceful=True, abandon=True))
+    assert abandon(deleted, said()).result == RELEASED
+    assert abandon.paths == ["kv/txn", "lease/revoke"]
+
+
+def held_on_a_free_lease(etcd):
+    one = claim()
+    return one, Driven(acquiring.acquire(etcd, one, True, BUDGET))(GRANTED).result.fence
+
+
+def test_an_emergency_release_uses_connections_of_its_own_of_another_member():
+    etcd = store()
+    one, _ = held(etcd)
+    driven = Driven(releasing.emergency_release(etcd, one, BUDGET, graceful=True))
+
+    assert asked(driven.step)[0] == "two"
+    assert driven.step.to.fresh
+    assert not driven.step.keep(said())
+
+
+def test_a_claim_that_another_call_moves_is_looked_at_again_after_a_pause():
+    etcd = store()
+    one, fence = held(etcd)
+    other = object()
+    assert etcd.begin_move(etcd.entries[one.token], other)
+
+    driven = Driven(moving.extend(etcd, one, fence, 60, BUDGET))
+    assert isinstance(driven.step, Pause)
+    etcd.end_move(etcd.entries[one.token], other)
+    driven(None)
+
+    assert asked(driven.step)[1] == "kv/txn"
+
+
+def test_no_lock_is_held_while_an_answer_is_waited_for():
+    etcd = store()
+    one, fence = held(etcd)
+    exchanges = [
+        acquiring.acquire(etcd, claim("other"), True, BUDGET),
+        acquiring.acquire(etcd, one, False, BUDGET),
+        renewing.renew(etcd, Watches(etcd), [(one, fence)], BUDGET),
+        moving.extend(etcd, one, fence, 60, BUDGET),
+        releasing.release(etcd, one, BUDGET, graceful=True, abandon=True),
+    ]
+
+    for exchange in exchanges:
+        next(exchange)
+        assert not etcd._ends._is_owned()
+        assert not etcd.raft._mutex.locked()
+        exchange.close()
+        assert not etcd._ends._is_owned()
+
+
+# -- replies
+
+
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = (
+    b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_replies_are_read_wherever_they_are_cut(size):
+    parser, text = Parser(), REPLY + CHUNKED
+    found = [reply for at in range(0, len(text), size) for reply in parser.feed(text[at : at + size])]
+
+    assert found == [Reply(200, b"{}", True), Reply(404, b"[]", False)]
+    assert parser.between
+
+
+def test_what_is_not_http_is_garbled():
+    with pytest.raises(Garbled):
+        Parser().feed(b"220 mail.example.org ESMTP\r\n\r\n")
+
+
+# -- on an event loop
+
+
+class OnLoop:
+    """Performs exchanges on connections of the running event loop."""
+
+    def __init__(self, exchanges):
+        self._exchanges = exchanges
+        self._free = defaultdict(list)
+        self._apart = set()
+
+    async def perform(self, exchange):
+        try:
+            step = next(exchange)
+            while True:
+                try:
+                    result = await self._do(step)
+                except BaseException as error:
+                    step = exchange.throw(error)
+                else:
+                    step = exchange.send(result)
+        except StopIteration as done:
+            return done.value
+
+    async def _do(self, step):
+        match step:
+            case Send():
+                return await self._send(step)
+            case Connect(place, end):
+                async with asyncio.timeout(end - time.monotonic()):
+                    streams = await asyncio.open_connection(*place, ssl=self._exchanges.tls)
+                return *streams, self._exchanges.parser()
+            case Introduce(connection, packed, end, replies):
+                return await self._exchange(connection, packed, end, replies)
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+            case Drop(route):
+                for _, writer, _ in self._free.pop(route, ()):
+                    writer.close()
+            case Start(make, _):
+                self._apart.add(asyncio.create_task(self.perform(make())))
+            case Together(makes, _, end):
+                tasks = [asyncio.create_task(self.perform(make())) for make in makes]
+                self._apart.update(tasks)
+                await tasks[0]
+                await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0.0))
+        return None
+
+    async def _send(self, step):
+        free = self._free[step.to]
+        connection = free.pop() if free else await self.perform(self._exchanges.opening(step.to, step.end))
+        try:
+            replies = await self._exchange(connection, step.packed, step.end, step.replies)
+        except BaseException:
+            connection[1].transport.abort()
+            raise
+        if step.keep is None or step.keep(replies):
+            free.append(connection)
+        else:
+            connection[1].close()
+        return replies
+
+    async def _exchange(self, connection, packed, end, replies):
+        reader, writer, parser = connection
+        async with asyncio.timeout(end - time.monotonic()):
+            writer.write(packed)
+            found = []
+            while len(found) < replies:
+                if not (data := await reader.read(65_536)):
+                    raise ConnectionError("hung up")
+                found += parser.feed(data)
+        return found
+
+    def close(self):
+        for free in self._free.values():
+            for _, writer, _ in free:
+                writer.close()
+
+
+needs_etcd = pytest.mark.skipif(not installed("etcd"), reason="make servers")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server):
+    with contextlib.closing(open_store(server.url(), OpenOptions())) as store:
+        yield store
+
+
+@pytest.fixture
+def on_loop(opened, monkeypatch):
+    """Runs ``told(exchanges, perform)`` on an event loop, in which no thread may be started and nothing may connect by itself."""
+
+    def run(told):
+        exchanges = opened.extras.exchanges
+
+        async def main():
+            performer = OnLoop(exchanges)
+            try:
+                return await told(exchanges, performer.perform)
+            finally:
+                performer.close()
+
+        def refused(*_):
+            raise AssertionError("not on an event loop")
+
+        with asyncio.Runner() as runner:
+            runner.get_loop()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refused)
+                patch.setattr(type(opened.store.transport._performer), "perform", refused)
+                patch.setattr(time, "sleep", refused)
+                return runner.run(main())
+
+    return run
+
+
+@needs_etcd
+def test_fifty_names_at_a_time_are_taken_renewed_and_released_on_one_loop(on_loop, opened):
+    names = [f"loop-{at}" for at in range(50)]
+
+    async def told(exchanges, perform):
+        async def one(name):
+            mine = claim(name)
+            granted = await perform(exchanges.acquire(mine, True, 5.0))
+            busy = await perform(exchanges.acquire(claim(name, wait=False), True, 5.0))
+            renewed = await perform(exchanges.renew([(mine, granted.fence)], 5.0))
+            confirmed = await perform(exchanges.acquire(mine, False, 5.0))
+            end = exchanges.release if name.endswith("0") else exchanges.abandon
+            end = exchanges.emergency_release if name.endswith("1") else end
+            return granted, busy, renewed[0].state, confirmed.fence, await perform(end(mine, 5.0))
+
+        return await asyncio.gather(*[one(name) for name in names])
+
+    for granted, busy, renewed, confirmed, ended in on_loop(told):
+        assert isinstance(granted, Granted)
+        assert isinstance(busy, Busy)
+        assert (renewed, confirmed, ended) == ("HELD", granted.fence, RELEASED)
+    assert opened.names("loop-", BUDGET) == []
+
+
+@needs_etcd
+def test_a_waiter_on_a_loop_gets_its_turn(on_loop):
+    async def told(exchanges, perform):
+        first, second = claim("turn"), claim("turn")
+        await perform(exchanges.acquire(first, True, 5.0))
+        queued = await perform(exchanges.acquire(second, True, 5.0))
+        assert isinstance(queued, Queued)
+        assert [each.state for each in await perform(exchanges.renew([(second, None)], 5.0))] == ["WAITING"]
+        await perform(exchanges.release(first, 5.0))
+        granted = await perform(exchanges.acquire(second, False, 5.0))
+        assert isinstance(granted, Granted)
+        await perform(exchanges.release(second, 5.0))
+        return await perform(exchanges.release(second, 5.0))
+
+    assert on_loop(told) == ABSENT
+
+
+@needs_etcd
+def test_a_heartbeat_of_many_claims_asks_for_several_batches_at_a_time_on_a_loop(on_loop, opened):
+    async def told(_, perform):
+        end = time.monotonic() + 5.0
+        return await perform(opened.store.transport.keepalive(range(1, 1201), end))
+
+    assert on_loop(told).keys() == set(range(1, 1201))
+
+
+@needs_etcd
+def test_a_loop_that_is_cut_short_leaves_the_lease_in_doubt(on_loop, opened):
+    mine = claim("cut")
+
+    async def told(exchanges, perform):
+        def hushed():
+            exchange, answer = exchanges.acquire(mine, True, 5.0), None
+            while True:
+                step = exchange.send(answer)
+                if b"kv/txn" in step.packed:
+                    asyncio.current_task().cancel()
+                    try:
+                        exchange.throw(asyncio.CancelledError())
+                    except asyncio.CancelledError:
+                        return
+                answer = yield step
+
+        with contextlib.suppress(asyncio.CancelledError):
+            await perform(hushed())
+            await asyncio.sleep(0)
+        asyncio.current_task().uncancel()
+        return await perform(exchanges.abandon(mine, 5.0))
+
+    assert on_loop(told) == ABSENT
+    assert opened.store.entries == {}
+
+
+@needs_etcd
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_only_calls_that_yield_what_they_send_are_offered(server, scheme):
+    with contextlib.closing(open_etcd(f"{scheme}://{server.address}", OpenOptions())) as store:
+        assert (store.extras is NO_EXTRAS) is ("grpc" in scheme)
