@@ -184,7 +184,7 @@ def test_a_store_that_breaks_a_promise_fails_by_the_name_of_the_promise(kit):
 def test_claiming_less_than_the_store_does_fails(kit):
     done = kit("theirs:Modest", "-k", "S1-wrong")
     assert done.returncode == 1
-    assert "S1-wrong-token is excluded (we are modest), but holds" in done.stdout
+    assert "S1-wrong-token is excluded (we are modest), but passes" in done.stdout
 
 
 def test_an_exclusion_that_names_nothing_is_an_error(kit):
