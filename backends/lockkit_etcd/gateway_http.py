@@ -54,7 +54,7 @@ class Parser:
 
     def __init__(self) -> None:
         self._raw = bytearray()
-        self._body = bytearray()
+        self._body: list[bytes] = []
         self._length = -1
         self.status = 0
         self.kept = True
@@ -79,9 +79,8 @@ class Parser:
 
     def taken(self) -> bytes:
         """The part of an unfinished body that has come since the last call; the reply has only the rest of it."""
-        body = bytes(self._body)
-        self._body.clear()
-        return body
+        pieces, self._body = self._body, []
+        return b"".join(pieces)
 
     def _head(self) -> bool:
         raw = self._raw
@@ -107,24 +106,24 @@ class Parser:
     def _sized(self) -> bool:
         if len(self._raw) < self._length:
             return False
-        self._body += self._raw[: self._length]
+        self._body.append(bytes(self._raw[: self._length]))
         del self._raw[: self._length]
         return True
 
     def _chunks(self) -> bool:
-        raw, at, size = self._raw, 0, -1
-        while size and (begin := raw.find(b"\r\n", at) + 2) > 1:
-            size = _size(raw[at : begin - 2])
-            if len(raw) < begin + size + 2:
+        text, at, size = bytes(self._raw), 0, -1
+        while size and (begin := text.find(b"\r\n", at) + 2) > 1:
+            size = _size(text[at : begin - 2])
+            if len(text) < begin + size + 2:
                 size = -1
                 break
-            self._body += raw[begin : begin + size]
+            self._body.append(text[begin : begin + size])
             at = begin + size + 2
-        del raw[:at]
+        del self._raw[:at]
         return size == 0
 
 
-def _size(text: bytearray) -> int:
+def _size(text: bytes) -> int:
     """The size that a chunk begins with."""
     digits = text.partition(b";")[0].strip()
     try:
@@ -132,7 +131,7 @@ def _size(text: bytearray) -> int:
     except ValueError:
         size = -1
     if size < 0:
-        raise Garbled(f"no chunk of HTTP: {bytes(text[:40])!r}")
+        raise Garbled(f"no chunk of HTTP: {text[:40]!r}")
     return size
 
 

@@ -245,21 +245,23 @@ def _held(
     now: float,
 ) -> Renewal | Move | None:
     """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known."""
-    note = notes.get(entry.id, {}) if notes else {}
-    if note.get("why"):
-        why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
-        return Renewal("LOST", why=why, requests=note.get("note"))
-    if "strange" in note:
-        return Renewal("UNKNOWN", trouble=note["strange"])
-    hold = entry.hold
+    hold, note = entry.hold, notes.get(entry.id) if notes else None
     assert hold is not None
+    elsewhere, requests = False, None
+    if note:
+        if note.get("why"):
+            why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
+            return Renewal("LOST", why=why, requests=note.get("note"))
+        if "strange" in note:
+            return Renewal("UNKNOWN", trouble=note["strange"])
+        elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
+        requests = note.get("note")
     if entry.mover is not None:
-        return Renewal("HELD", hold.basis, note.get("note"))
-    elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
+        return Renewal("HELD", hold.basis, requests)
     if not elsewhere and not entry.unsure:
         answer, over = kept.get(hold.id), hold.over(now)
         if not over and store.leases.keeps(hold, answer, term):
-            return Renewal("HELD", hold.basis, note.get("note"))
+            return Renewal("HELD", hold.basis, requests)
         if hold.term == term and answer is None:
             return None
         if hold.term == term and over:

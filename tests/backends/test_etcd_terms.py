@@ -24,7 +24,7 @@ from lockkit_etcd.leases import Leases
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
-from support.etcd_transports import SCHEMES, Asking, asked, connect
+from support.etcd_transports import SCHEMES, Exchanging, asked, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
@@ -126,7 +126,7 @@ def etcds(server, clock):
         def another(scheme="etcd"):
             elections = Elections(connect(f"{scheme}://{server.address}", clock))
             return elections, stack.enter_context(
-                contextlib.closing(EtcdBackend(Asking(elections), OpenOptions(clock=clock, budget=20.0)))
+                contextlib.closing(EtcdBackend(Exchanging(elections), OpenOptions(clock=clock, budget=20.0)))
             )
 
         yield another
@@ -625,7 +625,7 @@ def test_a_keepalive_that_was_not_answered_does_not_count():
 def test_a_fresh_connection_tells_of_the_term_too(etcd):
     elections, _ = etcd
     raft = RaftTerms()
-    fresh = Asking(elections).fresh()
+    fresh = Exchanging(elections).fresh()
     for _ in range(2):
         fresh.perform(raft.shown_by(fresh.grant(claim_id_number(), 5, time.monotonic() + BUDGET)))
     assert raft.known == elections.term

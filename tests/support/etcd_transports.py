@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lockkit.store.spi import Backend, OpenOptions
     from lockkit_etcd.cluster import Cluster
 
-__all__ = ["CALLS", "SCHEMES", "Asked", "Asking", "asked", "asking", "connect", "open_etcd"]
+__all__ = ["CALLS", "SCHEMES", "Asked", "Exchanging", "as_exchange", "asked", "connect", "open_etcd"]
 
 SCHEMES = ["etcd"]
 if importlib.util.find_spec("etcd3"):
@@ -49,13 +49,13 @@ class Asked:
         return performed
 
     def __setattr__(self, name: str, call: Any) -> None:
-        setattr(self.transport, name, asking(call) if name in CALLS else call)
+        setattr(self.transport, name, as_exchange(call) if name in CALLS else call)
 
     def __delattr__(self, name: str) -> None:
         self.transport.__dict__.pop(name, None)  # it may have been set by way of another of these
 
 
-class Asking:
+class Exchanging:
     """The other way round: a transport of exchanges over calls that are performed at once."""
 
     def __init__(self, calls: Any) -> None:
@@ -63,13 +63,13 @@ class Asking:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._calls, name)
-        return asking(found) if name in CALLS else found
+        return as_exchange(found) if name in CALLS else found
 
-    def fresh(self) -> Asking:
+    def fresh(self) -> Exchanging:
         return self
 
 
-def asking(call: Callable[..., Any]) -> Callable[..., Exchange[Any]]:
+def as_exchange(call: Callable[..., Any]) -> Callable[..., Exchange[Any]]:
     """An exchange of a transport, from a call that takes a budget."""
 
     def exchange(*words: Any) -> Exchange[Any]:
