@@ -55,7 +55,7 @@ def tls():
         ({"user": "one", "password": f"x{SECRET}"}, "user name or password is wrong"),
         ({"user": "nobody", "password": SECRET}, "user name or password is wrong"),
         ({"user": "off", "password": SECRET}, "user name or password is wrong"),
-        ({"password": SECRET}, "it has none"),
+        ({"password": SECRET}, "the server has none"),
     ],
     ids=["wrong password", "unknown user", "user that is off", "needless password"],
 )
