@@ -16,8 +16,9 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Skipped
 from lockkit.forks import IMPORTS
 from lockkit.lease import handle_of
-from lockkit.locks import Lock, Options, RWLock, build, whole
+from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
+from lockkit.options import Options, whole
 from lockkit.printable import printable
 from lockkit.store.queue import RW_CAPACITY
 
@@ -92,7 +93,7 @@ class Client(Operations):
 
         Args:
             name: What is locked; at most 512 bytes of UTF-8.
-            options: See :class:`~lockkit.locks.Options`.
+            options: See :class:`~lockkit.options.Options`.
 
         Raises:
             ConfigError: Something is not allowed; the error says what is. No I/O has happened.

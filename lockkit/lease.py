@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from lockkit import durations
+from lockkit.caller import Caller, place
 from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import LOSSES, Reason, ReleaseReport
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["Caller", "Lease", "LeaseCopy", "caller", "handle_of", "place"]
-
-Caller: TypeAlias = tuple[CodeType, int]
-"""Code and an instruction in it."""
-_PACKAGE = __file__.removesuffix("lease.py")
+__all__ = ["Lease", "LeaseCopy", "handle_of"]
 
 
 class Lease:
@@ -419,21 +415,3 @@ def _once(callback: Callable[[], None]) -> Callable[[], None]:
         first()
 
     return call
-
-
-def caller() -> Caller:
-    """Code and instruction of the nearest caller outside this package, for the ResourceWarning."""
-    # The line is computed only when it is needed: f_lineno takes as long as all the rest of this function.
-    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); nearer are only our own
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
-        frame = frame.f_back
-    return frame.f_code, frame.f_lasti
-
-
-def place(caller: Caller) -> tuple[str, int]:
-    """File and line of a :func:`caller`."""
-    code, instruction = caller
-    for start, end, line in code.co_lines():
-        if start <= instruction < end and line is not None:
-            return code.co_filename, line
-    return code.co_filename, code.co_firstlineno

@@ -8,68 +8,26 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.errors import AcquireTimeout, CapabilityError, ConfigError, NotHeld
-from lockkit.facts import Capabilities, Kind, Owner
+from lockkit.caller import Caller, caller
+from lockkit.errors import AcquireTimeout, ConfigError, NotHeld
+from lockkit.facts import Kind
 from lockkit.hold import Hold
-from lockkit.lease import Caller, Lease, caller
+from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
-from lockkit.names import check_name
-from lockkit.protocol.acquiring import Attempt, in_the_way
-from lockkit.store.queue import RW_CAPACITY
-from lockkit.store.spi import NOTE_LIMIT, Terms
+from lockkit.options import DEFAULT, Default, Options, check, check_note, terms_of
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.denials import in_the_way
+from lockkit.store.spi import Terms
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
     from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
     from lockkit.opening import Opening
 
-__all__ = ["DEFAULT", "Default", "Lock", "Options", "RWLock", "build", "whole"]
-
-
-class Default:
-    """Stands for "as configured", where None means something else."""
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT = Default()
-
-
-class Options(TypedDict, total=False):
-    """Options of a lock; the config gives those that are left out.
-
-    Attributes:
-        ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
-        timeout: Seconds to wait in all; None for ever, 0 not at all.
-        reentrant: The thread or task that holds the lock may acquire it again; the fence stays. Mutexes only. An inner level has its
-            own on_lost, and asks the store to lengthen the ttl if its own is longer; all else is as the outermost level has
-            it.
-        auto_renew: Renew in the background; without it a hold ends after its ttl unless extended.
-        max_hold: Seconds after which a hold is ended; None for never.
-        min_hold: Seconds from the grant for which it goes on blocking even if released.
-        lock_delay: Seconds that an ungraceful end goes on blocking.
-        process_bound: End with the process instead of by silence, where the store can.
-        pulseless: Live by the ttl alone, even after this process has ended.
-        note: JSON that ``inspect`` shows.
-        on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
-    """
-
-    ttl: float
-    timeout: float | None
-    reentrant: bool
-    auto_renew: bool
-    max_hold: float | None
-    min_hold: float
-    lock_delay: float
-    process_bound: bool
-    pulseless: bool
-    note: Mapping[str, object]
-    on_lost: Callable[[], None]
+__all__ = ["Lock", "RWLock", "build"]
 
 
 def build(
@@ -80,121 +38,23 @@ def build(
     capacity: int,
     options: Options,
 ) -> Lock:
-    """Check what a lock is built from, before any I/O.
+    """Make a lock; check what it is built from, before any I/O.
 
     Raises:
         ConfigError: Something is not allowed; the error says what is.
         CapabilityError: The store cannot do it.
     """
-    unknown = options.keys() - Options.__annotations__.keys()
-    if unknown:
-        raise ConfigError(
-            f"no such option: {', '.join(sorted(unknown))}",
-            name=name,
-            hint=f"the options: {', '.join(Options.__annotations__)}",
-        )
-    for flag in ("reentrant", "auto_renew", "process_bound", "pulseless"):
-        if not isinstance(options.get(flag, False), bool):
-            raise ConfigError(f"{flag} must be True or False, not {options.get(flag)!r}", name=name)
-    if not callable(options.get("on_lost", print)):
-        raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
-    if options.get("note") is not None:
-        _check_note(options["note"])
-    if options.get("reentrant") and kind != "mutex":
-        raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
+    check(options, name, kind)
     timeout = options.get("timeout", opening.config.timeout)
     return Lock(
         opening,
-        _terms(opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options),
+        terms_of(opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options),
         timeout=None if timeout is None else durations.seconds(timeout, what="timeout", zero=True),
         reentrant=bool(options.get("reentrant", False)),
         auto_renew=bool(options.get("auto_renew", True)),
         note=options.get("note"),
         on_lost=options.get("on_lost"),
     )
-
-
-def _check_note(note: object) -> None:
-    """Refuse a note that no store would take.
-
-    Raises:
-        ConfigError: It is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
-    """
-    import json
-
-    try:
-        size = len(json.dumps(dict(note), allow_nan=False).encode())  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a note must be a JSON object: {error}") from None
-    if size > NOTE_LIMIT:
-        raise ConfigError(
-            f"a note may be {NOTE_LIMIT} bytes of JSON, not {size}", hint="store a reference instead"
-        )
-
-
-def _terms(
-    can: Capabilities,
-    config: Config,
-    owner: Owner,
-    name: str,
-    kind: Kind,
-    weight: int,
-    capacity: int,
-    options: Options,
-) -> Terms:
-    check_name(name)
-    ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
-    if not can.min_ttl <= ttl <= can.max_ttl:
-        text = f"ttl must be {durations.limits(can.min_ttl, can.max_ttl)} on this store, not {durations.exact(ttl)}"
-        source = "" if "ttl" in options else f"it is from: {config.source('ttl')}; "
-        hint = f"{source}say another with --ttl on the command line, ttl= in code"
-        raise ConfigError(text, name=name, hint=f"{hint}; {can.ttl_limits}" if can.ttl_limits else hint)
-    max_hold = options.get("max_hold", config.max_hold)
-    if max_hold is not None:
-        max_hold = durations.seconds(max_hold, what="max_hold")
-    min_hold = durations.seconds(options.get("min_hold", config.min_hold), what="min_hold", zero=True)
-    lock_delay = durations.seconds(options.get("lock_delay", config.lock_delay), what="lock_delay", zero=True)
-    process_bound, pulseless = bool(options.get("process_bound")), bool(options.get("pulseless"))
-    if max_hold is not None and max_hold < min_hold:
-        raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
-    if process_bound and pulseless:
-        raise ConfigError("a claim is bound to its process or pulseless, not both", name=name)
-    for wanted, able, what, instead in (
-        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: a claim lapses within its ttl"),
-        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and keep the lock for {durations.exact(min_hold)} yourself"),
-        (lock_delay > 0, can.lock_delay, "lock_delay", "leave lock_delay out, and check fences where you write"),
-        (capacity > 1, can.shared, "semaphores and reader/writer locks", "use a plain lock"),
-    ):  # fmt: skip
-        if wanted and not able:
-            raise CapabilityError(
-                f"this store has no {what}",
-                name=name,
-                hint=f"{instead}; or use another store, such as sqlite:",
-            )
-    return Terms(
-        name=name,
-        ttl=ttl,
-        weight=weight,
-        capacity=capacity,
-        kind=kind,
-        process_bound=process_bound,
-        pulseless=pulseless,
-        max_hold=max_hold,
-        min_hold=min_hold,
-        lock_delay=lock_delay,
-        owner=owner,
-    )
-
-
-def whole(value: object, what: str, name: str) -> int:
-    """Check a capacity or a number of permits.
-
-    Raises:
-        ConfigError: Not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
-        raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)
-    return value
 
 
 class _Thread(threading.local):
@@ -289,7 +149,7 @@ class Lock:
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
         if note is not None:
-            _check_note(note)
+            check_note(note)
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         opening = self._opening

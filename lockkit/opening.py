@@ -17,6 +17,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
+from lockkit.caller import caller, place
 from lockkit.clock import Clock
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.lifecycle import (
@@ -34,7 +35,6 @@ from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import Capabilities, Event, Owner, Reason, Skipped
 from lockkit.identity import this_process
-from lockkit.lease import caller, place
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.printable import printable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
-from lockkit.locks import whole
 from lockkit.names import check_name
+from lockkit.options import whole
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:

@@ -28,14 +28,15 @@ from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
 from lockkit.facts import LOSSES
-from lockkit.protocol.acquiring import in_the_way
+from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.client import Client
     from lockkit.config import Config
     from lockkit.lease import Lease
-    from lockkit.locks import Lock, Options
+    from lockkit.locks import Lock
+    from lockkit.options import Options
 
 __all__ = ["Request", "guard"]
 

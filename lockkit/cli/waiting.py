@@ -15,7 +15,7 @@ from lockkit.cli import output
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
 from lockkit.printable import printable
-from lockkit.protocol.acquiring import in_the_way
+from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.client import Client

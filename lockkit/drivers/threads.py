@@ -26,15 +26,14 @@ from lockkit.drivers.patience import patiently
 from lockkit.drivers.registry import Registry
 from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
+from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
-from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError, LeaseLost, LockkitError
+from lockkit.errors import AcquireCancelled, BackendError, LeaseLost
 from lockkit.events import Counters
 from lockkit.facts import (
     LOSSES,
-    Alert,
     CleanupContext,
-    Event,
     LayerReport,
     Reason,
     ReleaseOutcome,
@@ -44,6 +43,7 @@ from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
+from lockkit.protocol.denials import named
 from lockkit.protocol.effects import (
     AwaitHook,
     Effect,
@@ -111,6 +111,7 @@ class Driver:
         self.clock = clock
         self.counters = counters
         self.dispatcher = dispatcher
+        self._tell = Telling(counters, dispatcher, clock, self._look_soon)
         self._capabilities = backend.capabilities
         self._cleanup_hooks = cleanup_hooks
         self._cleanup_budget = cleanup_budget
@@ -179,7 +180,11 @@ class Driver:
                 True  # first, and without a call: from here on the background takes back what this may not
             )
             self.take_back(attempt)
-            self._failed(attempt, error)
+            self._tell.failed(attempt, error)
+            if no_thread(error):
+                raise thread_refused(error, attempt.terms.name) from error
+            if isinstance(error, AcquireCancelled):
+                await_the_end()
             raise
         finally:
             if waits is not None:
@@ -189,28 +194,12 @@ class Driver:
             ):  # else it has a hold, or the background takes back what a signal kept this thread from
                 self.under_way.pop(attempt, None)
         if hold is None:
-            self.counters.add("busy")
-            self._tell_attempt("busy", attempt)
+            self._tell.busy(attempt)
             return None
         next(self.counters.steps["acquired"])
         if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
-            waited = clock.now() - attempt.start
-            self.dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
+            self._tell.acquired(attempt, hold)
         return hold
-
-    def _failed(self, attempt: Attempt, error: BaseException) -> None:
-        """Count an attempt that ended in an exception, and tell of it.
-
-        Raises:
-            BackendUnavailable: In place of the error that says that no thread can be started.
-        """
-        self.counters.add(_ending(error))
-        if isinstance(error, AcquireTimeout):
-            self._tell_attempt("timeout", attempt)
-        if no_thread(error):
-            raise thread_refused(error, attempt.terms.name) from error
-        if isinstance(error, AcquireCancelled):
-            await_the_end()
 
     def take_back(self, attempt: Attempt) -> None:
         """End an attempt, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
@@ -287,9 +276,9 @@ class Driver:
         if report.outcome == "RELEASED":
             next(self.counters.steps["released"])
             if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
-                self._tell_released(pipeline)
+                self._tell.released(pipeline)
         if pipeline.refusals or pipeline.emergency is not None or pipeline.stolen:
-            self._count_trouble(pipeline)
+            self._tell.trouble(pipeline)
         if interrupts:
             raise interrupts[0]
 
@@ -372,7 +361,7 @@ class Driver:
             longest = self.request_timeout if patience is None else min(patience, self.request_timeout)
             return patiently(call, self.clock, longest)
         except (Refused, Unknown) as trouble:
-            raise _named(trouble.error, name) from None
+            raise named(trouble.error, name) from None
 
     def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
         """Compare-and-remove a claim by its token, for a copy of a lease."""
@@ -549,7 +538,7 @@ class Driver:
             case Notify(what):
                 self.dispatcher.tell(what)
             case Lost(hold, why):
-                self._tell_lost(hold, why)
+                self._tell.lost(hold, why)
             case Orphan():
                 self.orphans.add(effect)
             case RecordFailure(record):
@@ -559,24 +548,6 @@ class Driver:
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None
-
-    def _tell_lost(self, hold: Hold, why: Reason) -> None:
-        kind = why if why in ("max_hold", "collected") else "lost"
-        if kind != "collected":  # before all else: who guards work is to hear first
-            for callback in hold.callbacks:
-                self.dispatcher.run(callback, hold.name)
-            self._look_soon()  # in case there was no thread to be had
-        self.dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
-        if kind == "collected":  # nobody is left to lose it
-            return
-        self.counters.add("lost")
-        text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
-        self.dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
-
-    def _tell_attempt(self, kind: str, attempt: Attempt) -> None:
-        if self.dispatcher.wants(kind):
-            holder = str(attempt.holder.owner) if attempt.holder else None
-            self.dispatcher.tell(Event(kind, attempt.terms.name, data={"holder": holder}))
 
     def _context(self, hold: Hold, reason: Reason, end: float) -> CleanupContext:
         return CleanupContext(
@@ -590,38 +561,6 @@ class Driver:
             lost=bool(hold.lost_why),
             note=hold.claim.note or {},
         )
-
-    def _tell_released(self, pipeline: Pipeline) -> None:
-        hold = pipeline.hold
-        held = self.clock.now() - hold.since
-        self.dispatcher.tell(
-            Event("released", hold.name, hold.claim_id, hold.fence, pipeline.reason, duration=held)
-        )
-
-    def _count_trouble(self, pipeline: Pipeline) -> None:
-        add = self.counters.add
-        if pipeline.refusals:
-            add("release_script_errors", pipeline.refusals)
-        if pipeline.emergency is not None:
-            add("normal_release_failures")
-            add("emergency_releases")
-        if pipeline.stolen:
-            add("ownership_violations")
-
-
-def _ending(error: BaseException) -> str:
-    """The counter for an attempt that ended in this."""
-    if isinstance(error, AcquireTimeout):
-        return "timeouts"
-    if isinstance(error, AcquireCancelled) or not isinstance(error, Exception):
-        return "cancelled"
-    return "failed"
-
-
-def _named(error: LockkitError, name: str | None) -> LockkitError:
-    if error.name is None:
-        error.name = name
-    return error
 
 
 def _lost(hold: Hold) -> LeaseLost:

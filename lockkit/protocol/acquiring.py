@@ -9,21 +9,14 @@ pause, whatever the store; one total timeout covers everything; nobody waits for
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit import durations
-from lockkit.errors import (
-    AcquireTimeout,
-    BackendUnavailable,
-    CapacityMismatch,
-    LockkitError,
-)
+from lockkit.errors import AcquireTimeout, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol import deadlock
+from lockkit.protocol import deadlock, denials
 from lockkit.protocol.effects import (
     Abandon,
     Acquire,
@@ -49,7 +42,7 @@ from lockkit.store.spi import (
     Unknown,
 )
 
-__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "in_the_way", "taking_back"]
+__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "taking_back"]
 
 OUTAGE_LIMIT = 30.0
 """Seconds for which a wait without a timeout goes on when the store answers no longer, from the first unanswered request."""
@@ -137,6 +130,14 @@ class Attempt:
         if between != "unknown":
             self._looked_at = claim
         return None if isinstance(between, str) else between
+
+    def timeout(self, at: float, wall: float) -> AcquireTimeout:
+        """The error that says that the time is up; ``wall`` is in seconds since the epoch."""
+        return denials.timeout(self.terms.name, self.holder, at - self.start, wall)
+
+    def named(self, error: LockkitError) -> LockkitError:
+        """An error, with the name of the lock."""
+        return denials.named(error, self.terms.name)
 
     # -- how long
 
@@ -272,7 +273,7 @@ def acquiring(
             before = now()
             if attempt.answered and attempt.timed_out(before):
                 yield from _give_up(attempt, now)
-                raise _named(attempt.trouble or _timeout(attempt, before - attempt.start, wall()), attempt)
+                raise attempt.named(attempt.trouble or attempt.timeout(before, wall()))
             was_sent, attempt.sent = attempt.sent, True
             budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
             try:
@@ -319,14 +320,14 @@ def acquiring(
                 attempt.holder = answer.holder
                 yield from _give_up(attempt, now)
                 if answer.capacity is not None and answer.capacity != terms.capacity:
-                    raise _mismatch(attempt, answer.capacity)
+                    raise denials.mismatch(attempt.terms, attempt.holder, answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
             yield Withdraw(claim)  # whatever becomes of the next token, nobody renews this one any more
             attempt.sent = attempt.doubtful
             yield from _give_up(attempt, now)
             if answer.why == "resized":
-                raise _mismatch(attempt, None)
+                raise denials.mismatch(terms, attempt.holder, None)
             break
         yield from _begin_again(attempt, now, answer)
 
@@ -359,7 +360,7 @@ def _unless_it_lasts(
     if attempt.gives_up(trouble, now()):
         yield from _give_up(attempt, now)
         told = attempt.trouble or (None if attempt.answered else trouble.error)
-        raise _named(told or _timeout(attempt, now() - attempt.start, wall()), attempt) from None
+        raise attempt.named(told or attempt.timeout(now(), wall())) from None
     yield from attempt.complain(trouble, now())
     yield Pause(attempt.next_try(now()))
 
@@ -378,7 +379,7 @@ def _unless_in_vain(
     """
     if answer.capacity != attempt.terms.capacity:
         yield from _give_up(attempt, now)
-        raise _mismatch(attempt, answer.capacity)
+        raise denials.mismatch(attempt.terms, attempt.holder, answer.capacity)
     if attempt.mine:
         between = yield from attempt.deadlocked(claim, now)
         if between is not None:
@@ -417,72 +418,11 @@ def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Genera
         BackendUnavailable: Grants have been over before they could be used for too long.
     """
     assert attempt.claim is not None
-    at, trouble = now(), _useless(attempt, answer)
+    at, trouble = now(), denials.useless(attempt.terms, answer, waits=attempt.wait)
     if trouble is not None:
         attempt.vain(trouble, at)
         if attempt.hopeless(at):
-            raise _named(trouble, attempt)
+            raise attempt.named(trouble)
     why = answer.why if isinstance(answer, Lapsed) else "over"
     yield Notify(Event("requeued", attempt.terms.name, claim_id(attempt.claim.token), reason=why))
     yield Pause(attempt.next_claim(at))
-
-
-def _useless(attempt: Attempt, answer: Granted | Lapsed) -> BackendUnavailable | None:
-    """The error to raise if no better answer follows; None where the wait simply goes on with another claim."""
-    terms = attempt.terms
-    if isinstance(answer, Granted):
-        lasts = f"ttl {durations.show(terms.ttl)}"
-        if terms.max_hold is not None:
-            lasts += f", max_hold {durations.show(terms.max_hold)}"
-        return BackendUnavailable(
-            f"{terms.name!r} was granted, and the grant was over before it could be used ({lasts})",
-            hint="give it a longer ttl or max_hold, or find out why the store is slow: lockkit doctor",
-        )
-    if attempt.wait:
-        return None
-    return BackendUnavailable(
-        f"the claim for {terms.name!r} was ended before it was granted ({answer.why})", hint="try again"
-    )
-
-
-def in_the_way(claim: ClaimInfo, wall: float) -> str:
-    """``held by ann@box pid 4711 (sleep), 12 s``; of a claim in front that only waits itself ``next is ...``.
-
-    Args:
-        claim: The claim that is in the way.
-        wall: Seconds since the epoch.
-    """
-    verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
-    return f"{verb} {claim.owner}, {durations.show(max(wall - claim.since, 0.0))}"
-
-
-def _timeout(attempt: Attempt, waited: float, wall: float) -> AcquireTimeout:
-    name, holder = attempt.terms.name, attempt.holder
-    who = f"; {in_the_way(holder, wall)}" if holder else ""
-    return AcquireTimeout(
-        f"timed out after {durations.show(waited)} waiting for {name!r}{who}",
-        name=name,
-        holder=holder,
-        hint=f"wait longer, or look with: lockkit explain {shlex.quote(name)}",
-    )
-
-
-def _mismatch(attempt: Attempt, capacity: int | None) -> CapacityMismatch:
-    name, terms, holder = attempt.terms.name, attempt.terms, attempt.holder
-    if capacity is None:
-        text = f"{name!r} was resized and has no room for weight {terms.weight} any more"
-    else:
-        by = f" by {holder.owner} (lockkit {holder.owner.version or 'unknown'})" if holder else ""
-        text = f"{name!r} is in use with capacity {capacity}{by}, not {terms.capacity}"
-    return CapacityMismatch(
-        text,
-        name=name,
-        holder=holder,
-        hint="use one capacity everywhere, or change it: lockkit resize NAME N",
-    )
-
-
-def _named(error: LockkitError, attempt: Attempt) -> LockkitError:
-    if error.name is None:
-        error.name = attempt.terms.name
-    return error

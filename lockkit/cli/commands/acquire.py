@@ -17,7 +17,7 @@ from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import command_line, explain_line, same_store
 from lockkit.cli.waiting import Announcer
 from lockkit.errors import CapacityMismatch, LockkitError
-from lockkit.protocol.acquiring import in_the_way
+from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import Kind
     from lockkit.lease import Lease
-    from lockkit.locks import Lock, Options
+    from lockkit.locks import Lock
+    from lockkit.options import Options
 
 __all__ = ["command"]
 

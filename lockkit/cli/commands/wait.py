@@ -15,7 +15,8 @@ from lockkit.cli.suggesting import explain_line
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
-from lockkit.protocol.acquiring import OUTAGE_LIMIT, in_the_way
+from lockkit.protocol.acquiring import OUTAGE_LIMIT
+from lockkit.protocol.denials import in_the_way
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:

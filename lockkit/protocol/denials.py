@@ -1,0 +1,87 @@
+"""The errors of an acquire that got no hold: what they say, and what they advise."""
+
+from __future__ import annotations
+
+import shlex
+
+from lockkit import durations
+from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
+from lockkit.facts import ClaimInfo
+from lockkit.store.spi import Granted, Lapsed, Terms
+
+__all__ = ["in_the_way", "mismatch", "named", "timeout", "useless"]
+
+
+def in_the_way(claim: ClaimInfo, wall: float) -> str:
+    """``held by ann@box pid 4711 (sleep), 12 s``; of a claim in front that only waits itself ``next is ...``.
+
+    Args:
+        claim: The claim that is in the way.
+        wall: Seconds since the epoch.
+    """
+    verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
+    return f"{verb} {claim.owner}, {durations.show(max(wall - claim.since, 0.0))}"
+
+
+def timeout(name: str, holder: ClaimInfo | None, waited: float, wall: float) -> AcquireTimeout:
+    """The error for a wait whose time is up.
+
+    Args:
+        name: The lock.
+        holder: The claim that was last seen in the way.
+        waited: Seconds that the wait has lasted.
+        wall: Seconds since the epoch.
+    """
+    who = f"; {in_the_way(holder, wall)}" if holder else ""
+    return AcquireTimeout(
+        f"timed out after {durations.show(waited)} waiting for {name!r}{who}",
+        name=name,
+        holder=holder,
+        hint=f"wait longer, or look with: lockkit explain {shlex.quote(name)}",
+    )
+
+
+def mismatch(terms: Terms, holder: ClaimInfo | None, capacity: int | None) -> CapacityMismatch:
+    """The error for a claim that can never hold beside those of the others.
+
+    Args:
+        terms: The terms of the claim.
+        holder: The claim that was last seen in the way.
+        capacity: The capacity that the others use; None if a resize left the claim no room.
+    """
+    name = terms.name
+    if capacity is None:
+        text = f"{name!r} was resized and has no room for weight {terms.weight} any more"
+    else:
+        by = f" by {holder.owner} (lockkit {holder.owner.version or 'unknown'})" if holder else ""
+        text = f"{name!r} is in use with capacity {capacity}{by}, not {terms.capacity}"
+    return CapacityMismatch(
+        text,
+        name=name,
+        holder=holder,
+        hint="use one capacity everywhere, or change it: lockkit resize NAME N",
+    )
+
+
+def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:
+    """The error for an answer of no use if no better one follows; None where the wait simply goes on with another claim."""
+    if isinstance(answer, Granted):
+        lasts = f"ttl {durations.show(terms.ttl)}"
+        if terms.max_hold is not None:
+            lasts += f", max_hold {durations.show(terms.max_hold)}"
+        return BackendUnavailable(
+            f"{terms.name!r} was granted, and the grant was over before it could be used ({lasts})",
+            hint="give it a longer ttl or max_hold, or find out why the store is slow: lockkit doctor",
+        )
+    if waits:
+        return None
+    return BackendUnavailable(
+        f"the claim for {terms.name!r} was ended before it was granted ({answer.why})", hint="try again"
+    )
+
+
+def named(error: LockkitError, name: str | None) -> LockkitError:
+    """An error, with the name of its lock if it has none yet."""
+    if error.name is None:
+        error.name = name
+    return error
