@@ -25,7 +25,7 @@ from ssl import SSLContext
 from typing import Any, Generic, TypeVar
 
 from lockkit.clock import Clock
-from lockkit.store.budgets import left
+from lockkit.store.budgets import left, shares
 from lockkit.store.exchanges import Exchange, Parser, Route, in_parallel
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused, Unknown
@@ -239,9 +239,8 @@ class Cluster(Generic[M]):
     def status(self, end: float) -> Exchange[Sequence[Status | Exception]]:
         """Ask each member for its status, in order; a Refused or Unknown stands in the place of one without an answer. Never raises."""
         found: list[Status | Exception] = []
-        for many, member in zip(range(len(self._members), 0, -1), self._members, strict=True):
+        for member, until in shares(self._members, end):
             try:
-                until = time.monotonic() + left(end) / many
                 answer: Status = yield from self._call(member, "status", None, until)
                 answer.endpoint = member.where
                 found.append(answer)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from lockkit.clock import Clock
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
+from lockkit.store.connecting import connect as connect_socket
 from lockkit.store.exchanges import Connect, Exchange, Route, Send
 from lockkit_etcd import gateway_json
 from lockkit_etcd.address import Address
 from lockkit_etcd.cluster import Cluster, Member
 from lockkit_etcd.failures import not_connected, said, unanswered
 from lockkit_etcd.gateway_http import Connection, Parser, Reply
-from lockkit_etcd.gateway_http import connect as connected
 from lockkit_etcd.gateway_json import MEANINGLESS, decoded
 from lockkit_etcd.gateway_watch import GatewayStream
 from lockkit_etcd.transport import News, Stream
@@ -93,8 +93,7 @@ class Gateway(Cluster["_Member"]):
         return Parser()
 
     def _connect(self, step: Connect) -> Connection:
-        assert isinstance(step.place, tuple)
-        return connected(*step.place, self.tls, left(step.end))
+        return Connection(connect_socket(step.place, self.tls, left(step.end), "lockkit-etcd-connect"))
 
     def _call(self, member: _Member, call: str, request: Any, end: float) -> Exchange[Any]:
         path, pack, read = gateway_json.CALLS[call]

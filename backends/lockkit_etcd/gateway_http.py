@@ -7,15 +7,13 @@ a status, a length or chunks, and JSON.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lockkit.store import connecting
 from lockkit.store.connections import Timed
 
-__all__ = ["Connection", "Garbled", "Parser", "Reply", "connect"]
+__all__ = ["Connection", "Garbled", "Parser", "Reply"]
 
 _LONGEST_HEAD = 65_536
 _DIGITS = 16
@@ -165,12 +163,3 @@ class Connection(Timed):
         for name, value in _DEAD:
             if hasattr(socket, name):
                 self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def connect(host: str, port: int, tls: ssl.SSLContext | None, budget: float) -> Connection:
-    """A new connection.
-
-    Raises:
-        OSError: There is none to be had in time.
-    """
-    return Connection(connecting.connect((host, port), tls, budget, "lockkit-etcd-connect"))
