@@ -252,7 +252,7 @@ class Cluster(Generic[M]):
         """Close connections and streams. Never raises, may be called twice."""
         self._performer.close()
 
-    # -- asking
+    # -- turns
 
     def _ask(
         self, call: str, request: Any, end: float, *, again: bool = False, ops: Sequence[Op] = ()

@@ -280,7 +280,7 @@ class _Batch:
         """Put the claims on their new leases, and read them again if that fails.
 
         Raises:
-            Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.transport`.
+            Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.cluster`.
         """
         then: list[Op] = []
         entries = [entry for step in begun if (entry := self.moves[step.at].entry) is not None]
