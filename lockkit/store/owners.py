@@ -28,9 +28,9 @@ def owner_of(stored: object) -> Owner:
 
 
 def about(terms: Terms) -> str:
-    """The JSON text that a claim is stored with for people: its kind of lock and its owner."""
+    """The JSON text that a claim is stored with for people: its kind of lock and its owner. ASCII, so that any store can keep it."""
     stored = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
-    return json.dumps(stored, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(stored, separators=(",", ":"))
 
 
 @lru_cache(maxsize=512)

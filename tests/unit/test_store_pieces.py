@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
+from lockkit.store import waking
 from lockkit.store.comparing import ROUNDS, annotate
 from lockkit.store.handshakes import handshake_error
 from lockkit.store.layouts import check_reader
-from lockkit.store.notes import patched
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.notes import note_of, patched
+from lockkit.store.owners import about, kind_and_owner, owner_of, packed_owner
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import agreed, check_capacity, in_the_way
 from lockkit.store.rows import Row
@@ -87,6 +90,31 @@ def test_an_owner_is_stored_without_what_is_empty_and_read_without_what_is_unkno
     assert packed_owner(owner) == {"user": "ann", "host": "box", "pid": 7}
     assert owner_of({**packed_owner(owner), "added_later": 1}) == owner
     assert owner_of(None) == owner_of("garbage") == Owner()
+
+
+def test_the_kind_and_owner_of_a_claim_are_stored_as_text_that_any_store_can_keep():
+    owner = Owner(user="zoë", program="broken\udc80name\0")
+    text = about(Terms("a", kind="semaphore", owner=owner))
+
+    assert text.isascii()
+    assert "\0" not in text
+    assert kind_and_owner(text) == ("semaphore", owner)
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "[]", "null"])
+def test_a_kind_and_owner_that_cannot_be_read_are_a_mutex_without_an_owner(text):
+    assert kind_and_owner(text) == ("mutex", Owner())
+
+
+@pytest.mark.parametrize("text, note", [(None, {}), ("", {}), ('{"a": 1}', {"a": 1}), ("[1]", {})])
+def test_a_stored_note_is_an_object_or_empty(text, note):
+    assert note_of(text) == note
+
+
+def test_what_a_wake_up_callback_raises_is_logged_and_not_raised(caplog):
+    waking.call(lambda: 1 / 0, logging.getLogger("lockkit.test"))
+
+    assert "a wake-up callback failed" in caplog.text
 
 
 def test_what_a_newer_version_wrote_for_newer_readers_is_refused_and_says_who_wrote_it():

@@ -1,4 +1,4 @@
-"""What a URL says: everything that libpq understands, and in which schema the store is."""
+"""The parts of a URL: the options of libpq, and the schema of the store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Address(NamedTuple):
 
     Attributes:
         shown: The URL without secrets.
-        hosts: For libpq: how to connect to each host, in the order in which they are named.
-        schema: A plain identifier, fit to stand in a statement between double quotes.
+        hosts: A connection string of libpq for each host, in the order of the URL.
+        schema: A plain identifier, which can be put between double quotes in a statement.
     """
 
     shown: str
@@ -39,10 +39,10 @@ def parse(url: str, client: str) -> Address:
 
     Args:
         url: The URL.
-        client: What the server shows of the client, as ``application_name``.
+        client: The ``application_name`` that the server shows for the client.
 
     Raises:
-        ConfigError: It is not such a URL, or libpq does not know an option.
+        ConfigError: The text is not such a URL, or libpq does not know an option.
     """
     from psycopg import OperationalError, ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
@@ -58,7 +58,7 @@ def parse(url: str, client: str) -> Address:
         )
     given = [each for each in options if not each.startswith("schema=")]
     names = {each.partition("=")[0] for each in given}
-    # A client that fell asleep, or a host that is gone: the server and the client notice by themselves.
+    # With keepalives, client and server notice that the other host is gone.
     defaults = {
         "target_session_attrs": "read-write",
         "fallback_application_name": client,
@@ -78,7 +78,7 @@ def parse(url: str, client: str) -> Address:
         if not re.fullmatch(r"[0-9,]*", words.get("port", "")):
             raise ValueError("the port is no number")
     except (OperationalError, ProgrammingError, ValueError) as error:
-        # libpq's message may quote what it could not read, and that may be a password.
+        # libpq's message may quote the part that it could not read, and that may be a password.
         said = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         what = f"{shown}: no such option: {said[1]}" if said else "not a URL of a PostgreSQL store"
         hint = "write postgres-lock://user@host/database; in a password / ? # @ : % are escaped"
@@ -87,7 +87,7 @@ def parse(url: str, client: str) -> Address:
 
 
 def _hosts(conninfo: str, words: Mapping[str, str]) -> tuple[str, ...]:
-    """A connection string for each host: given all of them, libpq would wait for a silent one for as long as it is let."""
+    """A connection string for each host. With all hosts in one string, libpq would spend the whole time on a silent one."""
     from psycopg.conninfo import make_conninfo
 
     lists = {key: words[key].split(",") for key in ("host", "hostaddr", "port") if words.get(key)}

@@ -1,10 +1,10 @@
-"""What may go wrong, and what that says about the request: the one table of this store.
+"""The errors of the server: the one table that maps them onto Refused and Unknown.
 
-A statement is a transaction of its own here, so there are just three moments.
+Each statement is a transaction of its own here, so there are just three cases.
 
-- There was no connection yet: nothing was sent. Refused.
-- The server answered with an ERROR instead of ReadyForQuery: the transaction is rolled back. Refused, if the table says
-  what to tell; what it does not list is Unknown, as everywhere in lockkit.
+- There was no connection yet, so nothing was sent: Refused.
+- The server answered with an ERROR, so the transaction was rolled back: Refused, if the table lists the error. An error that it
+  does not list is Unknown, as everywhere in lockkit.
 - Anything else: no answer in time, a connection that broke, a FATAL error (the server ended the session, perhaps between
   the commit and its answer). Unknown.
 """
@@ -48,8 +48,8 @@ _ERRORS: dict[str, tuple[type[LockkitError], bool, str, str]] = {
     "53": (
         BackendUnavailable,
         True,
-        "it is short of something",
-        "look into its log: disk, memory, connections",
+        "the server is out of disk space, memory or connections",
+        "look into its log",
     ),
 }
 _LOGIN = (
@@ -62,12 +62,12 @@ _LOGIN = (
 
 
 def answered(state: str | None, severity: str | None, message: str, where: str) -> Refused | Unknown:
-    """An error that came in place of a result.
+    """The exception for an error that the server sent instead of a result.
 
     Args:
         state: SQLSTATE; None for one of libpq's own, such as a connection that broke.
-        severity: Not localised: ``ERROR``, ``FATAL``, ``PANIC``.
-        message: The server's words.
+        severity: ``ERROR``, ``FATAL`` or ``PANIC``, not translated.
+        message: The server's message.
         where: The URL without secrets.
     """
     if state is None or severity != "ERROR":
@@ -81,7 +81,7 @@ def answered(state: str | None, severity: str | None, message: str, where: str) 
 
 
 def unanswered(trouble: object, where: str) -> Unknown:
-    """The request went out, and no answer came."""
+    """The exception for a request that was sent and got no answer."""
     text = " ".join(str(trouble).split()) or type(trouble).__name__
     return Unknown(
         OutcomeUnknown(f"no answer from {where}: {text}", hint="is the server running, and reachable?")
@@ -89,9 +89,9 @@ def unanswered(trouble: object, where: str) -> Unknown:
 
 
 def not_connected(trouble: object, where: str) -> Refused:
-    """There is no connection, so nothing was sent. libpq gives no SQLSTATE here, only words."""
+    """The refusal for a connection that could not be made. libpq gives no SQLSTATE here, only a message."""
     text = " ".join(str(trouble).split())
-    if text.startswith("invalid "):  # what it quotes was taken from the URL, and may be of a password
+    if text.startswith("invalid "):  # it quotes a part of the URL, which may be of a password
         text = text.partition('"')[0].rstrip(": ")
         hint = "see the options of libpq; in a password / ? # @ : % are escaped"
         return Refused(BackendUnavailable(f"cannot use {where}: {text}", hint=hint), retry=False)
@@ -107,6 +107,6 @@ def not_connected(trouble: object, where: str) -> Refused:
 
 
 def too_new(where: str, version: int) -> Refused:
-    """A newer lockkit-postgres made the schema, and says that this one must not touch it."""
+    """The refusal of a schema that a newer lockkit-postgres created for newer readers."""
     text = f"{where}: its schema is of layout {version}, which this version does not know"
     return Refused(IncompatibleLayout(text, hint="upgrade lockkit-postgres here"), retry=False)

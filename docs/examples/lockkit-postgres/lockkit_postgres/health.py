@@ -1,4 +1,4 @@
-"""What ``doctor`` says of the server, and what a client is warned of when it opens a store."""
+"""The checks of ``doctor``, and the warnings for a client that opens a store."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SELECT jsonb_build_object(
 
 
 def check(pool: ConnectionPool, budget: float) -> Sequence[Finding]:
-    """Look at the server.
+    """Check the server.
 
     Raises:
-        Refused, Unknown: It cannot be asked.
+        Refused, Unknown: The server does not answer.
     """
     told, _ = pool.ask(budget, _QUESTION.replace("{schema}", pool.address.schema))
     return [

@@ -1,4 +1,4 @@
-"""The schema: made by the first client that may, and never touched when it is of a layout unknown here."""
+"""The schema: the first client that may creates it. A schema of an unknown layout is never touched."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SCHEMA = Path(__file__).with_name("schema.sql")
 
 
 def prepare(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
-    """See that the schema is there; what it says of itself.
+    """Create the schema if it is missing; return its description of itself.
 
     Raises:
-        Refused, Unknown: There is none and it cannot be made, or it is too new.
+        Refused, Unknown: The schema is missing and cannot be created, or it is too new.
     """
     try:
         hello = _hello(pool, namespace, end)
@@ -47,9 +47,9 @@ def _make(pool: ConnectionPool, end: float) -> None:
         pool.ask(max(end - time.monotonic(), 0.0), script)
     except Refused as error:
         if isinstance(error.error, PermissionDenied):
-            text = f"{pool.address.shown}: there is no schema {pool.address.schema}, and this user may not make it"
+            text = f"{pool.address.shown}: there is no schema {pool.address.schema}, and this user may not create it"
             hint = f"have the database's owner run: psql -v schema={pool.address.schema} -f {_SCHEMA}"
             raise Refused(PermissionDenied(text, hint=hint), retry=False) from error
         raise
     except Unknown:
-        pass  # somebody else makes it at this moment, or it is made although no answer came: the next look will tell
+        pass  # another client is creating it, or it was created although no answer came: the next look will tell
