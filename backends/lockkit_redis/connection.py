@@ -116,19 +116,14 @@ class Connection(Timed):
                 up, that is the error.
         """
         self.send(packed, end)
-        if replies == 1:
-            if self._asleep > 0:
-                self._asleep -= 1
-            else:
-                now = time.monotonic()
-                if now >= _awake.until:
-                    _awake.until = now + _AWAKE
-                    try:
-                        self._stay_awake(_awake.until)
-                    finally:
-                        _awake.until = 0.0
-            return (self.hear(end),)
         gets = self._reader.gets
+        if replies == 1:
+            asleep = self._asleep > 0
+            self._asleep -= asleep
+            if asleep or not self._heard_awake():
+                self._reader.feed(self.receive(end))  # there was nothing to read before the request
+            reply = gets()
+            return (self.hear(end) if reply is _MORE else reply,)
         heard: list[Any] = []
         try:
             for _ in range(replies):
@@ -141,17 +136,25 @@ class Connection(Timed):
 
     introduce = exchange
 
-    def _stay_awake(self, until: float) -> None:
-        """Read until something comes, or a moment is over."""
-        while time.monotonic() < until:
-            try:
-                self._feed(os.read(self._socket.fileno(), _ANSWER))
-            except BlockingIOError:
-                _make_way()  # the server may need this processor
-                continue
-            self._in_vain = 0
-            return
+    def _heard_awake(self) -> bool:
+        """Stay awake for a moment, unless another thread does, and read what comes. Returns whether anything came."""
+        now = time.monotonic()
+        if now < _awake.until:
+            return False
+        until = _awake.until = now + _AWAKE
+        try:
+            while time.monotonic() < until:
+                try:
+                    self._feed(os.read(self._socket.fileno(), _ANSWER))
+                except BlockingIOError:
+                    _make_way()  # the server may need this processor
+                    continue
+                self._in_vain = 0
+                return True
+        finally:
+            _awake.until = 0.0
         self._asleep = self._in_vain = min(2 * self._in_vain + 1, _MOST_ASLEEP)
+        return False
 
     def send(self, packed: bytes, end: float) -> None:
         """Send commands whose replies are to be heard.
