@@ -97,6 +97,22 @@ def test_who_waits_alone_reads_and_is_woken_by_nobody_else(standing):
     assert standing._wakes._reader is None, "the keeper took no part in it"
 
 
+def test_a_waiter_whose_call_raises_keeps_nobody_from_being_woken(standing, caplog):
+    def fails():
+        raise ValueError("a bad callback")
+
+    bad, good = Turn(standing, "bad"), Turn(standing, "good")
+    gone = standing._wakes._subscription
+    watch = standing.watch("bad", bad.blockers, fails, bad.claim)
+    with good.listening():
+        bad.come()
+        until(lambda: "a bad callback" in caplog.text)
+        good.come()
+        assert good.woken()
+    assert standing._wakes._subscription is gone
+    watch.close()
+
+
 def test_a_turn_that_came_before_its_thread_waits_is_not_missed(standing):
     turn = Turn(standing)
     turn.come()
