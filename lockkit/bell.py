@@ -8,11 +8,11 @@ from collections.abc import Callable
 __all__ = ["Bell"]
 
 _LONGEST = 60.0
-"""Waits are on CLOCK_MONOTONIC and deadlines on CLOCK_BOOTTIME: after a suspend, look again within this many seconds."""
+"""The longest wait. Waits use CLOCK_MONOTONIC, and deadlines CLOCK_BOOTTIME: after a suspend the caller must look at the clock again."""
 
 
 class Bell:
-    """A bell that wakes one waiting thread; a ring while no thread waits is kept for the next wait.
+    """A bell that wakes one waiting thread. A ring while no thread waits is kept for the next wait.
 
     The bell is a bare lock instead of a ``threading.Event`` or ``Condition``. Those are Python code, and Ctrl-C (or any signal
     handler that raises) between their bytecodes can leave their inner lock taken for good, so that every later ring hangs. Taking

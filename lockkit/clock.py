@@ -1,6 +1,6 @@
 """Clocks: CLOCK_BOOTTIME for decisions, the wall clock for people; and jitter for timers.
 
-CLOCK_MONOTONIC stands still while a machine sleeps, but a lease runs on. So deadlines use CLOCK_BOOTTIME
+CLOCK_MONOTONIC stops while a machine sleeps, but the ttl of a lease does not. So deadlines use CLOCK_BOOTTIME
 (``clock_gettime(2)``), which counts the time asleep and cannot be set.
 """
 
@@ -26,7 +26,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clocks. Where CLOCK_BOOTTIME is missing (macOS), CLOCK_MONOTONIC stands in."""
+    """The machine's own clocks. A system without CLOCK_BOOTTIME (macOS) uses CLOCK_MONOTONIC instead."""
 
     now = staticmethod(functools.partial(time.clock_gettime, _BOOTTIME))
     wall = staticmethod(time.time)

@@ -17,10 +17,10 @@ __all__ = ["LeaseCopy"]
 
 
 class LeaseCopy:
-    """A copied or unpickled Lease. It can release exactly its claim, and is never valid.
+    """A copied or unpickled Lease. A copy can release exactly its claim, and is never valid.
 
-    ``valid()`` is always false, because only the handle that renews a claim knows. To release the claim, bind the copy to a
-    client (:meth:`~lockkit.Client.adopt`).
+    ``valid()`` is always false, because only the lease that renews a claim knows whether it is held. To release the claim, bind the
+    copy to a client (:meth:`~lockkit.Client.adopt`).
 
     Attributes:
         namespace: The namespace of the claim; None if the handle does not say.
@@ -49,24 +49,24 @@ class LeaseCopy:
         return False
 
     def held(self) -> bool:
-        """Ask the store whether the claim is HELD; one round trip.
+        """Ask the store whether the claim is HELD, in one round trip.
 
         Raises:
-            NotHeld: It is not bound to a client.
-            BackendError: No answer.
+            NotHeld: The copy is not bound to a client.
+            BackendError: There was no answer.
         """
         return self._bound().driver().holds(self.name, self.claim_id)
 
     def release(self, reason: Reason = "normal") -> ReleaseReport:
-        """Remove exactly that claim, compared by its token in the store, and no other (S7).
+        """Remove exactly this claim and no other. The store compares the token (S7).
 
-        If a lease in another process still renews the claim, that lease learns of the release at its next renewal or
-        ``confirm()``; until then its ``valid()`` may be true while the next holder holds. Release by copy only what no process
-        looks after any more. To end another's hold, evict it.
+        If a lease in another process still renews the claim, that lease learns of the release only at its next renewal or
+        ``confirm()``. Until then its ``valid()`` may be true while the next holder has the lock. So release by a copy only claims that
+        no process renews any more. To end the hold of another process, evict it.
 
         Raises:
-            NotHeld: It is not bound to a client.
-            BackendError: No definite answer.
+            NotHeld: The copy is not bound to a client.
+            BackendError: There was no definite answer.
         """
         return self._bound().driver().remove(Claim(self._token, Terms(self.name)), self.fence, reason)
 
@@ -75,7 +75,7 @@ class LeaseCopy:
             raise NotHeld(
                 f"this copy of the lease of {self.name!r} has no client",
                 name=self.name,
-                hint="client.adopt(copy)",
+                hint="bind it to a client: client.adopt(copy)",
             )
         return self._opening
 

@@ -74,18 +74,18 @@ def limit(text: str, *, what: str, zero: bool = False) -> float | None:
     """Read a duration, or one of :data:`ENDLESS`, which gives None.
 
     Raises:
-        ConfigError: As :func:`parse`.
+        ConfigError: As for :func:`parse`.
     """
     return None if text.strip().lower() in ENDLESS else parse(text, what=what, zero=zero)
 
 
 def limits(low: float, high: float) -> str:
-    """The allowed range, for people: ``16 s to 40 s``, or ``at least 0.1 s`` if there is no upper limit of its own."""
+    """The allowed range, for people: ``16 s to 40 s``, or ``at least 0.1 s`` if only the general upper limit applies."""
     return f"at least {exact(low)}" if high >= LONGEST else f"{exact(low)} to {exact(high)}"
 
 
 def exact(value: float) -> str:
-    """A duration as people write it, with nothing rounded: ``2.25 s``, ``2 h``, ``7201 s``."""
+    """A duration for people, not rounded: ``2.25 s``, ``2 h``, ``7201 s``."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if value >= 2 * size and value % size == 0:
             return f"{value / size:.0f} {unit}"
@@ -93,7 +93,7 @@ def exact(value: float) -> str:
 
 
 def show(value: float) -> str:
-    """A duration as people write it: ``0.25 s``, ``12 s``, ``3 min``, ``2 h 5 min``, ``4 d 1 h``."""
+    """A duration for people, rounded: ``0.25 s``, ``12 s``, ``3 min``, ``2 h 5 min``, ``4 d 1 h``."""
     if value < 10:
         return f"{value:.2g} s" if value else "0 s"
     whole = round(value)

@@ -1,14 +1,14 @@
 """Fork hooks that a signal handler cannot leave half done.
 
-CPython only reports an exception that leaves a fork hook, and continues. So a signal handler that raises in a hook cuts the hook
-short unnoticed. A handler runs between any two bytecodes of the main thread, also between the call of a Python function and its
-first statement, where no ``try`` reaches; but never inside a method written in C. Hence three rules:
+If an exception leaves a fork hook, CPython only reports it, and continues. So a signal handler that raises can end a hook early, and
+no code notices. A handler runs between any two bytecodes of the main thread, even between the call of a Python function and its
+first statement, where no ``try`` can catch the exception; but never inside a method written in C. Hence three rules:
 
-- What must not fail (taking and releasing the locks, and marking the fork) is done by methods written in C, which are registered
-  as the hooks themselves: an ``acquire`` has the lock or has raised, and a ``release`` that is called releases.
-- Everything else is a step that can be repeated: a second run does only what the first did not do. A step that raises is run again,
-  and each step is registered several times, because a handler may strike at its very entry.
-- A step that was interrupted every time leaves no thread waiting. The module that registers it says what is refused then.
+- Steps that must not fail (taking and releasing the mutexes, and marking the fork) are methods written in C, which are registered
+  as the hooks themselves. An ``acquire`` has either taken the mutex or raised, and a ``release`` that is called releases.
+- All other steps can be repeated: a second run does only what the first did not do. A step that raises is run again,
+  and each step is registered several times, because a handler may interrupt it at its very beginning.
+- If a step was interrupted every time, no thread keeps waiting. The module that registers the step says what is refused then.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Forks:
         before: A step before the fork, with the locks taken; other threads may run.
         in_parent: A step after the fork, in the parent.
         in_child: A step after the fork, in the child, which has no other threads.
-        locks: Locks that are taken before ``before``, in this order, and free after the fork, also in the child. Each stays the
-            same object for ever.
+        locks: Mutexes that are taken before ``before``, in this order, and are free after the fork, in the child as well. Each stays
+            the same object for ever.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Forks:
         self._threads: set[int] = set()
         self._done: set[int] = set()
         self._in_child = in_child
-        if _FORKING:  # by another thread: its hooks after the fork would find no lock taken
+        if (
+            _FORKING
+        ):  # another thread is forking, and the hooks after its fork would find these mutexes not taken
             _LATE.append(self)
         else:
             self._register()
@@ -82,8 +84,8 @@ class Forks:
         for sign in (self._threads, self._done):
             os.register_at_fork(after_in_parent=sign.clear, after_in_child=sign.clear)
         for lock in reversed(self._locks):
-            # A handler may raise while a lock is waited for. Each lock is taken before the next all the same: in another order,
-            # two threads that fork at once could wait for each other.
+            # A handler may raise while a hook waits for a mutex. Each mutex is then still taken before the next one, because in
+            # another order two threads that fork at once could wait for each other.
             for _ in range(_COPIES):
                 os.register_at_fork(before=_Repeated(partial(_have, lock)))
             os.register_at_fork(
@@ -112,7 +114,7 @@ class Forks:
         self._done.add(me)
 
     def _step_after(self) -> None:
-        # Without the locks this thread's fork was not prepared; what there is to undo belongs to another thread.
+        # Without the mutexes the fork of this thread was not prepared, and there is nothing of this thread to undo.
         if self._in_parent is not None and all(map(_mine, self._locks)):
             self._threads.add(threading.get_ident())
             self._in_parent()
@@ -133,7 +135,9 @@ class _Repeated:
                 self._step()
                 break
             except BaseException as error:
-                struck = error.with_traceback(None)  # its frames may refer to what the step is to close
+                struck = error.with_traceback(
+                    None
+                )  # the frames may refer to objects that the step is to close
         if struck is not None:
             raise struck
 
@@ -164,19 +168,20 @@ def _register_late(*, in_child: bool) -> None:
 
 
 def let_forks_pass() -> None:
-    """Wait until a fork of another thread is over, which may have begun before a module just imported registered its hooks."""
+    """Wait until a fork of another thread is over, in case it began before a module that was just imported had registered its hooks."""
     end = time.monotonic() + _LONG
-    while _FORKING and not _mine(IMPORTS) and time.monotonic() < end:  # the forking thread has it
+    while _FORKING and not _mine(IMPORTS) and time.monotonic() < end:  # the forking thread holds IMPORTS
         time.sleep(0.001)
 
 
 IMPORTS = threading.RLock()
-"""Held while lockkit, or a store, imports what it needs late, so that no fork takes place meanwhile.
+"""The mutex that lockkit or a store holds while it imports a module late, so that no fork takes place meanwhile.
 
-A forked child has the lock of a module that another thread was importing, taken for good: it could never import that module.
+If a process forks while another thread imports a module, the import lock of that module stays taken in the child for ever, and the
+child can never import the module.
 """
 _LONG = 5.0
-"""Seconds for which a fork waits for an import: one that needs what another hook has taken must not block a fork for ever."""
+"""Seconds for which a fork waits for an import. An import that waits for a mutex of another fork hook must not block the fork for ever."""
 
 
 def _free_imports() -> None:

@@ -1,7 +1,7 @@
-"""The check of a history: holds as their holders saw them must not overlap, and their fences must rise.
+"""The check of a history of holds: periods in which holders were certain to hold must not overlap, and fences must rise.
 
-A holder is *certain* from the moment when it has read its grant, until it asks for the release or its lease is no longer valid. The
-certain periods of one name must fit into its capacity at every moment. All times are of one clock (CLOCK_BOOTTIME) of one machine.
+A holder is *certain* to hold from the moment when it has read its grant until it sends the release or its lease is no longer valid. At
+every moment the certain periods of one name must fit into its capacity. All times come from one clock (CLOCK_BOOTTIME) of one machine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Period:
     """One certain period of one holder.
 
     Attributes:
-        began: The begin in CLOCK_BOOTTIME seconds, after the grant was read.
-        ended: The end, before the release was asked for.
+        began: The beginning, after the grant was read, in seconds of CLOCK_BOOTTIME.
+        ended: The end, before the release was sent.
         who: The holder, for reports.
     """
 
@@ -49,7 +49,7 @@ def overlaps(periods: Iterable[Period]) -> list[tuple[Period, ...]]:
 
 
 def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
-    """Find pairs of periods of one name where the later one began after the end of the earlier one and has no larger fence.
+    """Find pairs of periods of one name where the later one began after the end of the earlier one, but its fence is not higher.
 
     Periods that fit together (readers, permits) are not compared, because each may read its grant late.
     """

@@ -1,6 +1,6 @@
-"""Identity: the description of this process that a claim shows to others.
+"""Identity: the description of this process that its claims show.
 
-Pid, boot id and start time together identify one process for all time: pids are reused, and start again with each boot.
+Pid, boot id and start time together identify one process for ever. A pid alone does not, because pids are reused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lockkit.facts import Owner
 __all__ = ["boot_id", "process_start", "program_name", "this_process", "user_name"]
 
 _LONGEST = 64
-"""Characters of a program or task name that are kept, because it is shown in one line with others."""
+"""The number of characters to which names of programs, tasks and pods are cut, because they are shown in tables."""
 
 _known: tuple[int, Owner] | None = None
 
 
 @functools.cache
 def boot_id() -> str:
-    """The kernel's random id of this boot (random(4)), or "" where there is none."""
+    """The kernel's random id of this boot (random(4)), or "" if there is none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -41,7 +41,7 @@ def process_start(pid: int) -> float | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    # The second field is the command in parentheses, which may hold spaces and parentheses itself.
+    # The second field is the command in parentheses, which may itself contain spaces and parentheses.
     fields = text.rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else None
 

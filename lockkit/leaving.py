@@ -1,4 +1,4 @@
-"""A notification for context managers that their ``with`` statement was left, whatever a signal handler raises."""
+"""A way for context managers to learn that their ``with`` statement was left, even if a signal handler raises."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Statement:
 
     @property
     def stands(self) -> bool:
-        """Whether the statement still runs: it was not left, and not given up before its body began."""
+        """Whether the statement still runs: it was not left, and did not fail before its body began."""
         return self.left() is not None
 
     def over(self) -> None:
@@ -63,7 +63,7 @@ class Manager(Protocol):
 
     @property
     def look(self) -> Callable[[object], None]:
-        """A function that makes the background look for leases whose ``with`` was left. It takes no lock and refers to no lease."""
+        """A function that lets a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
 
 
 class Exit(Generic[M]):

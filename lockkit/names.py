@@ -1,4 +1,4 @@
-"""Names and namespaces: which ones are allowed, how they are stored, and the claim id that is shown instead of a token.
+"""Names and namespaces: which are allowed, and how they are stored; and the claim id, which is shown instead of a token.
 
 Different names never interact and equal names always do (S8). Names are compared code point by code point (NFC and NFD are
 different names), and a name is percent-encoded, never interpolated, where it becomes part of a key or path.
@@ -40,8 +40,8 @@ def check_name(name: object) -> str:
     """Return the name if it may be locked.
 
     Raises:
-        ConfigError: Not a str, empty, over :data:`LONGEST_NAME` bytes, not UTF-8 (lone surrogates), or with a control
-            character (NUL, newline, ...).
+        ConfigError: The name is not a str, is empty, has over :data:`LONGEST_NAME` bytes, cannot be written as UTF-8 (lone
+            surrogates), or contains a control character (NUL, newline, ...).
     """
     if not isinstance(name, str):
         raise ConfigError(f"a lock name must be a str, not {type(name).__name__}")
@@ -64,7 +64,8 @@ def check_namespace(namespace: object) -> str:
     """
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ConfigError(
-            f"not a namespace: {namespace!r}", hint="1 to 64 of A-Z a-z 0-9 . _ - and a letter or digit first"
+            f"not a namespace: {namespace!r}",
+            hint="use 1 to 64 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit",
         )
     return namespace
 
@@ -89,14 +90,15 @@ def new_token() -> str:
 
 
 def check_token(token: object) -> str:
-    """Return the token if it has the form of one. A token from outside would otherwise be written into a store's commands unchecked.
+    """Return the token if it has the right form. This check keeps arbitrary text from outside away from the commands for a store.
 
     Raises:
         ConfigError: The token is not 32 hex digits. The message does not quote it, because it may be another secret.
     """
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise ConfigError(
-            "not the token of a claim", hint="32 hex digits, as lockkit acquire --print-token prints it"
+            "not the token of a claim",
+            hint="a token has 32 hex digits, as lockkit acquire --print-token prints it",
         )
     return token
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Operations:
-    """An operator's view of a store. :class:`~lockkit.client.Client` adds locks."""
+    """The operations of a client that hold nothing. :class:`~lockkit.client.Client` adds locks."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
@@ -50,7 +50,7 @@ class Operations:
         return self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name)
 
     def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
-        """Names with claims, sorted. ``deep``: scan the store, if its index of names may be incomplete."""
+        """The names that have claims, sorted. With ``deep`` the whole store is scanned, in case its index of names is incomplete."""
         if not isinstance(prefix, str):
             raise ConfigError(f"a prefix of names must be a str, not {prefix!r}")
         return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
@@ -65,7 +65,7 @@ class Operations:
             name: The lock.
             claim_id: The claim, as ``inspect`` shows it.
             reason: The reason, which is kept with the claim, in the log and in events.
-            now: Remove the claim at once. The holder may then still believe that it holds.
+            now: Remove the claim at once. Then the holder may still believe that it holds the lock.
         """
         check_name(name)
         if not str(claim_id).isalnum():
@@ -74,7 +74,9 @@ class Operations:
             )
         if not reason:
             raise ConfigError(
-                "evict needs a reason", name=name, hint="say why, for those who look at the log"
+                "evict needs a reason",
+                name=name,
+                hint="give reason=...; it is logged and shown to the holder",
             )
         by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
         with contextlib.suppress(ConfigError):  # the note is full; the log has it
@@ -104,7 +106,7 @@ class Operations:
         if other is not None:
             kind = "a plain lock" if other.kind == "mutex" else "a reader/writer lock"
             text = f"{name!r} is used as {kind} by {other.owner}, and its capacity cannot be changed"
-            raise ConfigError(text, name=name, holder=other, hint="only that of a semaphore can")
+            raise ConfigError(text, name=name, holder=other, hint="only a semaphore can be resized")
         count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
         self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
         return count

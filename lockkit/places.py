@@ -1,7 +1,7 @@
 """Places: the file system of a path, and the folder in which lockkit keeps the files of this user.
 
-Embedded locks need one kernel behind their files. A network file system is used by several kernels, and neither shared memory
-nor a FIFO reaches from one to the other.
+All users of an embedded store must share one kernel. A network file system is used by several kernels, and neither shared memory
+nor a FIFO works between them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str | None:
     """The type of the file system on which a path lies or would be created; None if the system does not say.
 
-    Links are followed. The answer comes from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that leads
-    to the path counts, and the last file system mounted there.
+    Symbolic links are followed. The answer comes from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)): the longest mount point that
+    contains the path counts, and the last file system that was mounted there.
 
     Args:
         path: The path; it need not exist.
@@ -79,8 +79,8 @@ def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) 
     """The type of the file system if it may be shared with another kernel, else None.
 
     These are the known network and cluster file systems (nfs, cifs, ceph, lustre, 9p, virtiofs, ...) and every FUSE file system
-    that is not known to be local. Most FUSE file systems (sshfs, s3fs, rclone, gcsfuse) use a network, and a refusal that names the
-    type costs its user less than two holders would. If the system does not say, the path is accepted.
+    that is not known to be local. Most FUSE file systems (sshfs, s3fs, rclone, gcsfuse) use a network, and it is better to refuse a
+    local one, with an error that names its type, than to risk two holders. If the type is unknown, the path is accepted.
     """
     kind = filesystem(path, mounts=mounts)
     if kind is None:
@@ -91,7 +91,7 @@ def network_filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) 
 
 
 def barred(path: str | os.PathLike[str]) -> Path | None:
-    """The first folder on the way to a path that this process may not search; None if there is none."""
+    """The first of a path's folders that this process may not search; None if there is none."""
     for folder in reversed(Path(path).parents):
         try:
             os.stat(f"{folder}/.")  # noqa: PTH116 (a Path drops the dot, and only that asks for the right to search)
@@ -103,7 +103,7 @@ def barred(path: str | os.PathLike[str]) -> Path | None:
 
 
 class StatePlace(NamedTuple):
-    """The state folder, and where that choice comes from: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
+    """The state folder, and the source of the choice: ``LOCKKIT_STATE_DIR``, ``/etc/lockkit/config.toml``, ..."""
 
     path: Path
     source: str
@@ -123,14 +123,15 @@ def state_place(
 
     The first of these is used: the configured folder (``state_dir``, which already takes ``LOCKKIT_STATE_DIR`` and a pin in /etc
     into account); ``LOCKKIT_STATE_DIR``; ``$XDG_STATE_HOME/lockkit`` or ``~/.local/state/lockkit``, if it is local and can be
-    written to; ``/var/tmp/lockkit-$UID``, with one WARNING a process. Without HOME the home folder is that of the passwd entry,
-    so that a cron job and a login shell of one user use one folder.
+    written to; ``/var/tmp/lockkit-$UID``, with one WARNING per process. Without HOME the home folder is that of the passwd entry,
+    so that a cron job and a login shell of one user use the same folder.
 
     Args:
-        environ: The environment; None: this process's.
+        environ: The environment; None for that of this process.
         configured: A folder and the source of that setting. ``~`` and ``{uid}`` in it are replaced.
         mounts: The mount table.
-        create: False: nothing is created or logged; problems are found as far as the system tells.
+        create: Whether to create the folder. If False, nothing is created or logged, and only problems that can be seen without
+            creating it are found.
 
     Raises:
         ConfigError: The configured folder is not an absolute path.
@@ -145,7 +146,7 @@ def state_place(
         return StatePlace(private_dir(_expand(text, home, source), create=create), source)
     why = "there is no home folder"
     xdg = environ.get("XDG_STATE_HOME", "")
-    # A relative XDG_STATE_HOME is to be ignored, says the XDG Base Directory Specification.
+    # The XDG Base Directory Specification says that a relative XDG_STATE_HOME must be ignored.
     base = Path(xdg) if xdg.startswith("/") else home / ".local" / "state" if home else None
     if base is not None:
         kind = network_filesystem(base, mounts=mounts)
@@ -165,12 +166,12 @@ def state_place(
 
 
 def _tell(path: Path, why: str) -> None:
-    # Another process of this user (a login shell, if this is a cron job) may have another store by default. Say so, once a process.
+    # Another process of this user (a login shell, if this is a cron job) may use another store by default. Warn once per process.
     if path not in _told:
         _told.add(path)
         _log.warning(
-            "locks and journals are kept in %s, because %s; a process that finds another folder does not share them "
-            "(to choose one for all: state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
+            "locks and journals are kept in %s, because %s; a process with another state folder does not share them "
+            "(to use one folder everywhere, set state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
             printable(str(path)),
             printable(why),
         )
@@ -186,7 +187,7 @@ def private_dir(path: Path, *, create: bool = True) -> Path:
 
     Args:
         path: The folder.
-        create: False: only check whether the folder could be created.
+        create: Whether to create the folder. If False, only check whether it could be created.
 
     Raises:
         BackendUnavailable: The folder cannot be created, is not a folder, belongs to another user, or others may write to it.
@@ -196,15 +197,13 @@ def private_dir(path: Path, *, create: bool = True) -> Path:
             return path
         seen = path.lstat()
         if stat.S_ISLNK(seen.st_mode) and seen.st_uid in (os.getuid(), 0):
-            seen = (
-                path.stat()
-            )  # a link of one's own is followed; a link of another user in /var/tmp is a trap
+            seen = path.stat()  # only a link of this user or root is followed, because a link of another user in /var/tmp may be a trap
     except OSError as error:
         hint = "set LOCKKIT_STATE_DIR to a folder that you can write to"
         raise BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint) from error
     mine = os.getuid()
     if not stat.S_ISDIR(seen.st_mode):
-        raise BackendUnavailable(f"{path} is not a folder", hint="move it away, or set LOCKKIT_STATE_DIR")
+        raise BackendUnavailable(f"{path} is not a folder", hint="rename it, or set LOCKKIT_STATE_DIR")
     if seen.st_uid != mine:
         raise BackendUnavailable(
             f"{path} belongs to {user_name(seen.st_uid)}, not to {user_name(mine)}",
@@ -224,7 +223,7 @@ def _obstacle(path: Path, *, create: bool) -> str:
             return ""
     except OSError as error:
         return f"{path} cannot be created: {error.strerror}"
-    # Another user's folder is reported instead of avoided: HOME is probably wrong (sudo -E).
+    # For another user's folder state_place raises an error instead of using another folder: HOME is probably wrong (sudo -E).
     if path.stat().st_uid == os.getuid() and not os.access(path, os.W_OK | os.X_OK):
         return f"{path} cannot be written to"
     return ""
@@ -249,7 +248,7 @@ def _make(path: Path, *, create: bool) -> bool:
 def make_folders(path: Path) -> None:
     """Create a folder and its missing parents, each for its owner alone (0700), whatever the umask.
 
-    ``os.makedirs`` applies its mode to the last folder only. The others would get what the umask leaves of 0777, and with a
+    ``os.makedirs`` applies its mode to the last folder only. The mode of the others would depend on the umask, and with a
     umask of 0 anybody could replace this folder by another.
 
     Raises:

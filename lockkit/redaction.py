@@ -1,8 +1,8 @@
 """Redaction of URLs. Only parts that are known to be harmless are shown; every other part becomes ``***``.
 
-A password can stand anywhere in a URL that is misspelt. So a part is shown only if it is known to be harmless, never because it
-does not look like a password: each part must have the shape of its kind, and only listed options are shown. A URL that cannot be parsed is shown as
-its scheme and ``***``.
+In a misspelt URL a password can stand anywhere. So a part is shown only if it is known to be harmless, never because it
+does not look like a password: each part must have the right form, and only listed options are shown. A URL that cannot be parsed is
+shown as its scheme and ``***``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVERYWHERE = frozenset(
         *("age_warning", "age_soft", "age_hard", "log_format", "disable_plugins", "plugin_errors"),
     )
 )
-"""Settings that may stand in the query of every URL: all but ``url``."""
+"""The settings that may stand in the query of every URL: all except ``url``."""
 
 _TLS = ("ca_file", "cert_file", "key_file")
 _REDIS = frozenset(("db", "min_replicas", "tls", "sentinel_user", *_TLS))
@@ -41,7 +41,7 @@ SHIPPED: Mapping[str, frozenset[str]] = {
     **{f"etcd{more}": _ETCD for more in ("", "s", "+grpc", "s+grpc")},
     **dict.fromkeys(("zookeeper", "zookeepers", "zk"), _ZOOKEEPER),
 }
-"""Scheme -> harmless options of lockkit's own stores, known before any of them is imported; see :func:`declare`."""
+"""The harmless options of lockkit's own stores, by scheme. They are known before any store is imported; see :func:`declare`."""
 
 _declared: dict[str, frozenset[str]] = {}
 
@@ -66,11 +66,11 @@ _SCRUBBED = 4
 
 
 def declare(scheme: str, options: Iterable[str]) -> None:
-    """Note which options of a third party's store are harmless. The lists of lockkit's own stores do not change.
+    """Record which options of a third party's store are harmless. The lists of lockkit's own stores do not change.
 
     Args:
         scheme: The URL scheme, in lower case.
-        options: Names of options, or ``name=value`` where only that value is harmless.
+        options: Names of options, or ``name=value`` if only that value is harmless.
     """
     _declared[scheme] = frozenset(options)
 

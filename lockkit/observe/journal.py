@@ -1,7 +1,7 @@
-"""The journal of critical failures: fsynced JSON lines, owner-only, rotated.
+"""The journal of critical failures: lines of JSON, fsynced, readable by their owner only, rotated.
 
-One line for each release that got no definite answer, one for each resolution; nothing in it is a secret. A line that a
-crash left half-written is passed over when reading.
+The journal has one line for each release that got no definite answer, and one for each resolution. It contains no secrets. A reader
+skips a line that a crash left incomplete.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["FILE", "append", "read", "resolve"]
 
 FILE = "failures.jsonl"
 _ROTATE_AT = 10 * 1024 * 1024
-"""Bytes from which the file is moved to ``failures.jsonl.1``; what was there before is dropped."""
+"""The size in bytes from which the file is renamed to ``failures.jsonl.1``; an earlier file of that name is lost."""
 
 
 def append(state_dir: str | os.PathLike[str], record: Mapping[str, object]) -> str:
-    """Write a record to stable storage; returns its id.
+    """Write a record to stable storage. Returns its id.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The record could not be written.
     """
     identity = os.urandom(4).hex()
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -35,10 +35,10 @@ def append(state_dir: str | os.PathLike[str], record: Mapping[str, object]) -> s
 
 
 def resolve(state_dir: str | os.PathLike[str], identity: str, by: str) -> bool:
-    """Note that somebody dealt with a record; False if there is none of that id.
+    """Record that somebody dealt with a failure. Returns False if there is no record with that id.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The journal could not be written.
     """
     if not any(record.get("id") == identity for record in read(state_dir)):
         return False
@@ -48,7 +48,7 @@ def resolve(state_dir: str | os.PathLike[str], identity: str, by: str) -> bool:
 
 
 def read(state_dir: str | os.PathLike[str]) -> list[dict[str, object]]:
-    """Every record, oldest first; resolved ones have ``resolved`` (when) and ``resolved_by``."""
+    """Every record, oldest first. Resolved ones have ``resolved`` (the time) and ``resolved_by``."""
     records: dict[str, dict[str, object]] = {}
     for name in (f"{FILE}.1", FILE):
         for line in _lines(Path(state_dir, name)):
@@ -97,9 +97,9 @@ def _opened(path: Path) -> int:
 
 
 def _moved(path: Path, handle: int) -> bool:
-    """Move a full journal out of the way, unless another process does or did so: a second move would drop the first one's file.
+    """Rename a full journal, unless another process does so or has done so, because a second renaming would replace the first file.
 
-    This never waits for the lock. Without it the record goes into the full file, which is found under either name.
+    This never waits for the lock on the file. Without the lock the record goes into the full file, which readers find under either name.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,10 +40,10 @@ def check_files(
 ) -> list[Finding]:
     """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
-    Errors, because no lock can be taken: a store that is not installed, a URL or a ttl that it would refuse, a scope that it does not
-    reach, a state folder that cannot be used, a missing client library. Warnings: tables and switches for plugins that are not
-    installed, and what only this machine lacks for a profile that is not in use, since one file may serve several environments.
-    No store is opened, and nothing is created.
+    These are errors, because no lock could be taken: a store that is not installed, a URL or a ttl that the store would refuse, a scope
+    that it does not reach, a state folder that cannot be used, a missing client library. These are warnings: settings for plugins that
+    are not installed; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
+    may serve several environments. No store is opened, and nothing is created.
 
     Args:
         url: The store's URL. This and the next six arguments are those of :func:`lockkit.examining.examine`.
@@ -75,13 +75,13 @@ def check_files(
 def _judged(
     loaded: Config, entries: Sequence[Installed], wrong: Severity = "error", lacking: Severity = "error"
 ) -> Iterator[Finding]:
-    """Find what cannot work in one configuration.
+    """Find the problems of one configuration.
 
     Args:
         loaded: The configuration.
         entries: The installed plugins.
-        wrong: The severity if it cannot work on any machine.
-        lacking: The severity if only this machine lacks something.
+        wrong: The severity of a problem that exists on every machine.
+        lacking: The severity of something that only this machine lacks.
     """
     for finding in _store(loaded, lacking, entries):
         yield finding._replace(severity=wrong) if finding.severity == "error" else finding
@@ -164,6 +164,4 @@ def _switches(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]
     for name in loaded.disable_plugins:
         if canonical(name) not in known:
             told = f"disable_plugins (from {loaded.source('disable_plugins')}): there is no plugin {redact_name(name)!r}"
-            yield Finding(
-                "config", "warning", told, meant(name, known) or "lockkit plugins lists what there is"
-            )
+            yield Finding("config", "warning", told, meant(name, known) or "see: lockkit plugins")

@@ -169,7 +169,7 @@ class PluginManager:
         """Open the store of a URL.
 
         Raises:
-            ConfigError: As :meth:`backend`, or the client library is missing; the error says what to install.
+            ConfigError: As for :meth:`backend`, or the client library is missing; the error says what to install.
             Refused: The store cannot be opened.
         """
         backend: Backend | None = None
@@ -178,7 +178,7 @@ class PluginManager:
                 backend = spec.open(url, options)
             return backend  # noqa: RET504 (see below)
         except BaseException:
-            if backend is not None:  # a signal handler struck at the end of the block
+            if backend is not None:  # a signal handler raised at the end of the block
                 backend.close()
             raise
 
@@ -186,7 +186,7 @@ class PluginManager:
         """Check that the store of a URL could be opened, as far as possible without connecting.
 
         Raises:
-            ConfigError, Refused: As :meth:`open`.
+            ConfigError, Refused: As for :meth:`open`.
         """
         with self._store_of(url) as spec:
             if spec.check is not None:
@@ -227,7 +227,8 @@ class PluginManager:
         info = self._infos.get(store.name) if store else None
         if info is not None and info.disabled:
             raise ConfigError(
-                f"the plugin for {scheme}: URLs, {info.name}, is disabled", hint="see disable_plugins"
+                f"the plugin for {scheme}: URLs, {info.name}, is disabled",
+                hint="remove it from disable_plugins or LOCKKIT_DISABLE_PLUGINS",
             )
         if info is not None and info.error is not None:
             raise PluginError(f"the plugin for {scheme}: URLs cannot be used: {info.error}")
@@ -243,7 +244,7 @@ class PluginManager:
                     for spec in self._offers(name):
                         for scheme in spec.schemes:
                             if scheme in found or not self._allowed(name, scheme):
-                                self._report(name, f"the URL scheme {scheme}: is taken by another plugin")
+                                self._report(name, f"another plugin already offers the URL scheme {scheme}:")
                             else:
                                 found[scheme] = (name, spec)
                                 declare(scheme, spec.harmless)
@@ -292,7 +293,7 @@ class PluginManager:
     def _add(self, info: PluginInfo, plugin: object) -> None:
         """Register a plugin with pluggy, completely or not at all."""
         if plugin is None or inspect.isclass(plugin):
-            raise PluginError(f"plugin {info.name}: neither a module nor an instance: {plugin!r}")
+            raise PluginError(f"plugin {info.name} must be a module or an instance, not {plugin!r}")
         try:
             self._pm.register(plugin, info.name)
             hooks = self._examined(info.name, plugin)
@@ -318,13 +319,14 @@ class PluginManager:
                     continue
                 if impl.wrapper or impl.hookwrapper:
                     raise PluginError(
-                        f"plugin {name}: {caller.name} is a hook wrapper; hooks are called one by one"
+                        f"plugin {name}: {caller.name} is a hook wrapper, which lockkit does not support"
                     )
                 if inspect.iscoroutinefunction(impl.function):
                     raise PluginError(f"plugin {name}: {caller.name} must be a plain function, not async")
         if not callers:
             raise PluginError(
-                f"plugin {name}: no hooks in {plugin!r}", hint="mark them with lockkit.hooks.hookimpl"
+                f"plugin {name}: there are no hooks in {plugin!r}",
+                hint="mark its functions with lockkit.hooks.hookimpl",
             )
         return tuple(sorted(caller.name for caller in callers))
 
@@ -347,7 +349,8 @@ class PluginManager:
                     self._report(name, f"{_BACKENDS}: not a BackendSpec: {spec!r}")
                 elif spec.api != API:
                     self._report(
-                        name, f"the store {spec.name} is for API {spec.api}; this lockkit has API {API}"
+                        name,
+                        f"the store {spec.name} was written for API {spec.api}; this lockkit has API {API}",
                     )
                 else:
                     found.append(spec)

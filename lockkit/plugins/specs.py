@@ -52,8 +52,8 @@ class HealthClient(Protocol):
 def lockkit_backends() -> Sequence[BackendSpec]:
     """Offer stores: one :class:`~lockkit.store.spi.BackendSpec` for each, with its URL schemes.
 
-    Called once, when a URL is looked up. The client library is imported in ``BackendSpec.open``, not here and not when the
-    plugin is loaded. A spec of another API version, or with a scheme that is taken, is reported and skipped.
+    Called once, when a URL is looked up. Import the client library in ``BackendSpec.open``, not here and not when the
+    plugin is loaded. A spec for another API version, or with a scheme that another plugin has, is reported and skipped.
     """
     raise NotImplementedError
 
@@ -63,8 +63,8 @@ def lockkit_cleanup(context: CleanupContext) -> None:
     """Clean up before a lock is released: free a GPU, drop a model, remove scratch files. Layer 1 of the release.
 
     Called once per release of a claim that was held, while the heartbeat still renews it, on a thread of its own with the
-    caller's context variables. A hook that raises (``BaseException`` too) stops neither the next hook nor the release. One
-    that takes longer than ``context.budget()`` is reported as RUNNING and the release goes on without it.
+    caller's context variables. A hook that raises (even a ``BaseException``) stops neither the next hook nor the release. A hook
+    that takes longer than ``context.budget()`` is reported as RUNNING, and the release continues without it.
     """
 
 
@@ -87,7 +87,7 @@ def lockkit_alert(alert: Alert) -> None:
 
 @hookspec
 def lockkit_devices() -> Sequence[object]:
-    """Offer device providers, which list and describe what can be locked as a device: GPUs, simulated ones."""
+    """Offer device providers, which list and describe devices such as GPUs. Reserved; nothing in this version calls the hook."""
     raise NotImplementedError
 
 
@@ -99,4 +99,4 @@ def lockkit_health(client: HealthClient) -> Sequence[Finding]:
 
 @hookspec
 def lockkit_commands(cli: click.Group) -> None:
-    """Add commands to ``lockkit``: ``cli.add_command(...)``. A name that is already taken keeps its first command."""
+    """Add commands to ``lockkit``: ``cli.add_command(...)``. If two plugins add a command of the same name, the first one stays."""

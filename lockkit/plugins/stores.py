@@ -74,9 +74,9 @@ def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
     if store is not None:
         needed = f"lockkit[{store.extra}]" if store.extra else "lockkit"
         return ConfigError(
-            f"no store for {scheme}: URLs is installed: this lockkit ({__version__}) came without {store.module}",
-            hint=f'a version that has it: pip install --upgrade "{needed}"',
+            f"no store for {scheme}: URLs is installed: this lockkit ({__version__}) does not contain {store.module}",
+            hint=f'to install a version that does: pip install --upgrade "{needed}"',
         )
     close = get_close_matches(scheme, {*known, *SCHEMES}, n=1)
-    hint = f"did you mean {close[0]}:? There are" if close else "there are"
+    hint = f"did you mean {close[0]}:? The schemes are" if close else "the schemes are"
     return ConfigError(f"no plugin offers {scheme}: URLs", hint=f"{hint} {', '.join(sorted(known))}")

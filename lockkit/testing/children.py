@@ -1,4 +1,4 @@
-"""Forked processes that play a part in a scenario: JSON both ways, a line at a time, and a kill -9 that is one."""
+"""Forked processes that take part in a scenario. Parent and child exchange lines of JSON; the parent can kill the child with SIGKILL."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from typing import Any
 __all__ = ["Child", "Parent", "in_child"]
 
 _PATIENCE = 30.0
-"""Seconds after which a child that says nothing has failed."""
+"""Seconds after which a child that sends nothing has failed."""
 _SCENARIO = 600.0
-"""Seconds after which nobody will tell a child anything any more."""
+"""Seconds for which a child waits for its parent: longer than any scenario lasts."""
 
 
 class _Lines:
-    """One end of the talk."""
+    """One end of the exchange."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._rest = b""
 
     def tell(self, what: object = None) -> None:
-        """Send something that JSON can say."""
+        """Send a value that can be written as JSON."""
         self._end.sendall(json.dumps(what).encode() + b"\n")
 
     def read(self, timeout: float) -> Any:
-        """The next thing that was told.
+        """The next value that the other side sent.
 
         Raises:
             EOFError: The other side has ended.
-            TimeoutError: It says nothing.
+            TimeoutError: The other side sends nothing.
         """
         until = time.monotonic() + timeout
         while b"\n" not in self._rest:
@@ -52,18 +52,18 @@ class _Lines:
 
 
 class Parent(_Lines):
-    """The parent, as its child knows it."""
+    """The child's end: receives from the parent, and sends to it."""
 
     def hear(self) -> Any:
-        """Wait for what it tells next, as long as a scenario may take."""
+        """Wait for the next value from the parent, as long as a scenario may last."""
         return self.read(_SCENARIO)
 
 
 class Child(_Lines):
-    """A forked process that plays ``part`` and then ends without any goodbye.
+    """A forked process that runs ``part`` and then ends without any cleanup.
 
     Args:
-        part: Told its parent; what it returns is the last that is heard from it.
+        part: Gets the :class:`Parent`. Its return value is the last value that the child sends.
     """
 
     def __init__(self, part: Callable[[Parent], Any]) -> None:
@@ -81,10 +81,10 @@ class Child(_Lines):
         super().__init__(mine)
 
     def hear(self, timeout: float = _PATIENCE) -> Any:
-        """The next thing that the child tells.
+        """The next value from the child.
 
         Raises:
-            AssertionError: It failed (with its traceback), died, or says nothing.
+            AssertionError: The child failed (the message has its traceback), died, or sends nothing.
         """
         try:
             said = self.read(timeout)
@@ -97,13 +97,13 @@ class Child(_Lines):
         return said
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL."""
+        """End the child at once, with SIGKILL."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
         self.close()
 
     def close(self) -> None:
-        """Wait for its end; if it does not come by itself, bring it about."""
+        """Wait until the child ends; kill it if it does not end by itself."""
         if not self.pid:
             return
         self._end.close()
@@ -127,12 +127,12 @@ def _play(part: Callable[[Parent], Any], parent: Parent) -> None:
         last = {_FAILED: traceback.format_exc()}
     try:
         parent.tell(last)
-    except OSError:  # nobody listens any more
+    except OSError:  # the parent has closed its end
         pass
 
 
 def in_child(call: Callable[[], Any]) -> Any:
-    """Return what ``call`` returns in a forked child, by way of JSON; the child ends without any cleanup."""
+    """Call a function in a forked child, and return its result (as JSON gives it). The child ends without any cleanup."""
     child = Child(lambda _: call())
     try:
         return child.hear()

@@ -1,7 +1,4 @@
-"""A store's calls as a test makes them: on a claim of their own, and sure of the kind of answer.
-
-Everything else is said of the public face; these are for tests of a backend without a client before it.
-"""
+"""Calls of a store in one step each, for tests of a backend without a client: they make a claim, and check the kind of the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ BUDGET = 2.0
 
 
 def open_store(url: str, **options: Any) -> Backend:
-    """Open a store as a client does; ``options`` are those of :class:`lockkit.store.spi.OpenOptions`. Close it."""
+    """Open a store as a client does. ``options`` are those of :class:`lockkit.store.spi.OpenOptions`. The caller closes the store."""
     return PluginManager(()).open(url, OpenOptions(**options))
 
 
@@ -33,7 +30,7 @@ def claim(
 
 
 def take(store: Backend, name: str = "a", **options: Any) -> tuple[Claim, int]:
-    """Hold a lock that is free: the claim and its fence."""
+    """Acquire a lock that is free. Returns the claim and its fence."""
     one = claim(name, **options)
     answer = store.acquire(one, True, BUDGET)
     assert isinstance(answer, Granted), answer
@@ -41,7 +38,7 @@ def take(store: Backend, name: str = "a", **options: Any) -> tuple[Claim, int]:
 
 
 def queue(store: Backend, name: str = "a", **options: Any) -> Claim:
-    """Stand in line for a lock that is held."""
+    """Queue for a lock that is held. Returns the claim."""
     one = claim(name, **options)
     answer = store.acquire(one, True, BUDGET)
     assert isinstance(answer, Queued), answer
@@ -49,7 +46,7 @@ def queue(store: Backend, name: str = "a", **options: Any) -> Claim:
 
 
 def renew(store: Backend, one: Claim, fence: int | None = None) -> Renewal:
-    """Renew one claim: for its lease, or for a waiter."""
+    """Renew one claim: with the fence of its lease, or without one for a waiter."""
     return store.renew([(one, fence)], BUDGET)[0]
 
 
@@ -59,7 +56,7 @@ def states(store: Backend, name: str = "a") -> list[str]:
 
 
 def settled(call: Callable[[], T]) -> T:
-    """As the protocol does: ask again while the outcome is unknown, as on a connection that the server has closed."""
+    """Repeat a call, up to three times, while its outcome is unknown, as the protocol does; for instance after the server closed a connection."""
     for _ in range(3):
         with contextlib.suppress(Unknown):
             return call()

@@ -1,4 +1,4 @@
-"""A clock that a test moves forward: the machine's own plus whatever the test adds."""
+"""A clock that a test can move forward: the machine's own clock plus the seconds that the test adds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["ShiftedClock"]
 class ShiftedClock:
     """CLOCK_BOOTTIME and the wall clock, moved forward together by :meth:`advance`.
 
-    Threads that sleep do not notice a step, as in a process that was stopped: that is what it is for. Background work
-    that must happen meanwhile is tested with short ttls and real time.
+    A thread that sleeps does not notice a step, as if its process had been stopped. Background work that must happen meanwhile is
+    tested with short ttls and real time.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class ShiftedClock:
         return (self._stood[1] if self._stood else SYSTEM.wall()) + self._ahead
 
     def freeze(self) -> None:
-        """From now on no time passes but by :meth:`advance`."""
+        """Stop the time: from now on only :meth:`advance` moves the clocks."""
         self._stood = SYSTEM.now(), SYSTEM.wall()
 
     def advance(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The file that ``pytest --lockkit-kit`` collects: the kit, once, for the harness that the option names."""
+"""The file that ``pytest --lockkit-kit`` collects: the kit for the harness that the option names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults between the protocol and a store: requests and replies that are dropped, delayed, doubled or cut short.
+"""Faults between the protocol and a store: requests and replies that are dropped, delayed, duplicated or interrupted.
 
 Put :class:`FaultyBackend` around any backend, or let :func:`through` offer a store with faults to a client::
 
@@ -7,7 +7,7 @@ Put :class:`FaultyBackend` around any backend, or let :func:`through` offer a st
     faults.add("acquire", drop_reply)          # the next acquire is applied, but its answer is lost
 """
 
-# ruff: noqa: ARG001 - faults are called alike, and not each of them looks at all it is given
+# ruff: noqa: ARG001 - all faults are called with the same arguments, and not each of them needs all
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ CALLS = (
     "acquire", "renew", "release", "abandon", "emergency_release", "inspect", "names", "evict", "resize", "extend",
     "annotate", "record", "put_record", "check",
 )  # fmt: skip
-"""Every call of a backend that asks the store something."""
+"""Every call of a backend that sends a request to the store."""
 
 Send = Callable[[], Any]
 
 
 class Fault(Protocol):
-    """The fate of one call: ``send`` performs the call on the real store, as often and as late as the fault chooses."""
+    """A fault of one call. ``send`` performs the call on the real store; the fault decides when, and how often."""
 
     def __call__(self, faults: Faults, send: Send, budget: float, /) -> Any: ...
 
@@ -62,7 +62,7 @@ def _unknown(why: str) -> Unknown:
 
 
 def drop_request(faults: Faults, send: Send, budget: float) -> Any:
-    """The request never arrives; the caller cannot tell."""
+    """The request never arrives, and the caller does not learn that."""
     raise _unknown("the request was dropped")
 
 
@@ -85,18 +85,18 @@ def duplicate(faults: Faults, send: Send, budget: float) -> Any:
 
 
 def refuse(faults: Faults, send: Send, budget: float) -> Any:
-    """The request is refused for the moment."""
+    """The request is refused; a later one may succeed."""
     raise Refused(BackendUnavailable("fault injected: refused"))
 
 
 def black_hole(faults: Faults, send: Send, budget: float) -> Any:
-    """No answer for as long as the caller has budget."""
+    """There is no answer within the budget."""
     faults.healed.wait(budget)
     raise _unknown("nothing answers")
 
 
 def slow(seconds: float) -> Fault:
-    """An answer that takes so long (real time): a caller without that much budget does not hear it."""
+    """The answer takes the given seconds (real time). A caller with a smaller budget does not get it."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         faults.healed.wait(min(seconds, budget))
@@ -109,7 +109,7 @@ def slow(seconds: float) -> Fault:
 
 
 def delay(seconds: float) -> Fault:
-    """The request takes so long (real time) to reach the store."""
+    """The request takes the given seconds (real time) to reach the store."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         faults.healed.wait(seconds)
@@ -119,7 +119,7 @@ def delay(seconds: float) -> Fault:
 
 
 def delay_reply(meanwhile: Callable[[], object]) -> Fault:
-    """The store has it at once; ``meanwhile`` happens before the answer is read."""
+    """The request is applied at once, but ``meanwhile`` is called before the answer is read."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         answer = send()
@@ -130,7 +130,7 @@ def delay_reply(meanwhile: Callable[[], object]) -> Fault:
 
 
 def interrupt(error: BaseException) -> Fault:
-    """Something (Ctrl-C) hits the call before anything was sent."""
+    """An exception such as Ctrl-C interrupts the call before anything was sent."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         raise error
@@ -139,7 +139,7 @@ def interrupt(error: BaseException) -> Fault:
 
 
 def interrupt_after(error: BaseException) -> Fault:
-    """Something (Ctrl-C) hits the call when the store has applied it, before its answer is read."""
+    """An exception such as Ctrl-C interrupts the call after the store has applied it, before its answer is read."""
 
     def fault(faults: Faults, send: Send, budget: float) -> Any:
         send()
@@ -158,13 +158,13 @@ class _Rule:
 
 @dataclass(slots=True)
 class Faults:
-    """The faults that are to come, and a log of the calls. Thread-safe.
+    """The faults that future calls will meet, and a log of the calls. Thread-safe.
 
     Attributes:
-        late: Requests that are under way; see :meth:`deliver`.
-        log: Every call that was made: its method.
-        wakes: False to lose every wake of watches.
-        healed: Set by :meth:`heal`; what hangs goes on at once.
+        late: The requests that are still under way; see :meth:`deliver`.
+        log: The method of every call that was made.
+        wakes: Whether wakes of watches arrive. If False, all of them are lost.
+        healed: Set by :meth:`heal`; then calls that hang continue at once.
     """
 
     late: list[Send] = field(default_factory=list)
@@ -175,27 +175,28 @@ class Faults:
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, method: str, fault: Fault, *, skip: int = 0, times: float = 1) -> None:
-        """Have a fault hit calls of a method (``"*"``: any), after ``skip`` that go well, ``times`` times.
+        """Let calls of a method (``"*"``: of any method) meet a fault.
 
-        Of several faults for one call the one added first comes first.
+        The first ``skip`` calls succeed, and the next ``times`` calls meet the fault. If several faults apply to a call, it meets the
+        one that was added first.
         """
         self.healed.clear()
         with self._mutex:
             self._rules.append(_Rule(method, fault, skip, times))
 
     def always(self, fault: Fault, *methods: str) -> None:
-        """Have it hit all calls (of these methods) until :meth:`heal`."""
+        """Let all calls (of these methods) meet the fault until :meth:`heal`."""
         for method in methods or ("*",):
             self.add(method, fault, times=float("inf"))
 
     def heal(self) -> None:
-        """No more faults; what hangs is let go."""
+        """Remove all faults, and let calls that hang continue."""
         with self._mutex:
             self._rules.clear()
         self.healed.set()
 
     def deliver(self) -> list[Any]:
-        """Let everything that is still under way arrive, in order; what the store answered (or raised)."""
+        """Let all requests that are still under way arrive, in order. Returns what the store answered or raised."""
         late, self.late = self.late, []
         answers: list[Any] = []
         for send in late:
@@ -206,7 +207,7 @@ class Faults:
         return answers
 
     def take(self, method: str) -> Fault | None:
-        """Note a call; the fault that hits it, if there is one."""
+        """Log a call. Returns the fault that it meets, if there is one."""
         with self._mutex:
             self.log.append(method)
             for rule in self._rules:
@@ -223,7 +224,7 @@ class Faults:
 
 
 class FaultyBackend:
-    """A backend whose calls meet faults on their way. Everything else is the inner backend's."""
+    """A backend whose calls meet faults. Everything else is done by the inner backend."""
 
     def __init__(self, inner: Backend, faults: Faults) -> None:
         self.inner = inner
@@ -276,13 +277,13 @@ class Opens(Protocol):
 
 
 def through(opens: Opens, faults: Faults) -> object:
-    """A plugin that offers the store behind ``faults`` as :data:`FAULTY_URL`."""
+    """A plugin that offers the store, with ``faults`` in between, as :data:`FAULTY_URL`."""
 
     def open_store(url: str, options: OpenOptions) -> Any:
         return FaultyBackend(opens.open(options), faults)
 
     class Plugin:
-        """Offers one store."""
+        """A plugin with one store."""
 
         @hookimpl
         def lockkit_backends(self) -> list[BackendSpec]:

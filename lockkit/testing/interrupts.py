@@ -1,4 +1,4 @@
-"""Ctrl-C at a chosen place: what a signal handler that raises does, made repeatable."""
+"""Ctrl-C at a chosen place in the code, so that a test can repeat what a signal handler that raises does."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ __all__ = ["Bomb", "CtrlC"]
 
 
 class CtrlC(KeyboardInterrupt):
-    """The Ctrl-C of a scenario: not to be taken for somebody who wants the test run to end."""
+    """The Ctrl-C of a scenario. The class distinguishes it from a user who wants to end the test run."""
 
 
 class Bomb:
-    """Raises Ctrl-C at the n-th place in lockkit, or a store, at which CPython lets a signal through; then perhaps again.
+    """A context manager that raises Ctrl-C at the n-th place in lockkit, or a store, at which CPython handles signals; then perhaps again.
 
-    CPython looks for signals when a Python function begins, after a call of something that is not a Python function, and
-    before a jump backwards. What it raises after a call it raises at the call, and so it is here: whatever handles the
+    CPython handles signals when a Python function begins, after a call of something that is not a Python function, and
+    before a jump backwards. An exception after a call is raised at the call, and so it is here: the code that handles the
     exceptions of the call handles this one, and a ``with`` that was entered is always left.
 
     Args:
-        at: The place, counted from 1.
-        then: After so many further places once more; 0 for never.
-        beside: Modules that it strikes in beside lockkit and the stores.
+        at: The number of the place, counted from 1.
+        then: The number of further places after which Ctrl-C is raised once more; 0 for never.
+        beside: Further modules, in addition to lockkit and the stores, in which Ctrl-C is raised.
 
     Attributes:
-        seen: How many places there were.
-        where: Where it went off; empty if it never did.
-        again: Where it did for the second time.
+        seen: The number of places so far.
+        where: The place at which Ctrl-C was raised; empty if it was not.
+        again: The place at which it was raised for the second time.
     """
 
     def __init__(self, at: int, then: int = 0, beside: tuple[str, ...] = ()) -> None:
@@ -47,9 +47,10 @@ class Bomb:
         self._met: list[tuple[CodeType, int]] = []
 
     def places(self, most: int, chance: Random) -> Sequence[int]:
-        """The numbers of the places that were met: all, or ``most`` of them.
+        """The numbers of the places so far, or a choice of ``most`` of them.
 
-        Of those that the code comes to again and again, in a loop, no more are taken than of others before it is their turn.
+        A place that the code reaches again and again, in a loop, has many numbers. The choice takes one number of each place, then a
+        second one of each, and so on.
         """
         if self.seen <= most:
             return range(1, self.seen + 1)

@@ -1,8 +1,8 @@
-"""Clean up behind a process of tests that was killed: end its servers and remove their folders.
+"""A process that cleans up after a test process that was killed: it ends the servers and removes their folders.
 
-Run as a script, so that it starts fast and needs nothing of its parent: ``python -I -S minder.py PARENT``. Each line of
-its standard input names a server (``+PID FOLDER``) or takes one back (``-PID``). A server is held by its pidfd, so a
-process that was given the same number later is safe.
+The module runs as a script, so that it starts fast and needs nothing from its parent: ``python -I -S minder.py PARENT``. A line of
+its standard input adds a server (``+PID FOLDER``) or removes one (``-PID``). It keeps a pidfd of each server, so a
+later process with the same pid is safe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["mind"]
 
 
 def mind(parent: int, orders: int) -> None:
-    """Read orders until the parent is gone or closes them, then clean up behind it."""
+    """Read orders until the parent is gone or closes the pipe, then clean up."""
     kept: dict[str, tuple[int, str]] = {}
     unread = b""
     try:
@@ -31,7 +31,7 @@ def mind(parent: int, orders: int) -> None:
             for line in lines:
                 _obey(line.decode(), kept)
     except ProcessLookupError:
-        pass  # gone before it was looked at
+        pass  # the parent had gone already
     for server, folder in kept.values():
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(server, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """The pytest plugin: ``pytest --lockkit-kit package.module:Harness`` runs the conformance kit.
 
-pytest loads this in every environment that has lockkit, so it imports nothing until it is asked to.
+pytest loads this plugin in every environment that has lockkit, so it imports nothing until an option needs it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         _WHOLE,
         action="store_true",
-        help="play the kit for every kind of lock, also where a test file asks for a few: kit(Harness, shapes=...)",
+        help="run the kit with every kind of lock, even if a test file names only some: kit(Harness, shapes=...)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With the option, the kit is what runs; beside files and folders that are named on the command line."""
+    """With the option, run the kit, in addition to files and folders that the command line names."""
     wanted = config.getoption(_OPTION)
     if wanted:
         config.stash[_CHOSEN] = harness_named(wanted)
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
-    """Make tests of a ``kit(...)`` that stands in a test file."""
+    """Collect the tests of a ``kit(...)`` in a test file."""
     if type(obj).__module__ != "lockkit.testing.kit":
         return None
     from lockkit.testing.kit import Kit, KitCollector
@@ -65,7 +65,7 @@ def harness_named(wanted: str) -> type[Harness]:
     """The harness class that the option names.
 
     Raises:
-        pytest.UsageError: There is none.
+        pytest.UsageError: There is no such class.
     """
     module, _, name = wanted.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""The process of a private server for tests: started in a folder of its own, stopped by pid, and never left behind."""
+"""The process of a private server for tests: started in a folder of its own, and always ended."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENCE = 15.0
 """Seconds for a server to start, stop or agree with others."""
 _PORTS = range(10_000, 32_000)
 _OWN = 200
-"""Ports of each process; another process whose pid differs by a multiple of 110 has the same."""
+"""The number of ports for each process. Processes whose pids differ by a multiple of 110 have the same ports."""
 _turn = itertools.count()
 
 
@@ -43,7 +43,7 @@ class ServerMissing(RuntimeError):
 
 
 class ServerFailed(RuntimeError):
-    """Raised when a server did not start, or did not do what was asked; with the end of the log."""
+    """Raised when a server did not start, or did not do what it should; the message has the end of its log."""
 
 
 def find_program(*names: str) -> str:
@@ -86,7 +86,7 @@ def free_port() -> int:
 
 
 def scratch_folder(kind: str) -> Path:
-    """A new folder that only this user can enter; short, because it holds sockets."""
+    """A new folder that only this user can enter. Its path is short, because it contains sockets."""
     return Path(tempfile.mkdtemp(prefix=f"lockkit-{kind}-"))
 
 
@@ -105,7 +105,7 @@ def until(what: Callable[[], object], why: str = "what was waited for", seconds:
 
 
 class ServerProcess:
-    """One program in a folder. The program and the folder go with this process, however that ends.
+    """One program in a folder. The program ends, and the folder is removed, with this process, however this process ends.
 
     Attributes:
         folder: The working directory of the program.
@@ -167,7 +167,7 @@ class ServerProcess:
         if self._running is None:
             return
         self._running.send_signal(signal.SIGSTOP)
-        # The signal is under way for a moment, enough for an answer. WNOWAIT leaves what became of it to others.
+        # The signal takes a moment to arrive, in which the program might still answer. WNOWAIT leaves the status for others to read.
         with contextlib.suppress(
             ChildProcessError
         ):  # the server of the process that this one was forked from
@@ -197,7 +197,7 @@ class ServerProcess:
 
 
 class _Watch:
-    """The servers to end with this process: by itself if it can, by the minder if it was killed."""
+    """The servers that end with this process: the process ends them itself, or the minder does if the process was killed."""
 
     def __init__(self) -> None:
         self._servers: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
@@ -209,7 +209,7 @@ class _Watch:
         with self._mutex:
             if (
                 self._owner != os.getpid()
-            ):  # the first, or the first of a forked child: others' servers stay theirs
+            ):  # the first server, or the first of a forked child, which leaves its parent's servers alone
                 self._servers, self._owner = {}, os.getpid()
                 self._minder = self._hire()
                 atexit.register(self._leave, self._owner)

@@ -1,9 +1,9 @@
-"""A wall clock for one server process, moved by the test while the server runs.
+"""A wall clock for server processes, which a test can move while the servers run.
 
-The server is started with a small library before the C library's own (``LD_PRELOAD``). It answers ``gettimeofday``,
-``time`` and ``clock_gettime(CLOCK_REALTIME)`` from a page shared with the test; monotonic clocks, and so timers and
-timeouts, stay real. libfaketime would do the same, but it allocates memory to find out the time, and the allocator that
-Redis and Valkey use asks for the time while it allocates: they hang before they listen.
+The server is started with a small library that is loaded before the C library (``LD_PRELOAD``). The library answers ``gettimeofday``,
+``time`` and ``clock_gettime(CLOCK_REALTIME)`` from a page that it shares with the test. Monotonic clocks, and so timers and
+timeouts, stay real. libfaketime would do the same, but it allocates memory to find out the time, and the allocator of
+Redis and Valkey asks for the time while it allocates. So those servers hang when they start.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def _nanoseconds(seconds: float) -> int:
 
 
 class ServerClock:
-    """A server's wall clock: the machine's, moved by a test, or standing still.
+    """The wall clock of a server: the machine's clock, moved by a test, or stopped.
 
-    Make the clock first and start the server with :attr:`environ`; several servers may share one clock.
+    Make the clock first, and start the server with :attr:`environ`. Several servers may share one clock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +128,7 @@ class ServerClock:
         self._words[at] += by
 
     def stand(self, at: float | None = None) -> None:
-        """Stop the clock, now or at a time of day; :meth:`step` still moves it."""
+        """Stop the clock, at the current time or at a given one. :meth:`step` still moves it."""
         self._words[1] = _nanoseconds(self.now() if at is None else at)
 
     def reset(self) -> None:

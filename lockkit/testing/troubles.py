@@ -1,4 +1,4 @@
-"""Check what a user is told of trouble with a store: one clear error, in time, and no password in it."""
+"""Checks of the error that a user gets if something is wrong with a store: one clear error, in time, and without the password."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["IN_TIME", "SECRET", "both_ways", "through_a_client", "through_the_st
 
 IN_TIME = BUDGET + 0.5
 SECRET = "hunter2"  # noqa: S105 - it is nobody's
-"""The password to use, so that it is noticed wherever it is told."""
+"""The password to use in URLs, so that a test notices it in any text."""
 
 
 def through_the_store(url: str) -> None:
-    """Acquire without a client before the store."""
+    """Acquire with the backend alone, without a client."""
     store = PluginManager(()).open(url, OpenOptions())
     try:
         store.acquire(claim(), True, BUDGET)
@@ -40,7 +40,7 @@ both_ways = pytest.mark.parametrize("way", [through_the_store, through_a_client]
 
 
 def told(error: BaseException | None) -> str:
-    """Everything that somebody may print of an error."""
+    """All texts of an error that a program may print."""
     texts = traceback.format_exception(error)
     while error is not None:
         texts += [str(error), repr(error), repr(error.args)]
@@ -51,7 +51,7 @@ def told(error: BaseException | None) -> str:
 
 
 def trouble(url: str, way: Callable[[str], None] = through_the_store) -> LockkitError:
-    """The error that a user of this URL is told; it came in time and does not tell the password."""
+    """The error that a user of this URL gets. Checks that it comes in time and does not contain the password."""
     began = time.monotonic()
     with pytest.raises((LockkitError, Refused, Unknown)) as caught:
         way(url)

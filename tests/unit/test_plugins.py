@@ -143,8 +143,8 @@ def an_async_hook():
         (unknown_argument, "evnt"),
         (a_wrapper, "hook wrapper"),
         (an_async_hook, "must be a plain function, not async"),
-        (lambda: Recorder, "neither a module nor an instance"),
-        (lambda: None, "neither a module nor an instance"),
+        (lambda: Recorder, "must be a module or an instance"),
+        (lambda: None, "must be a module or an instance"),
         (lambda: module(""), "no hooks"),
     ],
 )
@@ -221,7 +221,7 @@ def test_what_a_signal_throws_into_an_import_is_the_users():
 def test_what_code_hands_over_must_work():
     with pytest.raises(PluginError, match="lockkit_cleanups"):
         build(unknown_hook())
-    with pytest.raises(PluginError, match="neither a module nor an instance"):
+    with pytest.raises(PluginError, match="must be a module or an instance"):
         build(Recorder)
 
 
@@ -411,14 +411,14 @@ def test_nobody_takes_over_a_scheme_of_ours(caplog):
     plugins = build(offering(store("memory")))
     assert plugins.backends()["memory"].name == "memory"
     assert plugins.backend("memory:").name == "memory"
-    assert "memory: is taken" in infos(plugins)["Offer"].error
+    assert "already offers the URL scheme memory:" in infos(plugins)["Offer"].error
 
 
 def test_of_two_that_clash_the_first_wins_and_the_second_is_reported(caplog):
     plugins = build(offering(store("zz")), offering(store("zz"), store("yy")))
     assert set(plugins.backends()) >= {"zz", "yy"}
     assert infos(plugins)["Offer"].error is None
-    assert "zz: is taken" in infos(plugins)["code.Offer"].error
+    assert "already offers the URL scheme zz:" in infos(plugins)["code.Offer"].error
 
 
 @pytest.mark.parametrize("offer", [[store(api=API + 1)], ["x"], None, "x"])

@@ -18,15 +18,21 @@ from lockkit.testing.bench.rounds import interleaved, per_call, ratio
 __all__ = ["paired", "pipeline", "uncontended"]
 
 _CORE, _PIPELINE = 25.0, 15.0
-"""Microseconds: the targets for the core's own share and for the release pipeline's."""
+"""The targets, in microseconds: for the core's own share, and for the share of the release pipeline."""
 
 
 def uncontended(
     folder: Path, url: str, store: str, *, quick: bool, beside: Sequence[str] = (), contenders: str = HERE
 ) -> list[Figure]:
-    """Acquire + release, nobody else there: lockkit and its floor, taking turns. Only SQLite has a floor on this host.
+    """Acquire + release of a lock that nobody else uses: lockkit and its floor in turns. Only SQLite has a floor on this host.
 
-    Others may take turns with them (``beside``); the function ``opened`` of a module makes them all (``contenders``).
+    Args:
+        folder: A folder for files.
+        url: The store.
+        store: The name of lockkit on that store in the figures.
+        quick: Whether rounds are fewer and counts smaller.
+        beside: The names of further contenders.
+        contenders: The module whose function ``opened`` makes the contenders.
     """
     floor = [FLOOR] if url.startswith("sqlite:") else []
     rounds, count = (7, 60) if quick else (41, 200)
@@ -52,7 +58,7 @@ def paired(both: Callable[[], None], count: int) -> Callable[[], float]:
 
 
 def pipeline(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """A release with all its layers, without cleanup hooks, over the store's bare release of the same claim."""
+    """The time of a release with all its layers, without cleanup hooks, minus the time of the store's own release of the same claim."""
     rounds, count = (7, 60) if quick else (41, 200)
     figures: list[Figure] = []
     for name, where in ((MEMORY, "memory:"), (store, url)):

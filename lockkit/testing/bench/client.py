@@ -1,4 +1,4 @@
-"""The clients of the benchmark, in a namespace of their own: a store that somebody else uses may be measured, too."""
+"""The clients of the benchmark. They use a namespace of their own, so that a store in use may be measured too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One way of excluding others, as the benchmark sees it."""
+"""A contender of the benchmark: one kind of lock."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Contender"]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way of excluding others.
+    """One kind of lock.
 
     Attributes:
-        acquire: Takes the lock, waiting as long as it must; returns what ``release`` is given.
-        release: Lets it go.
+        acquire: Takes the lock, and waits as long as necessary. Its result is the argument of ``release``.
+        release: Releases the lock.
     """
 
     name: str

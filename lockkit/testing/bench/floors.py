@@ -1,4 +1,4 @@
-"""Contenders that need no other library: lockkit on a store, and the floors that no lock on this host can beat."""
+"""Contenders that need no other library: lockkit on a store, and the floors, which no lock on this host can beat."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Opener: TypeAlias = Callable[[list[str], Path, str], AbstractContextManager[dict
 
 
 def opener(module: str) -> Opener:
-    """The function ``opened`` of a module. It is named by its module so that other processes can import it, too."""
+    """The function ``opened`` of a module, which is given by name, so that other processes can import it too."""
     return cast("Opener", import_module(module).opened)
 
 
 @contextmanager
 def opened(names: list[str], folder: Path, url: str) -> Iterator[dict[str, Contender]]:
-    """The contenders of these names, each with its own file in ``folder``; a name that is no floor is lockkit on ``url``."""
+    """The contenders of these names, each with its own file in ``folder``. A name that is not a floor stands for lockkit on ``url``."""
     with ExitStack() as stack:
         made: dict[str, Contender] = {}
         for name in names:
@@ -66,7 +66,7 @@ def _two_commits(stack: ExitStack, folder: Path) -> Contender:
 
 
 def _flock(stack: ExitStack, folder: Path) -> Contender:
-    """Wait in the kernel's own queue, which knows neither timeout nor order: no hand-off between processes can be faster."""
+    """Wait in the kernel, which supports neither a timeout nor an order. No hand-off between processes can be faster."""
     descriptor = os.open(folder / "flock", os.O_RDWR | os.O_CREAT, 0o600)
     stack.callback(os.close, descriptor)
     return Contender(

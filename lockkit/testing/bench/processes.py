@@ -1,4 +1,4 @@
-"""The benches of several processes: the hand-off, a stalled neighbour, many held locks, and starting up."""
+"""The benches with several processes: the hand-off, a stalled process, many held locks, and the start of programs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _IMPORT, _RUN = 40.0, 120.0
 def handoff(
     folder: Path, url: str, store: str, *, quick: bool, beside: Sequence[str] = (), contenders: str = HERE
 ) -> list[Figure]:
-    """From just before release in one process to acquired in another that waits; and what the waiting costs in CPU."""
+    """The time from just before the release in one process until another, which waits, has the lock; and the CPU time of the wait."""
     figures = handed_over(folder, url, store, FLOCK, quick=quick, beside=beside, contenders=contenders)
     return [
         each.at_most(_HANDOFF) if (each.contender, each.what) == (store, "median") else each
@@ -48,7 +48,7 @@ def handed_over(
     beside: Sequence[str] = (),
     contenders: str = HERE,
 ) -> list[Figure]:
-    """The hand-offs of the floor, the store and others beside them, taking turns: one waits at any time."""
+    """The hand-offs of the floor, the store and the contenders ``beside``, in turns. One process waits at any time."""
     names = [floor, store, *beside]
     rounds, long_wait = (8, 1.0) if quick else (60, 3.0)
     with ExitStack() as stack:
@@ -60,7 +60,9 @@ def handed_over(
             worker.hear()
 
         def once(name: str) -> float:
-            return _hand(made[name], workers[name], random.uniform(0.02, 0.12))[0]  # in no poller's rhythm
+            return _hand(made[name], workers[name], random.uniform(0.02, 0.12))[
+                0
+            ]  # so that no poller is in step
 
         taken = interleaved({name: partial(once, name) for name in names}, rounds)
         busy = {name: _hand(made[name], workers[name], long_wait)[1] / long_wait * 100 for name in names}
@@ -75,7 +77,7 @@ def handed_over(
 
 
 def _hand(contender: Contender, worker: Worker, wait: float) -> tuple[float, float]:
-    """Hold, have the worker wait, hand over: seconds of the hand-off, and the worker's CPU seconds."""
+    """Hold the lock, let the worker wait, and release it. Returns the seconds of the hand-off, and the CPU seconds of the worker."""
     held = contender.acquire()
     worker.tell("go")
     time.sleep(wait)
@@ -86,7 +88,7 @@ def _hand(contender: Contender, worker: Worker, wait: float) -> tuple[float, flo
 
 
 def stall(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """Acquire + release here, while a process that uses the same store stalls its GIL for 1.5 s again and again."""
+    """Acquire + release in this process, while another process on the same store keeps its GIL for 1.5 s at a time."""
     until = STALL * (2 if quick else 6)
     with (
         started("staller", url, str(folder)) as worker,
@@ -110,7 +112,7 @@ def stall(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
 def held(
     folder: Path, url: str, store: str, *, quick: bool, requests: Callable[[], int] | None = None
 ) -> list[Figure]:
-    """Ten thousand held locks: what their heartbeat costs, and what they weigh; ``requests`` counts for a server."""
+    """Ten thousand held locks: the cost of their heartbeat, and their memory. ``requests`` returns the number of a server's requests so far."""
     count, ttl, seconds = (1000, 12.0, 10.0) if quick else (10_000, 30.0, 30.0)
     with started("holder", url, str(folder), str(count), str(ttl), str(seconds)) as worker:
         worker.hear()
@@ -138,14 +140,14 @@ def held(
 
 
 def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """``import lockkit`` over a bare Python, and ``lockkit run x -- true`` over ``true``."""
+    """The time of ``import lockkit`` beyond that of a bare Python, and of ``lockkit run x -- true`` beyond that of ``true``."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "LOCKKIT_URL": url,
         "LOCKKIT_NAMESPACE": NAMESPACE,
         "LOCKKIT_STATE_DIR": str(folder),
     }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed lockkit is compiled
 
     def timed(*line: str) -> Callable[[], float]:
         def start() -> float:

@@ -1,4 +1,4 @@
-"""Taking turns: every contender runs a little in every round, so that a noisy machine is noisy for all of them."""
+"""Rounds: every contender runs for a short time in every round, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["interleaved", "per_call", "percentile", "ratio"]
 
 
 def per_call(call: Callable[[], object], count: int) -> float:
-    """Seconds for one call: the median of ``count`` in a row, so that one that lost its core for a while does not count."""
+    """The seconds of one call: the median of ``count`` calls, so that a call that lost its processor for a while does not matter."""
     taken = []
     for _ in range(count):
         began = perf_counter()
@@ -21,7 +21,7 @@ def per_call(call: Callable[[], object], count: int) -> float:
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run every measure once a round, each round in another order; a first round, for warming up, is thrown away."""
+    """Run every measure once per round, each round in another order. A first round, for warming up, is discarded."""
     names = list(measures)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""The other processes of the benchmark: ``python -m lockkit.testing.bench.workers ROLE ...``, JSON lines on stdout."""
+"""The worker processes of the benchmark: ``python -m lockkit.testing.bench.workers ROLE ...``. They write lines of JSON to stdout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STALL = 1.5
 
 
 class Worker:
-    """A process that is told words and answers in JSON lines."""
+    """A process that is sent words and answers with lines of JSON."""
 
     def __init__(self, process: Popen[str]) -> None:
         self._process = process
@@ -53,7 +53,7 @@ class Worker:
 
 @contextlib.contextmanager
 def started(role: str, *args: str, module: str = __name__) -> Iterator[Worker]:
-    """Start a worker of this module, or of another one that has such roles; it ends with the block."""
+    """Start a worker with a role of this module, or of another ``module``. The worker ends with the block."""
     line = [sys.executable, "-m", module, role, *args]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with Popen(line, stdin=PIPE, stdout=PIPE, text=True, env=environment) as process:
@@ -65,7 +65,7 @@ def started(role: str, *args: str, module: str = __name__) -> Iterator[Worker]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Log no warnings: one for each client, e.g. of a server that keeps nothing, would bury the figures."""
+    """Log no warnings, because one from each client (for instance about a server without persistence) would hide the figures."""
     log = logging.getLogger("lockkit")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -76,13 +76,13 @@ def quiet() -> Iterator[None]:
 
 
 def say(answer: object) -> None:
-    """Answer whoever started this worker."""
+    """Send an answer to the process that started this worker."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
 def waiter(name: str, folder: str, url: str, contenders: str) -> None:
-    """For each line: acquire, waiting; answer when it was acquired and how much CPU the wait took; release."""
+    """For each line of input: wait for the lock, answer when it was acquired and how much CPU time the wait took, release it."""
     with opener(contenders)([name], Path(folder), url) as made:
         contender = made[name]
         say("ready")
@@ -95,7 +95,7 @@ def waiter(name: str, folder: str, url: str, contenders: str) -> None:
 
 
 def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
-    """Hold ``count`` locks, say so, and after ``seconds`` answer what that cost."""
+    """Hold ``count`` locks, report that, and after ``seconds`` answer how much CPU time the heartbeat took."""
     with connected(url, folder) as client:
         backend: Any = client.driver().backend
         renew, calls = backend.renew, [0, 0]
@@ -107,7 +107,9 @@ def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
 
         backend.renew = counted
         leases = [client.lock(f"held/{at}", ttl=float(ttl)).acquire() for at in range(int(count))]
-        time.sleep(0.5)  # what a store does for a claim once it has lasted a moment is no part of a beat
+        time.sleep(
+            0.5
+        )  # some stores do more work for a claim after a moment, which is not part of the heartbeat
         calls[:] = [0, 0]
         say("held")
         used, began = time.process_time(), time.monotonic()
@@ -115,11 +117,11 @@ def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
         used, wall = time.process_time() - used, time.monotonic() - began
         valid = sum(lease.valid() for lease in leases)
         say({"cpu": used, "wall": wall, "calls": calls[0], "renewed": calls[1], "valid": valid})
-        os._exit(0)  # releasing them all is not what is measured; the store sees the process die
+        os._exit(0)  # the releases are not measured, and the store notices the death of the process
 
 
 def weigher(url: str, folder: str, count: str) -> None:
-    """Answer how many bytes a held lock takes in its process: the lock, its claim, its lease, the bookkeeping."""
+    """Answer how many bytes of memory a held lock takes in its process: for the lock, its claim, its lease and the rest."""
     with connected(url, folder) as client:
         kept = [client.lock(f"warm/{at}").acquire() for at in range(50)]
         gc.collect()
