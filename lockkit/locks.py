@@ -243,9 +243,8 @@ class Lock:
                         lease.on_lost(self._on_lost)
                     return lease
             except BaseException:
-                lease.left = (
-                    True  # an assignment, not a call that a signal could interrupt: nobody has this level
-                )
+                # An assignment, not a call that a signal could interrupt: nobody has this level.
+                lease.left = True
                 raise
             lease.left = True
         return None

@@ -71,7 +71,7 @@ class Closing:
         if not all(self._start() for _ in range(crew)):
             self._work()  # no more threads can be started: this one works too, beside those that were started
         looks = count(1)
-        while self._unfinished(holds) or driver.asking:
+        while self._unfinished(holds) or driver.unsettled:
             if self._left() <= -_GRACE and not driver.cleaning:
                 break
             if next(looks) % _SELDOM == 0:

@@ -168,17 +168,16 @@ class Driver:
             if not self._started:  # before the store is asked: no grant without a heartbeat
                 self.heartbeat.start()
                 self._started = True
-            asking = acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
-            hold = to_its_end(asking, self.backend, perform)
+            steps = acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
+            hold = to_its_end(steps, self.backend, perform)
             if hold is not None:
                 attempt.hold = hold
                 self.beats.hold(hold)
                 if self.closed:
                     raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         except BaseException as error:
-            attempt.over = (
-                True  # first, and without a call: from here on the background takes back what this may not
-            )
+            # First, and without a call: from here on the background takes back what this may not.
+            attempt.over = True
             self.take_back(attempt)
             self._tell.failed(attempt, error)
             if no_thread(error):
@@ -189,9 +188,8 @@ class Driver:
         finally:
             if waits is not None:
                 waits.close()
-            if (
-                not attempt.sent
-            ):  # else it has a hold, or the background takes back what a signal kept this thread from
+            # Else it has a hold, or the background takes back what a signal kept this thread from.
+            if not attempt.sent:
                 self.under_way.pop(attempt, None)
         if hold is None:
             self._tell.busy(attempt)
@@ -490,7 +488,7 @@ class Driver:
             waiter.wake()
 
     @property
-    def asking(self) -> bool:
+    def unsettled(self) -> bool:
         """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
         return not all(attempt.over and not attempt.sent for attempt in list(self.under_way))
 

@@ -138,10 +138,8 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
         yield Notify(
             _alert(release, "ownership_violation", "P1", "its claim was gone while it was still valid")
         )
-    layers = (_cleanup_layer(release),) if release.hooks else ()
-    for layer in (release.normal, release.emergency):
-        if layer is not None:
-            layers = (*layers, layer)
+    cleanup = _cleanup_layer(release) if release.hooks else None
+    layers = tuple(filter(None, (cleanup, release.normal, release.emergency)))
     outcome, expires_by = release.outcome or "ABANDONED", None
     if outcome == "ABANDONED":
         expires_by = hold.since_wall + (hold.expires - hold.since)
