@@ -36,6 +36,7 @@ class Address(NamedTuple):
         auth: How to log in: ``digest`` or ``sasl`` (DIGEST-MD5).
         observer: ``user:hash`` of a digest login that may read the nodes created here; None for nobody else.
         tls: True to speak TLS.
+        files: The files for TLS.
         tick: Seconds; the servers' ``tickTime``.
         margin: Seconds by which validity ends before the session may.
         max_ttl: Seconds; the longest timeout that the servers grant.
@@ -49,9 +50,7 @@ class Address(NamedTuple):
     auth: str
     observer: str | None
     tls: bool
-    ca_file: str | None
-    cert_file: str | None
-    key_file: str | None
+    files: certificates.Files
     tick: float
     margin: float
     max_ttl: float
@@ -111,7 +110,6 @@ def parse(url: str) -> Address:
             f"max_ttl must be at least {least(tick, margin):g} s, the shortest ttl with ticks of {tick:g} s",
             "leave it out; for shorter ttls lower tickTime on the servers and write the same as ?tick=",
         )
-    files = certificates.read_files(read, options, None if tls else "write zookeepers://")
     return Address(
         shown=read.shown,
         hosts=",".join(at(*host) for host in read.hosts(_PORT)),
@@ -121,9 +119,7 @@ def parse(url: str) -> Address:
         auth=auth,
         observer=_observer(read, options),
         tls=tls,
-        ca_file=files.ca_file,
-        cert_file=files.cert_file,
-        key_file=files.key_file,
+        files=certificates.read_files(read, options, None if tls else "write zookeepers://"),
         tick=tick,
         margin=margin,
         max_ttl=max_ttl,

@@ -101,9 +101,10 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
             if not self._address.tls:
                 return sock
             if self._tls is None:
-                self._tls = ssl.create_default_context(cafile=self._address.ca_file)
-                if self._address.cert_file is not None:
-                    self._tls.load_cert_chain(self._address.cert_file, self._address.key_file)
+                files = self._address.files
+                self._tls = ssl.create_default_context(cafile=files.ca_file)
+                if files.cert_file is not None:
+                    self._tls.load_cert_chain(files.cert_file, files.key_file)
             return self._tls.wrap_socket(sock, server_hostname=hostname)
         except BaseException:
             sock.close()

@@ -135,7 +135,7 @@ def without_trust(error: BaseException, where: str, *, ca_file: bool) -> Lockkit
     Args:
         error: The exception that kazoo raised; that of OpenSSL is among its causes.
         where: Host and port.
-        ca_file: Whether the URL names an authority.
+        ca_file: True if the URL names an authority.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):

@@ -282,7 +282,7 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             if isinstance(error, self.handler.timeout_exception):
                 mark((hostip, port), silent=True)
             self._owner.trouble = f"{hostip}:{port}: {error}"
-            final = without_trust(error, f"{host}:{port}", ca_file=self._address.ca_file is not None)
+            final = without_trust(error, f"{host}:{port}", ca_file=self._address.files.ca_file is not None)
             # A name may have several addresses, and a server listen at one of them.
             self._round[host, port] = final or self._round.get((host, port))
             raise
