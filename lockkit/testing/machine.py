@@ -268,7 +268,8 @@ class Machine(State):
     @precondition(lambda self: self.pending or self.holds)
     @rule(actor=actors)
     def crash(self, actor: int) -> None:
-        self.harness.crash(self.clients[actor])
+        with self.step("L1-crash"):  # look: a store may end what a dead client waits for before its deadline
+            self.harness.crash(self.clients[actor])
         self.pending = [(owner, pending) for owner, pending in self.pending if owner != actor]
         for held in [held for held in self.holds if held.actor == actor]:
             held.hold.end()
