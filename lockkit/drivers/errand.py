@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
@@ -60,12 +61,15 @@ class Errand:
     def wait(self, longest: float | None = None, paused: Callable[[], bool] = lambda: False) -> None:
         """Begin, and wait until it is done.
 
-        One Ctrl-C is kept for the end of the wait. A second one ends the wait; the work goes on.
+        One Ctrl-C is kept for the end of the wait. A second one ends the wait; the work goes on. Once the interpreter is being
+        finalized, nothing is begun and nobody waits.
 
         Args:
             longest: Seconds to wait at most.
             paused: Whether the present time does not count.
         """
+        if sys.is_finalizing():  # no other thread runs any more, and the exit has released what was held
+            return
         interrupts: list[BaseException] = []
         while not self.over:
             try:

@@ -62,7 +62,7 @@ def test_l3_a_waiter_whose_blocker_gave_up_still_notices_a_death_further_ahead(a
     holder = actor("lease = lock.acquire(); sys.stdin.read()")
     queued(client, 1)
     quitter = actor(
-        "try: lock.acquire(timeout=1.0)\nexcept lockkit.AcquireTimeout: print('gave up', flush=True)\nsys.stdin.read()"
+        "try: lock.acquire(timeout=5.0)\nexcept lockkit.AcquireTimeout: print('gave up', flush=True)\nsys.stdin.read()"
     )
     queued(client, 2)
     waiter = actor("lease = lock.acquire(); print('granted', flush=True); lease.release()")
@@ -204,3 +204,29 @@ def test_a_block_left_in_another_thread_releases_what_it_took(client):
     thread.start()
     thread.join()
     assert not client.inspect("x").claims
+
+
+SUSPENDED = """
+import builtins, sys
+import lockkit
+
+def suspended():
+    with lockkit.connect(sys.argv[1]) as client, client.lock("x"):
+        yield
+
+builtins.suspended = suspended()  # is finalized with the interpreter, after everything else
+next(builtins.suspended)
+"""
+
+
+def test_a_generator_that_is_suspended_in_a_client_does_not_keep_the_process_from_ending(tmp_path, client):
+    done = subprocess.run(
+        [sys.executable, "-c", SUSPENDED, f"sqlite:{tmp_path}/x.db"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    client.lock("x").try_acquire().release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -27,11 +28,13 @@ def calls_of(call):
                 frame = frame.f_back
             stacks.append(stack)
 
+    gc.disable()  # finalizers of other tests' objects are calls, too
     sys.setprofile(note)
     try:
         result = call()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return result, stacks
 
 
