@@ -213,7 +213,7 @@ class _Run:
         try:
             lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
         except AcquireTimeout as error:
-            hint = explain_line(self._session, request.name)
+            hint = f"see: {explain_line(self._session, request.name)}"
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
             raise fitting.mismatch(client, lock.terms, error) from error
@@ -261,7 +261,7 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
-                hint=explain_line(self._session, lease.name),
+                hint=f"see: {explain_line(self._session, lease.name)}",
             )
         if report.outcome == "ABANDONED":
             self._tell(

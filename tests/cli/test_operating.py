@@ -158,7 +158,7 @@ def test_lines_to_copy_can_be_pasted_if_the_name_is_like_an_option(lockkit, name
     *_, release, evict = lockkit("explain", "--", name).stdout.splitlines()[:-1]
     assert evict.endswith(f': lockkit evict --claim {claim["claim_id"]} --reason "..." -- {name}')
     busy = lockkit("acquire", "--ttl", "1m", "--no-wait", "--", name).stderr
-    assert f"(lockkit explain -- {name})" in busy
+    assert f"(see: lockkit explain -- {name})" in busy
     assert lockkit(*shlex.split(release.partition(": lockkit ")[2])).returncode == 0
     assert lockkit("run", "--no-wait", "--", name, "--", "true").returncode == 0
     assert lockkit("run", "--", name, "--", "sh", "-c", "exit 7").returncode == 7

@@ -1,4 +1,4 @@
-"""Empties a lock's scratch folder before the lock is released, so that the next holder finds a clean one."""
+"""A plugin that empties a lock's scratch folder before the lock is released, so that the next holder finds an empty one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DIST = "scratch-cleanup"
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What may stand under [plugins.scratch-cleanup]."""
+    """The settings in [plugins.scratch-cleanup]."""
 
     root: str
-    """The folder that holds a folder for each lock. No default: what is in them is deleted."""
+    """The folder that contains a folder for each lock. There is no default, because the files in those folders are deleted."""
     keep: tuple[str, ...] = ()
-    """Names of locks whose folder is left alone."""
+    """The names of locks whose folders are not emptied."""
 
 
 def settings() -> Settings:
@@ -31,7 +31,7 @@ def settings() -> Settings:
 
 @hookimpl
 def lockkit_cleanup(context: CleanupContext) -> None:
-    """Remove what the holder left. Runs while the lock is still held and renewed."""
+    """Remove the files that the holder left. Runs while the lock is still held and renewed."""
     mine = settings()
     if context.lost or context.name in mine.keep:
         return  # after a loss the files may already be the next holder's

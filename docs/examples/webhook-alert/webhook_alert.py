@@ -1,4 +1,4 @@
-"""Posts lockkit's alerts to a webhook as JSON."""
+"""A plugin that posts lockkit's alerts to a webhook as JSON."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DIST = "webhook-alert"
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What may stand under [plugins.webhook-alert]."""
+    """The settings in [plugins.webhook-alert]."""
 
     url: str
     priorities: tuple[Literal["P0", "P1", "P2"], ...] = ("P0", "P1")
     timeout: float = 5.0
-    """Seconds that one delivery may take."""
+    """The seconds that one delivery may take."""
 
 
 class WebhookAlert:
-    """One instance for the process. Its settings are read when the first alert comes."""
+    """The plugin, one instance per process. It reads its settings when the first alert comes."""
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
@@ -41,7 +41,7 @@ class WebhookAlert:
 
     @hookimpl
     def lockkit_alert(self, alert: Alert) -> None:
-        """Deliver one alert. Runs on a thread of lockkit's own; whoever releases the lock does not wait for it."""
+        """Deliver one alert. Runs on a thread of lockkit's own; the release of a lock does not wait for it."""
         mine = self.settings()
         if alert.priority not in mine.priorities:
             return

@@ -156,7 +156,7 @@ def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=explain_line(session, name),
+        hint=f"see: {explain_line(session, name)}",
     )
 
 

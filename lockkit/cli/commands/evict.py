@@ -41,7 +41,9 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
         try:
             result = client.evict(name, claim_id, reason=reason, now=now)
         except OutcomeUnknown as error:
-            error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted: {look}"]))
+            error.hint = "; ".join(
+                filter(None, [error.hint, f"the claim may have been evicted; see: {look}"])
+            )
             raise
         if result.outcome == "ABSENT":
             raise exits.CommandFailed(
@@ -49,7 +51,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                hint=look,
+                hint=f"see: {look}",
             )
         if session.json:
             from lockkit.cli import documents

@@ -80,7 +80,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                     f"{name!r} is not free after {waited:.1f} s",
                     name=name,
                     holder=next(iter(info.holders), None),
-                    hint=explain_line(session, name),
+                    hint=f"see: {explain_line(session, name)}",
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)

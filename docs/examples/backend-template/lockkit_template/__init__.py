@@ -1,4 +1,4 @@
-"""What a plugin offers. Loaded with every program that has it installed: import nothing heavy here."""
+"""The plugin. Every program that has it installed loads this module, so import nothing heavy here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]
 
-# TODO: what your store can do. The kit tries it, and less is as wrong as more.
+# TODO: declare exactly what your store can do. The kit tests it; to declare less is as wrong as to declare more.
 CAPABILITIES = Capabilities(scope="host")
 
 
@@ -23,5 +23,5 @@ def _open(url: str, options: OpenOptions) -> Backend:
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``template:/some/folder``."""
-    # TODO: a name and a scheme that nobody else has.
+    # TODO: choose a name and a scheme that no other plugin has.
     return [BackendSpec("template", ("template",), _open, "One JSON file for each lock.", CAPABILITIES)]

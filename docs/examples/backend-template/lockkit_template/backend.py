@@ -1,8 +1,8 @@
-"""lockkit's calls: each changes one document, or reads it.
+"""The calls of lockkit: each changes one document, or reads it.
 
-TODO: where your client library raises, decide which of two things it means. ``Refused``: the store has definitely not done
-it (no connection, a transaction rolled back, an error reply). ``Unknown``: the request went out and nobody can tell. Keep
-one table for it, and let whatever it does not list be Unknown.
+TODO: map each exception of your client library to one of two. ``Refused``: the store has definitely not done it (no connection, a
+transaction rolled back, an error reply). ``Unknown``: the request was sent, and its outcome is not known. Keep one table for
+this mapping; an exception that the table does not list is Unknown.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class TemplateBackend:
     extras: Extras = NO_EXTRAS
 
     def __init__(self, url: str, options: OpenOptions) -> None:
-        """Open it. TODO: connect, so that a wrong address or password is told here."""
+        """Open the store. TODO: connect here, so that a wrong address or password is reported now."""
         path = url.partition(":")[2]
         if not path.startswith("/"):
-            raise ConfigError(f"not a folder: {path!r}", hint="write template:/some/folder")
-        # TODO: deadlines go by the store's own clock if others than this host use it.
+            raise ConfigError(f"not an absolute path: {path!r}", hint="write template:/some/folder")
+        # TODO: use the clock of the server for deadlines if several hosts use the store.
         self._clock = options.clock
         self._folder = Folder(Path(path) / check_namespace(options.namespace), options.clock)
         self._watching = Watching()
@@ -58,10 +58,13 @@ class TemplateBackend:
 
     @contextmanager
     def _document(self, name: str, budget: float) -> Iterator[tuple[Document, float]]:
-        """A document to change, and the time. Belongs to the process that opened it, as connections do."""
+        """A document to change, and the time. Refuses a forked child, because connections belong to the process that made them."""
         if os.getpid() != self._pid:
             raise Refused(
-                BackendUnavailable("opened by another process", hint="open it in this one"), retry=False
+                BackendUnavailable(
+                    "the store was opened by another process", hint="call lockkit.connect() in this one"
+                ),
+                retry=False,
             )
         with self._folder.change(name, time.monotonic() + budget) as document:
             yield document, self._clock.now()
@@ -75,7 +78,7 @@ class TemplateBackend:
             return document.queue.acquire(claim, now, basis, create=create)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`. TODO: many in one request."""
+        """See :meth:`lockkit.store.spi.Backend.renew`. TODO: renew many claims in one request."""
         end = time.monotonic() + budget
         return [self._renew(claim, fence, end - time.monotonic()) for claim, fence in beats]
 
@@ -99,7 +102,7 @@ class TemplateBackend:
             document.gone.bury(claim.token, now)
             return document.queue.release(claim.token, now, graceful=graceful)
 
-    emergency_release = abandon  # TODO: over a connection of its own
+    emergency_release = abandon  # TODO: use a fresh connection
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`."""
@@ -117,7 +120,7 @@ class TemplateBackend:
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
         """See :meth:`lockkit.store.spi.Backend.names`."""
-        del budget, deep  # it always looks at all of them
+        del budget, deep  # this store always reads all documents
         infos = [document.queue.inspect(self._clock.now()) for document in self._folder.all()]
         return sorted(info.name for info in infos if info.claims and info.name.startswith(prefix))
 
@@ -153,9 +156,11 @@ class TemplateBackend:
             return record
 
     def check(self, budget: float) -> Sequence[Finding]:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.check`. TODO: is it a primary, does it keep what it confirmed, may this user write?"""
-        return [Finding("template", "warning", "this is a template", "write your own store with it")]
+        """See :meth:`lockkit.store.spi.Backend.check`. TODO: check the role of the server, its durability, and the user's rights."""
+        return [
+            Finding("template", "warning", "this store is a template", "write a store of your own with it")
+        ]
 
     def close(self) -> None:
-        """Let go of the watching thread. TODO: and of your connections; in a forked child they are the parent's."""
+        """End the watching thread. TODO: close your connections too, but not in a forked child, where they belong to the parent."""
         self._watching.close()

@@ -1,4 +1,4 @@
-"""One queue as data, and where it lies. TODO: replace ``Folder`` by your store; it needs no more than ``change`` and ``read``."""
+"""One queue as data, and the folder of all queues. TODO: replace ``Folder`` by your store, with its methods ``change``, ``read`` and ``all``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SOON = 0.002
 
 
 class Document:
-    """All that is kept of one name. It stays when the last claim goes, for the fence must never fall.
+    """The data of one name. The document stays when the last claim is gone, because the fence must never fall.
 
     Attributes:
-        queue: The claims. What each call does to them is in lockkit.store.rowqueue.
-        fence: The last one given out.
+        queue: The claims, and the effect of each call on them; see lockkit.store.rowqueue.
+        fence: The last fence.
         gone: The tokens that were given up.
         record: See :meth:`lockkit.store.spi.Backend.put_record`; None if there is none.
     """
@@ -45,10 +45,10 @@ class Document:
         self.queue = RowQueue(name, self)
         for row in map(_row, stored.get("rows", ())):
             self.queue.rows[row.token] = row
-        self.queue.next_lapse = 0.0  # look at all of them
+        self.queue.next_lapse = 0.0  # the next call checks all deadlines
 
     def next_fence(self) -> int:
-        """A fence above every other that this name ever gave out."""
+        """A fence higher than all others that the name has had."""
         self.fence += 1
         return self.fence
 
@@ -76,9 +76,8 @@ def _row(stored: dict[str, Any]) -> Row:
 class Folder:
     """A store of documents: a folder, in which a lock on a file makes a change atomic.
 
-    What a store has to be able to do is this: change one document so that nobody ever sees half a change, and so that of two
-    changes at once one comes after the other. A transaction does, a script on the server, or a compare-and-swap that is
-    tried again.
+    Your store must be able to change one document in one atomic step: no other call sees half of a change, and two changes
+    take place one after the other. A transaction, a script on the server, or a repeated compare-and-swap can do that.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
@@ -88,12 +87,12 @@ class Folder:
 
     @contextlib.contextmanager
     def change(self, name: str, end: float) -> Iterator[Document]:
-        """A document to change; kept when the body ends well. Others wait, but not beyond ``time.monotonic()`` = ``end``.
+        """A document to change. It is written if the body raises nothing. Meanwhile other calls wait, until ``time.monotonic()`` is ``end``.
 
         Raises:
-            Refused: Others were at it all the time; nothing was done. TODO: see the table in backend.py.
+            Refused: Other calls had the document all the time; nothing was done. TODO: see the docstring of backend.py.
         """
-        # A name is somebody's text: hashed or encoded, never part of a path or a statement as it is.
+        # A name may be any text. Hash or encode it; never use it unchanged in a path or a statement.
         path = self._folder / digest(name)
         guard = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -104,7 +103,9 @@ class Folder:
                 except BlockingIOError:
                     if time.monotonic() >= end:
                         raise Refused(
-                            BackendUnavailable(f"{self._folder} is busy", hint="who has it open?")
+                            BackendUnavailable(
+                                f"{path} is locked by another process", hint="see which process has it open"
+                            )
                         ) from None
                     time.sleep(_SOON)
             document = self._load(path, name)
@@ -118,11 +119,11 @@ class Folder:
             os.close(guard)  # which unlocks it
 
     def read(self, name: str) -> Document:
-        """A document to look at."""
+        """Read a document."""
         return self._load(self._folder / digest(name), name)
 
     def all(self) -> list[Document]:
-        """Every document, to look at."""
+        """Read all documents."""
         return [self._load(path) for path in self._folder.iterdir() if not path.suffix]
 
     def _load(self, path: Path, name: str = "") -> Document:

@@ -1,4 +1,4 @@
-"""Waking those who wait. TODO: your server's notifications (a channel, a watch, LISTEN) instead of looking every 20 ms."""
+"""Waking of waiters. TODO: use your server's notifications (a channel, a watch, LISTEN) instead of reading the queue every 20 ms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Watch:
 
 
 class Watching:
-    """One thread for all waiters of a client, however many there are; it runs while somebody waits."""
+    """One thread for all waiters of a client. It runs while there are waiters."""
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()
@@ -33,7 +33,7 @@ class Watching:
         self._closed = threading.Event()
 
     def watch(self, worthwhile: Callable[[], bool], wake: Callable[[], None]) -> _Watch:
-        """Call ``wake`` when asking again is worthwhile. The first look comes after this: nothing is missed in between."""
+        """Call ``wake`` when the waiter should ask again. The thread reads the queue after this call, so no change is missed."""
         watch = _Watch(self, worthwhile, wake)
         with self._mutex:
             self._watches.append(watch)
@@ -43,7 +43,7 @@ class Watching:
         return watch
 
     def forget(self, watch: _Watch) -> None:
-        """Its waiter has gone."""
+        """End a watch."""
         with self._mutex:
             if watch in self._watches:
                 self._watches.remove(watch)
@@ -63,5 +63,5 @@ class Watching:
                 try:
                     if watch.worthwhile():
                         watch.wake()
-                except Exception:  # one waiter's trouble is not the next one's
+                except Exception:  # must not keep the next waiter from being woken
                     _log.exception("a watch failed")

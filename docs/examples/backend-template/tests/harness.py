@@ -1,4 +1,4 @@
-"""A fresh store for each scenario of the kit, and a look into it behind the backend's back."""
+"""The harness: a fresh store for each scenario of the kit, which it reads without the backend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["TemplateHarness"]
 
 
 class TemplateHarness(Harness):
-    """A folder of its own. Its time is the clients', so a test can move it: no scenario waits for a ttl."""
+    """A folder for each store. The store uses the clock of the clients, which a test can move, so no scenario has to wait for a ttl."""
 
     name = "template"
-    virtual = True  # TODO: False, if your server's clock cannot be moved; and then a ttl of some 3 s
+    virtual = True  # TODO: use False and a ttl of some 3 s if the clock of your server cannot be moved
     ttl = 30.0
     short_ttl = 0.4
     examples = (40, 30)
@@ -36,7 +36,7 @@ class TemplateHarness(Harness):
         self._shifted.freeze()
 
     def stored(self, name: str) -> list[StoredClaim]:
-        """TODO: read it with another connection than the backend's, in your store's own language."""
+        """Read the queue. TODO: use a connection of your own, not the backend's, and your store's own language."""
         path = self.scratch / "store" / "default" / digest(name)
         rows = json.loads(path.read_text())["rows"] if path.exists() else []
         return [

@@ -1,6 +1,6 @@
 """lockkit's locks on PostgreSQL: fair queues, leases and fences in a schema of your database.
 
-Loaded with every program that has it installed, so nothing heavy is imported here; psycopg is when a store is opened.
+Every program that has the plugin installed loads this module, so it imports nothing heavy. psycopg is imported when a store is opened.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ __all__ = ["CAPABILITIES", "lockkit_backends"]
 
 CAPABILITIES = Capabilities(
     scope="fleet",
-    fence="strict",  # it is a counter in a row, as durable as any commit
-    failover_safe=False,  # a standby that copies later may be promoted without the last grants
+    fence="strict",  # the fence is a counter in a row, as durable as any commit
+    failover_safe=False,  # a standby with asynchronous replication may be promoted without the last grants
 )
 
 
