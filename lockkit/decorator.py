@@ -56,7 +56,7 @@ def locked(
         if inspect.iscoroutinefunction(function):
             raise ConfigError(
                 f"{function.__qualname__} is a coroutine function; this client is not asynchronous",
-                hint="decorate a function that runs it to its end: asyncio.run(...)",
+                hint="decorate a plain function that runs the coroutine: asyncio.run(...)",
             )
         signature = inspect.signature(function)
         _check_template(template, signature, function.__qualname__)
@@ -85,7 +85,7 @@ def locked(
 
 
 def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
-    """Refuse a result whose work goes on after the function has returned. The result is closed or cancelled where possible.
+    """Refuse a result whose work would continue after the function has returned. The result is closed or cancelled if possible.
 
     Raises:
         ConfigError: The result is a coroutine, a generator, a context manager of contextlib, or a Future that is not done.
@@ -105,7 +105,7 @@ def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
         done, cancel = getattr(result, "done", None), getattr(result, "cancel", None)
         if callable(done) and done():
             return
-        kind, instead = "something to wait for", "wait for it in the function, and return what it gives"
+        kind, instead = "an awaitable or a future", "wait for it in the function, and return its result"
         if callable(cancel):
             cancel()
     else:

@@ -182,7 +182,7 @@ class Log(Document, tag="lockkit.log/1"):
 
 
 class Notice(Document, tag="lockkit.notice/1"):
-    """A message of run or acquire beside its result, in one line on stderr."""
+    """A message of run or acquire in addition to its result, in one line on stderr."""
 
     name: str
     message: str

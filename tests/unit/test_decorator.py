@@ -60,7 +60,7 @@ def test_what_cannot_be_seen_to_hold_is_refused_when_it_is_decorated(client, fun
         (asynchronous_generator, "an asynchronous generator"),
         (contextlib.contextmanager(generator), "a context manager"),
         (contextlib.asynccontextmanager(asynchronous_generator), "a context manager"),
-        (Future, "something to wait for"),
+        (Future, "an awaitable or a future"),
     ],
 )
 def test_a_result_that_is_still_to_run_is_refused_and_the_lock_is_free_again(client, make, what):
@@ -82,7 +82,7 @@ def test_work_that_goes_on_elsewhere_is_refused_and_stopped_if_it_has_not_begun(
     with ThreadPoolExecutor(1) as pool:
         pool.submit(go_on.wait, 10)
         try:
-            with pytest.raises(ConfigError, match="something to wait for"):
+            with pytest.raises(ConfigError, match="an awaitable or a future"):
                 client.locked("a")(lambda: pool.submit(began.set))()
         finally:
             go_on.set()
@@ -96,7 +96,7 @@ def test_a_task_is_refused_and_cancelled(client):
         ran.append(1)
 
     async def main():
-        with pytest.raises(ConfigError, match="something to wait for"):
+        with pytest.raises(ConfigError, match="an awaitable or a future"):
             client.locked("a")(lambda: asyncio.create_task(body()))()
         await asyncio.sleep(0)
 

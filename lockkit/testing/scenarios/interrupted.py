@@ -23,11 +23,12 @@ from lockkit.testing.stage import Stage, scenario
 __all__ = ["Cleaner", "Sweep", "unraisable"]
 
 _BOUND = 6.0
-"""Seconds in which a release must return; most of it is for a slow machine."""
+"""Seconds in which a release must return. The limit is generous, for slow machines."""
 _MOST, _MOST_ELSEWHERE, _MOST_TWICE = 400, 120, 60
-"""Places at which one scenario strikes, in a store inside the process and in others; of more than that it takes some by chance."""
+"""The largest number of places that one scenario interrupts: once, in a store inside the process and in other stores; and twice. If there
+are more places, it chooses some at random."""
 _FURTHEST = 40
-"""A second Ctrl-C comes at most so many places after the first."""
+"""The largest number of places between the first and the second Ctrl-C."""
 
 
 class Cleaner:
@@ -45,11 +46,11 @@ class Sweep:
     """One way to use a lock, interrupted at every place.
 
     Args:
-        use: Uses the lock; what it appends to the list is a lease that its program still has afterwards.
-        cleanup: With a cleanup hook.
-        again: The program calls release again.
-        beside: Modules that it is interrupted in beside lockkit and the stores.
-        options: Of the lock.
+        use: Uses the lock. It appends to the list each lease that its program keeps afterwards.
+        cleanup: Whether there is a cleanup hook.
+        again: Whether the program calls release again.
+        beside: Further modules, in addition to lockkit and the stores, in which it is interrupted.
+        options: The options of the lock.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Sweep:
             self._cleaner.runs.clear()
 
     def _ends(self, where: str, kept: list[Lease]) -> None:
-        """Nothing is held that nobody holds, and whoever asks for the lock gets it."""
+        """Check that no claim without a lease is left, and that a new acquire gets the lock."""
         stage = self._stage
         for lease in kept if self._again else ():
             stage.work(lease.release).result(_BOUND)

@@ -232,7 +232,7 @@ def any_holder_dies(stage: Stage) -> None:
 
 @scenario("L5-middle-waiter-leaves")
 def middle_waiter_leaves(stage: Stage) -> None:
-    """When a waiter in the middle leaves, the waiter behind it goes on waiting for the claims that still block it."""
+    """When a waiter in the middle leaves, the waiter behind it continues to wait for the claims that still block it."""
     leases = stage.fill()
     clients = steppers(stage, 3)
     middle, behind, last = (queued(stage, client) for client in clients)
