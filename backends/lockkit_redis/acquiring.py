@@ -42,7 +42,7 @@ _GRANTED_TO_NOBODY = 2
 _COPYING = 0.5
 """The part of an acquire's budget that waiting for replicas may take."""
 _WHOLE_GRANT = 3
-"""Length of the reply to a grant. A longer one says that the server knew no fence of the name, so it may have lost the index too."""
+"""Length of the reply to a grant. A longer reply means that the server knew no fence of the name, so it may have lost the index too."""
 _FLAGS = tuple(b"$1\r\n%d\r\n" % flag for flag in range(3))
 _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
 """The words of an acquire that creates nothing, without and with ``wait``: such a request is never too late."""

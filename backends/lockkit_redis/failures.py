@@ -70,7 +70,7 @@ _FOR_GOOD = {
         "its setting `databases` says how many there are; the first is 0",
     ),
 }
-"""Errors that only another URL, another right or another version can mend: the class, what happened, and what to do."""
+"""Errors that only another URL, another right or another version can end: the class of the error, the cause, and what to do."""
 _PASSING = {
     "READONLY": (
         "it is a replica",
@@ -94,7 +94,7 @@ _PASSING = {
     "TRYAGAIN": ("the Cluster is moving a slot", "this passes"),
     "CLUSTERDOWN": ("the Cluster is down", "see CLUSTER INFO"),
 }
-"""Errors that time or a restart may mend: what happened, and what to do."""
+"""Errors that may pass with time or a restart: the cause, and what to do."""
 _MESSAGES = (
     ("max number of clients", "NOCLIENTS"),
     ("called from script", "UNKNOWN"),

@@ -53,7 +53,7 @@ class Index:
         return self._noted.get(name, 0.0) > now
 
     def note(self, names: Sequence[str], budget: float) -> Exchange[None]:
-        """Note those names that are due, in a moment. No error is raised; after one nothing is noted for some seconds."""
+        """Note the names that are due, within a moment. No error is raised; after an error no name is noted for some seconds."""
         now = self._store.clock.now()
         seen, until = self._seen
         if names is seen and now < until:
@@ -78,7 +78,7 @@ class Index:
         self._seen = (), 0.0
 
     def packed(self, names: Sequence[str], now: float) -> bytes:
-        """The commands that note names and forget those that nobody has noted for two hours."""
+        """The commands that note names, and remove those that no client has noted for two hours."""
         at = self._store.topology.at(self._key).reckoned(now)
         until = at + 2 * _FRESH
         return b"".join(

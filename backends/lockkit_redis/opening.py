@@ -40,7 +40,7 @@ def opening(route: Route, end: float) -> Exchange[Any]:
     """Open a connection to a server, logged in, or to a sentinel, and return it.
 
     Raises:
-        Refused: There is none to be had.
+        Refused: No connection can be made, or it leads to another kind of server.
     """
     if isinstance(route, Sentinel):
         return (yield from _to_a_sentinel(route, end))
@@ -103,10 +103,10 @@ def _mode(hello: Any) -> str:
 
 
 def _primary(address: Address, end: float) -> Exchange[tuple[str, int]]:
-    """Ask the sentinels for the primary: its host and port, as the first says that knows.
+    """Ask the sentinels for the primary, until one names its host and port.
 
     Raises:
-        Refused: None knows, or none replies.
+        Refused: No sentinel knows the primary, or none replies.
     """
     refusals: list[Refused] = []
     for place, until in shares(address.hosts, end, spare=1):

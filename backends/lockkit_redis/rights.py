@@ -59,7 +59,7 @@ def _tried(store: RedisStore, server: Server, keys: Sequence[str], end: float) -
     by_digest = [_PROBE.packed((key,), f"{store.channel}:doctor") for key in keys]
     if keys:
         row = [("EVAL", _PROBE.spelled_out(by_digest[0])), *(("EVALSHA", packed) for packed in by_digest)]
-    else:  # there is no key to try commands on: only that a script runs can be found out
+    else:  # without a key to try commands on, only the right to run scripts can be tested
         row = [("EVAL", pack("EVAL", "return {}", 0)), ("EVALSHA", pack("EVALSHA", "0" * 40, 0))]
     if store.copies:
         row.append(("WAIT", pack("WAIT", 0, 1)))

@@ -15,7 +15,7 @@ __all__ = ["Fresh", "Sentinel", "Server"]
 
 
 class Server:
-    """A server, or the primary that the sentinels name: a route, with what is known of it.
+    """A route to a server, or to the primary that the sentinels name, and the time on the server's clock.
 
     Args:
         address: How to reach the server and log in.
@@ -51,7 +51,7 @@ class Server:
         self._ahead = server - self._clock.now() * 1000.0
 
     def reckoned(self, here: float) -> int:
-        """Estimate what the server's clock shows when ours shows ``here``: by its last reply, or by ours if it never gave one."""
+        """The time on the server's clock when ours shows ``here``, estimated by the server's last reply, or by our clock before the first."""
         return int(here * 1000.0 + self._ahead)
 
     def trouble(self, error: BaseException) -> None:

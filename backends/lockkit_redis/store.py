@@ -164,7 +164,7 @@ class RedisStore:
             return Connection(connect(place, self.tls, budget, "lockkit-redis-connect"))
         except OSError as error:
             if isinstance(place, str) and _is_something_else(place):
-                hint = "CONFIG GET unixsocket says where the server has its own"
+                hint = "CONFIG GET unixsocket, asked of the server, gives the path of its socket"
                 raise Refused(
                     ConfigError(f"unix://{place}: this is no socket", hint=hint), retry=False
                 ) from error

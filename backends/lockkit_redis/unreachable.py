@@ -57,7 +57,7 @@ def not_connected(error: BaseException, where: str, address: Address) -> Refused
 
 def _reach(address: Address) -> str:
     if address.socket is not None:
-        return "is the server running? CONFIG GET unixsocket says where its socket is, unixsocketperm who may use it"
+        return "is the server running? CONFIG GET unixsocket gives the path of its socket, unixsocketperm the rights on it"
     if address.tls is not None and address.tls.cert_file is None:
         return (  # a server that wants a certificate may simply hang up
             "check host, port and TLS; is it running? "
