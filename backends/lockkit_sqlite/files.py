@@ -36,6 +36,7 @@ __all__ = [
     "alone",
     "clear",
     "look",
+    "looked_at",
     "others_inside",
     "settled",
     "stamp",
@@ -45,7 +46,7 @@ __all__ = [
 
 T = TypeVar("T")
 Inode: TypeAlias = tuple[int, int]
-Stamp: TypeAlias = tuple[int, int, int]
+Stamp: TypeAlias = tuple[int, ...]
 
 LOG, SHM = "-wal", "-shm"
 _PAUSE = 0.002
@@ -168,13 +169,30 @@ def _inode(path: str) -> Inode | None:
     return seen.st_dev, seen.st_ino
 
 
-def stamp(folder: str) -> Stamp | None:
-    """A value that changes with every entry of a folder that is added, removed or renamed; None if the folder cannot be read.
+def looked_at(place: Place) -> tuple[str, str]:
+    """The arguments of :func:`stamp` for a database: its folder, and its name if that is a link in another folder."""
+    named, real = str(place.given.parent), str(Path(place.path).parent)
+    try:
+        same = named == real or _inode(named) == _inode(real)
+    except OSError:
+        same = False
+    return (named, "") if same else (real, str(place.given))
+
+
+def stamp(folder: str, link: str = "") -> Stamp | None:
+    """A value that changes with every entry of a folder that is added, removed or renamed; None if the look fails.
 
     The value contains the time of change, which nobody can set, unlike the time of modification.
+
+    Args:
+        folder: The folder.
+        link: A link from elsewhere to a file in that folder. The value changes also when this leads to another file.
     """
     try:
         seen = os.stat(folder)  # noqa: PTH116
+        if link:
+            there = os.stat(link)  # noqa: PTH116
+            return seen.st_ctime_ns, seen.st_ino, seen.st_dev, there.st_ino, there.st_dev
     except OSError:
         return None
     return seen.st_ctime_ns, seen.st_ino, seen.st_dev

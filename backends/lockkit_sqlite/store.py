@@ -20,7 +20,7 @@ from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
-from lockkit_sqlite.files import FILES, Stamp, look, settled, stamp, watched
+from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
@@ -58,7 +58,7 @@ class SQLiteStore:
         if _process.pid != os.getpid():
             _after_fork_in_child()
         self.place = place
-        self._folder = str(place.given.parent)
+        self._looked_at = looked_at(place)
         self._options = options
         self.clock = options.clock
         self.namespace = options.namespace
@@ -109,12 +109,13 @@ class SQLiteStore:
 
         Args:
             closely: Look at each file. Otherwise a folder without a change since the last look is enough: any removal,
-                renaming or new file changes its time, within a tick of the kernel's clock (4 to 10 ms).
+                renaming or new file changes its time, within a tick of the kernel's clock (4 to 10 ms). A link from another
+                folder must lead to the same file as well.
 
         Raises:
             Refused: They cannot be made anew, or not be looked at.
         """
-        mark = stamp(self._folder)
+        mark = stamp(*self._looked_at)
         if (
             mark == self._mark
             and not closely
@@ -129,6 +130,8 @@ class SQLiteStore:
                 if not self.whole():
                     self._move()
         self.pulses.heal()
+        # Links may lead there by another way now; then the mark is not that of the next look.
+        self._looked_at = looked_at(self.place)
         self._mark = settled(mark)
 
     def _move(self) -> None:

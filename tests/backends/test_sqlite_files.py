@@ -314,6 +314,89 @@ def test_a_link_that_leads_elsewhere_is_a_replaced_store(tmp_path, folder):
     store.close()
 
 
+def trust(store):
+    """Let calls pass until the last look is old enough to be trusted."""
+    while store._opened._mark is None:
+        store.inspect("x", 2.0)
+
+
+@pytest.fixture
+def link(tmp_path, path):
+    """The database by another name: a link in a folder of its own."""
+    made = tmp_path / "links" / "name.db"
+    made.parent.mkdir(mode=0o700)
+    made.symlink_to(path)
+    return made
+
+
+@every_damage
+def test_whatever_is_removed_a_store_named_by_a_link_in_another_folder_comes_over(
+    process, path, link, damage
+):
+    path.touch(mode=0o600)
+    with closing(open_store(f"sqlite:{link}", OpenOptions())) as store:
+        other = process()  # before the damage: a fork opens the files anew
+        one, fence = take(store, name="mine", ttl=60)
+        trust(store)
+        damage(path)
+
+        assert other("hold('x', ttl=60)")
+
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        assert store.renew([(one, fence)], 2.0)[0].why == "files"
+
+
+@pytest.mark.parametrize("turned", ["the link", "a link on the way", "the folder of the link"])
+def test_a_store_named_by_a_link_in_another_folder_follows_the_links(tmp_path, path, folder, link, turned):
+    path.touch(mode=0o600)
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    with closing(open_store(f"sqlite:{other}/locks.db", OpenOptions())) as there:
+        take(there, name="x", ttl=60)
+        way = tmp_path / "way" / "on.db"
+        way.parent.mkdir(mode=0o700)
+        way.symlink_to(path)
+        if turned == "a link on the way":
+            link.unlink()
+            link.symlink_to(way)
+        store = open_store(f"sqlite:{link}", OpenOptions())
+        one, fence = take(store, name="x", ttl=60)
+        trust(store)
+
+        if turned == "the folder of the link":
+            link.parent.rename(tmp_path / "before")
+            link.parent.mkdir(mode=0o700)
+        last = way if turned == "a link on the way" else link
+        (last.parent / "next").symlink_to(other / "locks.db")
+        (last.parent / "next").rename(last)
+
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        assert store.renew([(one, fence)], 2.0)[0].why == "files"
+        trust(store)
+        remove(other / "locks.db", SUFFIXES)
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Granted)
+        store.close()
+
+
+def test_a_link_of_a_folder_may_lead_to_the_store_by_another_way(process, tmp_path, path, folder, link):
+    """The folder in which the database is named is that of the database at first, and another one later."""
+    link.rename(link.with_name(path.name))
+    (tmp_path / "current").symlink_to(folder)
+    path.touch(mode=0o600)
+    with closing(open_store(f"sqlite:{tmp_path}/current/{path.name}", OpenOptions())) as store:
+        other = process()
+        one, fence = take(store, name="mine", ttl=60)
+        (tmp_path / "next").symlink_to(link.parent)
+        (tmp_path / "next").rename(tmp_path / "current")
+        assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+        trust(store)
+        remove(path, SUFFIXES)
+
+        assert other("hold('x', ttl=60)")
+
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+
+
 def test_where_the_store_cannot_be_made_anew_the_holder_is_told_all_the_same(opened, path, folder):
     store = opened()
     one, fence = take(store, name="x", ttl=60, process_bound=True)
