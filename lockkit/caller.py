@@ -1,4 +1,4 @@
-"""The place in the user's program from which lockkit was called, for warnings about what was never released or closed."""
+"""The place in the user's program that called lockkit, for warnings about leases that were never released and clients never closed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PACKAGE = __file__.removesuffix("caller.py")
 
 def caller() -> Caller:
     """Code and instruction of the nearest caller outside this package, for the ResourceWarning."""
-    # The line is computed only when it is needed: f_lineno takes as long as all the rest of this function.
-    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); nearer are only our own
+    # place() computes the source line, only when a warning needs it: reading f_lineno takes as long as the rest of this function.
+    frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); the two nearer frames are always lockkit's
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti
 
 
 def place(caller: Caller) -> tuple[str, int]:
-    """File and line of a :func:`caller`."""
+    """The file and source line of a place that :func:`caller` returned."""
     code, instruction = caller
     for start, end, line in code.co_lines():
         if start <= instruction < end and line is not None:

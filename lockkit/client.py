@@ -1,7 +1,7 @@
 """The synchronous face: ``connect`` and the client.
 
-``import lockkit`` is paid by every program that might lock something; what only a program that does needs (the config
-layers, the plugin manager, the engine) is imported by ``connect``.
+Every program that might lock something pays for ``import lockkit``. The parts that only a program with a client needs (the config
+layers, the plugin manager, the engine) are imported by ``connect``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Client(Operations):
     In a forked child it starts afresh: a connection of its own, and none of its parent's leases.
 
     Attributes:
-        config: The settings in force, each with where it came from.
+        config: The settings in force, each with its source.
         plugins: The plugin manager.
-        capabilities: What the store can do.
-        owner: Who this process is to others.
+        capabilities: The capabilities of the store.
+        owner: This process, as other clients see it.
     """
 
     def __init__(
@@ -96,15 +96,15 @@ class Client(Operations):
             options: See :class:`~lockkit.options.Options`.
 
         Raises:
-            ConfigError: Something is not allowed; the error says what is. No I/O has happened.
-            CapabilityError: The store cannot do it.
+            ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.
+            CapabilityError: The store does not support an option.
         """
         return build(self._opening, name, "mutex", 1, 1, options)
 
     def semaphore(self, name: str, capacity: int, *, permits: int = 1, **options: Unpack[Options]) -> Lock:
-        """A lock with room for ``capacity`` permits, of which an acquisition takes ``permits``. Otherwise as :meth:`lock`.
+        """A lock with ``capacity`` permits, of which each acquisition takes ``permits``. Otherwise as :meth:`lock`.
 
-        Everybody must state the same capacity; :meth:`resize` changes it for those who are there.
+        All clients must use the same capacity; :meth:`resize` changes it for the claims that are in the queue.
         """
         if whole(permits, "permits", name) > whole(capacity, "capacity", name):
             raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)
@@ -118,7 +118,7 @@ class Client(Operations):
     def locked(
         self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
     ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
-        """Decorate a function to run only while it holds a lock named from its arguments.
+        """Decorate a function so that each call holds a lock, whose name is made from the call's arguments.
 
             @client.locked("invoice:{invoice_id}", timeout=0, on_busy="skip")
             def bill(invoice_id): ...
@@ -127,14 +127,14 @@ class Client(Operations):
         With ``on_busy="skip"`` a call that finds the lock busy (or times out) returns a :class:`~lockkit.facts.Skipped`,
         which is falsy, and is logged and counted.
 
-        The lock is held while the function runs, so what is still to run when it returns is refused: when it is decorated, a
-        generator or coroutine function, and one under ``@contextmanager``; when it is called, one that returns a coroutine, a
-        generator, a context manager made by contextlib, or a Future that is not done (it is cancelled). Other lazy objects,
-        such as ``map(...)``, look like any result.
+        The lock is held only while the function runs, so a function whose work runs after its return is refused. Generator and
+        coroutine functions, and functions under ``@contextmanager``, are refused when they are decorated. A call that returns a
+        coroutine, a generator, a context manager made by contextlib, or a Future that is not done (it is cancelled) is refused
+        when it returns. Other lazy objects, such as ``map(...)``, cannot be told from an ordinary result.
 
         Raises:
-            ConfigError: At once, for a template that does not fit the function, and for a function that cannot be seen to
-                hold; from the call, for a result that is still to run.
+            ConfigError: At decoration, if the template does not fit the function, or the function would return before its work is
+                done; at a call, if the result still has to run.
         """
         from lockkit.decorator import locked  # late: it needs inspect, and few need it
 
@@ -148,52 +148,52 @@ class Client(Operations):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
-        """A handle for a claim taken elsewhere (``Lease.handle()``), bound to this client: it can release exactly that.
+        """Bind a handle from another process (``Lease.handle()``) to this client, which can then release exactly that claim.
 
         Raises:
-            ConfigError: It is no handle, or one of another namespace.
+            ConfigError: The argument is not a handle, or a handle of another namespace.
         """
         copy = LeaseCopy(handle.handle() if isinstance(handle, LeaseCopy) else handle, self._opening)
         if copy.namespace not in (None, self.namespace):
             raise ConfigError(
-                f"the handle of {copy.name!r} is of namespace {copy.namespace!r}, and this client is in {self.namespace!r}",
+                f"the handle of {copy.name!r} is of namespace {copy.namespace!r}, but this client uses namespace {self.namespace!r}",
                 name=copy.name,
                 hint="connect with the namespace of the handle",
             )
         return copy
 
     def stats(self) -> dict[str, int]:
-        """This process's counters since it began; the meanings are :data:`lockkit.events.COUNTERS`."""
+        """The counters of this client in this process; :data:`lockkit.events.COUNTERS` says what each counts."""
         return self._opening.counters.read()
 
     def leases(self) -> list[LeaseCopy]:
-        """Copies of the handles of what this process holds through this client."""
+        """Handles of all claims that this process holds through this client."""
         engine = self._opening.engine
         holds = engine.beats.holds() if engine else []
         handles = [handle_of(hold, self.namespace) for hold in holds if not hold.ended]
         return [LeaseCopy(handle, self._opening) for handle in handles]
 
     def pulse(self) -> Sequence[int]:
-        """Descriptors that a child must inherit to keep process-bound claims when this process dies."""
+        """File descriptors that a child process must inherit to keep process-bound claims alive after this process dies."""
         pulse = self.driver().backend.extras.pulse
         return () if pulse is None else pulse()
 
     # -- life
 
     def close(self) -> None:
-        """Release what is held, cancel what is waiting, let go of the store. Bounded; may be called twice.
+        """Release all holds, cancel all waits, and disconnect from the store. Takes a bounded time; may be called twice.
 
-        All holds are released at the same time. A first Ctrl-C waits until that is done; a second one ends the call, while the
+        All holds are released concurrently. A first Ctrl-C is raised once they are released; a second one ends the call, while the
         releases go on in the background. Another call, or the end of the interpreter, waits for them. A Ctrl-C at the very
-        beginning may leave the client as it was, open.
+        beginning may leave the client open.
 
-        A signal handler that interrupted lockkit, a cleanup hook and ``on_wait`` wait for 0.2 s at most: the releases may need
-        the code that waits for them, and go on in the background.
+        A call from a signal handler that interrupted lockkit, from a cleanup hook or from ``on_wait`` waits for 0.2 s at most and
+        leaves the rest to the background, because the releases may need the interrupted code to go on.
         """
         self._opening.close()
 
     def release_all(self, reason: Reason) -> None:
-        """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
+        """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
         self._opening.release_all(reason)
 
     def __enter__(self) -> Client:
@@ -223,25 +223,25 @@ def connect(
     where: Literal["process", "wrapper"] = "process",
     clock: Clock = SYSTEM,
 ) -> Client:
-    """Make a client. No I/O beyond reading config files: the store is opened when it is first used.
+    """Make a client. The call reads config files and does no other I/O: the store is opened when it is first used.
 
     Args:
-        url: Which store; None: from the config layers, by default the embedded store of this host.
-        namespace: Prefix of a deployment.
-        profile: A ``[profiles.x]`` of the config.
-        config: Settings loaded before; the other settings here are laid over it only if it is None.
-        plugins: Modules or objects with hooks, beside the installed ones.
-        on_sigterm: "release" releases what is held when SIGTERM comes, then does what SIGTERM did before.
-        strict: Refuse what is known to be unsafe about the store instead of warning.
-        scope: Refuse a store that excludes less than this.
-        state_dir: Where embedded stores and journals live.
-        task: What this process works on; shown with its claims.
-        clock: Time; a simulation passes its own.
+        url: The URL of the store. None to take it from the config layers; their default is the embedded store of this host.
+        namespace: The prefix of all names of the deployment.
+        profile: The name of a ``[profiles.x]`` table of the config.
+        config: Settings that were loaded before. If given, the arguments for single settings are not used.
+        plugins: Modules or objects with hooks, in addition to the installed ones.
+        on_sigterm: "release" to release all holds when SIGTERM arrives, and then to run the previous handler of SIGTERM.
+        strict: Whether to refuse settings of the store that are known to be unsafe, instead of warning.
+        scope: The least scope; a store that excludes fewer processes is refused.
+        state_dir: The folder of embedded stores and journals.
+        task: A description of the work of this process, shown with its claims.
+        clock: The clock; a simulation passes its own.
         where: "wrapper" for a program that runs another under a lock.
 
     Raises:
-        ConfigError: A setting is not allowed, the store does not reach as far as ``scope`` demands, or the URL's scheme is
-            unknown; it says what is allowed, or what to install.
+        ConfigError: A setting is not allowed, the scope of the store is below ``scope``, or the URL's scheme is unknown; the
+            error says what is allowed, or what to install.
         PluginError: One of ``plugins`` is broken.
     """
     with IMPORTS:

@@ -1,14 +1,14 @@
 """Fork hooks that a signal handler cannot leave half done.
 
 If an exception leaves a fork hook, CPython only reports it, and continues. So a signal handler that raises can end a hook early, and
-no code notices. A handler runs between any two bytecodes of the main thread, even between the call of a Python function and its
-first statement, where no ``try`` can catch the exception; but never inside a method written in C. Hence three rules:
+no code notices. A handler may run between any two bytecodes of the main thread, even between the call of a Python function and its
+first statement, where no ``try`` can catch the exception; but it never runs inside a method written in C. Hence three rules:
 
 - Steps that must not fail (taking and releasing the mutexes, and marking the fork) are methods written in C, which are registered
-  as the hooks themselves. An ``acquire`` has either taken the mutex or raised, and a ``release`` that is called releases.
+  as the hooks themselves. An ``acquire`` either takes the mutex or raises, and a ``release`` that is called always releases.
 - All other steps can be repeated: a second run does only what the first did not do. A step that raises is run again,
   and each step is registered several times, because a handler may interrupt it at its very beginning.
-- If a step was interrupted every time, no thread keeps waiting. The module that registers the step says what is refused then.
+- If a step was interrupted every time, no thread waits for it. The module that registers the step documents what it refuses then.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ __all__ = ["IMPORTS", "Forks", "let_forks_pass", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
-"""Runs of a step that raises each time. An error of the step itself, which repetition cannot fix, must not block a fork for ever."""
+"""The most runs of a step that keeps raising. A bug in the step, which repetition cannot fix, must not block a fork for ever."""
 _COPIES = 3
+"""How often each step is registered."""
 
 
 class Forks:
@@ -36,8 +37,8 @@ class Forks:
         before: A step before the fork, with the locks taken; other threads may run.
         in_parent: A step after the fork, in the parent.
         in_child: A step after the fork, in the child, which has no other threads.
-        locks: Mutexes that are taken before ``before``, in this order, and are free after the fork, in the child as well. Each stays
-            the same object for ever.
+        locks: Mutexes that are taken before ``before``, in this order, and are free after the fork, in the child as well. Their
+            owners must never replace them by other objects.
     """
 
     def __init__(
@@ -53,15 +54,13 @@ class Forks:
         self._threads: set[int] = set()
         self._done: set[int] = set()
         self._in_child = in_child
-        if (
-            _FORKING
-        ):  # another thread is forking, and the hooks after its fork would find these mutexes not taken
+        if _FORKING:  # another thread is forking, and the hooks after its fork would release mutexes that the hooks before it did not take
             _LATE.append(self)
         else:
             self._register()
 
     def register_late(self, *, in_child: bool) -> None:
-        """Register the hooks after the fork during which the module was imported; in the child, do its part as well."""
+        """Register the hooks of a module that was imported during a fork, after that fork; in the child, run ``in_child`` too."""
         if in_child:
             for lock in self._locks:
                 reinit(lock)()
@@ -114,14 +113,14 @@ class Forks:
         self._done.add(me)
 
     def _step_after(self) -> None:
-        # Without the mutexes the fork of this thread was not prepared, and there is nothing of this thread to undo.
+        # If this thread does not have the mutexes, it did not prepare the fork, and has nothing to undo.
         if self._in_parent is not None and all(map(_mine, self._locks)):
             self._threads.add(threading.get_ident())
             self._in_parent()
 
 
 class _Repeated:
-    """A step that is run until it completes; then the last exception that interrupted it is raised."""
+    """A step that is run until it completes; afterwards the last exception that interrupted it is raised."""
 
     __slots__ = ("_step",)
 
@@ -181,17 +180,17 @@ If a process forks while another thread imports a module, the import lock of tha
 child can never import the module.
 """
 _LONG = 5.0
-"""Seconds for which a fork waits for an import. An import that waits for a mutex of another fork hook must not block the fork for ever."""
+"""Seconds for which a fork waits for an import. Without a limit, an import that needs a mutex which the fork has taken would deadlock."""
 
 
 def _free_imports() -> None:
-    """Free the lock that another thread still had at the fork, but not one that the forking thread has to give back itself."""
+    """Free IMPORTS in the child if another thread had it at the fork; the forking thread releases its own."""
     if not _mine(IMPORTS):
         reinit(IMPORTS)()
 
 
 if hasattr(os, "register_at_fork"):
-    # After logging has registered its own hook: the last one runs first, and an import may need the lock of logging.
+    # Register after logging has: the hook registered last runs first before a fork, and an import may need the lock of logging.
     os.register_at_fork(
         before=partial(IMPORTS.acquire, True, _LONG),
         after_in_parent=IMPORTS.release,

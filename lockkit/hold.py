@@ -1,7 +1,6 @@
-"""Validity: arithmetic at the moment of asking, never a flag that a heartbeat sets (S3, S5, S6).
+"""Validity of a hold: computed from the clock at each question, never a flag that a heartbeat sets (S3, S5, S6).
 
-A :class:`Hold` is the state of one granted claim, shared by the handle that the user has, the heartbeat and the release
-pipeline.
+A :class:`Hold` is the state of one granted claim. The user's handle, the heartbeat and the release pipeline share it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from lockkit.store.spi import Claim
 __all__ = ["RELEASING", "Handle", "Hold", "span"]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
-"""The claim id whose cleanup hooks run in this context: a hook that releases it must not wait for itself."""
+"""The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
 
 
 def span(ttl: float, capabilities: Capabilities) -> float:
@@ -38,7 +37,7 @@ class Handle(Protocol):
 
     @property
     def open(self) -> bool:
-        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
+        """Whether its user may still be working under the lock: not released, and its ``with`` statement, if any, is not over."""
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
@@ -48,23 +47,24 @@ class Handle(Protocol):
 class Hold:
     """One granted claim, as its client knows it.
 
-    ``valid(now)`` is true only while the store still records the claim: nothing that may remove it was sent, and now
-    lies before basis + ttl x (1 - drift) - margin and before since + max_hold. Once it may have lapsed it is lost for
-    good, whoever notices first; only a process-bound claim survives silence, because its store waits for its death.
+    ``valid(now)`` is true only while the store still records the claim: no request that may remove the claim was sent, and ``now``
+    is before basis + ttl x (1 - drift) - margin and before since + max_hold. Once the claim may have lapsed, the hold is lost for
+    good, whichever thread notices first. Only a process-bound hold survives unanswered renewals, because its store keeps the claim
+    until the process dies.
 
     Attributes:
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
         since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
-            later than the store's grant, from which the store counts max_hold. The basis may be older, where a claim joins
-            a session or a lease that runs already.
-        doubtful: Whether its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
-        closing: Whether the release has begun. If a signal cut it short, the next thread goes on with it.
-        dropped: Whether the last handle was collected unreleased. If Ctrl-C cut the finalizer short, ``handles`` still shows that.
-        expires: CLOCK_BOOTTIME seconds up to which the store surely keeps everybody else out, if nothing more is answered.
-        handles: The handles that users have of it, one for each level; empty while there is none yet.
-        key: Thread or task that took it, referred to weakly, because it may own the handle; None once detached.
-        pid: The process that asked for it; in a forked child it is inert.
-        process_bound: Whether the hold survives silence, because the store waits for the death of its process.
+            later than the store's grant, from which the store counts max_hold. The basis may be older if the claim joined a
+            session, or a lease of the server, that was already running.
+        doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
+        closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
+        dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
+        expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
+        handles: The handles that users have, one for each level; empty before the first was handed out.
+        key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
+        pid: The process that acquired the hold; in a forked child the hold is inert.
+        process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
         turn: The mutex of the thread that releases the hold.
         turn_of: The identifier of that thread; 0 while there is none.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
@@ -158,7 +158,7 @@ class Hold:
 
     @property
     def standing(self) -> bool:
-        """Whether somebody still works under the hold: it was not released, lost or collected."""
+        """Whether the hold was not released, lost or collected, so that somebody may be working under it."""
         return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
 
     @property
@@ -166,7 +166,7 @@ class Hold:
         """Whether any handle is open."""
         if self.dropped:
             return False
-        for handle in self.handles:  # asked for every hold at every beat, so no generator
+        for handle in self.handles:  # a loop, not a generator, because each heartbeat asks this of every hold
             user = handle()
             if user is not None and user.open:
                 return True
@@ -182,40 +182,42 @@ class Hold:
         """Whether every handle is gone without having released it."""
         if self.dropped:
             return True
-        for handle in self.handles:  # asked for every hold at every beat, so no generator
+        for handle in self.handles:  # a loop, not a generator, because each heartbeat asks this of every hold
             if handle() is not None:
                 return False
         return bool(self.handles)
 
     @property
     def callbacks(self) -> list[Callable[[], None]]:
-        """The callbacks of the handles that still exist, for a loss."""
+        """The on_lost callbacks of all handles that still exist."""
         handles = [handle() for handle in self.handles]
         return [call for handle in handles if handle is not None for call in handle.callbacks]
 
     def handed(self, handle: Handle) -> None:
-        """Note the first handle that a user has; :meth:`enter` notes the others."""
+        """Add the first handle; :meth:`enter` adds those of further levels."""
         self.handles = (*self.handles, weakref.ref(handle))
 
     def handed_back(self, handle: Handle) -> None:
-        """Forget the handle of a level that was left, while others are held."""
+        """Forget the handle of a level that was left, if the hold has other handles."""
         with self._mutex:
             others = tuple(other for other in self.handles if other() not in (None, handle))
-            if others:  # without any handle the hold would look as if it had never been handed out
+            if (
+                others
+            ):  # keep the last: without any handle, the hold would look as if it had never been handed out
                 self.handles = others
 
     @property
     def given_up(self) -> bool:
         """Whether the hold is to be released now: its release has begun, or its last handle was left.
 
-        A signal may have cut that short, anywhere. Unlike a collected hold, such a hold need not be kept until its validity
-        ends: nobody works under it.
+        A signal may have interrupted the release at any point. Such a hold is removed at once, because nobody works under it. A
+        collected hold, by contrast, blocks until its validity ends.
         """
         return self.closing or not (self.collected or self.in_hand or not self.handles)
 
     @property
     def lost(self) -> threading.Event:
-        """Set, for good, when the hold may have lapsed."""
+        """An event that is set, for good, when the hold may have lapsed."""
         event = self._event
         if event is None:
             event = self._event = self._event or threading.Event()
@@ -223,10 +225,10 @@ class Hold:
             event.set()
         return event
 
-    # A level is its handle, not a number: to leave it twice is to leave it once, and a collected handle is no level.
+    # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 
     def leave(self) -> bool:
-        """Begin the release unless another handle is open; return whether the release has begun, now or before."""
+        """Begin the release unless a handle is open; return whether the release has begun, now or earlier."""
         with self._mutex:
             if not self.closing and not self.in_hand:
                 self.closing = True
@@ -242,13 +244,13 @@ class Hold:
             return True
 
     def take_over(self) -> bool:
-        """Begin the release whatever handles are open; return False if it had begun before."""
+        """Begin the release even if handles are open; return False if it had begun before."""
         with self._mutex:
             began, self.closing = self.closing, True
             return not began
 
     def valid(self, now: float) -> bool:
-        """Whether the store still records this hold, as far as arithmetic can tell."""
+        """Whether the store is certain to record this hold still, and this is the process that acquired it."""
         return self.fresh(now) and self.pid == os.getpid()
 
     def fresh(self, now: float) -> bool:
@@ -256,22 +258,22 @@ class Hold:
         return not self.ended and not self.lost_why and now < self.expires
 
     def renewed(self, basis: float, now: float) -> bool:
-        """Take in an answered renewal, read at ``now``; False if the hold had run out by then.
+        """Use the answer to a renewal, read at ``now``; return False if the hold had run out by then.
 
-        An answer moves the basis only if the hold is still valid when it is read, and never backwards.
+        An answer moves the basis only forwards, and only if the hold is still valid when the answer is read.
         """
         with self._mutex:
             if self.ended or self.lost_why:
                 return not self.lost_why
             if now >= self.expires and self._over(now):
                 return False
-            if basis > self.basis:  # without a call: each beat does this for thousands of holds
+            if basis > self.basis:  # no max() and min(): each heartbeat does this for thousands of holds
                 self.basis, end = basis, basis + self._span
                 self.expires = end if end < self._latest else self._latest  # noqa: FURB136
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
-        """Take in an answered ``extend``: from now on with the claim's longer ttl."""
+        """Use the answer to an ``extend``, read at ``now``: the hold has the claim's longer ttl from now on. False if it had run out."""
         with self._mutex:
             if self.ended or self.lost_why or self._over(now):
                 return False
@@ -291,7 +293,7 @@ class Hold:
         return now >= self._latest or (now >= self.basis + self._span and not self.process_bound)
 
     def lose(self, why: Reason) -> bool:
-        """Declare it lost, once and for good; True for the caller who did."""
+        """Declare the hold lost for good; True for the one caller that did so first."""
         with self._mutex:
             if self.ended or self.lost_why:
                 return False
@@ -301,6 +303,6 @@ class Hold:
         return True
 
     def end(self) -> None:
-        """Note that the claim is about to be removed: from here on the hold is not valid. Call this before any such request is sent."""
+        """Note that the claim is about to be removed, so that the hold is no longer valid. Call this before the request is sent."""
         with self._mutex:
             self.ended = True

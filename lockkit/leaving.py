@@ -1,4 +1,20 @@
-"""A way for context managers to learn that their ``with`` statement was left, even if a signal handler raises."""
+"""A way for context managers to learn that their ``with`` statement was left, even if a signal handler raises.
+
+A signal handler that raises (Ctrl-C does) can end ``__exit__`` before its first statement, so ``__exit__`` alone cannot promise that
+the lease is released. But the ``with`` statement itself keeps a reference to the bound ``__exit__`` as long as it runs::
+
+    with lock:      # 1. looks up lock.__exit__ and keeps the result; 2. calls lock.__enter__()
+        work()
+                    # 3. calls the kept result, and drops it, also if that call raises
+
+:class:`Exit` therefore returns a new object from each look-up in step 1, and keeps only a weak reference to it::
+
+    bound = partial(leave, lock, statement)         # the only strong reference is on the stack of the with statement
+    statement.left = weakref.ref(bound, lock.look)  # called as soon as the with statement drops bound
+
+When the statement ends in any way, ``bound`` is collected, and ``lock.look`` makes a background thread release the lease if
+``__exit__`` has not done so.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +39,8 @@ class Statement:
     """One ``with`` statement.
 
     Attributes:
-        frame: The ``id()`` of the frame with the statement; no other frame has this id as long as the statement lasts. 0 for a
-            block of ``contextlib.ExitStack``, which is in no frame.
+        frame: The ``id()`` of the frame that runs the statement; no other frame has this id as long as the statement lasts. 0 for
+            a block of ``contextlib.ExitStack``, which belongs to no frame.
         key: The thread or task that entered the statement.
         lease: The lease that the statement holds, once the statement is entered.
         manager: The context manager that was entered, if ``__exit__`` was looked up on its class.
@@ -47,7 +63,7 @@ class Statement:
         return self.left() is not None
 
     def over(self) -> None:
-        """Note that the lease is released; the end of the statement no longer matters."""
+        """Note that the lease is released, so that the end of the statement no longer matters."""
         self.left = _gone
 
 
@@ -63,7 +79,7 @@ class Manager(Protocol):
 
     @property
     def look(self) -> Callable[[object], None]:
-        """A function that lets a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
+        """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
 
 
 class Exit(Generic[M]):
@@ -76,8 +92,8 @@ class Exit(Generic[M]):
     is not a Python function, because tracebacks keep those alive.
 
     ``contextlib.ExitStack`` does the same in Python, but looks up both methods on the class, and keeps the result as long as the
-    block lasts. That look-up returns a new object as well; the call of ``__enter__`` that follows in the same function tells which
-    context manager was entered.
+    block lasts. That look-up returns a new object as well. Only the call of ``__enter__`` that follows in the same function shows
+    which context manager was entered.
     """
 
     def __init__(
@@ -135,7 +151,5 @@ class Exit(Generic[M]):
     ) -> None:
         own = statement.manager is not None and statement.manager() is manager
         if own and statement.lease is not None:
-            statement.lease.left = (
-                True  # first: a stack's own frames may keep what was looked up, in a traceback
-            )
+            statement.lease.left = True  # set first: a traceback may keep the frames of ExitStack, and with them this object, alive
         self._leave(manager, statement if own else None, kind, error, traceback)

@@ -1,4 +1,4 @@
-"""Locks: the factories that a program keeps, and what they are built from."""
+"""Locks: reusable factories of leases, and the function that builds them from options."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def build(
     capacity: int,
     options: Options,
 ) -> Lock:
-    """Make a lock; check what it is built from, before any I/O.
+    """Make a lock, and check its name and options before any I/O.
 
     Raises:
-        ConfigError: Something is not allowed; the error says what is.
-        CapabilityError: The store cannot do it.
+        ConfigError: The name or an option is not allowed; the error says what is allowed.
+        CapabilityError: The store does not support an option.
     """
     check(options, name, kind)
     timeout = options.get("timeout", opening.config.timeout)
@@ -61,7 +61,8 @@ class _Thread(threading.local):
     """The current thread.
 
     Attributes:
-        key: A reference to the thread: an object, because identifiers are used again; weak, because it may own what refers to it.
+        key: A weak reference to the thread object. Not its identifier, because a later thread may get the same one; weak, because
+            the thread may own the lock or lease that keeps this key.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ _THREAD = _Thread()
 def asker() -> weakref.ref[object]:
     """A reference to the running asyncio task, else to the current thread."""
     asyncio = sys.modules.get("asyncio")
-    # The one that does not raise; absent while another thread imports asyncio for the first time.
+    # The private function, because it does not raise. It is missing while another thread imports asyncio for the first time.
     running_loop = getattr(asyncio, "_get_running_loop", None)
     if asyncio is not None and running_loop is not None and running_loop() is not None:
         task: object = asyncio.current_task()
@@ -86,16 +87,16 @@ def asker() -> weakref.ref[object]:
 class Lock:
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
-    ``with lock:`` is the short form; each ``with`` statement, and each block that ``contextlib.ExitStack`` enters, releases the
-    lease that it took, in whatever thread or task it ends. An ``__exit__`` called by hand must be called in the thread or task that
-    called ``__enter__``: elsewhere the call raises NotHeld, and the lease lasts until that thread or task is over.
-    ``with lock.acquire() as lease:`` hands out the lease.
+    ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each ``with`` statement, and each
+    block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another thread or task. If you
+    call ``__exit__`` yourself, call it in the thread or task that called ``__enter__``: elsewhere the call raises NotHeld, and the
+    lease lasts until the first thread or task is over.
 
     Attributes:
-        terms: The terms of its claims, as the store gets them.
-        tokens: Makes the token of a claim, just before the store first hears of it; None for a random one. Give it a function that
-            keeps the token in a safe place, if somebody else is to release the claim should this process die; an exception that
-            the function raises ends the acquire.
+        terms: The terms of the lock's claims, as the store gets them.
+        tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
+            it if another process is to release the claim after this one died: the function can save the token first. An exception
+            that the function raises ends the acquire.
     """
 
     def __init__(
@@ -134,18 +135,18 @@ class Lock:
         """Wait for the lock and hold it.
 
         Args:
-            timeout: Seconds to wait in all; None for ever, 0 not at all; the lock's own by default.
-            note: JSON that ``inspect`` shows with the claim.
-            on_wait: Told, from this thread, each time the store answers "queued".
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
+            note: A JSON object that ``inspect`` shows with the claim.
+            on_wait: Called in this thread each time the store answers "queued".
 
         Raises:
-            AcquireTimeout: The time is up. Nothing of the attempt is left.
+            AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
             DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
                 needs what it holds.
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
-            BackendError: The store cannot be used; nothing runs unlocked.
-            ConfigError: What is there is not what the store's URL says.
+            BackendError: The store cannot be used, and the lock is not held.
+            ConfigError: The URL does not fit the server or file that it points at.
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
         if note is not None:
@@ -194,7 +195,7 @@ class Lock:
                 attempt.sent = False
                 return lease
         except BaseException:
-            attempt.over = True  # first, and without a call: if a signal cuts this short, the background takes the claim back
+            attempt.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claim
             try:
                 driver.take_back(attempt)
             finally:
@@ -211,7 +212,7 @@ class Lock:
         """Hold the lock if it is free now; None only on a definite "busy".
 
         Raises:
-            CapacityMismatch, BackendError: As :meth:`acquire`. Trouble is never reported as busy.
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
         try:
             return self.acquire(0.0, note=note)
@@ -226,7 +227,7 @@ class Lock:
         taken_at: Caller,
         timeout: float | None,
     ) -> Lease | None:
-        """Another level of a hold that this thread or task has; it keeps its fence, and has the longest ttl of all levels."""
+        """Add a level to a reentrant hold of this thread or task. The hold keeps its fence, and gets the longest ttl of all levels."""
         for hold in own:
             if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
                 continue
@@ -243,7 +244,7 @@ class Lock:
                         lease.on_lost(self._on_lost)
                     return lease
             except BaseException:
-                # An assignment, not a call that a signal could interrupt: nobody has this level.
+                # Nobody has this level. An assignment, because a signal could interrupt a call.
                 lease.left = True
                 raise
             lease.left = True
@@ -268,7 +269,9 @@ class Lock:
             if statement is not None:
                 statement.frame = id(frame)
         lease = self.acquire()
-        if statement is not None:  # no call may come between: the lease must not outlive the statement
+        if (
+            statement is not None
+        ):  # no call before this, or a signal could end the statement without its lease
             statement.lease = lease
             lease.statement = statement
         key = asker()
@@ -288,10 +291,10 @@ class Lock:
             if statement.thread == here and found is None and statement.stands:
                 found = statement
             elif statement.stands:
-                continue  # another thread's, or one further out
+                continue  # the statement of another thread, or an outer one
             try:
                 self._entering.remove(statement)
-            except ValueError:  # a signal handler in between has removed it
+            except ValueError:  # a signal handler has just removed it
                 pass
         return found
 
@@ -302,17 +305,18 @@ class Lock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release what the ``with`` statement holds, in whatever thread or task it ends."""
+        """Release the lease of the ``with`` statement, even if it ends in another thread or task."""
         self._left(statement).leave(statement, kind, error, traceback)
 
     __exit__ = Exit(_leave)
 
     def _left(self, statement: Statement | None) -> Lease:
-        """The lease of the block that ends.
+        """Find the lease of the block that ends.
 
-        A ``with`` statement knows its own lease, and so does a block of ``contextlib.ExitStack``. A call by hand ends the last lease
-        that this thread or task took by hand; if there is none, a guess might release somebody else's. The same holds for a
-        bound ``__exit__`` that is called again after the lease it knew is over.
+        A ``with`` statement, or a block of ``contextlib.ExitStack``, knows its own lease. An explicit call of ``__exit__`` ends the
+        last lease that this thread or task took by an explicit call of ``__enter__``. If there is none the call raises NotHeld,
+        because a guess might release a lease that somebody else uses. A bound ``__exit__`` that is called again after the release
+        of its own lease counts as an explicit call.
         """
         lease = None if statement is None else statement.lease
         if lease is not None and statement is not None and (not statement.stands or lease.report is not None):
@@ -326,7 +330,7 @@ class Lock:
             lease = self._by_hand()
         if lease is None:
             raise NotHeld(
-                f"this thread or task leaves a `with` of {self.name!r} that it did not enter; the thread or task that entered it still holds the lock",
+                f"this thread or task called __exit__ of {self.name!r} without having called __enter__ first; nothing was released",
                 name=self.name,
                 hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
             )
@@ -337,25 +341,25 @@ class Lock:
         return lease
 
     def _by_hand(self) -> Lease | None:
-        """The last lease that this thread or task took by hand and still has."""
+        """The last lease that this thread or task took by an explicit call of ``__enter__`` and has not released."""
         leases = self._short.get(asker()(), ())
         return next((own for own in reversed(leases) if own.statement is None), None)
 
     @property
     def lease(self) -> Lease:
-        """The lease of the innermost block around the caller that this thread or task entered by ``with lock:``.
+        """The lease of the innermost ``with lock:`` block that the caller is in.
 
         Raises:
-            NotHeld: There is none.
+            NotHeld: The calling thread or task is in no such block.
         """
         leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
-        if len(leases) > 1:  # one may be that of a generator, which is suspended in its block
+        if len(leases) > 1:  # one may belong to a suspended generator, not to the caller
             around: set[int] = set()
             frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
             while frame is not None:
                 around.add(id(frame))
                 frame = frame.f_back
-            around.add(0)  # and those that are in no frame
+            around.add(0)  # the frame of blocks of ExitStack, which are in no frame
             leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
         if not leases:
             raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
@@ -370,7 +374,7 @@ _EXIT: Exit[Lock] = Lock.__dict__["__exit__"]
 
 
 class RWLock:
-    """A reader/writer lock: any number of readers, or one writer; first come, first served, so no one starves."""
+    """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
 
     def __init__(self, reader: Lock, writer: Lock) -> None:
         self._reader = reader

@@ -1,6 +1,6 @@
-"""The store of a client, opened when it is first used, and in a forked child anew.
+"""The store of a client: opened when it is first used, and opened anew in a forked child.
 
-``connect()`` imports this module, and with it all of the engine: a signal handler that locks finds nothing half imported.
+``connect()`` imports this module, and with it the whole engine, so that a signal handler that locks finds no module half imported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["Opening"]
 
 _log = logging.getLogger("lockkit")
 _LEAST = 0.4
-"""Seconds that opening a store may take even where less is left or stated: names are looked up, TLS is agreed on."""
+"""Seconds that opening a store may take at least, even if less is left or configured: host names are resolved and TLS is negotiated."""
 
 
 class _Here:
@@ -57,9 +57,9 @@ class _Here:
 
     Attributes:
         driver: The engine, while the client is open.
-        ended: The engine of a client that closes; its close() may have been cut short.
-        refused: When the store was last found not to open, and why.
-        warnings: Those of the store that nobody has logged yet.
+        ended: The engine of a client that closes; its close() may have been interrupted.
+        refused: When opening the store last failed, and the failure.
+        warnings: Warnings of the store that are not logged yet.
         under_way: Whether a thread is opening the store.
     """
 
@@ -76,15 +76,15 @@ class _Here:
 
 
 class Opening:
-    """The open store and all else that a client, its locks and its leases share. Thread-safe. An open store that all of them have dropped is closed.
+    """The state that a client, its locks and its leases share, such as the open store. Thread-safe. The store is closed when none of them exists any more.
 
     A forked child starts afresh: a connection of its own, and none of its parent's leases.
 
     Attributes:
-        capabilities: What the store can do; the plugin's word until the store is open, then the store's.
-        here: The part of this process, or after a fork still of the parent, until it is used.
+        capabilities: The capabilities of the store; as the plugin declares them until the store is open, then as the store has them.
+        here: The part that belongs to this process; after a fork still the parent's, until the child first uses the client.
         where: "wrapper" in a program that runs another under a lock.
-        closed: It opens no more.
+        closed: Whether the client is closed, so that it never opens the store again.
     """
 
     def __init__(
@@ -130,9 +130,11 @@ class Opening:
             return self.here.counters
 
     def driver(self, patience: float | None = 0.0) -> Driver:
-        """The engine of this process; opens the store when there is none, again and again for ``patience`` seconds.
+        """The engine of this process; opens the store if there is none yet.
 
-        None is as long as a request may take. Each try takes ``request_timeout`` at most. With patience all of it takes that long and half a second more at most.
+        Args:
+            patience: Seconds for which to try again while the store does not open; the call takes half a second longer at most.
+                0 for a single try, None for the request timeout. Each try takes at most the request timeout.
 
         Raises:
             BackendError: The store does not open.
@@ -150,10 +152,10 @@ class Opening:
 
         def tell(trouble: Refused | Unknown) -> None:
             if seconds and ending():
-                raise AcquireCancelled("the interpreter ends")
+                raise AcquireCancelled("the interpreter is ending")
             if not told:
                 _log.warning(
-                    "%s does not open yet, trying for %.0f s: %s",
+                    "cannot open %s yet, trying for %.0f s: %s",
                     printable(self.url),
                     seconds,
                     printable(str(trouble)),
@@ -176,21 +178,21 @@ class Opening:
             raise
 
     def warn(self) -> None:
-        """Log the warnings that the store gave when it was opened, for a program that takes a lock; one that only looks needs none."""
+        """Log the warnings that the store gave when it was opened. Called when a lock is taken; a program that only inspects needs none."""
         while self.here.warnings:
             try:
                 _log.warning("%s", printable(self.here.warnings.pop(0)))
-            except IndexError:  # another thread tells it
+            except IndexError:  # another thread logs it
                 return
 
     def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
-        """Have the background look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
+        """Make a background thread look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
         driver = self.engine
         if driver is not None:
             driver.heartbeat.look()
 
     def skipped(self, skipped: Skipped) -> None:
-        """Count and tell a call that was skipped because its lock was busy."""
+        """Count and report a call that was skipped because its lock was busy."""
         driver = self.driver()
         self.here.counters.add("skipped")
         holder = str(skipped.holder.owner) if skipped.holder else None
@@ -202,17 +204,17 @@ class Opening:
             here = self.here
             driver = here.ended or here.driver
             leaving = None if driver is None else driver.leave("exit")
-            # From here on it ends, whatever hits this thread.
+            # From here on the client ends, even if a signal interrupts this thread.
             self.closed = True
             here.ended, here.driver = driver, None
         if leaving is not None:
-            # The close may need what the interrupted frame holds: a mutex, the release that it is at.
+            # If a signal interrupted lockkit, the close may need a mutex or a release that the interrupted frame holds.
             leaving.wait(INSIDE_PATIENCE if inside(_caller(sys._getframe(1))) else None)  # noqa: SLF001
             if leaving.over:
                 here.ended = None
 
     def release_all(self, reason: Reason) -> None:
-        """Release what this process holds. For the end of the process: bounded, and the client is closed by it."""
+        """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
         ended = self.here.ended
         driver = ended if ended is not None and ended.pid == os.getpid() else self.engine
         if driver is not None:
@@ -220,8 +222,8 @@ class Opening:
             driver.close(reason)
 
     def __del__(self) -> None:
-        here: _Here | None = getattr(self, "here", None)  # None: its constructor was cut short
-        # The second: its close() was.
+        here: _Here | None = getattr(self, "here", None)  # None if the constructor was interrupted
+        # here.ended is set if close() was interrupted.
         driver = here and (here.driver or here.ended)
         if not driver or driver.gone or driver.pid != os.getpid():
             return
@@ -237,7 +239,7 @@ class Opening:
         )
 
     def _own(self) -> threading.RLock:
-        """The mutex of this process; in a forked child everything of the parent's is put aside first."""
+        """The mutex of this process; in a forked child this first replaces the state of the parent by a new one."""
         mutex = self._mutex.of_this_process()
         if self.here.pid != os.getpid():
             with mutex:
@@ -257,7 +259,7 @@ class Opening:
             if here.refused is not None and here.refused[0] >= asked:
                 raise _copied(
                     here.refused[1]
-                )  # somebody tried while this thread waited; its budget is used up
+                )  # another thread tried and failed while this one waited for the mutex, and used up its budget
             here.warnings = []
             backend: Backend | None = None
             driver: Driver | None = None
@@ -267,7 +269,7 @@ class Opening:
                 driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver)
                 self.capabilities = backend.capabilities
-                # No signal is let through between these: a handler that closed the client, or used it, came before.
+                # CPython runs no signal handler between these steps. A handler that closed or used the client ran before.
                 if here.driver is None and not self.closed:
                     here.driver = driver
             except (Refused, Unknown) as trouble:
@@ -278,11 +280,11 @@ class Opening:
                     self._undo(here, backend, driver)
             if here.driver is driver and here.pid == os.getpid():
                 return driver
-        # A signal handler has closed the client, or opened the store, or forked: this is the child.
+        # A signal handler has closed the client, or opened the store, or forked and this is the child.
         return self._open(budget)
 
     def _undo(self, here: _Here, backend: Backend, driver: Driver | None) -> None:
-        """Let go of a store that was opened and is not used."""
+        """Close a store that was opened and is not used."""
         try:
             if driver is not None:
                 over(driver)
@@ -294,7 +296,7 @@ class Opening:
         config = self.config
         state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
         if config.source("url") == "default" and state_dir is not None:
-            self._warn(f"host-local lock in {state_dir}: it excludes only this host")
+            self._warn(f"the locks are in {state_dir}: they exclude only processes on this host")
         options = OpenOptions(
             namespace=config.namespace,
             owner=self.owner,
@@ -314,8 +316,8 @@ class Opening:
             if not (outer and isinstance(error.__cause__, ImportError)):
                 raise
             unavailable = BackendUnavailable(
-                "a signal handler interrupted the import of this store, and cannot use it before that is done",
-                hint="use the client once before the handler is installed, client.check() for instance",
+                "a signal handler interrupted the import of this store's client library, and cannot use the store before the import is done",
+                hint="use the client once before you install the handler, for instance with client.check()",
             )
             raise Refused(unavailable, retry=False) from error
         finally:
@@ -340,23 +342,23 @@ class Opening:
         )
 
     def _warn(self, message: str) -> None:
-        """The store has something to warn of."""
+        """Keep a warning of the store until a lock is taken; log it at once if the store is open."""
         self.here.warnings.append(message)
-        if self.here.driver is not None:  # it is not about opening it
+        if self.here.driver is not None:
             self.warn()
 
     def _suspect(self, token: str) -> None:
-        """The store believes that a claim is gone."""
+        """Check a claim that the store believes gone."""
         driver = self.engine
         if driver is not None:
             driver.beats.suspect(token)
 
 
-# The engine outlives a client that is dropped, and must not keep it alive: what it is given refers to no client.
+# The engine may outlive its client and must not keep the client alive, so the objects that it gets refer to no client.
 
 
 class _Journal:
-    """Writes critical-failure records; a full disk must not break the release that it reports."""
+    """A writer of critical-failure records. A failure to write, such as a full disk, does not break the release."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -369,7 +371,7 @@ class _Journal:
 
 
 def _dropping(driver: Driver) -> Callable[[object], None]:
-    """Return the callback for the collection of an opening, for when a signal has cut short the finalizer that comes first."""
+    """Return a callback for the collection of an opening, in case a signal interrupted its finalizer, which runs first."""
     found = weakref.ref(driver)
 
     def drop(_: object) -> None:
@@ -381,20 +383,20 @@ def _dropping(driver: Driver) -> Callable[[object], None]:
 
 
 def _copied(trouble: Refused | Unknown) -> Refused | Unknown:
-    """The same trouble without a traceback, which keeps alive the frames of all that it passed, and what their callers hold."""
+    """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
     kind = Refused if isinstance(trouble, Refused) else Unknown
     return kind(copy.copy(trouble.error), retry=trouble.retry)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame that is not one of the client itself."""
+    """The innermost frame outside the code of the client."""
     while frame is not None and frame.f_globals.get("__name__") in ("lockkit.client", __name__):
         frame = frame.f_back
     return frame
 
 
 def _weakly(method: Callable[[str], None]) -> Callable[[str], None]:
-    """The method for as long as its object lives; then nothing."""
+    """A function that calls the method as long as its object lives, and then does nothing."""
     found = weakref.WeakMethod(method)
 
     def call(argument: str) -> None:

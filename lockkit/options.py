@@ -1,4 +1,4 @@
-"""The options of a lock, and the terms that they make for its claims: all of it checked before any I/O."""
+"""The options of a lock, and the terms of its claims that follow from them. All options are checked before any I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DEFAULT", "Default", "Options", "check", "check_note", "terms_of", "
 
 
 class Default:
-    """Stands for "as configured", where None means something else."""
+    """The type of ``DEFAULT``, which stands for "as configured" where None means something else."""
 
     def __repr__(self) -> str:
         return "DEFAULT"
@@ -29,21 +29,20 @@ DEFAULT = Default()
 
 
 class Options(TypedDict, total=False):
-    """Options of a lock; the config gives those that are left out.
+    """Options of a lock. Options that are left out come from the config.
 
     Attributes:
         ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
-        timeout: Seconds to wait in all; None for ever, 0 not at all.
-        reentrant: The thread or task that holds the lock may acquire it again; the fence stays. Mutexes only. An inner level has its
-            own on_lost, and asks the store to lengthen the ttl if its own is longer; all else is as the outermost level has
-            it.
-        auto_renew: Renew in the background; without it a hold ends after its ttl unless extended.
-        max_hold: Seconds after which a hold is ended; None for never.
-        min_hold: Seconds from the grant for which it goes on blocking even if released.
-        lock_delay: Seconds that an ungraceful end goes on blocking.
-        process_bound: End with the process instead of by silence, where the store can.
-        pulseless: Live by the ttl alone, even after this process has ended.
-        note: JSON that ``inspect`` shows.
+        timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
+        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence. Mutexes only. An inner
+            level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
+        auto_renew: Whether to renew in the background; without renewal a hold ends after its ttl unless extended.
+        max_hold: Seconds after which a hold is ended; None for no limit.
+        min_hold: Seconds from the grant for which the lock stays blocked, even if it is released earlier.
+        lock_delay: Seconds for which the lock stays blocked after a hold that ended without a release.
+        process_bound: Whether the claim lasts as long as this process lives, instead of ending after its ttl; where the store can.
+        pulseless: Whether the claim lasts for its ttl even if this process ends.
+        note: A JSON object that ``inspect`` shows with the claim.
         on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
     """
 
@@ -61,17 +60,17 @@ class Options(TypedDict, total=False):
 
 
 def check(options: Options, name: str, kind: Kind) -> None:
-    """Refuse options that no lock has.
+    """Refuse options that are unknown, of the wrong type, or not for this kind of lock.
 
     Raises:
-        ConfigError: An option is unknown or not allowed; the error says what is.
+        ConfigError: An option is unknown or not allowed; the error says what is allowed.
     """
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
         raise ConfigError(
             f"no such option: {', '.join(sorted(unknown))}",
             name=name,
-            hint=f"the options: {', '.join(Options.__annotations__)}",
+            hint=f"the options are: {', '.join(Options.__annotations__)}",
         )
     for flag in ("reentrant", "auto_renew", "process_bound", "pulseless"):
         if not isinstance(options.get(flag, False), bool):
@@ -85,21 +84,14 @@ def check(options: Options, name: str, kind: Kind) -> None:
 
 
 def check_note(note: object) -> None:
-    """Refuse a note that no store would take.
+    """Refuse a note that no store accepts.
 
     Raises:
-        ConfigError: It is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
-    import json
+    from lockkit.store.notes import note_text  # late: json takes time to import, and few locks have a note
 
-    try:
-        size = len(json.dumps(dict(note), allow_nan=False).encode())  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a note must be a JSON object: {error}") from None
-    if size > NOTE_LIMIT:
-        raise ConfigError(
-            f"a note may be {NOTE_LIMIT} bytes of JSON, not {size}", hint="store a reference instead"
-        )
+    note_text(note, NOTE_LIMIT)  # type: ignore[arg-type]
 
 
 def terms_of(
@@ -115,15 +107,15 @@ def terms_of(
     """Make the terms of a lock's claims.
 
     Raises:
-        ConfigError: Something is not allowed; the error says what is.
-        CapabilityError: The store cannot do it.
+        ConfigError: The name or an option is not allowed; the error says what is allowed.
+        CapabilityError: The store does not support an option.
     """
     check_name(name)
     ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
     if not can.min_ttl <= ttl <= can.max_ttl:
         text = f"ttl must be {durations.limits(can.min_ttl, can.max_ttl)} on this store, not {durations.exact(ttl)}"
-        source = "" if "ttl" in options else f"it is from: {config.source('ttl')}; "
-        hint = f"{source}say another with --ttl on the command line, ttl= in code"
+        source = "" if "ttl" in options else f"this ttl comes from: {config.source('ttl')}; "
+        hint = f"{source}set another with --ttl on the command line, or ttl= in code"
         raise ConfigError(text, name=name, hint=f"{hint}; {can.ttl_limits}" if can.ttl_limits else hint)
     max_hold = options.get("max_hold", config.max_hold)
     if max_hold is not None:
@@ -134,16 +126,16 @@ def terms_of(
     if max_hold is not None and max_hold < min_hold:
         raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
     if process_bound and pulseless:
-        raise ConfigError("a claim is bound to its process or pulseless, not both", name=name)
+        raise ConfigError("process_bound and pulseless cannot both be True", name=name)
     for wanted, able, what, instead in (
-        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: a claim lapses within its ttl"),
-        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and keep the lock for {durations.exact(min_hold)} yourself"),
+        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: the claim then lapses within its ttl"),
+        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and hold the lock for {durations.exact(min_hold)} yourself"),
         (lock_delay > 0, can.lock_delay, "lock_delay", "leave lock_delay out, and check fences where you write"),
         (capacity > 1, can.shared, "semaphores and reader/writer locks", "use a plain lock"),
     ):  # fmt: skip
         if wanted and not able:
             raise CapabilityError(
-                f"this store has no {what}",
+                f"this store does not support {what}",
                 name=name,
                 hint=f"{instead}; or use another store, such as sqlite:",
             )
@@ -166,7 +158,7 @@ def whole(value: object, what: str, name: str) -> int:
     """Check a capacity or a number of permits.
 
     Raises:
-        ConfigError: Not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
+        ConfigError: The value is not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
         raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)

@@ -1,9 +1,13 @@
-"""Acquire: append a claim, wait for it to reach the prefix, and never leave anything behind.
+"""Acquire: append a claim to the queue, wait until it may hold, and leave nothing behind if the attempt fails.
 
-Rules kept here: a token is used for one stretch in the queue only (Lapsed means a new token, at the tail); an UNKNOWN
-outcome is settled by replaying the same request; ``create`` is sent again only while the outcome is unknown; an answer
-that arrives after its basis has run out grants nothing; a claim that came to nothing is followed by another only after a
-pause, whatever the store; one total timeout covers everything; nobody waits for itself.
+Rules kept here:
+
+- A token stands in the queue once. After the answer Lapsed the attempt queues again at the tail, with a new token.
+- An UNKNOWN outcome is settled by sending the same request again. ``create`` is sent again only while the outcome is unknown.
+- A grant that is read after its validity has run out is not used.
+- After a claim that ended without a usable grant, the attempt pauses before it sends the next claim.
+- One timeout covers the whole attempt.
+- A thread or task never waits for itself.
 """
 
 from __future__ import annotations
@@ -45,37 +49,39 @@ from lockkit.store.spi import (
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "taking_back"]
 
 OUTAGE_LIMIT = 30.0
-"""Seconds for which a wait without a timeout goes on when the store answers no longer, from the first unanswered request."""
+"""Seconds from the first unanswered request after which a wait without a timeout gives up."""
 FIRST_WARNING = 60.0
 """Seconds after which a wait is reported as still going on; then at doubling intervals."""
 _MOMENT = 1.0
-"""Seconds without an answer that are an outage, and are told."""
+"""Seconds without an answer after which the attempt reports an outage."""
 _LEAST = 0.05
-"""Seconds that a request may take although the timeout comes before that."""
+"""Seconds that a request may take at least, even if the timeout comes sooner."""
 _LAST_CALL = 0.4
-"""Seconds past the timeout in which a claim may still be taken back in the foreground."""
+"""Seconds after the timeout during which the waiting thread may still remove its claim itself; later the background does."""
 
 
 class Attempt:
-    """One acquisition under way: what may be on the store, and how long and how often to ask. Outlives an interrupted generator.
+    """One acquisition under way: what may be on the store, and how long and how often to ask.
+
+    The attempt outlives the generator :func:`acquiring`, which an exception may interrupt.
 
     Attributes:
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
-        wait: False: be refused rather than queue.
+        wait: Whether to queue if the lock is busy; False to be refused instead.
         token: Makes the token of a claim; None for a random one.
-        mine: Holds of the same name that the asking thread or task has.
+        mine: Holds of the same name that the acquiring thread or task has.
         who: "thread" or "task", for messages.
         claim: The claim that was sent last.
-        sent: Whether ``claim`` may be on the store and nobody else has taken charge of it.
-        doubtful: Some acquire of ``claim`` was UNKNOWN.
-        holder: The claim that was last seen in the way.
+        sent: Whether ``claim`` may be on the store while this attempt is responsible for removing it.
+        doubtful: Whether the outcome of some acquire of ``claim`` was UNKNOWN.
+        holder: The claim that the store last named as in the way.
         hold: The granted hold, while nobody has a handle for it.
-        over: Whether the attempt ended in an exception. If its cleanup was cut short, the background takes back the rest.
+        over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
         pid: The process that asks; None for the one that runs this.
         start: CLOCK_BOOTTIME seconds at which the first request was due.
         random: Gives random numbers in 0..1.
         answered: Whether the store has ever answered.
-        trouble: Why the store has granted nothing since it was last heard of; the error to raise when the time is up.
+        trouble: The latest failure since the last useful answer; the error to raise when the time is up.
         warn_at: When to report next that the claim is queued.
     """
 
@@ -123,7 +129,10 @@ class Attempt:
         return Orphan(self.claim, abandon=True, graceful=False)
 
     def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
-        """Find, once for each queued claim, who makes it wait for its own thread or task; look again if the store gave no answer."""
+        """Find the claim through which this one would wait for its own thread or task.
+
+        The queue is read once for each new claim, and again only if the store gave no answer.
+        """
         if self._looked_at is claim:
             return None
         between = yield from deadlock.who_waits_for(self.mine, claim, now, self.budget)
@@ -132,7 +141,7 @@ class Attempt:
         return None if isinstance(between, str) else between
 
     def timeout(self, at: float, wall: float) -> AcquireTimeout:
-        """The error that says that the time is up; ``wall`` is in seconds since the epoch."""
+        """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""
         return denials.timeout(self.terms.name, self.holder, at - self.start, wall)
 
     def named(self, error: LockkitError) -> LockkitError:
@@ -152,7 +161,7 @@ class Attempt:
         return min(self.request_timeout, max(self.deadline - at, _LEAST))
 
     def last_call(self, at: float) -> float:
-        """The budget for taking a claim back in the foreground; <= 0 to leave it to the background."""
+        """The budget for removing a claim in the foreground; <= 0 to leave the removal to the background."""
         if self.deadline is None:
             return self.request_timeout
         return min(self.request_timeout, self.deadline + _LAST_CALL - at)
@@ -163,7 +172,7 @@ class Attempt:
         return min(ends)
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
-        """Whether the trouble is final, or has lasted too long."""
+        """Whether the failure is final, or failures have lasted too long."""
         if not trouble.retry:
             return True
         if self.deadline is not None:
@@ -183,7 +192,7 @@ class Attempt:
         return self._after(at, self._tries)
 
     def next_claim(self, at: float) -> float:
-        """When to begin with another claim: the same intervals, by the number of claims that came to nothing."""
+        """When to send another claim: the same intervals, by the number of claims that ended without a usable grant."""
         self._vain += 1
         return self._after(at, self._vain)
 
@@ -194,7 +203,7 @@ class Attempt:
     # -- what the store has said
 
     def heard(self, answer: Answer) -> None:
-        """Note an answer that is no grant."""
+        """Note an answer other than a grant."""
         self.answered = True
         self._since = None
         self._told = False
@@ -203,7 +212,10 @@ class Attempt:
             self.trouble = None
 
     def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
-        """Note the trouble of a request sent ``at``; one that the timeout cut short says less than the trouble before it."""
+        """Note the failure of a request that was sent ``at``.
+
+        A request that failed only because the timeout left it little time does not replace an earlier failure, which says more.
+        """
         if self._since is None:
             self._since = at
         says_much = budget >= self.request_timeout or not trouble.retry
@@ -212,14 +224,14 @@ class Attempt:
             self.trouble = trouble.error
 
     def vain(self, error: LockkitError, at: float) -> None:
-        """Note an answer, read ``at``, that is of no use; it counts like a refusal."""
+        """Note an answer, read ``at``, that the attempt cannot use; it counts like a refusal."""
         self.answered = True
         if self._since is None:
             self._since = at
         self.trouble = error
 
     def complain(self, trouble: Refused | Unknown, at: float) -> Generator[Effect, Any, None]:
-        """Tell, once in an outage, that the store does not answer and that the attempt goes on."""
+        """Report, once in an outage, that the store does not answer and that the attempt goes on."""
         if self._told or self._since is None or at - self._since < _MOMENT:
             return
         self._told = True
@@ -228,7 +240,7 @@ class Attempt:
         yield Notify(Event("unanswered", self.terms.name, claim, duration=at - self._since, data=data))
 
     def report(self, answer: Queued, at: float) -> Generator[Effect, Any, None]:
-        """Tell that the claim is queued, and that it still is after a minute, two, four, ..."""
+        """Report that the claim is queued, and again after one minute, two, four, and so on."""
         if at < self.warn_at:
             return
         waited = at - self.start
@@ -249,17 +261,17 @@ def acquiring(
     """Acquire once.
 
     Returns:
-        The hold, or None only on a definite "busy" (``wait=False``). ``attempt.sent`` stays true with a hold: whoever
-        drives this clears it on taking charge.
+        The hold, or None only on a definite "busy" (``wait=False``). With a hold ``attempt.sent`` stays true; the caller
+        clears it once the caller is responsible for the hold.
 
     Raises:
         AcquireTimeout, CapacityMismatch, DeadlockDetected: Nothing of the attempt is left.
-        BackendError: The store stayed in trouble; what may be left of the attempt is removed in the background. Also raised
-            if every grant was over before it could be used.
+        BackendError: The store kept failing; the background removes what may be left of the attempt. Also raised if every
+            grant ran out before it could be used.
     """
     terms, attempt.random = attempt.terms, random
     attempt.start = attempt.warn_at = now()
-    if not attempt.wait:  # it does not queue, so that its time is that of its requests
+    if not attempt.wait:  # an attempt that does not queue lasts only as long as its requests
         attempt.deadline = attempt.start + attempt.request_timeout
     while True:
         if attempt.mine and attempt.wait:
@@ -268,7 +280,9 @@ def acquiring(
         attempt.claim = claim = Claim(token, terms, attempt.wait, attempt.note)
         attempt.doubtful = False
         create = True
-        unread: float | None = None  # when a request was sent that may have been granted, its answer lost
+        unread: float | None = (
+            None  # when the first request was sent that may have been granted without a read answer
+        )
         while True:
             before = now()
             if attempt.answered and attempt.timed_out(before):
@@ -300,7 +314,7 @@ def acquiring(
                     auto_renew=attempt.auto_renew,
                     pid=attempt.pid,
                 )
-                if at < hold.expires:  # nobody can have ended it yet
+                if at < hold.expires:  # the store cannot have ended the claim yet
                     return hold
                 yield from _give_up(attempt, now)
                 break
@@ -323,7 +337,7 @@ def acquiring(
                     raise denials.mismatch(attempt.terms, attempt.holder, answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
-            yield Withdraw(claim)  # whatever becomes of the next token, nobody renews this one any more
+            yield Withdraw(claim)  # the next claim has a new token, so nobody needs to renew this one
             attempt.sent = attempt.doubtful
             yield from _give_up(attempt, now)
             if answer.why == "resized":
@@ -333,10 +347,10 @@ def acquiring(
 
 
 def taking_back(attempt: Attempt) -> Generator[Effect, Any, bool]:
-    """End an attempt, whatever interrupted it, and leave nothing of it behind; may be begun again after an interruption.
+    """End an interrupted attempt: withdraw its claim, and hand the claim to the background for removal. May be run again.
 
     Returns:
-        Whether there was anything to take back: the background removes it from now on.
+        Whether there was a claim to remove.
     """
     leftover = attempt.leftover()
     if leftover is None:
@@ -352,7 +366,7 @@ def taking_back(attempt: Attempt) -> Generator[Effect, Any, bool]:
 def _unless_it_lasts(
     attempt: Attempt, trouble: Refused | Unknown, now: Now, wall: Callable[[], float]
 ) -> Generator[Effect, Any, None]:
-    """Pause before the next try of a request that got no answer; give up if the trouble is final, or has lasted too long.
+    """Pause before a failed request is sent again; give up if the failure is final, or failures have lasted too long.
 
     Raises:
         AcquireTimeout, BackendError: The attempt gives up.
@@ -372,10 +386,11 @@ def _unless_in_vain(
     now: Now,
     wall: Callable[[], float],
 ) -> Generator[Effect, Any, None]:
-    """Give a wait up that cannot end.
+    """Give up a wait that can never end in a grant.
 
     Raises:
-        CapacityMismatch, DeadlockDetected: The wait cannot end, for this reason.
+        CapacityMismatch: Others use the name with another capacity.
+        DeadlockDetected: The thread or task would wait for itself.
     """
     if answer.capacity != attempt.terms.capacity:
         yield from _give_up(attempt, now)
@@ -388,7 +403,7 @@ def _unless_in_vain(
 
 
 def _give_up(attempt: Attempt, now: Now) -> Generator[Effect, Any, None]:
-    """Take the claim back, in the foreground if there is time, else in the background."""
+    """Remove the claim, in the foreground if there is time, else in the background."""
     if not attempt.sent or attempt.claim is None:
         return
     yield Withdraw(attempt.claim)
@@ -407,15 +422,15 @@ def _give_up(attempt: Attempt, now: Now) -> Generator[Effect, Any, None]:
 
 
 def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Generator[Effect, Any, None]:
-    """Pause between a claim that came to nothing and the next one: what ended the first may end the next as well.
+    """Pause before the next claim: the cause that ended the last claim may end the next one as well.
 
     Args:
         attempt: The attempt that goes on.
         now: CLOCK_BOOTTIME seconds.
-        answer: The end of the claim: Lapsed, or a grant that was over before it could be used.
+        answer: How the claim ended: Lapsed, or a grant that ran out before it could be used.
 
     Raises:
-        BackendUnavailable: Grants have been over before they could be used for too long.
+        BackendUnavailable: For too long, every grant has run out before it could be used.
     """
     assert attempt.claim is not None
     at, trouble = now(), denials.useless(attempt.terms, answer, waits=attempt.wait)

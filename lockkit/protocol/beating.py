@@ -1,7 +1,7 @@
 """The heartbeat of a client: which claims are renewed when, and which holds have run out.
 
-Decisions only: a driver runs :meth:`Beats.beating` and :meth:`Beats.looking`, each whenever it is due, and performs their effects. Two
-threads do that in a client, so that a hold is declared lost on time even while a renewal hangs.
+This module only decides. A driver runs :meth:`Beats.beating` (renewals) and :meth:`Beats.looking` (losses), each when it is due, and
+performs their effects. A client has a thread for each, so that a hold is declared lost on time even while a renewal hangs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["MOMENT", "Alarm", "Beats", "Holding", "Waiter"]
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
 MOMENT = 0.05
-"""Seconds after which a release, or the end of an attempt, that no thread works at counts as cut short."""
+"""Seconds between two looks at an unfinished release or attempt. If no thread works on it at both, it counts as interrupted."""
 _COALESCE = 0.25
-"""Claims that are due within this share of their interval go along with a batch that is sent anyway."""
+"""A batch also takes claims that become due within this share of their interval."""
 _PATIENCE = 3
-"""Unanswered renewals of a waiting claim after which its thread asks the store itself: only that thread can report an outage and give up."""
+"""Unanswered renewals of a waiting claim after which its thread is woken to ask the store: only that thread can report an outage and give up."""
 
 
 class Alarm(Protocol):
-    """Calls :meth:`Beats.beating` or :meth:`Beats.looking` when it is due."""
+    """A timer that calls :meth:`Beats.beating` or :meth:`Beats.looking` when it is due."""
 
     @property
     def due(self) -> float:
@@ -39,7 +39,7 @@ class Alarm(Protocol):
 
 
 class _NoAlarm:
-    """For a driver that asks :meth:`Beats.next` itself."""
+    """A timer that does nothing, for a driver that asks :meth:`Beats.next` itself."""
 
     due = -math.inf
 
@@ -48,17 +48,17 @@ class _NoAlarm:
 
 
 class Holding:
-    """A hold in the heartbeat; :meth:`schedule` comes first.
+    """A hold in the heartbeat. Call :meth:`schedule` before anything else.
 
     Attributes:
-        next: When to renew it; infinity for a hold that is not to be renewed (any more).
-        failures: Batches with it that got no answer, one after the other.
+        next: When to renew the hold; infinity if it is not, or no longer, to be renewed.
+        failures: Consecutive unanswered batches that contained the hold.
     """
 
     __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
 
     def schedule(self, hold: Hold, jitter: float, now: float) -> None:
-        """Renew the hold by its present basis and ttl."""
+        """Plan the next renewal from the hold's present basis and ttl."""
         self.hold: Hold | None = hold
         self.failures = 0
         self.beat: Beat = (hold.claim, hold.fence)
@@ -67,7 +67,7 @@ class Holding:
         self.next = due(hold.basis, ttl, jitter, now) if hold.auto_renew else math.inf
 
     def wake(self) -> None:
-        """Do nothing: nobody waits for a hold."""
+        """Do nothing: no thread waits for a hold."""
 
     def missed(self) -> None:
         """Do nothing: a hold lasts until its ttl is over."""
@@ -77,7 +77,7 @@ class Waiter:
     """A waiting claim in the heartbeat.
 
     Attributes:
-        ring: Has the waiting thread ask again.
+        ring: Makes the waiting thread ask the store again.
     """
 
     __slots__ = ("_missed", "beat", "claim", "failures", "hold", "next", "ring", "slack", "ttl")
@@ -94,34 +94,34 @@ class Waiter:
         self._missed = 0
 
     def wake(self) -> None:
-        """Have its thread ask again."""
+        """Make the waiting thread ask the store again."""
         self.ring()
 
     def missed(self) -> None:
-        """Have its thread find out what is the matter, if this goes on."""
+        """Count an unanswered renewal; after several, make the waiting thread ask the store."""
         self._missed += 1
         if self._missed % _PATIENCE == 0:
             self.ring()
 
 
 class Beats:
-    """The claims that a client looks after, and what is due of them.
+    """The claims that a client keeps alive, and when each is due.
 
-    May be used from several threads without a lock: each use of ``members`` is one step of a dict.
+    Several threads may use this without a lock: each access to ``members`` is one atomic operation of a dict.
 
     Args:
         now: CLOCK_BOOTTIME seconds.
         jitter: A random number in 0..1.
         waiter_deadline: Seconds after which the store drops a silent waiter.
         request_timeout: Seconds that one batch may take.
-        renewed: Told how many holds a batch renewed.
+        renewed: Called with the number of holds that a batch renewed.
 
     Attributes:
         members: Held and waiting claims, by token.
-        releasing: Holds whose release has begun and has no report yet, among the members or not.
-        closing: Whether the client closes. Then it releases collected holds too, and they do not lapse before that.
-        to_beat: Calls :meth:`beating`.
-        to_look: Calls :meth:`looking`.
+        releasing: Holds whose release has begun and has no report yet. They may have left ``members`` already.
+        closing: Whether the client closes. The close then also releases collected holds, so they are not left to lapse.
+        to_beat: The timer that calls :meth:`beating`.
+        to_look: The timer that calls :meth:`looking`.
     """
 
     __slots__ = (
@@ -159,7 +159,7 @@ class Beats:
         self.to_look: Alarm = _NoAlarm()
 
     def hold(self, hold: Hold) -> None:
-        """Look after a granted claim; takes the place of its waiter."""
+        """Keep a granted claim alive; its hold replaces its waiter."""
         member = Holding()
         member.schedule(hold, self._jitter(), self._now())
         self.members[hold.claim.token] = member
@@ -169,18 +169,18 @@ class Beats:
             self.to_look.poke(hold.expires)
 
     def waiter(self, claim: Claim, ring: Callable[[], None]) -> Waiter:
-        """Look after a waiting claim; ``ring`` has its thread ask again."""
+        """Keep a waiting claim alive; ``ring`` makes its thread ask the store again."""
         waiter = self.members[claim.token] = Waiter(claim, self._interval, self._now(), ring)
         self.to_beat.poke(waiter.next)
         self.to_look.poke(waiter.next)
         return waiter
 
     def withdraw(self, token: str) -> None:
-        """Stop renewing a claim: no batch that is made from now on names it, and an answer under way changes nothing."""
+        """Stop renewing a claim: later batches leave it out, and an answer that is still under way changes nothing."""
         self.members.pop(token, None)
 
     def forget(self, waiter: Waiter) -> None:
-        """Forget a wait that is over; if the claim is held by now its hold stays."""
+        """Forget a wait that is over; if the claim is held by now, its hold stays."""
         if self.members.get(waiter.claim.token) is waiter:
             self.members.pop(waiter.claim.token, None)
 
@@ -189,7 +189,7 @@ class Beats:
         return [member.hold for member in list(self.members.values()) if member.hold is not None]
 
     def again(self, hold: Hold) -> None:
-        """Schedule a hold anew whose basis or ttl has changed outside the heartbeat."""
+        """Plan the next renewal anew, for a hold whose basis or ttl has changed outside the heartbeat."""
         member = self.members.get(hold.claim.token)
         if isinstance(member, Holding):
             member.schedule(hold, self._jitter(), self._now())
@@ -197,7 +197,7 @@ class Beats:
             self.to_look.poke(hold.expires)
 
     def suspect(self, token: str) -> None:
-        """Renew a hold now, because the store believes that its claim is gone, and so find out. From any thread."""
+        """Renew a hold now, to find out whether its claim is gone, as the store suspects. May be called from any thread."""
         member = self.members.get(token)
         if isinstance(member, Holding):
             member.next = min(member.next, self._now())
@@ -211,11 +211,11 @@ class Beats:
         """When :meth:`beating` is due."""
         return min([member.next for member in list(self.members.values())], default=math.inf)
 
-    # Hardly any of ten thousand holds is in the processor's cache when it is due, so each object costs. The code here
-    # reads only the member and a few fields of its hold.
+    # With ten thousand holds, hardly any of them is in the processor's cache when it is due, so each object that is read
+    # costs time. The code below reads only the member and a few fields of its hold.
 
     def beating(self) -> Generator[Effect, Any, None]:
-        """Renew what is due, and what is nearly due with it."""
+        """Renew the claims that are due, together with those that are nearly due."""
         now = self._now()
         soon = [member for member in list(self.members.values()) if member.next <= now + member.slack]
         while members := self._wanted(soon):
@@ -225,7 +225,7 @@ class Beats:
             self._reschedule(together, before, answered=answered)
 
     def _wanted(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
-        """The members that are still to be renewed; others may have been withdrawn or lost while a batch was under way."""
+        """The members that are still to be renewed; some may have been withdrawn or lost while an earlier batch was under way."""
         wanted, closing = [], self.closing
         for member in members:
             hold = member.hold
@@ -237,7 +237,9 @@ class Beats:
 
     def _reschedule(self, members: list[Holding | Waiter], before: list[float], *, answered: bool) -> None:
         now = self._now()
-        chance = self._jitter()  # one for all: what is near together is renewed together anyhow
+        chance = (
+            self._jitter()
+        )  # one for all: claims that are due at nearly the same time share a batch anyway
         basis = ttl = after = 0.0
         for member, moved_from in zip(members, before, strict=True):
             hold = member.hold
@@ -258,9 +260,9 @@ class Beats:
                 member.next = after
 
     def looking(self) -> Generator[Effect, Any, float]:
-        """Declare lost what has run out, whatever the heartbeat is doing; return when to look again.
+        """Declare lost every hold that has run out, even while a renewal hangs; return when to look again.
 
-        To be run when that time comes, and in between when a hold was added, dropped or scheduled anew, or its release cut short.
+        Run this again at the returned time, and sooner if a hold was added, dropped or planned anew, or its release was interrupted.
         """
         now = self._now()
         holds = self.holds()
@@ -273,7 +275,7 @@ class Beats:
                     again = min(again, ends)
                     continue
             if hold.collected and not hold.closing:
-                hold.dropped = True  # if its finalizer was cut short: it is not renewed any more
+                hold.dropped = True  # in case a signal interrupted its finalizer, which sets this
             if hold.dropped and closing and not hold.ended:
                 continue  # the close releases it, with its hooks
             if hold.ended or hold.lost_why:
@@ -292,7 +294,7 @@ class Beats:
         return again
 
     def _look_at_releases(self, holds: list[Hold]) -> Generator[Effect, Any, bool]:
-        """Have releases resumed that were cut short; return whether to look again in a moment."""
+        """Have interrupted releases resumed; return whether to look again in a moment."""
         seen, self._cut_short = self._cut_short, set()
         given_up = [hold for hold in holds if (hold.closing or not hold.in_hand) and hold.given_up]
         for hold in {*given_up, *list(self.releasing)}:
@@ -300,15 +302,15 @@ class Beats:
                 self.releasing.pop(hold, None)
                 continue
             self._cut_short.add(hold)
-            if hold in seen:  # not only just begun
+            if hold in seen:  # the last look found it too, so it has not just begun
                 yield GoOn(hold)
         return bool(self._cut_short)
 
 
 def _next_deadline(hold: Hold, now: float) -> float:
-    """When to look at a hold again; a process-bound one that is silent is not lost, only not valid."""
+    """When to look at a hold again. A process-bound hold whose renewals go unanswered is not lost, only not valid."""
     if hold.process_bound and not hold.dropped:
         terms = hold.claim.terms
-        later = now + terms.ttl  # a release or a close of it may have been cut short
+        later = now + terms.ttl  # to find an interrupted release of it
         return later if terms.max_hold is None else min(later, hold.since + terms.max_hold)
     return max(hold.expires, now + 0.001)

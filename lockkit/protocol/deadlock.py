@@ -1,7 +1,7 @@
 """Self-deadlock: a thread or task must not wait for what it holds itself.
 
-The client knows the holds of a thread or task; only the store knows which claims stand between them and a new claim. The queue
-behind a hold grows only at its end, so one look at the queue, once the new claim stands in it, decides for good.
+The client knows the holds of a thread or task; only the store knows which claims stand between those holds and a new claim. A
+queue grows only at its tail. So the store is asked once, when the new claim is in the queue, and the answer stays true.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lockkit.store.spi import Claim, Refused, Terms, Unknown
 __all__ = ["refuse", "told", "who_waits_for"]
 
 _SECOND_LOOK = 0.1
-"""Seconds between two looks. A try may stand in the queue for a moment, so only a claim that two looks find is in the way."""
+"""Seconds between two looks at the queue. A claim that does not wait may be in the queue for a moment, so only a claim that both looks find counts."""
 
 
 def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
-    """Refuse a wait that cannot end, as far as is known without asking the store.
+    """Refuse a wait that cannot end, as far as the client can tell without asking the store.
 
     Args:
         terms: The terms of the new claim.
-        mine: Holds of the same name that the asking thread or task has.
+        mine: Holds of the same name that the acquiring thread or task has.
         who: "thread" or "task", for the message.
 
     Raises:
@@ -48,7 +48,9 @@ def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
 def who_waits_for(
     mine: Sequence[Hold], claim: Claim, now: Now, budget: Callable[[float], float]
 ) -> Generator[Effect, Any, ClaimInfo | Literal["nobody", "unknown"]]:
-    """Find the claim between a thread's or task's own holds and its new claim that cannot hold before that thread or task releases.
+    """Find a claim that makes a thread or task wait for itself.
+
+    Such a claim stands between the holds that the thread or task has and its new claim, and cannot hold before they are released.
 
     Args:
         mine: The holds of the name that the thread or task has.
@@ -84,7 +86,7 @@ def _between(mine: Sequence[Hold], asks: str, info: LockInfo) -> ClaimInfo | Non
 
 
 def told(claim: Claim, between: ClaimInfo, who: str, wall: float) -> DeadlockDetected:
-    """The error about a claim that stands in between.
+    """The error for a wait behind a claim that itself waits for the same thread or task.
 
     Args:
         claim: The new claim.

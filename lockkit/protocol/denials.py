@@ -1,4 +1,4 @@
-"""The errors of an acquire that got no hold: what they say, and what they advise."""
+"""The error messages of an acquire that got no hold, with advice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["in_the_way", "mismatch", "named", "timeout", "useless"]
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
-    """``held by ann@box pid 4711 (sleep), 12 s``; of a claim in front that only waits itself ``next is ...``.
+    """Describe a claim: ``held by ann@box pid 4711 (sleep), 12 s``, or ``next is ...`` if the claim is itself waiting.
 
     Args:
         claim: The claim that is in the way.
@@ -42,16 +42,16 @@ def timeout(name: str, holder: ClaimInfo | None, waited: float, wall: float) -> 
 
 
 def mismatch(terms: Terms, holder: ClaimInfo | None, capacity: int | None) -> CapacityMismatch:
-    """The error for a claim that can never hold beside those of the others.
+    """The error for a claim that can never hold, because others use another capacity.
 
     Args:
         terms: The terms of the claim.
         holder: The claim that was last seen in the way.
-        capacity: The capacity that the others use; None if a resize left the claim no room.
+        capacity: The capacity that the others use; None if a resize made the capacity too small for the claim.
     """
     name = terms.name
     if capacity is None:
-        text = f"{name!r} was resized and has no room for weight {terms.weight} any more"
+        text = f"{name!r} was resized: its capacity is now smaller than this claim's weight {terms.weight}"
     else:
         by = f" by {holder.owner} (lockkit {holder.owner.version or 'unknown'})" if holder else ""
         text = f"{name!r} is in use with capacity {capacity}{by}, not {terms.capacity}"
@@ -64,14 +64,14 @@ def mismatch(terms: Terms, holder: ClaimInfo | None, capacity: int | None) -> Ca
 
 
 def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:
-    """The error for an answer of no use if no better one follows; None where the wait simply goes on with another claim."""
+    """The error to raise if no usable answer follows this one; None if the wait simply goes on with another claim."""
     if isinstance(answer, Granted):
         lasts = f"ttl {durations.show(terms.ttl)}"
         if terms.max_hold is not None:
             lasts += f", max_hold {durations.show(terms.max_hold)}"
         return BackendUnavailable(
-            f"{terms.name!r} was granted, and the grant was over before it could be used ({lasts})",
-            hint="give it a longer ttl or max_hold, or find out why the store is slow: lockkit doctor",
+            f"{terms.name!r} was granted, but the grant ran out before it could be used ({lasts})",
+            hint="use a longer ttl or max_hold, or find out why the store is slow: lockkit doctor",
         )
     if waits:
         return None
@@ -81,7 +81,7 @@ def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUn
 
 
 def named(error: LockkitError, name: str | None) -> LockkitError:
-    """An error, with the name of its lock if it has none yet."""
+    """The error, with the name of the lock filled in if it was missing."""
     if error.name is None:
         error.name = name
     return error

@@ -1,11 +1,11 @@
 """The effects that a protocol generator asks its driver to perform.
 
-A driver performs an effect and sends the result back, or throws the exception that it met: :class:`~lockkit.store.spi.Refused`
-and :class:`~lockkit.store.spi.Unknown` from a request, any ``BaseException`` that cut the step short. The generators read no clock,
-start no thread and open no socket; ``now`` is handed to them.
+A driver performs an effect and sends its result back into the generator, or throws the exception that the effect raised:
+:class:`~lockkit.store.spi.Refused` or :class:`~lockkit.store.spi.Unknown` from a request, or any ``BaseException`` that interrupted
+the effect. The generators read no clock, start no thread and open no socket; they get ``now`` as an argument.
 
-Effects are of three kinds. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`), and takes at most its
-``budget``, in seconds. A :data:`Wait` takes as long as it says. All others never block.
+There are three kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`) and takes at most its
+``budget``, in seconds. A :data:`Wait` may block until the time that it names. All other effects never block.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ class Release(NamedTuple):
 
 
 class Abandon(NamedTuple):
-    """Remove a claim of which an acquire may still be under way. Result: as of :class:`Release`."""
+    """Remove a claim whose acquire may still be under way. Result: as for :class:`Release`."""
 
     claim: Claim
     budget: float
@@ -77,7 +77,7 @@ class Abandon(NamedTuple):
 
 
 class EmergencyRelease(NamedTuple):
-    """Compare and remove a claim over a connection of its own. Result: as of :class:`Release`."""
+    """Compare and remove a claim over a connection of its own. Result: as for :class:`Release`."""
 
     claim: Claim
     budget: float
@@ -98,7 +98,7 @@ REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, Inspect)
 
 
 class WaitForWake(NamedTuple):
-    """Wait until the claim's watch or heartbeat wakes it, or ``until``; the heartbeat renews it meanwhile.
+    """Wait until the claim's watch or the heartbeat wakes the waiter, or until ``until``. The heartbeat renews the claim meanwhile.
 
     ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: None.
     """
@@ -111,19 +111,19 @@ class WaitForWake(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Wait a moment before asking again. Result: None."""
+    """Wait until ``until`` before the next request. Result: None."""
 
     until: float
 
 
 class Withdraw(NamedTuple):
-    """Take the claim out of the heartbeat for good; when this returns nothing renews it. Result: None."""
+    """Take the claim out of the heartbeat for good: once this returns, nothing renews the claim. Result: None."""
 
     claim: Claim
 
 
 class Orphan(NamedTuple):
-    """Remove the claim in the background until the answer is definite, not before ``after``. Never blocks or fails."""
+    """Have the background remove the claim, no sooner than ``after``, and try until the answer is definite. Never blocks or fails."""
 
     claim: Claim
     abandon: bool
@@ -131,19 +131,19 @@ class Orphan(NamedTuple):
     after: float = 0.0
 
     def request(self, budget: float) -> "Release | Abandon":
-        """The request that removes it."""
+        """The request that removes the claim."""
         return (Abandon if self.abandon else Release)(self.claim, budget, self.graceful)
 
 
 class Lost(NamedTuple):
-    """A hold was declared lost just now: tell plugins, counters and its own callbacks, once. Never blocks or fails."""
+    """Report the loss of a hold, once, to its callbacks, the counters and the plugins. Never blocks or fails."""
 
     hold: Hold
     why: Reason
 
 
 class GoOn(NamedTuple):
-    """Go on with a release that was cut short, on a thread of its own, unless a thread works at it. Never blocks or fails."""
+    """Resume an interrupted release on a thread of its own, unless a thread is working on it. Never blocks or fails."""
 
     hold: Hold
 
@@ -151,7 +151,7 @@ class GoOn(NamedTuple):
 class StartHook(NamedTuple):
     """Start one cleanup hook on a thread of its own, with a budget, unless it has been started. Result: None.
 
-    Starting a hook twice is starting it once, so whoever was interrupted asks again.
+    A second start of the same hook does nothing, so an interrupted caller may simply repeat the effect.
     """
 
     plugin: str
@@ -159,7 +159,7 @@ class StartHook(NamedTuple):
 
 
 class AwaitHook(NamedTuple):
-    """Wait for a hook that was started, until its budget is over; or only look, without ``wait``. Result: a HookReport."""
+    """Wait until a started hook ends or its budget is over; without ``wait``, only look. Result: a HookReport."""
 
     plugin: str
     wait: bool = True
@@ -172,12 +172,12 @@ class RecordFailure(NamedTuple):
 
 
 class Notify(NamedTuple):
-    """Tell plugins and counters. Never blocks or fails. Result: None."""
+    """Report an event or alert to plugins and counters. Never blocks or fails. Result: None."""
 
     what: Event | Alert
 
 
 Wait: TypeAlias = WaitForWake | Pause | AwaitHook
-"""An effect that takes its time."""
+"""An effect that may block for a while without asking the store."""
 WAITS = (WaitForWake, Pause, AwaitHook)
 Effect: TypeAlias = Request | Wait | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn

@@ -1,8 +1,8 @@
-"""The orphan list of a client: claims that it no longer stands behind, removed by compare until the answer is definite (S11).
+"""The orphan list of a client: claims that the client has given up and still has to remove, until the answer is definite (S11).
 
-Decisions only: a driver takes a claim that is due, sends its request, and says how that ended. A claim whose server is silent (one
-node of a cluster) must not delay claims on other servers: its first try is short, and from then on it counts as slow. Slow claims
-are tried beside each other, and only so many at a time.
+This module only decides. A driver takes a claim that is due, sends its request, and reports how that ended. A server that does not
+answer (one node of a cluster) must not delay claims on other servers. So the first try of each claim is short. If it takes long and
+fails, the claim counts as slow from then on. Slow claims are tried concurrently, a few at a time.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from lockkit.store.spi import Claim
 __all__ = ["Entry", "OrphanList"]
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
-"""Backoff in seconds; short enough that nothing is left a second after the store is back (L4)."""
+"""Seconds between two tries, at first and at most; short enough that no orphan is left a second after the store is back (L4)."""
 _AFTER_AN_ERROR = 1.0
-"""Seconds until a try that ended in an error of the code is repeated."""
+"""Seconds until the next try after an unexpected exception, which is a bug."""
 _FIRST_TRY = 0.3
-"""Seconds that a try to remove a claim may take, as long as its server has been quick to answer."""
+"""Seconds that a try to remove a claim may take, unless the claim is slow."""
 _SLOW = 0.1
-"""Seconds after which a failed try marks its claim as one that delays others."""
+"""Seconds after which a failed try marks its claim as slow."""
 _MOST_SLOW = 4
-"""Tries of claims that delay others which may be under way at once."""
+"""The most slow claims that are tried at the same time."""
 
 
 class Entry:
     """One orphan.
 
     Attributes:
-        next: When to try it, in CLOCK_BOOTTIME seconds.
-        slow: Whether it delays others.
+        next: When to try to remove the claim, in CLOCK_BOOTTIME seconds.
+        slow: Whether its server was slow, so that a try would delay other claims.
         busy: Whether a try is under way.
     """
 
@@ -67,7 +67,7 @@ class OrphanList:
         return [entry.orphan.claim for entry in self.entries.values()]
 
     def take(self, now: float, *, slow: bool) -> Entry | None:
-        """The next due claim, which is busy from now on: of those that delay others if ``slow``, else of the rest."""
+        """The due claim that has waited longest, marked busy; among the slow claims if ``slow``, else among the others."""
         if slow and self._slow >= _MOST_SLOW:
             return None
         due = (one for one in self.entries.values() if one.slow == slow and one.next <= now and not one.busy)
@@ -78,27 +78,27 @@ class OrphanList:
         return entry
 
     def soonest(self, *, helpers: bool = True) -> float:
-        """When a claim is due next that may be taken; without ``helpers``, of those that delay nobody."""
+        """When the next claim that may be taken is due; without ``helpers``, slow claims do not count."""
         full = not helpers or self._slow >= _MOST_SLOW
         waiting = (one for one in self.entries.values() if not (one.busy or (one.slow and full)))
         return min((one.next for one in waiting), default=math.inf)
 
     def request(self, entry: Entry, longest: float | None = None) -> Release | Abandon:
-        """The request that removes a claim, in ``longest`` seconds at most."""
+        """The request that removes a claim, with a budget of ``longest`` seconds, or by default of a short first try or a full request."""
         budget = self._request_timeout if entry.slow else min(_FIRST_TRY, self._request_timeout)
         if longest is not None:
             budget = min(longest, self._request_timeout)
         return entry.orphan.request(budget)
 
     def failed(self, entry: Entry, now: float, took: float, budget: float, *, expected: bool = True) -> None:
-        """A try had no definite answer: repeat it later.
+        """Note a try without a definite answer, and when to repeat it.
 
         Args:
-            entry: As :meth:`take` gave it.
+            entry: The entry that :meth:`take` returned.
             now: CLOCK_BOOTTIME seconds.
             took: Seconds that the request took.
-            budget: Seconds that it might have taken.
-            expected: False after an error of the code.
+            budget: Seconds that the request was allowed to take.
+            expected: False after an unexpected exception, which is a bug.
         """
         self._over(entry)
         entry.slow = entry.slow or took >= min(_SLOW, budget)
@@ -106,7 +106,7 @@ class OrphanList:
         entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
 
     def removed(self, entry: Entry) -> None:
-        """A try had a definite answer."""
+        """Note a try with a definite answer: the claim leaves the list."""
         self._over(entry)
         if self.entries.get(entry.orphan.claim.token) is entry:
             del self.entries[entry.orphan.claim.token]

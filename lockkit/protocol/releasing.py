@@ -1,11 +1,11 @@
-"""Release: cleanup -> normal -> emergency, each layer once, whatever interrupts it (DESIGN: the release pipeline).
+"""Release: three layers (cleanup, normal, emergency), each run once, even if the release is interrupted.
 
     HELD -> cleanup -> normal -> emergency -> RELEASED | LOST | ABANDONED(expires_by)
 
-The progress is kept in a :class:`Pipeline`, not in the generator: if an exception hits the generator itself
-(Ctrl-C lands between any two bytecodes), a new generator over the same Pipeline goes on where it was, in the same thread
-or in another. Cleanup hooks are identified by plugin and none runs twice; after an interruption at the start of a hook the
-start is asked for again, so none is left out. Sending a release twice is harmless, because it compares.
+The progress is kept in a :class:`Pipeline`, not in the generator. Ctrl-C may raise between any two bytecodes and so end the
+generator itself; a new generator over the same Pipeline then goes on where the old one was, in the same thread or another.
+Cleanup hooks are identified by plugin: no hook runs twice, and a hook whose start was interrupted is started again, so none is
+left out. Sending a release twice is harmless, because the store compares the token.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
 CLEANUP_BUDGET = 10.0
 """Seconds that one cleanup hook may take, unless configured."""
 PATIENCE = 16
-"""Interruptions of one thread's release after which the release is left to another thread."""
+"""Interruptions of a release after which its thread leaves the release to another thread."""
 _NORMAL_SHARE = 0.65
 """The share of the request timeout that the normal layer may use; the emergency layer has the rest."""
 _PAUSE = 0.05
 _CUTS = 2
-"""Interruptions of the wait for a hook that end it."""
+"""Interruptions after which a release waits no longer for a hook."""
 
 
 class Pipeline:
@@ -62,17 +62,17 @@ class Pipeline:
         plugins: Cleanup hooks to run, by plugin name, in order.
         request_timeout: Seconds that all requests may take.
         hooks: The reports of the hooks that have run.
-        cleaned: Seconds that all hooks took; None until they are through.
+        cleaned: Seconds that all hooks took; None until all have been run.
         was_valid: Whether the hold was still valid when its claim was withdrawn.
         normal: The normal layer; None until it is over. The same for ``emergency``.
-        doubtful: Some request may have been executed although nobody read its answer.
+        doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
-        refusals: Release requests that the store refused.
-        stolen: The claim was gone although the hold was still valid.
-        untold: The reason of a loss that has not been told yet.
-        asked: Whether a request is under way; if an interruption comes before its answer is read, it may have been executed.
-        recorded: The critical-failure record is written.
-        interrupts: Exceptions (Ctrl-C, cancellation) that hit the pipeline; the driver raises the first at the end.
+        refusals: How many release requests the store refused.
+        stolen: Whether the claim was gone although the hold was still valid.
+        untold: The reason of a loss that has not been reported yet; empty if there is none.
+        asked: Whether a request is under way; if it is interrupted before its answer is read, the store may have executed it.
+        recorded: Whether the critical-failure record is written.
+        interrupts: Exceptions (Ctrl-C, cancellation) that interrupted the release; the driver raises the first at the end.
     """
 
     cleaned: float | None = None
@@ -103,9 +103,9 @@ class Pipeline:
 
 
 def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseReport]:
-    """Take a release from wherever it is to its end.
+    """Run a release from the point that it has reached to its end.
 
-    Never raises: what went wrong is in the report, and what interrupted it in ``release.interrupts``.
+    Failures are in the report, and interruptions in ``release.interrupts``; no failure of the store raises.
     """
     hold = release.hold
     if release.plugins and release.cleaned is None:
@@ -171,10 +171,10 @@ def _clean(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
 
 
 def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
-    """Start a hook, whatever interrupts that, and wait for it.
+    """Start a hook, again if the start was interrupted, and wait for the hook to end.
 
-    The first Ctrl-C while it runs is kept for later: the hook goes on to its budget. A second one ends the waiting, and
-    the hook goes on alone.
+    The first Ctrl-C while the hook runs is kept for the end of the release, and the hook may use up its budget. A second Ctrl-C
+    ends the wait; the hook goes on in its own thread.
     """
     interrupts = release.interrupts
     started = False
@@ -185,7 +185,9 @@ def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
                 yield StartHook(plugin, release.cleanup_budget)
                 started = True
             report: HookReport = yield AwaitHook(plugin, cut < _CUTS)
-        except GeneratorExit:  # not an interruption: another generator goes on
+        except (
+            GeneratorExit
+        ):  # no interruption: the driver closes this generator, and another one resumes the release
             raise
         except BaseException as interrupt:
             interrupts.append(interrupt)
@@ -255,16 +257,16 @@ def _remove(
 
 
 def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
-    """Tell what it means that the claim is gone: after an UNKNOWN release it is the work of that release."""
+    """The outcome when the claim is gone: RELEASED if an earlier request with an unknown outcome may have removed it, else LOST."""
     if release.doubtful:
         return "RELEASED"
-    # A release that was cut short may have been resumed only after the claim had run out.
+    # An interrupted release may have been resumed only after the claim had run out. That is no theft.
     release.stolen = bool(release.was_valid) and at < release.hold.expires
     return "LOST"
 
 
 def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
-    """No definite answer: leave it to the background, on the record."""
+    """Leave a release without a definite answer to the background, and write a critical-failure record."""
     hold = release.hold
     yield Orphan(hold.claim, abandon=True, graceful=not hold.lost_why)
     errors = [f"{type(error).__name__}: {error}" for error in release.errors]
@@ -284,7 +286,9 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
             }
         )
         release.recorded = True
-    release.outcome = "ABANDONED"  # only now: an interruption above must not skip what it stands for
+    release.outcome = (
+        "ABANDONED"  # set last, so that a release interrupted above is resumed here and skips no step
+    )
     yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
@@ -292,7 +296,7 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
 
 
 def _cleanup_layer(release: Pipeline) -> LayerReport:
-    """All hooks as one layer: as bad as the first bad one."""
+    """One report for all hooks, with the outcome of the first hook that failed."""
     hooks = tuple(release.hooks)
     bad = next((hook for hook in hooks if hook.outcome not in ("DONE", "NOTHING", "SKIPPED")), None)
     outcome, error = (bad.outcome, bad.error) if bad else ("DONE", None)

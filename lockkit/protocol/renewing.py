@@ -1,7 +1,7 @@
-"""Renew: one batch of heartbeats, and what a loss sets off.
+"""Renew: one batch of heartbeats, and the steps after a loss.
 
-A heartbeat speaks for a Lease: it carries that Lease's fence, or none while there is none. It never grants; OFFERED is
-only a wake. An answer that comes after the hold has run out, or after it was ended, moves nothing.
+A heartbeat renews a claim for its Lease. It carries the fence of that Lease, or none while the claim has no Lease. A heartbeat never
+grants: the answer OFFERED only wakes the waiter. An answer that arrives after the hold has run out or ended changes nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 __all__ = ["Member", "batch", "due", "losing", "patience", "renewing", "waiter_interval"]
 
 _SHARE = 3.0
-"""A claim is renewed at a third of its own deadline."""
+"""A claim is renewed when this part (a third) of its ttl has passed since its basis."""
 _REST = 4.0
-"""Or when such a share of what is left of it is over."""
+"""But no sooner than when this part (a quarter) of the remaining time has passed."""
 _LEAST = 0.05
-"""Seconds that a renewal may take however little is left."""
+"""Seconds that a renewal may take at least, even if less time is left."""
 _UNLIKE = 2.0
-"""A call is cut no shorter than such a share of what each of its claims could wait for an answer."""
+"""The most by which the budgets of claims in one batch may differ: the longest is at most this many times the shortest."""
 
 
 class Member(Protocol):
@@ -35,13 +35,13 @@ class Member(Protocol):
 
     @property
     def hold(self) -> Hold | None:
-        """None while it waits."""
+        """The hold of the claim; None while the claim waits."""
 
     def wake(self) -> None:
-        """Tell the waiting side to ask again."""
+        """Make the waiting thread ask the store again."""
 
     def missed(self) -> None:
-        """Note that this renewal was not answered."""
+        """Note that a renewal was not answered."""
 
 
 M = TypeVar("M", bound=Member)
@@ -50,8 +50,8 @@ M = TypeVar("M", bound=Member)
 def due(basis: float, ttl: float, jitter: float, now: float) -> float:
     """When to renew a hold: a third of its ttl after its basis, up to a tenth of that earlier (``jitter`` in 0..1).
 
-    But not before a quarter of what is left at ``now`` is over: a store may count from what it has long known, and then to
-    ask again at once would tell the same.
+    The result is at least a quarter of the remaining time after ``now``. A store may report an old basis, for example that of a
+    session which is renewed for all its claims; asking again at once would get the same answer.
     """
     share = 1.0 - 0.1 * jitter
     third, quarter = basis + ttl / _SHARE * share, now + (basis + ttl - now) / _REST * share
@@ -59,7 +59,7 @@ def due(basis: float, ttl: float, jitter: float, now: float) -> float:
 
 
 def patience(hold: Hold | None, now: float, longest: float) -> float:
-    """Seconds that the renewal of one claim may take: short enough to send it once more before its hold runs out.
+    """Seconds that the renewal of one claim may take: short enough that it can be sent once more before the hold runs out.
 
     Args:
         hold: None for a claim that waits.
@@ -73,13 +73,13 @@ def patience(hold: Hold | None, now: float, longest: float) -> float:
 
 
 def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], list[M], float]:
-    """Cut a batch off what is to be renewed: those in the greatest hurry, with all who can wait little longer.
+    """Choose the claims for one batch: the most urgent one, and all whose budget is at most twice as long.
 
-    One call has one budget, the shortest of its claims: where a hold of a quarter of a second sits beside one of half a
-    minute, its haste must not cost the other every answer that takes longer.
+    A batch has one budget, the shortest of its claims. A hold with a ttl of 0.25 s in the same batch would therefore make the
+    renewal of a hold with a ttl of 30 s fail whenever the store takes longer than the short hold can wait.
 
     Returns:
-        Whom to send now, who is left for the next batch, and the budget of this one.
+        The members to renew now, those left for the next batch, and the budget of this batch.
     """
     budgets = [patience(member.hold, now, longest) for member in members]
     budget = min(budgets)
@@ -102,10 +102,10 @@ def renewing(
     """Send one batch; True if it was answered.
 
     Args:
-        members: Whom to renew.
+        members: The claims to renew.
         now: CLOCK_BOOTTIME seconds.
-        budget: Seconds the call may take.
-        renewed: Told how many holds were renewed.
+        budget: Seconds that the call may take.
+        renewed: Called with the number of holds that were renewed.
     """
     beats = [member.beat for member in members]
     try:
@@ -120,7 +120,7 @@ def renewing(
     count = 0
     state, basis, requests, why, unknown = last = Renewal("UNKNOWN")
     for member, renewal in zip(members, renewals, strict=True):
-        if renewal is not last:  # most often one answer is that of many
+        if renewal is not last:  # many members often share one answer object
             last = renewal
             state, basis, requests, why, unknown = renewal
         hold = member.hold
@@ -138,16 +138,16 @@ def renewing(
             else:
                 yield from losing(hold, hold.overdue(at) or "lost")
         else:
-            # A store that counts for itself may be the first to say that its time is up.
+            # The store's clock may reach max_hold or the deadline before ours does.
             yield from losing(hold, why if why == "evicted" else hold.overdue(at) or why or "lost")
     renewed(count)
     return True
 
 
 def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
-    """Declare a hold lost, once: tell, and have the claim removed in the background (S6, S11).
+    """Declare a hold lost, once: report the loss, and have the claim removed in the background (S6, S11).
 
-    Until its own validity has run out the claim goes on blocking: whoever held it is still finding out.
+    The claim keeps blocking until its validity has run out, because its holder may not have noticed the loss yet.
     """
     if not hold.lose(why):
         return

@@ -1,7 +1,7 @@
-"""Running a protocol generator: from effect to effect, until it waits or ends.
+"""Run a protocol generator effect by effect, until it waits or ends.
 
-Everything that runs the protocol stands on this: the threads of a client, tests that step through it, and the simulation. They
-differ only in how they perform an effect that is no request, and in when a request is answered.
+The threads of a client, the tests that step through the protocol, and the simulation all use this module. They differ only in how
+they perform effects other than requests, and in when a request is answered.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def ask(store: Backend, request: Request) -> object:
 def to_its_end(
     generator: Generator[Effect, Any, R], store: Backend, perform: Callable[[Effect], object]
 ) -> R:
-    """Perform all effects of a generator, whatever an effect waits for.
+    """Perform all effects of a generator, including those that wait.
 
-    The result of each effect, or the exception that it raises, goes to the generator.
+    The result of each effect, or the exception that the effect raises, goes back into the generator.
 
     Args:
         generator: A generator of the protocol.
@@ -79,8 +79,8 @@ class Running(Generic[R]):
     """A generator at one of its effects.
 
     Attributes:
-        effect: The effect that it asks for; None once it has ended.
-        value: The value that it returned.
+        effect: The effect that the generator asks for; None once the generator has ended.
+        value: The value that the generator returned.
     """
 
     __slots__ = ("_generator", "effect", "value")
@@ -91,19 +91,19 @@ class Running(Generic[R]):
         self.value: R | None = None
 
     def begin(self) -> None:
-        """Go to the first effect. Raises what the generator raises; so do :meth:`answered` and :meth:`failed`."""
+        """Run to the first effect. This method, :meth:`answered` and :meth:`failed` raise what the generator raises."""
         self._go_on(self._generator.__next__)
 
     def answered(self, result: object = None) -> None:
-        """Go on: the effect has been performed, with this result."""
+        """Run on after the effect was performed with this result."""
         self._go_on(lambda: self._generator.send(result))
 
     def failed(self, error: BaseException) -> None:
-        """Go on: the effect has raised this."""
+        """Run on after the effect raised this error."""
         self._go_on(lambda: self._generator.throw(error))
 
     def until_it_waits(self, perform: Callable[[Effect], object]) -> None:
-        """Perform effects up to one that takes its time, or to the end."""
+        """Perform effects up to the next one that waits, or to the end."""
         while self.effect is not None and not isinstance(self.effect, WAITS):
             try:
                 result = perform(self.effect)

@@ -128,7 +128,7 @@ def test_a_ttl_beyond_the_limits_is_told_with_what_can_be_changed(server):
             assert word in refused.value.hint
         with pytest.raises(lockkit.ConfigError) as refused:
             client.lock("a")
-        assert refused.value.hint.startswith("it is from: query of the URL")
+        assert refused.value.hint.startswith("this ttl comes from: query of the URL")
 
 
 # -- doctor

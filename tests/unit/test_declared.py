@@ -35,7 +35,7 @@ def test_a_lock_is_refused_by_what_its_url_declares_before_anything_is_opened():
     assert connect("mine://long", plugins=[Plugin()]).capabilities.min_hold
     client = connect("mine://short", plugins=[Plugin()])
     assert not client.capabilities.min_hold
-    with pytest.raises(CapabilityError, match="this store has no min_hold") as refused:
+    with pytest.raises(CapabilityError, match="this store does not support min_hold") as refused:
         client.lock("a", min_hold=1.0)
     assert "for 1 s yourself" in (refused.value.hint or "")
 
