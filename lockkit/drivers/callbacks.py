@@ -1,4 +1,4 @@
-"""Callbacks of loss, on threads of their own: no plugin, and no other callback, can keep one from being called."""
+"""on_lost callbacks, on threads of their own, so that no plugin and no other callback can delay one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["CALLBACKS", "HANGS", "Callbacks"]
 
 _log = logging.getLogger("lockkit")
 HANGS = 10.0
-"""Seconds after which a callback or a hook that has not come back is named in the log."""
+"""Seconds after which the log names a callback or hook that has not returned."""
 _MOST = 32
-"""Threads that callbacks may have in one process; further callbacks wait until one of them comes back."""
+"""The most threads for callbacks in one process; further callbacks wait until a thread is free."""
 _MOST_HANGING = 256
-"""Threads that callbacks may have in one process if most of them hang."""
+"""The most threads for callbacks in one process, those that hang included."""
 
 
 class _Job:
@@ -34,7 +34,7 @@ class _Job:
 
 
 class Callbacks:
-    """Calls each callback on a daemon thread of its own; the thread ends with the last callback that waits for one."""
+    """Calls callbacks concurrently, on daemon threads; a thread ends when no callback waits."""
 
     def __init__(self) -> None:
         self.restart()
@@ -60,9 +60,9 @@ class Callbacks:
         self.look()
 
     def look(self) -> bool:
-        """Start a thread if a callback waits for one, and name those that hang; False if another look is needed soon.
+        """Start a thread if a callback waits for one, and log the callbacks that hang; False if another look is needed soon.
 
-        Threads of callbacks that hang do not count, or enough of those would keep every later callback from being called.
+        Threads whose callback hangs do not count against the first limit; otherwise a few hanging callbacks would block all others.
         """
         with self._mutex:
             self._name_hanging()
@@ -73,7 +73,7 @@ class Callbacks:
                     return False
             if self._queue and hanging >= _MOST_HANGING and not self._full:
                 self._full = True
-                _log.error("on_lost callbacks wait, because %d others do not come back", hanging)
+                _log.error("on_lost callbacks are delayed, because %d others do not return", hanging)
             return not self._queue and hanging == len(self._busy)
 
     def pending(self, owner: object) -> bool:
@@ -89,10 +89,12 @@ class Callbacks:
         except RuntimeError as error:
             self._threads.discard(thread)
             if not self._refused and not self._threads:
-                _log.error("on_lost callbacks wait, because no thread can be started: %s", error)
+                _log.error("on_lost callbacks are delayed, because no thread can be started: %s", error)
             self._refused = True
             return bool(self._threads)
-        except BaseException:  # a signal handler: the thread may have been started, and then notes itself
+        except (
+            BaseException
+        ):  # a signal handler raised: the thread may run all the same, and then registers itself
             self._threads.discard(thread)
             raise
         self._refused = False
@@ -122,7 +124,7 @@ class Callbacks:
         for job in self._busy:
             if not job.told and now - job.since > HANGS:
                 job.told = True
-                _log.error("the callback %s has not come back for %.0f s", job.label, now - job.since)
+                _log.error("the callback %s has not returned for %.0f s", job.label, now - job.since)
 
 
 CALLBACKS = Callbacks()

@@ -19,10 +19,10 @@ __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns"]
 
 _log = logging.getLogger("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
-"""After one more overrun than this a plugin's cleanup is disabled for the process."""
+"""Overruns that a plugin's cleanup may have in a process; after one more it is disabled."""
 
 CleanupHook = tuple[str, Callable[..., object]]
-"""Plugin name and its ``lockkit_cleanup``, called with ``context=``."""
+"""The name of a plugin and its ``lockkit_cleanup``, which is called with ``context=``."""
 
 
 class Overruns:
@@ -41,7 +41,7 @@ class Overruns:
             _log.error("cleanup plugin %r overran its budget again: disabled for this process", hook[0])
 
     def disabled(self, hook: CleanupHook) -> bool:
-        """Whether it is not run any more."""
+        """Whether the hook is disabled for this process."""
         return self._counts.get(hook_of(hook), 0) > _OVERRUNS_ALLOWED
 
 
@@ -50,7 +50,7 @@ OVERRUNS = Overruns()
 
 
 class CleanupRuns:
-    """The hooks of one release. A hook is started once, however often and from whatever thread that is asked for."""
+    """The hooks of one release. Each hook is started once, even if several threads ask for it repeatedly."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CleanupRuns:
         run.start()
 
     def report(self, plugin: str, *, wait: bool) -> HookReport:
-        """How a hook ended; with ``wait`` not before its budget is over, if it is still running."""
+        """Report how a hook ended. With ``wait``, wait until the hook ends or its budget is over."""
         run = self._runs.get(plugin)
         if run is None:
             return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
@@ -93,8 +93,8 @@ class CleanupRuns:
 class _Run:
     """One hook, to be run once.
 
-    What ties the threads together are bare locks and plain attributes: a signal handler that raises between two
-    bytecodes of the waiting thread cannot leave those half-way (see :class:`~lockkit.bell.Bell`).
+    The threads share only bare locks and plain attributes, because a signal handler that raises between two bytecodes of the
+    waiting thread cannot leave those half changed (see :class:`~lockkit.bell.Bell`).
     """
 
     def __init__(self, hook: CleanupHook, context: CleanupContext, budget: float, clock: Clock) -> None:
@@ -117,7 +117,9 @@ class _Run:
         try:
             start(self._run, f"lockkit-cleanup-{self._plugin}")
         except RuntimeError as error:
-            if ending():  # there are no more threads: run it in this one, for which the interpreter does not wait for ever
+            if (
+                ending()
+            ):  # at the end of the interpreter no thread can be started, so run the hook in this one
                 self._run()
             elif self._begun.acquire(blocking=False):
                 self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")

@@ -1,4 +1,4 @@
-"""Closing a client: what it holds is released at the same time, every hold through all layers, within one budget."""
+"""Closing a client: all its holds are released concurrently, each through all layers, within one budget."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Closing"]
 
 _log = logging.getLogger("lockkit")
 _CREW = 32
-"""Holds that are released at the same time."""
+"""The threads of the crew: how many holds are released at the same time."""
 _LEAST = 0.25
-"""Seconds that a release has at least for its requests where there are more holds than a crew takes at once."""
+"""Seconds that each release gets at least for its requests if there are more holds than threads in the crew."""
 _GRACE = 0.2
 """Seconds beyond its budget after which a release is not waited for any longer."""
 _TICK = 0.005
-"""Seconds between two looks at what others have under way."""
+"""Seconds between two looks at releases that other threads have under way."""
 _SELDOM = 10
-"""Looks after which there is one for what a signal has cut short, and nobody goes on with."""
+"""Every so many looks, search for releases that a signal interrupted and no thread resumes."""
 
 
 class Closing:
@@ -50,7 +50,7 @@ class Closing:
         self._released = Bell()
 
     def run(self) -> None:
-        """Cancel what waits, release what is held, try the orphan list once, tell plugins; then stop renewing."""
+        """Cancel all waits, release all holds, try the orphan list once, deliver events to plugins; then stop renewing."""
         driver = self._driver
         try:
             self._release_all()
@@ -63,13 +63,13 @@ class Closing:
         driver = self._driver
         self._began = driver.working_time()
         driver.wake_all()
-        # A hold whose release a signal cut short may not be registered any more; a thread that is releasing one finishes it.
+        # Include holds whose release was interrupted: they may no longer be members. A thread that is at a release finishes it.
         holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
         taken = set(self._todo)
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):
-            self._work()  # no more threads can be started: this one works too, beside those that were started
+            self._work()  # no further thread can be started, so this one joins the crew
         looks = count(1)
         while self._unfinished(holds) or driver.unsettled:
             if self._left() <= -_GRACE and not driver.cleaning:
@@ -77,7 +77,9 @@ class Closing:
             if next(looks) % _SELDOM == 0:
                 driver.tidy()
                 for hold in self._unfinished(holds):
-                    if hold not in taken and not hold.turn_of:  # a signal has cut its release short meanwhile
+                    if (
+                        hold not in taken and not hold.turn_of
+                    ):  # a signal has interrupted its release meanwhile
                         taken.add(hold)
                         self._todo.append(hold)
                         if not self._start():
@@ -91,7 +93,7 @@ class Closing:
         return self._budget - (self._driver.working_time() - self._began)
 
     def _unfinished(self, holds: list[Hold]) -> list[Hold]:
-        """The holds whose release is under way, here or in a thread of the user's."""
+        """The holds whose release is under way, in the crew or in a thread of the user."""
         return [hold for hold in holds if hold.report is None and hold not in self._dropped]
 
     def _start(self) -> bool:
@@ -102,14 +104,14 @@ class Closing:
         return True
 
     def _work(self) -> None:
-        """Release one hold after the other, in one thread of the crew."""
+        """Release one hold after another. Each thread of the crew runs this."""
         while True:
             try:
                 hold = self._todo.pop()
             except IndexError:
                 return
             try:
-                # With the variables of the thread that closes, as a hook expects them.
+                # Cleanup hooks see the context variables of the thread that called close().
                 self._context.copy().run(self._driver.release, hold, self._reason, self._share())
             except BaseException:
                 _log.exception("releasing %r failed; it is removed in the background", hold.name)
@@ -125,7 +127,7 @@ class Closing:
         return min(left, max(fair, _LEAST), self._driver.request_timeout)
 
     def _drop(self, hold: Hold) -> None:
-        """Give up a release that does not come back: renew the hold no more, and leave its claim to the background."""
+        """Give up a release that does not return: stop renewing the hold, and leave its claim to the background."""
         driver = self._driver
         hold.end()
         driver.beats.withdraw(hold.claim.token)

@@ -1,7 +1,6 @@
-"""Tell what happened: log lines at once, callbacks of loss, then plugins. Never on the caller's critical path.
+"""Deliver events and alerts: log records at once, on_lost callbacks and plugins on threads of their own, so that no caller waits.
 
-Each plugin's ``lockkit_event`` and each ``lockkit_alert`` has a queue and a thread of its own. One that does not come
-back keeps nothing from anybody else.
+Each plugin's ``lockkit_event`` and each ``lockkit_alert`` has a queue and a thread of its own. A hook that hangs delays no other.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ __all__ = ["DETAIL", "Dispatcher"]
 
 _log = logging.getLogger("lockkit")
 _QUEUE = 10_000
-"""Events, and alerts, that may wait for a slow plugin; further ones are dropped and counted."""
+"""Events or alerts that one hook may have queued; further ones are dropped and counted."""
 DETAIL = logging.DEBUG
-"""The level of what happens all the time: one look at it spares making the event."""
+"""The log level of frequent events. If it is off, and no plugin listens, the event is not even created."""
 _LEVELS = {
     "acquired": DETAIL,
     "released": DETAIL,
@@ -51,13 +50,13 @@ _LEVELS = {
     "abandoned": logging.CRITICAL,
 }
 _ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
-"""Alerts that no event of their own tells of, and so no log line."""
+"""Alerts that no event accompanies, so that they are logged themselves."""
 _MANY = 10
-"""Lines about an outage within a second; more are counted, and told with the next. A loss is told each time."""
+"""Log records about an outage in one second; further ones are only counted, and the next record gives their number. Losses are always logged."""
 _OUTAGE = ("renewal_failed", "unanswered")
 _LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
-"""Seconds of waiting from which a grant is worth an INFO line."""
+"""Seconds of waiting from which a grant is logged at INFO."""
 
 
 class Dispatcher:
@@ -86,11 +85,11 @@ class Dispatcher:
         self.listening = bool(events or alerts)
 
     def wants(self, kind: str) -> bool:
-        """Whether anybody would hear of such an event; spares building it on the hot path."""
+        """Whether a plugin or the log would get an event of this kind, so that the hot path need not create others."""
         return self.listening or _log.isEnabledFor(_LEVELS[kind])
 
     def tell(self, what: Event | Alert) -> None:
-        """Log it and pass it on. Never blocks, never raises."""
+        """Log an event or alert, and queue it for the plugins. Never blocks, never raises."""
         if isinstance(what, Event):
             level = _LEVELS[what.kind]
             if what.kind == "acquired" and (what.duration or 0.0) > _LONG_WAIT:
@@ -106,13 +105,13 @@ class Dispatcher:
                 delivery.put(dated)
 
     def _write(self, level: int, event: Event) -> None:
-        """Log it, unless it is one of very many: a store that is away is so for thousands of holds, at every beat."""
+        """Log an event, unless very many are alike: in an outage every heartbeat fails for thousands of holds."""
         if event.kind in _OUTAGE:
             now = time.monotonic()
             since, count = self._failed
             if now - since > 1.0:
                 if count > _MANY:
-                    _log.log(level, "a store that does not answer: %d more lines like these", count - _MANY)
+                    _log.log(level, "the store does not answer: %d more messages like these", count - _MANY)
                 since, count = now, 0
             self._failed = since, count + 1
             if count >= _MANY:
@@ -120,7 +119,7 @@ class Dispatcher:
         _log.log(level, "%s", printable(_sentence(event)), extra=_fields(event))
 
     def run(self, callback: Callable[[], None], name: str = "") -> None:
-        """Run a user's callback of loss, apart from all plugins; what it raises is logged.
+        """Run an on_lost callback, apart from all plugins; an exception of the callback is logged.
 
         Args:
             callback: Takes no arguments.
@@ -129,14 +128,14 @@ class Dispatcher:
         CALLBACKS.run(callback, f"on_lost of {name!r}", self)
 
     def look(self) -> bool:
-        """Start what could not be started, and name what hangs; False if a thread is still refused."""
+        """Start threads that could not be started before, and log hooks that hang; False if a thread still cannot be started."""
         started = CALLBACKS.look()
         for delivery in (*self._events, *self._alerts):
             started = delivery.look() and started
         return started
 
     def flush(self, timeout: float) -> None:
-        """Wait until everything told so far has been delivered, at most ``timeout`` seconds."""
+        """Wait until all events and alerts so far have been delivered, at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if not CALLBACKS.pending(self) and not any(one.pending for one in (*self._events, *self._alerts)):
@@ -144,7 +143,7 @@ class Dispatcher:
             time.sleep(0.005)
 
     def close(self, timeout: float) -> None:
-        """End the threads after what is queued; wait for them, at most ``timeout`` seconds in all."""
+        """Have the threads end after they have delivered their queues, and wait for them, at most ``timeout`` seconds in all."""
         end = time.monotonic() + timeout
         deliveries = (*self._events, *self._alerts)
         for delivery in deliveries:
@@ -191,12 +190,12 @@ class _Delivery:
         self._bell.ring()
 
     def look(self) -> bool:
-        """Start the thread if that failed before, and say so if the hook hangs; False if it fails still."""
+        """Start the thread if that failed before, and log a hook that hangs; False if the thread still cannot be started."""
         self._name_hanging()
         return not self._queue or self._start()
 
     def close(self) -> None:
-        """End the thread after what is queued."""
+        """Have the thread end after it has delivered the queue."""
         self._closed = True
         self._bell.ring()
 
@@ -212,12 +211,12 @@ class _Delivery:
                     start(lambda: self._run(owner), name)
                 except RuntimeError:  # no more threads, for now or because the interpreter is shutting down
                     return False
-                # If a signal handler cut this short there will be two threads, and the older one ends itself.
+                # If a signal handler interrupts this, two threads may be started; the older one then ends itself.
                 self._owner = owner
         return True
 
     def _name_hanging(self) -> None:
-        """Log a hook that has not come back for long. From then on it is not called until it comes back."""
+        """Log a hook that has not returned for long. It is then not called again until it returns."""
         if not self._hangs():
             return
         with self._mutex:
@@ -227,7 +226,7 @@ class _Delivery:
             self._hanging[self._key] = self._hanging.get(self._key, 0) + 1
         self._counters.add("hooks_hanging")
         _log.error(
-            "plugin %s: its %s has not come back for %.0f s; it is skipped in this process until it does",
+            "plugin %s: its %s has not returned for %.0f s; it is skipped in this process until it does",
             self._plugin,
             self._hook,
             HANGS,
@@ -247,7 +246,7 @@ class _Delivery:
                 if self._closed:
                     return
                 self._bell.wait(_LONGEST_SLEEP)
-            self._bell.ring()  # the ring that woke this thread was for the other one
+            self._bell.ring()  # pass the wake-up on: it was meant for the newer thread
         finally:
             if self._owner is me:
                 self._owner = None
@@ -257,7 +256,7 @@ class _Delivery:
         try:
             what = self._queue.popleft()
             call_each(self._hook, [self._implementation], {self._keyword: what})
-        except IndexError:  # two threads, for a moment
+        except IndexError:  # there are two threads for a moment, and the other took it
             pass
         finally:
             self._came_back()
@@ -273,9 +272,7 @@ class _Delivery:
                 self._hanging[self._key] = left
             else:
                 self._hanging.pop(self._key, None)
-        _log.warning(
-            "plugin %s: its %s has come back; it is told of what happens again", self._plugin, self._hook
-        )
+        _log.warning("plugin %s: its %s has returned; it gets events again", self._plugin, self._hook)
 
 
 def _sentence(event: Event) -> str:

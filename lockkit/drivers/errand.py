@@ -1,4 +1,4 @@
-"""Work that must be done once and to its end, away from the thread that asks for it and from its signals."""
+"""Work that must run once and to its end, on a thread that no signal handler interrupts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _LONG = 1.0
 
 
 class Errand:
-    """A piece of work that a thread of its own does once, whoever asks for it and however often.
+    """A piece of work that runs once, on a thread of its own, even if several threads ask for it.
 
-    No signal handler runs in that thread: a Ctrl-C can only end a wait for the work.
+    Signal handlers run only in the main thread, so a Ctrl-C can end a wait for the work, but never the work.
 
     Args:
         work: The work to do; an exception that it raises is logged.
-        lend: Gives the work to a thread that runs already; False if there is none. For the end of the interpreter, when
-            no thread can be started.
+        lend: Gives the work to a thread that already runs; returns False if there is none. Used at the end of the interpreter,
+            when no thread can be started.
 
     Attributes:
-        over: Whether it is done.
+        over: Whether the work is done.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Errand:
         self.over = False
 
     def begin(self) -> None:
-        """Have the work done in the background; by the calling thread if there is no other."""
+        """Have the work done in the background, or by the calling thread if there is no other."""
         if self._begun:
             return
         try:
@@ -54,19 +54,19 @@ class Errand:
         self._begun = True
 
     def do(self) -> None:
-        """Do it in this thread; if another one is at it, wait until that has done it. For a thread that no signal interrupts."""
+        """Do the work in this thread, or wait if another thread is doing it. For threads that no signal interrupts."""
         self._run()
         self._wait(None, lambda: False)
 
     def wait(self, longest: float | None = None, paused: Callable[[], bool] = lambda: False) -> None:
-        """Begin, and wait until it is done.
+        """Begin the work, and wait until it is done.
 
-        One Ctrl-C is kept for the end of the wait. A second one ends the wait; the work goes on. Once the interpreter is being
-        finalized, nothing is begun and nobody waits.
+        One Ctrl-C is kept until the end of the wait. A second one ends the wait; the work goes on. Once the interpreter is being
+        finalized, the call begins nothing and returns at once.
 
         Args:
             longest: Seconds to wait at most.
-            paused: Whether the present time does not count.
+            paused: Tells whether the time that is passing now does not count towards ``longest``.
         """
         if sys.is_finalizing():  # no other thread runs any more, and the exit has released what was held
             return

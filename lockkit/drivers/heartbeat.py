@@ -1,4 +1,4 @@
-"""The heartbeat's two threads: one renews, the other declares losses, on time even while a renewal hangs."""
+"""The two threads of the heartbeat. One renews; the other declares losses, on time even while a renewal hangs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Heartbeat:
     """Runs :class:`~lockkit.protocol.beating.Beats` in two threads, which start with the first lock.
 
     Args:
-        beats: The claims to look after.
+        beats: The claims to keep alive.
         store: The store that renewals go to.
         perform: Performs all other effects.
         also: Called in the deadline thread after each of its turns, with the current time; returns when to call it again.
 
     Attributes:
-        beats: The claims that it looks after.
+        beats: The claims to keep alive.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Heartbeat:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to look after."""
+        """Whether there is no claim to keep alive."""
         return not self.beats.members
 
     def start(self) -> None:
@@ -66,15 +66,15 @@ class Heartbeat:
         self._beating.start()
 
     def lend(self, work: Callable[[], None]) -> bool:
-        """Do something on the deadline thread; False if it does not run."""
+        """Run some work on the deadline thread; False if that thread does not run."""
         return self._looking.lend(work)
 
     def look(self) -> None:
-        """Look for what was collected or cut short. Takes no lock, so a finalizer may call it."""
+        """Have the deadline thread look for collected leases and interrupted releases. Takes no lock, so a finalizer may call it."""
         self._looking.nudge()
 
     def close(self) -> None:
-        """Stop both threads; does not wait for them."""
+        """Tell both threads to stop, without waiting for them."""
         self._beating.close()
         self._looking.close()
 

@@ -1,4 +1,4 @@
-"""The end of a process (exit, SIGTERM, the end of a child): its holds are released, and its waits end."""
+"""The end of a process (exit, SIGTERM, the end of a child): holds are released, and waits are cancelled."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _SIGTERM_BUDGET = 10.0
 _INSIDE = re.compile(
     r"^lockkit(?:$|\.(?!(?:__main__|cli|decorator|drivers\.callbacks|testing)(?:\.|$)))", re.MULTILINE
 )
-"""Modules of ours, from which a store is called too, but for those that call the user's code, or are a whole program."""
+"""Names of lockkit's own modules, stores included, except those that call the user's code or are a program of their own."""
 INSIDE_PATIENCE = 0.2
-"""Seconds for which a signal handler that interrupted a call of ours waits for work that may need that call to go on."""
+"""Seconds for which a signal handler that interrupted lockkit waits for work, because the work may need the interrupted call to go on."""
 _LAST = -100
-"""Priority of the finalizer in a child of multiprocessing: after all others, as atexit comes after the threads' end."""
+"""Priority of the finalizer in a child of multiprocessing: it runs after all others, as atexit functions run after the threads have ended."""
 
 
 class Closable(Protocol):
-    """A client, as far as a signal has to do with it."""
+    """The part of a client that a signal handler uses."""
 
     def release_all(self, reason: Reason) -> None:
-        """Release what this process holds; bounded."""
+        """Release all holds of this process, in a bounded time."""
 
 
 class Engine(Protocol):
@@ -63,24 +63,24 @@ class Engine(Protocol):
     pid: int
 
     def wake_all(self) -> None:
-        """Have all waiting threads check whether they may go on waiting."""
+        """Make all waiting threads check whether they may go on waiting."""
 
     def begin_close(self, reason: Reason, budget: float) -> None:
-        """Begin to release what it holds, in the background."""
+        """Begin to release all holds, in the background."""
 
     def await_close(self, longest: float) -> None:
-        """Wait for that; ``longest`` does not count cleanup hooks."""
+        """Wait until :meth:`begin_close` is done, for ``longest`` seconds at most, not counting cleanup hooks."""
 
 
 _engines: set[Engine] = set()
-"""The engines that may hold something, also those of clients that were dropped or whose close() was cut short."""
+"""The engines that may hold something, including those of clients that were dropped or whose close() was interrupted."""
 _registered_by: int | None = None
 _ending = _only_daemons = False
 _listening = _behind_pools = False
 
 
 def at_exit(engine: Engine) -> None:
-    """Release what an engine holds when this process ends (not when a forked child does), unless it is :func:`over` by then."""
+    """Have an engine's holds released when this process ends, not when a forked child does; :func:`over` cancels that."""
     global _registered_by  # noqa: PLW0603 (one registration for the process)
     _engines.add(engine)
     if _registered_by == os.getpid():
@@ -88,7 +88,7 @@ def at_exit(engine: Engine) -> None:
     if _registered_by is None:
         atexit.register(_release_all, "exit")
     _registered_by = os.getpid()
-    # Absent while another thread imports multiprocessing; a child of it has imported it before any code of ours runs.
+    # The module is missing while another thread imports it. In a child of multiprocessing it is imported before lockkit runs.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
         from multiprocessing.util import (
@@ -104,16 +104,16 @@ def over(engine: Engine) -> None:
 
 
 def ending() -> bool:
-    """Whether the interpreter is going down: the main thread is over, and whoever waits may wait no longer."""
+    """Whether the interpreter is ending: the main thread is over, and no thread may wait any longer."""
     return _ending or (not _listening and not threading.main_thread().is_alive())
 
 
 def await_the_end() -> None:
-    """In a daemon thread whose wait was cancelled because the interpreter goes down: end with it, silently.
+    """Block a daemon thread, whose wait was cancelled because the interpreter is ending, until the interpreter ends.
 
-    The thread would print a traceback that means nothing to anybody, and one that CPython stops while it writes aborts the
-    whole process ("could not acquire lock for stderr at interpreter shutdown"). Returns in a thread that is no daemon, and
-    where threads that are none still run after a while: they may wait for this one.
+    Otherwise the thread would print a traceback that helps nobody. If CPython stops a daemon thread while it writes to stderr, the
+    whole process aborts ("could not acquire lock for stderr at interpreter shutdown"). The call returns at once in a thread that is
+    not a daemon, and after a while if such threads still run, because they may wait for this one.
     """
     if ending() and threading.current_thread().daemon:
         end = time.monotonic() + EXIT_BUDGET
@@ -122,13 +122,13 @@ def await_the_end() -> None:
 
 
 def wait_no_longer_than_the_interpreter() -> None:
-    """Have the end of the interpreter end all waits, because it joins every thread that is no daemon, and would join a waiting one for ever.
+    """Make sure that the end of the interpreter cancels all waits. Call this before a wait; it is cheap.
 
-    To be called before a wait. Cheap.
+    The interpreter joins all threads that are not daemons, and would never get past one that waits for a lock.
     """
     global _ending, _listening, _behind_pools  # noqa: PLW0603 (one registration for the process)
-    # The interpreter calls in reverse order, and concurrent.futures waits there for the threads of its pools. So where
-    # that was imported after the first registration, another is needed to come before it.
+    # The interpreter calls these functions in reverse order of registration, and that of concurrent.futures waits for the threads
+    # of its pools. If concurrent.futures was imported after our first registration, register again, to be called before it.
     pools = hasattr(sys.modules.get("concurrent.futures.thread"), "ThreadPoolExecutor")
     if _listening and (_behind_pools or not pools):
         return
@@ -144,7 +144,7 @@ def wait_no_longer_than_the_interpreter() -> None:
 
 
 def listening() -> bool:
-    """Whether waits are woken at the end; if not, they have to look at :func:`ending` from time to time."""
+    """Whether the end of the interpreter wakes waits; if not, a wait must check :func:`ending` from time to time."""
     return _listening
 
 
@@ -157,7 +157,7 @@ def _end_waits() -> None:
 
 
 def _end_of_child() -> None:
-    """End a child of multiprocessing as the interpreter ends by itself: end waits, join threads, release."""
+    """End a child of multiprocessing in the interpreter's usual order: cancel waits, join threads, release."""
     _end_waits()
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
@@ -166,9 +166,9 @@ def _end_of_child() -> None:
 
 
 def _release_all(reason: Reason) -> None:
-    """Close every engine. One Ctrl-C is kept for the end; a second one is the end."""
+    """Close every engine. One Ctrl-C is kept until that is done; a second one ends the wait."""
     interrupts: list[BaseException] = []
-    for _ in (1, 2):  # without a call before the try, at which a signal could come
+    for _ in (1, 2):  # a tuple, not range(): a signal could arrive at a call before the try
         try:
             _close_all(reason)
             break
@@ -199,11 +199,11 @@ def _mine() -> list[Engine]:
 def on_sigterm(client: Closable) -> None:
     """Release what a client holds when SIGTERM arrives, then do what SIGTERM did before.
 
-    Python's default for SIGTERM ends the process without running any ``finally``, so every deploy would leave locks to
-    their ttl. The handler of before runs afterwards; if that was the default, the process ends by the signal.
+    By default SIGTERM ends the process without running any ``finally``, so each deployment would leave locks to their ttl. After
+    the release the previous handler runs; if that was the default, the process ends by the signal.
 
     Raises:
-        ConfigError: Not called from the main thread, which alone may install handlers.
+        ConfigError: The call is not made in the main thread; only the main thread may install signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError('on_sigterm="release" needs the main thread', hint="connect there, or leave it out")
@@ -212,7 +212,7 @@ def on_sigterm(client: Closable) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not releasing.over(frame):
-            return  # it is not over yet; the signal comes again when it is
+            return  # the release is not done yet; the signal is sent again when it is
         if callable(previous):
             previous(number, frame)
         elif previous != signal.SIG_IGN:
@@ -223,11 +223,11 @@ def on_sigterm(client: Closable) -> None:
 
 
 class _Releasing:
-    """The release that a SIGTERM sets off, on a thread of its own and bounded.
+    """The release that a SIGTERM starts, on a thread of its own and in a bounded time.
 
-    The handler runs between two bytecodes of the main thread. If it interrupted the user's code, it waits for the release,
-    so that nothing runs unlocked. If it interrupted lockkit's code, that may be a critical section which the release needs:
-    then the handler returns before long, and the signal is sent once more when the release is over.
+    The handler runs between two bytecodes of the main thread. If it interrupted the user's code, it waits for the release, so that
+    the user's code does not go on without the lock. If it interrupted lockkit's code, it may have interrupted a critical section
+    that the release needs. Then the handler returns soon, and the signal is sent once more when the release is done.
     """
 
     def __init__(self, client: weakref.ref[Closable]) -> None:
@@ -237,14 +237,12 @@ class _Releasing:
         self._again = False
 
     def over(self, frame: FrameType | None) -> bool:
-        """Begin if that is not done yet, and wait."""
+        """Begin the release if it has not begun, and wait for it; return whether it is done."""
         if self._pid != os.getpid():
             self._pid, self._over, self._again = os.getpid(), threading.Event(), False
             try:
                 start(self._run, "lockkit-sigterm")
-            except (
-                RuntimeError
-            ):  # no thread can be started: this one then, unless it may hold what the release needs
+            except RuntimeError:  # no thread can be started: release in this one, unless it may hold a mutex that the release needs
                 if not inside(frame):
                     self._release()
                 self._over.set()
@@ -261,7 +259,7 @@ class _Releasing:
         thread = threading.Thread(target=self._release, name="lockkit-sigterm-release", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no second one
+        except RuntimeError:  # no second thread can be started
             self._release()
         else:
             thread.join(_SIGTERM_BUDGET)
@@ -271,10 +269,10 @@ class _Releasing:
 
 
 def inside(frame: FrameType | None) -> bool:
-    """Whether a stack is somewhere in lockkit or a store, where critical sections are; not merely called from there."""
+    """Whether a stack is inside lockkit or a store, where critical sections are; not in user code that lockkit called."""
     if frame is None:
         return False
-    # Few steps of our own, whatever the depth of the stack: a signal may come at each.
+    # Iterators written in C walk the stack, because a signal may arrive at each bytecode of our own.
     modules = map(attrgetter("f_globals"), map(itemgetter(0), walk_stack(frame)))
     names = map(str, map(methodcaller("get", "__name__"), modules))
     return _INSIDE.search("\n".join(names)) is not None

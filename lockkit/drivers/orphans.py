@@ -1,4 +1,4 @@
-"""The orphan list: claims that their client no longer stands behind, removed by compare until definite (S11)."""
+"""The thread that works off the orphan list: it removes given-up claims until each answer is definite (S11)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SLACK = 5.0
 
 
 class Orphans:
-    """Works an :class:`~lockkit.protocol.orphaning.OrphanList` off, in the background.
+    """Works off an :class:`~lockkit.protocol.orphaning.OrphanList`, in the background.
 
-    One thread does all of it as long as the store answers. Claims that delay others are tried by helpers, each on a thread of its
-    own; some helpers are reserved for claims that delay nobody.
+    One thread does everything as long as the store answers. Slow claims are tried by helpers, each on a thread of its own. Some
+    helpers are reserved for claims that are not slow.
 
     Args:
         unable: Called when no thread can be started; the callee has to call :meth:`start` before long.
@@ -76,11 +76,11 @@ class Orphans:
         self._ticker.nudge()
 
     def start(self) -> bool:
-        """Start the thread if there is something to do and that failed before; False if it fails still."""
+        """Start the thread if claims are left and it could not be started before; False if it still cannot be started."""
         return not self._list.entries or self._ticker.running or self._ticker.poke(self._clock.now())
 
     def flush(self, budget: float) -> None:
-        """Try each claim once, now, without its pause; within ``budget`` seconds in all. For a client that closes."""
+        """Try to remove each claim once, now, within ``budget`` seconds in all. For a client that closes."""
         end = self._clock.now() + budget
         with self._mutex:
             entries = list(self._list.entries.values())
@@ -91,14 +91,14 @@ class Orphans:
             self._try(entry, left / count)
 
     def close(self) -> None:
-        """Stop at once, whatever is left."""
+        """Stop at once, even if claims are left."""
         self._closed = True
         self._ticker.close()
 
     def retire(self, done: Callable[[], None]) -> None:
-        """Go on until nothing is left, then stop and call ``done``; at once if there is nothing.
+        """Go on until no claim is left, then stop and call ``done``; at once if no claim is left now.
 
-        But no longer than until every claim has lapsed by itself: nobody renews them any more.
+        The list gives up when every claim must have lapsed by itself, because nobody renews them any more.
         """
         longest = max((claim.terms.ttl + claim.terms.lock_delay for claim in self.left()), default=0.0)
         self._until = self._clock.now() + longest + _SLACK
@@ -119,7 +119,7 @@ class Orphans:
     def _turn(self) -> float:
         while (entry := self._take(slow=False)) is not None:
             self._try(entry)
-            if entry.slow:  # those behind it may be no better: not one after the other
+            if entry.slow:  # the next claims may be slow too, so let helpers try them concurrently
                 self._get_help()
         self._get_help()
         if self._list.entries and self._clock.now() >= self._until:
@@ -150,7 +150,7 @@ class Orphans:
             )
             try:
                 thread.start()
-            except RuntimeError:  # there can be no more threads
+            except RuntimeError:  # no more threads can be started
                 self._help(entry)
 
     def _help(self, entry: Entry | None) -> None:

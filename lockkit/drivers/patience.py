@@ -1,4 +1,4 @@
-"""Asking again while the trouble may pass."""
+"""Repeat a request as long as its failure may be temporary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["patiently"]
 T = TypeVar("T")
 _FIRST, _LONGEST = 0.02, 0.5
 _LEAST = 0.05
-"""Seconds that the last try may take."""
+"""Seconds that the last try may take at least."""
 
 
 def patiently(
@@ -24,17 +24,17 @@ def patiently(
     met: Callable[[Refused | Unknown], object] = lambda _trouble: None,
     least: float = _LEAST,
 ) -> T:
-    """Do something idempotent, again and again while the trouble may pass; at least once.
+    """Make an idempotent call, and repeat it as long as its failure may be temporary and time is left.
 
     Args:
-        call: The call to make; gets the seconds that it may take.
-        clock: CLOCK_BOOTTIME seconds.
-        patience: Seconds that all of it may take.
-        met: Told of a trouble after which it is tried again.
-        least: Seconds that a try may take even where less is left.
+        call: The call to make; its argument is the seconds that it may take.
+        clock: The clock for pauses and limits.
+        patience: Seconds that all tries together may take.
+        met: Called with each failure after which the call is tried again.
+        least: Seconds that a try may take at least, even if less time is left.
 
     Raises:
-        Refused, Unknown: The last trouble.
+        Refused, Unknown: The last failure.
     """
     end = clock.now() + patience
     wait = _FIRST

@@ -1,4 +1,4 @@
-"""The holds that an engine's locks have taken, by name: for reentrancy, and for seeing that a thread waits for itself."""
+"""The holds of an engine by name, for reentrant locks and for the detection of self-deadlocks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lockkit.hold import Hold
 __all__ = ["Registry"]
 
 _FEW = 64
-"""Names with holds up to which nobody looks for those that have fallen."""
+"""The number of names from which on the registry is searched for holds that were lost or collected."""
 
 
 class Registry:
-    """The holds of one engine. Thread-safe; a signal handler may come in between anywhere, and use it itself.
+    """The holds of one engine. Thread-safe, also if a signal handler interrupts a call and uses the registry itself.
 
     Attributes:
         holds: The holds by name. Each list is replaced, never changed.
@@ -27,7 +27,7 @@ class Registry:
         self._most = _FEW
 
     def change(self, name: str, *, new: Hold | None = None, old: Hold | None = None) -> None:
-        """Add a hold of a name, remove another, and forget those that were lost or collected, which nobody removes."""
+        """Add a hold of a name, remove another, and forget lost or collected holds of that name, because nobody else removes those."""
         holds = self.holds
         with self._mutex:
             while True:
@@ -35,7 +35,8 @@ class Registry:
                 after = [] if new is None else [new]
                 if before and before != [old]:
                     after = [hold for hold in before if hold is not old and hold.standing] + after
-                # No signal is let through from here on, for want of a call: a handler before has perhaps locked the same name.
+                # CPython runs no signal handler from here to the assignment, because nothing is called. An earlier handler may
+                # have locked the same name, so compare first.
                 if (holds[name] if name in holds else None) is before:  # noqa: SIM401 (get is a call)
                     if after:
                         holds[name] = after
@@ -46,7 +47,7 @@ class Registry:
                 self._forget_fallen()
 
     def _forget_fallen(self) -> None:
-        """Look at all names, at doubling sizes, so that it costs next to nothing."""
+        """Search all names, each time that their number has doubled, so that the search costs next to nothing."""
         for name in list(self.holds):
             self.change(name)
         self._most = max(_FEW, 2 * len(self.holds))

@@ -11,13 +11,13 @@ __all__ = ["join", "start"]
 
 
 def start(target: Callable[[], None], name: str) -> None:
-    """Start a daemon thread; an exception from a signal handler finds it started or not, never half-way.
+    """Start a daemon thread. If a signal handler raises meanwhile, the thread is started or not, never half-way.
 
     ``threading.Thread.start`` waits for the new thread in Python code, and a handler that raises there can leave the
     lock of that wait taken, so that the new thread never gets as far as its target. Here the calling thread makes one
     call into C. The ``Thread`` is started by the thread that call makes, where no handler runs.
 
-    An interrupted caller does not know whether the thread was started: a target that must run once sees to that itself.
+    An interrupted caller does not know whether the thread was started, so a target that must run only once has to ensure that itself.
 
     Raises:
         RuntimeError: No thread can be started (a limit of the system, or the interpreter is shutting down).
@@ -28,12 +28,14 @@ def start(target: Callable[[], None], name: str) -> None:
 def _start(target: Callable[[], None], name: str) -> None:
     try:
         threading.Thread(target=target, name=name, daemon=True).start()
-    except RuntimeError:  # one more cannot be had: this one will do, without a name
+    except RuntimeError:  # no second thread can be started: run the target in this one, which has no name
         target()
 
 
 def join(thread: threading.Thread | None, timeout: float) -> None:
-    """Wait for such a thread to end, at most ``timeout`` seconds; not at all in that thread itself."""
+    """Wait for a thread of :func:`start` to end, at most ``timeout`` seconds; return at once in that thread itself."""
     if thread is not None and thread.is_alive() and thread is not threading.current_thread() and timeout > 0:
-        with contextlib.suppress(AssertionError, RuntimeError):  # no Thread could be made for it
+        with contextlib.suppress(
+            AssertionError, RuntimeError
+        ):  # the thread runs without a Thread object of its own
             thread.join(timeout)

@@ -12,8 +12,8 @@ __all__ = ["Stopwatch"]
 class Stopwatch:
     """Runs while at least one thread is in its ``with`` block.
 
-    A thread is in the block once, however often it has entered: a signal handler that raises at the very beginning of
-    ``__exit__`` leaves the thread noted, and its next entry and exit put that right. Until then the stopwatch stops by itself.
+    A thread counts once, however often it has entered. If a signal handler raises at the very beginning of ``__exit__``, the thread
+    still counts; its next entry and exit correct that. Until then ``longest`` makes the stopwatch stop.
 
     Args:
         longest: Seconds without an entry or an exit after which the stopwatch stops.
@@ -39,11 +39,11 @@ class Stopwatch:
 
     @property
     def moving(self) -> bool:
-        """Whether it runs."""
+        """Whether the stopwatch runs."""
         return bool(self._inside) and self._clock.now() - self._moved < self._longest
 
     def total(self) -> float:
-        """Seconds for which it has run, up to now; never less than before."""
+        """Seconds for which the stopwatch has run so far; never less than at an earlier call."""
         with self._mutex:
             return self._total + self._stretch(self._clock.now())
 

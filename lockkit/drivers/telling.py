@@ -1,4 +1,4 @@
-"""Count the ends of attempts and releases, and tell plugins, callbacks and the log of them, and of losses."""
+"""Count how attempts and releases end, and report them and losses to plugins, callbacks and the log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Telling"]
 
 
 class Telling:
-    """Counts the ends of attempts and releases, and tells of them.
+    """Counts how attempts and releases end, and reports them.
 
     Args:
-        look_soon: Has callbacks called later for which no thread can be had now.
+        look_soon: Arranges for callbacks to be called later if no thread can be started for them now.
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class Telling:
         self._look_soon = look_soon
 
     def acquired(self, attempt: Attempt, hold: Hold) -> None:
-        """Tell of a grant."""
+        """Report a grant."""
         waited = self._clock.now() - attempt.start
         self._dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
 
     def busy(self, attempt: Attempt) -> None:
-        """Count an attempt that was refused, and tell of it."""
+        """Count and report an attempt that was refused."""
         self._counters.add("busy")
         self._ended("busy", attempt)
 
     def failed(self, attempt: Attempt, error: BaseException) -> None:
-        """Count an attempt that ended in an exception, and tell of it if its time was up."""
+        """Count an attempt that ended in an exception, and report it if its time was up."""
         if isinstance(error, AcquireTimeout):
             self._counters.add("timeouts")
             self._ended("timeout", attempt)
@@ -52,7 +52,7 @@ class Telling:
             self._counters.add("failed")
 
     def released(self, release: Pipeline) -> None:
-        """Tell of a release that the store confirmed."""
+        """Report a release that the store confirmed."""
         hold = release.hold
         held = self._clock.now() - hold.since
         self._dispatcher.tell(
@@ -60,7 +60,7 @@ class Telling:
         )
 
     def trouble(self, release: Pipeline) -> None:
-        """Count what went wrong in a release."""
+        """Count the failures of a release."""
         if release.refusals:
             self._counters.add("release_script_errors", release.refusals)
         if release.emergency is not None:
@@ -70,14 +70,14 @@ class Telling:
             self._counters.add("ownership_violations")
 
     def lost(self, hold: Hold, why: Reason) -> None:
-        """Have the callbacks of a loss called, count the loss, and tell of it."""
+        """Have the on_lost callbacks called, then count and report the loss."""
         kind = why if why in ("max_hold", "collected") else "lost"
-        if kind != "collected":  # before all else: who guards work is to hear first
+        if kind != "collected":  # callbacks come first, because they stop the work that the lock protects
             for callback in hold.callbacks:
                 self._dispatcher.run(callback, hold.name)
-            self._look_soon()  # in case there was no thread to be had
+            self._look_soon()  # in case no thread could be started
         self._dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
-        if kind == "collected":  # nobody is left to lose it
+        if kind == "collected":  # nobody works under the hold any more, so this is no loss
             return
         self._counters.add("lost")
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"

@@ -1,4 +1,4 @@
-"""Background threads that sleep until something is due. Started lazily, daemonic, never waited for at exit."""
+"""Background threads that sleep until something is due. They are daemon threads, start when first needed, and are not joined at exit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _log = logging.getLogger("lockkit.driver")
 
 
 class Ticker:
-    """Calls ``turn`` no later than asked for by :meth:`poke`; ``turn`` returns when it wants to be called again.
+    """A thread that calls ``turn`` when :meth:`poke` has asked for it; ``turn`` returns when to call it again.
 
-    The order that makes an unlocked fast path safe: put the work where ``turn`` finds it, then poke. A poke that sees an
-    earlier turn pending may rely on that turn to see the work, because the pending time is cleared before the turn looks.
+    Callers first put the work where ``turn`` finds it, and then poke. That order makes it safe to skip the lock in poke: if poke
+    sees that an earlier turn is pending, that turn will find the work, because the pending time is cleared before the turn looks.
 
     Attributes:
-        due: CLOCK_BOOTTIME seconds of the next turn that was asked for; infinity while there is none.
-        running: Whether its thread runs.
+        due: CLOCK_BOOTTIME seconds of the next turn that was asked for; infinity if there is none.
+        running: Whether the thread runs.
     """
 
     def __init__(self, name: str, turn: Callable[[], float], clock: Clock) -> None:
@@ -48,12 +48,12 @@ class Ticker:
         """Start the thread, if it does not run.
 
         Raises:
-            RuntimeError: No thread can be started: a limit of the system, or the interpreter ends.
+            RuntimeError: No thread can be started, because of a limit of the system or the end of the interpreter.
         """
         with self._mutex:
             if self.running or self._closed:
                 return
-            # Set before it starts: if a signal handler cut the first start short there may be two threads, and the older one ends itself.
+            # Set before the start: if a signal handler interrupts a start, a second thread may be started, and the older one ends itself.
             owner = self._owner = object()
             start(lambda: self._run(owner), self._name)
             self.running = True
@@ -69,21 +69,21 @@ class Ticker:
                 self.start()
             except RuntimeError:
                 return False
-            # Ring first, then set the time: a Ctrl-C between the two leaves a needless wake-up, not a missed one. The
-            # thread looks only once the mutex is free.
+            # Ring first, then set the time: a Ctrl-C between the two then causes a needless wake-up, not a missed one. The
+            # thread reads the time only when the mutex is free.
             self._bell.ring()
             self.due = at
         return True
 
     def nudge(self) -> None:
-        """Have a turn soon. Takes no lock, so a finalizer may call it; without a thread it waits for the next poke."""
+        """Ask for a turn soon. Takes no lock, so a finalizer may call it. If the thread does not run, the turn waits for the next poke."""
         self._nudged = True
         self._bell.ring()
 
     def lend(self, work: Callable[[], None]) -> bool:
-        """Do something on its thread, before its next turn; False if it does not run.
+        """Run some work on this thread, before its next turn; False if the thread does not run.
 
-        For the end of the interpreter, when no thread can be started any more.
+        Used at the end of the interpreter, when no thread can be started any more.
         """
         if not self.running or self._closed:
             return False
@@ -92,13 +92,13 @@ class Ticker:
         return True
 
     def close(self) -> None:
-        """Stop after the turn under way. Does not wait for it."""
+        """Tell the thread to stop after the turn under way, without waiting."""
         self._closed = True
         self._bell.ring()
 
     def join(self, timeout: float) -> None:
         """Wait for the thread to end, at most ``timeout`` seconds."""
-        if self._thread is None and self.running:  # it has not come to its beginning yet
+        if self._thread is None and self.running:  # the thread was started, but runs no code of ours yet
             self._begun.wait(timeout)
         join(self._thread, timeout)
 
@@ -115,11 +115,11 @@ class Ticker:
                         self._nudged = False
                         break
                 self._bell.wait(left)
-            if self._lent and self._owner is me:  # also when closed: somebody waits for it
+            if self._lent and self._owner is me:  # also when closed, because a thread waits for the work
                 self._guarded(self._lent.popleft())
                 continue
             if self._owner is not me:
-                self._bell.ring()  # the ring that woke this thread was for the other one
+                self._bell.ring()  # pass the wake-up on: it was meant for the newer thread
                 return
             if self._closed:
                 self.running = False
@@ -128,11 +128,11 @@ class Ticker:
             self.poke(self._clock.now() + 1.0 if again is None else again)
 
     def _guarded(self, work: Callable[[], float | None]) -> float | None:
-        """Run work so that no exception ends the thread: nobody else looks after its duties."""
+        """Run work and log its exceptions, so that none ends the thread: no other thread does its work."""
         try:
             return work()
         except BaseException:
-            _log.exception("%s failed; it goes on in a second", self._name)
+            _log.exception("%s failed; it continues in a second", self._name)
             return None
 
 
@@ -147,5 +147,5 @@ def thread_refused(error: BaseException, name: str | None) -> BackendUnavailable
     return BackendUnavailable(
         f"no thread can be started for {what}: {error}",
         name=name,
-        hint="nothing is held; end other threads, or raise the limit of processes (ulimit -u, pids.max)",
+        hint="nothing is held; end other threads, or raise the limit of threads (ulimit -u, pids.max)",
     )

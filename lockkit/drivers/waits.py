@@ -1,4 +1,4 @@
-"""The waiting side of one acquisition."""
+"""How one acquisition waits: in the heartbeat, with a watch at the store, and for wakes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["OnWait", "Waits", "sleep_until"]
 _log = logging.getLogger("lockkit")
 _LONGEST_WAIT = 60.0
 _LOOK = 0.5
-"""Seconds after which a wait that nobody wakes at the end of the interpreter looks for it."""
+"""Seconds between two checks for the end of the interpreter, if the end cannot wake the wait."""
 
 OnWait: TypeAlias = Callable[[Waiting], None]
-"""Told, from the waiting thread, each time the store answers "queued"."""
+"""A function that is called in the waiting thread each time the store answers "queued"."""
 
 
 class Waits:
-    """The waiting side of one acquisition: its place in the heartbeat, its watch, its bell."""
+    """The waits of one acquisition: its place in the heartbeat, its watch at the store, and the bell that wakes its thread."""
 
     _bell: Bell
     _waiter: Waiter | None = None
@@ -66,12 +66,12 @@ class Waits:
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
             if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
                 break
-        self._bell.rung()  # forget earlier rings: the store is asked now
+        self._bell.rung()  # forget earlier rings, because the store is asked next anyway
         if why := self._cancelled():
             raise AcquireCancelled(why, name=effect.claim.terms.name)
 
     def pause(self, until: float) -> None:
-        """Wait before asking again after trouble."""
+        """Wait before the next request, after a failure."""
         sleep_until(self._driver.clock, until)
         if why := self._cancelled():
             raise AcquireCancelled(why)
@@ -80,10 +80,10 @@ class Waits:
         """Why nobody may wait any longer; empty while waiting is allowed."""
         if self._driver.closed:
             return "the client was closed while waiting"
-        return "the interpreter ends, and waits for this thread" if ending() else ""
+        return "the interpreter is ending, and waits for this thread" if ending() else ""
 
     def close(self) -> None:
-        """End the wait, however it ended."""
+        """Clean up after the wait: stop its watch, and take it out of the heartbeat."""
         if self._waiter is None:
             return
         self._unwatch()
@@ -92,7 +92,7 @@ class Waits:
             self._driver.beats.forget(waiter)
 
     def _listen(self, effect: WaitForWake) -> None:
-        """Have the store ring the bell; in this thread, if it can."""
+        """Have the store ring the bell, by a watch; a store that can do so delivers wakes in this thread."""
         backend = self._driver.backend
         asked = (effect.claim.terms.name, effect.blockers, self._bell.ring, effect.claim)
         listen = backend.extras.listen
@@ -106,7 +106,7 @@ class Waits:
         except RuntimeError as error:
             if not no_thread(error):
                 raise
-            _log.warning("%s; %r is asked for by polling", error, effect.claim.terms.name)
+            _log.warning("%s; the wait for %r polls instead", error, effect.claim.terms.name)
 
     def _unwatch(self) -> None:
         watch = self._watch
@@ -116,7 +116,7 @@ class Waits:
 
 
 def sleep_until(clock: Clock, until: float) -> None:
-    """Sleep until a moment on the clock; a signal handler that raises ends it."""
+    """Sleep until a time on the clock; an exception of a signal handler ends the sleep."""
     left = until - clock.now()
     if left > 0:
         time.sleep(min(left, _LONGEST_WAIT))

@@ -91,7 +91,7 @@ while not client.inspect(NAME).waiters: time.sleep(0.005)
 """)
     actor.process.stdin.close()
     assert actor.wait() == 0
-    until(lambda: "the interpreter ends" in actor.said, "the wait says why it ended")
+    until(lambda: "the interpreter is ending" in actor.said, "the wait says why it ended")
     assert [state for state, _ in mutex.rows()] == [1]
 
 

@@ -211,7 +211,9 @@ def test_a_handle_that_is_one_is_taken(client):
 
 def test_a_handle_of_another_namespace_is_refused(client, lease):
     handle = {**lease.handle(), "namespace": "prod"}
-    with pytest.raises(ConfigError, match="namespace 'prod', but this client uses namespace 'default'") as told:
+    with pytest.raises(
+        ConfigError, match="namespace 'prod', but this client uses namespace 'default'"
+    ) as told:
         client.adopt(handle)
     assert lease.token not in str(told.value)
     with pytest.raises(ConfigError, match="namespace"):

@@ -74,7 +74,7 @@ def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_p
         waiter.join(LONG)
         assert got[0].valid()
         got[0].release()
-    assert "is asked for by polling" in caplog.text
+    assert "polls instead" in caplog.text
 
 
 def test_on_lost_is_called_once_a_thread_can_be_had(refuse, caplog):

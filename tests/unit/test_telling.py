@@ -42,7 +42,7 @@ def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
         dispatcher.tell(Event("renewal_failed", "b", "id", 1))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 12
-    assert "15 more lines like these" in lines[10]
+    assert "15 more messages like these" in lines[10]
 
 
 def test_the_line_that_forces_a_lock_out_does_not_show_the_password():

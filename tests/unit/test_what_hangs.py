@@ -84,7 +84,7 @@ def test_callbacks_run_at_once_on_a_bounded_number_of_threads(over, monkeypatch,
     calls.run(done.set, "c")
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("lockkit-on-lost") == 2
-    assert "on_lost callbacks wait" in caplog.text
+    assert "on_lost callbacks are delayed" in caplog.text
     over.set()
     assert done.wait(LONG), "what waits for a thread is called once there is one"
 
@@ -101,7 +101,7 @@ def test_as_many_callbacks_that_hang_as_there_are_threads_keep_none_from_being_c
         assert told.wait(LONG)
         for lease in leases:
             lease.release()
-    assert "has not come back" in caplog.text
+    assert "has not returned" in caplog.text
 
 
 def test_a_callback_that_raises_ends_nothing(over):
@@ -134,14 +134,14 @@ def test_a_hook_that_hangs_is_named_skipped_in_the_whole_process_and_counted_unt
     assert began.acquire(timeout=LONG)
     first.lock("hangs").acquire().release()
     second.lock("skipped").acquire().release()
-    assert "Hangs: its lockkit_event has not come back" in caplog.text
+    assert "Hangs: its lockkit_event has not returned" in caplog.text
     assert first.stats()["hooks_hanging"] == 1
     assert first.stats()["events_dropped"] > 0
     assert second.stats()["events_dropped"] == 2, "another client starts the hook that hangs"
     monkeypatch.setattr(dispatch, "HANGS", LONG)
     with caplog.at_level(logging.WARNING):
         over.set()
-        while "has come back" not in caplog.text:
+        while "has returned" not in caplog.text:
             began.acquire(timeout=0.01)
     second.lock("told").acquire().release()
     second.close()
