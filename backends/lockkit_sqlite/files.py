@@ -308,8 +308,18 @@ def _locked(place: Place) -> Descriptor | None:
     make_pulses(place.pulses, shared=place.shared)
     try:
         folder = opened(place.pulses, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (FileNotFoundError, BlockingIOError):  # removed this moment, or another process has it
+    except FileNotFoundError:  # removed this moment
         return None
-    mine = os.fstat(folder.fileno())
-    return folder if _inode(place.pulses) == (mine.st_dev, mine.st_ino) else None
+    # The traceback of a signal handler's exception may keep the descriptor for long, so the lock ends by hand.
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(folder.fileno())
+        if _inode(place.pulses) == (mine.st_dev, mine.st_ino):
+            return folder
+    except BlockingIOError:  # another process has it
+        pass
+    except BaseException:
+        folder.close()
+        raise
+    folder.close()
+    return None

@@ -32,6 +32,7 @@ from lockkit_sqlite import files
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.pulse import ALIVE, probe
+from support.handlers import Handler
 
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -715,6 +716,33 @@ def test_a_ctrl_c_at_any_place_of_opening_and_closing_loses_no_descriptor(tmp_pa
     OPENING.release()
     assert left == {}
     assert set(ignored) <= {CtrlC}
+
+
+def strike():
+    raise CtrlC
+
+
+@pytest.mark.parametrize("function", ["_locked", "_inode", "alone", "attempt"])
+def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_while_its_traceback_lives(
+    url, path, function
+):
+    open_store(url, OpenOptions()).close()
+    for at in itertools.count(1):
+        with Handler(at, strike, function) as handler:
+            try:
+                open_store(url, OpenOptions()).close()
+            except CtrlC as struck:
+                kept = struck.__traceback__  # as a console keeps that of the last exception
+        if not handler.where:
+            break
+        folder = os.open(f"{path}.pulses", os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail(f"{at}: the lock on the folder of FIFOs is kept by {kept}")
+        finally:
+            os.close(folder)
+    assert at > 1
 
 
 # -- cleaners of old files ----------------------------------------------------------------------------------------
