@@ -198,12 +198,17 @@ def stamp(folder: str, link: str = "") -> Stamp | None:
     return seen.st_ctime_ns, seen.st_ino, seen.st_dev
 
 
-def settled(mark: Stamp | None) -> Stamp | None:
-    """The stamp, if the next change of the folder is certain to change it; None if the stamp is too young for that."""
+def settled(mark: Stamp | None, before: int) -> Stamp | None:
+    """The stamp, if the next change of the folder is certain to change it; None if the stamp is too young for that.
+
+    Args:
+        mark: The stamp.
+        before: Nanoseconds since 1970, read before the folder was: a process may be stopped for long at any place.
+    """
     if mark is None:
         return None
     tick = _TICK if mark[0] % _ROUNDED else _ROUNDED_TICK
-    return mark if mark[0] + tick < time.time_ns() else None
+    return mark if mark[0] + tick < before else None
 
 
 def trouble(there: Opened, known: Opened | None, path: str) -> str:

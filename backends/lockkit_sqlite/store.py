@@ -115,6 +115,7 @@ class SQLiteStore:
         Raises:
             Refused: They cannot be made anew, or not be looked at.
         """
+        before = time.time_ns()
         mark = stamp(*self._looked_at)
         if (
             mark == self._mark
@@ -132,7 +133,7 @@ class SQLiteStore:
         self.pulses.heal()
         # Links may lead there by another way now; then the mark is not that of the next look.
         self._looked_at = looked_at(self.place)
-        self._mark = settled(mark)
+        self._mark = settled(mark, before)
 
     def _move(self) -> None:
         before, old = self._database, self.place

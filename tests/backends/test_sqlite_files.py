@@ -658,13 +658,32 @@ def test_a_change_within_a_tick_of_the_last_one_is_not_missed(opened, process, p
         (0, 4.0, True),
     ],
 )
-def test_a_time_of_change_that_may_be_rounded_is_not_trusted_for_two_seconds(
-    monkeypatch, fraction, age, trusted
-):
+def test_a_time_of_change_that_may_be_rounded_is_not_trusted_for_two_seconds(fraction, age, trusted):
     mark = (1_700_000_000 * 10**9 + fraction, 1, 1)
-    monkeypatch.setattr(files.time, "time_ns", lambda: mark[0] + int(age * 1e9))
 
-    assert files.settled(mark) == (mark if trusted else None)
+    assert files.settled(mark, mark[0] + int(age * 1e9)) == (mark if trusted else None)
+
+
+def test_a_process_that_was_stopped_during_its_look_does_not_trust_it(opened, path, monkeypatch):
+    """The second change within one tick leaves no trace, so the time before the look counts, not the time after it."""
+    store = opened()
+    trust(store)
+    now = [time.time_ns()]
+    changed = (now[0] - 1_000_001, 1, 1)
+    monkeypatch.setattr("lockkit_sqlite.store.stamp", lambda *_: changed)
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    whole = store._opened.whole
+
+    def stop():
+        seen = whole()
+        now[0] += 2 * files._TICK
+        return seen
+
+    monkeypatch.setattr(store._opened, "whole", stop)
+
+    store.inspect("x", 2.0)
+
+    assert store._opened._mark is None
 
 
 # -- signals ------------------------------------------------------------------------------------------------------
