@@ -11,11 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
 
 from lockkit.clock import SYSTEM, Clock
-from lockkit.copies import LeaseCopy
+from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Skipped
 from lockkit.forks import IMPORTS
-from lockkit.lease import handle_of
 from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
 from lockkit.options import Options, whole

@@ -1,4 +1,4 @@
-"""The copy of a lease that copying or unpickling makes."""
+"""The handle of a claim as a document, and the copy of a lease that is made from it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from lockkit.names import check_name, check_token, claim_id
 from lockkit.store.spi import Claim, Terms
 
 if TYPE_CHECKING:
+    from lockkit.hold import Hold
     from lockkit.opening import Opening
 
-__all__ = ["LeaseCopy"]
+__all__ = ["LeaseCopy", "handle_of"]
+
+
+def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
+    """A document with which another process can release a hold. Contains the token: a secret."""
+    return {
+        "v": 1,
+        "namespace": namespace,
+        "name": hold.name,
+        "token": hold.claim.token,
+        "fence": hold.fence,
+    }
 
 
 class LeaseCopy:
@@ -55,7 +67,7 @@ class LeaseCopy:
             NotHeld: The copy is not bound to a client.
             BackendError: There was no answer.
         """
-        return self._bound().driver().holds(self.name, self.claim_id)
+        return self._bound().driver().requests.holds(self.name, self.claim_id)
 
     def release(self, reason: Reason = "normal") -> ReleaseReport:
         """Remove exactly this claim and no other. The store compares the token (S7).
@@ -68,7 +80,9 @@ class LeaseCopy:
             NotHeld: The copy is not bound to a client.
             BackendError: There was no definite answer.
         """
-        return self._bound().driver().remove(Claim(self._token, Terms(self.name)), self.fence, reason)
+        return (
+            self._bound().driver().requests.remove(Claim(self._token, Terms(self.name)), self.fence, reason)
+        )
 
     def _bound(self) -> Opening:
         if self._opening is None:

@@ -9,19 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.caller import Caller, place
-from lockkit.copies import LeaseCopy
-from lockkit.errors import CapabilityError, ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import LOSSES, Reason, ReleaseReport
+from lockkit.copies import LeaseCopy, handle_of
+from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
+from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import RELEASING, Hold
+from lockkit.invalid import invalid
 from lockkit.leaving import Exit, Statement
+from lockkit.options import longer_ttl
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["Lease", "LeaseCopy", "handle_of"]
+__all__ = ["Lease", "LeaseCopy"]
 
 
 class Lease:
@@ -155,7 +156,7 @@ class Lease:
             BackendError: No answer in that time; the lease is as valid as before.
         """
         self._require_own()
-        self._driver.confirm(self._hold)
+        self._driver.requests.confirm(self._hold)
 
     def extend(self, ttl: float) -> None:
         """Use a longer ttl from now on.
@@ -168,19 +169,7 @@ class Lease:
             CapabilityError: The store has one ttl for all claims.
             LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
         """
-        ttl = durations.seconds(ttl, what="ttl")
-        terms = self._hold.claim.terms
-        if ttl < terms.ttl:
-            raise ConfigError(
-                f"extend({ttl:g}) is below the present ttl of {terms.ttl:g} s",
-                hint="deadlines only grow; release instead",
-            )
-        capabilities = self._opening.capabilities
-        if capabilities.fixed_ttl:
-            raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
-        if ttl > capabilities.max_ttl:
-            text = f"ttl must be at most {durations.exact(capabilities.max_ttl)} on this store, not {durations.exact(ttl)}"
-            raise ConfigError(text, hint=capabilities.ttl_limits or None)
+        ttl = longer_ttl(ttl, self.ttl, self._opening.capabilities)
         self._require_own()
         self._extend(ttl)
 
@@ -199,7 +188,9 @@ class Lease:
 
     def _extend(self, ttl: float, patience: float | None = None) -> None:
         claim = self._hold.claim
-        self._driver.extend(self._hold, claim._replace(terms=claim.terms._replace(ttl=ttl)), patience)
+        self._driver.requests.extend(
+            self._hold, claim._replace(terms=claim.terms._replace(ttl=ttl)), patience
+        )
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already.
@@ -375,28 +366,7 @@ class Lease:
 
     def invalid(self) -> LeaseLost | NotHeld:
         """The error that says why it is not valid."""
-        hold = self._hold
-        if not self._mine():
-            text = f"the lease of {hold.name!r} belongs to process {hold.pid}; in a forked child it is inert"
-            return NotHeld(text, name=hold.name, hint="acquire in the child")
-        if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
-            return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")
-        return LeaseLost(
-            f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or 'its ttl ran out'}",
-            name=hold.name,
-            hint="stop the guarded work; acquire again for a new fence",
-        )
-
-
-def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
-    """A document with which another process can release a hold. Contains the token: a secret."""
-    return {
-        "v": 1,
-        "namespace": namespace,
-        "name": hold.name,
-        "token": hold.claim.token,
-        "fence": hold.fence,
-    }
+        return invalid(self._hold)
 
 
 def _kept(hold: Hold, reason: Reason) -> ReleaseReport:

@@ -203,7 +203,7 @@ class Opening:
         with self._own():
             here = self.here
             driver = here.ended or here.driver
-            leaving = None if driver is None else driver.leave("exit")
+            leaving = None if driver is None else driver.ending.leave("exit")
             # From here on the client ends, even if a signal interrupts this thread.
             self.closed = True
             here.ended, here.driver = driver, None
@@ -219,16 +219,16 @@ class Opening:
         driver = ended if ended is not None and ended.pid == os.getpid() else self.engine
         if driver is not None:
             self.closed = True
-            driver.close(reason)
+            driver.ending.close(reason)
 
     def __del__(self) -> None:
         here: _Here | None = getattr(self, "here", None)  # None if the constructor was interrupted
         # here.ended is set if close() was interrupted.
         driver = here and (here.driver or here.ended)
-        if not driver or driver.gone or driver.pid != os.getpid():
+        if not driver or driver.ending.gone or driver.pid != os.getpid():
             return
         closed = driver.closed
-        driver.drop()
+        driver.ending.drop()
         if closed:
             return
         warnings.warn_explicit(
@@ -267,7 +267,7 @@ class Opening:
                 backend = self._open_store(budget)
                 driver = self._start(backend, here.counters)
                 driver.used_by = weakref.ref(self, _dropping(driver))
-                at_exit(driver)
+                at_exit(driver.ending)
                 self.capabilities = backend.capabilities
                 # CPython runs no signal handler between these steps. A handler that closed or used the client ran before.
                 if here.driver is None and not self.closed:
@@ -287,7 +287,7 @@ class Opening:
         """Close a store that was opened and is not used."""
         try:
             if driver is not None:
-                over(driver)
+                over(driver.ending)
         finally:
             if here.pid == os.getpid():
                 backend.close()
@@ -376,8 +376,8 @@ def _dropping(driver: Driver) -> Callable[[object], None]:
 
     def drop(_: object) -> None:
         engine = found()
-        if engine is not None and not engine.gone and engine.pid == os.getpid():
-            engine.drop()
+        if engine is not None and not engine.ending.gone and engine.pid == os.getpid():
+            engine.ending.drop()
 
     return drop
 

@@ -150,4 +150,4 @@ class Operations:
 
     def _ask(self, call: Callable[[Driver, float], T], name: str | None = None) -> T:
         driver = self.driver()
-        return driver.request(lambda budget: call(driver, budget), name)
+        return driver.requests.ask(lambda budget: call(driver, budget), name)

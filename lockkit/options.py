@@ -15,7 +15,7 @@ from lockkit.store.spi import NOTE_LIMIT, Terms
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["DEFAULT", "Default", "Options", "check", "check_note", "terms_of", "whole"]
+__all__ = ["DEFAULT", "Default", "Options", "check", "check_note", "longer_ttl", "terms_of", "whole"]
 
 
 class Default:
@@ -152,6 +152,32 @@ def terms_of(
         lock_delay=lock_delay,
         owner=owner,
     )
+
+
+def longer_ttl(ttl: float, present: float, can: Capabilities) -> float:
+    """Check the ttl of an ``extend``; return it in seconds.
+
+    Args:
+        ttl: The ttl that the caller wants.
+        present: The ttl that the claim has.
+        can: The capabilities of the store.
+
+    Raises:
+        ConfigError: Below the present ttl, or above what the store allows.
+        CapabilityError: The store has one ttl for all claims.
+    """
+    ttl = durations.seconds(ttl, what="ttl")
+    if ttl < present:
+        raise ConfigError(
+            f"extend({ttl:g}) is below the present ttl of {present:g} s",
+            hint="deadlines only grow; release instead",
+        )
+    if can.fixed_ttl:
+        raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
+    if ttl > can.max_ttl:
+        text = f"ttl must be at most {durations.exact(can.max_ttl)} on this store, not {durations.exact(ttl)}"
+        raise ConfigError(text, hint=can.ttl_limits or None)
+    return ttl
 
 
 def whole(value: object, what: str, name: str) -> int:

@@ -11,11 +11,11 @@ from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending
 from lockkit.drivers.starting import start
-from lockkit.facts import CleanupContext, HookReport
-from lockkit.hold import RELEASING
+from lockkit.facts import CleanupContext, HookReport, Reason
+from lockkit.hold import RELEASING, Hold
 from lockkit.plugins.calling import hook_of
 
-__all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns"]
+__all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of"]
 
 _log = logging.getLogger("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
@@ -47,6 +47,21 @@ class Overruns:
 
 OVERRUNS = Overruns()
 """The overruns of this process."""
+
+
+def context_of(hold: Hold, reason: Reason, clock: Clock, end: float) -> CleanupContext:
+    """The facts of a release for one hook, whose budget is over at ``end`` of that clock."""
+    return CleanupContext(
+        name=hold.name,
+        claim_id=hold.claim_id,
+        fence=hold.fence,
+        reason=reason,
+        where="wrapper" if hold.where == "wrapper" else "process",
+        budget=lambda: max(0.0, end - clock.now()),
+        owner=hold.owner,
+        lost=bool(hold.lost_why),
+        note=hold.claim.note or {},
+    )
 
 
 class CleanupRuns:

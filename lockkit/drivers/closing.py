@@ -61,8 +61,8 @@ class Closing:
 
     def _release_all(self) -> None:
         driver = self._driver
-        self._began = driver.working_time()
-        driver.wake_all()
+        self._began = self._working_time()
+        driver.ending.wake_all()
         # Include holds whose release was interrupted: they may no longer be members. A thread that is at a release finishes it.
         holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
@@ -71,8 +71,8 @@ class Closing:
         if not all(self._start() for _ in range(crew)):
             self._work()  # no further thread can be started, so this one joins the crew
         looks = count(1)
-        while self._unfinished(holds) or driver.unsettled:
-            if self._left() <= -_GRACE and not driver.cleaning:
+        while self._unfinished(holds) or self._unsettled():
+            if self._left() <= -_GRACE and not driver.cleaning.moving:
                 break
             if next(looks) % _SELDOM == 0:
                 driver.tidy()
@@ -84,13 +84,21 @@ class Closing:
                         self._todo.append(hold)
                         if not self._start():
                             self._work()
-            driver.wake_all()
+            driver.ending.wake_all()
             self._released.wait(_TICK)
         for hold in self._unfinished(holds):
             self._drop(hold)
 
     def _left(self) -> float:
-        return self._budget - (self._driver.working_time() - self._began)
+        return self._budget - (self._working_time() - self._began)
+
+    def _working_time(self) -> float:
+        """A clock that stands still while cleanup hooks run."""
+        return self._driver.clock.now() - self._driver.cleaning.total()
+
+    def _unsettled(self) -> bool:
+        """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
+        return not all(attempt.over and not attempt.sent for attempt in list(self._driver.under_way))
 
     def _unfinished(self, holds: list[Hold]) -> list[Hold]:
         """The holds whose release is under way, in the crew or in a thread of the user."""

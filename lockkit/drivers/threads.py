@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import math
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from random import Random
-from typing import TypeVar
 
 from lockkit.clock import Clock
-from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns
-from lockkit.drivers.closing import Closing
+from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
 from lockkit.drivers.dispatch import DETAIL, Dispatcher
-from lockkit.drivers.errand import Errand
+from lockkit.drivers.ending import Ending
 from lockkit.drivers.heartbeat import Heartbeat
-from lockkit.drivers.lifecycle import await_the_end, over
+from lockkit.drivers.lifecycle import await_the_end
 from lockkit.drivers.orphans import Orphans
-from lockkit.drivers.patience import patiently
 from lockkit.drivers.registry import Registry
+from lockkit.drivers.requests import Requests
 from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.waits import OnWait, Waits, sleep_until
-from lockkit.errors import AcquireCancelled, BackendError, LeaseLost
+from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
-from lockkit.facts import (
-    LOSSES,
-    CleanupContext,
-    LayerReport,
-    Reason,
-    ReleaseOutcome,
-    ReleaseReport,
-)
+from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.names import claim_id
 from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
-from lockkit.protocol.denials import named
 from lockkit.protocol.effects import (
     AwaitHook,
     Effect,
@@ -60,23 +47,17 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, releasing
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
-from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Backend, Claim, Granted, Lapsed, Refused, Unknown
+from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 
 __all__ = ["Driver"]
 
 _log = logging.getLogger("lockkit")
-_JOIN = 0.15
 _GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
-_CLOSE_BUDGET = 1.9
-"""Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
-
 _LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
-
-T = TypeVar("T")
 
 
 class Driver:
@@ -90,8 +71,10 @@ class Driver:
 
     Attributes:
         registry: The holds that its locks have taken.
-        closed: It gives out nothing any more.
-        gone: Nobody needs to see to its end: it is on its way, or the end of the process is.
+        requests: Sends all requests beside acquire and release.
+        ending: Ends the engine when the client is closed or collected, or the process ends.
+        cleaning: Measures for how long cleanup hooks run.
+        closed: Whether the engine grants nothing any more.
         used_by: A weak reference to the client, with a callback that drops the engine.
     """
 
@@ -118,13 +101,8 @@ class Driver:
         self.request_timeout = request_timeout
         self._record_failure = record_failure
         self._overruns = OVERRUNS
-        self._cleaning = Stopwatch(clock, cleanup_budget + _GRACE)
-        self._mutex = threading.RLock()
-        self._closing: Errand | None = None
-        self._leaving: Errand | None = None
+        self.cleaning = Stopwatch(clock, cleanup_budget + _GRACE)
         self.closed = False
-        self.gone = False
-        self._dropped = False
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
         self.under_way: dict[Attempt, Waits | None] = {}
@@ -140,6 +118,8 @@ class Driver:
             lambda count: counters.add("renewals", count),
         )
         self.heartbeat = Heartbeat(self.beats, clock, backend, self.perform, self._look_after)
+        self.requests = Requests(backend, clock, counters, self.beats, request_timeout, self.lose)
+        self.ending = Ending(self)
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
@@ -254,7 +234,13 @@ class Driver:
             plugins = [name for name, _ in hooks] if hooks else ()
             hold.work = (
                 Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout),
-                self._runs(hold, reason, hooks) if hooks else None,
+                (
+                    CleanupRuns(
+                        hooks, self._overruns, self.clock, partial(context_of, hold, reason, self.clock)
+                    )
+                    if hooks
+                    else None
+                ),
             )
         pipeline: Pipeline = hold.work[0]
         runs: CleanupRuns | None = hold.work[1]
@@ -280,9 +266,6 @@ class Driver:
         if interrupts:
             raise interrupts[0]
 
-    def _runs(self, hold: Hold, reason: Reason, hooks: Sequence[CleanupHook]) -> CleanupRuns:
-        return CleanupRuns(hooks, self._overruns, self.clock, lambda end: self._context(hold, reason, end))
-
     def go_on(self, hold: Hold) -> None:
         """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
         if hold.report is not None or hold.turn_of or self.closed:
@@ -299,215 +282,14 @@ class Driver:
         except Exception:
             _log.exception("the release of %r, gone on with in the background, failed", hold.name)
 
-    def confirm(self, hold: Hold) -> None:
-        """Ask the store, in one round trip; again while the trouble may pass, within the request timeout.
-
-        The call takes no more than half of the time that the hold has left, so that the caller has time to stop.
-
-        Raises:
-            LeaseLost: It records the claim no more, or the hold has run out meanwhile.
-            BackendError: It gave no answer; the lease is as valid as before.
-        """
-        answer = self._ask(hold, lambda budget: self.backend.acquire(hold.claim, False, budget))
-        now = self.clock.now()
-        if isinstance(answer, Granted) and answer.fence == hold.fence and hold.renewed(answer.basis, now):
-            self.beats.again(hold)
-            return
-        self.lose(hold, hold.overdue(now) or (answer.why if isinstance(answer, Lapsed) else "lost"))
-        raise _lost(hold)
-
-    def extend(self, hold: Hold, claim: Claim, patience: float | None = None) -> None:
-        """Renew with the longer ttl of ``claim`` (same token) from now on, within ``patience``; errors as :meth:`confirm`."""
-        ttl = claim.terms.ttl
-        renewal = self._ask(
-            hold, lambda budget: self.backend.extend(hold.claim, hold.fence, ttl, budget), patience
-        )
-        now = self.clock.now()
-        if renewal.state == "HELD" and hold.extended(claim, renewal.basis, now):
-            self.beats.again(hold)
-            return
-        self.lose(hold, hold.overdue(now) or renewal.why or "lost")
-        raise _lost(hold)
-
-    def _ask(self, hold: Hold, call: Callable[[float], T], patience: float | None = None) -> T:
-        left = hold.expires - self.clock.now()
-        if left > 0:
-            patience = left / 2 if patience is None else min(patience, left / 2)
-        try:
-            return self.request(call, hold.name, patience)
-        except BackendError:
-            if why := hold.overdue(self.clock.now()):
-                self.lose(hold, why)
-            if hold.lost_why:
-                raise _lost(hold) from None
-            raise
-
-    def request(
-        self, call: Callable[[float], T], name: str | None = None, patience: float | None = None
-    ) -> T:
-        """An idempotent call, repeated while the trouble may pass, within the request timeout.
-
-        Args:
-            call: Told how many seconds it may take.
-            name: The lock it is about.
-            patience: Seconds that all of it may take, if that is less.
-
-        Raises:
-            BackendError: It did not pass.
-        """
-        try:
-            longest = self.request_timeout if patience is None else min(patience, self.request_timeout)
-            return patiently(call, self.clock, longest)
-        except (Refused, Unknown) as trouble:
-            raise named(trouble.error, name) from None
-
-    def remove(self, claim: Claim, fence: int, reason: Reason) -> ReleaseReport:
-        """Compare-and-remove a claim by its token, for a copy of a lease."""
-        name, began = claim.terms.name, self.clock.now()
-        for hold in self.beats.holds():
-            if (hold.claim.token, hold.name) == (
-                claim.token,
-                name,
-            ):  # the lease that was copied is this client's: it is no longer valid
-                hold.end()
-                self.beats.withdraw(claim.token)
-        answer = self.request(lambda budget: self.backend.release(claim, budget), name)
-        layer = LayerReport("normal", "DONE" if answer == RELEASED else "ABSENT", self.clock.now() - began)
-        outcome: ReleaseOutcome = "RELEASED" if answer == RELEASED else "LOST"
-        if answer == RELEASED:
-            self.counters.add("released")
-        else:
-            self.counters.add("ownership_violations")
-        return ReleaseReport(name, claim_id(claim.token), fence, outcome, reason, (layer,))
-
-    def holds(self, name: str, claim: str) -> bool:
-        """Whether the store records that claim as HELD."""
-        info = self.request(lambda budget: self.backend.inspect(name, budget), name)
-        return any(one.claim_id == claim and one.state == "HELD" and not one.evicted for one in info.claims)
-
     def lose(self, hold: Hold, why: Reason) -> None:
         """Declare a hold lost, with all that follows; once."""
         to_its_end(losing(hold, why), self.backend, self.perform)
 
-    # -- the end
-
-    def close(self, reason: Reason) -> None:
-        """Release what is held, take back what is waiting, try the orphan list once; bounded. Then stop renewing.
-
-        May be called again, from any thread, also after an exception of a signal handler ended it: it goes on.
-        """
-        self._errand(reason, _CLOSE_BUDGET).wait()
-
-    def begin_close(self, reason: Reason, budget: float) -> None:
-        """Begin :meth:`close` in the background, because the process ends."""
-        self.gone = True
-        self._errand(reason, budget).begin()
-
-    def _errand(self, reason: Reason, budget: float) -> Errand:
-        with self._mutex:
-            errand = self._to_close(reason, budget)
-            beats = self.beats
-            # No signal is let through here.
-            self._closing, self.closed, beats.closing = self._closing or errand, True, True
-            return self._closing
-
-    def _to_close(self, reason: Reason, budget: float) -> Errand:
-        return Errand("lockkit-close", Closing(self, reason, budget).run, self.heartbeat.lend)
-
-    def await_close(self, longest: float) -> None:
-        """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
-        if self._closing is not None:
-            self._closing.wait(longest, lambda: self.cleaning)
-        left = [*self.orphans.left(), *(hold.claim for hold in self.beats.holds())]
-        if left:
-            names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
-            longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in left)
-            _log.error(
-                "the process ends with claims that the store did not confirm to be removed (%d: %s%s); they lapse by %s",
-                len(left),
-                names,
-                ", ..." if len(left) > 5 else "",
-                datetime.fromtimestamp(self.clock.wall() + longest, UTC).isoformat(timespec="seconds"),
-            )
-
-    def leave(self, reason: Reason) -> Errand:
-        """Close, and let go of the store once nothing is left to remove: for a client in a process that lives on.
-
-        An exception of a signal handler finds nothing done, or all decided: then the background begins it if nobody else
-        does, at the latest within a ttl, or when the client is collected. May be called again, from any thread.
-
-        Returns:
-            What is to be waited for, or begun.
-        """
-        with self._mutex:
-            closing = self._to_close(reason, _CLOSE_BUDGET)
-            leaving = Errand("lockkit-close", self._leave, self.heartbeat.lend)
-            beats = self.beats
-            # No signal is let through between these, and a handler before them may have closed it.
-            self._closing, self._leaving, self.closed, beats.closing = (
-                self._closing or closing,
-                self._leaving or leaving,
-                True,
-                True,
-            )
-            return self._leaving
-
-    def _leave(self) -> None:
-        self.gone = True
-        assert self._closing is not None
-        self._closing.do()
-        self._retire()
-
-    def _retire(self) -> None:
-        over(self)
-        try:
-            self.orphans.retire(self.backend.close)
-        finally:
-            self.heartbeat.join(_JOIN)
-            if not len(self.orphans):
-                self.orphans.join(_JOIN)
-            self.dispatcher.close(_JOIN)
-
-    def drop(self) -> None:
-        """End by itself once nothing is held, or at once if it is closed: its client was collected.
-
-        Takes no lock, so a finalizer may call it.
-        """
-        self._dropped = True
-        if self.heartbeat.running and not self.closed:
-            self.heartbeat.look()
-            return
-        try:  # not by the deadline thread: if it is closed, that one may end without another look
-            _thread.start_new_thread(lambda: self.leave("exit").begin(), ())
-        except RuntimeError:  # no thread to be had: that one then, or its descriptors go with the process
-            self.heartbeat.look()
-
-    def wake_all(self) -> None:
-        """Have the threads that wait look whether they still may; their claims land on the orphan list."""
-        for waiter in self.beats.waiting():
-            waiter.wake()
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
-        return not all(attempt.over and not attempt.sent for attempt in list(self.under_way))
-
-    @property
-    def cleaning(self) -> bool:
-        """Whether a cleanup hook runs; not if it hangs in a thread that could give it no time limit."""
-        return self._cleaning.moving
-
-    def working_time(self) -> float:
-        """A clock that stands still while cleanup hooks run."""
-        return self.clock.now() - self._cleaning.total()
-
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
         again = now + MOMENT if self.tidy() else math.inf
-        if self._dropped and (self.closed or self.heartbeat.empty):
-            self.leave("exit").begin()
-        elif self._leaving is not None:  # perhaps a signal came before it was begun
-            self._leaving.begin()
+        self.ending.look()
         started = self.dispatcher.look()
         return again if self.orphans.start() and started else min(again, now + _START_AGAIN)
 
@@ -531,7 +313,7 @@ class Driver:
             case StartHook(plugin, budget) if runs is not None:
                 runs.start(plugin, budget)
             case AwaitHook(plugin, wait) if runs is not None:
-                with self._cleaning:
+                with self.cleaning:
                     return runs.report(plugin, wait=wait)
             case Notify(what):
                 self.dispatcher.tell(what)
@@ -546,24 +328,3 @@ class Driver:
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None
-
-    def _context(self, hold: Hold, reason: Reason, end: float) -> CleanupContext:
-        return CleanupContext(
-            name=hold.name,
-            claim_id=hold.claim_id,
-            fence=hold.fence,
-            reason=reason,
-            where="wrapper" if hold.where == "wrapper" else "process",
-            budget=lambda: max(0.0, end - self.clock.now()),
-            owner=hold.owner,
-            lost=bool(hold.lost_why),
-            note=hold.claim.note or {},
-        )
-
-
-def _lost(hold: Hold) -> LeaseLost:
-    return LeaseLost(
-        f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(hold.lost_why, hold.lost_why) or 'ended'}",
-        name=hold.name,
-        hint="stop the guarded work; acquire again for a new fence",
-    )

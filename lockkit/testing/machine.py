@@ -11,9 +11,8 @@ import time
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from lockkit.copies import LeaseCopy
+from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
-from lockkit.lease import handle_of
 from lockkit.testing.machine_state import ACTORS, PARTS, Held, State
 from lockkit.testing.seen import lapsed
 from lockkit.testing.shapes import Part

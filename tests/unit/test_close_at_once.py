@@ -176,7 +176,7 @@ def test_a_close_that_was_cut_short_before_it_began_goes_on_by_itself(tmp_path, 
     client = lockkit.connect(f"sqlite:{tmp_path}/locks.db")
     lease = client.lock("a", ttl=0.3, process_bound=process_bound).acquire()
     until(lambda: client.stats()["renewals"] >= 5)  # nobody looks at its first deadline any more
-    client.driver().leave("exit")  # and Ctrl-C
+    client.driver().ending.leave("exit")  # and Ctrl-C
     until(lambda: lease.report is not None)
     assert lease.report.outcome == "RELEASED"
     client.close()
@@ -189,7 +189,7 @@ def test_a_dropped_lease_does_not_lapse_before_a_close_that_has_begun_comes_to_i
     client = lockkit.connect("memory:", plugins=[plugin])
     lease = client.lock("a", ttl=0.2).acquire()
     engine = client.driver()
-    closing = engine.leave("exit")
+    closing = engine.ending.leave("exit")
 
     with closing._turn:  # its thread gets no processor
         del lease

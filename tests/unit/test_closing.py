@@ -142,7 +142,7 @@ def test_a_close_or_the_background_takes_back_what_two_signals_kept_an_acquire_f
 
 def strike_while_closing(closing, driver):
     closing.start()
-    while driver._closing is None or not driver._closing._begun:
+    while driver.ending._closing is None or not driver.ending._closing._begun:
         time.sleep(0.001)
     time.sleep(0.02)  # until it has seen that a thread releases; that thread does no more after this
     raise CtrlC

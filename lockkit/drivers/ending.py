@@ -1,0 +1,152 @@
+"""The end of an engine: its client is closed or collected, or the process ends."""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from lockkit.drivers.closing import Closing
+from lockkit.drivers.errand import Errand
+from lockkit.drivers.lifecycle import over
+from lockkit.facts import Reason
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+
+__all__ = ["Ending"]
+
+_log = logging.getLogger("lockkit")
+_JOIN = 0.15
+_CLOSE_BUDGET = 1.9
+"""Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""
+
+
+class Ending:
+    """The end of one engine. The engine closes once, and lets go of its store once, whoever asks for that and however often.
+
+    Args:
+        driver: The engine.
+
+    Attributes:
+        pid: The process of the engine.
+        gone: Whether the end has begun, or the end of the process has; a finalizer need not begin it then.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.pid = driver.pid
+        self._mutex = threading.RLock()
+        self._closing: Errand | None = None
+        self._leaving: Errand | None = None
+        self._dropped = False
+        self.gone = False
+
+    def close(self, reason: Reason) -> None:
+        """Release what is held, take back what is waiting, try the orphan list once; bounded. Then stop renewing.
+
+        May be called again, from any thread, also after an exception of a signal handler ended it: it goes on.
+        """
+        self._errand(reason, _CLOSE_BUDGET).wait()
+
+    def begin_close(self, reason: Reason, budget: float) -> None:
+        """Begin :meth:`close` in the background, because the process ends."""
+        self.gone = True
+        self._errand(reason, budget).begin()
+
+    def _errand(self, reason: Reason, budget: float) -> Errand:
+        with self._mutex:
+            errand = self._to_close(reason, budget)
+            driver, beats = self._driver, self._driver.beats
+            # No signal is let through here.
+            self._closing, driver.closed, beats.closing = self._closing or errand, True, True
+            return self._closing
+
+    def _to_close(self, reason: Reason, budget: float) -> Errand:
+        driver = self._driver
+        return Errand("lockkit-close", Closing(driver, reason, budget).run, driver.heartbeat.lend)
+
+    def await_close(self, longest: float) -> None:
+        """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
+        driver = self._driver
+        if self._closing is not None:
+            self._closing.wait(longest, lambda: driver.cleaning.moving)
+        left = [*driver.orphans.left(), *(hold.claim for hold in driver.beats.holds())]
+        if left:
+            names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
+            longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in left)
+            _log.error(
+                "the process ends with claims that the store did not confirm to be removed (%d: %s%s); they lapse by %s",
+                len(left),
+                names,
+                ", ..." if len(left) > 5 else "",
+                datetime.fromtimestamp(driver.clock.wall() + longest, UTC).isoformat(timespec="seconds"),
+            )
+
+    def leave(self, reason: Reason) -> Errand:
+        """Close, and let go of the store once nothing is left to remove: for a client in a process that lives on.
+
+        An exception of a signal handler finds nothing done, or all decided: then the background begins it if nobody else
+        does, at the latest within a ttl, or when the client is collected. May be called again, from any thread.
+
+        Returns:
+            The work to be waited for, or begun.
+        """
+        with self._mutex:
+            closing = self._to_close(reason, _CLOSE_BUDGET)
+            leaving = Errand("lockkit-close", self._leave, self._driver.heartbeat.lend)
+            driver, beats = self._driver, self._driver.beats
+            # No signal is let through between these, and a handler before them may have closed it.
+            self._closing, self._leaving, driver.closed, beats.closing = (
+                self._closing or closing,
+                self._leaving or leaving,
+                True,
+                True,
+            )
+            return self._leaving
+
+    def _leave(self) -> None:
+        self.gone = True
+        assert self._closing is not None
+        self._closing.do()
+        self._retire()
+
+    def _retire(self) -> None:
+        driver = self._driver
+        over(self)
+        try:
+            driver.orphans.retire(driver.backend.close)
+        finally:
+            driver.heartbeat.join(_JOIN)
+            if not len(driver.orphans):
+                driver.orphans.join(_JOIN)
+            driver.dispatcher.close(_JOIN)
+
+    def drop(self) -> None:
+        """End by itself once nothing is held, or at once if it is closed: its client was collected.
+
+        Takes no lock, so a finalizer may call it.
+        """
+        self._dropped = True
+        driver = self._driver
+        if driver.heartbeat.running and not driver.closed:
+            driver.heartbeat.look()
+            return
+        try:  # not by the deadline thread: if it is closed, that one may end without another look
+            _thread.start_new_thread(lambda: self.leave("exit").begin(), ())
+        except RuntimeError:  # no thread to be had: that one then, or its descriptors go with the process
+            driver.heartbeat.look()
+
+    def look(self) -> None:
+        """In the deadline thread: begin an end that is due, or that a signal has kept from being begun."""
+        if self._dropped and (self._driver.closed or self._driver.heartbeat.empty):
+            self.leave("exit").begin()
+        elif self._leaving is not None:  # perhaps a signal came before it was begun
+            self._leaving.begin()
+
+    def wake_all(self) -> None:
+        """Have the threads that wait look whether they still may; their claims land on the orphan list."""
+        for waiter in self._driver.beats.waiting():
+            waiter.wake()
