@@ -1,12 +1,12 @@
-"""Acquire: queue up, and hold once the claim fits. The transaction that writes compares what the decision rests on.
+"""Acquire: append a claim to the queue, and hold once the claim fits. Each write is a transaction with a condition on what was read.
 
-- The queue is empty: one transaction, "if the queue is empty, I hold".
-- The claim fits behind the holders (a permit, a reader): one look, then "if nobody came since, I hold". Where others come and go
-  all the time this fails again and again, so in the end even a try queues up. Its claim is marked as a try's, and is taken back
-  if it does not fit.
-- Otherwise, or if this client has just waited there, the claim waits, on a lease as long as a waiter's deadline. When the claim
-  fits: "if my claim is as I saw it, I hold", on a lease as long as a hold. Claims ahead can only go, and a resize changes every
-  claim, so this comparison is enough. A mutex that may be first does without the look: "if nobody who came before is left".
+- If the queue is empty, one transaction is enough: "if the queue is empty, write my claim as HELD".
+- If the claim fits behind the holders (a permit, a reader), it takes a read, then "if no claim was added since, write mine as HELD".
+  Where claims are added all the time this fails repeatedly. In the end even a try (a claim that does not wait) is added to the
+  queue, marked as a try, and removed if it does not fit.
+- Otherwise, or if this client has just waited in this queue, the claim waits, on a lease as long as a waiter's deadline. When it
+  fits: "if my claim is as I read it, write it as HELD", on a lease as long as a hold. Claims ahead can only go away, and a resize
+  changes every claim, so this condition is enough. A mutex that may be first needs no read: "if no older claim is left".
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["acquire"]
 _WAITING_LENGTH = 6
 """Seconds that a waiter may go without a renewal."""
 _TRIES = 3
-"""Attempts of a semaphore to enter behind its holders before it queues up like others."""
+"""Attempts to hold at once behind other holders, before the claim is added to the queue as a waiting one."""
 _PAUSE = 0.01
-"""Seconds between two looks at a queue in which the tries of others stand for a moment."""
+"""Seconds between two reads of a queue that contains tries of others, which are there only for a moment."""
 _YOUNG = 0.1
-"""Greatest age, in seconds, of a lease for a claim whose time counts from its basis."""
+"""Greatest age, in seconds, of a lease for a claim whose max_hold or min_hold counts from its basis."""
 _WHY: dict[str, Why] = {"evicted": "evicted", "lapsed": "lingering"}
 """The reason to answer with, by the reason in a renewal; for all others the claim is absent."""
 
@@ -69,18 +69,18 @@ def _asked(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
             if entry.stage == "WAITING":
                 return (yield from _turn(store, entry, end))
             return (yield from _enter(store, entry, claim, end))
-        except LeaseGone:  # take others, and remember what may be under way on these
+        except LeaseGone:  # use other leases, and remember those on which a request may be under way
             for lease in (entry.hold, entry.guard):
                 if lease is not None and lease.doubtful:
                     store.keep(entry, lease)
             entry.hold = entry.guard = None
-    text = f"{store.transport.where}: leases end as soon as they are granted"
+    text = f"{store.transport.where}: etcd's leases end as soon as they are granted"
     hint = "find out whether another program revokes them: etcdctl lease list, and etcd's log"
     raise Refused(BackendUnavailable(text, hint=hint))
 
 
 def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange[Answer]:
-    """Hold at once if the claim fits, or queue up."""
+    """Hold at once if the claim fits, or add it to the queue."""
     yield from _ready(store, entry, end)
     queue = entry.packed_terms.queue
     when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
@@ -127,13 +127,13 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
 
 
 def _leave_alone(store: EtcdStore, entry: Entry, found: list[Row]) -> None:
-    """Give a claim another key if another claim has taken its key, for whatever reason; that one is not touched."""
+    """Give a claim another key if its key belongs to another claim, which is left as it is."""
     if not entry.doubtful and any(row.key == entry.key and row.mark != entry.mark for row in found):
         entry.key = store.recycled_keys.take(entry.packed_terms.queue.key)
 
 
 def _ready(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
-    """See to the lease on which the claim is to hold, with enough time left, and to its guard, if it needs one."""
+    """Get the lease on which the claim is to hold, with enough time left, and the lease of its guard, if it needs one."""
     terms, packed_terms = entry.claim.terms, entry.packed_terms
     now = store.clock.now()
     exact = terms.max_hold is not None or bool(terms.min_hold)  # both count from the basis
@@ -150,7 +150,7 @@ def _ready(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
 
 
 def _drop_guard(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
-    """Remove the guard of a claim that does not hold; it would block for as long as min_hold."""
+    """Remove the guard of a claim that does not hold, because the guard would block until min_hold is over."""
     guard = entry.guard
     if guard is None or guard.doubtful:  # then the claim may hold
         return
@@ -187,7 +187,7 @@ def _held(store: EtcdStore, entry: Entry) -> tuple[Op, ...]:
 
 
 def _in_the_way(queue: list[Row], place: int) -> bool:
-    """Whether more than tries, which are about to leave, are in the way of the claim at a place."""
+    """Whether claims other than tries, which are about to leave, are in the way of the claim at a place."""
     fits = fitting(queue)
     stay = [
         row for at, row in enumerate(queue[:place]) if at < fits or row.holding or not row.value.get("try")
@@ -232,7 +232,7 @@ def _turn(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
 
 
 def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end: float) -> Exchange[Answer]:
-    """Decide by a queue in which the claim should stand: hold, wait, or begin anew."""
+    """Decide, from a queue that should contain the claim: hold, wait, or begin anew."""
     queue = entry.packed_terms.queue
     while True:
         place = place_of(found, entry.mark)
@@ -267,7 +267,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
 
 
 def _go_again(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Exchange[Busy]:
-    """Take back the claim of a try that does not fit."""
+    """Remove the claim of a try that does not fit."""
     mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
     yield from store.txn(Txn((mine,), (Delete(entry.key),)), end)
     others = [row for row in found if row.mark != entry.mark]
@@ -281,8 +281,8 @@ def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Exchange[
         return Lapsed("evicted")
     known = store.own(entry, row.lease)
     if known is None:
-        hint = "another client has moved it; give the claim up and acquire again"
-        text = f"{entry.claim.terms.name!r}: the claim holds on a lease that this client does not know"
+        hint = "another client has moved it to that lease; give the claim up and acquire again"
+        text = f"{entry.claim.terms.name!r}: the claim is held, but on a lease of etcd that this client does not know"
         raise Unknown(OutcomeUnknown(text, hint=hint))
     if known is not entry.hold and entry.hold is not None and entry.hold.doubtful:
         store.keep(entry, entry.hold)

@@ -1,4 +1,4 @@
-"""URLs of etcd: the members, the login, the few options, and the certificates they name."""
+"""URLs of etcd: the members, the login, the options, and the certificates that the options name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parse(url: str) -> Address:
     options = read.options(certificates.OPTIONS)
     files = certificates.read_files(read, options, None if tls else "write etcds://")
     if (files.cert_file is None) != (files.key_file is None):
-        raise read.wrong("a certificate needs its key, and the key its certificate")
+        raise read.wrong("cert_file and key_file must be given together")
     user, password = read.login("write etcd://user:password@host", named=True)
     if read.path.strip("/"):
         raise read.wrong("etcd has no databases", f"use a namespace instead; {_USAGE}")

@@ -39,13 +39,13 @@ T = TypeVar("T")
 
 _UNKNOWN = (b"", 0)
 _GLANCE = 0.5
-"""Seconds in which the members may tell their status; opening does not wait for the others."""
+"""Seconds for which opening waits for the members' status; members that take longer are not waited for."""
 
 
 def open_store(
     url: str, options: OpenOptions, connect: Callable[[Address, Clock], Cluster[Any]] = connect_gateway
 ) -> EtcdBackend:
-    """Open a cluster over the transport that ``connect`` makes. Connects, so that a wrong address or password is told at once.
+    """Open a cluster over the transport that ``connect`` makes. Connects at once, so that a wrong address or password is reported.
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.
@@ -87,7 +87,7 @@ class _Exchanges:
 
 
 class EtcdBackend:
-    """One open cluster. Thread-safe; of no use in a forked child."""
+    """One open cluster. Thread-safe. In a forked child every call is refused."""
 
     capabilities: Capabilities = CAPABILITIES
 
@@ -108,7 +108,7 @@ class EtcdBackend:
         return self.store.transport.perform(exchange)
 
     def _look_round(self, options: OpenOptions, end: float) -> None:
-        """Warn of what is wrong with the cluster while somebody reads it.
+        """Warn of known dangers for locks when the cluster is opened.
 
         Raises:
             Refused, Unknown: The cluster cannot be used; or, if ``strict``, it is known to be unsafe for locks.
@@ -190,7 +190,7 @@ class EtcdBackend:
         return self._perform(health.check(self.store, budget))
 
     def close(self) -> None:
-        """Close the connections, and give the free leases back where that takes no time."""
+        """Close the connections, and revoke free leases as far as that takes no time."""
         if self._pid == os.getpid():
             self._watches.close()
             self._perform(self.store.leases.close())

@@ -1,19 +1,19 @@
-"""The calls that the store makes to etcd, seven and a watch, over any transport: which member is asked, and for how long.
+"""The calls that the store makes to etcd over any transport, seven and a watch: which member is asked, and for how long.
 
-The seven are exchanges (:mod:`lockkit.store.exchanges`): generators, performed by :attr:`Cluster.perform` or by whoever else can
-perform their steps. A cluster is thread-safe and belongs to the process that made it: in a forked child every call is Refused
-before a byte is sent. Each call has an ``end`` on ``time.monotonic()`` and obeys it; one that begins later has a moment
-(:func:`lockkit.store.budgets.left`). Nothing is sent twice, except requests that do no harm twice: reads, keepalives, and a
-request that was turned away because its login had expired or because that member had no leader. Every request carries etcd's
-metadata ``hasleader: true``, so that a member without a leader says so at once.
+The seven are exchanges (:mod:`lockkit.store.exchanges`), generators that :attr:`Cluster.perform` or another performer performs. A
+cluster is thread-safe and belongs to the process that made it: in a forked child every call is Refused before a byte is sent. Each
+call obeys its ``end``, on ``time.monotonic()``; a call that begins after its end still gets a moment
+(:func:`lockkit.store.budgets.left`). No request is sent twice, except those that do no harm twice: reads, keepalives, and a request
+that was rejected because its login had expired or its member had no leader. Every request carries etcd's metadata
+``hasleader: true``, so that a member without a leader says so at once.
 
 A call ends with an answer, or raises one of:
 
-- :class:`lockkit.store.spi.Refused`: definitely not done. That includes: no member can be reached.
-- :class:`lockkit.store.spi.Unknown`: it may be done, now or later.
-- :class:`LeaseGone`, :class:`LeaseTaken`: definitely not done, because of the lease that was named.
+- :class:`lockkit.store.spi.Refused`: The request was definitely not executed. For example, no member can be reached.
+- :class:`lockkit.store.spi.Unknown`: The request may have been executed, or may yet be.
+- :class:`LeaseGone`, :class:`LeaseTaken`: The request was definitely not executed, because of the lease that it named.
 
-One table decides which (:mod:`lockkit_etcd.failures`); an error that the table does not list is Unknown.
+One table decides between them (:mod:`lockkit_etcd.failures`); an error that the table does not list is Unknown.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from lockkit_etcd.transport import (
 __all__ = ["Cluster", "Member"]
 
 _SHARE = 0.6
-"""The part of the remaining time that one member may use while there are others to ask."""
+"""The part of the remaining time that one member may take while other members are left to ask."""
 _BATCH = 500
 """Leases in one keepalive."""
 _AT_ONCE = 4
-"""Keepalives at the same time: a follower passes each lease on to the leader with a round trip of its own."""
+"""Keepalive requests at the same time: a follower asks the leader about each lease in a round trip of its own."""
 
 T = TypeVar("T")
 
@@ -113,11 +113,11 @@ class Cluster(Generic[M]):
         where: The members as a user wrote them, without secrets.
         pid: The process that the connections belong to.
         tls: The context in which to connect; None without TLS.
-        yields: Its exchanges yield what they send, instead of making their calls themselves.
+        yields: Whether its exchanges yield the requests to send; otherwise they make blocking calls themselves.
         perform: Performs an exchange in the calling thread, and returns its result.
 
     Args:
-        clock: For the times at which keepalives are sent.
+        clock: The clock for the times at which keepalives are sent.
         members: In the order of the URL.
         first: The index of the member to ask first.
     """
@@ -165,26 +165,26 @@ class Cluster(Generic[M]):
     ) -> Stream:
         """Watch the keys from ``key`` up to ``end``, from revision ``start`` on. Returns at once, never raises.
 
-        Without an ``end`` only that key. ``also``: further single keys, none of them among those; the news of different keys may
-        come in any order.
+        If ``end`` is empty, watch only ``key``. ``also`` names further single keys outside the range. News of different keys may come
+        in any order.
 
-        ``heard`` is told the news, in order, on a thread of the transport's; it must not block. After WatchEnded comes
-        nothing more: open another. A connection that is dead without a sign is noticed within 15 s where the operating
-        system can.
+        ``heard`` is called with the news, in order, on a thread of the transport; it must not block. WatchEnded is the last news of
+        a stream; open another then. A connection that died without a sign is noticed within 15 s if the operating system can
+        notice it.
         """
         raise NotImplementedError
 
     def fresh(self) -> Cluster[M]:
-        """The same cluster over connections of their own, beginning with another member where there are several."""
+        """The same cluster over new connections, beginning with another member if there are several."""
         raise NotImplementedError
 
     # -- calls
 
     def txn(self, request: Txn, end: float) -> Exchange[TxnAnswer]:
-        """Do a transaction.
+        """Execute a transaction.
 
         Raises:
-            LeaseGone: A Put of the branch taken names a lease that is gone. Nothing was done.
+            LeaseGone: A Put of the branch that was taken names a lease that does not exist any more. Nothing was written.
         """
         again = not request.when and all(type(op) is Get for op in request.then)
         return self._ask("txn", request, end, again=again, ops=(*request.then, *request.otherwise))
@@ -194,18 +194,18 @@ class Cluster(Generic[M]):
         return self._ask("range", request, end, again=True, ops=(request,))
 
     def grant(self, lease: int, ttl: int, end: float) -> Exchange[Granted]:
-        """Grant a lease under an id of the caller's choice (1 to 2**63 - 1), for so many seconds.
+        """Grant a lease of ``ttl`` seconds, with an id that the caller chooses (1 to 2**63 - 1).
 
         Raises:
-            LeaseTaken: There is one.
+            LeaseTaken: A lease with this id exists.
         """
         return self._ask("grant", (lease, ttl), end)
 
     def revoke(self, lease: int, end: float) -> Exchange[None]:
-        """Revoke a lease: its keys go, and every later put that names it is refused.
+        """Revoke a lease: its keys are deleted, and every later put that names it is refused.
 
         Raises:
-            LeaseGone: There is none (any more).
+            LeaseGone: The lease does not exist (any more).
         """
         return self._ask("revoke", lease, end)
 
@@ -214,10 +214,10 @@ class Cluster(Generic[M]):
         return self._ask("remaining", lease, end, again=True)
 
     def keepalive(self, leases: Sequence[int], end: float) -> Exchange[Mapping[int, Kept]]:
-        """Keep leases alive: what was answered, by id. Nothing is known of a lease that is missing.
+        """Keep leases alive; return the answers by id. A lease that is missing there had no answer.
 
         Raises:
-            Refused, Unknown: None of them was answered.
+            Refused, Unknown: No lease had an answer.
         """
         kept: dict[int, Kept] = {}
         troubles: list[Refused | Unknown] = []
@@ -237,7 +237,7 @@ class Cluster(Generic[M]):
         return dict(kept)
 
     def status(self, end: float) -> Exchange[Sequence[Status | Exception]]:
-        """Ask each member for its status, in order; a Refused or Unknown stands in the place of one without an answer. Never raises."""
+        """Ask each member for its status, in order. The result for a member without an answer is its Refused or Unknown. Never raises."""
         found: list[Status | Exception] = []
         for member, until in shares(self._members, end):
             try:
@@ -268,9 +268,9 @@ class Cluster(Generic[M]):
 
         Args:
             ask: Asks one member, until an end.
-            end: For all of it.
-            again: The request may be sent twice. Otherwise a member that has it and is silent ends the search.
-            ops: The operations, for the error if the user may not do them.
+            end: When to give up, for all members together.
+            again: Whether the request may be sent to another member after one that got it did not answer.
+            ops: The operations, for the error if the user has no right to them.
 
         Raises:
             Refused, Unknown: No member has answered, or this process may not ask; the error is that of the last member asked.

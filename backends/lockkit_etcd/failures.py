@@ -1,9 +1,9 @@
 """The errors of etcd, and what each means for the request: one table, by gRPC code and etcd's own words.
 
-Both transports carry the same errors. A line here says "definitely not done", but for a full database; what is not listed
-may have been done.
-Codes alone decide nothing: 8 is "database space exceeded" as well as "message too large", 5 a lease as well as a path,
-and 14 "no leader", which is definite, as well as "request timed out", which is not.
+Both transports report the same errors. A request with an error in the table was definitely not executed, unless its row says Unknown
+(a full database). With any other error the request may have been executed. The code alone is not enough: 8 is "database space
+exceeded" or "message too large", 5 concerns a lease or a path, and 14 is "no leader", which is definite, or "request timed out",
+which is not.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = [
 
 
 class Elsewhere(Refused):
-    """Refused by this member only: another may do it."""
+    """Refused by this member only: another member may execute the request."""
 
 
 class TokenExpired(Refused):
-    """The login is not known (any more): log in again and repeat it."""
+    """Refused because the member does not know the login (any more): log in again and repeat the request."""
 
 
 class Forbidden(Refused):
     """The user's role does not allow the request. etcd does not say which right is missing; :meth:`asked` adds that."""
 
     def asked(self, where: str, ops: Sequence[Op]) -> Forbidden:
-        """The same, with the right that is missing and the command that grants it.
+        """The same refusal, with the missing right and the command that grants it.
 
         Args:
             where: The member that refused.
@@ -48,7 +48,7 @@ class Forbidden(Refused):
         """
         doing = "read" if all(type(op) is Get for op in ops) else "write"
         prefix = b"/".join(ops[0].key.split(b"/")[:2]).decode(errors="replace") + "/"
-        least = "; to look, read is enough" if doing == "read" else ""
+        least = "; for commands that only inspect, read is enough" if doing == "read" else ""
         grant = f"etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}"
         told = PermissionDenied(
             f"{where}: the user's role gives no right to {doing} {prefix}", hint=f"{grant}{least}; {RIGHTS}"
@@ -69,12 +69,12 @@ class _Row(NamedTuple):
 RIGHTS = 'see "Rights on etcd" in lockkit\'s documentation'
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Row] = {
-    (3, "user name is empty"): _Row(PermissionDenied, "it wants a user and a password", _LOGIN),
+    (3, "user name is empty"): _Row(PermissionDenied, "etcd requires a user and a password", _LOGIN),
     (3, "invalid user ID or password"): _Row(
         PermissionDenied, "user name or password is wrong", "check them: etcdctl user get NAME"
     ),
     (9, "authentication is not enabled"): _Row(
-        PermissionDenied, "it has no users, and the URL has a login", "write the URL without user and password, or: etcdctl auth enable"
+        PermissionDenied, "the URL has a login, but authentication is off in this etcd", "write the URL without user and password, or: etcdctl auth enable"
     ),
     (3, "too many operations in txn request"): _Row(
         BackendUnavailable, "its limit of operations in a transaction is lower than lockkit needs",
@@ -118,7 +118,7 @@ _LEASES: dict[tuple[int, str], type[LeaseGone | LeaseTaken]] = {
     (9, "lease already exists"): LeaseTaken,
 }
 _KEY = (3, "key not found")
-"""The error of a Put that keeps the lease of a key which is not there: others have removed the key meanwhile."""
+"""The error of a Put that keeps the lease of its key, if another client has removed the key meanwhile."""
 
 
 def said(code: int, message: str, where: str) -> Exception:
@@ -139,11 +139,11 @@ _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _ANOTHERS = re.compile(
     r"(?:Hostname|IP address) mismatch|is not in peer certificate|Hostname Verification Check failed"
 )
-"""Texts about a certificate of another host; gRPC says nothing else then."""
+"""OpenSSL's and gRPC's texts for a certificate of another host. gRPC's have no CERTIFICATE_VERIFY_FAILED."""
 
 
 def _untrusted(text: str) -> str | None:
-    """The hint for a certificate that cannot be verified, so that waiting does not help; None if the text is about something else."""
+    """The hint for a certificate that cannot be verified; None if the text is about something else."""
     others = _ANOTHERS.search(text)
     if _UNVERIFIED not in text and not others:
         return None

@@ -24,20 +24,20 @@ from lockkit_etcd.transport import News, Stream
 __all__ = ["Gateway", "connect"]
 
 _FEW = 8
-"""Most leases of a keepalive on a connection that stays open, see :data:`_WHOLE`."""
+"""The most leases in a keepalive on a connection that stays open; see :data:`_WHOLE`."""
 _WHOLE = b"Connection: close\r\n"
-"""The header that makes the gateway read a body to its end. On a connection that is to stay open it stops reading when the first
-answer is ready, after some 512 bytes."""
+"""The header that makes the gateway read a request body to its end. Without it the gateway stops reading when the first answer is
+ready, after some 512 bytes."""
 _OK = 200
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
 """Alerts by which a server refuses a handshake. With TLS 1.3 they come when the client thinks that the handshake is over."""
-_SHOW = "if it wants a client's certificate, add cert_file=...&key_file=..."
+_SHOW = "if the server requires a client certificate, add cert_file=...&key_file=..."
 _LONGEST = 1000
 """Characters of an error's text that are passed on."""
 
 
 class _Route(NamedTuple):
-    """A member, as exchanges name it; ``fresh``: each request has a connection of its own."""
+    """The route to a member; with ``fresh`` each request gets a new connection."""
 
     host: str
     port: int
@@ -104,7 +104,7 @@ class Gateway(Cluster["_Member"]):
         try:
             answer = read(text, sent if call == "keepalive" else request)
         except MEANINGLESS as error:
-            raise unanswered(f"{text[:40]!r} means nothing", member.where) from error
+            raise unanswered(f"cannot understand its answer {text[:40]!r}", member.where) from error
         return answer
 
     def watch(
@@ -183,7 +183,7 @@ class _Member(Member):
         try:
             return b"Authorization: %b\r\n" % decoded(text)["token"].encode()
         except MEANINGLESS as error:
-            raise not_connected("its answer to a login means nothing", self.where) from error
+            raise not_connected("cannot understand its answer to a login", self.where) from error
 
 
 def _kept(replies: Sequence[Reply]) -> bool:
@@ -195,7 +195,7 @@ def _never(_replies: Sequence[Reply]) -> bool:
 
 
 def _failed(reply: Reply, where: str) -> Exception:
-    """The error to raise for a reply that is no success; a proxy may have written it."""
+    """The error to raise for an unsuccessful reply, which may come from a proxy."""
     try:
         told = decoded(reply.body)
         told = told.get("error", told)

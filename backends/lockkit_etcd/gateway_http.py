@@ -1,7 +1,7 @@
 """HTTP/1.1 as etcd's gateway speaks it: the parser of its replies, and a blocking connection on which they are read.
 
-``http.client`` takes longer for headers that nobody reads than etcd takes to answer. What the gateway sends is little:
-a status, a length or chunks, and JSON.
+``http.client`` spends more time on headers that nobody reads than etcd needs to answer. The gateway sends little: a status, a length
+or chunks, and JSON.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["Connection", "Garbled", "Parser", "Reply"]
 
 _LONGEST_HEAD = 65_536
 _DIGITS = 16
-"""Most digits of a length."""
+"""The most digits of a length."""
 _PAUSE = 0.002
-"""Seconds between two reads of a reply that comes in many small pieces: a read costs more than a piece."""
+"""Seconds between two reads of a reply that comes in many small pieces, so that one read gets several."""
 _DEAD = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 14_000))
 """Keepalive of TCP: a connection without a sign of life counts as cut after 14 s."""
 
@@ -85,17 +85,17 @@ class Parser:
         end = raw.find(b"\r\n\r\n")
         if end < 0:
             if len(raw) > _LONGEST_HEAD:
-                raise Garbled("headers without an end")
+                raise Garbled("the headers do not end")
             return False
         head = bytes(raw[: end + 2]).lower()
         if not head.startswith(b"http/1.") or not head[9:12].isdigit():
-            raise Garbled(f"no answer of HTTP: {head[:40]!r}")
+            raise Garbled(f"not an HTTP reply: {head[:40]!r}")
         _, sized, rest = head.partition(b"\r\ncontent-length: ")
         length = rest[: rest.find(b"\r")].strip() if sized else b""
         if sized and (not length.isdigit() or len(length) > _DIGITS):
-            raise Garbled(f"no length of HTTP: {length[:40]!r}")
+            raise Garbled(f"not a content length: {length[:40]!r}")
         if not sized and b"\r\ntransfer-encoding: chunked\r\n" not in head:
-            raise Garbled("an answer without a length")
+            raise Garbled("a reply without a length")
         del raw[: end + 4]
         self.status, self._length = int(head[9:12]), int(length) if sized else -1
         self.kept = b"\r\nconnection: close\r\n" not in head
@@ -129,7 +129,7 @@ def _size(text: bytes) -> int:
     except ValueError:
         size = -1
     if size < 0:
-        raise Garbled(f"no chunk of HTTP: {text[:40]!r}")
+        raise Garbled(f"not an HTTP chunk: {text[:40]!r}")
     return size
 
 
@@ -152,13 +152,13 @@ class Connection(Timed):
                 time.sleep(_PAUSE)
             found += parser.feed(self.receive(end))
         if not parser.between or len(found) > replies:
-            raise Garbled("a reply to nothing that was asked")
+            raise Garbled("a reply without a request")
         return found
 
     introduce = exchange
 
     def watched(self) -> None:
-        """Have the operating system notice a dead peer although neither side sends anything for long."""
+        """Have the operating system notice a dead peer even if neither side sends anything for long."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _DEAD:
             if hasattr(socket, name):

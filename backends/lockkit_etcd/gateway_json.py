@@ -46,7 +46,7 @@ A = TypeVar("A")
 _COMPARED = {"CREATE": "create_revision", "MOD": "mod_revision", "VERSION": "version"}
 decoded = msgspec.json.decode
 MEANINGLESS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""Raised while a text is read that is no answer of etcd."""
+"""The exceptions that reading raises if a text is not an answer of etcd."""
 
 
 def _b64(raw: bytes) -> str:
@@ -169,10 +169,10 @@ _kept = _reader(_KeptMessage)
 
 
 def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
-    """The answers to a body of keepalives, each ended by a newline. After one that is cut, or is an error, no lease is answered.
+    """The answers to a body of keepalives, one per line. A line that is incomplete or an error ends the answers.
 
     Raises:
-        ValueError: No lease is.
+        ValueError: No lease was answered.
     """
     kept: dict[int, Kept] = {}
     for each in filter(None, text.split(b"\n")):
@@ -182,7 +182,7 @@ def kept_answers(text: bytes, sent: float) -> dict[int, Kept]:
             break
         kept[told.lease] = Kept(told.ttl, told.header.member, told.header.term, sent)
     if not kept:
-        raise ValueError("no lease is answered")
+        raise ValueError("no lease was answered")
     return kept
 
 

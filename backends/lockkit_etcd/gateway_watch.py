@@ -1,6 +1,6 @@
 """A watch over the gateway: one connection, whose reply does not end.
 
-The gateway takes what is to be watched only in a body that is whole, so there is one connection for each watch.
+The gateway begins a watch only when the request body is complete, so no watch can be added later and each has a connection.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class GatewayStream:
         self._connection = connection = self._opened(time.monotonic() + _OPENING)
         parser, rest = Parser(), b""
         end = time.monotonic() + _OPENING
-        while not self._closed:  # perhaps before there was a connection to interrupt
+        while not self._closed:  # close() may have come before there was a connection to interrupt
             whole = parser.feed(connection.receive(_NEVER if parser.status else end))
             *texts, rest = (rest + (whole[0].body if whole else parser.taken())).split(b"\n")
             if whole and rest:  # an error that is no stream has no newline at its end
@@ -91,5 +91,5 @@ class GatewayStream:
                 if not self._closed:
                     self._heard(Watched(told.header.revision, told.events))
             if whole:
-                return WatchEnded("the server has ended it")
+                return WatchEnded("the server has ended the watch")
         return WatchEnded("closed")

@@ -1,4 +1,4 @@
-"""The checks of ``doctor`` on a cluster: known dangers for locks, and what could not be found out."""
+"""The checks of ``doctor`` on a cluster: known dangers for locks, and checks that could not be made."""
 
 from __future__ import annotations
 
@@ -71,11 +71,13 @@ def _version(status: Status) -> Finding:
     numbers = tuple(int(each) for each in re.findall(r"\d+", status.version)[:3])
     text = f"{status.endpoint}: etcd {status.version}"
     if len(numbers) == 3 and _BROKEN[0] <= numbers <= _BROKEN[1]:
-        return Finding("version", "error", f"{text} may lose what it has said is stored", "upgrade etcd")
+        return Finding(
+            "version", "error", f"{text} may lose data that it has confirmed as stored", "upgrade etcd"
+        )
     if numbers < (3, 4):
         return Finding("version", "error", f"{text} is too old", "upgrade etcd to 3.4 or later")
     if numbers[2:] < (_SINCE.get(numbers[:2], 0),):
-        hint = "lockkit checks each keepalive itself; upgrade etcd all the same"
+        hint = "lockkit checks each keepalive itself, but upgrade etcd"
         return Finding("version", "warning", f"{text} lets a deposed leader answer keepalives", hint)
     return Finding("version", "ok", text)
 

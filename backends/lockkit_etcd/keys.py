@@ -1,11 +1,11 @@
 """The names of the keys. Everything of a namespace begins with ``lockkit/<namespace>/``, so rights can be given by prefix.
 
-Queues, notes and records lie under prefixes of their own, and a name is percent-encoded, so no lock name can be
-taken for another, or for a bookkeeping key.
+Queues, notes and records have prefixes of their own, and names are percent-encoded, so no lock name can be mistaken for another, or
+for a bookkeeping key.
 
-The key of a claim is its client's and a number, and serves that client's next claim on the name: etcd walks the keys that a
-range once had until it compacts, so a key for each claim would make a name slower with every use. The
-value says which claim it is.
+The key of a claim consists of its client and a number. The client uses the key again for its next claim on the name. A new key for
+each claim would make a name slower with every use, because until it compacts etcd also walks keys that were deleted. The value says
+which claim has the key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES = 16_384
 _KEPT = 64
 """Free keys of one name that are remembered. A forgotten key only makes the history of its name longer."""
 _GUARD = b"+"
-"""The end of a guard's key, which begins with its claim's: a guard blocks in place of its claim until since + min_hold."""
+"""The end of a guard's key; it begins with the key of its claim. A guard blocks in place of its claim until since + min_hold."""
 
 
 def queues(namespace: str) -> bytes:
@@ -84,7 +84,7 @@ class RecycledKeys:
         if free:
             try:
                 return free.pop()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken the last one
                 pass
         return b"%s%s-%d" % (queue, self._client, next(self._numbers))
 

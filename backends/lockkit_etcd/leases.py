@@ -1,4 +1,4 @@
-"""Leases: one for each claim, used again for the next as long as every request that named it had a definite answer.
+"""Leases of etcd: one for each claim. A lease is used again for the next claim if every request that named it had a definite answer.
 
 The *basis* of a lease is the time at which the last request was sent that certainly moved the lease's deadline, on every member
 that may still revoke the lease. A grant is certain, because it takes a consensus. A keepalive is certain in the raft term of
@@ -22,7 +22,7 @@ from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken
 __all__ = ["Lease", "Leases"]
 
 _KEPT = 64
-"""Free leases of one length that are remembered; the others end by themselves."""
+"""The most free leases of one length that are kept; others are left to end by themselves."""
 _GOODBYE = (8, 0.1)
 """Free leases that are revoked when the store is closed, and within how many seconds."""
 _HALF = 0.5
@@ -35,11 +35,11 @@ class Lease:
     """One lease of this client's.
 
     Attributes:
-        length: Seconds that it lasts from its basis on; it may last longer.
-        basis: CLOCK_BOOTTIME seconds.
-        term: The raft term in which it was granted; 0 for not known.
-        doubtful: A request that puts a key on the lease may be under way. If that stays so, the lease is never used again.
-        borrowed: The lease is another client's: this client neither uses it again nor revokes it.
+        length: Seconds that the lease lasts from its basis on, at least.
+        basis: CLOCK_BOOTTIME seconds; see the module.
+        term: The raft term in which the lease was granted; 0 if it is not known.
+        doubtful: Whether a request that puts a key on the lease may be under way. As long as that is so, the lease is not used again.
+        borrowed: Whether the lease belongs to another client, so that this client neither uses it again nor revokes it.
     """
 
     id: int
@@ -50,11 +50,11 @@ class Lease:
     borrowed: bool = False
 
     def young(self, now: float) -> bool:
-        """Whether more than half of it is left; with less, no claim begins on it."""
+        """Whether more than half of the lease is left; with less, no claim begins on it."""
         return now - self.basis < self.length * _HALF
 
     def over(self, now: float) -> bool:
-        """Whether it may have run out."""
+        """Whether the lease may have run out."""
         return now >= self.basis + self.length
 
 
@@ -63,7 +63,7 @@ class Leases:
 
     Args:
         terms: The raft term, as the answers of the transport show it.
-        probe: A read of no consequence.
+        probe: A cheap read, sent only for the term in its answer.
     """
 
     def __init__(self, transport: Cluster[Any], clock: Clock, terms: RaftTerms, probe: Get) -> None:
@@ -74,10 +74,10 @@ class Leases:
         self._free: dict[int, list[Lease]] = {}
 
     def take(self, length: int, end: float, *, new: bool = False) -> Exchange[Lease]:
-        """A lease of some length (seconds) with at least half of it left; a new one if that is wanted, or if none is free.
+        """A lease of ``length`` seconds with at least half of it left; a new one with ``new``, or if none is free.
 
         Raises:
-            Refused, Unknown: There is none to be had. One that was granted all the same ends by itself.
+            Refused, Unknown: No lease was granted as far as is known. If one was, it ends by itself.
         """
         free = self._free.get(length)
         while free and not new:
@@ -94,10 +94,10 @@ class Leases:
         return lease.term == self._terms.known and lease.young(self._clock.now())
 
     def grant(self, length: int, end: float, over: Cluster[Any] | None = None) -> Exchange[Lease]:
-        """A new lease; over another transport than the store's, where that may be dead.
+        """A new lease; over another transport than the store's if ``over`` is given, in case the store's connections are dead.
 
         Raises:
-            Refused, Unknown: There is none to be had.
+            Refused, Unknown: No lease was granted as far as is known.
         """
         transport = over or self._transport
         yield from self.learn(1, end, transport)
@@ -113,8 +113,8 @@ class Leases:
     def learn(self, term: int, end: float, over: Cluster[Any] | None = None) -> Exchange[None]:
         """Read, at most twice, until the next grant is known to belong to a certain term or a later one.
 
-        A term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other,
-        but for its first heartbeat, which moves the claim to another.
+        The term stays unknown if the answers come from different members. A lease of an unknown term is as good as any other, except
+        that its first heartbeat moves the claim to another lease.
 
         Raises:
             Refused, Unknown: No member answers.
@@ -131,7 +131,7 @@ class Leases:
         Args:
             term: The raft term of the lease.
             kept: The answer, if there was one.
-            shown: The term in the answer to a read that was sent when the keepalive had been answered.
+            shown: The term in the answer to a read that was sent after the keepalive was answered.
         """
         return kept is not None and kept.ttl > 0 and shown == term
 
@@ -151,7 +151,7 @@ class Leases:
             free.append(lease)
 
     def close(self) -> Exchange[None]:
-        """Revoke what is free, in a moment, as far as that goes. The rest ends by itself."""
+        """Revoke free leases, as many as can be revoked in a moment. The rest ends by themselves."""
         most, seconds = _GOODBYE
         end = time.monotonic() + seconds
         for free in list(self._free.values()):  # others may still give some back

@@ -1,13 +1,13 @@
 """Moves of claims to other leases: to longer ones (extend), and to new ones after the raft term has changed.
 
-A lease cannot be made longer, and a keepalive proves nothing in another term than the lease's own (:mod:`lockkit_etcd.terms`).
-So the claim moves: look which lease it is on, have a new one granted, then "if the claim is as I saw it, put it on this lease".
-Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so a late copy of the request moves
-nothing. While a move is under way, or had no answer, no keepalive counts for the claim. The next move begins with a look, and
-continues from whichever lease the claim is on.
+A lease of etcd cannot be made longer, and a keepalive in another term than the lease's own proves nothing
+(:mod:`lockkit_etcd.terms`). So the claim moves: read which lease it is on, have a new lease granted, and then "if the claim is as I
+read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so a
+late copy of the request moves nothing. While a move is under way, or had no answer, no keepalive counts for the claim. The next move
+begins with a read, and continues from the lease that the claim is then on.
 
-Many claims share a look and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for
-which there is no time are left to the next heartbeat, a quarter of a second later.
+Many claims share a read and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for which
+there is no time are left to the next heartbeat, a quarter of a second later.
 """
 
 from __future__ import annotations

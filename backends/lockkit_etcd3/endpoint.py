@@ -1,8 +1,8 @@
-"""One member by way of gRPC: the channel to it, the login there, and the meaning of its failures.
+"""One member over gRPC: its channel, its login, and the meaning of its failures.
 
-gRPC does not say of a failure whether the request was sent. It is certain only where no connection could be made. So a
-member that has not answered since the last failure is asked for its status before anything else is sent. If it is silent,
-the channel is replaced: its connection may be dead without a sign. gRPC's own retries are off.
+After a failure gRPC does not say whether the request was sent, unless no connection could be made. So a member that has not answered
+since its last failure is asked for its status before anything else is sent. If the member does not answer, the channel is replaced,
+because its connection may have died without a sign. gRPC's own retries are off.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A watch without news asks whether the other side lives, and is cut after 13 s. A member takes one such ping in 5 s
-    # at most (--grpc-keepalive-min-time), and none while there is no call.
+    # While a watch is silent gRPC pings the member, and cuts the connection after 13 s without an answer. A member accepts at most
+    # one ping in 5 s (--grpc-keepalive-min-time), and none while there is no call.
     ("grpc.keepalive_time_ms", 8000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
@@ -59,7 +59,7 @@ def trusted(address: Address) -> str | None:
     """The file with the authorities to trust; None without TLS.
 
     Raises:
-        ConfigError: There is none, or a certificate or key cannot be used.
+        ConfigError: No such file exists, or a certificate or key cannot be used.
     """
     if not address.tls:
         return None
@@ -67,7 +67,7 @@ def trusted(address: Address) -> str | None:
     file = address.files.ca_file or ssl.get_default_verify_paths().cafile
     if file is None:
         raise ConfigError(
-            f"{address.shown}: the operating system has no file of the authorities it trusts",
+            f"{address.shown}: the operating system has no file of trusted certificate authorities",
             hint="write ?ca_file=PATH",
         )
     return file
@@ -104,7 +104,7 @@ class Endpoint(Member):
         )
 
     def exchange(self, name: str, requests: Iterable[Any], end: float) -> tuple[list[Any], Exception | None]:
-        """Send requests on one stream; return the answers, and the trouble that cut it short, if any.
+        """Send requests on one stream; return the answers, and the failure that ended the stream early, if any.
 
         Raises:
             Refused: Nothing was sent.
@@ -127,12 +127,12 @@ class Endpoint(Member):
     def listen(
         self, name: str, requests: Iterator[Any], end: float, begun: Callable[[Any], None]
     ) -> Iterator[Any]:
-        """Begin a stream without an end, and return it, to be iterated.
+        """Begin an endless stream, and return it, to be iterated.
 
-        ``begun`` is given it before a fork looks for streams to cancel.
+        ``begun`` is called with the stream before a fork can look for streams to cancel.
 
         Raises:
-            Refused: There is no connection to be had in time.
+            Refused: No connection could be made in time.
         """
 
         def call() -> Any:
@@ -236,7 +236,7 @@ class Endpoint(Member):
         return (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
 
     def _connect(self, end: float) -> None:
-        """Have the member answer something, on a new channel if need be.
+        """Make sure that the member answers, on a new channel if necessary.
 
         Raises:
             Elsewhere: The member does not answer, or has no leader.

@@ -1,14 +1,14 @@
 """gRPC and ``os.fork``: a process forks once no thread of gRPC is left in it.
 
-gRPC runs threads of its own. A forked child does not have them: what they were in the middle of stays as it is there for
-ever, locks that they held too, and the child's first call hangs, deadlines or not. With ``GRPC_ENABLE_FORK_SUPPORT``
-gRPC puts itself in order around a fork, but not while a thread is inside a call (doc/fork_support.md in its sources), nor
-while it ends its own threads, which begins when the last channel is closed. A stream that is open can leave a lock locked
-in the child as well, whose own ``os.fork()`` then does not return (seen with 1.85).
+gRPC runs threads of its own. A forked child does not have them, so their unfinished work stays unfinished and their locks stay
+locked; the first call in the child hangs, even if it has a deadline. With ``GRPC_ENABLE_FORK_SUPPORT`` gRPC prepares for a fork, but
+not while a thread is inside a call (doc/fork_support.md in its sources), nor while gRPC ends its threads, which begins when the last
+channel is closed. An open stream can also leave a lock locked in the child, so that ``os.fork()`` in the child never returns (seen
+with 1.85).
 
-So every call passes a gate. A fork closes the gate, waits for the calls inside, closes every channel and stream, and waits
-until gRPC's threads have ended, some milliseconds later. The parent connects again with its next call. Where that
-could not be waited for, a child is refused gRPC; likewise where gRPC was imported before without that setting.
+So every call passes a gate. A fork closes the gate, waits for the calls inside, closes every channel and stream, and waits until
+gRPC's threads have ended, some milliseconds later. The parent connects again with its next call. If the wait took too long, or gRPC
+was imported earlier without that setting, the child cannot use gRPC, and its calls are refused.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Connected(Protocol):
 class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
-    A call first says that it is inside, then looks whether there is a fork; a fork first says that it has begun, then looks whether
-    a call is inside. Ctrl-C may strike anywhere. So nothing that lasts is locked here: what a fork waits for, and what waits for a
-    fork, is a bare lock of that fork alone.
+    A call first notes that it is inside, and then checks for a fork. A fork first notes that it has begun, and then checks for calls
+    inside. Ctrl-C may interrupt either at any point, so no lock lives longer than one fork: each fork makes new bare locks for its
+    own waits and for the calls that wait for it.
 
     Args:
-        ended: Whether gRPC has no thread of its own left, or will keep those it has.
+        ended: Tells whether gRPC has no thread of its own left, or will keep those that it has.
 
     Attributes:
-        torn: This process was forked while gRPC was at work in its parent.
+        torn: Whether this process was forked while gRPC was at work in its parent.
     """
 
     def __init__(self, ended: Callable[[], bool]) -> None:
@@ -64,12 +64,12 @@ class Gate:
         self._forget()
 
     def closes(self, connected: Connected) -> None:
-        """Close something before every fork, as long as it exists."""
+        """Close an object's channel or stream before every fork, as long as the object exists."""
         key = id(connected)
         self._connected[key] = weakref.ref(connected, lambda _: self._connected.pop(key, None))
 
     def enter(self, seconds: float) -> bool:
-        """Pass the gate; False if that took longer. :meth:`leave` must follow in any case, and may be called twice."""
+        """Pass the gate; False if a fork kept it closed for longer. Call :meth:`leave` in either case; a second call does no harm."""
         me, end = threading.get_ident(), time.monotonic() + seconds
         while True:
             self._inside[me] = True
@@ -86,7 +86,7 @@ class Gate:
                 over.release()
 
     def leave(self) -> None:
-        """Say that the call is over."""
+        """Note that the call is over."""
         self._inside.pop(threading.get_ident(), None)
         _open(self._left)
 
@@ -155,7 +155,7 @@ def _open(lock: threading.Lock | None) -> None:
 
 
 def _waited(done: Callable[[], bool]) -> bool:
-    """Wait for something that nobody announces; False if it has not come in time. A look takes longer than a pause would."""
+    """Wait for a condition by checking it repeatedly; False if it has not become true in time. A check takes longer than a pause would."""
     end = time.monotonic() + _PATIENCE
     while not done():
         if time.monotonic() > end:
@@ -167,9 +167,9 @@ class _Here:
     """The use of gRPC by this process and its ancestors.
 
     Attributes:
-        supported: gRPC puts itself in order around a fork.
-        seen: The threads of gRPC can be seen.
-        first: The first of this process and its ancestors that used gRPC; 0: none has.
+        supported: Whether gRPC's own support for forks is on.
+        seen: Whether the threads of gRPC can be seen.
+        first: The process id of the first of this process and its ancestors that used gRPC; 0 if none has.
     """
 
     supported = False
@@ -181,7 +181,7 @@ _here = _Here()
 
 
 def _ended() -> bool:
-    # Another library's channel keeps gRPC's threads. They end nothing then, so gRPC's own preparations are enough.
+    # If another library has a channel open, gRPC's threads stay and are not about to end, so gRPC's own preparations are enough.
     return not private.threads() or private.open_channels() > 0
 
 
@@ -189,7 +189,7 @@ gate = Gate(_ended)
 
 
 def prepare() -> None:
-    """Have gRPC prepare for forks. To be called once, before it is imported by this library."""
+    """Turn gRPC's support for forks on. Called once, before lockkit imports gRPC."""
     if "grpc" not in sys.modules:
         os.environ.setdefault(_SWITCH, "1")
     _here.supported = os.environ.get(_SWITCH, "0").lower() in {"1", "true", "yes"}
@@ -208,7 +208,7 @@ def guard(grpc: Any) -> None:
 
 
 def trouble() -> str:
-    """Why this process cannot use gRPC, or nothing. To be called before it makes its first channel."""
+    """Why this process cannot use gRPC; empty if it can. Called before the first channel is made."""
     here = os.getpid()
     _here.first = _here.first or here
     if _here.first == here:

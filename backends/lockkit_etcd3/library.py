@@ -1,7 +1,7 @@
 """The library python-etcd3: its import when it is first needed, and the reason where it cannot be imported.
 
 Version 0.12.0 is its last. Its generated code imports only with protobuf before 4. This transport uses the client object,
-for the channel that it makes, and the generated messages and stubs. The library's own calls know too little
+for the channel that it makes, and the generated messages and stubs. The library's own calls lack features that lockkit needs
 (:data:`lockkit_etcd3.private.STUBS`), and its ``Lock`` never keeps its lease alive.
 
 Forks of the library that bring the same module, ``etcd3``, serve as well: what they change, how endpoints are chosen and
@@ -92,7 +92,7 @@ def _load() -> Library:
 def _why(error: Exception) -> str:
     protobuf = _version("protobuf")
     if isinstance(error, TypeError) and "Descriptors" in str(error):
-        return f"it wants protobuf before 4, and here is {protobuf}"
+        return f"it needs a protobuf before 4, and this environment has {protobuf}"
     return f"{str(error).partition(chr(10))[0]} ({protobuf})"
 
 

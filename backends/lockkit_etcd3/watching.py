@@ -103,7 +103,7 @@ class _Stream:
             self.end()
 
     def end(self) -> None:
-        """End the stream, without a word to its watches."""
+        """End the stream without telling its watches."""
         with self._mutex:
             self._over = True
             for each in (*self._asked, *self._running.values()):
@@ -158,7 +158,7 @@ class _Stream:
                 self._take(answer, endpoint)
         except Exception as error:
             return self._cut or str(endpoint.failed(error))
-        return "the server has ended it"
+        return "the server has ended the stream"
 
     def _take(self, answer: Any, endpoint: Endpoint) -> None:
         with self._mutex:
@@ -230,7 +230,7 @@ class Watching:
             stream.join()
 
     def let_go(self) -> None:
-        """End the stream, before a fork; each watch is told, and whoever needs one opens another."""
+        """End the stream before a fork. Each watch is told, and its owner opens another if needed."""
         stream = self._stream
         if stream is not None and stream.pid == os.getpid() and stream.begun:
             stream.cut("this process has forked")

@@ -1,7 +1,7 @@
 """The calls of the service-provider interface, on a store in memory.
 
-Each call is one critical section under the store's mutex; whoever is to be woken is woken after the mutex is free. Nothing
-here waits or fails, so every outcome is definite.
+Each call is one critical section under the store's mutex. Waiters are woken after the mutex is free. No call waits or fails, so every
+outcome is definite.
 """
 # ruff: noqa: ARG002 - nothing here waits, so budgets go unused
 
@@ -46,7 +46,7 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     """Open ``memory:`` or ``memory://label``: one store for each label, namespace and clock of this process.
 
     Raises:
-        ConfigError: The URL says more than a label, or the namespace is not allowed.
+        ConfigError: The URL has more parts than a label, or the namespace is not allowed.
     """
     where, namespace = label(url), check_namespace(options.namespace)
     # Without a mutex, which a fork in another thread would leave taken: this is one operation.
@@ -58,7 +58,7 @@ def label(url: str) -> str:
     """The name that a URL gives its store.
 
     Raises:
-        ConfigError: It says more than that.
+        ConfigError: The URL has more parts than a label.
     """
     try:
         parts = urlsplit(url)
@@ -73,7 +73,7 @@ def label(url: str) -> str:
 
 
 class MemoryBackend:
-    """One open memory store; claims live in the :class:`~lockkit_memory.store.Store`, which outlives this object."""
+    """One open memory store. Its claims are in a :class:`~lockkit_memory.store.MemoryStore`, which outlives this object."""
 
     capabilities: Capabilities = CAPABILITIES
     extras: Extras = NO_EXTRAS
@@ -85,7 +85,7 @@ class MemoryBackend:
 
     @contextmanager
     def _queue(self, name: str) -> Iterator[tuple[Queue, float]]:
-        """A queue to change, and the time. Afterwards the watches of what has changed are woken."""
+        """Give a queue to change, and the time; afterwards wake the watches of the claims that have changed."""
         store = self._store
         with store.mutex:
             queue = store.queue(name)
@@ -94,7 +94,7 @@ class MemoryBackend:
             store.keep(queue)
         _wake(woken)
 
-    # Without the context manager, because these two are what a lock costs.
+    # These two do not use the context manager, because their time is the cost of a lock.
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
@@ -231,7 +231,7 @@ class MemoryBackend:
         ]
 
     def close(self) -> None:
-        """Nothing to let go of. Claims stay as they are."""
+        """Do nothing: claims stay as they are."""
 
 
 def _wake(woken: Iterable[Waker]) -> None:
@@ -239,5 +239,5 @@ def _wake(woken: Iterable[Waker]) -> None:
         try:
             waker.wake()
         except Exception:
-            # One waiter's trouble must not fail the call that freed it, nor keep the next from being woken.
+            # An exception of one waiter's callback must not fail the call that freed the lock, or keep others from being woken.
             _log.exception("a wake-up callback failed")

@@ -1,4 +1,4 @@
-"""The state of one memory store: its queues, its records, and who is woken when a queue changes.
+"""The state of one memory store: its queues, its records, and the watches to wake when a queue changes.
 
 Nothing here takes the mutex (the backend does, around each call) and nothing waits.
 """
@@ -21,7 +21,7 @@ __all__ = ["MemoryStore", "Queue", "Waker"]
 
 
 class Waker:
-    """One running watch: to be woken when the own claim is offered or gone, or when a blocker is gone."""
+    """One running watch, to be woken when the waiter's own claim is offered or gone, or when a blocker is gone."""
 
     __slots__ = ("_tokens", "_watched", "wake")
 
@@ -73,7 +73,7 @@ class MemoryStore:
 
     Attributes:
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
-        next_fence: Returns a fence above every other of the store, over all names: so nothing needs to be left of a name.
+        next_fence: Returns a fence above every other of the store. It counts for all names, so no name has to keep its last fence.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -82,7 +82,7 @@ class MemoryStore:
         self.forget()
         _stores.add(self)
 
-    # A signal handler may lock the very name, and empty its queue, in the middle of a call of its own thread.
+    # A signal handler may interrupt a call, lock the same name, and empty its queue.
 
     def queue(self, name: str) -> Queue:
         """The queue of a name, to be handed to :meth:`keep` after the call."""
@@ -90,7 +90,7 @@ class MemoryStore:
         return queue if queue is not None else self.queues.setdefault(name, Queue(name, self))
 
     def keep(self, queue: Queue) -> Queue:
-        """Keep a queue that has claims, forget an empty one; the queue that the name has now, if that is another."""
+        """Keep a queue that has claims, and forget an empty one; return the queue that the name has now, which may be another."""
         if queue.rows:
             return self.queues.setdefault(queue.name, queue)
         found = self.queues.pop(queue.name, None)
@@ -99,7 +99,7 @@ class MemoryStore:
         return self.queues.setdefault(queue.name, found)
 
     def forget(self) -> None:
-        """In a forked child: nothing here is this process's."""
+        """Forget everything, in a forked child: it all belongs to the parent."""
         self.mutex = threading.RLock()
         self.queues: dict[str, Queue] = {}
         self.records: dict[str, Record] = {}

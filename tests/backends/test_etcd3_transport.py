@@ -101,7 +101,7 @@ print(*in_use())
     "code, why",
     [
         ("raise ModuleNotFoundError('No module named etcd3', name='etcd3')", "python-etcd3"),
-        ("raise TypeError('Descriptors cannot be created directly.')", "wants protobuf before 4"),
+        ("raise TypeError('Descriptors cannot be created directly.')", "needs a protobuf before 4"),
         ("class Client: ...", "cannot be imported: No module named 'etcd3.etcdrpc'"),
         ("import sys, types; sys.modules['etcd3.etcdrpc'] = types.ModuleType('none')", "has no KVStub"),
         ("raise ImportError('cannot import name x from six')", "cannot import name x"),

@@ -604,12 +604,12 @@ def test_a_login_that_is_not_known_is_told(opened, guarded):
         refusal = in_time(lambda login=login: put(opened(guarded, **login), b"locks/a"))
         assert isinstance(refusal.error, PermissionDenied)
         assert "user name or password is wrong" in str(refusal.error)
-    assert "wants a user and a password" in str(in_time(lambda: put(opened(guarded), b"locks/a")))
+    assert "requires a user and a password" in str(in_time(lambda: put(opened(guarded), b"locks/a")))
 
 
 def test_a_login_where_none_is_asked_for_is_told(opened, shared):
     transport = opened(shared, user="locker", password=SECRET)
-    assert "has no users" in str(in_time(lambda: put(transport, b"locks/a")))
+    assert "authentication is off" in str(in_time(lambda: put(transport, b"locks/a")))
 
 
 def test_a_member_that_has_forgotten_the_login_is_told_it_again(opened):
