@@ -60,7 +60,9 @@ def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str |
     target = os.path.realpath(path)
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
+    except OSError as error:
+        if error.errno is None:  # of a signal handler
+            raise
         return None
     found: tuple[int, str] | None = None
     for line in lines:

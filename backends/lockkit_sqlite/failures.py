@@ -21,6 +21,7 @@ __all__ = [
     "is_busy",
     "mapped",
     "no_log",
+    "raise_if_foreign",
     "shown",
     "swapped",
     "torn",
@@ -57,6 +58,16 @@ _TABLE: dict[str, tuple[type[LockkitError], str, str]] = {
         "upgrade lockkit, or name another file",
     ),
 }
+
+
+def raise_if_foreign(error: OSError) -> None:
+    """Raise an error again that the operating system did not report.
+
+    A signal handler may raise an OSError as well, most likely TimeoutError. Such an exception says nothing of the files, and comes out
+    of the call that it interrupted.
+    """
+    if error.errno is None:
+        raise error
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -115,7 +126,8 @@ def free_space(path: str) -> int | None:
     """Bytes that this user may still write beside a file; None if the system does not tell."""
     try:
         space = os.statvfs(Path(path).parent)
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return None
     return space.f_bavail * space.f_frsize
 

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from lockkit_sqlite.connection import OPENING
 from lockkit_sqlite.descriptors import Descriptor, opened
-from lockkit_sqlite.failures import busy
+from lockkit_sqlite.failures import busy, raise_if_foreign
 from lockkit_sqlite.place import Place, make_pulses
 
 __all__ = [
@@ -127,7 +127,8 @@ class Files:
         """
         try:
             there = look(self.path, self.path)
-        except OSError:
+        except OSError as error:
+            raise_if_foreign(error)
             return
         if self.opened is not None and there.database == self.opened.database:
             if not (there.whole and inside):
@@ -164,7 +165,8 @@ def look(given: str, path: str) -> Opened:
 def _inode(path: str) -> Inode | None:
     try:
         seen = os.stat(path)  # noqa: PTH116 - a microsecond matters: Path.stat takes three
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise_if_foreign(error)
         return None
     return seen.st_dev, seen.st_ino
 
@@ -174,7 +176,8 @@ def looked_at(place: Place) -> tuple[str, str]:
     named, real = str(place.given.parent), str(Path(place.path).parent)
     try:
         same = named == real or _inode(named) == _inode(real)
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         same = False
     return (named, "") if same else (real, str(place.given))
 
@@ -193,7 +196,8 @@ def stamp(folder: str, link: str = "") -> Stamp | None:
         if link:
             there = os.stat(link)  # noqa: PTH116
             return seen.st_ctime_ns, seen.st_ino, seen.st_dev, there.st_ino, there.st_dev
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return None
     return seen.st_ctime_ns, seen.st_ino, seen.st_dev
 
@@ -251,7 +255,8 @@ def others_inside(database: Inode) -> bool:
     wanted = f"{os.major(database[0]):02x}:{os.minor(database[0]):02x}:{database[1]}"
     try:
         entries = _LOCKS.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return False
     for entry in entries:
         fields = entry.split()
@@ -268,12 +273,13 @@ def _shield(folder: str) -> Descriptor | None:
     """
     try:
         descriptor = opened(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return None  # the folder may be usable without being readable
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        pass  # somebody else's lock on the folder protects it as well
+    except OSError as error:
+        raise_if_foreign(error)  # if not, somebody else's lock on the folder protects it as well
     return descriptor
 
 
@@ -313,7 +319,8 @@ def _locked(place: Place) -> Descriptor | None:
     make_pulses(place.pulses, shared=place.shared)
     try:
         folder = opened(place.pulses, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:  # removed this moment
+    except FileNotFoundError as error:  # removed this moment
+        raise_if_foreign(error)
         return None
     # The traceback of a signal handler's exception may keep the descriptor for long, so the lock ends by hand.
     try:
@@ -321,10 +328,10 @@ def _locked(place: Place) -> Descriptor | None:
         mine = os.fstat(folder.fileno())
         if _inode(place.pulses) == (mine.st_dev, mine.st_ino):
             return folder
-    except BlockingIOError:  # another process has it
-        pass
-    except BaseException:
+    except BaseException as error:
         folder.close()
-        raise
+        if not isinstance(error, BlockingIOError) or error.errno is None:
+            raise
+        return None  # another process has it
     folder.close()
     return None

@@ -21,6 +21,7 @@ from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
+from lockkit_sqlite.failures import raise_if_foreign
 
 __all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
 
@@ -183,7 +184,8 @@ def create(place: Place) -> None:
         # Not opened: closing any descriptor of a file drops this process's POSIX locks on it, those of an open SQLite
         # connection too (sqlite.org/howtocorrupt.html, 2.2).
         os.mknod(place.path, stat.S_IFREG | place.mode)
-    except FileExistsError:
+    except FileExistsError as error:
+        raise_if_foreign(error)
         return
     os.chmod(place.path, place.mode)  # noqa: PTH101
 
@@ -198,7 +200,8 @@ def make_pulses(folder: str, *, shared: bool) -> None:
     path = Path(folder)
     try:
         path.mkdir(mode=0o700)
-    except FileExistsError:
+    except FileExistsError as error:
+        raise_if_foreign(error)
         mode = path.lstat().st_mode
         if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder") from None
@@ -212,7 +215,8 @@ def make_pulses(folder: str, *, shared: bool) -> None:
 
 
 def unusable(path: Path, error: OSError) -> Refused:
-    """The refusal for a place that the system does not let this process use."""
+    """The refusal for a place that the system does not let this process use. Raises an error that is not the system's."""
+    raise_if_foreign(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         folder = barred(path)
         if folder is not None:

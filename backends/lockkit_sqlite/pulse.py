@@ -26,6 +26,7 @@ from typing import Literal
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import Descriptor, opened
+from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.place import make_pulses
 
 __all__ = ["ALIVE", "DEAD", "RING", "UNKNOWN", "Health", "Pulse", "open_bell", "probe", "stale", "still_read"]
@@ -68,6 +69,7 @@ class Pulse:
         try:
             self.descriptor = self._create()
         except OSError as error:
+            raise_if_foreign(error)
             raise Refused(
                 BackendUnavailable(
                     f"cannot create a FIFO in {folder}: {error.strerror}",
@@ -97,13 +99,16 @@ class Pulse:
             if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
                 return None
             os.unlink(self._path)  # noqa: PTH108
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return None
+        except OSError as error:
+            raise_if_foreign(error)
+            if not isinstance(error, FileNotFoundError):
+                return None
         try:
             old, self.descriptor = self.descriptor, self._create()
-        except (OSError, Refused):
+        except OSError as error:
+            raise_if_foreign(error)
+            return None
+        except Refused:
             return None
         return old
 
@@ -111,8 +116,8 @@ class Pulse:
         """Remove the file. Only when no claim names it."""
         try:
             os.unlink(self._path)  # noqa: PTH108
-        except OSError:
-            pass
+        except OSError as error:
+            raise_if_foreign(error)
 
     def rings(self) -> tuple[set[bytes], bool]:
         """Read the bell: the claim ids in it, and whether it was garbled (then every waiter should ask again)."""
@@ -130,6 +135,7 @@ def open_bell(folder: str, name: str) -> tuple[Descriptor | None, Health]:
     try:
         descriptor = opened(f"{folder}/{name}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
+        raise_if_foreign(error)
         return None, DEAD if error.errno == errno.ENXIO else UNKNOWN
     if not stat.S_ISFIFO(os.fstat(descriptor.fileno()).st_mode):
         return None, UNKNOWN
@@ -161,5 +167,6 @@ def stale(folder: str, most: int) -> Iterator[str]:
                         yield entry.name
                 elif entry.name.endswith(_UNBORN) and time.time() - entry.stat().st_mtime > _ABANDONED:
                     os.unlink(entry.path)  # noqa: PTH108
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return

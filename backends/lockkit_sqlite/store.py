@@ -20,6 +20,7 @@ from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
+from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
@@ -93,7 +94,8 @@ class SQLiteStore:
         """Whether the files that have the names are those that this store has open. True if the look fails."""
         try:
             there = look(str(self.place.given), self.place.path)
-        except OSError:
+        except OSError as error:
+            raise_if_foreign(error)
             return True
         files = self.files
         if files.forking and there != files.opened:
@@ -220,8 +222,8 @@ class SQLiteStore:
         connection.change(sql.DELETE_FIFO, (fifo,), end)
         try:
             Path(self.place.pulses, fifo).unlink(missing_ok=True)
-        except OSError:
-            pass
+        except OSError as error:
+            raise_if_foreign(error)
 
     def bury_dead(self, connection: Connection, name: str, rows: list[Row], end: float) -> bool:
         """Remove the claims of dead processes among these; True if there was any."""
@@ -324,7 +326,8 @@ class SQLiteStore:
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
+    except OSError as error:
+        raise_if_foreign(error)
         return ""
 
 

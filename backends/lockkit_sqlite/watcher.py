@@ -24,6 +24,7 @@ from lockkit.forks import reinit
 from lockkit.store import waking
 from lockkit.store.inherited import inherited
 from lockkit_sqlite.descriptors import Descriptor
+from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, open_bell, probe, still_read
 
 __all__ = ["LISTENER", "BellWatch", "Listener", "Pulses"]
@@ -129,10 +130,10 @@ class Pulses:
         if descriptor is not None:
             try:
                 os.write(descriptor.fileno(), key)
-            except BlockingIOError:
-                pass
-            except OSError:
-                return DEAD  # EPIPE: it died just now (Python ignores SIGPIPE)
+            except OSError as error:
+                raise_if_foreign(error)
+                if not isinstance(error, BlockingIOError):
+                    return DEAD  # EPIPE: it died just now (Python ignores SIGPIPE)
         return health
 
     def watch(self, key: bytes, fifos: Iterable[str], wake: Callable[[], None]) -> tuple[BellWatch, bool]:
@@ -245,8 +246,8 @@ class Listener:
         self._readings[descriptor.fileno()] = reading
         try:
             self._listening().register(descriptor, events)
-        except FileExistsError:
-            pass
+        except FileExistsError as error:
+            raise_if_foreign(error)
 
     def close(self, descriptor: Descriptor) -> None:
         """Close a descriptor that is listened to. Under the lock. May be repeated."""
@@ -258,8 +259,8 @@ class Listener:
         self._readings.pop(descriptor, None)
         try:
             self._listening().unregister(descriptor)
-        except OSError:
-            pass
+        except OSError as error:
+            raise_if_foreign(error)
 
     def _listening(self) -> select.epoll:
         if self._epoll is None:

@@ -764,6 +764,67 @@ def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_whil
     assert at > 1
 
 
+class Alarm(Bomb):
+    """A signal handler that raises an OSError, which the system never made."""
+
+    def __init__(self, at, error):
+        super().__init__(at)
+        self._error = error
+
+    def _place(self, frame):
+        try:
+            super()._place(frame)
+        except CtrlC:
+            raise self._error("rings") from None
+
+
+@pytest.mark.parametrize("error", [TimeoutError, FileNotFoundError, FileExistsError, BlockingIOError])
+@pytest.mark.parametrize("during", ["opening", "calls"])
+def test_an_oserror_that_a_signal_handler_raises_comes_out_of_what_it_interrupted(
+    opened, url, monkeypatch, error, during
+):
+    ignored, swallowed = [], {}
+    # Python ignores what is raised in a finalizer, but tells.
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: ignored.append(told.exc_value))
+    store = opened()
+    names = itertools.count()
+
+    def opening():
+        open_store(url, OpenOptions()).close()
+
+    def calls():
+        store._opened._mark = None  # so that the files are looked at
+        name = str(next(names))
+        one, fence = take(store, name=name)
+        two = claim(name=name)
+        blockers = store.acquire(two, True, 2.0).blockers
+        store.watch(name, [*blockers, f"1.{'0' * 24}"], lambda: None, two).close()
+        store.renew([(one, fence)], 2.0)
+        store.inspect(name, 2.0)
+        store.release(one, 2.0)
+        store.acquire(two, False, 2.0)
+        store.release(two, 2.0)
+
+    interrupted = {"opening": opening, "calls": calls}[during]
+    interrupted()
+    whole = Alarm(1 << 30, error)
+    with whole:
+        interrupted()
+    for at in whole.places(300, Random(1)):
+        ignored.clear()
+        alarm = Alarm(at, error)
+        try:
+            with alarm:
+                interrupted()
+        except Exception as told:
+            if type(told) is not error or told.errno is not None:
+                swallowed[alarm.where] = repr(told)
+        else:
+            if alarm.where and not ignored:
+                swallowed[alarm.where] = "nothing"
+    assert swallowed == {}
+
+
 # -- cleaners of old files ----------------------------------------------------------------------------------------
 
 TMPFILES = shutil.which("systemd-tmpfiles")
