@@ -198,9 +198,9 @@ class Pulses:
             self.users.discard(user)
             pulse = self.pulse
             if not self.users and pulse is not None and unused(pulse.name):
+                self.pulse = None  # first: a signal handler may raise below, and a closed pulse vouches for nothing
                 self._listener.close(pulse.descriptor)
                 pulse.retire()
-                self.pulse = None
 
     def abandon(self) -> None:
         """In a forked child: close all of the parent's descriptors."""

@@ -764,6 +764,26 @@ def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_whil
     assert at > 1
 
 
+@pytest.mark.parametrize("function", ["leave", "close", "retire"])
+def test_a_ctrl_c_while_a_store_is_closed_leaves_the_next_one_of_its_process_with_a_pulse(
+    url, path, function
+):
+    for at in itertools.count(1):
+        store = open_store(url, OpenOptions())
+        one, _ = take(store, name="x")
+        store.release(one, 2.0)
+        with Handler(at, strike, function) as handler, contextlib.suppress(CtrlC):
+            store.close()
+        if not handler.where:
+            break
+        with closing(open_store(url, OpenOptions())) as following:
+            one, _ = take(following, name="x")
+            assert probe(f"{path}.pulses", following._opened.pulses.name()) == ALIVE
+            assert following.release(one, 2.0) == RELEASED
+        store.close()
+    assert at > 1
+
+
 class Alarm(Bomb):
     """A signal handler that raises an OSError, which the system never made."""
 
