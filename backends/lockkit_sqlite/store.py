@@ -70,10 +70,15 @@ class SQLiteStore:
         self._mark: Stamp | None = None
         self.left = 0
         self.files = watched(place.path)
-        self._open(None)
-        self.pulses = LISTENER.enter(place.pulses, place.mode, self)
         self.columns = per_lock(lambda terms: LockColumns.of(terms, self.namespace, self.boot))
-        self._remember()
+        try:
+            self._open(None)
+            self.pulses = LISTENER.enter(place.pulses, place.mode, self)
+            self._remember()
+        except BaseException:  # a traceback may keep this object for long
+            LISTENER.leave(place.pulses, self)
+            self.files.leave(self)
+            raise
 
     def _open(self, old: Connection | None) -> str:
         """Open the files or make them anew; return the damage for which they were made anew, or nothing."""

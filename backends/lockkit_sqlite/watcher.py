@@ -198,7 +198,9 @@ class Pulses:
             self.users.discard(user)
             pulse = self.pulse
             if not self.users and pulse is not None and unused(pulse.name):
-                self.pulse = None  # first: a signal handler may raise below, and a closed pulse vouches for nothing
+                self.pulse = (
+                    None  # first: a signal handler may raise below, and a closed pulse vouches for nothing
+                )
                 self._listener.close(pulse.descriptor)
                 pulse.retire()
 
@@ -240,6 +242,13 @@ class Listener:
                 pulses = self._pulses[folder] = Pulses(self, folder, mode)
             pulses.users.add(user)
             return pulses
+
+    def leave(self, folder: str, user: object) -> None:
+        """Remove a user of a folder that has used nothing there. May be repeated."""
+        with self.lock:
+            pulses = self._pulses.get(folder)
+            if pulses is not None:
+                pulses.users.discard(user)
 
     def listen(self, descriptor: Descriptor, reading: _Reading, events: int = 0) -> None:
         """Call ``reading`` when there are such events, or the last reader of the FIFO is gone. Under the lock. May be repeated."""

@@ -784,6 +784,26 @@ def test_a_ctrl_c_while_a_store_is_closed_leaves_the_next_one_of_its_process_wit
     assert at > 1
 
 
+@pytest.mark.parametrize("function", ["took", "__init__", "enter", "anew"])
+def test_a_ctrl_c_while_a_store_is_opened_keeps_neither_folder_nor_fifo_while_its_traceback_lives(
+    url, path, folder, function
+):
+    kept = []
+    for at in itertools.count(1):
+        with Handler(at, strike, function, ".py") as handler:
+            try:
+                open_store(url, OpenOptions()).close()
+            except CtrlC as struck:
+                kept.append(struck.__traceback__)
+        if not handler.where:
+            break
+        with closing(open_store(url, OpenOptions())) as following:
+            following.extras.pulse()
+        still = {str(Path(f"/proc/self/fd/{each}").readlink()) for each in descriptors(folder)}
+        assert not [each for each in still if each == str(folder) or each.startswith(f"{path}.pulses")]
+    assert kept
+
+
 class Alarm(Bomb):
     """A signal handler that raises an OSError, which the system never made."""
 
