@@ -115,7 +115,7 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
 
 
 def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], end: float) -> Answer | None:
-    """Take what is free, or be refused without a trace."""
+    """Take what is free, or be refused and leave no claim behind."""
     terms = claim.terms
     queue: list[InQueue] = [*rows, _Candidate(terms.weight, terms.capacity)]
     if prefix(queue) == len(queue):

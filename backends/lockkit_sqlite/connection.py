@@ -54,8 +54,8 @@ class Connection:
 
     Attributes:
         path: The database.
-        whole: Tells whether the files are still those that were opened. Called after an error: one that comes of files that
-            were removed or replaced says nothing of the request.
+        whole: Tells whether the files are still those that were opened. Called after an error: if the files were removed or
+            replaced, the error says nothing about the request.
     """
 
     def __init__(self, path: str, clock: Clock, synchronous: str = "NORMAL") -> None:
@@ -81,9 +81,9 @@ class Connection:
         self._inside = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._leaving: sqlite3.Connection | None = None
-        """Used no more, but not closed yet: one that is dropped is not closed before the next collection."""
+        """A connection that is no longer used and still has to be closed. If it were only dropped, it would stay open until collected."""
         self._resting = True
-        """Not open yet, or closed for a fork and not yet open again."""
+        """Whether the connection is not open yet, or was closed for a fork and is not open again."""
         with OPENING:
             if path in _torn:
                 raise torn(path)
@@ -169,7 +169,7 @@ class Connection:
         """Close for a fork that is about to begin, after the call in progress. May be repeated."""
         with self._inside:
             if self._connection is not None:
-                # First: a connection that is closed and does not rest is closed for good.
+                # Set this first: a connection that is closed and does not rest counts as closed for good.
                 self._resting = True
             self._let_go()
 
@@ -205,7 +205,7 @@ class Connection:
     def __del__(self) -> None:
         for connection in (getattr(self, "_connection", None), getattr(self, "_leaving", None)):
             if connection is not None:
-                connection.close()  # whether a forgotten client deserves a warning is for the client to say
+                connection.close()  # without a warning: the client warns if it was never closed
 
     def park(self) -> None:
         """Give up what was inherited, in a forked child: an inherited connection must be neither used nor closed.
@@ -229,7 +229,7 @@ class Connection:
     def _live(self) -> sqlite3.Connection:
         if self._connection is None and self._resting and self._pid == os.getpid():
             if _forks is not None and _forks.elsewhere():
-                raise _Forking("another thread forks this process")
+                raise _Forking("another thread is forking this process")
             self._wake()
         connection = self._connection
         if connection is None:
@@ -252,7 +252,7 @@ class Connection:
 
 
 class _Forking(sqlite3.OperationalError):
-    """This process forks: busy for a moment."""
+    """Raised while another thread forks this process; it counts as a busy file."""
 
     sqlite_errorname = "SQLITE_BUSY"
 

@@ -1,8 +1,9 @@
 """The files of a store: opened by one process at a time, and watched for their removal or replacement.
 
-SQLite knows its files by descriptor once they are open; a process that opens them later goes by their names. If somebody
-removes or replaces one in between (rm, a cleaner of old files, a restored backup), both processes go on, and neither sees
-the other: both may grant the same lock. (sqlite.org/howtocorrupt.html, 1.4 and 2.4.) Four rules keep that time short:
+A process that has a file open keeps using that file, whatever its name; a process that opens the store later finds the files by
+name. If somebody removes or replaces a file in between (rm, a cleaner of old files, a restored backup), the two processes use
+different files and do not see each other: both may grant the same lock (sqlite.org/howtocorrupt.html, 1.4 and 2.4). Four rules keep
+that time short:
 
 - While a process has the database open, the three names belong to the inodes that it opened. SQLite removes log and
   index only when the last connection of all is closed. So another inode under one of the names is damage.

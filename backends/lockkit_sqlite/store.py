@@ -90,7 +90,7 @@ class SQLiteStore:
         return why
 
     def _guarded(self, connection: Connection) -> Connection:
-        """A connection that tells trouble with its files from other trouble. A call under way keeps it beyond a move."""
+        """The connection, with a check that tells removed or replaced files from other errors. A call under way keeps using it after a move."""
         generation = self._generation
         connection.whole = lambda: generation == self._generation and self.whole()
         return connection
@@ -110,9 +110,10 @@ class SQLiteStore:
         return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
-        """Go over to the files that now have the names, if somebody removed or replaced one of those that are open.
+        """Switch to the files that now have the names, if somebody removed or replaced one of the open files.
 
-        SQLite would go on with the old ones, unseen by every newcomer. Claims in them are lost; fences go on rising.
+        SQLite would go on using the old files, where no process that opens the store later can see the claims. Claims in the old
+        files are lost; fences keep rising.
 
         Args:
             closely: Look at each file. Otherwise a folder without a change since the last look is enough: any removal,
@@ -138,7 +139,7 @@ class SQLiteStore:
                 if not self.whole():
                     self._move()
         self.pulses.heal()
-        # Links may lead there by another way now; then the mark is not that of the next look.
+        # A link may have changed, and with it the path that the next look has to examine.
         self._looked_at = looked_at(self.place)
         self._mark = settled(mark, before)
 
@@ -210,7 +211,7 @@ class SQLiteStore:
         return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end), name)
 
     def settle(self, connection: Connection, name: str, rows: list[Row], now: int, end: float) -> bool:
-        """Remove what has lapsed, and claims of another boot; True if there was any."""
+        """Remove lapsed claims and claims of another boot; True if there were any."""
         lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
         elsewhere = any(row.boot != self.boot for row in rows)
         if elsewhere:
@@ -231,7 +232,7 @@ class SQLiteStore:
             raise_if_foreign(error)
 
     def bury_dead(self, connection: Connection, name: str, rows: list[Row], end: float) -> bool:
-        """Remove the claims of dead processes among these; True if there was any."""
+        """Remove those of these claims whose processes are dead; True if there were any."""
         found = False
         health: dict[str, Health] = {}
         for row in rows:
@@ -272,7 +273,7 @@ class SQLiteStore:
             name: The lock.
             end: ``time.monotonic()`` at which to give up.
             mine: A token that needs no bell.
-            next_too: Also the next in line, whose time to ask again has moved.
+            next_too: Whether to wake the next in the queue as well, because its time to ask again has changed.
             gone: The weight of the claim that left.
         """
         try:
@@ -359,7 +360,7 @@ def _after_fork_in_child() -> None:
 
 
 class _Process:
-    """The process that all of this belongs to."""
+    """The process for which this module is set up. Another pid shows a fork in which the hooks did not run."""
 
     pid = os.getpid()
 

@@ -23,9 +23,9 @@ __all__ = ["acquire", "find"]
 
 _EPHEMERAL_SEQUENTIAL = 3
 _ROUNDS = 8
-"""How often a parent may vanish between its making and the create."""
+"""How often the parent may be deleted between its creation and that of the claim's node, before the call is refused."""
 _PAUSE, _LONGEST_PAUSE = 0.005, 0.05
-"""Seconds between the looks of a try that is held up by other tries."""
+"""Seconds after which a try that other tries delay lists the queue again."""
 _STAYS, _ROUND_TRIPS = 0.05, 3.0
 """A try that has stood in the queue for so many seconds, and for so many round trips, is not a refused one about to leave: it holds."""
 
@@ -44,10 +44,10 @@ def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) ->
 
 
 def find(session: Session, entry: Entry, call: Call) -> bool:
-    """Find out what became of a create that was not answered; return whether the claim's node is there.
+    """Find out whether a create that was not answered was executed; return whether the claim's node is there.
 
-    What was sent before on this session has been done by the time of the ``sync``, or never will be: on one connection the
-    server keeps the order, and what is still under way on an earlier one it refuses.
+    Requests that this session sent before the ``sync`` have been executed when it is answered, or never will be: the server
+    executes the requests of one connection in order, and refuses those that are still under way on an earlier connection.
     """
     if session.lost:
         return False
@@ -95,8 +95,8 @@ class _Acquiring:
         if entry.path is None and not (entry.sent and find(self.session, entry, self.call)):
             return self.first()
         told, entry.told = entry.told, False
-        # Without a `sync` a lagging member would confirm a claim that is gone, or delay one that could hold. One that has
-        # just told that a claim in the way has gone shows the queue without it.
+        # Without a `sync` a lagging member could confirm a claim that is gone, or delay one that could hold. A member that has
+        # just reported that a blocker is gone needs no `sync`, because its listing no longer has the blocker.
         queue, _ = self.look(sync=entry.held or not told)
         if not self.claim.wait and not entry.held:
             return self.try_it(queue)
@@ -186,7 +186,7 @@ class _Acquiring:
         self.session.forget(self.entry)
 
     def withdraw(self) -> None:
-        """Take back the node of a try that does not fit.
+        """Delete the node of a try that does not fit.
 
         Raises:
             Refused, Unknown: The node may still be there. It is removed in the background.

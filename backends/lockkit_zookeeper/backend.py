@@ -24,7 +24,7 @@ __all__ = ["ZooKeeperBackend", "open_store"]
 
 
 class ZooKeeperBackend(ZooKeeperStore):
-    """One open ensemble: each call of :class:`~lockkit.store.spi.Backend` is a function of the module that it is from."""
+    """One open ensemble. Each method of :class:`~lockkit.store.spi.Backend` is a function of another module here."""
 
     extras = NO_EXTRAS
 
@@ -47,7 +47,7 @@ class ZooKeeperBackend(ZooKeeperStore):
 
 
 def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
-    """Open an ensemble. Connects, so that a wrong address or password is told at once.
+    """Open an ensemble. Connects at once, so that a wrong address or password is reported.
 
     Raises:
         ConfigError: The URL or the namespace is not allowed.

@@ -21,10 +21,10 @@ class Watcher(Protocol):
     """The watch of a claim's waiting owner."""
 
     def wake(self) -> None:
-        """Have the owner ask again."""
+        """Make the owner ask the store again."""
 
     def arm(self) -> None:
-        """Watch the claims in its way, on a new connection."""
+        """Watch the claim's blockers, on a new connection."""
 
 
 @dataclass(slots=True, eq=False)

@@ -39,7 +39,7 @@ _EPHEMERAL = 1
 _MOMENT = 1.0
 """Seconds that a request in the background may take."""
 _LOOK = 0.5
-"""Seconds between two looks whether the claim is gone, so that its note can be deleted."""
+"""Seconds between two checks whether the claim is gone, so that its note can be deleted."""
 
 
 def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:

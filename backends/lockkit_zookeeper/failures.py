@@ -1,7 +1,7 @@
 """The errors of kazoo and of ZooKeeper, and the one table that maps them onto Refused and Unknown.
 
-An error that the server answers with means that nothing was done. The end of a connection or a session leaves open what was
-under way. Any error that is not listed is Unknown.
+If the server answers with an error, the request was not executed. After the end of a connection or session it is not known whether
+the requests under way were executed. Any error that is not listed is Unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _UNANSWERED = (
     KazooTimeoutError,
 )
 """Errors that leave open whether the request was executed."""
-_ANOTHER = "and check the password: by digest a wrong password is not refused, it is another user"
+_ANOTHER = (
+    "and check the password: with auth=digest a wrong password is not refused, but makes you another user"
+)
 _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
     theirs.NoAuthError: (
         PermissionDenied,
@@ -154,6 +156,6 @@ def refused_login(where: str) -> PermissionDenied:
 def without_sasl(where: str) -> PermissionDenied:
     """Return the error for a login by SASL to a server that does not support SASL."""
     return PermissionDenied(
-        f"{where}: the URL says auth=sasl, and the server knows no SASL",
+        f"{where}: the URL says auth=sasl, but the server does not support SASL",
         hint="leave auth=sasl out to log in by digest; or set authProvider.sasl and a JAAS section `Server` on the servers",
     )

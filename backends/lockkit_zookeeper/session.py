@@ -1,4 +1,4 @@
-"""One session: its claims, and its keeper, a thread that does what no call waits for.
+"""One session: its claims, and its keeper, a thread that works for the claims in the background.
 
 A basis that has run out ends every claim of the session; nothing revives it (see :mod:`lockkit_zookeeper.confirming`).
 """
@@ -173,7 +173,7 @@ class Session:
         granted = self.connection.granted
         if self.connection.turn > 1 and granted < self.timeout - 0.001:
             # No goodbye: holders are told now, and have until the servers' shorter timeout to stop.
-            self.over(f"the session goes on with {granted:g} s in place of {self.timeout:g}")
+            self.over(f"the servers changed its timeout to {granted:g} s from {self.timeout:g} s")
             return
         with self.mutex:
             first = self.connection.turn == 1

@@ -164,7 +164,7 @@ def test_a_login_by_sasl_on_servers_without_it_is_told(server, way):
     error = trouble(url(server, "/app", *LOCKER, auth="sasl"), way)
 
     assert isinstance(error, PermissionDenied)
-    assert "knows no SASL" in str(error)
+    assert "does not support SASL" in str(error)
 
 
 def test_a_node_that_cannot_be_deleted_is_tried_again_and_told_of(server, fenced, caplog):
