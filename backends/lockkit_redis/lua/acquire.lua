@@ -1,4 +1,4 @@
-if not create then whatever_memory_is_left() end -- it stands in line already: its turn must not pass
+if not create then whatever_memory_is_left() end -- the claim is in the queue already, and must not miss its turn
 settle()
 local claim = seen and load(token)
 
@@ -9,7 +9,7 @@ local function append(state, deadline)
   return fence
 end
 
--- When the next in line should ask again, because nobody announces an expiry: the nearest deadline of those in the way.
+-- When the next in the queue should ask again: at the nearest deadline of its blockers, because no message tells of an expiry.
 local function ask_again_at(fits)
   local nearest
   for _, pair in ipairs(fits) do
@@ -21,7 +21,7 @@ end
 
 local function queued(fits, head_capacity, own_capacity)
   local place = call('ZRANK', q, token)
-  if own_capacity == head_capacity then head_capacity = capacity end -- what the caller said, whatever resize made of it
+  if own_capacity == head_capacity then head_capacity = capacity end -- the capacity that the caller gave, even if a resize has changed the claim's
   return { 'Q', whole(now), place, place <= #fits and ask_again_at(fits), head_capacity, head(), call('ZSCORE', q, token) }
 end
 
@@ -32,7 +32,7 @@ if not claim then
   end
   if now > not_after or call('ZSCORE', g, token) then return { 'L', whole(now), 'late' } end
   local fits, head_capacity, total, after = prefix()
-  head_capacity = head_capacity or capacity -- nobody is there
+  head_capacity = head_capacity or capacity -- the queue is empty
   if not crowd and not after and head_capacity == capacity and total + weight <= capacity then
     return { 'G', whole(now), append('HELD', now + first) }
   end
@@ -60,7 +60,7 @@ elseif wait then
     keep()
     return queued(fits, head_capacity, claim.capacity)
   end
-  -- It fits and was not told: whoever left its place was stopped half-way, for want of a right.
+  -- The claim fits and was not offered its place: a script that removed another claim was stopped half-way by a missing right.
   claim.state, claim.since, claim.renewed = 'HELD', now, now
   save(token, claim, held_until(claim))
 else

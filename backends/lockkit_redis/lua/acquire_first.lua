@@ -1,5 +1,5 @@
--- What stands in front of everything else in `acquire`, in as few commands as can be: nobody is there, so it is granted; or it
--- was offered its place, and takes it.
+-- The first part of `acquire`, for the two most frequent cases, in as few commands as possible: the queue is empty, so the claim
+-- is granted; or the claim was offered its place, and takes it.
 --
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
 --       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
@@ -37,7 +37,7 @@ if create and now <= not_after
   return { 'G', now, put('HELD', now + first, 0) }
 end
 
--- Take the place that was offered, if the state is as it was written, but for the offer.
+-- Take the place that was offered, if apart from the offer the state is exactly as it was written.
 local function taken()
   local known = call('HMGET', c, token, '@')
   local terms = match(known[1] or '', '^{"v":1,"state":"OFFERED","since":%d+,"renewed":%d+,(.*)$')

@@ -1,4 +1,4 @@
--- ARGV: token, the note as it was read, the note as it shall be. Answers: 1 done, 0 it has changed, -1 no such claim.
+-- ARGV: token, the note as it was read, the new note. Answers: 1 done, 0 the note has changed meanwhile, -1 no such claim.
 settle()
 local token = ARGV[1]
 local claim = seen and load(token)

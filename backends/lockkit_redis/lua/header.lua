@@ -1,4 +1,4 @@
--- What every script of a queue begins with.
+-- The beginning of every script of a queue.
 --
 -- KEYS: q  ZSET of tokens by fence (the order of arrival)    d  ZSET of tokens by deadline (ms since the epoch)
 --       c  HASH: token -> state, token:owner, token:note; "@" -> the last time seen, "@crowd" -> somebody holds outside

@@ -1,5 +1,5 @@
--- What `doctor` tries: each command that the scripts call, on a key that nobody has, so that nothing is changed or left.
--- First among those that write are those that full memory forbids: once a script has written, none is.
+-- The probe of `doctor`: try each command that the scripts call, on a key that nobody uses, so that nothing is changed or left.
+-- Of the commands that write, those that Redis refuses when memory is full come first: after a script has written, it refuses none.
 --
 -- KEYS: the key. ARGV: a channel that nobody hears. Answers: command and error, for each that was refused.
 local k, channel = KEYS[1], ARGV[1]
@@ -16,7 +16,7 @@ local tried = {
   { 'ZSCORE', k, 'x' },
   { 'SET', k, 'x', 'XX' },
   { 'ZADD', k, 'XX', 0, 'x' },
-  { 'HSET', k, 'x', 'y', 'z' }, -- there is no HSET that writes nothing, but for one with a word too few
+  { 'HSET', k, 'x', 'y', 'z' }, -- an argument is missing on purpose: no valid HSET writes nothing
   { 'PEXPIRE', k, 1 },
   { 'PEXPIREAT', k, 1 },
   { 'HDEL', k, 'x' },

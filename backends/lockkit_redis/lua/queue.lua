@@ -1,5 +1,5 @@
--- The queue of one name. This text stands in front of every script; nothing here is sent alone. (To define its functions
--- takes the server longer than an uncontended acquire, so what is uncontended is dealt with before them.)
+-- The queue of one name. This text is part of every script of a queue. (Defining its functions takes the server longer than an
+-- uncontended acquire, so the uncontended cases are handled before it, in the `_first` files.)
 --
 -- The rule is that of lockkit/store/queue.py: the holders are the longest prefix whose weights add up to at most the capacity
 -- of the first. Between two scripts no claim is WAITING that fits, unless somebody holds outside the prefix.
@@ -75,7 +75,7 @@ local function prefix()
   return fits, capacity, total, after
 end
 
--- Tell a claim's owner to ask: its fence, over the owner's channel.
+-- Tell a claim's owner to ask again: publish the claim's fence on the owner's channel.
 local function wake(token, claim)
   if claim.wake and claim.wake ~= '' then
     call('PUBLISH', claim.wake, whole(tonumber(call('ZSCORE', q, token))))
@@ -110,7 +110,7 @@ local function offer()
     local token, claim = pair[1], pair[2]
     if crowd and claim.state == 'OFFERED' then
       claim.state = 'WAITING'
-      save(token, claim) -- with its offer's deadline: only its owner gives it another
+      save(token, claim) -- keep the deadline of the offer, which only the claim's owner may change
     elseif not crowd and claim.state == 'WAITING' then
       claim.state = 'OFFERED'
       save(token, claim, now + GRACE)
@@ -126,7 +126,7 @@ local function held_until(claim)
   return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
 end
 
--- The clock has gone back: no claim may last longer than was asked for it.
+-- The clock was set back: shorten deadlines, so that no claim lasts longer than its owner asked.
 local function clamp()
   each(function(token, claim)
     local latest = now + GRACE
@@ -141,10 +141,11 @@ local function clamp()
   end)
 end
 
--- A script that has begun to write may go on when memory is full: what is held must be renewed and released all the same.
+-- Let a script write although memory is full, because held locks must still be renewed and released. Redis refuses no write of a
+-- script that has already written.
 local function whatever_memory_is_left() call('ZREM', d, '') end
 
--- Remove what has lapsed, wherever it stands, and offer what newly fits. Every script begins with this.
+-- Remove lapsed claims, wherever they are in the queue, and offer their places to claims that now fit. Every script begins with this.
 local function settle()
   local marks = call('HMGET', c, '@', '@crowd')
   seen, crowd = marks[1], marks[2] and true or false
@@ -168,13 +169,13 @@ local function keep()
   call('PEXPIREAT', c, till)
 end
 
--- How a heartbeat is answered: H | W | O, or that letter or L, why, and the note if others have changed it.
+-- The answer to a heartbeat: a letter (H, W or O), or a list of the letter (L as well), the reason, and the note if others changed it.
 local function said(letter, why, note)
   if why == '' and note == '' then return letter end
   return { letter, why, note or '' }
 end
 
--- The first claim, for those who want to know who is in the way.
+-- The first claim, to show who is in the way.
 local function head()
   local first = call('ZRANGE', q, 0, 0, 'WITHSCORES')
   local token = first[1]

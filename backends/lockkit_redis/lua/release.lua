@@ -3,7 +3,7 @@ settle()
 local claim = seen and load(token)
 if tombstone then bury(token) end
 if not claim then
-  call('ZREM', q, token) -- what an acquire may have left that was stopped half-way, for want of a right
+  call('ZREM', q, token) -- an acquire that was stopped half-way by a missing right may have left this
   call('ZREM', d, token)
   return 0
 end
@@ -16,7 +16,7 @@ if claim.state == 'HELD' and granted then
     claim.state = 'LINGERING'
     save(token, claim, till)
     local _, _, _, after = prefix()
-    if after then wake(after[1], after[2]) end -- it sleeps until the old deadline
+    if after then wake(after[1], after[2]) end -- otherwise it would sleep until the old deadline
     keep()
     return 1
   end

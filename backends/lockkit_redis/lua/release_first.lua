@@ -1,6 +1,6 @@
--- What stands in front of everything else in `release`: the claim is the first, nothing of it goes on blocking, nothing may
--- still be under way, and nobody else is there, or behind it one who then holds alone. That one is offered the place. States
--- are as they were written (see `put`); with anything more or else in them they are not for here.
+-- The first part of `release`, for the most frequent case: the claim is the first of the queue, it need not linger, and no request
+-- of it can still be under way; and it is the only claim, or the next claim will hold alone and is offered the place. Both states
+-- must be exactly as they were written (see `put`); otherwise the rest of `release` handles them.
 --
 -- ARGV: token, graceful ('1', '0', or '2': it was granted to nobody, so nothing of it blocks), tombstone ('1' or '0'),
 --       min_hold (ms), terms (as `acquire` has them). Answers: 1 if the claim was there, else 0.

@@ -15,7 +15,7 @@ for _, pair in ipairs(gone) do
   wake(pair[1], pair[2])
   remove(pair[1], pair[2])
 end
-crowd = true -- until looked at
+crowd = true -- assume so until it is checked
 offer()
 keep()
 return count

@@ -92,7 +92,7 @@ def over_is_told(stage: Stage) -> None:
     faults.always(delay_reply(lambda: stage.harness.advance(0.02)), "acquire")
     error = stage.work(lock.try_acquire).error()
     assert isinstance(error, BackendUnavailable), f"{error!r} was told"
-    assert "was over before it could be used" in str(error)
+    assert "ran out before it could be used" in str(error)
     assert "max_hold" in str(error.hint)
     assert faults.log.count("acquire") > 1, "it was asked for once only"
     faults.heal()
