@@ -120,7 +120,7 @@ def test_grants_that_are_over_when_they_are_read_are_trouble_and_neither_busy_no
                 clock.forward(max(run.effect.until - clock.now(), 0.0))
             run.answer()
     assert type(run.raised) is BackendUnavailable
-    assert "over before it could be used" in str(run.raised)
+    assert "ran out before it could be used" in str(run.raised)
     assert asked > 2, "not at the first"
 
 
