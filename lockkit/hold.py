@@ -11,6 +11,7 @@ import weakref
 from _thread import RLock
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from math import inf
 from typing import Any, Protocol
 
@@ -24,9 +25,10 @@ RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None
 """The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
 
 
-def span(ttl: float, capabilities: Capabilities) -> float:
-    """Seconds from its basis for which a claim with this ttl is valid."""
-    return ttl * (1.0 - capabilities.drift) - capabilities.margin
+@lru_cache(maxsize=64)
+def span(ttl: float, drift: float, margin: float) -> float:
+    """Seconds from its basis for which a claim with this ttl is valid, on a store with this drift and margin."""
+    return ttl * (1.0 - drift) - margin
 
 
 class Handle(Protocol):
@@ -137,7 +139,7 @@ class Hold:
         self.requests: object = None
         self._capabilities = capabilities
         terms = claim.terms
-        self._span = span(terms.ttl, capabilities)
+        self._span = span(terms.ttl, capabilities.drift, capabilities.margin)
         self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
         self.expires = min(basis + self._span, self._latest)
         self.process_bound = terms.process_bound
@@ -277,10 +279,12 @@ class Hold:
         with self._mutex:
             if self.ended or self.lost_why or self._over(now):
                 return False
-            self.claim = claim
-            self._span = span(claim.terms.ttl, self._capabilities)
-            self.basis = max(self.basis, basis)
-            self.expires = min(self.basis + self._span, self._latest)
+            can = self._capabilities
+            length = span(claim.terms.ttl, can.drift, can.margin)
+            newest = max(self.basis, basis)
+            expires = min(newest + length, self._latest)
+            # No signal is let through here: a hold whose times disagree would be neither valid nor lost.
+            self.claim, self._span, self.basis, self.expires = claim, length, newest, expires
             return True
 
     def overdue(self, now: float) -> Reason:

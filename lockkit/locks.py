@@ -17,6 +17,7 @@ from lockkit.facts import Kind
 from lockkit.hold import Hold
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
+from lockkit.names import check_token
 from lockkit.options import DEFAULT, Default, Options, check, check_note, terms_of
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.denials import in_the_way
@@ -149,6 +150,33 @@ class Lock:
             ConfigError: The URL does not fit the server or file that it points at.
         """
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
+        busy: list[Attempt] = []
+        lease = self._take(wait, note, on_wait, busy)
+        # No call may come between: a signal must not strike where only this frame has the lease.
+        if lease is not None:
+            return lease
+        holder = busy[0].holder
+        who = f"; {in_the_way(holder, self._opening.clock.wall())}" if holder else ""
+        raise AcquireTimeout(
+            f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
+        )
+
+    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
+        """Hold the lock if it is free now; None only on a definite "busy".
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._take(0.0, note, None, [])
+
+    def _take(
+        self,
+        wait: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        busy: list[Attempt],
+    ) -> Lease | None:
+        """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
         if note is not None:
             check_note(note)
         if on_wait is not None and not callable(on_wait):
@@ -158,6 +186,8 @@ class Lock:
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)
+        if self.terms.owner.pid != driver.pid:  # made before a fork
+            self.terms = self.terms._replace(owner=opening.owner)
         if opening.here.warnings:
             opening.warn()
         key = asker()
@@ -176,7 +206,7 @@ class Lock:
             self._auto_renew,
             driver.request_timeout,
             driver.pid,
-            self.tokens,
+            self._token if self.tokens is not None else None,
             own,
             "thread" if not own or isinstance(key(), threading.Thread) else "task",
         )
@@ -202,22 +232,17 @@ class Lock:
                 if attempt in driver.under_way:
                     opening.look()
             raise
-        holder = attempt.holder
-        who = f"; {in_the_way(holder, opening.clock.wall())}" if holder else ""
-        raise AcquireTimeout(
-            f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
-        )
+        busy.append(attempt)
+        return None
 
-    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
-        """Hold the lock if it is free now; None only on a definite "busy".
+    def _token(self) -> str:
+        """The token that the user's own function makes.
 
         Raises:
-            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+            ConfigError: It is none.
         """
-        try:
-            return self.acquire(0.0, note=note)
-        except AcquireTimeout:
-            return None
+        assert self.tokens is not None
+        return check_token(self.tokens())
 
     def _reenter(
         self,

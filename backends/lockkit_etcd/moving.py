@@ -171,6 +171,7 @@ class _Batch:
         self._begin_by = begin_by
         self._end = end
         self._granted: set[Lease] = set()
+        self.over = False
 
     def run(self) -> Exchange[None]:
         """Move them; claims that another call is moving, or for which there is no time, get no answer.
@@ -188,6 +189,7 @@ class _Batch:
             if free:
                 yield from self._run(free)
         finally:
+            self.over = True  # first, and without a call: a signal may strike in each of the others
             for entry in entries:
                 self.store.end_move(entry, self)
 

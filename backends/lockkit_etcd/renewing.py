@@ -256,7 +256,7 @@ def _held(
             return Renewal("UNKNOWN", trouble=note["strange"])
         elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
         requests = note.get("note")
-    if entry.mover is not None:
+    if entry.moving:
         return Renewal("HELD", hold.basis, requests)
     if not elsewhere and not entry.unsure:
         answer, over = kept.get(hold.id), hold.over(now)

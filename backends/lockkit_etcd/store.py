@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lockkit.store.exchanges import Exchange
 from lockkit.store.perlock import per_lock
@@ -29,6 +29,16 @@ _MOMENT = 1.0
 """Seconds for which a queue is believed to have waiters still."""
 _REMEMBERED = 4096
 """Tokens that are remembered as given up: the latest."""
+
+
+class Mover(Protocol):
+    """A batch that moves claims.
+
+    Attributes:
+        over: Whether it has ended.
+    """
+
+    over: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +80,7 @@ class Entry:
     guard: Lease | None = None
     looked: int = 0
     placed: int = 0
-    mover: object = None
+    mover: Mover | None = None
     unsure: bool = False
     granted_at: float | None = None
     seen: tuple[int, dict[bytes, int]] | None = None
@@ -80,9 +90,14 @@ class Entry:
         self.mark = mark_of(self.claim.token)
 
     @property
+    def moving(self) -> bool:
+        """Whether a batch is moving the claim."""
+        return self.mover is not None and not self.mover.over
+
+    @property
     def settled(self) -> bool:
         """Whether this client knows the lease that the claim is on."""
-        return self.mover is None and not self.unsure
+        return not self.moving and not self.unsure
 
     def saw(self, found: Sequence[Row], place: int) -> list[Row]:
         """Remember the queue as it is for this claim, which does not fit; its blockers."""
@@ -180,14 +195,14 @@ class EtcdStore:
 
     # -- claims that move to another lease
 
-    def begin_move(self, entry: Entry, mover: object) -> bool:
+    def begin_move(self, entry: Entry, mover: Mover) -> bool:
         """Keep others from moving a claim, and keepalives from counting for it, until :meth:`end_move`; False if another is moving it."""
         with self._ends:
-            if entry.mover is None:
+            if not entry.moving:
                 entry.mover = mover
             return entry.mover is mover
 
-    def end_move(self, entry: Entry, mover: object) -> None:
+    def end_move(self, entry: Entry, mover: Mover) -> None:
         """Let others move the claim again."""
         with self._ends:
             if entry.mover is mover:

@@ -54,7 +54,10 @@ def opening(route: Route, end: float) -> Exchange[Any]:
         connection = yield Connect(place, end)
         commands = _login(server)
         replies = yield Introduce(connection, b"".join(commands), end, len(commands))
-        _look(server, place, commands, replies)
+        try:
+            _look(server, place, commands, replies)
+        except (TypeError, ValueError, IndexError) as error:
+            raise theirs.InvalidResponse(f"{replies!r:.80} in reply to a login") from error
     except (theirs.RedisError, OSError) as error:
         if not isinstance(error, _SAID):
             server.trouble(error)

@@ -27,6 +27,9 @@ def error_of(text: str) -> Exception:
 
     redis-py knows which class stands for which code, but drops the code. In its place: a table of codes and classes here.
     """
-    error = _parse(text)
+    try:
+        error = _parse(text)
+    except (ValueError, IndexError):  # the code of a redirection, and no redirection behind it
+        return redis.ResponseError(text)
     error.args = (text,)
     return error

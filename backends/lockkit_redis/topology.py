@@ -123,11 +123,11 @@ class Cluster(Topology):
 
     def look_again(self) -> Exchange[None]:
         """See :class:`Topology`."""
-        with self._mutex:
-            if self._reading or time.monotonic() - self._read_at < _SOONEST:
-                return
-            self._reading = True
-        try:
+        try:  # a signal may strike as soon as the flag is set
+            with self._mutex:
+                if self._reading or time.monotonic() - self._read_at < _SOONEST:
+                    return
+                self._reading = True
             yield Start(self._reread, "lockkit-redis-map")
         except BaseException:
             self._reading = False

@@ -298,8 +298,8 @@ class _Acquiring:
             entry.heard(now)
         return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, self.head(queue))
 
-    def head(self, queue: Queue) -> ClaimInfo:
-        """The first claim of the queue, from memory if possible. Its node's data is for people only."""
+    def head(self, queue: Queue) -> ClaimInfo | None:
+        """The first claim of the queue, from memory if possible; None if it cannot be read. The data of its node is for people only."""
         first, name = queue.claims[0], self.claim.terms.name
         path = f"{self.words.parent}/{first.node}"
         info = self.store.heads.get(path)
@@ -308,6 +308,6 @@ class _Acquiring:
                 data, stat = self.call.ask(GetData(path, None))
                 info = claim_info(name, first, 0, "HELD", unpacked(data, "a claim"), stat.czxid)
             except (Refused, Unknown, theirs.NoNodeError):  # the node may be gone or unreadable
-                return claim_info(name, first, 0, "HELD", {}, 0)
+                return None
             self.store.remember(path, info)
         return info

@@ -87,6 +87,14 @@ class Blocking(Generic[C]):
             Exception: Whatever the exchange raises.
         """
         try:
+            return self._perform(exchange, made)
+        finally:
+            exchange.close()  # a signal that strikes between two steps must not leave it suspended
+
+    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach its ``finally``.
+
+    def _perform(self, exchange: Exchange[T], made: list[C] | None) -> T:
+        try:
             step = next(exchange)
             while True:
                 try:

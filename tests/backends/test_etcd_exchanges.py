@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,7 +249,7 @@ def test_an_emergency_release_uses_connections_of_its_own_of_another_member():
 def test_a_claim_that_another_call_moves_is_looked_at_again_after_a_pause():
     etcd = store()
     one, fence = held(etcd)
-    other = object()
+    other = SimpleNamespace(over=False)
     assert etcd.begin_move(etcd.entries[one.token], other)
 
     driven = Driven(moving.extend(etcd, one, fence, 60, BUDGET))

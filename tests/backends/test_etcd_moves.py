@@ -13,10 +13,12 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
+from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put
 from support.etcd_transports import asked
+from support.handlers import Handler
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 
@@ -209,3 +211,23 @@ def test_a_moved_claim_leaves_nothing_behind(server, opened):
     store.release(one, BUDGET)
 
     until(lambda: not server.call("kv/range", covered("lockkit/default/")).get("kvs"), "no key is left")
+
+
+def test_ctrl_c_at_the_end_of_a_move_does_not_end_the_renewals_of_the_claim(opened):
+    store = opened()
+
+    def strike():
+        raise CtrlC
+
+    def extended(at):
+        one, fence = take(store, f"x{at}", ttl=SHORT)
+        handler = Handler(at, strike, file="lockkit_etcd/store.py", function="end_move")
+        with contextlib.suppress(CtrlC), handler:
+            store.extend(one, fence, LONG, BUDGET)
+        return handler.seen, store.store.entries[one.token]
+
+    places, _ = extended(0)
+    assert places
+    for at in range(1, places + 1):
+        _, entry = extended(at)
+        assert entry.settled, at

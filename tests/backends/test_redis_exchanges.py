@@ -16,6 +16,7 @@ from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
 from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
+from lockkit.testing.interrupts import CtrlC
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import pack
@@ -25,6 +26,7 @@ from lockkit_redis.private import error_of, slot_of
 from lockkit_redis.server import Fresh, Sentinel, Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.topology import Cluster
+from support.handlers import Handler
 from support.servers.redis import RedisServer
 
 HOUR = 3_600_000
@@ -238,6 +240,15 @@ def test_a_login_that_is_refused_is_told(no_io, wrong, kind, says):
     assert isinstance(told.value.error, kind)
 
 
+@pytest.mark.parametrize("reply", [1, None, [], b"", error_of("MOVED 99999 a:b"), error_of("MOVED")])
+def test_a_login_with_replies_of_another_protocol_is_refused(no_io, reply):
+    play, _ = opening("redis+sentinel://host/kit")
+    play.hear([[b"host", b"6379"]])
+    play.hear("the connection")
+    with pytest.raises(Refused):
+        play.hear([reply] * play.step.replies)
+
+
 def test_a_connection_that_cannot_be_made_is_a_refusal(no_io):
     play, _ = opening("redis://host")
     with pytest.raises(Refused, match=r"cannot reach redis://host.*Connection refused"):
@@ -415,6 +426,23 @@ def test_a_map_that_cannot_be_read_in_the_background_is_read_by_the_next_call(ca
         play.fail(KeyboardInterrupt())
 
     assert isinstance(Play(calls.release(claim("a"), 2.0)).step, Start)
+
+
+def test_a_signal_as_the_reading_of_the_map_begins_leaves_it_to_the_next_call(calls, cluster):
+    def strike():
+        raise CtrlC
+
+    def begun(at):
+        cluster.stale, cluster._read_at, cluster._reading = True, 0.0, False
+        handler = Handler(at, strike, "look_again", "lockkit_redis/topology.py")
+        with contextlib.suppress(CtrlC), handler:
+            Play(calls.release(claim("a"), 2.0))
+        return handler.seen
+
+    for at in range(1, begun(0) + 1):
+        begun(at)
+        if at > 1:
+            assert isinstance(Play(calls.release(claim("a"), 2.0)).step, Start), at
 
 
 def test_the_map_is_read_by_one_at_a_time(calls, cluster):

@@ -16,6 +16,8 @@ from lockkit.store.connections import Timed
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
+from lockkit.testing.interrupts import CtrlC
+from support.handlers import Handler
 
 
 class Words(Timed):
@@ -276,3 +278,36 @@ def test_a_forked_child_sends_nothing(there):
     with pytest.raises(Refused, match="forked"):
         other.open(there.place, soon())
     assert there.server.heard == [b"hello", b"parent"]
+
+
+def test_a_signal_between_two_steps_closes_the_exchange():
+    def strike():
+        raise CtrlC
+
+    def struck(at):
+        done = []
+
+        def pausing():
+            try:
+                for _ in range(3):
+                    yield Pause(0.0)
+            finally:
+                done.append(True)
+
+        performer = Blocking(connect, opened, "here")
+        handler = Handler(at, strike, "_perform", "store/performing.py")
+        kept = None
+        try:
+            with handler:
+                performer.perform(pausing())
+        except CtrlC as interrupt:
+            kept = interrupt  # and with it the frame of `perform`
+        return handler.seen, done, kept
+
+    seen, done, _ = struck(0)
+    assert seen > 5
+    assert done
+    for at in range(2, seen + 1):  # at the first place nothing has begun
+        _, done, kept = struck(at)
+        assert kept is not None
+        assert done, at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold, span
 from lockkit.store.spi import Claim, Terms
+from lockkit.testing.interrupts import Bomb, CtrlC
 
 CAN = Capabilities(scope="host", drift=0.01, margin=0.1)
 SPAN = 10 * 0.99 - 0.1
@@ -23,7 +25,7 @@ def hold(basis=100.0, capabilities=CAN, **terms):
 
 def test_validity_ends_before_the_ttl_by_drift_and_margin():
     one = hold()
-    assert span(10, CAN) == pytest.approx(SPAN)
+    assert span(10, CAN.drift, CAN.margin) == pytest.approx(SPAN)
     assert one.expires == pytest.approx(100 + SPAN)
     assert one.valid(100)
     assert one.valid(100 + SPAN - 1e-6)
@@ -96,7 +98,7 @@ def test_an_extension_counts_with_the_longer_ttl():
     one = hold()
     longer = Claim(one.claim.token, Terms("x", ttl=20.0))
     assert one.extended(longer, 101, 102)
-    assert one.expires == pytest.approx(101 + span(20, CAN))
+    assert one.expires == pytest.approx(101 + span(20, CAN.drift, CAN.margin))
     assert one.claim is longer
 
 
@@ -184,6 +186,24 @@ def test_once_invalid_never_valid_again_and_never_beyond_what_was_answered(steps
         elif what == "end":
             one.end()
         newest = max(newest, sent)
-        assert one.expires <= newest + span(ttl, CAN) + 1e-9
+        assert one.expires <= newest + span(ttl, CAN.drift, CAN.margin) + 1e-9
         assert not (invalid and one.valid(now))
         invalid = invalid or not one.valid(now)
+
+
+def test_ctrl_c_in_an_extension_leaves_a_hold_with_the_old_times_or_with_the_new_ones():
+    def extended(at):
+        one, longer = hold(), hold(ttl=100.0).claim
+        bomb = Bomb(at)
+        with contextlib.suppress(CtrlC), bomb:
+            one.extended(longer, 105.0, 106.0)
+        return one, bomb
+
+    one, untouched = extended(1 << 30)
+    new = (one.basis, one.expires)
+    old = (100.0, hold().expires)
+
+    assert untouched.seen > 3
+    for at in range(1, untouched.seen + 1):
+        one, bomb = extended(at)
+        assert (one.basis, one.expires) in (old, new), bomb.where

@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import logging
+import os
 import pickle
 import threading
 import time
@@ -19,7 +20,9 @@ from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, Outc
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.hold import Hold
 from lockkit.lease import LeaseCopy
+from lockkit.names import new_token
 from lockkit.store.spi import Unknown
+from lockkit.testing.children import in_child
 
 
 @pytest.fixture
@@ -313,3 +316,41 @@ def test_a_signal_handler_that_locks_the_same_name_may_come_while_a_hold_is_forg
     assert [other.claim_id for other in registry.holds.get("a", [])] == [kept[0].claim_id]
     kept[0].release()
     assert registry.holds.get("a", []) == []
+
+
+def test_a_try_passes_on_a_timeout_of_its_tokens(client, lease):
+    lock = client.lock("b")
+
+    def slow():
+        with client.lock("a", timeout=0).acquire():
+            return new_token()
+
+    lease.detach()
+    lock.tokens = slow
+
+    with pytest.raises(AcquireTimeout, match="'a' is busy"):
+        lock.try_acquire()
+    assert not client.inspect("b").claims
+
+
+@pytest.mark.parametrize("token", [None, 5, "", "a/b", "A" * 32])
+def test_what_is_no_token_makes_no_claim(client, token):
+    lock = client.lock("b")
+    lock.tokens = lambda: token
+
+    with pytest.raises(ConfigError, match="32 hex digits"):
+        lock.acquire(timeout=1)
+    with client.lock("b").acquire(timeout=0):
+        pass
+
+
+def test_a_lock_made_before_a_fork_shows_the_child_as_the_owner_of_its_claims(tmp_path):
+    with lockkit.connect(f"sqlite:{tmp_path}/x.db") as client:
+        lock = client.lock("b")
+        lock.acquire().release()
+
+        def owner():
+            with lock.acquire():
+                return client.inspect("b").claims[0].owner.pid == os.getpid()
+
+        assert in_child(owner)

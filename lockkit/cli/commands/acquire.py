@@ -34,7 +34,7 @@ __all__ = ["command"]
 @make(
     "acquire",
     examples="""
-lockkit acquire deploy --ttl 2h && ./deploy.sh; lockkit release deploy
+lockkit acquire deploy --ttl 2h && { ./deploy.sh; lockkit release deploy; }
 lockkit held deploy || echo "it has lapsed"
 token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 """,

@@ -81,7 +81,7 @@ def drift(stage: Stage) -> None:
     """``drift`` and ``margin``: validity is shorter than the ttl by both, and by nothing else."""
     client = stage.client()
     lease = stage.take(stage.holder(client, auto_renew=False))
-    length = span(stage.harness.ttl, client.capabilities)
+    length = span(stage.harness.ttl, client.capabilities.drift, client.capabilities.margin)
     assert length < stage.harness.ttl
     assert length - 0.5 < lease.remaining() <= length
 
