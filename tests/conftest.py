@@ -24,9 +24,11 @@ settings.register_profile(
 )
 settings.load_profile("lockkit")
 
-signal.signal(
-    signal.SIGHUP, signal.SIG_DFL
-)  # `nohup` ignores it, and every program that the tests start would too
+# `nohup` ignores SIGHUP, and a shell that starts a job in the background SIGINT and SIGQUIT: so would every program that the
+# tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
