@@ -734,7 +734,10 @@ def test_a_ctrl_c_at_any_place_of_opening_and_closing_loses_no_descriptor(tmp_pa
     assert OPENING.acquire(timeout=0), "that thread still has it"
     OPENING.release()
     assert left == {}
-    assert set(ignored) <= {CtrlC}
+    assert set(ignored) <= {
+        CtrlC,
+        ResourceWarning,
+    }  # since Python 3.13 of a connection that its finalizer closes
 
 
 def strike():
