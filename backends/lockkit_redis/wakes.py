@@ -21,7 +21,7 @@ import redis.exceptions as theirs
 from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
 from lockkit.store.spi import Refused, Unknown
-from lockkit.store.waking import call
+from lockkit.store.waking import wake_up
 from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied
 from lockkit_redis.server import Server
@@ -293,7 +293,7 @@ class Wakes:
                     continue
                 found = [*found]
             for watch in found:
-                call(watch.wake, _log)
+                wake_up(watch.wake, _log)
 
     def _make_up(self, watches: list[_Watch], patience: float = _PATIENCE) -> None:
         """Wake the waiters whose claims are no longer WAITING."""
@@ -304,7 +304,7 @@ class Wakes:
             try:
                 together.setdefault(self._store.topology.at(watch.where), []).append(watch)
             except Refused:
-                call(watch.wake, _log)
+                wake_up(watch.wake, _log)
         for server, some in together.items():
             packed = b"".join(pack("HGET", watch.where, watch.token) for watch in some)
             try:
@@ -313,7 +313,7 @@ class Wakes:
                 states = [None] * len(some)
             for watch, state in zip(some, states, strict=True):
                 if not isinstance(state, bytes) or b'"WAITING"' not in state:
-                    call(watch.wake, _log)
+                    wake_up(watch.wake, _log)
 
 
 _ENDS = (Refused, theirs.RedisError, OSError, Gone)

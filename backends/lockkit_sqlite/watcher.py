@@ -21,8 +21,8 @@ from functools import partial
 from typing import TypeAlias
 
 from lockkit.forks import reinit
-from lockkit.store import waking
 from lockkit.store.inherited import inherited
+from lockkit.store.waking import wake_up
 from lockkit_sqlite.descriptors import Descriptor
 from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, open_bell, probe, still_read
@@ -47,7 +47,7 @@ class BellWatch:
     def ring(self) -> None:
         """Call ``wake``; an exception of it is logged."""
         if self.open:
-            waking.call(self.wake, _log)
+            wake_up(self.wake, _log)
 
     def close(self) -> None:
         """Stop. Never raises."""

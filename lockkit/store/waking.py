@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-__all__ = ["call"]
+__all__ = ["wake_up"]
 
 
-def call(wake: Callable[[], None], log: logging.Logger) -> None:
+def wake_up(wake: Callable[[], None], log: logging.Logger) -> None:
     """Call a waiter's ``wake``, and log what it raises: one waiter's trouble must not keep the next from being woken."""
     try:
         wake()

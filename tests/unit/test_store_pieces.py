@@ -8,7 +8,6 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
-from lockkit.store import waking
 from lockkit.store.comparing import ROUNDS, annotate
 from lockkit.store.handshakes import handshake_error
 from lockkit.store.layouts import check_reader
@@ -19,6 +18,7 @@ from lockkit.store.queue import agreed, check_capacity, in_the_way
 from lockkit.store.rows import Row
 from lockkit.store.spi import NOTE_LIMIT, Refused, Terms
 from lockkit.store.tombstones import LASTING, Tombstones
+from lockkit.store.waking import wake_up
 
 # -- tombstones
 
@@ -112,7 +112,7 @@ def test_a_stored_note_is_an_object_or_empty(text, note):
 
 
 def test_what_a_wake_up_callback_raises_is_logged_and_not_raised(caplog):
-    waking.call(lambda: 1 / 0, logging.getLogger("lockkit.test"))
+    wake_up(lambda: 1 / 0, logging.getLogger("lockkit.test"))
 
     assert "a wake-up callback failed" in caplog.text
 

@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from lockkit.store import waking
 from lockkit.store.spi import Refused, Unknown
+from lockkit.store.waking import wake_up
 from lockkit_postgres.connection import Connection
 from lockkit_postgres.pool import ConnectionPool
 
@@ -156,4 +156,4 @@ class Wakes:
 
     def _wake(self, watches: list[_Watch]) -> None:
         for watch in watches:
-            waking.call(watch.wake, _log)
+            wake_up(watch.wake, _log)
