@@ -236,10 +236,10 @@ class Lock:
         return None
 
     def _token(self) -> str:
-        """The token that the user's own function makes.
+        """The token that the function in :attr:`tokens` returns.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: The function did not return a token.
         """
         assert self.tokens is not None
         return check_token(self.tokens())
@@ -269,7 +269,7 @@ class Lock:
                         lease.on_lost(self._on_lost)
                     return lease
             except BaseException:
-                # Nobody has this level. An assignment, because a signal could interrupt a call.
+                # The caller never gets this level's lease. An assignment, because a signal could interrupt a call.
                 lease.left = True
                 raise
             lease.left = True

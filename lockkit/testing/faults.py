@@ -90,7 +90,7 @@ def refuse(faults: Faults, send: Send, budget: float) -> Any:
 
 
 def black_hole(faults: Faults, send: Send, budget: float) -> Any:
-    """There is no answer within the budget."""
+    """The fault of a store that gives no answer within the budget."""
     faults.healed.wait(budget)
     raise _unknown("nothing answers")
 

@@ -39,7 +39,7 @@ NOW = [b"1700000000", b"0"]
 
 @pytest.fixture
 def no_io(monkeypatch):
-    """Whoever connects, sleeps or starts a thread is told off."""
+    """Fail the test if the code connects, sleeps or starts a thread."""
 
     def forbidden(*_args, **_options):
         raise AssertionError("an exchange does no I/O")
@@ -552,7 +552,7 @@ def opened(real):
 
 
 def on_a_loop(store, work, monkeypatch):
-    """Run the work on a loop; whoever starts a thread or blocks meanwhile is told off."""
+    """Run the work on a loop, and fail the test if the code starts a thread or blocks meanwhile."""
 
     def forbidden(*_args, **_options):
         raise AssertionError("it starts a thread, or blocks")

@@ -551,7 +551,7 @@ def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
 
 
 def test_a_waiter_on_a_lagging_follower_is_let_in_once_the_follower_knows(ensemble):
-    """It lists without a `sync` then, and must not wait for the next poll either."""
+    """The woken waiter lists without a `sync`, and must not wait for the next poll either."""
     follower, leader = ensemble.followers()[0], ensemble.leader()
     with (
         connect(f"{follower.url('/app')}?tick={TICK}&max_ttl=12") as late,

@@ -1,4 +1,4 @@
-"""What an uncontended lock costs: the Python calls of one acquire and one release, each by name, and the files they are in."""
+"""The Python calls that an uncontended acquire and release pass: how many they are, and in which files."""
 
 from __future__ import annotations
 

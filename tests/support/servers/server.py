@@ -206,7 +206,7 @@ class Member(Server, Generic[P]):
             raise ServerFailed(f"the server at {self.address} did not start:\n{self.log}")
 
     def _url(self, scheme: str, user: str | None, password: str | None) -> str:
-        """Its URL; with an ``s`` behind the scheme for TLS. The client is told the TLS files in another way."""
+        """The URL of the server; the scheme ends in ``s`` for TLS. The URL does not name the TLS files."""
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}{'s' if self.certificates else ''}://{login}{self.address}"
 
