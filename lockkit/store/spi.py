@@ -18,10 +18,11 @@ from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
-from lockkit.store.exchanges import Exchange, Parser, Route
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from lockkit.store.exchanges import Exchange, Parser, Route
 
 __all__ = [
     "ABSENT",
@@ -255,27 +256,27 @@ class Exchanges(Protocol):
     @property
     def tls(self) -> "SSLContext | None": ...
 
-    def parser(self) -> Parser:
+    def parser(self) -> "Parser":
         """The parser of the replies on a new connection."""
 
-    def opening(self, route: Route, end: float) -> Exchange[Any]:
+    def opening(self, route: "Route", end: float) -> "Exchange[Any]":
         """Open a connection to a route until an end on ``time.monotonic()``, and return it."""
 
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
+    def acquire(self, claim: Claim, create: bool, budget: float) -> "Exchange[Answer]":  # noqa: FBT001
         """See :meth:`Backend.acquire`."""
 
-    def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
+    def renew(self, beats: Sequence[Beat], budget: float) -> "Exchange[Sequence[Renewal]]":
         """See :meth:`Backend.renew`."""
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> "Exchange[ReleaseAnswer]":
         """See :meth:`Backend.release`."""
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> "Exchange[ReleaseAnswer]":
         """See :meth:`Backend.abandon`."""
 
     def emergency_release(
         self, claim: Claim, budget: float, *, graceful: bool = True
-    ) -> Exchange[ReleaseAnswer]:
+    ) -> "Exchange[ReleaseAnswer]":
         """See :meth:`Backend.emergency_release`."""
 
 

@@ -32,6 +32,7 @@ from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
 TICK = 0.15
 TTL = 2.4
+LONG = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +222,11 @@ def create(piece):
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, wait):
     store = opened(wired.url)
-    warm, _ = take(store, ttl=TTL)
+    one = claim(ttl=LONG, wait=wait)  # less than half of it may pass until the create is sent
+    warm, _ = take(store, ttl=LONG)
+    freshly_confirmed(session(store, warm))
     store.release(warm, BUDGET)
     wired.hold(to_server=False)  # what it answers is lost
-    one = mine(wait=wait)
     work = threading.Thread(target=lambda: outcomes.append(asked(store, one)))
     outcomes = []
     work.start()
@@ -241,6 +243,12 @@ def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, 
     assert isinstance(answer, Granted), "busy with itself"
     assert answer.fence == stat.czxid
     assert store.release(one, BUDGET) == RELEASED
+
+
+def freshly_confirmed(session):
+    """Wait until the session has been confirmed anew: an acquire waits for an answer if half of the ttl has passed since."""
+    before = session.basis
+    until(lambda: session.basis > before, "the session is confirmed")
 
 
 def asked(store, one, budget=BUDGET):
