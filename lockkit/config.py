@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "plugin_settings",
     "redact",
+    "refuse",
     "template",
 ]
 
@@ -187,9 +188,9 @@ def load(
     found = configfiles.look(environ, cwd, etc, home, config)
     layers.warn(found.environment)
     code = keywords_layer({"url": url, **keywords})
-    _refuse([problem for layer in (*found.layers(), code) for problem in layer.problems])
+    refuse([problem for layer in (*found.layers(), code) for problem in layer.problems])
     decided, problems = decide(found, profile, code, arguments)
-    _refuse(problems)
+    refuse(problems)
     assert decided is not None
     return decided
 
@@ -213,9 +214,10 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         unknown = re.search(r"unknown field `(.*)`", told)
         key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
         allowed = [each.encode_name for each in msgspec.structs.fields(struct)] if _is_struct(struct) else []
-        where = config.sources.get(f"plugins.{name}.{key.partition('.')[0].partition('[')[0]}")
+        found = {f"plugins.{name}.{each}": "" for each in (key.partition(".")[0].partition("[")[0], *table)}
+        where = next((config.sources[each] for each in found if each in config.sources), "configuration")
         raise ConfigError(
-            f"{where or 'configuration'}: [plugins.{name}]{' ' + key if key else ''}: {told}",
+            f"{where}: [plugins.{name}]{' ' + key if key else ''}: {told}",
             hint=" ".join(
                 filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
             )
@@ -317,7 +319,12 @@ def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, objec
     return plugins
 
 
-def _refuse(problems: Sequence[ConfigError]) -> None:
+def refuse(problems: Sequence[ConfigError]) -> None:
+    """Raise the first of some problems, with their number; do nothing if there are none.
+
+    Raises:
+        ConfigError: There is a problem.
+    """
     if problems:
         rest = len(problems) - 1
         more = (

@@ -106,6 +106,7 @@ class Opening:
         self.here = _Here()
         self._made_at = caller()
         config.check_scope(self.capabilities.scope)
+        plugins.check_settings(config)
 
     @property
     def url(self) -> str:

@@ -41,8 +41,8 @@ def check_files(
     """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
     These are errors, because no lock could be taken: a store that is not installed, a URL or a ttl that the store would refuse, a scope
-    that it does not reach, a state folder that cannot be used, a missing client library. These are warnings: settings for plugins that
-    are not installed; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
+    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses.
+    These are warnings: settings for plugins that are not installed; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
     may serve several environments. No store is opened, and nothing is created.
 
     Args:
@@ -83,14 +83,17 @@ def _judged(
         wrong: The severity of a problem that exists on every machine.
         lacking: The severity of something that only this machine lacks.
     """
-    for finding in _store(loaded, lacking, entries):
+    plugins = PluginManager(disabled=loaded.disable_plugins, discover=lambda: entries)
+    refused = [
+        Finding("config", "error", error.message, error.hint or "") for error in plugins.misfits(loaded)
+    ]
+    for finding in (*_store(loaded, lacking, plugins), *refused):
         yield finding._replace(severity=wrong) if finding.severity == "error" else finding
-    yield from _tables(loaded, entries)
+    yield from _tables(loaded, entries, plugins)
     yield from _switches(loaded, entries)
 
 
-def _store(loaded: Config, lacking: Severity, entries: Sequence[Installed]) -> Iterator[Finding]:
-    plugins = PluginManager(disabled=loaded.disable_plugins, discover=lambda: entries)
+def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterator[Finding]:
     try:
         plugins.distribution(loaded.url)
     except (ConfigError, PluginError) as error:
@@ -131,16 +134,26 @@ def _of(key: str, loaded: Config, error: LockkitError, severity: Severity = "err
     return Finding("config", severity, error.message, hint)
 
 
-def _tables(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:
+def _tables(loaded: Config, entries: Sequence[Installed], plugins: PluginManager) -> Iterator[Finding]:
     offering = {canonical(entry.dist) for entry in entries} | {PROJECT}
+    judged = plugins.judging()
     for dist in loaded.plugins:
-        if dist in offering or _is_installed(dist):
-            continue
         origins = sorted(
             {where for key, where in loaded.sources.items() if key.startswith(f"plugins.{dist}.")}
         )
         where = f" (from {', '.join(origins)})" if origins else ""
         shown = redact_name(dist)
+        if dist == PROJECT:
+            told = (
+                f"[plugins.{shown}]{where} has no effect, because lockkit's own stores have no settings there"
+            )
+            yield Finding("config", "warning", told, "write the options of a store into the query of its URL")
+            continue
+        if dist in offering or _is_installed(dist):
+            if dist not in judged:
+                told = f"[plugins.{shown}]{where} is not checked, because no installed plugin of {shown} checks its settings"
+                yield Finding("config", "ok", told)
+            continue
         told = f"[plugins.{shown}]{where} is for a distribution that is not installed"
         yield Finding(
             "config", "warning", told, meant(dist, offering) or f"pip install {shown}, or remove it"

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import pluggy
 
 from lockkit._version import __version__
+from lockkit.config import Config, refuse
 from lockkit.errors import ConfigError, PluginError
 from lockkit.forks import IMPORTS
 from lockkit.hooks import PROJECT
@@ -37,6 +38,7 @@ _log = logging.getLogger("lockkit.plugins")
 _reported: set[str] = set()
 _HOOKS = tuple(name for name in specs.__all__ if name.startswith(f"{PROJECT}_"))
 _BACKENDS = "lockkit_backends"
+_SETTINGS = "lockkit_settings"
 
 
 class PluginInfo(NamedTuple):
@@ -144,6 +146,28 @@ class PluginManager:
                 if outcome.error is not None:
                     raise outcome.error
         return outcomes
+
+    # -- settings ---------------------------------------------------------------------------------------------
+
+    def check_settings(self, config: Config) -> None:
+        """Let every plugin read and check its own table ``[plugins.<dist>]``.
+
+        Raises:
+            ConfigError: A table is wrong; the message is that of the first one.
+        """
+        refuse(self.misfits(config))
+
+    def misfits(self, config: Config) -> list[ConfigError]:
+        """The errors in the plugins' own tables, as the plugins themselves judge them."""
+        return [
+            error
+            for plugin, call in self.implementations(_SETTINGS)
+            if (error := _judged(plugin, call, config)) is not None
+        ]
+
+    def judging(self) -> set[str]:
+        """The canonical names of the distributions whose plugins check their own table."""
+        return {canonical(self._infos[plugin].dist) for plugin, _ in self.implementations(_SETTINGS)}
 
     # -- stores -----------------------------------------------------------------------------------------------
 
@@ -377,6 +401,24 @@ class PluginManager:
             f"{dist or 'code'}.{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))
         )
         return next(candidate for candidate in candidates if candidate not in self._infos)
+
+
+def _judged(plugin: str, call: Callable[..., object], config: Config) -> ConfigError | None:
+    """Let one plugin read its settings; the error if it refuses them."""
+    try:
+        call(config=config)
+    except ConfigError as error:
+        return error
+    except BaseException as error:
+        if from_signal(error):
+            raise
+        refused = ConfigError(
+            f"plugin {plugin}: its settings cannot be read: {type(error).__name__}: {printable(str(error))}",
+            hint=f"correct its table [plugins.<distribution>], or leave the plugin out: disable_plugins = [{plugin!r}]",
+        )
+        refused.__cause__ = error
+        return refused
+    return None
 
 
 def _imported(module: str) -> ModuleType:

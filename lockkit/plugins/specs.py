@@ -18,6 +18,7 @@ from lockkit.hooks import hookspec
 if TYPE_CHECKING:
     import click
 
+    from lockkit.config import Config
     from lockkit.facts import Alert, CleanupContext, Event, Finding
     from lockkit.store.spi import BackendSpec
 
@@ -30,6 +31,7 @@ __all__ = [
     "lockkit_devices",
     "lockkit_event",
     "lockkit_health",
+    "lockkit_settings",
 ]
 
 
@@ -100,3 +102,13 @@ def lockkit_health(client: HealthClient) -> Sequence[Finding]:
 @hookspec
 def lockkit_commands(cli: click.Group) -> None:
     """Add commands to ``lockkit``: ``cli.add_command(...)``. If two plugins add a command of the same name, the first one stays."""
+
+
+@hookspec
+def lockkit_settings(config: Config) -> None:
+    """Read and check the plugin's own table ``[plugins.<dist>]``, before anything else of the plugin is called.
+
+    Called by ``connect()``, and by ``lockkit config check`` and ``lockkit doctor``. Decode the table with
+    :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
+    configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later.
+    """

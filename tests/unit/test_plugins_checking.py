@@ -1,11 +1,13 @@
 """What `lockkit config check` says of a configuration that can be read but cannot work."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lockkit import layers
+import lockkit
+from lockkit import config, layers
+from lockkit.errors import ConfigError
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
 from lockkit.plugins.checking import check_files
@@ -262,3 +264,84 @@ def test_a_file_that_is_wrong_by_itself_is_judged_by_that_alone(checked):
     (finding,), path = checked('url = "nosuch:"\nttll = 3')
 
     assert finding.message == f"{path}: unknown key ttll"
+
+
+# -- the tables of plugins, as the plugins judge them
+
+
+class Webhook:
+    """A plugin that wants one number."""
+
+    seen = None
+
+    @hookimpl
+    def lockkit_settings(self, config):
+        table = config.plugins.get("webhook-alert", {})
+        self.seen = int(table.get("rate", 1))
+        if self.seen < 0:
+            raise ConfigError("rate is too small", hint="use a larger one")
+
+
+@pytest.fixture
+def webhook(monkeypatch):
+    monkeypatch.setitem(sys.modules, "judging_webhook", ModuleType("judging_webhook"))
+    sys.modules["judging_webhook"].plugin = plugin = Webhook()
+    return plugin
+
+
+JUDGING = Installed("webhook", "judging_webhook:plugin", "webhook-alert", "1.0")
+
+
+@pytest.mark.parametrize(
+    "table, told, hint",
+    [
+        ("rate = -1", "rate is too small", "use a larger one"),
+        (
+            'rate = "x"',
+            "plugin webhook: its settings cannot be read: ValueError: invalid literal for int() with base 10: 'x'",
+            "correct its table [plugins.<distribution>], or leave the plugin out: disable_plugins = ['webhook']",
+        ),
+    ],
+)
+def test_a_table_that_its_plugin_refuses_is_one_error(checked, webhook, table, told, hint):
+    text = f"[profiles.a]\nttl = '5s'\n[plugins.webhook-alert]\n{table}"
+    (finding,), _ = checked(text, entries=[JUDGING])
+
+    assert finding[1:] == ("error", told, hint)
+    assert checked(f"disable_plugins = ['webhook']\n{text}", entries=[JUDGING])[0] == []
+
+
+def test_a_table_that_its_plugin_accepts_has_no_finding(checked, webhook):
+    assert checked("[plugins.webhook-alert]\nrate = 3", entries=[JUDGING])[0] == []
+    assert webhook.seen == 3
+
+
+def test_connect_refuses_a_table_that_a_plugin_refuses(webhook, tmp_path):
+    def connect(rate):
+        file = tmp_path / "file.toml"
+        file.write_text(f"[plugins.webhook-alert]\nrate = {rate}")
+        return lockkit.connect(config=config.load("memory:", config=file, environ={}), plugins=[webhook])
+
+    with pytest.raises(ConfigError, match="rate is too small"):
+        connect(-1)
+    connect(4).close()
+    assert webhook.seen == 4
+
+
+def test_a_table_that_no_plugin_checks_is_told_and_one_for_our_own_stores_is_a_warning(tmp_path):
+    file = tmp_path / "file.toml"
+    file.write_text("[plugins.webhook-alert]\nrate = 3\n[plugins.lockkit]\nx = 1\n")
+    found = check_files(
+        "memory:",
+        environ={},
+        etc=tmp_path / "no",
+        config_file=file,
+        discover=lambda: (ALERT,),
+        cwd=tmp_path,
+        home=tmp_path,
+    )
+
+    told = {finding.message.partition(" (from ")[0]: finding for finding in found}
+    assert told["[plugins.webhook-alert]"].severity == "ok"
+    assert "is not checked" in told["[plugins.webhook-alert]"].message
+    assert told["[plugins.lockkit]"].severity == "warning"

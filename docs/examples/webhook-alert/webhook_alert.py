@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from lockkit import config, hookimpl
-from lockkit.errors import ConfigError
+from lockkit import hookimpl
+from lockkit.config import Config, plugin_settings
 from lockkit.facts import Alert
 
 DIST = "webhook-alert"
@@ -23,26 +23,25 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     timeout: float = 5.0
     """The seconds that one delivery may take."""
 
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("https://", "http://")):
+            raise ValueError("url must begin with https:// or http://")
+
 
 class WebhookAlert:
-    """The plugin, one instance per process. It reads its settings when the first alert comes."""
+    """The plugin, one instance per process."""
 
-    def __init__(self) -> None:
-        self._settings: Settings | None = None
+    settings: Settings
 
-    def settings(self) -> Settings:
-        """Read the plugin's own table. A typo in it is a ConfigError that names the file and the key."""
-        if self._settings is None:
-            found = config.plugin_settings(config.load(), DIST, Settings)
-            if not found.url.startswith(("https://", "http://")):
-                raise ConfigError(f"[plugins.{DIST}] url must begin with https:// or http://")
-            self._settings = found
-        return self._settings
+    @hookimpl
+    def lockkit_settings(self, config: Config) -> None:
+        """Read the plugin's own table before the first lock is taken. A typo is a ConfigError that names the file and the key."""
+        self.settings = plugin_settings(config, DIST, Settings)
 
     @hookimpl
     def lockkit_alert(self, alert: Alert) -> None:
         """Deliver one alert. Runs on a thread of lockkit's own; the release of a lock does not wait for it."""
-        mine = self.settings()
+        mine = self.settings
         if alert.priority not in mine.priorities:
             return
         told = {
