@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy, handle_of
@@ -17,7 +17,7 @@ from lockkit.facts import Capabilities, Reason, Skipped
 from lockkit.forks import IMPORTS
 from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
-from lockkit.options import Options, whole
+from lockkit.options import Options, Settings, whole
 from lockkit.printable import printable
 from lockkit.store.queue import RW_CAPACITY
 
@@ -114,6 +114,14 @@ class Client(Operations):
         reader = build(self._opening, name, "read", 1, RW_CAPACITY, options)
         return RWLock(reader, build(self._opening, name, "write", RW_CAPACITY, RW_CAPACITY, options))
 
+    @overload
+    def locked(
+        self, template: str, *, on_busy: Literal["raise"] = "raise", **options: Unpack[Options]
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    @overload
+    def locked(
+        self, template: str, *, on_busy: Literal["raise", "skip"], **options: Unpack[Options]
+    ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]: ...
     def locked(
         self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
     ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
@@ -221,6 +229,7 @@ def connect(
     task: str | None = None,
     where: Literal["process", "wrapper"] = "process",
     clock: Clock = SYSTEM,
+    **settings: Unpack[Settings],
 ) -> Client:
     """Make a client. The call reads config files and does no other I/O: the store is opened when it is first used.
 
@@ -237,19 +246,31 @@ def connect(
         task: A description of the work of this process, shown with its claims.
         clock: The clock; a simulation passes its own.
         where: "wrapper" for a program that runs another under a lock.
+        settings: Any other setting, by its key: ``connect(ttl=5)``. See :class:`~lockkit.options.Settings`.
 
     Raises:
-        ConfigError: A setting is not allowed, the scope of the store is below ``scope``, or the URL's scheme is unknown; the
+        ConfigError: A setting is not allowed, or stands beside ``config``, the scope of the store is below ``scope``, or the URL's scheme is unknown; the
             error says what is allowed, or what to install.
         PluginError: One of ``plugins`` is broken.
     """
     with IMPORTS:
-        from lockkit.config import load
+        from lockkit.config import keywords, load
         from lockkit.plugins import PluginManager
 
     if config is None:
         config = load(
-            url=url, namespace=namespace, profile=profile, strict=strict, scope=scope, state_dir=state_dir
+            url=url,
+            namespace=namespace,
+            profile=profile,
+            strict=strict,
+            scope=scope,
+            state_dir=state_dir,
+            **keywords(settings),
+        )
+    elif settings:
+        raise ConfigError(
+            f"{', '.join(sorted(settings))} and config are given together",
+            hint="give each setting to lockkit.config.load() instead, which makes the config",
         )
     manager = PluginManager(
         plugins, disabled=config.disable_plugins, raise_errors=config.plugin_errors == "raise"

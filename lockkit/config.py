@@ -33,6 +33,7 @@ __all__ = [
     "SETTINGS",
     "Config",
     "decide",
+    "keywords",
     "keywords_layer",
     "load",
     "plugin_settings",
@@ -193,6 +194,22 @@ def load(
     refuse(problems)
     assert decided is not None
     return decided
+
+
+def keywords(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Settings given to ``connect``, as keywords for :func:`load`. None for a limit means no limit there, as it does for a lock.
+
+    Raises:
+        ConfigError: A key is no setting.
+    """
+    for key in settings:
+        if key not in SETTINGS:
+            hint = meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}"
+            raise ConfigError(f"{ARGUMENT}: unknown setting {key}", hint=hint)
+    return {
+        key: SETTINGS[key].endless if value is None and SETTINGS[key].kind == "limit" else value
+        for key, value in settings.items()
+    }
 
 
 def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:

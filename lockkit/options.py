@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from lockkit import durations
 from lockkit.errors import CapabilityError, ConfigError
@@ -15,7 +15,17 @@ from lockkit.store.spi import NOTE_LIMIT, Terms
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["DEFAULT", "Default", "Options", "check", "check_note", "longer_ttl", "terms_of", "whole"]
+__all__ = [
+    "DEFAULT",
+    "Default",
+    "Options",
+    "Settings",
+    "check",
+    "check_note",
+    "longer_ttl",
+    "terms_of",
+    "whole",
+]
 
 
 class Default:
@@ -57,6 +67,42 @@ class Options(TypedDict, total=False):
     pulseless: bool
     note: Mapping[str, object]
     on_lost: Callable[[], None]
+
+
+class Settings(TypedDict, total=False):
+    """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.
+
+    Durations are in seconds. Settings that are left out come from the config. :data:`lockkit.settings.SETTINGS` says what each means.
+
+    Attributes:
+        ttl: Seconds that the store keeps a hold that is not renewed.
+        timeout: Seconds that a caller waits for a lock in total; None to wait for ever.
+        max_hold: Seconds after which a hold is ended; None for no limit.
+        min_hold: Seconds from the grant for which a lock stays blocked, even if it is released earlier.
+        lock_delay: Seconds for which a lock stays blocked after a hold that ended without a release.
+        request_timeout: Seconds that one request to the store, or one attempt to open it, may take.
+        cleanup_budget: Seconds that each cleanup hook may take before the release continues.
+        disable_plugins: The plugins to leave out.
+        plugin_errors: Whether an error of a plugin is reported or raised.
+        kill_after, on_lost, age_warning, age_soft, age_hard, log_format: For ``lockkit run``, a monitor and the command line; they
+            are checked, and change nothing in a program.
+    """
+
+    ttl: float
+    timeout: float | None
+    max_hold: float | None
+    min_hold: float
+    lock_delay: float
+    request_timeout: float
+    cleanup_budget: float
+    kill_after: float
+    on_lost: Literal["term", "kill", "warn"]
+    age_warning: float
+    age_soft: float
+    age_hard: float
+    log_format: Literal["text", "json"]
+    disable_plugins: Sequence[str]
+    plugin_errors: Literal["report", "raise"]
 
 
 def check(options: Options, name: str, kind: Kind) -> None:

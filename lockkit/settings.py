@@ -94,8 +94,15 @@ SETTINGS: Mapping[str, Setting] = {
             "How long the store keeps a hold that is not renewed; `lockkit run` uses 60 s if it is not set.",
             env="LOCKKIT_TTL",
         ),
-        Setting("timeout", "limit", None, "How long a caller waits for a lock in total.", zero=True),
-        Setting("max_hold", "limit", None, "End a hold that lasts longer than this."),
+        Setting(
+            "timeout",
+            "limit",
+            None,
+            "How long a caller waits for a lock in total.",
+            env="LOCKKIT_TIMEOUT",
+            zero=True,
+        ),
+        Setting("max_hold", "limit", None, "End a hold that lasts longer than this.", env="LOCKKIT_MAX_HOLD"),
         Setting(
             "min_hold",
             "duration",
@@ -120,7 +127,11 @@ SETTINGS: Mapping[str, Setting] = {
             example="host",
         ),
         Setting(
-            "strict", "flag", False, "Refuse what is known to be unsafe about a store instead of warning."
+            "strict",
+            "flag",
+            False,
+            "Refuse what is known to be unsafe about a store instead of warning.",
+            env="LOCKKIT_STRICT",
         ),
         Setting(
             "request_timeout",
@@ -170,6 +181,7 @@ SETTINGS: Mapping[str, Setting] = {
             "text",
             "The format of the logs of the command line and the server.",
             allowed=("text", "json"),
+            env="LOCKKIT_LOG_FORMAT",
         ),
         Setting(
             "disable_plugins",

@@ -1,5 +1,6 @@
 """Which layer wins, and what is told about it."""
 
+import inspect
 import itertools
 import logging
 import os
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lockkit
 from lockkit import config, examining, layers
 from lockkit.errors import ConfigError
+from lockkit.options import Settings
 from lockkit.plugins.checking import check_files
 from lockkit.settings import SETTINGS, read, redact, template, toml
 from lockkit.testing.children import Child
@@ -428,6 +431,47 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
         config.load(environ={}, etc=world.etc, home=world.home, config="other.toml")
 
 
+# -- keywords of connect --------------------------------------------------------------------------------------
+
+
+def test_connect_takes_every_setting_by_keyword():
+    named = set(inspect.signature(lockkit.connect).parameters)
+    assert named | set(Settings.__annotations__) >= set(SETTINGS)
+    assert not named & set(Settings.__annotations__)
+    assert set(Settings.__annotations__) <= set(SETTINGS)
+
+
+def test_a_keyword_of_connect_is_the_highest_layer(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_TTL", "7s")
+    monkeypatch.setenv("LOCKKIT_TIMEOUT", "3s")
+    with lockkit.connect("memory:?ttl=9s", ttl=5, timeout=None, state_dir=str(tmp_path)) as client:
+        assert client.lock("a").terms.ttl == 5
+        assert client.config.source("ttl") == "argument"
+        assert client.config.timeout is None
+        assert client.config.source("timeout") == "argument"
+    with lockkit.connect("memory:", state_dir=str(tmp_path)) as client:
+        assert client.lock("a").terms.ttl == 7
+        assert client.config.timeout == 3
+
+
+@pytest.mark.parametrize(
+    "settings,told",
+    [
+        ({"tll": 5}, "unknown setting tll.*did you mean ttl"),
+        ({"home": "/"}, "unknown setting home"),
+        ({"ttl": "soon"}, "ttl must be a duration"),
+        ({"max_hold": 0}, "max_hold"),
+        (
+            {"ttl": 5, "config": config.load("memory:", environ={}, cwd="/", home="/")},
+            "ttl and config are given together.*load",
+        ),
+    ],
+)
+def test_a_keyword_of_connect_that_cannot_be_is_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        lockkit.connect(**settings)
+
+
 # -- environment and URL --------------------------------------------------------------------------------------
 
 
@@ -437,12 +481,16 @@ def test_variables_on_the_list_reach_their_setting(world, name):
         "LOCKKIT_URL": "memory:",
         "LOCKKIT_SCOPE": "process",
         "LOCKKIT_TTL": "5s",
+        "LOCKKIT_TIMEOUT": "forever",
+        "LOCKKIT_MAX_HOLD": "2h",
+        "LOCKKIT_STRICT": "yes",
+        "LOCKKIT_LOG_FORMAT": "json",
         "LOCKKIT_PLUGIN_ERRORS": "raise",
     }
     world.environ[name] = values.get(name, "x")
     key = next(key for key, setting in SETTINGS.items() if setting.env == name)
     got = world.load()
-    assert getattr(got, key) == read(SETTINGS[key], world.environ[name])
+    assert getattr(got, key) == read(SETTINGS[key], world.environ[name], text=True)
     assert got.source(key) == name
 
 
@@ -455,7 +503,11 @@ def test_the_list_of_variables_is_closed():
             "PROFILE",
             "CONFIG",
             "TTL",
+            "TIMEOUT",
+            "MAX_HOLD",
             "SCOPE",
+            "STRICT",
+            "LOG_FORMAT",
             "STATE_DIR",
             "DISABLE_PLUGINS",
             "PLUGIN_ERRORS",

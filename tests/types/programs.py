@@ -1,0 +1,56 @@
+"""Programs as users write them, for type checkers alone: mypy and pyright must see these types, and these mistakes.
+
+An error that is expected here is ignored in the comment, and a comment that ignores nothing is an error itself.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, assert_type
+
+import lockkit
+from lockkit import Lease, Lock, Skipped
+
+
+def a_decorated_function_keeps_its_type(client: lockkit.Client) -> None:
+    """By default a call that finds the lock busy raises, so the decorated function returns what the function returns."""
+
+    @client.locked("job:{number}")
+    def by_default(number: int, *, fast: bool = False) -> str:
+        return f"{number}{fast}"
+
+    @client.locked("job:{number}", on_busy="raise", ttl=5, timeout=None)
+    def told(number: int) -> list[int]:
+        return [number]
+
+    assert_type(by_default(7, fast=True), str)
+    assert_type(told(7), list[int])
+    by_default("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    by_default()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def a_function_that_may_be_skipped_says_so(client: lockkit.Client, on_busy: Literal["raise", "skip"]) -> None:
+    """With ``skip`` a call may return Skipped, and the type checker asks for an answer to that."""
+
+    @client.locked("job:{number}", timeout=0, on_busy="skip")
+    def skipping(number: int) -> str:
+        return str(number)
+
+    @client.locked("job:{number}", on_busy=on_busy)
+    def either(number: int) -> str:
+        return str(number)
+
+    assert_type(skipping(7), str | Skipped)
+    assert_type(either(7), str | Skipped)
+    skipping(7).upper()  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue]
+    client.locked("job", on_busy="wait")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def settings_and_options_have_types(client: lockkit.Client) -> None:
+    """A misspelt option and a value of the wrong type are found before the program runs."""
+    assert_type(lockkit.connect("memory:", ttl=5, timeout=None, max_hold=60), lockkit.Client)
+    assert_type(client.lock("a", ttl=5), Lock)
+    assert_type(client.lock("a").acquire(), Lease)
+    assert_type(client.lock("a").try_acquire(), Lease | None)
+    lockkit.connect("memory:", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    lockkit.connect("memory:", ttl="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.lock("a", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
