@@ -84,8 +84,12 @@ class Settings(TypedDict, total=False):
         cleanup_budget: Seconds that each cleanup hook may take before the release continues.
         disable_plugins: The plugins to leave out.
         plugin_errors: Whether an error of a plugin is reported or raised.
-        kill_after, on_lost, age_warning, age_soft, age_hard, log_format: For ``lockkit run``, a monitor and the command line; they
-            are checked, and change nothing in a program.
+        kill_after: For ``lockkit run`` alone.
+        on_lost: For ``lockkit run`` alone; a lock has an option of the same name.
+        age_warning: For a monitor alone, as the other two ages.
+        age_soft: See ``age_warning``.
+        age_hard: See ``age_warning``.
+        log_format: For the command line alone.
     """
 
     ttl: float
