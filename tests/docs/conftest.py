@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.holders import HOLD
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -85,5 +87,59 @@ def program(tmp_path):
         if check:
             assert done.returncode == 0, done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def started():
+    """Start processes that are gone when the test is."""
+    running = []
+
+    def start(*args, **options):
+        process = subprocess.Popen(
+            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def holder(started, url):
+    """A Python program that holds `job` in the module's store, and answers expressions about its lease."""
+
+    def hold(terms="", connect="", **options):
+        process = started(sys.executable, "-c", HOLD.format(url=url, terms=terms, connect=connect), **options)
+        process.fence = int(process.stdout.readline())
+        return process
+
+    return hold
+
+
+@pytest.fixture
+def wrapper(started, url, client):
+    """`lockkit run job -- ...` on the module's store, once its command has printed a line."""
+
+    def run(*command, options=()):
+        process = started(
+            sys.executable,
+            "-m",
+            "lockkit",
+            "run",
+            "--url",
+            url,
+            *options,
+            "job",
+            "--",
+            *command,
+            start_new_session=True,
+        )
+        process.first = process.stdout.readline().strip()
+        return process
 
     return run

@@ -14,18 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-
-AT_ONCE = 4
-"""Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
-
-HOLD = """
-import sys, time, lockkit
-client = lockkit.connect({url!r}{connect})
-lease = client.lock("job"{terms}).acquire(timeout=5)
-print(lease.fence, flush=True)
-for line in sys.stdin:
-    print(eval(line), flush=True)
-"""
+from support.holders import AT_ONCE, ask, runs
 
 
 @pytest.fixture
@@ -39,75 +28,6 @@ def url(tmp_path):
 def client(url):
     with lockkit.connect(url) as client:
         yield client
-
-
-@pytest.fixture
-def started():
-    """Processes that are gone when the test is."""
-    running = []
-
-    def start(*args, **options):
-        process = subprocess.Popen(
-            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def holder(started, url):
-    """A Python program that holds `job`, and answers expressions about its lease."""
-
-    def hold(terms="", connect="", **options):
-        process = started(sys.executable, "-c", HOLD.format(url=url, terms=terms, connect=connect), **options)
-        process.fence = int(process.stdout.readline())
-        return process
-
-    return hold
-
-
-@pytest.fixture
-def wrapper(started, url, client):
-    """`lockkit run job -- ...`, once its command has printed a line."""
-
-    def run(*command, options=()):
-        process = started(
-            sys.executable,
-            "-m",
-            "lockkit",
-            "run",
-            "--url",
-            url,
-            *options,
-            "job",
-            "--",
-            *command,
-            start_new_session=True,
-        )
-        process.first = process.stdout.readline().strip()
-        return process
-
-    return run
-
-
-def ask(process, expression):
-    process.stdin.write(expression + "\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
-
-
-def runs(pid):
-    """Whether a process can still do something: it is there, and not on its way out (PF_EXITING) or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return False
-    return fields[0] not in ("Z", "X") and not int(fields[6]) & 0x4
 
 
 def seconds_to_acquire(client, timeout=8):
