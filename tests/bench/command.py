@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from bench.contenders import INSTALL, PEERS, peers, unusable
 from bench.etcd_contenders import PEERS as ETCD_PEERS
 from bench.etcd_store import etcd
-from bench.local import handoff, uncontended
+from bench.local import contended, handoff, uncontended
 from bench.redis_contenders import PEERS as REDIS_PEERS
 from bench.redis_store import redis
 from bench.zookeeper_contenders import PEERS as ZOOKEEPER_PEERS
@@ -25,6 +25,7 @@ BENCHES: Mapping[str, Bench] = {
     **command.BENCHES,
     "uncontended": uncontended,
     "hand-off": handoff,
+    "contended": contended,
     "redis": redis,
     "etcd": etcd,
     "zookeeper": zookeeper,

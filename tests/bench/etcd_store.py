@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from bench.contenders import peers
 from bench.etcd_contenders import FLOOR, PEERS, RAW, WAITING, WOKEN
-from bench.remote import Remote
+from bench.remote import Remote, cpu_of
 from lockkit.testing.bench.figures import Figure
 from support.servers.etcd import EtcdServer
 
 __all__ = ["etcd"]
 
 _UNCONTENDED, _HANDOFF, _HEARTBEAT, _BEAT = 1.15, 2.0, 1.0, 25.0
+_GRANTS = 300.0
 
 
 def etcd(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
@@ -28,6 +30,7 @@ def etcd(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
             store="lockkit, etcd",
             url=server.url(),
             requests=server.requests,
+            cpu=partial(cpu_of, server.pid),
             floor=FLOOR,
             floors=(RAW,),
             woken=WOKEN,
@@ -39,6 +42,7 @@ def etcd(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
         return [
             *remote.uncontended(_UNCONTENDED),
             *remote.handoff(_HANDOFF),
+            *remote.contended(4, at_least=_GRANTS),
             *remote.crowds(),
             *remote.held(_HEARTBEAT, _BEAT),
         ]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bench.contenders import HERE, peers
 from lockkit.testing.bench import calls, processes
+from lockkit.testing.bench import contended as contention
 from lockkit.testing.bench.figures import Figure
 
-__all__ = ["handoff", "to_the_fastest", "uncontended"]
+__all__ = ["contended", "handoff", "to_the_fastest", "uncontended"]
 
 _TO_FLOOR = "acquire + release, to the floor"
 
@@ -36,6 +37,12 @@ def handoff(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
     found, _ = peers()
     figures = processes.handoff(folder, url, store, quick=quick, beside=found, contenders=HERE)
     return to_the_fastest(figures, store, found)
+
+
+def contended(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
+    """Eight processes that all want one lock."""
+    found, _ = peers()
+    return contention.contended(folder, url, store, quick=quick, beside=found, contenders=HERE)
 
 
 def to_the_fastest(figures: Sequence[Figure], store: str, found: Sequence[str]) -> list[Figure]:

@@ -7,6 +7,7 @@ none: a lock without one outlives its holder. Redis' client and the libraries ar
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,10 +17,11 @@ from urllib.parse import urlsplit
 
 from lockkit.testing.bench.contender import Contender
 
-__all__ = ["FLOOR", "MAKERS", "PEERS", "RAW", "WOKEN"]
+__all__ = ["AWAKE", "FLOOR", "MAKERS", "PEERS", "RAW", "WOKEN"]
 
 FLOOR = "floor: 2 EVALSHA"
 RAW = "floor: 2 EVALSHA, raw socket"
+AWAKE = "floor: 2 EVALSHA, raw socket, awake"
 WOKEN = "floor: release script, pub/sub, confirm"
 PEERS = {
     "redis": "redis",
@@ -74,12 +76,17 @@ def _floor(stack: ExitStack, url: str) -> Contender:
     return Contender(FLOOR, lambda: plain.ask(take), lambda _: plain.ask(drop))
 
 
-def _raw(stack: ExitStack, url: str) -> Contender:
-    """The same without a client library: each answer is one short line."""
+def _socket(stack: ExitStack, url: str) -> socket.socket:
     _Plain(stack, url).load(_TAKE, _DROP)
     place = urlsplit(url)
     sock = stack.enter_context(socket.create_connection((place.hostname or "", place.port or 0)))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _raw(stack: ExitStack, url: str) -> Contender:
+    """The same without a client library: each answer is one short line."""
+    sock = _socket(stack, url)
     take, drop = _packed(_TAKE, "2", "raw", "raw:fence", "token"), _packed(_DROP, "1", "raw", "token")
 
     def ask(packed: bytes) -> bytes:
@@ -87,6 +94,23 @@ def _raw(stack: ExitStack, url: str) -> Contender:
         return sock.recv(4096)
 
     return Contender(RAW, lambda: ask(take), lambda _: ask(drop))
+
+
+def _awake(stack: ExitStack, url: str) -> Contender:
+    """The same by a client that never goes to sleep, but gives way to the server."""
+    sock = _socket(stack, url)
+    sock.setblocking(False)
+    take, drop = _packed(_TAKE, "2", "awake", "awake:fence", "token"), _packed(_DROP, "1", "awake", "token")
+
+    def ask(packed: bytes) -> bytes:
+        sock.sendall(packed)
+        while True:
+            try:
+                return sock.recv(4096)
+            except BlockingIOError:
+                os.sched_yield()
+
+    return Contender(AWAKE, lambda: ask(take), lambda _: ask(drop))
 
 
 def _woken(stack: ExitStack, url: str) -> Contender:
@@ -146,6 +170,7 @@ def _pottery(stack: ExitStack, url: str) -> Contender:
 MAKERS: dict[str, Callable[[ExitStack, str], Contender]] = {
     FLOOR: _floor,
     RAW: _raw,
+    AWAKE: _awake,
     WOKEN: _woken,
     "redis": _redis,
     "python-redis-lock": _python_redis_lock,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.contenders import peers
-from bench.redis_contenders import FLOOR, PEERS, RAW, WOKEN
-from bench.remote import Remote
+from bench.redis_contenders import AWAKE, FLOOR, PEERS, RAW, WOKEN
+from bench.remote import Remote, cpu_of
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
 from lockkit.testing.bench.client import connected
@@ -20,6 +21,8 @@ __all__ = ["redis"]
 
 _STORE = "lockkit, Redis"
 _UNCONTENDED, _HANDOFF, _POSITION, _HEARTBEAT = 1.25, 2.0, 0.2, 0.5
+_IN_TURN = {"acquire + release": 1.5, "CPU of the client": 2.0, "CPU of the server": 1.6}
+_SERVED = 130.0
 
 
 def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
@@ -41,8 +44,10 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
             store=_STORE,
             url=server.url(),
             requests=server.requests,
+            cpu=partial(cpu_of, server.pid),
             floor=FLOOR,
-            floors=(RAW,),
+            floors=(RAW, AWAKE),
+            awake=AWAKE,
             woken=WOKEN,
             found=found,
             waiting=found,
@@ -50,8 +55,11 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
             quick=quick,
         )
         return [
-            *remote.uncontended(_UNCONTENDED),
+            *remote.uncontended(_UNCONTENDED, _IN_TURN),
             *remote.handoff(_HANDOFF),
+            *remote.contended(
+                8, server=_SERVED, fair=[name for name in found if name == "python-redis-lock"]
+            ),
             *remote.crowds(),
             _position(folder, server, quick=quick),
             *remote.held(_HEARTBEAT),

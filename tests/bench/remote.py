@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from bench.contenders import HERE, opened
 from bench.local import to_the_fastest
-from lockkit.testing.bench.calls import paired
+from lockkit.testing.bench.calls import in_turn, paired
+from lockkit.testing.bench.contended import contests
 from lockkit.testing.bench.figures import Figure, Unit
 from lockkit.testing.bench.processes import handed_over, held
 from lockkit.testing.bench.rounds import interleaved, ratio
 from lockkit.testing.bench.workers import Worker, started
 
-__all__ = ["Remote"]
+__all__ = ["Remote", "cpu_of"]
 
 _REQUESTS = 6.0
 _CROWDS = (2, 10, 100)
+_NO_LIMITS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Remote:
         store: What lockkit is called on it.
         url: Where the server is.
         requests: How many requests clients have sent to it so far, by its own count.
+        cpu: The CPU seconds that it has used so far.
         floor: What no lock there can beat; to it all ratios are made.
         floors: The same in other ways.
         woken: What no hand-off there can beat.
@@ -38,12 +41,14 @@ class Remote:
         waiting: Those of them that can wait.
         folder: For files.
         quick: Fewer rounds.
+        awake: The floor that stays awake for an answer, where lockkit does too; else empty.
     """
 
     bench: str
     store: str
     url: str
     requests: Callable[[], int]
+    cpu: Callable[[], float]
     floor: str
     floors: Sequence[str]
     woken: str
@@ -51,18 +56,63 @@ class Remote:
     waiting: Sequence[str]
     folder: Path
     quick: bool
+    awake: str = ""
 
-    def uncontended(self, target: float) -> list[Figure]:
-        """Acquire + release, nobody else there, all taking turns."""
+    def uncontended(self, target: float, turns_of_one: Mapping[str, float] = _NO_LIMITS) -> list[Figure]:
+        """Acquire + release, nobody else there, all taking turns: of a loop each, then of one operation each.
+
+        Args:
+            target: The most of a loop, to the floor.
+            turns_of_one: The most of one operation each to the floor, by what is measured.
+        """
+        limits = {f"{what}, in turn, to the floor": limit for what, limit in turns_of_one.items()}
         names = [self.floor, *self.floors, *self.found, self.store]
         rounds, count = (7, 60) if self.quick else (41, 200)
         with opened(names, self.folder, self.url) as made:
             taken = interleaved({name: paired(made[name].both, count) for name in names}, rounds)
+            turns = in_turn(self.bench, made, self.floor, quick=self.quick, server=self.cpu)
         what = "acquire + release"
         figures = [self._figure(name, what, median(taken[name]) * 1e6, "us") for name in names]
         for name in names[1:]:
             figure = self._figure(name, f"{what}, to the floor", ratio(taken[name], taken[self.floor]), "x")
             figures.append(figure.at_most(target) if name == self.store else figure)
+        if self.awake:
+            share = ratio(taken[self.store], taken[self.awake])
+            figures.append(self._figure(self.store, f"{what}, to the floor that stays awake", share, "x"))
+        return figures + [
+            each.at_most(limits[each.what]) if each.contender == self.store and each.what in limits else each
+            for each in turns
+        ]
+
+    def contended(
+        self, count: int, *, at_least: float = 0.0, server: float | None = None, fair: Sequence[str] = ()
+    ) -> list[Figure]:
+        """Processes that all want one lock.
+
+        Args:
+            count: The processes of each contender.
+            at_least: Grants a second to reach; 0 for none.
+            server: The most CPU time of the server for one grant, in microseconds.
+            fair: The libraries that let nobody overtake; lockkit is to grant more than each.
+        """
+        found = contests(
+            self.folder,
+            self.url,
+            [self.store, *self.waiting],
+            count,
+            quick=self.quick,
+            contenders=HERE,
+            server=self.cpu,
+        )
+        peers = [each.value for each in found if each.unit == "/s" and each.contender in fair]
+        figures = []
+        for each in found:
+            figure = replace(each, bench=self.bench)
+            if each.contender == self.store and each.unit == "/s":
+                figure = figure.at_least(max([at_least, *peers])) if at_least or peers else figure
+            elif each.contender == self.store and server is not None and "of the server" in each.what:
+                figure = figure.at_most(server)
+            figures.append(figure)
         return figures
 
     def handoff(self, target: float) -> list[Figure]:
@@ -114,6 +164,20 @@ class Remote:
 
     def _figure(self, contender: str, what: str, value: float, unit: Unit) -> Figure:
         return Figure(self.bench, contender, what, value, unit)
+
+
+def cpu_of(pid: int) -> float:
+    """The CPU seconds that the threads of a process have used so far, to the microsecond.
+
+    A process's own count has the kernel's ticks, of 10 ms.
+    """
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+        except FileNotFoundError:  # it has ended
+            continue
+    return total / 1e9
 
 
 def _answer(worker: Worker) -> int:

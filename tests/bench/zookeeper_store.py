@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from bench.contenders import peers
-from bench.remote import Remote
+from bench.remote import Remote, cpu_of
 from bench.zookeeper_contenders import FLOOR, PEERS, SEQUENTIAL, WOKEN
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.processes import ServerMissing
@@ -32,6 +33,7 @@ def zookeeper(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figu
             store="lockkit, ZooKeeper",
             url=f"{server.url()}?tick={server.tick:g}&max_ttl=60",
             requests=server.requests,
+            cpu=partial(cpu_of, server.pid),
             floor=FLOOR,
             floors=(SEQUENTIAL,),
             woken=WOKEN,
@@ -43,6 +45,7 @@ def zookeeper(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figu
         return [
             *remote.uncontended(_UNCONTENDED),
             *remote.handoff(_HANDOFF),
+            *remote.contended(4, fair=found),
             *remote.crowds(),
             *remote.held(_HEARTBEAT, _BEAT),
         ]

@@ -12,7 +12,7 @@ from lockkit.cli.base import command as make
 
 __all__ = ["BENCHES", "command"]
 
-BENCHES = ("uncontended", "pipeline", "hand-off", "stall", "held", "start-up")
+BENCHES = ("uncontended", "pipeline", "hand-off", "contended", "stall", "held", "start-up")
 """The benchmarks; listed here so that help and completion need not load the test kit."""
 
 
@@ -20,7 +20,7 @@ BENCHES = ("uncontended", "pipeline", "hand-off", "stall", "held", "start-up")
     "bench",
     examples="""
 lockkit bench                  # in memory, and on a temporary SQLite file
-lockkit bench --quick          # about 40 s
+lockkit bench --quick          # about a minute
 lockkit bench uncontended hand-off --json
 lockkit bench --url redis://localhost:6379
 """,
@@ -30,7 +30,7 @@ lockkit bench --url redis://localhost:6379
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     """Measure lockkit on this machine, in turns with the floor: the least that any lock on this host has to do.
 
-    BENCH is uncontended, pipeline, hand-off, stall, held or start-up; the default is all of them. With --url they are measured
+    BENCH is start-up, uncontended, pipeline, hand-off, contended, stall or held; the default is all of them. With --url they are measured
     on that store, in the namespace lockkit-bench. Compare only numbers of the same run.
     """
     try:

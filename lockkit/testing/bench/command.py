@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from lockkit.testing.bench.calls import pipeline, uncontended
+from lockkit.testing.bench.contended import contended
 from lockkit.testing.bench.document import document
 from lockkit.testing.bench.figures import Figure, progress, sentence, table
 from lockkit.testing.bench.processes import handoff, held, stall, startup
@@ -28,6 +29,7 @@ BENCHES: Mapping[str, Bench] = {
     "uncontended": uncontended,
     "pipeline": pipeline,
     "hand-off": handoff,
+    "contended": contended,
     "stall": stall,
     "held": held,
     "start-up": startup,

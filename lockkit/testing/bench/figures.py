@@ -15,7 +15,7 @@ from lockkit import __version__
 
 __all__ = ["Figure", "Unit", "machine", "progress", "sentence", "table"]
 
-Unit: TypeAlias = Literal["us", "ms", "x", "%", "KiB", "calls"]
+Unit: TypeAlias = Literal["us", "ms", "x", "%", "KiB", "calls", "/s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Figure:
     def at_most(self, limit: float) -> Figure:
         """The same figure, with a limit as its target."""
         return replace(self, target=f"<= {limit:g} {self.unit}", met=self.value <= limit)
+
+    def at_least(self, limit: float) -> Figure:
+        """The same figure, with a lower limit as its target."""
+        return replace(self, target=f">= {limit:g} {self.unit}", met=self.value >= limit)
 
 
 def machine() -> dict[str, Any]:

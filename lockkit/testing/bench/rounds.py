@@ -6,8 +6,11 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 __all__ = ["interleaved", "per_call", "percentile", "ratio"]
+
+T = TypeVar("T")
 
 
 def per_call(call: Callable[[], object], count: int) -> float:
@@ -20,10 +23,10 @@ def per_call(call: Callable[[], object], count: int) -> float:
     return median(taken)
 
 
-def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Run every measure once per round, each round in another order. A first round, for warming up, is discarded."""
     names = list(measures)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[T]] = {name: [] for name in names}
     for turn in range(rounds + 1):
         gc.collect()
         first = turn % len(names)

@@ -94,6 +94,37 @@ def waiter(name: str, folder: str, url: str, contenders: str) -> None:
             contender.release(held)
 
 
+def contender(name: str, folder: str, url: str, contenders: str) -> None:
+    """For each line of input, a start and an end: acquire and release without pause between them, and answer what came of it.
+
+    A grant after the end does not count, but the wait for it does.
+    """
+    with opener(contenders)([name], Path(folder), url) as made:
+        acquire, release = made[name].acquire, made[name].release
+        release(acquire())
+        say("ready")
+        for line in sys.stdin:
+            start, end = map(float, line.split())
+            time.sleep(max(0.0, start - time.monotonic()))
+            grants, worst, used = 0, 0.0, time.process_time()
+            before = time.monotonic()
+            while before < end:
+                held = acquire()
+                at = time.monotonic()
+                release(held)
+                worst = max(worst, at - before)
+                grants += at < end
+                before = time.monotonic()
+            say({"grants": grants, "worst": worst, "cpu": time.process_time() - used})
+
+
+def busy() -> None:
+    """Use up a core, and do nothing else."""
+    say("ready")
+    while True:
+        pass
+
+
 def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
     """Hold ``count`` locks, report that, and after ``seconds`` answer how much CPU time the heartbeat took."""
     with connected(url, folder) as client:
@@ -155,6 +186,8 @@ def staller(url: str, folder: str) -> None:
 
 _ROLES: Mapping[str, Callable[..., None]] = {
     "waiter": waiter,
+    "contender": contender,
+    "busy": busy,
     "holder": holder,
     "weigher": weigher,
     "staller": staller,
