@@ -6,9 +6,12 @@ the number of waiting clients, nor its cost to a client with the number of its w
 A key serves many claims, one after the other; the revision that created it tells them apart. A blocker is older than the look
 that showed it, so a removal after that look is the blocker's own.
 
+A watch begins with the next revision, and its first news says which one that is. (etcd serves a watch that begins with an earlier
+one from a loop that runs every 100 ms, and so it tells everything late from then on.) A waiter whose look is older asks again at once.
+
 A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
-something may have been missed: at its start, and after its watch was cut, was cancelled, or began at a revision that etcd has
-compacted away. Heartbeats look at the queue themselves, so they notice a watch that is dead without a sign.
+something may have been missed: when its watch begins after its look, and after its watch was cut or cancelled. Heartbeats look at the
+queue themselves, so they notice a watch that is dead without a sign.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ __all__ = ["Watches"]
 
 _log = logging.getLogger("lockkit.etcd")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_NEXT = 0
+"""As the start of a watch: the next revision."""
+_NEVER = 1 << 63
 _FEW = 2
 """Waiters of a client for one name that have a watch of their own; further ones share one."""
 _KEYS = 8
@@ -41,11 +47,16 @@ _BEHIND = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """One waiter."""
+    """One waiter.
+
+    Attributes:
+        looked: The revision at which it looked at the queue.
+    """
 
     shared: _SharedWatch
     own: tuple[bytes, int]
     blockers: Mapping[bytes, int]
+    looked: int
     wake: Callable[[], None]
 
     @property
@@ -61,14 +72,12 @@ class _Watch:
 class _SharedWatch:
     """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys."""
 
-    def __init__(
-        self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], start: int
-    ) -> None:
+    def __init__(self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]]) -> None:
         self._watches = watches
         self._queue = queue
         self._wanted = wanted
-        self._since = start
-        self._seen = start - 1
+        self._since = _NEVER
+        """The first revision from which on every removal is known."""
         self._gone: dict[bytes, int] = {}
         self._stream: Stream | None = None
         self._pause = _FIRST_PAUSE
@@ -77,13 +86,13 @@ class _SharedWatch:
         self.waiters: list[_Watch] = []
 
     def open(self) -> None:
-        """Begin to watch, from the first revision that has not been seen."""
+        """Begin to watch."""
         self._turn += 1
         turn = self._turn
-        self._behind = None
+        self._behind, self._since = None, _NEVER
         key, end, also = self._wanted
         self._stream = self._watches.store.transport.watch(
-            key, end, self._seen + 1, lambda news: self._heard(news, turn), also
+            key, end, _NEXT, lambda news: self._heard(news, turn), also
         )
 
     @property
@@ -91,12 +100,11 @@ class _SharedWatch:
         """Whether other waiters may join."""
         return bool(self._wanted[1])
 
-    def enter(self, watch: _Watch, looked: int) -> None:
-        """Add a waiter that looked at the queue at a revision."""
+    def enter(self, watch: _Watch) -> None:
+        """Add a waiter. Before the watch stands nothing is known to be missed: its first news tells."""
         self.waiters.append(watch)
-        gone = self._gone
-        missed = looked + 1 < self._since or any(gone.get(key, 0) > looked for key, _ in watch.needed)
-        if missed:
+        looked, gone, since = watch.looked, self._gone, self._since
+        if looked + 1 < since < _NEVER or any(gone.get(key, 0) > looked for key, _ in watch.needed):
             watch.wake()
 
     def leave(self, watch: _Watch) -> None:
@@ -123,20 +131,14 @@ class _SharedWatch:
             return
         if not isinstance(news, Watched):
             _log.debug("a watch ended: %s", news.why)
-            if news.compacted > self._seen:
-                self._seen = news.compacted - 1
-                self._since = news.compacted
             self._again()
             return
         if not news.changes:
-            if self._pause > _FIRST_PAUSE:  # the watch stands again; something may have happened meanwhile
-                self._wake(list(self.waiters))
-            self._pause = _FIRST_PAUSE
+            self._stands(news.revision)
             return
         woken: dict[_Watch, None] = {}
         for change in news.changes:
             kind, kv = change.kind, change.kv
-            self._seen = max(self._seen, kv.modified)
             key = kv.key
             if kind == "DELETE":
                 self._note(key, kv.modified)
@@ -146,6 +148,13 @@ class _SharedWatch:
                 if watch.own[0] == key or (kind == "DELETE" and key in watch.blockers):
                     woken[watch] = None
         self._wake(woken)
+
+    def _stands(self, revision: int) -> None:
+        """Wake the waiters whose look is older than the revision after which the watch, or one of its ranges, begins."""
+        self._pause = _FIRST_PAUSE
+        before = 0 if self._since == _NEVER else self._since
+        self._since = max(before, revision + 1)  # first: a waiter that enters now looks at it itself
+        self._wake([watch for watch in list(self.waiters) if watch.looked < revision])
 
     def _note(self, key: bytes, revision: int) -> None:
         self._gone.pop(key, None)  # to its end: the oldest goes first
@@ -226,10 +235,10 @@ class Watches:
             if shared_watch is None:
                 few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS
                 wanted = (own[0], b"", tuple(ahead)) if few else (queue.key, queue.end, ())
-                shared_watch = _SharedWatch(self, queue.key, wanted, looked + 1)
+                shared_watch = _SharedWatch(self, queue.key, wanted)
                 shared_watches.append(shared_watch)
-            watch = _Watch(shared_watch, own, ahead, wake)
-            shared_watch.enter(watch, looked)
+            watch = _Watch(shared_watch, own, ahead, looked, wake)
+            shared_watch.enter(watch)
             if new and not self._closed:
                 shared_watch.open()
         return watch

@@ -59,6 +59,18 @@ def room_of(store):
     return shared_watches[-1]
 
 
+def all_stand(store, events):
+    """Wait until every watch stands, and forget who was woken because others had come after its look."""
+    until(
+        lambda: all(
+            each._since < 1 << 63 for some in store._watches._shared_watches.values() for each in some
+        ),
+        "the watches stand",
+    )
+    for woken in events:
+        woken.clear()
+
+
 def stand_in_line(store, name="a", **terms):
     one = claim(name, **terms)
     answer = store.acquire(one, True, BUDGET)
@@ -83,6 +95,7 @@ def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
             take(store, **terms)
         waits = [stand_in_line(store, **terms) for _ in range(4)]
         watches = [watched(store, *each) for each in waits[:3]]
+        all_stand(store, [woken for woken, _ in watches])
         for one, _ in waits[:2]:
             store.release(one, BUDGET)
         assert watches[2][0].wait(5.0), "its blockers are the two before it"
@@ -93,6 +106,36 @@ def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
             watch.close()
         join.close()
         assert store._watches._shared_watches == {}
+
+
+def test_a_watch_begins_with_the_next_revision_and_who_looked_before_asks_at_once(server, monkeypatch):
+    """etcd tells late what a watch that begins in the past has to tell, then and later: up to 100 ms."""
+    starts = []
+    real = Gateway.watch
+    monkeypatch.setattr(Gateway, "watch", lambda self, *words: starts.append(words[2]) or real(self, *words))
+    with opened(server.url()) as store:
+        holder, _ = take(store)
+        one, answer = stand_in_line(store)
+        for _ in range(3):
+            server.call("kv/put", {"key": b"x", "value": b"y"})
+        woken, watch = watched(store, one, answer)
+        assert woken.wait(5.0), "something was written after its look"
+        woken.clear()
+        assert isinstance(store.acquire(one, False, BUDGET), Queued)
+        store.release(holder, BUDGET)
+        assert woken.wait(5.0)
+        watch.close()
+    assert starts == [0]
+
+
+def test_who_looked_when_the_watch_began_is_not_woken(server):
+    with opened(server.url()) as store:
+        take(store)
+        one, answer = stand_in_line(store)
+        woken, watch = watched(store, one, answer)
+        until(lambda: room_of(store)._since == store.store.entries[one.token].looked + 1, "it stands")
+        assert not woken.is_set()
+        watch.close()
 
 
 def test_many_who_wait_for_one_name_share_a_watch(server, monkeypatch):
@@ -115,6 +158,7 @@ def test_only_who_comes_next_is_woken(server):
         holder, _ = take(store)
         waits = [stand_in_line(store) for _ in range(5)]
         events = [watched(store, one, answer)[0] for one, answer in waits]
+        all_stand(store, events)
         store.release(holder, BUDGET)
         assert events[0].wait(5.0)
         time.sleep(0.1)
@@ -126,13 +170,10 @@ def test_newcomers_wake_nobody(server):
         take(store)
         waits = [stand_in_line(store) for _ in range(3)]
         watches = [watched(store, *each) for each in waits]
-        for _ in range(3):
-            stand_in_line(store)
-        shared_watch = room_of(store)
-        until(
-            lambda: shared_watch._seen >= store.store.entries[waits[2][0].token].row.modified + 3,
-            "they are seen",
-        )
+        all_stand(store, [woken for woken, _ in watches])
+        newcomers = [stand_in_line(store)[0] for _ in range(3)]
+        store.release(newcomers[-1], BUDGET)
+        until(lambda: room_of(store)._gone, "what came before it is told")
         assert not any(woken.is_set() for woken, _ in watches)
         for _, watch in watches:
             watch.close()
@@ -164,11 +205,6 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
         woken, watch = watched(store, one, answer)  # from a revision that is not there any more
         assert woken.wait(5.0)
         woken.clear()
-        shared_watch = room_of(store)
-        until(
-            lambda: shared_watch._stream is not None and shared_watch._seen > answer.position,
-            "it stands again",
-        )
         store.release(holder, BUDGET)
         assert woken.wait(5.0)
         watch.close()
