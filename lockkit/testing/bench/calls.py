@@ -66,7 +66,7 @@ def paired(both: Callable[[], None], count: int) -> Callable[[], float]:
 
 
 class _Spent(NamedTuple):
-    """What one acquire + release took, in seconds: of time, of this process's CPU, and of the server's."""
+    """The cost of one acquire + release, in seconds: of time, of this process's CPU, and of the server's."""
 
     time: float
     client: float
