@@ -51,7 +51,7 @@ OTHERS = ["click", "msgspec", "pluggy", "pytest", "rich", *sorted(sys.stdlib_mod
 nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
     (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|_?T)"),  # type variables
-    (r"py:.*", r"OnWait|Exchange|ReleaseAnswer"),  # aliases that only annotations name
+    (r"py:.*", r"OnWait|Exchange|(?:Release)?Answer"),  # aliases that only annotations name
 ]
 
 # The examples run in a state folder of their own, whatever this user has configured.

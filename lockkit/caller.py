@@ -1,4 +1,4 @@
-"""The place in the user's program that called lockkit, for warnings about leases that were never released and clients never closed."""
+"""The place in the user's program that called lockkit, for warnings about leases that were dropped and clients never closed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from types import CodeType
 from typing import TypeAlias
 
-__all__ = ["Caller", "caller", "place"]
+__all__ = ["Caller", "caller", "place", "shown"]
 
 Caller: TypeAlias = tuple[CodeType, int]
 """Code and an instruction in it."""
@@ -14,7 +14,7 @@ _PACKAGE = __file__.removesuffix("caller.py")
 
 
 def caller() -> Caller:
-    """Code and instruction of the nearest caller outside this package, for the ResourceWarning."""
+    """Code and instruction of the nearest caller outside this package. No frame is kept, so nothing that the caller refers to is either."""
     # place() computes the source line, only when a warning needs it: reading f_lineno takes as long as the rest of this function.
     frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); the two nearer frames are always lockkit's
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
@@ -29,3 +29,8 @@ def place(caller: Caller) -> tuple[str, int]:
         if start <= instruction < end and line is not None:
             return code.co_filename, line
     return code.co_filename, code.co_firstlineno
+
+
+def shown(caller: Caller | None) -> str:
+    """A place as people read it, ``/srv/jobs.py:12``; empty if there is none."""
+    return "" if caller is None else ":".join(map(str, place(caller)))

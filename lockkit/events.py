@@ -25,7 +25,8 @@ KINDS: Mapping[str, str] = {
     "abandoned": "A release got no definite answer; the claim is removed in the background.",
     "removed": "The background removal of a claim got its definite answer.",
     "cleanup": "A cleanup hook ended, with or without an error.",
-    "collected": "A lease was garbage-collected without having been released.",
+    "dropped": "A lease was garbage-collected without having been released: its claim is renewed no more.",
+    "collected": "The validity of a dropped lease has ended, and its claim is removed.",
     "evicted": "An operator forced a claim out.",
     "resized": "An operator changed a capacity.",
 }

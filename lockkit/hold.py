@@ -15,6 +15,7 @@ from functools import lru_cache
 from math import inf
 from typing import Any, Protocol
 
+from lockkit.caller import Caller
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim
@@ -66,6 +67,7 @@ class Hold:
         handles: The handles that users have, one for each level; empty before the first was handed out.
         key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
         pid: The process that acquired the hold; in a forked child the hold is inert.
+        taken_at: The place in the user's program that acquired the hold; None if that is not known.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
         turn: The mutex of the thread that releases the hold.
         turn_of: The identifier of that thread; 0 while there is none.
@@ -77,6 +79,7 @@ class Hold:
         "_event",
         "_latest",
         "_mutex",
+        "_reported",
         "_span",
         "auto_renew",
         "basis",
@@ -97,6 +100,7 @@ class Hold:
         "requests",
         "since",
         "since_wall",
+        "taken_at",
         "turn",
         "turn_of",
         "where",
@@ -127,7 +131,9 @@ class Hold:
         self.closing = False
         self.reentrant = False
         self.key: weakref.ref[object] | None = None
+        self.taken_at: Caller | None = None
         self.dropped = False
+        self._reported = False
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
@@ -305,6 +311,12 @@ class Hold:
         if self._event is not None:
             self._event.set()
         return True
+
+    def report_drop(self) -> bool:
+        """Note that the drop of the last handle is being reported; True for the one caller that is to report it."""
+        with self._mutex:
+            reported, self._reported = self._reported, True
+            return not reported
 
     def end(self) -> None:
         """Note that the claim is about to be removed, so that the hold is no longer valid. Call this before the request is sent."""

@@ -32,9 +32,10 @@ class Lease:
     threads, and is inert in a forked child. As a context manager it releases on the way out, and raises
     :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
 
-    A Lease that is garbage-collected unreleased warns (ResourceWarning); its claim is renewed no more and is removed when
-    its validity has ended, never earlier. A signal handler that raises (Ctrl-C) may cut a release short anywhere: a second
-    :meth:`release` goes on where the first was cut, and without one the background does so within a ttl.
+    A Lease that is garbage-collected unreleased is reported at once, in the log and by a ResourceWarning, with the file and line that
+    took it; its claim is renewed no more and is removed when its validity has ended, never earlier. A signal handler that raises
+    (Ctrl-C) may cut a release short anywhere: a second :meth:`release` goes on where the first was cut, and without one the
+    background does so within a ttl.
 
     Attributes:
         left: Whether the release was asked for; nobody works under the lease any more.
@@ -339,8 +340,9 @@ class Lease:
             hold.closing = True
             self._opening.look()
             return
+        hold.taken_at = self._taken_at
         hold.dropped = True
-        self._opening.look()
+        self._opening.look()  # the deadline thread also writes the log message
         if hold.closing or hold.lost_why:
             return
         warnings.warn_explicit(

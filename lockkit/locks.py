@@ -216,6 +216,7 @@ class Lock:
                 hold.key = key
                 hold.reentrant = self._reentrant
                 hold.where = opening.where
+                hold.taken_at = taken_at
                 lease = Lease(opening, driver, hold, taken_at)
                 hold.handed(lease)  # from here on garbage collection of the lease takes the claim back
                 if self._on_lost is not None:

@@ -13,6 +13,7 @@ from lockkit.bell import Bell
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Orphan
+from lockkit.protocol.renewing import drop_of
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -65,6 +66,9 @@ class Closing:
         driver.ending.wake_all()
         # Include holds whose release was interrupted: they may no longer be members. A thread that is at a release finishes it.
         holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
+        for hold in holds:  # a drop just before the close, which the deadline thread may not have seen
+            if hold.collected and not hold.closing and hold.report_drop():
+                driver.dispatcher.tell(drop_of(hold))
         self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
         taken = set(self._todo)
         crew = min(len(self._todo), _CREW)

@@ -15,6 +15,7 @@ from typing import ClassVar
 from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.callbacks import CALLBACKS, HANGS
+from lockkit.drivers.sentences import sentence
 from lockkit.drivers.starting import join, start
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
@@ -44,7 +45,8 @@ _LEVELS = {
     "max_hold": logging.WARNING,
     "evicted": logging.WARNING,
     "resized": logging.WARNING,
-    "collected": logging.WARNING,
+    "dropped": logging.WARNING,
+    "collected": logging.ERROR,
     "lost": logging.ERROR,
     "emergency": logging.ERROR,
     "abandoned": logging.CRITICAL,
@@ -116,7 +118,7 @@ class Dispatcher:
             self._failed = since, count + 1
             if count >= _MANY:
                 return
-        _log.log(level, "%s", printable(_sentence(event)), extra=_fields(event))
+        _log.log(level, "%s", printable(sentence(event)), extra=_fields(event))
 
     def run(self, callback: Callable[[], None], name: str = "") -> None:
         """Run an on_lost callback, apart from all plugins; an exception of the callback is logged.
@@ -273,20 +275,6 @@ class _Delivery:
             else:
                 self._hanging.pop(self._key, None)
         _log.warning("plugin %s: its %s has returned; it gets events again", self._plugin, self._hook)
-
-
-def _sentence(event: Event) -> str:
-    parts = [f"{event.kind.replace('_', ' ')}: {event.name!r}"]
-    if event.claim_id:
-        parts.append(f"claim {event.claim_id}")
-    if event.fence is not None:
-        parts.append(f"fence {event.fence}")
-    if event.duration is not None:
-        parts.append(f"after {event.duration:.3g} s")
-    if event.reason:
-        parts.append(f"({event.reason})")
-    parts.extend(f"{key}={value}" for key, value in event.data.items() if value is not None)
-    return " ".join(parts)
 
 
 def _fields(what: Event | Alert) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lockkit.caller import shown
 from lockkit.clock import Clock
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.errors import AcquireCancelled, AcquireTimeout
@@ -76,7 +77,8 @@ class Telling:
             for callback in hold.callbacks:
                 self._dispatcher.run(callback, hold.name)
             self._look_soon()  # in case no thread could be started
-        self._dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why))
+        data = {"taken_at": shown(hold.taken_at) or None}
+        self._dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why, data=data))
         if kind == "collected":  # nobody works under the hold any more, so this is no loss
             return
         self._counters.add("lost")

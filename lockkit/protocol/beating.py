@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from lockkit.hold import Hold
-from lockkit.protocol.effects import Effect, GoOn, Now
-from lockkit.protocol.renewing import batch, due, losing, renewing, waiter_interval
+from lockkit.protocol.effects import Effect, GoOn, Notify, Now
+from lockkit.protocol.renewing import batch, drop_of, due, losing, renewing, waiter_interval
 from lockkit.store.spi import Beat, Claim
 
 __all__ = ["MOMENT", "Alarm", "Beats", "Holding", "Waiter"]
@@ -276,6 +276,8 @@ class Beats:
                     continue
             if hold.collected and not hold.closing:
                 hold.dropped = True  # in case a signal interrupted its finalizer, which sets this
+            if hold.dropped and not (hold.closing or hold.ended or hold.lost_why) and hold.report_drop():
+                yield Notify(drop_of(hold))
             if hold.dropped and closing and not hold.ended:
                 continue  # the close releases it, with its hooks
             if hold.ended or hold.lost_why:

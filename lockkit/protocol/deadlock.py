@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 from lockkit import durations
+from lockkit.caller import shown
 from lockkit.errors import DeadlockDetected
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.hold import Hold
@@ -38,8 +39,9 @@ def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
     if sum(hold.claim.terms.weight for hold in mine) + terms.weight <= terms.capacity:
         return
     instead = "use reentrant=True" if terms.kind == "mutex" else "take all that you need at once"
+    where = next((f", acquired at {shown(hold.taken_at)}," for hold in mine if hold.taken_at is not None), "")
     raise DeadlockDetected(
-        f"this {who} holds {terms.name!r} and would wait for itself",
+        f"this {who} holds {terms.name!r}{where} and would wait for itself",
         name=terms.name,
         hint=f"release it first, {instead}, or lease.detach() if another thread releases it",
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from lockkit.caller import shown
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Effect, Lost, Notify, Now, Orphan, Renew
 from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
-__all__ = ["Member", "batch", "due", "losing", "patience", "renewing", "waiter_interval"]
+__all__ = ["Member", "batch", "drop_of", "due", "losing", "patience", "renewing", "waiter_interval"]
 
 _SHARE = 3.0
 """A claim is renewed when this part (a third) of its ttl has passed since its basis."""
@@ -154,6 +155,12 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     after = 0.0 if hold.given_up else hold.expires
     yield Orphan(hold.claim, abandon=hold.doubtful, graceful=hold.given_up, after=after)
     yield Lost(hold, why)
+
+
+def drop_of(hold: Hold) -> Event:
+    """The event for a hold whose last lease was garbage-collected unreleased."""
+    data = {"taken_at": shown(hold.taken_at) or None}
+    return Event("dropped", hold.name, hold.claim_id, hold.fence, data=data)
 
 
 def _failed(hold: Hold, trouble: str) -> Event:

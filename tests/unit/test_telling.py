@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
+import pytest
+
 from lockkit.cli.suggesting import same_store
 from lockkit.clock import SYSTEM
-from lockkit.drivers.dispatch import Dispatcher
-from lockkit.events import Counters
+from lockkit.drivers.dispatch import _LEVELS, Dispatcher
+from lockkit.drivers.sentences import SENTENCES, sentence
+from lockkit.events import KINDS, Counters
 from lockkit.facts import Event
 
 
@@ -43,6 +46,64 @@ def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 12
     assert "15 more messages like these" in lines[10]
+
+
+def test_each_kind_of_event_has_a_sentence_and_a_level():
+    assert list(SENTENCES) == list(KINDS)
+    assert list(_LEVELS) != []
+    assert set(_LEVELS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"holder": None, "error": None, "position": 0, "taken_at": None},
+        {"holder": "ann@box pid 7", "error": "no\nanswer\u2028yet", "position": 2, "taken_at": "a.py:3"},
+    ],
+)
+def test_a_log_message_is_one_row_and_shows_no_empty_value(kind, data):
+    always = {"plugin": "p", "outcome": "DONE", "capacity": 2, "claims": 3}
+    told = sentence(Event(kind, "a  b\nc", "0123456789ab", 7, "normal", duration=2.0, data=always | data))
+    assert told.splitlines() == [told]
+    assert repr("a  b\nc") in told
+    assert "None" not in told
+    assert "  " not in told.replace("a  b", "")
+    if data.get("error") and kind in ("renewal_failed", "unanswered", "cleanup"):
+        assert "no answer yet" in told
+
+
+@pytest.mark.parametrize(
+    "event,told",
+    [
+        (
+            Event(
+                "still_waiting",
+                "a",
+                "id",
+                duration=60.0,
+                data={"position": 2, "holder": "ann@box pid 7 (sleep)"},
+            ),
+            "still waiting for 'a' after 60 s, behind ann@box pid 7 (sleep), with 2 claims ahead (claim id)",
+        ),
+        (
+            Event("lost", "a", "id", 7, "lapsed", data={"taken_at": "/srv/a.py:3"}),
+            "the hold of 'a', acquired at /srv/a.py:3, may have lapsed (claim id, fence 7): it was not renewed in time; stop the guarded work",
+        ),
+        (
+            Event("renewal_failed", "a", "id", 7, data={"error": "no answer"}),
+            "could not renew the hold of 'a', which is still valid (claim id, fence 7): no answer",
+        ),
+        (Event("busy", "a", data={"holder": "ann@box pid 7"}), "'a' is busy, held by ann@box pid 7"),
+        (
+            Event("released", "a", "id", 7, "normal", duration=3.0),
+            "released 'a' after 3 s (claim id, fence 7): normal",
+        ),
+    ],
+)
+def test_a_log_message_is_a_sentence(event, told):
+    assert sentence(event) == told
 
 
 def test_the_line_that_forces_a_lock_out_does_not_show_the_password():

@@ -1,0 +1,138 @@
+"""The log message of each event: one sentence, on one row, that can be read without the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lockkit import durations
+from lockkit.facts import LOSSES, Event
+
+__all__ = ["SENTENCES", "sentence"]
+
+
+def sentence(event: Event) -> str:
+    """The log message of an event."""
+    make = SENTENCES.get(event.kind)
+    text = f"{event.kind.replace('_', ' ')}: {event.name!r}" if make is None else make(event)
+    return " ".join(map(str.strip, text.splitlines()))  # an error's text may have several rows
+
+
+def _claim(event: Event) -> str:
+    """The claim of an event, in brackets: `` (claim 0123456789ab, fence 7)``; empty if there is none."""
+    fence = "" if event.fence is None else f", fence {event.fence}"
+    return f" (claim {event.claim_id}{fence})" if event.claim_id else ""
+
+
+def _time(event: Event) -> str:
+    return durations.show(event.duration or 0.0)
+
+
+def _told(event: Event, key: str, before: str) -> str:
+    """A part of a sentence that is left out if the event does not have its value."""
+    value = event.data.get(key)
+    return "" if value in (None, "") else f"{before}{value}"
+
+
+def _ahead(event: Event) -> str:
+    """The queue ahead of a waiting claim: `` behind ann@box pid 4711 (sleep), with 2 claims ahead``."""
+    ahead = event.data.get("position")
+    number = f", with {ahead} {'claim' if ahead == 1 else 'claims'} ahead" if ahead else ""
+    return f"{_told(event, 'holder', ', behind ')}{number}"
+
+
+def _queued(event: Event) -> str:
+    return f"the claim for {event.name!r} waits in the queue{_ahead(event)}{_claim(event)}"
+
+
+def _still_waiting(event: Event) -> str:
+    return f"still waiting for {event.name!r} after {_time(event)}{_ahead(event)}{_claim(event)}"
+
+
+def _unanswered(event: Event) -> str:
+    error = _told(event, "error", ": ")
+    return f"the store has not answered for {_time(event)}, and the wait for {event.name!r} goes on{_claim(event)}{error}"
+
+
+def _lost(event: Event) -> str:
+    why = LOSSES.get(event.reason, event.reason)
+    return f"the hold of {event.name!r}{_taken(event)} may have lapsed{_claim(event)}: {why}; stop the guarded work"
+
+
+def _taken(event: Event) -> str:
+    place = event.data.get("taken_at")
+    return f", acquired at {place}," if place else ""
+
+
+def _dropped(event: Event) -> str:
+    return (
+        f"the lease of {event.name!r}{_taken(event)} was dropped without a release{_claim(event)}: it is renewed no more, "
+        "and another client gets the lock when its ttl is over; keep the lease as long as you need the lock: "
+        "with lock.acquire() as lease: ..."
+    )
+
+
+def _collected(event: Event) -> str:
+    return (
+        f"the hold of {event.name!r}{_taken(event)} is over{_claim(event)}: its lease was dropped without a release, "
+        "and another client may get the lock now"
+    )
+
+
+def _cleanup(event: Event) -> str:
+    how = {"DONE": "is done", "FAILED": "failed", "RUNNING": "still runs"}.get(
+        str(event.data.get("outcome")), f"ended: {event.data.get('outcome')}"
+    )
+    error = _told(event, "error", ": ")
+    return f"the cleanup hook {event.data.get('plugin')!r} of {event.name!r} {how} after {_time(event)}{_claim(event)}{error}"
+
+
+def _requeued(event: Event) -> str:
+    why = (
+        "its grant ran out before it could be used"
+        if event.reason == "over"
+        else f"it ended ({event.reason})"
+    )
+    return f"the claim for {event.name!r} goes to the end of the queue again{_claim(event)}: {why}"
+
+
+SENTENCES: Mapping[str, Callable[[Event], str]] = {
+    "acquired": lambda event: f"acquired {event.name!r} after {_time(event)}{_claim(event)}",
+    "queued": _queued,
+    "still_waiting": _still_waiting,
+    "unanswered": _unanswered,
+    "timeout": lambda event: (
+        f"gave up the wait for {event.name!r}, because its timeout is over{_told(event, 'holder', ', behind ')}"
+    ),
+    "busy": lambda event: f"{event.name!r} is busy{_told(event, 'holder', ', held by ')}",
+    "skipped": lambda event: (
+        f"skipped a call, because {event.name!r} is busy{_told(event, 'holder', ', held by ')}"
+    ),
+    "requeued": _requeued,
+    "renewal_failed": lambda event: (
+        f"could not renew the hold of {event.name!r}, which is still valid{_claim(event)}{_told(event, 'error', ': ')}"
+    ),
+    "lost": _lost,
+    "max_hold": lambda event: (
+        f"the hold of {event.name!r}{_taken(event)} was ended, because its max_hold is over{_claim(event)}"
+    ),
+    "released": lambda event: f"released {event.name!r} after {_time(event)}{_claim(event)}: {event.reason}",
+    "emergency": lambda event: (
+        f"the normal release of {event.name!r} got no definite answer, and the emergency release ran{_claim(event)}"
+    ),
+    "abandoned": lambda event: (
+        f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the background, "
+        "and lapses by itself"
+    ),
+    "removed": lambda event: f"the claim for {event.name!r} was removed in the background{_claim(event)}",
+    "cleanup": _cleanup,
+    "dropped": _dropped,
+    "collected": _collected,
+    "evicted": lambda event: (
+        f"evicted the claim for {event.name!r}{' at once' if event.data.get('now') else ''}{_claim(event)}"
+        f"{_told(event, 'by', ', by ')}: {event.reason}"
+    ),
+    "resized": lambda event: (
+        f"resized {event.name!r} to capacity {event.data.get('capacity')}, with {event.data.get('claims')} claims in its queue"
+    ),
+}
+"""A function for each kind of event."""
