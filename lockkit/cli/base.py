@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from lockkit import durations, names
+from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted
 from lockkit.errors import ConfigError
 from lockkit.store.queue import RW_CAPACITY
 
@@ -228,6 +229,18 @@ class Command(_Page, click.Command):
         super().__init__(*args, **attrs)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = ctx.meta.setdefault(WORDS, [*args])
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            if MEANT not in ctx.meta and PROBE not in ctx.meta and not ctx.resilient_parsing:
+                from lockkit.cli import guessing
+
+                guessing.keep(ctx, guessing.of_command(ctx, error, words))
+            raise
+
 
 class Group(_Page, click.Group):
     """A command with subcommands, such as ``failures list``. Usage errors list the subcommands."""
@@ -254,9 +267,12 @@ class Group(_Page, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            ctx.fail(
-                f"there is no command {ctx.command_path} {name!r}; the commands are {', '.join(self.list_commands(ctx))}"
-            )
+            from lockkit.cli import guessing
+
+            words = guessing.of_group(ctx, self, args)
+            guessing.keep(ctx, words)
+            known = "" if words else f"; the commands are {', '.join(self.list_commands(ctx))}"
+            ctx.fail(f"there is no command {ctx.command_path} {quoted(name)}{known}")
         return super().resolve_command(ctx, args)
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "Failures",
     "Findings",
     "Held",
+    "Help",
     "Log",
     "Notice",
     "Plugins",
@@ -169,6 +170,13 @@ class Held(Document, tag="lockkit.held/1"):
     name: str
     held: bool
     claims: Sequence[HeldClaim]
+
+
+class Help(Document, tag="lockkit.help/1"):
+    """The help page of a command."""
+
+    command: str
+    text: str
 
 
 class Log(Document, tag="lockkit.log/1"):

@@ -5,6 +5,7 @@ The codes follow flock(1), timeout(1) and sysexits.h, so that a script's ``case 
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli.signals import Terminated
+from lockkit.cli.suggesting import MEANT
 from lockkit.errors import (
     AcquireCancelled,
     AcquireError,
@@ -158,7 +160,10 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
     hint = _hint(error)
     *before, last = printable(_message(error), lines=True).rstrip("\n").split("\n")
     last = last or type(error).__name__
-    if hint:  # on the same line, however long it gets, because the last line must contain the reason
+    meant = _meant(error)
+    if meant:  # at the end, so that it can be selected and pasted
+        last = f"{last}; {printable(meant)}"
+    elif hint:  # on the same line, however long it gets, because the last line must contain the reason
         last = f"{last} ({printable(' '.join(hint.split()))})"
     for line in before:
         print(line, file=sys.stderr)
@@ -169,6 +174,8 @@ def report(error: BaseException, *, as_json: bool, code: int | None = None) -> i
 def _message(error: BaseException) -> str:
     if isinstance(error, LockkitError):
         return error.message
+    if isinstance(error, click.UsageError):
+        return _wording(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
@@ -180,9 +187,53 @@ def _message(error: BaseException) -> str:
 
 def _hint(error: BaseException) -> str | None:
     if isinstance(error, click.UsageError):
-        ctx = error.ctx
-        return None if ctx is None else f"see: {ctx.command_path} --help"
+        meant = _meant(error)
+        return _usage(error.ctx) if meant is None else meant
     if code_of(error) == INTERNAL:
         return "this is a bug in lockkit or in a plugin; please report it with the lines above"
     hint = getattr(error, "hint", None)
     return hint if isinstance(hint, str) else None
+
+
+def _meant(error: BaseException) -> str | None:
+    """The suggestion that :func:`lockkit.cli.guessing.keep` has kept for an error."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    meant = None if ctx is None else ctx.meta.get(MEANT)
+    return meant if isinstance(meant, str) else None
+
+
+def _usage(ctx: click.Context | None) -> str | None:
+    """An example of a command, and where to read more."""
+    if ctx is None:
+        return None
+    see = f"see: {ctx.command_path} --help"
+    examples: str = getattr(ctx.command, "examples", "")
+    line = next((one for one in examples.splitlines() if one.startswith(f"{ctx.command_path} ")), None)
+    if ctx.parent is None or line is None:
+        return see
+    return f"for example: {line.partition('  #')[0].rstrip()}; {see}"
+
+
+def _wording(error: click.UsageError) -> str:
+    """The message of an error of the command line, in lockkit's words and not in those of click, which change."""
+    if isinstance(error, click.NoSuchOption):
+        return f"there is no option {error.option_name}"
+    if isinstance(error, click.BadOptionUsage):
+        return f"{error.option_name} needs a value" if "require" in error.message else error.message
+    if isinstance(error, click.MissingParameter):
+        return f"{_called(error)} is missing"
+    if isinstance(error, click.BadParameter):
+        called, message = _called(error), error.message.rstrip(".")
+        return message if message.startswith(called) else f"{called}: {message}"
+    extra = re.match(r"Got unexpected extra arguments? \((.*)\)$", error.message)
+    return f"{extra[1]!r} is too much" if extra else error.message
+
+
+def _called(error: click.BadParameter) -> str:
+    """The option or argument that an error is about, as the help page writes it."""
+    param = error.param
+    if isinstance(param, click.Option):
+        return param.opts[-1]
+    if param is None:
+        return "a value"
+    return (param.metavar or str(param.name).upper()).strip("[].")

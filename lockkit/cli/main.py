@@ -14,6 +14,7 @@ import click
 from lockkit.cli import exits, streams
 from lockkit.cli.base import Group, heading
 from lockkit.cli.signals import Terminated
+from lockkit.cli.suggesting import quoted
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -45,6 +46,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Try": {
         "demo": "Watch real processes compete for one lock.",
         "bench": "Measure lockkit on this machine.",
+        "help": "Show how a command is used.",
     },
 }
 """The built-in commands by section, each with a one-line description, so that help need not import them."""
@@ -59,13 +61,17 @@ class Lockkit(Group):
     plugged = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = [*args]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            option = error.option_name
-            if option not in ("--json", "--url", "--profile", "--namespace"):
+            from lockkit.cli import guessing
+
+            words = guessing.moved(ctx, self, typed)
+            guessing.keep(ctx, words)
+            if words is None and error.option_name not in ("--json", "--url", "--profile", "--namespace"):
                 raise
-            ctx.fail(f"{option} goes after the command: lockkit COMMAND {option} ...")
+            ctx.fail(f"{error.option_name} goes after the command, as every option does")
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with _ending_by_signals():
@@ -103,12 +109,10 @@ class Lockkit(Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from difflib import get_close_matches
+            from lockkit.cli import guessing
 
-            close = get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(
-                f"there is no command {name!r}" + (f"; did you mean: lockkit {close[0]}" if close else "")
-            )
+            guessing.keep(ctx, guessing.of_group(ctx, self, args))
+            ctx.fail(f"there is no command lockkit {quoted(name)}")
         return super().resolve_command(ctx, args)
 
     def _ask_plugins(self) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
 
-__all__ = ["command_line", "explain_line", "quoted", "same_store"]
+__all__ = ["MEANT", "PROBE", "URL_FIRST", "WORDS", "command_line", "explain_line", "quoted", "same_store"]
+
+MEANT: Final = "lockkit.meant"
+"""The key of ``click.Context.meta`` under which a suggestion is kept for the report of the error."""
+WORDS: Final = "lockkit.words"
+"""The key of ``click.Context.meta`` under which a command keeps its words as they were typed."""
+URL_FIRST: Final = ", with LOCKKIT_URL set to the store's URL, which has a secret"
+"""The phrase about what must be done before a suggested command."""
+PROBE: Final = "lockkit.probe"
+"""The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
 
 
 def same_store(session: Session) -> tuple[str, str]:
@@ -28,8 +37,7 @@ def same_store(session: Session) -> tuple[str, str]:
     ):
         if value:
             words += [flag, value]
-    first = ", with LOCKKIT_URL set to the store's URL, which has a secret" if secret else ""
-    return "".join(f" {quoted(each)}" for each in words), first
+    return "".join(f" {quoted(each)}" for each in words), URL_FIRST if secret else ""
 
 
 def quoted(text: str) -> str:

@@ -53,7 +53,7 @@ DIES = "kill -{0} $$"
         (["run", "x", "--", "/etc"], 126, "folder"),
         (["run", "x", "--", "/etc/passwd"], 126, "permission denied"),
         (["evict", "x", "--claim", "0123456789ab", "--reason", " "], 64, "must not be empty"),
-        (["--url", "sqlite:", "run", "x", "--", "true"], 64, "lockkit COMMAND --url"),
+        (["--url", "sqlite:", "run", "x", "--", "true"], 64, "lockkit run --url sqlite: x -- true"),
         (["staus"], 64, "did you mean: lockkit status"),
         (["config", "frobnicate"], 64, "check"),
         (["evict", "x", "--claim", "0123456789ab", "--reason", "r"], 1, "no claim"),

@@ -9,6 +9,7 @@ import click
 from lockkit.cli import fitting
 from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import PROBE, WORDS
 
 __all__ = ["command"]
 
@@ -25,17 +26,25 @@ class Run(Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = [*args]
         if "--" in args:
             at = args.index("--")
             head, words = args[:at], args[at + 1 :]
-            if words[1:2] == ["--"] and words[0].startswith("-") and self._sort(head)[0] is None:
+            if words[1:2] == ["--"] and words[0].startswith("-") and self._split(head)[1] == []:
                 head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
-            if not ctx.resilient_parsing and self._sort(head)[2]:
-                self._explain(ctx, head, args[at:], "only NAME and options may stand before --")
+            if not ctx.resilient_parsing and self._split(self._split(head)[1][1:])[1]:
+                self._refuse(ctx, args, "only NAME and options may stand before --")
         else:
             head, words = args, []
             if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
-                self._explain(ctx, args, [], "-- is missing before the command")
+                problem = "-- is missing before the command"
+                if len(self._split(args)[1]) < 2:
+                    problem = (
+                        "the command is missing, which goes after --"
+                        if args
+                        else "NAME and the command are missing"
+                    )
+                self._refuse(ctx, args, problem)
         ctx.meta["lockkit.command"] = words
         rest = super().parse_args(ctx, head)
         if not words and not ctx.resilient_parsing:
@@ -45,20 +54,16 @@ class Run(Command):
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "--", "CMD..."]
 
-    def _explain(self, ctx: click.Context, head: list[str], tail: list[str], problem: str) -> None:
-        """Fail, and suggest the command that was probably meant."""
-        import shlex
+    def _refuse(self, ctx: click.Context, args: list[str], problem: str) -> None:
+        """Fail, and suggest the command line that was probably meant."""
+        from lockkit.cli import guessing
 
-        name, options, words = self._sort(head)
-        line = shlex.join(["lockkit", "run", name or "NAME", *options])
-        ctx.fail(f"{problem}; did you mean: {line} -- {shlex.join([*words, *tail]) or 'CMD'}")
-
-    def _sort(self, head: list[str]) -> tuple[str | None, list[str], list[str]]:
-        """The name, lockkit's options around it, and the words that can only belong to the command."""
-        options, words = self._split(head)
-        name, words = (words[0], words[1:]) if words else (None, [])
-        more, words = self._split(words)
-        return name, options + more, words
+        if PROBE not in ctx.meta:
+            words = guessing.of_run(ctx, args)
+            guessing.keep(ctx, words)
+            if words is not None and words[1] == "NAME" and "NAME" not in args:
+                problem = "the name of the lock is missing"
+        ctx.fail(problem)
 
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Split words into lockkit's options at their beginning, and the rest."""

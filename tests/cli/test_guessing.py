@@ -1,0 +1,174 @@
+"""A wrong command line is refused with the line that was probably meant, which works when it is pasted."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import import_module
+
+import pytest
+
+from lockkit.cli import main
+from lockkit.cli.guessing import HABITS
+
+
+@pytest.fixture
+def said(capsys, monkeypatch, tmp_path):
+    """The last line of stderr for a command line that is wrong."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = tmp_path / "prog"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+
+    def say(line: str, code: int = 64) -> str:
+        assert main.run(shlex.split(line)) == code
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.splitlines()[-1]
+
+    return say
+
+
+@pytest.mark.parametrize(
+    "line, meant",
+    [
+        # NAME, -- or both are missing
+        ("run prog train.py", "run NAME -- prog train.py"),
+        ("run prog -n 3 train.py", "run NAME -- prog -n 3 train.py"),
+        ("run prog --json train.py", "run NAME -- prog --json train.py"),
+        ("run prog", "run NAME -- prog"),
+        ("run prog -c 'a b'", "run NAME -- prog -c 'a b'"),
+        ("run 'rsync -a /x'", "run NAME -- sh -c 'rsync -a /x'"),
+        ("run prog checkout -- file", "run NAME -- prog checkout -- file"),
+        ("run -- prog", "run NAME -- prog"),
+        ("run x prog -a", "run x -- prog -a"),
+        ("run x --ttl 5s nobody-has-this -a", "run x --ttl 5s -- nobody-has-this -a"),
+        ("run x 'a b'", "run x -- sh -c 'a b'"),
+        ("run 'my job' prog 'a b' '$x'", "run 'my job' -- prog 'a b' '$x'"),
+        ("run a b -- c", "run a -- b -- c"),
+        # flock(1), lockf(1)
+        ("run -n x -- prog", "run x --no-wait -- prog"),
+        ("run -n x prog", "run x --no-wait -- prog"),
+        ("run x -n -- prog", "run x --no-wait -- prog"),
+        ("run -w 5 x -- prog", "run x --timeout 5 -- prog"),
+        ("run -w5 x -- prog", "run x --timeout 5 -- prog"),
+        ("run --wait=5 x -- prog", "run x --timeout=5 -- prog"),
+        ("run -timeout=5s x -- prog", "run x --timeout=5s -- prog"),
+        ("run -n -w 5 x -- prog", "run x --no-wait -- prog"),
+        ("run -x x -- prog", "run x --exclusive -- prog"),
+        ("run -s x -- prog", "run x --shared -- prog"),
+        ("run -xn x -- prog", "run x --exclusive --no-wait -- prog"),
+        ("run -o x -- prog", "run x -- prog"),
+        ("run -n -E 0 x prog -n", "run x --no-wait -E 0 -- prog -n"),
+        ("run x -c 'echo hi; echo you'", "run x -- sh -c 'echo hi; echo you'"),
+        ("run -w 5 x -c 'echo hi'", "run x --timeout 5 -- sh -c 'echo hi'"),
+        ("acquire x -n --ttl 5m", "acquire x --no-wait --ttl 5m"),
+        ("wait x -w 5", "wait x --timeout 5"),
+        # a misspelt option, value or command
+        ("run x --tiemout=5 -- prog", "run x --timeout=5 -- prog"),
+        ("run x --nowait -- prog", "run x --no-wait -- prog"),
+        ("run x --on-lost trem -- prog", "run x --on-lost term -- prog"),
+        ("run x -E busy -- prog", "run x -E 75 -- prog"),
+        ("run x -E timed-out -- prog", "run x -E 124 -- prog"),
+        ("run x --conflict-exit-code=TIMEDOUT -- prog", "run x --conflict-exit-code=124 -- prog"),
+        ("doctor --fail-on warn", "doctor --fail-on warning"),
+        ("status --wach", "status --watch"),
+        ("status -f", "status --watch"),
+        ("evict x --id abc --why 'hung again'", "evict x --claim abc --reason 'hung again'"),
+        ("explain my job", "explain 'my job'"),
+        ("staus backup", "status backup"),
+        ("bench hold", "bench held"),
+        ("config chek", "config check"),
+        ("config help", "config --help"),
+        ("failures 1f9a03c2", "failures show 1f9a03c2"),
+        # commands of other programs
+        ("ls", "status"),
+        ("unlock x", "release x"),
+        ("lock x -- prog", "run x -- prog"),
+        ("lock x", "acquire --ttl 1h x"),
+        ("kill x", "explain x"),
+        ("version", "--version"),
+        ("prog train.py", "run NAME -- prog train.py"),
+        ("backup -- prog -a", "run backup -- prog -a"),
+        # an option before the command
+        ("--json status", "status --json"),
+        ("--no-wait run x -- prog", "run --no-wait x -- prog"),
+        ("-n run x -- prog", "run x --no-wait -- prog"),
+        ("--url sqlite: run x -- prog", "run --url sqlite: x -- prog"),
+        ("--json config show", "config show --json"),
+        ("help rnu", "help run"),
+        ("help config chek", "help config check"),
+    ],
+)
+def test_the_line_that_was_meant_is_suggested_and_would_be_accepted(said, line, meant):
+    last = said(line)
+    if "--json" in line:
+        assert f"did you mean: lockkit {meant}" in last
+    else:
+        assert last.startswith("lockkit: ")
+        assert last.endswith(f"; did you mean: lockkit {meant}")
+
+
+def test_nothing_runs_by_guess(lockkit):
+    for line in (
+        ["run", "-n", "x", "touch", "ran"],
+        ["run", "touch", "ran"],
+        ["touch", "ran"],
+        ["lock", "x", "--", "touch", "ran"],
+    ):
+        done = lockkit(*line)
+        assert (done.returncode, "did you mean: lockkit run " in done.stderr) == (64, True)
+    assert not (lockkit.folder / "ran").exists()
+    assert lockkit.json("status")["locks"] == []
+
+
+def test_a_suggestion_works_when_it_is_pasted(lockkit):
+    done = lockkit("run", "-n", "it's $HOME", "sh", "-c", "printf '%s\\n' \"$LOCKKIT_LEASE_NAME\"")
+    line = done.stderr.strip().partition("did you mean: lockkit ")[2]
+    pasted = lockkit.run(["sh", "-c", f"{shlex.join(lockkit.line())} {line}"])
+    assert (pasted.returncode, pasted.stdout) == (0, "it's $HOME\n")
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("run x --frob -- prog", "there is no option --frob (for example: lockkit run backup -- "),
+        ("run x --ttl -- prog", "--ttl needs a value"),
+        ("run x", "the command is missing, which goes after --"),
+        ("run", "NAME and the command are missing"),
+        ("explain", "NAME is missing (for example: lockkit explain backup; see: lockkit explain --help)"),
+        ("acquire x", "--ttl is missing"),
+        ("frobnicate", "there is no command lockkit frobnicate (see: lockkit --help)"),
+        ("completion tcsh", "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        ("run x --timeout soon -- prog", "lockkit: --timeout must be a duration, not 'soon'"),
+    ],
+)
+def test_where_nothing_is_guessed_the_error_says_what_is_wrong_and_shows_an_example(said, line, told):
+    last = said(line)
+    assert told in last
+    assert "did you mean" not in last
+    assert "--help)" in last
+
+
+@pytest.mark.parametrize(
+    "line", ["status --url redis://u:hunter2@h --jsno", "staus --url=redis://u:hunter2@h"]
+)
+def test_a_suggestion_contains_no_password(said, line):
+    last = said(line)
+    assert "hunter2" not in last
+    assert "did you mean, with LOCKKIT_URL set to the store's URL, which has a secret: lockkit status" in last
+
+
+def test_every_habit_leads_to_an_option_that_exists():
+    names = sorted(name for section in main.COMMANDS.values() for name in section)
+    commands = [import_module(f"lockkit.cli.commands.{name}").command for name in names]
+    flags = {flag for command in commands for param in command.params for flag in param.opts}
+    assert set(HABITS.values()) - {""} <= flags
+    assert not set(HABITS) & {flag for flag in flags if flag in ("-E", "-q")}
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["config", "check"]])
+def test_help_is_a_command(said, capsys, words):
+    assert main.run(["help", *words]) == 0
+    page = capsys.readouterr().out
+    assert main.run([*words, "--help"]) == 0
+    assert page == capsys.readouterr().out
