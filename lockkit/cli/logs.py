@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
 
+from lockkit.cli import rows
 from lockkit.printable import printable
 
 __all__ = ["held_back", "keep", "set_up"]
@@ -42,7 +42,7 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
+        return rows.document(document, sys.stderr)
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:

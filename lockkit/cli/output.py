@@ -38,14 +38,21 @@ __all__ = [
 
 
 def write_json(document: documents.Document, *, stream: TextIO | None = None, indent: bool = False) -> None:
-    """Write one document, in one line or, on a terminal and with ``indent``, in several."""
+    """Write one document, in one line or, on a terminal and with ``indent``, in several.
+
+    A document on stderr, where other processes write too, is one row (:mod:`lockkit.cli.rows`).
+    """
     import json
 
+    from lockkit.cli import rows
     from lockkit.cli.documents import plain
 
     stream = sys.stdout if stream is None else stream
-    pretty = indent and stream.isatty()
-    stream.write(json.dumps(plain(document), indent=2 if pretty else None) + "\n")
+    if stream is sys.stderr:
+        made = rows.document(plain(document), stream)
+    else:
+        made = json.dumps(plain(document), indent=2 if indent and stream.isatty() else None)
+    stream.write(f"{made}\n")
     stream.flush()
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 
 from lockkit.cli import exits
+from lockkit.cli.rows import Rows
 
 __all__ = ["forget_stdout", "prepare", "unwritable"]
 
@@ -19,7 +20,7 @@ _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 
 
 def prepare() -> None:
-    """Open /dev/null for each closed standard stream, and make failures to write to stderr harmless."""
+    """Open /dev/null for each closed standard stream, and write whole rows to stderr, where failures are harmless."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -38,10 +39,7 @@ def prepare() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     elif isinstance(sys.stderr, io.TextIOWrapper):
-        encoding, errors = sys.stderr.encoding, sys.stderr.errors
-        sys.stderr = _Tolerant(
-            sys.stderr.detach(), encoding=encoding, errors=errors, line_buffering=True, write_through=True
-        )
+        sys.stderr = Rows(sys.stderr)
 
 
 def unwritable(error: BaseException) -> exits.CommandFailed | None:
@@ -56,19 +54,3 @@ def unwritable(error: BaseException) -> exits.CommandFailed | None:
 def forget_stdout() -> None:
     """Discard pending output, because Python flushes once more at exit and would report the same error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-class _Tolerant(io.TextIOWrapper):
-    """Standard error that ignores failures: a full disk or a lost terminal must not end a guarded command."""
-
-    def write(self, text: str, /) -> int:
-        try:
-            return super().write(text)
-        except OSError:
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError:
-            return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unicodedata import combining, east_asian_width
 
 from lockkit import durations
-from lockkit.cli import output
+from lockkit.cli import output, rows
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
 from lockkit.printable import printable
@@ -83,8 +83,7 @@ class Announcer:
         if self._thread is not None:
             self._thread.join(_LONGEST_LOOK)
         if self._line_open:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            rows.finish()
             self._line_open = False
 
     def _follow(self, first: Waiting) -> None:
@@ -141,9 +140,7 @@ class Announcer:
     def _follow_with(self, line: str, *, due: bool) -> None:
         """Replace the live line. A text that is too long for one row is cut, and written in full when a message is due."""
         fits = cut(line, _columns() - 1)
-        whole = f"{line}\n" if due and fits != line else ""
-        sys.stderr.write(f"\r\x1b[K{whole}{fits}")
-        sys.stderr.flush()
+        rows.live(fits, f"{line}\n" if due and fits != line else "")
         self._line_open = True
 
     def _queue(self, name: str) -> LockInfo | None:
