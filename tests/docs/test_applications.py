@@ -1,0 +1,329 @@
+"""docs/howto/web-servers.md and docs/howto/asyncio.md: their applications under real servers, and what they say of forks."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+import lockkit
+from lockkit.testing.processes import free_port
+from support.holders import AT_ONCE
+
+SERVERS = {
+    "gunicorn": ("wsgi:application", "--preload", "--workers=2", "--threads=4", "--bind=127.0.0.1:{port}"),
+    "uvicorn": ("asgi:application", "--workers=2", "--host=127.0.0.1", "--port={port}", "--lifespan=off"),
+}
+
+
+@pytest.fixture
+def environ(tmp_path, root):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+    path = os.pathsep.join(filter(None, [str(root / "docs/examples/applications"), clean.get("PYTHONPATH")]))
+    return clean | {
+        "HOME": str(tmp_path),
+        "LOCKKIT_STATE_DIR": str(state),
+        "LOCKKIT_CONFIG": "/dev/null",
+        "PYTHONPATH": path,
+    }
+
+
+@pytest.fixture
+def client(environ):
+    with lockkit.connect("sqlite:", state_dir=environ["LOCKKIT_STATE_DIR"]) as client:
+        yield client
+
+
+@pytest.fixture(params=SERVERS)
+def ask(request, environ, tmp_path):
+    """A request to a real server with two workers."""
+    pytest.importorskip(request.param)
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        request.param,
+        *(word.format(port=port) for word in SERVERS[request.param]),
+    ]
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        command, env=environ, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+    )
+
+    def ask(account):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            connection.request("GET", f"/{account}")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode().split()
+
+    end = time.monotonic() + 30
+    while True:
+        try:
+            ask("warm-up")
+            break
+        except OSError:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    yield ask
+    os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(15)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        log.close()
+
+
+def test_requests_for_one_account_are_served_one_at_a_time_over_all_workers(ask):
+    with ThreadPoolExecutor(10) as pool:
+        began = time.monotonic()
+        answers = list(pool.map(ask, ["ann"] * 10))
+        took = time.monotonic() - began
+
+    assert {status for status, _ in answers} == {200}
+    assert len({fence for _, (_, fence, _) in answers}) == 10
+    assert took >= 10 * 0.2
+
+
+def test_a_request_waits_for_any_other_process_of_the_host(ask, client):
+    with ThreadPoolExecutor(1) as pool:
+        with client.lock("account:ann").acquire():
+            waiting = pool.submit(ask, "ann")
+            while not client.inspect("account:ann").waiters:
+                time.sleep(0.005)
+            assert not waiting.done()
+        assert waiting.result()[0] == 200
+
+
+def test_a_worker_that_is_killed_blocks_nobody(ask, client):
+    with ThreadPoolExecutor(2) as pool:
+        pid = int(ask("ann")[1][2])
+        busy = pool.submit(ask, "ann")
+        while not client.inspect("account:ann").holders:
+            time.sleep(0.005)
+        holder = client.inspect("account:ann").holders[0].owner
+        os.kill(holder.pid, signal.SIGKILL)
+        began = time.monotonic()
+        client.lock("account:ann").acquire(timeout=10).release()
+
+        assert time.monotonic() - began < AT_ONCE
+        with pytest.raises((http.client.HTTPException, OSError)):
+            busy.result()
+    assert pid > 0
+    assert ask("ann")[0] == 200
+
+
+def test_a_request_that_is_under_way_at_a_restart_keeps_its_lock_until_it_is_done(ask, client):
+    """A graceful end: the server lets the worker finish, and the `with` releases."""
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(ask, "ann")
+        while not client.inspect("account:ann").holders:
+            time.sleep(0.005)
+        os.kill(client.inspect("account:ann").holders[0].owner.pid, signal.SIGTERM)
+
+        assert under_way.result()[0] == 200
+    assert client.inspect("account:ann").holders == ()
+
+
+# -- what plain prefork does, with which Celery starts its workers
+
+
+FORKED = """
+import os, signal, sys, time, lockkit
+
+client = lockkit.connect()
+client.lock("warm-up").acquire().release()  # the parent has used the store before it forks
+pid = os.fork()
+if pid == 0:
+    {child}
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
+"""
+
+
+def forked(child, environ):
+    text = FORKED.format(child="\n    ".join(child.strip().splitlines()))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", text],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_a_child_of_a_client_that_was_used_before_the_fork_locks_and_is_kept_out(environ, client):
+    with client.lock("job").acquire():
+        assert forked('print(client.lock("job").try_acquire())', environ).stdout == "None\n"
+    assert forked('print(client.lock("job").try_acquire() is None)', environ).stdout == "False\n"
+
+
+def test_an_exception_of_a_signal_handler_ends_the_body_and_releases(environ, client):
+    """A soft time limit."""
+    child = """
+class TimeLimit(Exception): pass
+def raise_it(*_): raise TimeLimit
+signal.signal(signal.SIGUSR1, raise_it)
+try:
+    with client.lock("job").acquire():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(30)
+except TimeLimit:
+    print("ended")
+"""
+    assert forked(child, environ).stdout == "ended\n"
+    assert client.inspect("job").claims == ()
+
+
+def test_a_child_that_is_killed_frees_its_lock_at_once(environ, client):
+    """A hard time limit."""
+    child = """
+client.lock("job", ttl=60).acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    forked(f"lease = {child.strip()}", environ)
+
+    with client.lock("job").acquire(timeout=AT_ONCE):
+        pass
+
+
+# -- asyncio
+
+
+def run(text, environ):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import asyncio, time, lockkit\nfrom held import held\n{text}"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tasks_take_turns_and_the_loop_goes_on(environ):
+    text = """
+async def main():
+    client, inside, most, gaps = lockkit.connect("memory:"), 0, 0, []
+    async def work():
+        nonlocal inside, most
+        async with held(client.lock("job"), seconds=30):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.01)
+            inside -= 1
+    async def tick():
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(work() for _ in range(100)))
+    ticking.cancel()
+    print(most, client.inspect("job").claims, len(gaps) > 10)
+    client.close()
+asyncio.run(main())
+"""
+    assert run(text, environ) == "1 () True\n"
+
+
+def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing_behind(environ):
+    text = """
+async def main():
+    client = lockkit.connect("memory:")
+    async def work():
+        async with held(client.lock("job"), seconds=30):
+            print("never")
+    async with held(client.lock("job"), seconds=5):
+        waiting = asyncio.create_task(work())
+        while not client.inspect("job").waiters:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        print(waiting.cancelled())
+    while client.inspect("job").claims:
+        await asyncio.sleep(0.01)
+    client.close()
+asyncio.run(main())
+"""
+    assert run(text, environ) == "True\n"
+
+
+def test_a_lock_that_is_lost_ends_the_body_with_an_error(environ):
+    text = """
+async def main():
+    client = lockkit.connect("memory:")
+    try:
+        async with held(client.lock("job"), seconds=5) as lease:
+            client.evict("job", lease.claim_id, reason="a test", now=True)
+            try:
+                lease.confirm()
+            except lockkit.LeaseLost:
+                pass
+    except lockkit.LeaseLost:
+        print("lost")
+    client.close()
+asyncio.run(main())
+"""
+    assert run(text, environ) == "lost\n"
+
+
+def test_without_detach_the_next_wait_on_the_same_thread_is_taken_for_a_deadlock(environ):
+    text = """
+async def main():
+    client = lockkit.connect("memory:")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    lease = await asyncio.to_thread(client.lock("job").acquire, timeout=5)
+    try:
+        await asyncio.to_thread(client.lock("job").acquire, timeout=5)
+    except lockkit.DeadlockDetected:
+        print("so it is")
+    lease.release()
+    client.close()
+from concurrent.futures import ThreadPoolExecutor
+asyncio.run(main())
+"""
+    assert run(text, environ) == "so it is\n"
+
+
+def test_a_wait_on_the_event_loop_stops_every_task(environ):
+    """What the page warns of: the holder cannot go on, so the waiter waits in vain."""
+    text = """
+async def main():
+    client = lockkit.connect("memory:")
+    async def hold():
+        async with held(client.lock("job"), seconds=5):
+            await asyncio.sleep(0.05)
+    holding = asyncio.create_task(hold())
+    while not client.inspect("job").holders:
+        await asyncio.sleep(0.01)
+    try:
+        client.lock("job").acquire(timeout=0.5)
+    except lockkit.AcquireTimeout:
+        print("in vain")
+    await holding
+    client.close()
+asyncio.run(main())
+"""
+    assert run(text, environ) == "in vain\n"
+
+
+def test_gunicorn_and_uvicorn_are_what_the_tests_have():
+    assert all(importlib.util.find_spec(name) for name in SERVERS)
