@@ -34,6 +34,7 @@ from lockkit.errors import (
     StaleFence,
 )
 from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
+from lockkit.habits import HABITUAL
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 
@@ -81,4 +82,10 @@ def __getattr__(name: str) -> object:
 
         hooks = import_module("lockkit.hooks")
         return hooks if name == "hooks" else hooks.hookimpl
+    if name in HABITUAL:  # a module is looked up here, too, each time that one of ours is first imported
+        from lockkit.habits import missing
+
+        error = missing("module", name)
+        if error is not None:
+            raise error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

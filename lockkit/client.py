@@ -15,6 +15,7 @@ from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Skipped
 from lockkit.forks import IMPORTS
+from lockkit.habits import Answering
 from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
 from lockkit.options import Options, Settings, whole
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(Operations):
+class Client(Operations, Answering):
     """A connection to one store, in one namespace. Thread-safe, reusable after fork; opens the store when first used.
 
     In a forked child it starts afresh: a connection of its own, and none of its parent's leases.

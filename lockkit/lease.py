@@ -13,6 +13,7 @@ from lockkit.caller import Caller, place
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Reason, ReleaseReport
+from lockkit.habits import Answering
 from lockkit.hold import RELEASING, Hold
 from lockkit.invalid import invalid
 from lockkit.leaving import Exit, Statement
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "LeaseCopy"]
 
 
-class Lease:
+class Lease(Answering):
     """One acquisition that holds its lock.
 
     ``valid()`` is true only while the store surely keeps everybody else out (S3); the handle may be passed between

@@ -8,15 +8,17 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from lockkit import durations
 from lockkit.caller import Caller, caller
 from lockkit.errors import AcquireTimeout, ConfigError, NotHeld
 from lockkit.facts import Kind
+from lockkit.habits import Answering, unexpected
 from lockkit.hold import Hold
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
+from lockkit.loops import warn_of_loop
 from lockkit.names import check_token
 from lockkit.options import DEFAULT, Default, Options, check, check_note, terms_of
 from lockkit.protocol.acquiring import Attempt
@@ -85,7 +87,7 @@ def asker() -> weakref.ref[object]:
     return _THREAD.key
 
 
-class Lock:
+class Lock(Answering):
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
     ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each ``with`` statement, and each
@@ -132,6 +134,7 @@ class Lock:
         *,
         note: Mapping[str, object] | None = None,
         on_wait: OnWait | None = None,
+        **others: Never,
     ) -> Lease:
         """Wait for the lock and hold it.
 
@@ -139,8 +142,10 @@ class Lock:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
             on_wait: Called in this thread each time the store answers "queued".
+            others: No other keyword is allowed. One that another library has is answered with what to write here.
 
         Raises:
+            TypeError: There is another keyword.
             AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
             DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
                 needs what it holds.
@@ -149,6 +154,8 @@ class Lock:
             BackendError: The store cannot be used, and the lock is not held.
             ConfigError: The URL does not fit the server or file that it points at.
         """
+        if others:
+            raise unexpected("Lock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
         busy: list[Attempt] = []
         lease = self._take(wait, note, on_wait, busy)
@@ -192,6 +199,8 @@ class Lock:
             opening.warn()
         key = asker()
         taken_at = caller()
+        if key is not _THREAD.key and wait != 0.0:
+            warn_of_loop(self.terms.name, taken_at)
         own: Sequence[Hold] = driver.registry.holds.get(self.terms.name, ())
         if own:
             inner = self._reenter(driver, own, key, taken_at, wait) if self._reentrant else None
@@ -399,7 +408,7 @@ class Lock:
 _EXIT: Exit[Lock] = Lock.__dict__["__exit__"]
 
 
-class RWLock:
+class RWLock(Answering):
     """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
 
     def __init__(self, reader: Lock, writer: Lock) -> None:
@@ -416,4 +425,9 @@ class RWLock:
 
 
 def _timeout(timeout: object) -> float | None:
+    if isinstance(timeout, bool):
+        raise ConfigError(
+            f"timeout must be a number of seconds or None, not {timeout}",
+            hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
+        )
     return None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)

@@ -117,10 +117,13 @@ def check(options: Options, name: str, kind: Kind) -> None:
     """
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
+        from lockkit.habit_words import OPTIONS  # late: only ever needed for an error
+
+        habit = next((f"{each}: {OPTIONS[each]}; " for each in sorted(unknown) if each in OPTIONS), "")
         raise ConfigError(
             f"no such option: {', '.join(sorted(unknown))}",
             name=name,
-            hint=f"the options are: {', '.join(Options.__annotations__)}",
+            hint=f"{habit}the options are: {', '.join(Options.__annotations__)}",
         )
     for flag in ("reentrant", "auto_renew", "process_bound", "pulseless"):
         if not isinstance(options.get(flag, False), bool):

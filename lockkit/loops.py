@@ -1,0 +1,49 @@
+"""A warning for an acquire that may wait in the thread of a running event loop, where nothing else runs meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import FrameType
+
+from lockkit.caller import Caller, shown
+from lockkit.printable import printable
+
+__all__ = ["warn_of_loop"]
+
+_log = logging.getLogger("lockkit")
+_COROUTINES = 0x80 | 0x200
+"""The flags of the code of coroutines and asynchronous generators: ``inspect.CO_COROUTINE`` and ``inspect.CO_ASYNC_GENERATOR``."""
+_NOTEBOOKS = ("IPython", "ipykernel")
+_told: list[str] = []
+
+
+def warn_of_loop(name: str, caller: Caller) -> None:
+    """Warn that a call holds up the event loop of its thread; once in a process.
+
+    A cell of a notebook runs in an event loop too, but that loop is the notebook's, and stands still for every cell that is not
+    asynchronous itself.
+
+    Args:
+        name: The lock.
+        caller: The place of the call.
+    """
+    if _told or _in_a_cell(sys._getframe(1)):  # noqa: SLF001 (as the warnings module does)
+        return
+    _told.append(name)
+    _log.warning(
+        "%s",
+        printable(
+            f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: call it in a "
+            "thread, with asyncio.to_thread, until there is lockkit.aio, which is planned; see docs/howto/asyncio.md"
+        ),
+    )
+
+
+def _in_a_cell(frame: FrameType | None) -> bool:
+    """Whether the innermost coroutine of a stack belongs to a notebook, so that the code which it runs is not asynchronous."""
+    while frame is not None:
+        if frame.f_code.co_flags & _COROUTINES:
+            return str(frame.f_globals.get("__name__")).partition(".")[0] in _NOTEBOOKS
+        frame = frame.f_back
+    return False

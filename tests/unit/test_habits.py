@@ -1,0 +1,180 @@
+"""What people type out of habit is answered with what to write here, and nothing else notices."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+
+import lockkit
+from lockkit import Client, Lease, Lock, RWLock, habit_words
+from lockkit.errors import ConfigError
+from lockkit.habits import HABITUAL
+from lockkit.options import Options
+
+
+@pytest.fixture
+def client(tmp_path):
+    with lockkit.connect(f"memory://{tmp_path.name}", state_dir=str(tmp_path)) as client:
+        yield client
+
+
+@pytest.fixture
+def lock(client):
+    return client.lock("a")
+
+
+@pytest.mark.parametrize(
+    "get, told",
+    [
+        (lambda client, lock: lock.fence, "lock.lease.fence"),
+        (lambda client, lock: lock.valid(), "lock.lease.valid"),
+        (lambda client, lock: lock.release(), "lock.lease.release()"),
+        (lambda client, lock: lock.locked(), "client.inspect(name).holders"),
+        (lambda client, lock: lock.owned(), "lock.lease.valid()"),
+        (lambda client, lock: lock.reacquire(), "lease.confirm()"),
+        (lambda client, lock: client.acquire("a"), "client.lock(name).acquire()"),
+        (lambda client, lock: client.mutex("a"), "client.lock(name)"),
+        (lambda client, lock: client.rwlock("a").acquire(), "rwlock.read()"),
+        (lambda client, lock: lock.acquire().refresh(), "lease.confirm()"),
+        (lambda client, lock: lockkit.lock("a"), "client = lockkit.connect(), then client.lock(name)"),
+        (lambda client, lock: lockkit.aio, "asyncio.to_thread"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the lease of:ResourceWarning")
+def test_a_name_of_another_library_says_what_to_write(client, lock, get, told):
+    with pytest.raises(AttributeError, match="has no attribute") as caught:
+        get(client, lock)
+    assert told in str(caught.value)
+
+
+def test_with_lock_as_lease_gives_the_lock_which_has_the_lease(lock):
+    with lock as lease:
+        with pytest.raises(AttributeError, match=r"lock\.lease\.fence"):
+            _ = lease.fence
+        assert lease.lease.fence > 0
+
+
+@pytest.mark.parametrize(
+    "keywords, told",
+    [
+        ({"blocking": False}, r"'blocking': lock\.try_acquire\(\)"),
+        ({"blocking_timeout": 5}, "'blocking_timeout': it is called timeout"),
+        ({"note": {}, "sleep": 0.1}, "'sleep': there is no interval"),
+        ({"colour": "red"}, "'colour'$"),
+    ],
+)
+def test_a_keyword_of_another_library_says_what_to_write(lock, keywords, told):
+    with pytest.raises(TypeError, match=rf"Lock.acquire\(\) got an unexpected keyword argument {told}"):
+        lock.acquire(**keywords)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_bool_is_no_timeout(lock, blocking):
+    with pytest.raises(ConfigError, match=r"try_acquire\(\)"):
+        lock.acquire(blocking)
+
+
+def test_an_option_of_another_library_says_what_to_write(client):
+    with pytest.raises(ConfigError, match="what redis-py calls timeout is called ttl; the options are: ttl,"):
+        client.lock("a", blocking_timeout=5)
+
+
+# -- the words are true
+
+
+def test_no_habit_hides_a_name_that_exists():
+    classes = {"Client": Client, "Lease": Lease, "Lock": Lock, "RWLock": RWLock}
+    for owner, names in habit_words.NAMES.items():
+        there = set(dir(classes.get(owner, lockkit)))
+        assert not there & set(names), owner
+    assert set(habit_words.NAMES["module"]) == HABITUAL
+    assert not set(habit_words.ACQUIRE) & set(inspect.signature(Lock.acquire).parameters)
+    assert not set(habit_words.OPTIONS) & set(Options.__annotations__)
+
+
+def test_the_names_of_a_lease_that_a_lock_lacks_are_all_answered(lock):
+    ours = {"callbacks", "invalid", "leave", "left", "lengthen", "statement"}  # not for users
+    theirs = {name for name in dir(Lease) if not name.startswith("_")} - ours - set(dir(lock))
+    assert theirs == set(habit_words.OF_A_LEASE) | (theirs & set(habit_words.NAMES["Lock"]))
+
+
+def test_every_call_that_a_hint_names_exists(client, lock):
+    owners = {"client": client, "lease": Lease, "lock": lock, "rwlock": RWLock, "lockkit": lockkit}
+    hints = [
+        hint
+        for words in (*habit_words.NAMES.values(), habit_words.ACQUIRE, habit_words.OPTIONS)
+        for hint in words.values()
+    ]
+    named = {
+        call for hint in hints for call in re.findall(r"\b(client|lease|lock|rwlock|lockkit)\.(\w+)", hint)
+    }
+    assert len(named) > 20
+    assert [(owner, name) for owner, name in named if name not in dir(owners[owner])] == []
+
+
+# -- nothing else notices
+
+
+def test_hasattr_getattr_and_dir_are_as_before(client, lock):
+    assert not hasattr(lock, "fence")
+    assert getattr(lock, "release", "none") == "none"
+    assert "release" not in dir(lock)
+    assert not hasattr(lockkit, "lock")
+    with pytest.raises(AttributeError, match=r"^'Lock' object has no attribute 'colour'$") as caught:
+        _ = lock.colour
+    assert (caught.value.name, caught.value.obj) == ("colour", lock)
+    assert "name" in dir(caught.value.obj), "Python suggests the nearest name from these two"
+
+
+def test_copies_and_pickles_are_as_before(client, lock):
+    assert copy.copy(lock).name == "a"
+    assert copy.copy(client.rwlock("a")).read().name == "a"
+    lease = lock.acquire()
+    assert pickle.loads(pickle.dumps(lease)).claim_id == lease.claim_id
+    assert copy.copy(lease).claim_id == lease.claim_id
+    lease.release()
+    for one in (lock, client):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            pickle.dumps(one)
+    empty = object.__new__(Lock)
+    with pytest.raises(AttributeError, match="terms"):
+        _ = empty.name
+
+
+def test_mocks_and_inspect_are_as_before(client, lock):
+    double = mock.create_autospec(client, instance=True)
+    double.lock("a").acquire(timeout=3)
+    with pytest.raises(AttributeError):
+        double.mutex("a")
+    double = mock.create_autospec(Lock)
+    with pytest.raises(AttributeError):
+        _ = double.fence
+    assert list(inspect.signature(lock.acquire).parameters)[:3] == ["timeout", "note", "on_wait"]
+    assert inspect.unwrap(lock) is lock
+    assert not callable(lock)
+
+
+def test_a_subclass_is_answered_too(client):
+    class Mine(Lock):
+        """A lock of somebody's."""
+
+    mine = Mine(client._opening, client.lock("a").terms)
+    with pytest.raises(AttributeError, match=r"lock\.lease\.fence"):
+        _ = mine.fence
+
+
+def test_a_program_without_mistakes_never_imports_the_words():
+    program = """
+import sys, lockkit
+with lockkit.connect("memory:") as client, client.lock("a"):
+    pass
+assert "lockkit.habits" in sys.modules and "lockkit.habit_words" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
