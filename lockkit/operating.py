@@ -10,6 +10,7 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
 from lockkit.names import check_name
 from lockkit.options import whole
+from lockkit.plugins.calling import call_within
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Operations"]
 
 T = TypeVar("T")
+_HEALTH = 5.0
+"""Seconds that the health checks of plugins may take."""
 
 
 class Operations:
@@ -136,14 +139,21 @@ class Operations:
 
     def check(self) -> list[Finding]:
         """The results of the health checks of the store and the plugins."""
-        findings = list(self._ask(lambda driver, budget: driver.backend.check(budget)))
-        for outcome in self.plugins.notify("lockkit_health", client=self):
+        return [*self.check_store(), *self.check_plugins()]
+
+    def check_store(self) -> list[Finding]:
+        """The results of the store's own health checks."""
+        return list(self._ask(lambda driver, budget: driver.backend.check(budget)))
+
+    def check_plugins(self) -> list[Finding]:
+        """The results of the plugins' health checks. A check that fails, or takes longer than 5 s, is a finding itself."""
+        findings: list[Finding] = []
+        implementations = self.plugins.implementations("lockkit_health")
+        for outcome in call_within(_HEALTH, "lockkit_health", implementations, {"client": self}):
             if outcome.error is not None:
-                findings.append(
-                    Finding(
-                        f"plugin {outcome.plugin}", "error", f"its health check failed: {outcome.error!r}"
-                    )
-                )
+                plugin = f"plugin {outcome.plugin}"
+                told = f"{plugin}: its health check failed: {type(outcome.error).__name__}: {outcome.error}"
+                findings.append(Finding(plugin, "error", told, "see: lockkit plugins"))
             elif isinstance(outcome.value, Iterable):
                 findings.extend(found for found in outcome.value if isinstance(found, Finding))
         return findings

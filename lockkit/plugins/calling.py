@@ -10,13 +10,14 @@ import functools
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import NamedTuple, TypeAlias
 
 from pluggy import HookImpl
 
-__all__ = ["Implementation", "Outcome", "call_each", "callables", "from_signal", "hook_of"]
+__all__ = ["Implementation", "Outcome", "call_each", "call_within", "callables", "from_signal", "hook_of"]
 
 _log = logging.getLogger("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
@@ -81,6 +82,35 @@ def call_each(
     if interrupted is not None:
         raise interrupted
     return outcomes
+
+
+def call_within(
+    seconds: float, hook: str, implementations: Sequence[Implementation], keywords: dict[str, object]
+) -> list[Outcome]:
+    """Call every implementation once, all at the same time, each on a daemon thread of its own.
+
+    Returns the results after ``seconds`` at the latest; an implementation that has not returned by then has a TimeoutError. Errors are
+    not logged, because the caller reports them.
+    """
+    results: dict[str, Outcome] = {}
+
+    def call(plugin: str, function: Callable[..., object]) -> None:
+        try:
+            results[plugin] = Outcome(plugin, function(**keywords))
+        except BaseException as error:
+            results[plugin] = Outcome(plugin, error=error)
+
+    threads = [
+        threading.Thread(target=call, args=one, name=f"lockkit-{hook}-{one[0]}", daemon=True)
+        for one in implementations
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0.0))
+    late = TimeoutError(f"{hook} has not returned within {seconds:g} s")
+    return [results.get(plugin) or Outcome(plugin, error=late) for plugin, _ in implementations]
 
 
 def _tell(plugin: str, hook: str, error: BaseException) -> None:

@@ -95,7 +95,11 @@ def lockkit_devices() -> Sequence[object]:
 
 @hookspec
 def lockkit_health(client: HealthClient) -> Sequence[Finding]:
-    """Check something, for ``lockkit doctor`` and health pages. A hook that raises becomes a finding as well."""
+    """Check something, for ``lockkit doctor`` and health pages.
+
+    Called on a thread of its own, also if the store does not answer. A hook that raises, or that has not returned after 5 s, becomes a
+    finding as well.
+    """
     raise NotImplementedError
 
 

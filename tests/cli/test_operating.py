@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import signal
+import socket
 import time
 
 import pytest
@@ -324,6 +325,79 @@ def test_a_mistake_in_a_profile_that_is_not_in_use_is_a_warning_of_doctor(lockki
     assert "warning: " in done.stdout
     assert lockkit("config", "check").returncode == (0 if "nosuch" in mistake else 78)
     assert lockkit("doctor", "--profile", "p").returncode == 2
+
+
+HEALTH = """
+import threading
+from lockkit.facts import Finding
+from lockkit.hooks import hookimpl
+
+class Slow:
+    @hookimpl
+    def lockkit_health(self):
+        threading.Event().wait()
+
+class Broken:
+    @hookimpl
+    def lockkit_health(self, client):
+        client.names()
+
+class Well:
+    @hookimpl
+    def lockkit_health(self):
+        return [Finding("well", "ok", "the plugin is well")]
+"""
+
+
+def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
+    lockkit.install("health", HEALTH + "slow, broken, well = Slow(), Broken(), Well()\n")
+    entries = "[lockkit]\n" + "".join(f"{each} = health:{each}\n" for each in ("slow", "broken", "well"))
+    (lockkit.folder / "site/health-1.0.dist-info/entry_points.txt").write_text(entries)
+    lockkit.install("wrong", "raise OSError('no import')\n")
+    state = lockkit.folder / "state"
+    state.mkdir(mode=0o700)
+    journal.append(state, {"name": "x", "claim": "0" * 12, "errors": []})
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # which accepts and never answers
+        url = f"etcd://127.0.0.1:{mute.getsockname()[1]}"
+        began = time.monotonic()
+        done = lockkit("doctor", "--url", url)
+        took = time.monotonic() - began
+        document = json.loads(lockkit("doctor", "--url", url, "--json").stdout)
+    rows = done.stdout.splitlines()
+    assert done.returncode == 2
+    told = (
+        ("ok", "environment is read"),
+        ("ok", "argument is read"),
+        ("error", "no answer from 127.0.0.1"),
+        ("ok", "the plugin is well"),
+        (
+            "error",
+            "plugin slow: its health check failed: TimeoutError: lockkit_health has not returned within 5 s",
+        ),
+        ("error", "plugin broken: its health check failed: OutcomeUnknown: no answer from 127.0.0.1"),
+        ("warning", "plugin wrong: not loaded: OSError: no import"),
+        ("ok", "state folder"),
+        ("warning", "1 failed release not resolved yet"),
+    )
+    for row, (severity, text) in zip(rows, told, strict=True):
+        assert row.startswith(f"{severity}: ")
+        assert text in row
+    assert took < 12
+    assert document["store"]["url"] == url
+    assert [one["severity"] for one in document["findings"]] == [row.partition(":")[0] for row in rows]
+
+
+def test_doctor_says_what_it_did_not_check(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text("ttll = 3\n")
+    done = lockkit("doctor")
+    assert done.returncode == 2
+    assert "warning: the store, the plugins and the journal were not checked" in done.stdout
+
+
+def test_doctor_goes_on_after_a_store_that_cannot_be_chosen(lockkit):
+    done = lockkit("doctor", "--url", "nosuch:")
+    assert (done.returncode, "ok: state folder" in done.stdout) == (2, True)
+    assert done.stdout.count("nosuch") == 1
 
 
 def test_doctor_warns_once_of_a_memory_store(lockkit):

@@ -9,6 +9,7 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import termios
 import time
@@ -374,3 +375,13 @@ def test_a_watch_shows_the_cursor_again_whatever_ends_it(lockkit, tty, number, c
     os.kill(terminal.pid, number)
     assert terminal.wait() == code
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.find("\x1b[?25l")
+
+
+def test_doctor_says_on_a_terminal_what_it_waits_for(lockkit, tty):
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # which accepts and never answers
+        url = f"etcd://127.0.0.1:{mute.getsockname()[1]}"
+        terminal = tty(*lockkit.line("doctor", "--url", url))
+        terminal.expect(rf"asking the store, {url} \.\.\.")
+        assert terminal.wait() == 2
+    rows = [row.rpartition("\x1b[K")[2] for row in terminal.text.replace("\x1b[0m", "").split("\r\n")]
+    assert all(re.match(r"(\x1b\[\d+m)?(ok|error|warning): |$", row) for row in rows), rows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import exits, logs, output
+from lockkit.cli import exits, logs, output, rows
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.errors import LockkitError
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from lockkit.cli import parts
     from lockkit.client import Client
     from lockkit.config import Config
+    from lockkit.plugins import PluginManager
 
 __all__ = ["command"]
 
@@ -40,43 +44,106 @@ lockkit doctor --fail-on warning --json
 def command(session: Session, *, fail_on: str) -> int:
     """Check configuration, store and plugins, and print one sentence per finding.
 
+    A store that does not answer is a finding, and the other checks go on. Each request to the store takes at most request_timeout (2 s),
+    and the checks of plugins take at most 5 s.
+
     Exit code: 0 all is well, 1 warnings (with --fail-on warning), 2 errors.
     """
-    findings, store = _findings(session)
+    progress = not session.json and output.colour(sys.stderr) and sys.stdout.isatty()
+    examination = _Examination(session, rows.live if progress else None)
+    findings: list[Finding] = []
+    for one in examination.findings():
+        findings.append(one)
+        if progress:
+            rows.erase()
+        if not session.json:
+            word = click.style(one.severity, fg=_COLOURS[one.severity]) if output.colour() else one.severity
+            output.say(f": {one.message}" + (f" ({one.hint})" if one.hint else ""), head=word)
+    if progress:
+        rows.erase()
     if session.json:
         from lockkit.cli import documents
 
-        output.write_json(documents.Doctor(store=store, findings=output.findings(findings)), indent=True)
-    else:
-        for one in findings:
-            word = click.style(one.severity, fg=_COLOURS[one.severity]) if output.colour() else one.severity
-            output.say(f": {one.message}" + (f" ({one.hint})" if one.hint else ""), head=word)
+        document = documents.Doctor(store=examination.store, findings=output.findings(findings))
+        output.write_json(document, indent=True)
     worst = max((_RANK[one.severity] for one in findings), default=0)
     return worst if worst >= _RANK[fail_on] else exits.OK
 
 
-def _findings(session: Session) -> tuple[list[Finding], parts.Store | None]:
-    from lockkit.plugins.checking import check_files
+class _Examination:
+    """All checks, one after the other. An error of one of them is a finding, and the next goes on.
 
-    found = check_files(
-        session.url, profile=session.profile, namespace=session.namespace, elsewhere="warning"
-    )
+    Args:
+        doing: Called with a text for a live line before each check that may take long.
+    """
 
-    def known(message: str) -> bool:
+    def __init__(self, session: Session, doing: Callable[[str], None] | None) -> None:
+        self._session = session
+        self._doing = doing or (lambda _: None)
+        self._found: list[Finding] = []
+        self.store: parts.Store | None = None
+
+    def findings(self) -> Iterator[Finding]:
+        """The findings, as they are made."""
+        from lockkit.plugins import PluginManager
+        from lockkit.plugins.checking import check_files
+
+        session = self._session
+        self._doing("reading the configuration ...")
+        yield from self._new(
+            check_files(
+                session.url, profile=session.profile, namespace=session.namespace, elsewhere="warning"
+            )
+        )
+        try:
+            config = session.config()
+        except LockkitError as error:
+            yield from self._new([_of(error)])
+            told = "the store, the plugins and the journal were not checked, because the configuration cannot be used"
+            yield Finding("config", "warning", told, "correct it, and run lockkit doctor again")
+            return
+        with logs.held_back(self._known), ExitStack() as stack:
+            try:
+                client = stack.enter_context(session.client())
+            except LockkitError as error:
+                yield from self._new([_of(error)])
+                plugins = PluginManager(disabled=config.disable_plugins)
+            else:
+                yield from self._of_client(client)
+                plugins = client.plugins
+            self._doing("looking at the plugins ...")
+            yield from self._new(_plugins(plugins))
+            yield from self._try(lambda: _failures(config))
+
+    def _of_client(self, client: Client) -> Iterator[Finding]:
+        self.store = output.store(client) if self._session.json else None
+        self._doing(f"asking the store, {client.url} ...")
+        yield from self._try(lambda: _store(client))
+        client.warn()
+        self._doing("waiting for the checks of plugins ...")
+        yield from self._try(client.check_plugins)
+
+    def _try(self, check: Callable[[], list[Finding]]) -> list[Finding]:
+        try:
+            found = check()
+        except LockkitError as error:
+            found = [_of(error)]
+        return self._new(found)
+
+    def _new(self, found: list[Finding]) -> list[Finding]:
+        """The findings that are not known already. An error that is met twice is told once."""
+        known = {one.message for one in self._found if one.severity == "error"}
+        new = [one for one in found if not (one.severity == "error" and one.message in known)]
+        self._found += new
+        return new
+
+    def _known(self, message: str) -> bool:
         """Whether a warning from opening the store is also a finding. The hints are compared, because a message may contain an age."""
-        return any(one.hint and one.severity != "ok" and f"({one.hint})" in message for one in found)
+        return any(one.hint and one.severity != "ok" and f"({one.hint})" in message for one in self._found)
 
-    try:
-        with session.client() as client, logs.held_back(known):
-            found += _store(client)
-            client.warn()
-            found += _plugins(client)
-            found += _failures(client.config)
-            return found, output.store(client) if session.json else None
-    except LockkitError as error:
-        if not any(one.severity == "error" and one.message == error.message for one in found):
-            found.append(Finding("store", "error", error.message, error.hint or ""))
-        return found, None
+
+def _of(error: LockkitError) -> Finding:
+    return Finding("store", "error", error.message, error.hint or "")
 
 
 def _store(client: Client) -> list[Finding]:
@@ -89,7 +156,7 @@ def _store(client: Client) -> list[Finding]:
         "fleet": "every host that uses it",
     }
     found = [Finding("store", "ok", f"{where}; its locks reach {reach[can.scope]}")]
-    known = client.check()
+    known = client.check_store()
     if can.scope == "process" and all(one.severity == "ok" for one in known):
         found.append(
             Finding(
@@ -102,10 +169,10 @@ def _store(client: Client) -> list[Finding]:
     return found + list(known)
 
 
-def _plugins(client: Client) -> list[Finding]:
+def _plugins(plugins: PluginManager) -> list[Finding]:
     return [
         Finding("plugins", "warning", f"plugin {info.name}: {info.error}", "see: lockkit plugins")
-        for info in client.plugins.describe()
+        for info in plugins.describe()
         if info.error
     ]
 
