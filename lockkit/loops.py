@@ -35,7 +35,7 @@ def warn_of_loop(name: str, caller: Caller) -> None:
         "%s",
         printable(
             f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: call it in a "
-            "thread, with asyncio.to_thread, until there is lockkit.aio, which is planned; see docs/howto/asyncio.md"
+            "thread, with asyncio.to_thread, until there is lockkit.aio, which is planned; see: lockkit docs asyncio"
         ),
     )
 
