@@ -66,7 +66,7 @@ class _Row(NamedTuple):
     kind: type[Refused | Unknown] = Refused
 
 
-RIGHTS = 'see "Rights on etcd" in lockkit\'s documentation'
+RIGHTS = "see: lockkit docs etcd-role"
 _LOGIN = "write etcd://user:password@host:2379; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
 _TABLE: dict[tuple[int, str], _Row] = {
     (3, "user name is empty"): _Row(PermissionDenied, "etcd requires a user and a password", _LOGIN),

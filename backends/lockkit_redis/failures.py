@@ -23,7 +23,7 @@ from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["Whence", "checked", "meaning", "replied", "unanswered"]
 
-_RIGHTS = 'see "Rights on Redis" in lockkit\'s documentation'
+_RIGHTS = "see: lockkit docs redis-acl"
 
 
 class Whence(Protocol):
@@ -56,7 +56,7 @@ _FOR_GOOD = {
     "WRONGTYPE": (
         BackendUnavailable,
         "a key of this lock is not lockkit's: somebody else has written to it",
-        'ask for the TYPE of its keys and see "The layout on the store" in lockkit\'s documentation',
+        "ask for the TYPE of its keys; see: lockkit docs layout",
     ),
     "LAYOUT": (
         IncompatibleLayout,

@@ -41,7 +41,7 @@ _ANSWERED: dict[type[Exception], tuple[type[LockkitError], bool, str, str]] = {
         PermissionDenied,
         False,
         "the login may not do this",
-        'see "Rights on ZooKeeper" in lockkit\'s documentation',
+        "see: lockkit docs zookeeper-acl",
     ),
     theirs.AuthFailedError: (
         PermissionDenied,

@@ -163,8 +163,7 @@ def read_queue(nodes: Iterable[str], name: str) -> Queue:
             raise Refused(
                 IncompatibleLayout(
                     f"the queue of {name!r} has a node that this lockkit does not know: {node[:6]}...",
-                    hint="upgrade lockkit here, or remove what is not lockkit's; "
-                    'see "The layout on the store" in lockkit\'s documentation',
+                    hint="upgrade lockkit here, or remove what is not lockkit's; see: lockkit docs layout",
                 ),
                 retry=False,
             )

@@ -28,6 +28,7 @@ from lockkit.cli.parts import (
     Setting,
     Store,
     Time,
+    Topic,
     Unread,
 )
 
@@ -48,11 +49,13 @@ __all__ = [
     "Help",
     "Log",
     "Notice",
+    "Page",
     "Plugins",
     "Release",
     "Resize",
     "Run",
     "Status",
+    "Topics",
     "Wait",
     "Waiting",
     "plain",
@@ -196,6 +199,14 @@ class Notice(Document, tag="lockkit.notice/1"):
     message: str
 
 
+class Page(Document, tag="lockkit.page/1"):
+    """One page of the documentation, in Markdown."""
+
+    topic: str
+    title: str
+    text: str
+
+
 class Plugins(Document, tag="lockkit.plugins/1"):
     """Every plugin, loaded or not."""
 
@@ -252,6 +263,12 @@ class Status(Document, tag="lockkit.status/1"):
     read_at_seconds: float
     locks: Sequence[Lock]
     unread: Sequence[Unread]
+
+
+class Topics(Document, tag="lockkit.topics/1"):
+    """The topics of the documentation."""
+
+    topics: Sequence[Topic]
 
 
 class Wait(Document, tag="lockkit.wait/1"):

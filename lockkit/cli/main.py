@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "Explain in sentences why a lock is not free.",
         "wait": "Wait until a lock is free, without taking it.",
         "doctor": "Check store, configuration and plugins.",
+        "docs": "Show a page of the documentation.",
     },
     "Hold across commands (scripts, CI, systemd)": {
         "acquire": "Take a lock and keep it until it is released or lapses.",

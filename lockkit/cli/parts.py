@@ -30,6 +30,7 @@ __all__ = [
     "Setting",
     "Store",
     "Time",
+    "Topic",
     "Unread",
 ]
 
@@ -202,6 +203,13 @@ class Evicted(Part):
 
     by: str
     reason: str
+
+
+class Topic(Part):
+    """A page of the documentation."""
+
+    topic: str
+    title: str
 
 
 class Unread(Part):

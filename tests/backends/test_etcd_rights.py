@@ -108,7 +108,7 @@ def test_with_half_of_them_it_is_denied_and_the_page_is_named(server, right):
     server.call("auth/role/grant", {"name": half, "perm": permission})
     server.call("auth/user/add", {"name": half, "password": "secret"})
     server.call("auth/user/grant", {"user": half, "role": half})
-    with pytest.raises(Refused, match="Rights on etcd") as denied:
+    with pytest.raises(Refused, match="lockkit docs etcd-role") as denied:
         everything(server.url(half, "secret"))
     assert isinstance(denied.value.error, PermissionDenied)
     missing = {"READ": "write", "WRITE": "read"}[right]

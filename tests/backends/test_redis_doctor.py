@@ -153,7 +153,7 @@ def test_a_command_that_the_user_may_not_call_is_named(server, url, word):
     found = bad(url)
     assert set(found) == {"rights"}
     assert re.search(rf"\b{word}\b", found["rights"].message)
-    assert "Rights on Redis" in found["rights"].hint
+    assert "lockkit docs redis-acl" in found["rights"].hint
     assert "observers" not in found["rights"].hint
 
 
@@ -193,7 +193,7 @@ def test_a_command_that_is_renamed_is_named(word):
     with RedisServer(rename_command=[f'{word} ""']) as server:
         found = bad(server.url())
     assert word in found["rights"].message
-    assert "Rights on Redis" in found["rights"].hint
+    assert "lockkit docs redis-acl" in found["rights"].hint
 
 
 @pytest.mark.parametrize(

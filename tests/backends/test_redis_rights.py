@@ -188,7 +188,7 @@ def test_without_the_right_to_the_namespace_an_acquire_is_denied(url, server, ri
             lockkit.connect(url) as client,
         ):
             client.lock("a").acquire(timeout=0)
-        assert "Rights on Redis" in told.value.hint
+        assert "lockkit docs redis-acl" in told.value.hint
     else:
         with pytest.raises(Unknown) as denied:
             everything(url)

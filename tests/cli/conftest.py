@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -113,11 +116,81 @@ class Shell:
             process.communicate()
 
 
+class Tty:
+    """A program that leads a session on a pseudo-terminal of its own."""
+
+    def __init__(self, args, env, folder) -> None:
+        self.text = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.chdir(folder)
+                os.execvpe(args[0], args, env)
+            finally:
+                os._exit(127)
+
+    def type(self, keys: str) -> None:
+        os.write(self.fd, keys.encode())
+
+    def expect(self, pattern: str) -> str:
+        """Read until the pattern has come, and forget what was before."""
+        end = time.monotonic() + SECONDS
+        while (found := re.search(pattern, self.text)) is None:
+            assert time.monotonic() < end, f"{pattern!r} never came; there is {self.text!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 4096)
+                except OSError:
+                    data = b""
+                assert data, f"{pattern!r} never came before the end; there is {self.text!r}"
+                self.text += data.decode(errors="replace")
+        self.text = self.text[found.end() :]
+        return found[0]
+
+    def wait(self) -> int:
+        """Read to the end; the exit code, negative for a signal."""
+        end = time.monotonic() + SECONDS
+        while True:
+            assert time.monotonic() < end, f"it never ended; there is {self.text!r}"
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.text += os.read(self.fd, 4096).decode(errors="replace")
+                except OSError:
+                    break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        os.close(self.fd)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
 @pytest.fixture
 def lockkit(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
     yield shell
     shell.end()
+
+
+@pytest.fixture
+def tty(lockkit: Shell) -> Iterator[Callable[..., Tty]]:
+    opened: list[Tty] = []
+
+    def start(*args: object, **env: str) -> Tty:
+        one = Tty(
+            [str(arg) for arg in args],
+            lockkit.env | {"TERM": "xterm", "PS1": "PROMPT> "} | env,
+            lockkit.folder,
+        )
+        opened.append(one)
+        return one
+
+    yield start
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -15,78 +13,6 @@ import termios
 import time
 
 import pytest
-
-SECONDS = 20.0
-
-
-class Tty:
-    """A program that leads a session on a pseudo-terminal of its own."""
-
-    def __init__(self, args, env, folder) -> None:
-        self.text = ""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            try:
-                os.chdir(folder)
-                os.execvpe(args[0], args, env)
-            finally:
-                os._exit(127)
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-    def expect(self, pattern: str) -> str:
-        """Read until the pattern has come, and forget what was before."""
-        end = time.monotonic() + SECONDS
-        while (found := re.search(pattern, self.text)) is None:
-            assert time.monotonic() < end, f"{pattern!r} never came; there is {self.text!r}"
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    data = os.read(self.fd, 4096)
-                except OSError:
-                    data = b""
-                assert data, f"{pattern!r} never came before the end; there is {self.text!r}"
-                self.text += data.decode(errors="replace")
-        self.text = self.text[found.end() :]
-        return found[0]
-
-    def wait(self) -> int:
-        """Read to the end; the exit code, negative for a signal."""
-        end = time.monotonic() + SECONDS
-        while True:
-            assert time.monotonic() < end, f"it never ended; there is {self.text!r}"
-            if select.select([self.fd], [], [], 0.05)[0]:
-                try:
-                    self.text += os.read(self.fd, 4096).decode(errors="replace")
-                except OSError:
-                    break
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def close(self) -> None:
-        os.close(self.fd)
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
-
-
-@pytest.fixture
-def tty(lockkit):
-    opened = []
-
-    def start(*args: object, **env: str) -> Tty:
-        one = Tty(
-            [str(arg) for arg in args],
-            lockkit.env | {"TERM": "xterm", "PS1": "PROMPT> "} | env,
-            lockkit.folder,
-        )
-        opened.append(one)
-        return one
-
-    yield start
-    for one in opened:
-        one.close()
 
 
 @pytest.fixture
@@ -385,3 +311,36 @@ def test_doctor_says_on_a_terminal_what_it_waits_for(lockkit, tty):
         assert terminal.wait() == 2
     rows = [row.rpartition("\x1b[K")[2] for row in terminal.text.replace("\x1b[0m", "").split("\r\n")]
     assert all(re.match(r"(\x1b\[\d+m)?(ok|error|warning): |$", row) for row in rows), rows
+
+
+REACH = "this lock is only between .*'s processes on this host; for all users: lockkit docs all-users"
+
+
+def test_a_run_on_the_default_store_says_once_whose_processes_it_keeps_apart(lockkit, tty):
+    terminal = tty(*lockkit.line("run", "x", "--", *lockkit.line("run", "y", "--", "echo", "done")))
+
+    assert terminal.wait() == 0
+    assert re.search(rf"^lockkit: {REACH}\r\n.*done", terminal.text, re.DOTALL)
+    assert len(re.findall(REACH, terminal.text)) == 1, "a run inside of another does not say it again"
+
+
+@pytest.mark.parametrize(
+    "options, env",
+    [
+        (["--quiet"], {}),
+        (["--json"], {}),
+        (["--url", "sqlite:"], {}),
+        ([], {"LOCKKIT_URL": "sqlite:"}),
+        ([], {"LOCKKIT_SCOPE": "user"}),
+    ],
+    ids=["quiet", "json", "url", "LOCKKIT_URL", "scope"],
+)
+def test_who_has_chosen_a_store_or_wants_silence_is_told_nothing(lockkit, tty, options, env):
+    terminal = tty(*lockkit.line("run", *options, "x", "--", "echo", "done"), **env)
+
+    assert terminal.wait() == 0
+    assert terminal.text == "done\r\n"
+
+
+def test_without_a_terminal_nothing_is_said(lockkit):
+    assert lockkit("run", "x", "--", "true").stderr == ""

@@ -1,4 +1,4 @@
-"""Where an error sends somebody to a page of the documentation, there is one of that title."""
+"""Where an error sends somebody to a page of the documentation, `lockkit docs` has one of that topic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import re
 
 import pytest
 
-NAMED = re.compile(r'"([^"]+)" in lockkit\'s documentation')
+from lockkit.cli.topics import topics
+
+NAMED = re.compile(r"\blockkit docs ([a-z][\w-]*)")
+IN_WORDS = re.compile(r"lockkit'?s? documentation|\bthe docs\b")
 FILE = re.compile(r"\bdocs(?:/[\w/.-]*\w|(?:, \w+)+)")
 """``docs/ops/etcd-role.md``, or in words: ``docs, layout``. Whoever has installed lockkit has no such file."""
 
@@ -28,24 +31,26 @@ def _texts(root):
 
 
 @pytest.fixture(scope="module")
-def titles(texts):
-    """The pages that hints name, by their titles."""
-    return {title for text, _ in texts for title in NAMED.findall(text)}
+def named(texts):
+    """The topics that hints name."""
+    return {topic for text, _ in texts for topic in NAMED.findall(text)}
 
 
-def test_every_page_that_a_hint_names_exists(titles, root):
-    there = {page.read_text().partition("\n")[0].removeprefix("# ") for page in (root / "docs").rglob("*.md")}
+def test_every_topic_that_a_hint_names_exists(named):
+    assert len(named) > 4
+    assert named - topics().keys() == set()
 
-    assert titles
-    assert titles - there == set()
+
+def test_no_hint_speaks_of_the_documentation_without_a_topic(texts):
+    assert [(text, where) for text, where in texts if IN_WORDS.search(text)] == []
 
 
 def test_no_hint_names_a_file_of_the_documentation(texts):
     assert [(text, where) for text, where in texts if FILE.search(text)] == []
 
 
-def test_each_store_with_logins_names_the_page_of_its_rights(titles):
-    assert {"Rights on etcd", "Rights on Redis", "Rights on ZooKeeper"} <= titles
+def test_each_store_with_logins_names_the_page_of_its_rights(named):
+    assert {"etcd-role", "redis-acl", "zookeeper-acl"} <= named
 
 
 @pytest.mark.parametrize("store", ["lockkit_etcd", "lockkit_redis"])

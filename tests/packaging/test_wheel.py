@@ -11,10 +11,13 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from lockkit.cli.topics import topics
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BACKENDS = sorted(path.parent.name for path in ROOT.glob("backends/lockkit_*/__init__.py"))
 PACKAGES = ["lockkit", *BACKENDS]
+PAGES = "lockkit/_docs/"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,18 @@ def source_files():
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(contents):
     held = {name for name in contents if not name.startswith("dist-info/")}
 
-    assert held == set(source_files())
+    assert {name for name in held if not name.startswith(PAGES)} == set(source_files())
+
+
+def test_the_wheel_holds_the_pages_that_lockkit_docs_shows_and_no_other(contents):
+    held = {name.removeprefix(PAGES) for name in contents if name.startswith(PAGES)}
+
+    assert held == {topic.place for topic in topics().values()}
+
+
+def test_the_installed_command_shows_a_page(run, installed, tmp_path):
+    assert "all-users" in run(installed / "lockkit", "docs", cwd=tmp_path)
+    assert "install -d -m 2770" in run(installed / "lockkit", "docs", "all-users", cwd=tmp_path)
 
 
 def test_the_wheel_holds_the_conformance_kit_and_nothing_of_lockkits_own_tests(contents, wheel):
@@ -128,15 +142,10 @@ def test_without_extras_only_small_libraries_are_required(metadata):
 
 def test_each_optional_part_has_its_extra(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
-        "alerts",
         "all",
-        "celery",
         "etcd",
-        "gpu",
-        "metrics",
         "python-etcd3",
         "redis",
-        "server",
         "testing",
         "zookeeper",
     }
