@@ -117,7 +117,7 @@ def losses() -> str:
 
 
 MEANINGS = {
-    "scope": "how far a lock reaches: the threads of one process, the processes of one host, or a fleet of hosts",
+    "scope": "whose processes a lock keeps apart: the threads of one process, the processes of one user on one host, of all users of a host, or of a fleet",
     "fair": "first come, first served, by arrival at the store",
     "shared": "semaphores and reader/writer locks",
     "fixed_ttl": "all claims of a client have one ttl, so `extend` is refused",
@@ -145,6 +145,7 @@ def capabilities() -> str:
 
     stores = (lockkit_memory, lockkit_sqlite, lockkit_redis, lockkit_etcd, lockkit_zookeeper)
     declared = [store.CAPABILITIES._asdict() for store in stores]
+    declared[1]["scope"] = f"{lockkit_sqlite.CAPABILITIES.scope} or {lockkit_sqlite.SHARED.scope}"
     return rows(
         ("capability", "memory", "SQLite", "Redis", "etcd", "ZooKeeper", "meaning"),
         ((f"`{name}`", *(shown(each[name]) for each in declared), MEANINGS[name]) for name in declared[0]),

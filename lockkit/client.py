@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack, overload
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError
-from lockkit.facts import Capabilities, Reason, Skipped
+from lockkit.facts import Capabilities, Reason, Scope, Skipped
 from lockkit.forks import IMPORTS
 from lockkit.habits import Answering
 from lockkit.locks import Lock, RWLock, build
@@ -225,7 +225,7 @@ def connect(
     plugins: Iterable[object] = (),
     on_sigterm: Literal["release"] | None = None,
     strict: bool | None = None,
-    scope: Literal["process", "host", "fleet"] | None = None,
+    scope: Scope | None = None,
     state_dir: str | None = None,
     task: str | None = None,
     where: Literal["process", "wrapper"] = "process",
@@ -235,7 +235,7 @@ def connect(
     """Make a client. The call reads config files and does no other I/O: the store is opened when it is first used.
 
     Args:
-        url: The URL of the store. None to take it from the config layers; their default is the embedded store of this host.
+        url: The URL of the store. None to take it from the config layers; their default is the embedded store of this user.
         namespace: The prefix of all names of the deployment.
         profile: The name of a ``[profiles.x]`` table of the config.
         config: Settings that were loaded before. If given, the arguments for single settings are not used.

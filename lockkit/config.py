@@ -19,6 +19,7 @@ from lockkit import configfiles, layers
 from lockkit.configfiles import stamp
 from lockkit.crosscheck import DEFAULT, misfits
 from lockkit.errors import ConfigError
+from lockkit.facts import SCOPES, Scope
 from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
@@ -45,7 +46,9 @@ __all__ = [
 ETC = Path("/etc/lockkit/config.toml")
 """The administrator's file, the only file in which ``pinned = true`` is allowed."""
 
-_SCOPES = ("process", "host", "fleet")
+_SCOPES = tuple(SCOPES)
+_SHARED_FOLDER = "/var/lib/lockkit"
+"""The folder that an error suggests for a store of all users of a host."""
 _T = TypeVar("_T")
 
 
@@ -70,7 +73,7 @@ class Config:
     max_hold: float | None
     min_hold: float
     lock_delay: float
-    scope: Literal["process", "host", "fleet"] | None
+    scope: Scope | None
     strict: bool
     request_timeout: float
     state_dir: str | None
@@ -128,7 +131,7 @@ class Config:
         environ = self.arguments.get("environ")
         return state_place(cast("Mapping[str, str] | None", environ), configured, create=create)
 
-    def check_scope(self, reach: Literal["process", "host", "fleet"]) -> None:
+    def check_scope(self, reach: Scope) -> None:
         """Refuse a store that reaches less far than ``scope`` requires.
 
         Args:
@@ -139,10 +142,23 @@ class Config:
         """
         if self.scope is not None and _SCOPES.index(reach) < _SCOPES.index(self.scope):
             raise ConfigError(
-                f"{redact(self.url)} excludes only this {reach}, but scope is {self.scope!r} "
+                f"{redact(self.url)} keeps apart only {SCOPES[reach]}, but scope is {self.scope!r} "
                 f"(from {self.source('scope')})",
-                hint=f"the url is from {self.source('url')}; use a store that reaches that far, such as redis://",
+                hint=f"the url is from {self.source('url')}; {self._farther()}",
             )
+
+    def _farther(self) -> str:
+        """The way to a store that reaches as far as ``scope`` requires."""
+        if self.scope == "fleet":
+            return "use a store that hosts can share, such as redis://"
+        if self.scope != "host":
+            return "use sqlite:, the default"
+        url = f"sqlite:{_SHARED_FOLDER}/host.db"
+        # LOCKKIT_URL wins only over the default and over itself, whatever else is set.
+        replaceable = self.source("url") in (DEFAULT, "LOCKKIT_URL")
+        make = f"{'sudo ' if os.geteuid() else ''}install -d -m 2770 -g GROUP {_SHARED_FOLDER}"
+        use = f" && export LOCKKIT_URL={url}" if replaceable else f"; then use {url}"
+        return f"for a GROUP of users of this host: {make}{use}; see: lockkit docs all-users"
 
     def stale(self) -> bool:
         """Whether one of the files has changed, appeared or disappeared since the configuration was loaded."""

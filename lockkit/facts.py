@@ -13,6 +13,7 @@ from lockkit.printable import printable
 
 __all__ = [
     "LOSSES",
+    "SCOPES",
     "Alert",
     "Capabilities",
     "ClaimInfo",
@@ -31,6 +32,7 @@ __all__ = [
     "Record",
     "ReleaseOutcome",
     "ReleaseReport",
+    "Scope",
     "Severity",
     "Skipped",
     "Waiting",
@@ -51,6 +53,15 @@ NOTHING: Mapping[str, object] = _Nothing()
 ClaimState = Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
 Kind = Literal["mutex", "semaphore", "read", "write"]
 Severity = Literal["ok", "warning", "error"]
+Scope = Literal["process", "user", "host", "fleet"]
+"""The reach of a store's locks; :data:`SCOPES` has it in words."""
+SCOPES: Mapping[Scope, str] = {
+    "process": "the threads of one process",
+    "user": "the processes of one user on one host",
+    "host": "the processes of all users of one host that share the store",
+    "fleet": "the processes of all hosts that use the store",
+}
+"""The processes that a store keeps apart, by its scope, in words. Each scope reaches further than the ones before it."""
 Reason = str
 """Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
 or a reason that the caller gave (``task_failure``, ...)."""
@@ -169,7 +180,7 @@ class Finding(NamedTuple):
 class Capabilities(NamedTuple):
     """The capabilities of a store. They are declared, and tests fail if a store does less or more than it declares."""
 
-    scope: Literal["process", "host", "fleet"]
+    scope: Scope
     fair: bool = True
     """FIFO by arrival at the store."""
     shared: bool = True

@@ -266,6 +266,7 @@ class Opening:
             driver: Driver | None = None
             try:
                 backend = self._open_store(budget)
+                self.config.check_scope(backend.capabilities.scope)
                 driver = self._start(backend, here.counters)
                 driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver.ending)
@@ -295,9 +296,12 @@ class Opening:
 
     def _open_store(self, budget: float) -> Backend:
         config = self.config
-        state_dir = str(config.state_place().path) if self.capabilities.scope == "host" else None
+        embedded = self.capabilities.scope in ("user", "host")
+        state_dir = str(config.state_place().path) if embedded else None
         if config.source("url") == "default" and state_dir is not None:
-            self._warn(f"the locks are in {state_dir}: they exclude only processes on this host")
+            self._warn(
+                f"the locks are in {state_dir}: they keep apart only the processes of this user on this host"
+            )
         options = OpenOptions(
             namespace=config.namespace,
             owner=self.owner,

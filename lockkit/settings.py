@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from lockkit.durations import limit, parse, seconds
 from lockkit.errors import ConfigError
+from lockkit.facts import SCOPES
 from lockkit.names import check_namespace
 from lockkit.redaction import redact, redact_name, veiled
 
@@ -121,10 +122,11 @@ SETTINGS: Mapping[str, Setting] = {
             "scope",
             "choice",
             None,
-            "How far a lock must reach: this process, this host, or the fleet. A store that reaches less far is refused.",
-            allowed=("process", "host", "fleet"),
+            "How far a lock must reach: this process, this user's processes on this host, all users of this host, or the fleet. "
+            "A store that reaches less far is refused.",
+            allowed=tuple(SCOPES),
             env="LOCKKIT_SCOPE",
-            example="host",
+            example="user",
         ),
         Setting(
             "strict",

@@ -1,13 +1,18 @@
-"""The embedded store: one SQLite file for the processes of one host. No server, nothing to set up."""
+"""The embedded store: one SQLite file for the processes of one user on one host, or of all users who share its folder. No server, nothing to set up."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lockkit.forks import IMPORTS, let_forks_pass
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
-from lockkit_sqlite.capabilities import CAPABILITIES
+from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 
-__all__ = ["CAPABILITIES", "lockkit_backends"]
+if TYPE_CHECKING:
+    from lockkit.facts import Capabilities
+
+__all__ = ["CAPABILITIES", "SHARED", "lockkit_backends"]
 
 
 def _open(url: str, options: OpenOptions) -> Backend:
@@ -25,6 +30,13 @@ def _check(url: str) -> None:
     locate(url, state_dir="/")  # any folder will do
 
 
+def _declared(url: str) -> Capabilities:
+    with IMPORTS:
+        from lockkit_sqlite.place import is_shared
+
+    return SHARED if is_shared(url) else CAPABILITIES
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``sqlite:`` (the user's own file) and ``sqlite:/path/file.db``."""
@@ -35,6 +47,7 @@ def lockkit_backends() -> list[BackendSpec]:
             open=_open,
             summary="One host, one SQLite file: the default, without a server.",
             capabilities=CAPABILITIES,
+            declared=_declared,
             check=_check,
         )
     ]

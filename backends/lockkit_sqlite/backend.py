@@ -21,7 +21,7 @@ from lockkit.store.spi import (
 )
 from lockkit_sqlite import health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
-from lockkit_sqlite.capabilities import CAPABILITIES
+from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 from lockkit_sqlite.place import Place, locate, prepare
 from lockkit_sqlite.releasing import release
 from lockkit_sqlite.store import SQLiteStore
@@ -47,9 +47,8 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
 class SqliteBackend:
     """One open embedded store. Thread-safe; a forked child cannot use it: there every call is refused."""
 
-    capabilities: Capabilities = CAPABILITIES
-
     def __init__(self, place: Place, options: OpenOptions) -> None:
+        self.capabilities: Capabilities = SHARED if place.shared else CAPABILITIES
         self._opened = SQLiteStore(place, options)
 
     @property

@@ -1,9 +1,12 @@
-"""The abilities that the store declares."""
+"""The abilities that the store declares. The scope depends on the folder: a group may share it, or it is one user's own."""
 
 from __future__ import annotations
 
 from lockkit.facts import Capabilities
 
-__all__ = ["CAPABILITIES"]
+__all__ = ["CAPABILITIES", "SHARED"]
 
-CAPABILITIES = Capabilities(scope="host", process_bound=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0)
+CAPABILITIES = Capabilities(scope="user", process_bound=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0)
+"""In a folder of one user's own."""
+SHARED = CAPABILITIES._replace(scope="host")
+"""In a folder that a group shares."""

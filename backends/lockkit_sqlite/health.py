@@ -13,6 +13,7 @@ from lockkit.places import filesystem, network_filesystem
 from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import FULL, free_space, shown
+from lockkit_sqlite.place import group_name
 from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["check"]
@@ -52,7 +53,7 @@ def _error(check: str, message: str, hint: str) -> Finding:
 
 def _file(store: SQLiteStore) -> Iterator[Finding]:
     place = store.place
-    kind = "a host store, shared by its folder's group" if place.shared else "a private store"
+    kind = f"a host store, shared by the group {_group(store)}" if place.shared else "a private store"
     try:
         mode = stat.S_IMODE(os.stat(place.path).st_mode)  # noqa: PTH116
     except OSError as error:
@@ -61,6 +62,9 @@ def _file(store: SQLiteStore) -> Iterator[Finding]:
     if mode & 0o777 & ~place.mode:
         hint = f"chmod {place.mode:04o} {place.path}"
         yield _warning("file", f"{place.path} has mode {mode:04o}", hint)
+    elif place.shared and place.mode & ~mode:
+        told = f"{place.path} has mode {mode:04o}: it was made before a group shared its folder, and only its owner can use it"
+        yield _error("file", told, f"name another file in {Path(place.path).parent}")
     else:
         yield _ok("file", f"{place.path}, {kind}")
     network = network_filesystem(place.path)
@@ -114,4 +118,15 @@ def _inside(store: SQLiteStore, end: float) -> Iterator[Finding]:
         yield _warning("clock", f"the wall clock is {behind:.0f} s behind the last fence", hint)
     else:
         yield _ok("clock", "the wall clock is not behind the last fence")
-    yield _ok("scope", "locks work between the processes of this host only")
+    if store.place.shared:
+        told = f"locks work between the processes of all users of this host in the group {_group(store)}"
+        yield _ok("scope", told)
+    else:
+        told = (
+            "locks work between the processes of this user on this host; other users have stores of their own"
+        )
+        yield Finding("scope", "ok", told, "one lock for all users: lockkit docs all-users")
+
+
+def _group(store: SQLiteStore) -> str:
+    return group_name(os.stat(Path(store.place.path).parent).st_gid)  # noqa: PTH116 - as everywhere here

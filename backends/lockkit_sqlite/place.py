@@ -11,6 +11,7 @@ and in a folder where everybody may write, anybody could have put the file there
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import stat
 from pathlib import Path
@@ -23,7 +24,7 @@ from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
 from lockkit_sqlite.failures import raise_if_foreign
 
-__all__ = ["Place", "create", "locate", "make_pulses", "prepare", "unusable"]
+__all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses", "prepare", "unusable"]
 
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
@@ -62,6 +63,21 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
         BackendUnavailable: There is no usable state folder.
         Refused: The place cannot be looked at; the error says which folder is in the way and what to do.
     """
+    text, synchronous = _parse(url)
+    if not text:
+        return Path(state_dir or default_state_dir()) / FILE, synchronous
+    path = Path(text)
+    try:
+        taken = path.is_dir()
+    except OSError as error:
+        raise unusable(path, error) from error
+    if not path.is_absolute() or text.endswith("/") or taken:
+        raise ConfigError(f"not the absolute path of a file: {veiled(text, redact(url))!r}", hint=_USAGE)
+    return path, synchronous
+
+
+def _parse(url: str) -> tuple[str, str]:
+    """The path of a URL, empty for the user's own file, and the ``synchronous`` setting; raises ConfigError."""
     shown = redact(url)
     try:
         parts = urlsplit(url)
@@ -91,16 +107,36 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     text = unquote(parts.path)
     if "\0" in text:
         raise ConfigError(f"not a path: {veiled(text, shown)!r}", hint=_USAGE)
-    if not text:
-        return Path(state_dir or default_state_dir()) / FILE, synchronous
-    path = Path(text)
+    return text, synchronous
+
+
+def is_shared(url: str) -> bool:
+    """Whether the file of a URL lies in a folder that a group shares, as far as a look at the folder tells; the store is not opened.
+
+    False for a URL or a folder that will be refused, and for a folder that is not there: lockkit creates it for one user.
+    """
     try:
-        taken = path.is_dir()
+        path = Path(_parse(url)[0])
+        # Without a path it is the user's state folder, which is never shared.
+        return path.is_absolute() and _is_shared(path.resolve().parent.stat().st_mode)
+    except (ConfigError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return False
     except OSError as error:
-        raise unusable(path, error) from error
-    if not path.is_absolute() or text.endswith("/") or taken:
-        raise ConfigError(f"not the absolute path of a file: {veiled(text, shown)!r}", hint=_USAGE)
-    return path, synchronous
+        raise_if_foreign(error)
+        return False
+
+
+def _is_shared(mode: int) -> bool:
+    everybody = mode & (stat.S_IWOTH | stat.S_ISVTX)
+    return bool(mode & stat.S_IWGRP and mode & stat.S_ISGID and not everybody)
+
+
+def group_name(gid: int) -> str:
+    """The name of a group; the number of one without a name."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
@@ -143,7 +179,18 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             ),
             retry=False,
         )
-    return Place(path, str(target), f"{target}.pulses", _judge(folder, seen), synchronous)
+    still = _judge(folder, seen)
+    if shared and not still:
+        raise _denied(
+            f"a group shared {folder}, and no longer does (mode {stat.S_IMODE(seen.st_mode):04o})",
+            f"chmod 2770 {folder}, and chgrp; or start the programs that use it anew",
+        )
+    if still and target.exists() and not os.access(target, os.R_OK | os.W_OK, effective_ids=True):
+        raise _denied(
+            f"{target} was made for its owner alone (mode {stat.S_IMODE(target.stat().st_mode):04o}), before a group shared its folder",
+            f"name another file in {folder}: that one is made for the group",
+        )
+    return Place(path, str(target), f"{target}.pulses", still, synchronous)
 
 
 def _judge(folder: Path, seen: os.stat_result) -> bool:
@@ -155,13 +202,13 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
             "anybody could have put a file there, and the kernel keeps users from sharing one",
             "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp",
         )
-    if mode & stat.S_IWGRP:
-        if not mode & stat.S_ISGID:
-            raise _denied(
-                f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open each other's files",
-                f"chmod g+s {folder}, or chmod 700 if it is yours alone",
-            )
+    if _is_shared(mode):
         return True
+    if mode & stat.S_IWGRP:
+        raise _denied(
+            f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open each other's files",
+            f"chmod g+s {folder}, or chmod 700 if it is yours alone",
+        )
     if seen.st_uid not in (mine, 0) and mine != 0:
         raise _denied(
             f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
@@ -214,10 +261,27 @@ def make_pulses(folder: str, *, shared: bool) -> None:
     path.chmod(0o2770 if shared else 0o700)
 
 
+def _group_of_others(folder: Path) -> str | None:
+    """The group that shares a folder, if this process is not in it; else None."""
+    try:
+        seen = folder.stat()
+    except OSError as error:
+        raise_if_foreign(error)
+        return None
+    mine = seen.st_uid == os.geteuid() or seen.st_gid in (os.getegid(), *os.getgroups())
+    return group_name(seen.st_gid) if _is_shared(seen.st_mode) and not mine else None
+
+
 def unusable(path: Path, error: OSError) -> Refused:
     """The refusal for a place that the system does not let this process use. Raises an error that is not the system's."""
     raise_if_foreign(error)
     if error.errno in (errno.EACCES, errno.EPERM):
+        group = _group_of_others(path.parent)
+        if group is not None:
+            return _denied(
+                f"cannot use {path}: the group {group} shares its folder, and this process is not in that group",
+                f"sudo usermod -aG {group} USER, then log in again (id lists the groups)",
+            )
         folder = barred(path)
         if folder is not None:
             text = f"this user may not look into {folder}"

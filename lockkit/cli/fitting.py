@@ -63,7 +63,7 @@ def reaches_others(client: Client) -> None:
     if client.capabilities.scope == "process":
         raise CapabilityError(
             f"a lock on {client.url} works only within one process, and each lockkit command is a process of its own",
-            hint="for locks on this host use --url sqlite: (the default)",
+            hint="for locks between your processes on this host use --url sqlite: (the default)",
         )
 
 

@@ -150,6 +150,7 @@ class _Run:
             self._report.store(client)
             self._signals.check()
             fitting.reaches_others(client)
+            self._tell_reach(client)
             lock = self._lock(client)
             if nesting.VARIABLE in os.environ:
                 outer = nesting.outer(client, lock.terms, os.environ)
@@ -158,6 +159,17 @@ class _Run:
                     return self._under(client, None, {}).exit_code
             lease = self._acquire(client, lock)
             return self._held(client, lock, lease)
+
+    def _tell_reach(self, client: Client) -> None:
+        """Say on a terminal whose processes the default store keeps apart, unless ``scope`` shows that somebody has thought of it."""
+        config = client.config
+        quiet = self._request.quiet or self._session.json or not sys.stderr.isatty()
+        if quiet or client.url_source != "default" or config.scope or nesting.VARIABLE in os.environ:
+            return
+        user = client.owner.user or "one user"
+        self._tell(
+            f"this lock is only between {user}'s processes on this host; for all users: lockkit docs all-users"
+        )
 
     def _refuse_nested(self, outer: nesting.Outer, lock: Lock) -> None:
         """Raise unless the outer hold covers this command and --nested says to use it."""

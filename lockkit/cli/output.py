@@ -105,21 +105,26 @@ def store(client: Client) -> parts.Store:
     """The store of a client: its URL, where the URL was set, and the namespace."""
     from lockkit.cli import parts
 
-    return parts.Store(url=client.url, source=client.url_source, namespace=client.namespace)
+    return parts.Store(url=_located(client), source=client.url_source, namespace=client.namespace)
 
 
 def store_words(client: Client) -> str:
-    """The store for people: ``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``.
+    """The store for people: ``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``."""
+    return f"store: {_located(client)} (from {client.url_source})"
 
-    The file of the embedded store is shown even if the URL does not name it.
-    """
-    url = client.url
-    if url == "sqlite:":
+
+def _located(client: Client) -> str:
+    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
+    head, mark, options = client.url.partition("?")
+    if head == "sqlite:":
+        from urllib.parse import quote
+
         try:
-            url = f"sqlite:{client.config.state_place().path / 'lockkit.db'}"
+            file = client.config.state_place().path / "lockkit.db"
         except LockkitError:
-            url = client.url
-    return f"store: {url} (from {client.url_source})"
+            return client.url
+        head = f"sqlite:{quote(os.fsencode(file))}"
+    return head + mark + options
 
 
 def owner(who: Owner) -> parts.Owner:

@@ -22,6 +22,7 @@ _LEFT_OUT = ("api", "architecture", "changelog", "cli", "index", "kit", "perform
 """Pages that repeat ``--help`` or the docstrings, or that are about lockkit's inside. The wheel has none of them (pyproject.toml)."""
 
 _LINK = re.compile(r"\[([^\]]*)\]\((?:[\w./-]*/)?([\w-]+)\.md(?:#[^)]*)?\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
 _DIRECTIVE = re.compile(r"^```\{([\w-]+)\}([^\n]*)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 _NOTE = re.compile(r"^(?:<!-- .* -->|\(\w+\)=)\n+", re.MULTILINE)
 
@@ -64,6 +65,7 @@ def text(topic: str) -> str:
     folder = f"docs/{posixpath.dirname(known[topic].place)}"
     page = known[topic].path.read_text(encoding="utf-8")
     page = _NOTE.sub("", _DIRECTIVE.sub(lambda found: _without_directive(found, folder), page))
+    page = _PICTURE.sub(r"(a picture: \1)", page)
     return _LINK.sub(lambda link: _without_link(link, known), page).rstrip() + "\n"
 
 

@@ -116,7 +116,7 @@ def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterato
     except ConfigError as error:
         yield Finding("config", "error", error.message, error.hint or "")
     try:
-        if can.scope == "host" or loaded.state_dir is not None:
+        if can.scope in ("user", "host") or loaded.state_dir is not None:
             loaded.state_place(create=False)
     except ConfigError as error:
         yield Finding("config", "error", error.message, error.hint or "")

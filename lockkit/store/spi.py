@@ -425,7 +425,8 @@ class BackendSpec(NamedTuple):
         extra: The extra that installs the client library, as in ``pip install "lockkit[redis]"``; None if none is needed.
         summary: A description of a few words.
         capabilities: The capabilities, as declared before the store is opened.
-        declared: ``declared(url)`` returns the capabilities for this URL, before any I/O. None if they do not depend on the URL.
+        declared: ``declared(url)`` returns the capabilities for this URL. It is called whenever a client is made, so it must be fast;
+            it may look at local files, but never connects. None if the capabilities do not depend on the URL.
         check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect.
             ``lockkit config check`` calls it. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
             check a URL.

@@ -1430,6 +1430,6 @@ def test_a_file_made_anew_and_a_clock_behind_its_fences_are_reported(url):
 
 
 def test_it_declares_what_it_is():
-    assert CAPABILITIES.scope == "host"
+    assert CAPABILITIES.scope == "user"
     assert CAPABILITIES.process_bound
     assert CAPABILITIES.fence == "clock"

@@ -57,6 +57,8 @@ def test_a_schema_is_a_schema(name):
         ["config", "show"],
         ["config", "check"],
         ["doctor"],
+        ["docs"],
+        ["docs", "all-users"],
         ["failures", "list"],
         ["wait", "nobody"],
         ["resize", "nobody", "1"],
@@ -98,6 +100,20 @@ def test_the_documents_of_a_run(lockkit):
     assert [one["schema"] for one in told][-1] == "lockkit.error/1"
     assert "lockkit.notice/1" in {one["schema"] for one in told}
     check(json.loads((lockkit.folder / "report").read_text()))
+
+
+@pytest.mark.parametrize("more", ["", "?synchronous=full"])
+def test_the_store_has_its_path_in_json_as_in_text(lockkit, more):
+    """And the URL is one that can be used."""
+    lockkit.env["LOCKKIT_STATE_DIR"] = str(lockkit.folder / "with blank")
+    url = f"sqlite:{lockkit.folder}/with%20blank/lockkit.db{more}"
+    line = ["--url", f"sqlite:{more}"] if more else []
+
+    for command in (["status"], ["doctor"], ["explain", "x"], ["wait", "x"]):
+        store = lockkit.json(*command, *line)["store"]
+        assert store["url"] == url
+    assert f"store: {url} (from " in lockkit("status", *line).stdout
+    assert lockkit.json("status", "--url", store["url"])["store"]["url"] == url
 
 
 def test_status_watch_is_one_document_a_line(lockkit):

@@ -298,7 +298,8 @@ def test_doctor_has_one_sentence_per_finding(lockkit):
     done = lockkit("doctor")
     assert done.returncode == 0
     assert all(re.match("(ok|warning|error): ", row) for row in done.stdout.splitlines())
-    assert "only this host" in done.stdout
+    assert "keep apart the processes of one user on one host" in done.stdout
+    assert "other users have stores of their own" in done.stdout
 
 
 @pytest.mark.parametrize(

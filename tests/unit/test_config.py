@@ -343,7 +343,7 @@ def test_xdg_config_home(world, tmp_path):
         ("strict = 'yes'", "strict must be true or false, not 'yes'"),
         (
             "scope = 'flet'",
-            r'scope must be "process" or "host" or "fleet", not \'flet\' \(did you mean fleet\?\)',
+            r'scope must be "process" or "user" or "host" or "fleet", not \'flet\' \(did you mean fleet\?\)',
         ),
         ("url = 'localhost'", r"url must be a store's URL, not '\*\*\*'"),
         ("url = 3", "url must be a text, not a number"),

@@ -207,12 +207,15 @@ def test_a_mistake_outside_of_profiles_is_told_once(checked):
     assert [finding.severity for finding in found] == ["error"]
 
 
-@pytest.mark.parametrize("scope, works", [("process", True), ("host", True), ("fleet", False)])
+@pytest.mark.parametrize(
+    "scope, works", [("process", True), ("user", True), ("host", False), ("fleet", False)]
+)
 def test_a_scope_that_the_store_does_not_reach_is_an_error(checked, scope, works):
     found, path = checked(f'scope = "{scope}"')
 
     assert works == (not found)
-    assert works or f"sqlite: excludes only this host, but scope is 'fleet' (from {path})" in found[0].message
+    told = f"sqlite: keeps apart only the processes of one user on one host, but scope is '{scope}' (from {path})"
+    assert works or found[0].message == told
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lockkit.cli import exits, logs, output, rows
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.errors import LockkitError
-from lockkit.facts import Finding
+from lockkit.facts import SCOPES, Finding
 
 if TYPE_CHECKING:
     from lockkit.cli import parts
@@ -150,12 +150,7 @@ def _store(client: Client) -> list[Finding]:
     """Findings about the store: those that follow from its capabilities, and those from its own ``check()``."""
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
-    reach = {
-        "process": "only threads of one process",
-        "host": "only this host",
-        "fleet": "every host that uses it",
-    }
-    found = [Finding("store", "ok", f"{where}; its locks reach {reach[can.scope]}")]
+    found = [Finding("store", "ok", f"{where}; its locks keep apart {SCOPES[can.scope]}")]
     known = client.check_store()
     if can.scope == "process" and all(one.severity == "ok" for one in known):
         found.append(

@@ -136,7 +136,13 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
     section=WAIT,
     help="Exit N instead of 75 (busy) and 124 (timed out).",
 )
-@option("-q", "--quiet", is_flag=True, section=WAIT, help="Print nothing while waiting.")
+@option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    section=WAIT,
+    help="Say nothing about the wait, nor whom the lock keeps apart.",
+)
 @option(
     "--nested",
     type=click.Choice(["refuse", "reuse"]),

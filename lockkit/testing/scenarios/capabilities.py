@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lockkit.errors import CapabilityError, ConfigError, LockkitError
-from lockkit.facts import ClaimInfo
+from lockkit.facts import SCOPES, ClaimInfo
 from lockkit.hold import span
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
@@ -89,7 +89,7 @@ def drift(stage: Stage) -> None:
 @scenario("CAP-scope", None)
 def scope(stage: Stage) -> None:
     """``scope``: a client that requires more than the store declares cannot be made; one that requires less can."""
-    reach = ("process", "host", "fleet")
+    reach = tuple(SCOPES)
     mine = reach.index(stage.harness.capabilities.scope)
     for at, wanted in enumerate(reach):
         error = stage.work(lambda wanted=wanted: stage.client(scope=wanted)).error()  # type: ignore[misc]

@@ -45,7 +45,7 @@ class Statements(Table):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(scope="host", process_bound=True, fence="clock", min_ttl=0.01)
+        return Capabilities(scope="user", process_bound=True, fence="clock", min_ttl=0.01)
 
     def rows(self, name: str) -> Sequence[StoredRow]:
         return cast("Sequence[StoredRow]", self.queue(name))

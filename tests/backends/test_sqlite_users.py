@@ -1,0 +1,472 @@
+"""Whose processes the embedded store keeps apart: in a folder of one user's own, and between real users who share one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+import lockkit
+from lockkit.errors import ConfigError, PermissionDenied
+from lockkit.plugins import PluginManager
+from lockkit.store.spi import OpenOptions, Refused
+from lockkit_sqlite.backend import open_store
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two other users")
+
+GROUP, ANN, BOB, EVE = 61100, 61101, 61102, 61103
+"""Numbers that no account has: nobody needs a name or a home."""
+AT_ONCE = 1.5
+"""Seconds: less than the poll cap, after which a waiter asks again even if nobody woke it."""
+
+USER = """
+import contextlib, os, sys, threading
+import lockkit
+
+uid, groups, url, warm = int(sys.argv[1]), list(map(int, sys.argv[2].split())), sys.argv[3], sys.argv[4]
+# Everything is imported before the rights are dropped: other users may not be able to read this environment.
+with lockkit.connect(f"sqlite:{warm}/x.db", state_dir=warm) as client, client.lock("x").acquire():
+    client.inspect("x")
+os.setgroups(groups)
+os.setgid(uid)
+os.setuid(uid)
+os.umask(0o077)
+state = f"{warm}/state-{uid}"
+client = lockkit.connect(url, scope=sys.argv[5], state_dir=state)
+leases = {}
+
+def acquire(name, **options):
+    told = []
+
+    def tell(_):
+        if not told:
+            told.append(print("waiting", flush=True))
+
+    leases[name] = client.lock(name, **options).acquire(timeout=20, on_wait=tell)
+    return leases[name].fence
+
+def attempt(name, **options):
+    leases[name] = client.lock(name, ttl=60, **options).try_acquire()
+    return leases[name] is not None
+
+def release(name):
+    return leases[name].release().outcome
+
+for row in sys.stdin:
+    try:
+        print(eval(row), flush=True)
+    except lockkit.LockkitError as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+class User:
+    """A process of a user, which does what it is told and prints what came of it."""
+
+    def __init__(self, uid, groups, url, warm, scope):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, str(uid), " ".join(map(str, groups)), url, str(warm), scope],
+            env={key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": str(warm)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, order):
+        self.process.stdin.write(f"{order}\n")
+        self.process.stdin.flush()
+
+    def said(self):
+        return self.process.stdout.readline().rstrip("\n")
+
+    def __call__(self, order):
+        self.tell(order)
+        return self.said()
+
+
+@pytest.fixture
+def place():
+    """A folder that every user can reach, unlike pytest's."""
+    made = Path(tempfile.mkdtemp(prefix="lockkit-", dir="/var/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def shared(place):
+    """A folder of root's that a group shares."""
+    folder = place / "shared"
+    folder.mkdir()
+    os.chown(folder, 0, GROUP)
+    folder.chmod(0o2770)
+    return folder
+
+
+@pytest.fixture
+def user(place):
+    """Start a process of a user."""
+    with contextlib.ExitStack() as stack:
+
+        def start(uid, url, groups=(GROUP,), scope="host"):
+            warm = place / f"warm-{uid}"
+            if not warm.exists():
+                warm.mkdir(mode=0o700)
+                state = warm / f"state-{uid}"
+                state.mkdir(mode=0o700)
+                os.chown(state, uid, uid)
+                warm.chmod(0o755)
+            one = User(uid, groups, url, warm, scope)
+            stack.enter_context(one.process)
+            stack.callback(one.process.kill)
+            return one
+
+        yield start
+
+
+@pytest.fixture
+def both(user, shared):
+    url = f"sqlite:{shared}/host.db"
+    return user(ANN, url), user(BOB, url)
+
+
+# -- two users of one folder
+
+
+@as_root
+def test_two_users_exclude_each_other_and_see_each_other(both):
+    ann, bob = both
+
+    assert ann("attempt('x')") == "True"
+    assert bob("attempt('x')") == "False"
+    assert bob("[(c.state, c.alive, c.owner.pid) for c in client.inspect('x').claims]") == str(
+        [("HELD", True, ann.process.pid)]
+    )
+    assert ann("release('x')") == "RELEASED"
+    assert bob("attempt('x')") == "True"
+    assert ann("attempt('x')") == "False"
+
+
+@as_root
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_release_wakes_a_waiter_of_the_other_user(both, first):
+    holder, waiter = both[first], both[1 - first]
+    fence = int(holder("acquire('x', ttl=60)"))
+    waiter.tell("acquire('x', ttl=60)")
+    assert waiter.said() == "waiting"
+
+    assert holder("release('x')") == "RELEASED"
+    began = time.monotonic()
+
+    assert int(waiter.said()) > fence
+    assert time.monotonic() - began < AT_ONCE
+
+
+@as_root
+@pytest.mark.parametrize("first", [0, 1])
+def test_kill_9_of_one_user_frees_its_lock_for_the_other_at_once(both, first):
+    holder, waiter = both[first], both[1 - first]
+    holder("acquire('x', ttl=60)")
+    waiter.tell("acquire('x', ttl=60)")
+    assert waiter.said() == "waiting"
+
+    holder.process.kill()
+    began = time.monotonic()
+
+    assert waiter.said().isdigit()
+    assert time.monotonic() - began < AT_ONCE
+
+
+@as_root
+def test_a_waiter_that_is_killed_does_not_hold_up_the_other_user(both, user, shared):
+    ann, bob = both
+    third = user(BOB, f"sqlite:{shared}/host.db")
+    ann("acquire('x', ttl=60)")
+    bob.tell("acquire('x', ttl=60)")
+    assert bob.said() == "waiting"
+    third.tell("acquire('x', ttl=60)")
+    assert third.said() == "waiting"
+
+    bob.process.kill()
+    bob.process.wait()
+    assert ann("release('x')") == "RELEASED"
+    began = time.monotonic()
+
+    assert third.said().isdigit()
+    assert time.monotonic() - began < AT_ONCE
+
+
+@as_root
+def test_one_user_may_evict_the_claim_of_the_other(both):
+    ann, bob = both
+    ann("acquire('x', ttl=3)")
+
+    assert (
+        bob("client.evict('x', client.inspect('x').holders[0].claim_id, reason='test').outcome") == "MARKED"
+    )
+
+    assert ann("leases['x'].lost.wait(10)") == "True"
+    assert ann("leases['x'].lost_because") == "evicted"
+    answers = [bob("acquire('x', ttl=60)")]
+    if answers == ["waiting"]:
+        answers.append(bob.said())
+    assert answers[-1].isdigit()
+
+
+@as_root
+def test_whoever_comes_first_or_leaves_last_the_files_are_the_groups(both, user, shared):
+    ann, bob = both
+    for one in (ann, bob):
+        assert one("attempt('x')") == "True"
+        assert one("release('x')") == "RELEASED"
+        assert one("client.close()") == "None"
+    assert not list(shared.glob("*-wal")), "SQLite removed its log with the last connection"
+    later = user(BOB, f"sqlite:{shared}/host.db"), user(ANN, f"sqlite:{shared}/host.db")
+
+    assert [one("attempt('x')") for one in later] == ["True", "False"]
+
+    entries = [each for each in shared.rglob("*") if not each.is_dir()]
+    assert len(entries) >= 5, entries
+    assert {(stat.S_IMODE(each.stat().st_mode), each.stat().st_gid) for each in entries} == {(0o660, GROUP)}
+
+
+@as_root
+def test_a_user_outside_the_group_is_refused_with_the_group(user, shared):
+    eve = user(EVE, f"sqlite:{shared}/host.db", groups=())
+
+    told = eve("attempt('x')")
+
+    assert told.startswith("PermissionDenied ")
+    assert f"the group {GROUP} shares its folder, and this process is not in that group" in told
+    assert f"usermod -aG {GROUP} USER" in told
+
+
+@as_root
+def test_a_file_made_before_a_group_shared_the_folder_is_refused_and_doctor_says_so(user, shared):
+    shared.chmod(0o700)
+    os.chown(shared, ANN, GROUP)
+    private = shared / "host.db"
+    private.touch(mode=0o600)
+    os.chown(private, ANN, GROUP)
+    shared.chmod(0o2770)
+    url = f"sqlite:{private}"
+
+    assert "was made for its owner alone (mode 0600)" in user(BOB, url)("attempt('x')")
+    told = user(ANN, url)("[(f.severity, f.message) for f in client.check() if f.check == 'file']")
+    assert "'error'" in told
+    assert "only its owner can use it" in told
+
+
+# -- the scope follows from the folder, before the store is opened
+
+
+def scope_of(url):
+    return PluginManager(disabled=["all"]).backend(url).capabilities.scope
+
+
+@pytest.mark.parametrize(
+    "mode, scope",
+    [
+        (0o700, "user"),
+        (0o755, "user"),
+        (0o2755, "user"),
+        (0o770, "user"),
+        (0o2770, "host"),
+        (0o2775, "host"),
+        (0o777, "user"),
+        (0o2777, "user"),
+        (0o1777, "user"),
+        (0o3770, "user"),
+    ],
+)
+def test_the_scope_follows_from_the_folder(place, mode, scope):
+    folder = place / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    url = f"sqlite:{folder}/x.db"
+
+    assert scope_of(url) == scope
+    if scope == "host":
+        lockkit.connect(url, scope="host").close()
+    else:
+        with pytest.raises(ConfigError, match="keeps apart only the processes of one user on one host"):
+            lockkit.connect(url, scope="host")
+    assert not list(folder.iterdir()), "nothing was opened"
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o2755, 0o2770, 0o2775])
+def test_an_open_store_has_the_scope_that_was_declared(place, mode):
+    folder = place / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    store = open_store(f"sqlite:{folder}/x.db", OpenOptions())
+
+    assert store.capabilities.scope == scope_of(f"sqlite:{folder}/x.db")
+    store.close()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o2777, 0o1777, 0o3770])
+def test_a_folder_that_is_no_ones_and_no_groups_is_refused(place, mode):
+    folder = place / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with pytest.raises(Refused) as refused:
+        open_store(f"sqlite:{folder}/x.db", OpenOptions())
+    assert isinstance(refused.value.error, PermissionDenied)
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_is_not_there_yet_will_be_one_users_own(place):
+    url = f"sqlite:{place}/new/x.db"
+
+    assert scope_of(url) == "user"
+    with pytest.raises(ConfigError, match="but scope is 'host'"):
+        lockkit.connect(url, scope="host")
+    assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite:relative.db", "sqlite://host/x", "sqlite:/x.db?wrong=1"])
+def test_a_url_without_a_folder_declares_the_users_own(url):
+    assert scope_of(url) == "user"
+
+
+def test_a_link_leads_to_the_folder_that_counts(place, shared):
+    inside, outside = shared / "host.db", place / "link.db"
+    outside.symlink_to(inside)
+    (place / "folder").symlink_to(shared)
+    (place / "loop").symlink_to("loop")
+
+    assert scope_of(f"sqlite:{outside}") == "host"
+    assert scope_of(f"sqlite:{place}/folder/x.db") == "host"
+    assert scope_of(f"sqlite:{place}/loop/x.db") == "user"
+
+
+@as_root
+@pytest.mark.parametrize("owner, mode", [(0, 0o755), (ANN, 0o755), (ANN, 0o700)])
+def test_a_folder_of_somebody_else_is_declared_private_and_refused(user, place, owner, mode):
+    folder = place / "folder"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, owner, owner)
+    folder.chmod(mode)
+    url = f"sqlite:{folder}/x.db"
+
+    assert scope_of(url) == "user"
+    assert user(BOB, url, scope="user")("attempt('x')").startswith("PermissionDenied ")
+
+
+def test_a_folder_that_is_made_private_before_the_store_is_opened_is_noticed(shared, place, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(place / "state"))
+    with lockkit.connect(f"sqlite:{shared}/host.db", scope="host") as client:
+        shared.chmod(0o700)
+
+        with pytest.raises(ConfigError, match="but scope is 'host'"):
+            client.lock("x").try_acquire()
+
+        shared.chmod(0o2770)
+        with client.lock("x").try_acquire():
+            assert client.capabilities.scope == "host"
+
+
+def test_a_shared_folder_is_not_replaced_by_a_private_one_under_an_open_store(shared):
+    store = open_store(f"sqlite:{shared}/host.db", OpenOptions())
+    shutil.rmtree(shared)
+    shared.mkdir(mode=0o700)
+
+    with pytest.raises(Refused, match="no longer does"):
+        store.inspect("x", 2.0)
+    store.close()
+
+
+# -- the two commands
+
+
+def refused(url=None, **more):
+    with pytest.raises(ConfigError) as caught:
+        lockkit.connect(url, scope="host", **more)
+    return caught.value.hint
+
+
+COMMANDS = re.compile(
+    r"of this host: (?P<make>.+) && (?P<use>export LOCKKIT_URL=\S+); see: lockkit docs all-users$"
+)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def plain(monkeypatch, tmp_path):
+    """No configuration, so that the store is the default one."""
+    for name in [name for name in os.environ if name.startswith("LOCKKIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LOCKKIT_CONFIG", "/dev/null")
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+@as_root
+@pytest.mark.parametrize("source", ["default", "LOCKKIT_URL"])
+@pytest.mark.parametrize("euid", [0, ANN])
+def test_the_two_commands_of_the_error_make_a_store_of_all_users(plain, place, user, source, euid):
+    plain.setattr("os.geteuid", lambda: euid)
+    if source != "default":
+        plain.setenv("LOCKKIT_URL", f"sqlite:{place}/own/x.db")
+    found = COMMANDS.search(refused())
+    assert found
+    assert ("sudo" in found["make"]) == (euid != 0)
+    plain.undo()
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    (tools / "sudo").chmod(0o755)
+
+    commands = f"{found['make']} && {found['use']}"
+    commands = commands.replace("GROUP", str(GROUP)).replace("/var/lib/lockkit", f"{place}/made")
+    done = subprocess.run(
+        ["sh", "-c", f"{commands} && echo $LOCKKIT_URL"],
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    url = done.stdout.strip()
+
+    ann, bob = user(ANN, url), user(BOB, url)
+    assert ann("client.capabilities.scope, attempt('x')") == "('host', True)"
+    assert bob("attempt('x')") == "False"
+
+
+@as_root
+def test_the_page_shows_the_two_commands_of_the_error(plain):
+    plain.setattr("os.geteuid", lambda: ANN)
+    found = COMMANDS.search(refused())
+
+    page = (DOCS / "howto" / "all-users.md").read_text()
+    assert f"\n$ {found['make']}\n$ {found['use']}\n" in page
+
+
+def test_a_url_that_the_environment_does_not_replace_is_named_instead(plain, place):
+    hint = refused(f"sqlite:{place}/own/x.db")
+
+    assert "the url is from argument" in hint
+    assert "; then use sqlite:/var/lib/lockkit/host.db" in hint
+    assert "export" not in hint
+
+
+def test_a_fleet_is_another_store(plain):
+    with pytest.raises(ConfigError) as caught:
+        lockkit.connect(scope="fleet")
+
+    assert "redis://" in caught.value.hint
+    with pytest.raises(ConfigError) as caught:
+        lockkit.connect("memory:", scope="user")
+    assert "use sqlite:, the default" in caught.value.hint
