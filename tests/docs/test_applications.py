@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -47,14 +47,15 @@ def client(environ):
 @pytest.fixture(params=SERVERS)
 def ask(request, environ, tmp_path):
     """A request to a real server with two workers."""
-    pytest.importorskip(request.param)
+    with serving(request.param, SERVERS[request.param], environ, tmp_path) as ask:
+        yield ask
+
+
+@contextmanager
+def serving(name, words, environ, tmp_path):
+    pytest.importorskip(name)
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        request.param,
-        *(word.format(port=port) for word in SERVERS[request.param]),
-    ]
+    command = [sys.executable, "-m", name, *(word.format(port=port) for word in words)]
     log = (tmp_path / "log").open("w")
     server = subprocess.Popen(
         command, env=environ, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
@@ -134,6 +135,17 @@ def test_a_request_that_is_under_way_at_a_restart_keeps_its_lock_until_it_is_don
 
         assert under_way.result()[0] == 200
     assert client.inspect("account:ann").holders == ()
+
+
+def test_gunicorn_ends_a_worker_without_threads_whose_request_waits_for_longer_than_its_timeout(
+    environ, client, tmp_path
+):
+    words = ("wsgi:application", "--workers=1", "--timeout=2", "--bind=127.0.0.1:{port}")
+    with serving("gunicorn", words, environ, tmp_path) as ask:
+        with client.lock("account:ann").acquire():
+            assert ask("ann")[0] == 500
+            assert client.inspect("account:ann").waiters == ()
+        assert ask("ann")[0] == 200
 
 
 # -- what plain prefork does, with which Celery starts its workers
