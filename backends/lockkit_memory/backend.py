@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
-from lockkit.clock import Clock
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
@@ -34,24 +34,23 @@ from lockkit.store.spi import (
     Watch,
 )
 from lockkit_memory.capabilities import CAPABILITIES
-from lockkit_memory.store import MemoryStore, Queue, Waker
+from lockkit_memory.store import SHARED, MemoryStore, Queue, Waker
 
 __all__ = ["MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
-_shared: dict[tuple[str, str, Clock], MemoryStore] = {}
 
 
 def open_store(url: str, options: OpenOptions) -> MemoryBackend:
-    """Open ``memory:`` or ``memory://label``: one store for each label, namespace and clock of this process.
+    """Open ``memory:`` or ``memory://label``: one store for each label, namespace and clock of this process, until its last user closes it.
 
     Raises:
         ConfigError: The URL has more parts than a label, or the namespace is not allowed.
     """
     where, namespace = label(url), check_namespace(options.namespace)
-    # Without a mutex, which a fork in another thread would leave taken: this is one operation.
-    store = _shared.setdefault((where, namespace, options.clock), MemoryStore(options.clock))
-    return MemoryBackend(store, options)
+    key = where, namespace, options.clock
+    user = object()
+    return MemoryBackend(SHARED.enter(key, user), options, partial(SHARED.leave, key, user))
 
 
 def label(url: str) -> str:
@@ -73,13 +72,20 @@ def label(url: str) -> str:
 
 
 class MemoryBackend:
-    """One open memory store. Its claims are in a :class:`~lockkit_memory.store.MemoryStore`, which outlives this object."""
+    """One open memory store. Its claims are in a :class:`~lockkit_memory.store.MemoryStore`, which others may have open as well.
+
+    Args:
+        leave: Called when the store is closed.
+    """
 
     capabilities: Capabilities = CAPABILITIES
     extras: Extras = NO_EXTRAS
 
-    def __init__(self, store: MemoryStore, options: OpenOptions) -> None:
+    def __init__(
+        self, store: MemoryStore, options: OpenOptions, leave: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
+        self._leave = leave
         self._clock = store.clock
         self._options = options
 
@@ -231,7 +237,8 @@ class MemoryBackend:
         ]
 
     def close(self) -> None:
-        """Do nothing: claims stay as they are."""
+        """Leave the store, which ends with its last user. Claims stay as they are."""
+        self._leave()
 
 
 def _wake(woken: Iterable[Waker]) -> None:

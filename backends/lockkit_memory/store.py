@@ -9,6 +9,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from lockkit.clock import Clock
 from lockkit.facts import ClaimInfo, Record
@@ -17,7 +18,10 @@ from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
 from lockkit.store.tombstones import Tombstones
 
-__all__ = ["MemoryStore", "Queue", "Waker"]
+__all__ = ["SHARED", "MemoryStore", "Queue", "Waker"]
+
+Key: TypeAlias = tuple[str, str, Clock]
+"""The label of a store, its namespace, and its clock."""
 
 
 class Waker:
@@ -72,13 +76,14 @@ class MemoryStore:
     A forked child finds it empty, with a mutex of its own: its parent's claims are not the child's.
 
     Attributes:
+        users: Those that have the store open; see :class:`Shared`.
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
         next_fence: Returns a fence above every other of the store. It counts for all names, so no name has to keep its last fence.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, next_fence: Callable[[], int] | None = None) -> None:
         self.clock = clock
-        self.next_fence: Callable[[], int] = itertools.count(1).__next__
+        self.next_fence: Callable[[], int] = next_fence or itertools.count(1).__next__
         self.forget()
         _stores.add(self)
 
@@ -104,12 +109,55 @@ class MemoryStore:
         self.queues: dict[str, Queue] = {}
         self.records: dict[str, Record] = {}
         self.gone = Tombstones()
+        self.users: set[object] = set()
 
 
+class Shared:
+    """The stores of this process that have a label. A store ends with its last user, so that one test leaves nothing to the next.
+
+    A signal handler may open or close a store in the middle of these calls, so each step looks at the result of the last.
+    """
+
+    def __init__(self) -> None:
+        self._fences: dict[tuple[str, str], Callable[[], int]] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all stores, in a forked child: their users are the parent's."""
+        self._mutex = threading.RLock()
+        self._stores: dict[Key, MemoryStore] = {}
+
+    def enter(self, key: Key, user: object) -> MemoryStore:
+        """Give the store of a key to one more user."""
+        # A store that begins anew goes on with its fences, which rise over all that a process does.
+        fences = self._fences.setdefault(key[:2], itertools.count(1).__next__)
+        with self._mutex:
+            while True:
+                store = self._stores.setdefault(key, MemoryStore(key[2], fences))
+                store.users.add(user)
+                if self._stores.get(key) is store:  # else a signal handler was its last user, and ended it
+                    return store
+
+    def leave(self, key: Key, user: object) -> None:
+        """Note that a user has closed the store of a key; end the store with its last user."""
+        with self._mutex:
+            store = self._stores.get(key)
+            if store is None:
+                return
+            store.users.discard(user)
+            found = self._stores.get(key)
+            # CPython runs no signal handler from here on, because nothing is called.
+            if found is store and not store.users:
+                del self._stores[key]
+
+
+SHARED = Shared()
+"""The stores of this process."""
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    SHARED.forget()
     for store in list(_stores):
         store.forget()
 

@@ -7,12 +7,13 @@ import threading
 
 import pytest
 
+import lockkit
 from lockkit.errors import ConfigError
 from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
-from lockkit_memory.store import MemoryStore, Queue
+from lockkit_memory.store import MemoryStore, Queue, Shared
 from support.clocks import StillClock
 
 
@@ -66,6 +67,49 @@ def test_stores_are_shared_by_label_and_namespace():
     take(open_store("memory://other-label", OpenOptions()))
     take(open_store("memory://test-label", OpenOptions(namespace="other")))
     open_store("memory://test-label", OpenOptions()).release(one, 2.0)
+
+
+def test_a_store_ends_with_its_last_user_and_its_fences_still_rise():
+    first, second = (open_store("memory://ends", OpenOptions()) for _ in range(2))
+    _, fence = take(first)
+    first.put_record("a", {"last": "me"}, 0, 2.0)
+    first.close()
+    first.close()
+    assert len(second.inspect("a", 2.0).claims) == 1, "somebody still has it open"
+    second.close()
+
+    third = open_store("memory://ends", OpenOptions())
+    assert third.inspect("a", 2.0).claims == ()
+    assert third.record("a", 2.0) is None
+    assert take(third)[1] > fence
+    third.close()
+
+
+def test_a_client_that_closes_leaves_nothing_to_the_next(tmp_path):
+    for _ in range(2):
+        with lockkit.connect("memory:", state_dir=str(tmp_path)) as client:
+            lock = client.lock("a", pulseless=True, min_hold=60)
+            lock.acquire(timeout=0).hand_over()
+            assert client.lock("a").try_acquire() is None
+
+
+def test_a_signal_handler_that_closes_the_last_user_of_a_store_that_is_being_opened_splits_no_store():
+    shared, key = Shared(), ("a", "default", StillClock())
+    shared.enter(key, "first")
+
+    class Struck:
+        """A user whose entry is interrupted by the end of the first user."""
+
+        struck = False
+
+        def __hash__(self):
+            if not self.struck:
+                self.struck = True
+                shared.leave(key, "first")
+            return 1
+
+    store = shared.enter(key, Struck())
+    assert shared.enter(key, "third") is store
 
 
 @pytest.mark.parametrize("url", ["memory://x?ttl=3", "memory:///path", "memory:x", "memory://a#b"])
