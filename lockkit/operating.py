@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.errors import ConfigError
+from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
 from lockkit.names import check_name
 from lockkit.options import whole
@@ -82,7 +82,9 @@ class Operations:
                 hint="give reason=...; it is logged and shown to the holder",
             )
         by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
-        with contextlib.suppress(ConfigError):  # the note is full; the log has it
+        with contextlib.suppress(
+            ConfigError, CapabilityError
+        ):  # the note is full, or there are none; the log has it
             self.annotate(name, claim_id, by)
         result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
         if result.outcome != "ABSENT":

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange, Parser
 from lockkit.store.spi import (
@@ -86,17 +87,16 @@ class _Exchanges:
         return releasing.emergency_release(self._store, claim, budget, graceful=graceful)
 
 
-class EtcdBackend:
+class EtcdBackend(ExchangingBackend):
     """One open cluster. Thread-safe. In a forked child every call is refused."""
 
-    capabilities: Capabilities = CAPABILITIES
+    capabilities = CAPABILITIES
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
         self.store = EtcdStore(transport, options)
         self._watches = Watches(self.store)
-        self._hot = _Exchanges(self.store, self._watches)
-        self.extras = Extras(self._hot) if transport.yields else NO_EXTRAS
+        self.exchanges = _Exchanges(self.store, self._watches)
         self._pid = os.getpid()
         try:
             self._look_round(options, end)
@@ -104,7 +104,13 @@ class EtcdBackend:
             self.close()
             raise
 
-    def _perform(self, exchange: Exchange[T]) -> T:
+    @property
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return Extras(self.exchanges) if self.store.transport.yields else NO_EXTRAS
+
+    def perform(self, exchange: Exchange[T]) -> T:
+        """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
         return self.store.transport.perform(exchange)
 
     def _look_round(self, options: OpenOptions, end: float) -> None:
@@ -113,9 +119,9 @@ class EtcdBackend:
         Raises:
             Refused, Unknown: The cluster cannot be used; or, if ``strict``, it is known to be unsafe for locks.
         """
-        self._perform(self.store.range(self.store.notes, end))
+        self.perform(self.store.range(self.store.notes, end))
         soon = time.monotonic() + min(_GLANCE, left(end))
-        for found in health.known_bad(self._perform(self.store.transport.status(soon))):
+        for found in health.known_bad(self.perform(self.store.transport.status(soon))):
             if options.strict and found.severity == "error":
                 text = f"{found.message}; strict refuses that"
                 raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
@@ -123,29 +129,9 @@ class EtcdBackend:
 
     # -- claims
 
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        return self._perform(self._hot.acquire(claim, create, budget))
-
-    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`."""
-        return self._perform(self._hot.renew(beats, budget))
-
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
-        return self._perform(moving.extend(self.store, claim, fence, ttl, budget))
-
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.release`."""
-        return self._perform(self._hot.release(claim, budget, graceful=graceful))
-
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.abandon`. Revokes the claim's leases, so that every late copy is refused."""
-        return self._perform(self._hot.abandon(claim, budget, graceful=graceful))
-
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        return self._perform(self._hot.emergency_release(claim, budget, graceful=graceful))
+        return self.perform(moving.extend(self.store, claim, fence, ttl, budget))
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`."""
@@ -159,39 +145,39 @@ class EtcdBackend:
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`."""
-        return self._perform(operating.inspect(self.store, name, budget))
+        return self.perform(operating.inspect(self.store, name, budget))
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.names`. Always exact."""
-        return self._perform(operating.names(self.store, prefix, budget))
+        return self.perform(operating.names(self.store, prefix, budget))
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
         """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
-        return self._perform(operating.evict(self.store, name, claim_id, budget, at_once=now))
+        return self.perform(operating.evict(self.store, name, claim_id, budget, at_once=now))
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.store.spi.Backend.resize`."""
-        return self._perform(operating.resize(self.store, name, capacity, budget))
+        return self.perform(operating.resize(self.store, name, capacity, budget))
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Backend.annotate`."""
-        return self._perform(operating.annotate(self.store, name, claim_id, patch, budget))
+        return self.perform(operating.annotate(self.store, name, claim_id, patch, budget))
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.store.spi.Backend.record`."""
-        return self._perform(operating.record(self.store, name, budget))
+        return self.perform(operating.record(self.store, name, budget))
 
     def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
         """See :meth:`lockkit.store.spi.Backend.put_record`."""
-        return self._perform(operating.put_record(self.store, name, value, version, budget))
+        return self.perform(operating.put_record(self.store, name, value, version, budget))
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
-        return self._perform(health.check(self.store, budget))
+        return self.perform(health.check(self.store, budget))
 
     def close(self) -> None:
         """Close the connections, and revoke free leases as far as that takes no time."""
         if self._pid == os.getpid():
             self._watches.close()
-            self._perform(self.store.leases.close())
+            self.perform(self.store.leases.close())
         self.store.transport.close()

@@ -14,20 +14,19 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from lockkit.errors import ConfigError
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.settings import redact
+from lockkit.store.base import BasicBackend
 from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
     ABSENT,
-    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
     Claim,
     Conflict,
-    Extras,
     OpenOptions,
     ReleaseAnswer,
     Renewal,
@@ -71,15 +70,14 @@ def label(url: str) -> str:
     return parts.netloc
 
 
-class MemoryBackend:
+class MemoryBackend(BasicBackend):
     """One open memory store. Its claims are in a :class:`~lockkit_memory.store.MemoryStore`, which others may have open as well.
 
     Args:
         leave: Called when the store is closed.
     """
 
-    capabilities: Capabilities = CAPABILITIES
-    extras: Extras = NO_EXTRAS
+    capabilities = CAPABILITIES
 
     def __init__(
         self, store: MemoryStore, options: OpenOptions, leave: Callable[[], None] = lambda: None
@@ -149,8 +147,6 @@ class MemoryBackend:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
         self._store.gone.bury(claim.token, self._clock.now())
         return self.release(claim, budget, graceful=graceful)
-
-    emergency_release = abandon
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`."""

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left, shares
-from lockkit.store.spi import (
-    Answer,
-    Beat,
-    Claim,
-    Extras,
-    OpenOptions,
-    ReadingWatch,
-    Refused,
-    ReleaseAnswer,
-    Renewal,
-    Unknown,
-    Watch,
-)
-from lockkit_redis import acquiring, health, operating, renewing
+from lockkit.store.exchanges import Exchange
+from lockkit.store.spi import Claim, Extras, OpenOptions, ReadingWatch, Refused, Renewal, Unknown, Watch
+from lockkit_redis import health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.connection import pack
@@ -32,6 +23,8 @@ from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
 
 __all__ = ["RedisBackend", "open_store"]
+
+T = TypeVar("T")
 
 _LEAST = 0.2
 
@@ -47,15 +40,15 @@ def open_store(url: str, options: OpenOptions) -> RedisBackend:
     return RedisBackend(parse(url), options)
 
 
-class RedisBackend:
+class RedisBackend(ExchangingBackend):
     """One open server. Thread-safe; a forked child is refused every call."""
 
-    capabilities: Capabilities = CAPABILITIES
+    capabilities = CAPABILITIES
 
     def __init__(self, address: Address, options: OpenOptions) -> None:
         end = time.monotonic() + options.budget
         self.store = RedisStore(address, options)
-        self._perform = self.store.perform
+        self.exchanges = RedisExchanges(self.store)
         self._wakes = Wakes(self.store)
         try:
             self._look_round(options, end)
@@ -95,29 +88,13 @@ class RedisBackend:
 
     # -- claims
 
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        return self._perform(acquiring.acquire(self.store, claim, create, budget))
-
-    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`."""
-        return self._perform(renewing.renew(self.store, beats, budget))
+    def perform(self, exchange: Exchange[T]) -> T:
+        """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
+        return self.store.perform(exchange)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
-        return self._perform(renewing.extend(self.store, claim, fence, ttl, budget))
-
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.release`."""
-        return self._perform(acquiring.release(self.store, claim, budget, graceful=graceful))
-
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        return self._perform(acquiring.abandon(self.store, claim, budget, graceful=graceful))
-
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        return self._perform(acquiring.abandon(self.store, claim, budget, graceful=graceful, fresh=True))
+        return self.perform(renewing.extend(self.store, claim, fence, ttl, budget))
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`. The watch is for the claim's own turn."""
@@ -127,7 +104,7 @@ class RedisBackend:
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(exchanges=RedisExchanges(self.store), listen=self._listen)
+        return Extras(exchanges=self.exchanges, listen=self._listen)
 
     def _listen(
         self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim

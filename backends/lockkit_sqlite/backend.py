@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.errors import BackendUnavailable, LockkitError
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.store.base import BasicBackend
 from lockkit.store.spi import (
     Answer,
     Beat,
@@ -44,11 +45,14 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
     return SqliteBackend(prepare(path, synchronous), options)
 
 
-class SqliteBackend:
-    """One open embedded store. Thread-safe; a forked child cannot use it: there every call is refused."""
+class SqliteBackend(BasicBackend):
+    """One open embedded store. Thread-safe; a forked child cannot use it: there every call is refused.
+
+    ``abandon`` is a release: a statement has run when its call returns, or never runs, so no copy can come late.
+    """
 
     def __init__(self, place: Place, options: OpenOptions) -> None:
-        self.capabilities: Capabilities = SHARED if place.shared else CAPABILITIES
+        self.capabilities = SHARED if place.shared else CAPABILITIES
         self._opened = SQLiteStore(place, options)
 
     @property
@@ -69,9 +73,6 @@ class SqliteBackend:
         """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self._store
         return release(store, store.calls, claim, time.monotonic() + budget, graceful=graceful)
-
-    abandon = release
-    """The same as a release: a statement has run when its call returns, or never runs, so no copy can come late."""
 
     def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`. Opens the file anew."""

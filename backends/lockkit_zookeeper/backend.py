@@ -6,7 +6,8 @@ import time
 
 from lockkit.errors import BackendUnavailable
 from lockkit.names import check_namespace
-from lockkit.store.spi import NO_EXTRAS, OpenOptions, Refused
+from lockkit.store.base import BasicBackend
+from lockkit.store.spi import OpenOptions, Refused
 from lockkit_zookeeper import (
     acquiring,
     evicting,
@@ -23,16 +24,13 @@ from lockkit_zookeeper.store import ZooKeeperStore
 __all__ = ["ZooKeeperBackend", "open_store"]
 
 
-class ZooKeeperBackend(ZooKeeperStore):
+class ZooKeeperBackend(ZooKeeperStore, BasicBackend):
     """One open ensemble. Each method of :class:`~lockkit.store.spi.Backend` is a function of another module here."""
-
-    extras = NO_EXTRAS
 
     acquire = acquiring.acquire
     renew = renewing.renew
     extend = renewing.extend
     release = releasing.release
-    abandon = releasing.release
     emergency_release = releasing.emergency_release
     watch = watching.watch
 

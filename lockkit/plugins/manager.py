@@ -30,6 +30,7 @@ from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.printable import printable
 from lockkit.redaction import declare, scrub_error
+from lockkit.store.base import missing
 from lockkit.store.spi import API, Backend, BackendSpec, OpenOptions
 
 __all__ = ["PluginInfo", "PluginManager"]
@@ -194,15 +195,16 @@ class PluginManager:
 
         Raises:
             ConfigError: As for :meth:`backend`, or the client library is missing; the error says what to install.
+            PluginError: The store lacks calls of the interface.
             Refused: The store cannot be opened.
         """
         backend: Backend | None = None
         try:
             with self._store_of(url) as spec:
                 backend = spec.open(url, options)
-            return backend  # noqa: RET504 (see below)
+            return _complete(spec, backend)
         except BaseException:
-            if backend is not None:  # a signal handler raised at the end of the block
+            if backend is not None and hasattr(backend, "close"):  # a signal handler may have raised
                 backend.close()
             raise
 
@@ -419,6 +421,17 @@ def _judged(plugin: str, call: Callable[..., object], config: Config) -> ConfigE
         refused.__cause__ = error
         return refused
     return None
+
+
+def _complete(spec: BackendSpec, backend: Backend) -> Backend:
+    """The backend, if it has all calls. A store of a third party may lack some, and the first use would not say so clearly."""
+    lacks = missing(backend)
+    if lacks:
+        raise PluginError(
+            f"the store {spec.name} has no {', '.join(lacks)}",
+            hint="derive its class from lockkit.store.base.BasicBackend, which has what may be left out",
+        )
+    return backend
 
 
 def _imported(module: str) -> ModuleType:

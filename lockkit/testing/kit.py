@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lockkit.errors import CapabilityError
+from lockkit.store.base import LeftOut
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.harness import Harness
 from lockkit.testing.shapes import SHAPES, Shape
@@ -131,8 +132,12 @@ class ScenarioItem(KitItem):
             stage = Stage(harness, scenario.shape)
             try:
                 scenario.play(stage)
-            except NotApplicable as reason:
+            except (NotApplicable, LeftOut) as reason:
                 pytest.skip(str(reason))
+            except Refused as refused:
+                if not isinstance(refused.error, LeftOut):
+                    raise
+                pytest.skip(str(refused.error))
             finally:
                 stage.close()
         finally:
@@ -149,7 +154,12 @@ class MachineItem(KitItem):
         from lockkit.testing.machines import MACHINES
 
         self.excluded(self.name.partition("-")[0], self.name)
-        MACHINES[self.name](self.harness, self.scratch())
+        try:
+            MACHINES[self.name](self.harness, self.scratch())
+        except ModuleNotFoundError as error:
+            if error.name != "hypothesis":
+                raise
+            pytest.fail('the state machine needs hypothesis: pip install "lockkit[testing]"', pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name

@@ -193,6 +193,29 @@ def test_an_exclusion_that_names_nothing_is_an_error(kit):
     assert "exclusions that name nothing in the kit: S99" in done.stdout
 
 
+WITHOUT = """
+import sys
+
+sys.modules["hypothesis"] = None
+"""
+
+
+def test_without_hypothesis_the_scenarios_run_and_the_state_machine_says_what_to_install(
+    pytest_run, tmp_path
+):
+    (tmp_path / "without.py").write_text(WITHOUT)
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(re.sub(r"(?m)^(from hypothesis|settings\.).*\n", "", theirs.read_text()))
+
+    options = ["-p", "no:hypothesispytest", "-p", "without", "-k", "machine or S8-refused", "-vv"]
+    done = pytest_run("--lockkit-kit", "theirs:Harness", *options)
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "S8-refused-names PASSED" in done.stdout
+    assert 'the state machine needs hypothesis: pip install "lockkit[testing]"' in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 @pytest.mark.parametrize("harness", ["nowhere:Harness", "theirs", "theirs:Nobody", "theirs:Wrong", ":"])
 def test_a_harness_that_is_none_is_a_usage_error(kit, harness):
     done = kit(harness)
