@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+from lockkit.clock import jitter
 from lockkit.errors import BackendUnavailable
 from lockkit.store.notes import note_text
 from lockkit.store.spi import NOTE_LIMIT, Refused
 
-__all__ = ["ROUNDS", "annotate", "overtaken"]
+__all__ = ["ROUNDS", "annotate", "overtaken", "swapped"]
 
+T = TypeVar("T")
+
+_FIRST, _LONGEST = 0.0005, 0.05
+"""Seconds: the longest pause after the first attempt in vain, which doubles with each further one, and the most that it grows to."""
 ROUNDS = 16
 """Attempts after which a call is refused because another client was faster each time."""
 
@@ -17,6 +24,28 @@ ROUNDS = 16
 def overtaken(what: str) -> Refused:
     """The refusal of a call because another client was faster in every attempt."""
     return Refused(BackendUnavailable(f"other clients keep changing {what}", hint="try again"))
+
+
+def swapped(attempt: Callable[[], tuple[T] | None], what: str, end: float) -> T:
+    """Repeat a change by compare-and-swap until no other client was faster. Pauses in between, so that a crowd makes progress.
+
+    Args:
+        attempt: Reads, computes, and writes if nobody else wrote in between. Returns its result in a tuple; None if another client
+            was faster.
+        what: What is changed, for the error.
+        end: When to give up, on ``time.monotonic()``.
+
+    Raises:
+        Refused: Another client was faster each time.
+    """
+    longest = _FIRST
+    while (done := attempt()) is None:
+        pause = longest * jitter()
+        if time.monotonic() + pause >= end:
+            raise overtaken(what)
+        time.sleep(pause)
+        longest = min(2 * longest, _LONGEST)
+    return done[0]
 
 
 def annotate(name: str, patch: Mapping[str, object], attempt: Callable[[], bool | None]) -> bool:

@@ -10,6 +10,7 @@ _MODULES = (
     "ownership",
     "queueing",
     "deaths",
+    "stopped",
     "herd",
     "validity",
     "lifetimes",

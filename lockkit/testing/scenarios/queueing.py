@@ -11,13 +11,15 @@ from lockkit.locks import Lock
 from lockkit.names import new_token
 from lockkit.store.spi import POLL_CAP, Claim, Granted, Queued
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, WRITER, Part
-from lockkit.testing.stage import Stage, Work, scenario
+from lockkit.testing.stage import NotApplicable, Stage, Work, scenario
 from lockkit.testing.stepping import Pending, Stepper
 
 __all__ = ["HAND_OFF", "queued", "steppers"]
 
 HAND_OFF = 1.0
 """Seconds in which a free lock must have reached a live waiter on a machine that is busy with tests."""
+_MOMENT = 0.5
+"""Seconds by which a time on the client's clock may be off if the store has computed it from its own."""
 
 
 def steppers(stage: Stage, count: int) -> list[Stepper]:
@@ -110,6 +112,29 @@ def lost_wake(stage: Stage) -> None:
     assert successor.claim_id == standing.claim_id, "it lost its place"
     successor.release()
     second.result().release()
+
+
+@scenario("L3-ask-again-at")
+def ask_again_at(stage: Stage) -> None:
+    """The next in line, and no other waiter, is told when a claim that blocks it lapses, if the store knows; the time is on the client's clock."""
+    harness = stage.harness
+    if harness.virtual:  # a clock that no test moves is another one then
+        harness.advance(harness.ttl)
+    stage.fill(auto_renew=False)
+    backend, holders = stage.backend(), stage.stored()
+    terms = stage.shape.newcomer.terms(stage.name, Owner(host="kit"), ttl=harness.ttl)
+    first, second = (backend.acquire(Claim(new_token(), terms), True, 2.0) for _ in range(2))
+    assert isinstance(first, Queued)
+    assert isinstance(second, Queued)
+    assert second.ask_again_at is None, "only the next in line asks again at a deadline"
+    if first.ask_again_at is None:
+        raise NotApplicable("this store does not tell when a claim lapses")
+    soonest = min(row.surely or 0.0 for row in holders) - _MOMENT
+    latest = max(row.deadline or 0.0 for row in holders) + _MOMENT
+    assert soonest <= first.ask_again_at <= latest, (
+        f"L3: ask_again_at is {first.ask_again_at:.3f}; the claims ahead lapse from {soonest:.3f} to {latest:.3f} "
+        f"on the client's clock, on which it is {harness.clock.now():.3f} now"
+    )
 
 
 @scenario("L5-fifo")

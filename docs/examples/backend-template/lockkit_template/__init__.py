@@ -22,6 +22,8 @@ def _open(url: str, options: OpenOptions) -> Backend:
 
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
-    """Offer ``template:/some/folder``."""
+    """Offer ``template:/some/file``."""
     # TODO: choose a name and a scheme that no other plugin has.
-    return [BackendSpec("template", ("template",), _open, "One JSON file for each lock.", CAPABILITIES)]
+    return [
+        BackendSpec("template", ("template",), _open, "One SQL table, one row for each lock.", CAPABILITIES)
+    ]

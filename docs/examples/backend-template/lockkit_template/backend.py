@@ -1,166 +1,130 @@
-"""The calls of lockkit: each changes one document, or reads it.
+"""The store: rows of one SQL table, each with the document of a queue and its version.
 
-TODO: map each exception of your client library to one of two. ``Refused``: the store has definitely not done it (no connection, a
-transaction rolled back, an error reply). ``Unknown``: the request was sent, and its outcome is not known. Keep one table for
-this mapping; an exception that the table does not list is Unknown.
+lockkit.store.documents makes all calls of lockkit out of the three methods here: read, write if the version is the same, read all.
+TODO: replace the statements and the connection by those of your server.
 """
 
 from __future__ import annotations
 
-import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
-from lockkit.errors import BackendUnavailable, ConfigError
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
+from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
+from lockkit.facts import Finding
 from lockkit.names import check_namespace
-from lockkit.store.notes import note_text
-from lockkit.store.queue import check_capacity
-from lockkit.store.spi import (
-    NO_EXTRAS,
-    NOTE_LIMIT,
-    Answer,
-    Beat,
-    Claim,
-    Conflict,
-    Extras,
-    OpenOptions,
-    Refused,
-    ReleaseAnswer,
-    Renewal,
-    Watch,
-)
+from lockkit.store.documents import DocumentBackend, Stored
+from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_template import CAPABILITIES
-from lockkit_template.document import Document, Folder
-from lockkit_template.watching import Watching
 
 __all__ = ["TemplateBackend"]
 
+_TABLE = """
+CREATE TABLE IF NOT EXISTS queues (
+    namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL, PRIMARY KEY (namespace, name)
+)
+"""
+_READ = "SELECT document, version FROM queues WHERE namespace = ? AND name = ?"
+_READ_ALL = "SELECT document, version FROM queues WHERE namespace = ?"
+_CREATE = "INSERT INTO queues (namespace, name, version, document) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING"
+_SWAP = (
+    "UPDATE queues SET version = version + 1, document = ? WHERE namespace = ? AND name = ? AND version = ?"
+)
 
-class TemplateBackend:
-    """One open store. Thread-safe."""
+# TODO: one line for each error code of your server by which it says that it has not executed the statement.
+_NOT_DONE = {
+    sqlite3.SQLITE_BUSY: "other programs use {where} all the time",
+    sqlite3.SQLITE_CANTOPEN: "{where} cannot be opened",
+    sqlite3.SQLITE_FULL: "the disk of {where} is full",
+    sqlite3.SQLITE_READONLY: "{where} may not be written",
+}
 
-    capabilities: Capabilities = CAPABILITIES
-    extras: Extras = NO_EXTRAS
+
+class TemplateBackend(DocumentBackend):
+    """One open store. Thread-safe, because no two calls use a connection at the same time."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, url: str, options: OpenOptions) -> None:
         """Open the store. TODO: connect here, so that a wrong address or password is reported now."""
         path = url.partition(":")[2]
         if not path.startswith("/"):
-            raise ConfigError(f"not an absolute path: {path!r}", hint="write template:/some/folder")
-        # TODO: use the clock of the server for deadlines if several hosts use the store.
-        self._clock = options.clock
-        self._folder = Folder(Path(path) / check_namespace(options.namespace), options.clock)
-        self._watching = Watching()
-        self._pid = os.getpid()
+            raise ConfigError(f"not an absolute path: {path!r}", hint="write template:/some/file")
+        super().__init__(options, path)
+        self._path = path
+        self._namespace = check_namespace(options.namespace)
+        self._free: list[sqlite3.Connection] = []
+        end = time.monotonic() + options.budget
+        self._run("PRAGMA journal_mode = WAL", (), end)  # a reader that is stopped then blocks no writer
+        self._run(_TABLE, (), end)
 
-    @contextmanager
-    def _document(self, name: str, budget: float) -> Iterator[tuple[Document, float]]:
-        """A document to change, and the time. Refuses a forked child, because connections belong to the process that made them."""
-        if os.getpid() != self._pid:
-            raise Refused(
-                BackendUnavailable(
-                    "the store was opened by another process", hint="call lockkit.connect() in this one"
-                ),
-                retry=False,
-            )
-        with self._folder.change(name, time.monotonic() + budget) as document:
-            yield document, self._clock.now()
+    def read(self, name: str, end: float) -> Stored:
+        # TODO: if several hosts use the store, read the server's time in the same statement: Stored(text, version, time).
+        rows, _ = self._run(_READ, (self._namespace, name), end)
+        return Stored(*rows[0]) if rows else Stored(None, 0)
 
-    # -- claims
+    def write(self, name: str, text: str, version: Hashable, end: float) -> bool:
+        if version == 0:
+            _, changed = self._run(_CREATE, (self._namespace, name, text), end)
+        else:
+            _, changed = self._run(_SWAP, (text, self._namespace, name, version), end)
+        return changed == 1
 
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
-        """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        basis = self._clock.now()  # before the request is sent: validity counts from here
-        with self._document(claim.terms.name, budget) as (document, now):
-            return document.queue.acquire(claim, now, basis, create=create)
+    def read_all(self, end: float) -> Iterable[Stored]:
+        rows, _ = self._run(_READ_ALL, (self._namespace,), end)
+        return [Stored(*row) for row in rows]
 
-    def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
-        """See :meth:`lockkit.store.spi.Backend.renew`. TODO: renew many claims in one request."""
-        end = time.monotonic() + budget
-        return [self._renew(claim, fence, end - time.monotonic()) for claim, fence in beats]
-
-    def _renew(self, claim: Claim, fence: int | None, budget: float, ttl: float = 0.0) -> Renewal:
-        basis = self._clock.now()
-        with self._document(claim.terms.name, budget) as (document, now):
-            return document.queue.renew(claim, fence, now, basis, ttl=ttl)
-
-    def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """See :meth:`lockkit.store.spi.Backend.extend`."""
-        return self._renew(claim, fence, budget, ttl)
-
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.release`."""
-        with self._document(claim.terms.name, budget) as (document, now):
-            return document.queue.release(claim.token, now, graceful=graceful)
-
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        with self._document(claim.terms.name, budget) as (document, now):
-            document.gone.bury(claim.token, now)
-            return document.queue.release(claim.token, now, graceful=graceful)
-
-    emergency_release = abandon  # TODO: use a fresh connection
-
-    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
-        """See :meth:`lockkit.store.spi.Backend.watch`."""
-
-        def worthwhile() -> bool:
-            return self._folder.read(name).queue.moved(claim.token, blockers)
-
-        return self._watching.watch(worthwhile, wake)
-
-    # -- operating
-
-    def inspect(self, name: str, budget: float) -> LockInfo:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.inspect`."""
-        return self._folder.read(name).queue.inspect(self._clock.now())
-
-    def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:
-        """See :meth:`lockkit.store.spi.Backend.names`."""
-        del budget, deep  # this store always reads all documents
-        infos = [document.queue.inspect(self._clock.now()) for document in self._folder.all()]
-        return sorted(info.name for info in infos if info.claims and info.name.startswith(prefix))
-
-    def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
-        """See :meth:`lockkit.store.spi.Backend.evict`."""
-        with self._document(name, budget) as (document, at):
-            return document.queue.evict(claim_id, at, at_once=now)
-
-    def resize(self, name: str, capacity: int, budget: float) -> int:
-        """See :meth:`lockkit.store.spi.Backend.resize`."""
-        check_capacity(capacity, name)
-        with self._document(name, budget) as (document, now):
-            return document.queue.resize(capacity, now)
-
-    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
-        """See :meth:`lockkit.store.spi.Backend.annotate`."""
-        note_text(patch, NOTE_LIMIT)
-        with self._document(name, budget) as (document, now):
-            return document.queue.annotate(claim_id, patch, now)
-
-    def record(self, name: str, budget: float) -> Record | None:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.record`."""
-        return self._folder.read(name).record
-
-    def put_record(self, name: str, value: Mapping[str, object], version: int, budget: float) -> Record:
-        """See :meth:`lockkit.store.spi.Backend.put_record`."""
-        note_text(value, NOTE_LIMIT, "record")
-        with self._document(name, budget) as (document, _):
-            current = document.record
-            if (current.version if current else 0) != version:
-                raise Conflict(current)
-            document.record = record = Record(name, dict(value), version + 1, self._clock.wall())
-            return record
-
-    def check(self, budget: float) -> Sequence[Finding]:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.check`. TODO: check the role of the server, its durability, and the user's rights."""
+    def check(self, budget: float) -> Sequence[Finding]:
+        """TODO: check the role of the server, its durability, and the user's rights."""
+        self._run("SELECT 1", (), time.monotonic() + budget)
         return [
             Finding("template", "warning", "this store is a template", "write a store of your own with it")
         ]
 
+    def _run(self, statement: str, words: Sequence[object], end: float) -> tuple[list[Any], int]:
+        """Execute one statement until an end. Returns the rows that it reads, and the number of rows that it changes.
+
+        Raises:
+            Refused: The statement was definitely not executed.
+            Unknown: The statement may have been executed.
+        """
+        try:
+            with self._connection() as connection:
+                connection.execute(f"PRAGMA busy_timeout = {max(int((end - time.monotonic()) * 1000), 0)}")
+                cursor = connection.execute(statement, words)
+                return cursor.fetchall(), cursor.rowcount
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that no other call uses. TODO: lockkit.store.connections has a pool that also tests a connection first."""
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._free.append(connection)
+
     def close(self) -> None:
-        """End the watching thread. TODO: close your connections too, but not in a forked child, where they belong to the parent."""
-        self._watching.close()
+        """Close the connections. In a forked child they belong to the parent."""
+        super().close()
+        while self._free and not self.inherited:
+            self._free.pop().close()
+
+    def _trouble(self, error: sqlite3.Error) -> Refused | Unknown:
+        """An error of the client library as Refused or Unknown. One that the table does not list is Unknown."""
+        code = getattr(error, "sqlite_errorcode", None)
+        known = _NOT_DONE.get(code & 0xFF) if code is not None else None
+        if known is None:
+            found: LockkitError = OutcomeUnknown(f"{self._path}: {error}")
+            return Unknown(found)
+        return Refused(
+            BackendUnavailable(known.format(where=self._path), hint="see which programs have it open")
+        )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from lockkit.names import claim_id, digest
+from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 
@@ -13,7 +15,7 @@ __all__ = ["TemplateHarness"]
 
 
 class TemplateHarness(Harness):
-    """A folder for each store. The store uses the clock of the clients, which a test can move, so no scenario has to wait for a ttl."""
+    """A file for each store. The store uses the clock of the clients, which a test can move, so no scenario has to wait for a ttl."""
 
     name = "template"
     virtual = True  # TODO: use False and a ttl of some 3 s if the clock of your server cannot be moved
@@ -27,7 +29,7 @@ class TemplateHarness(Harness):
 
     @property
     def url(self) -> str:
-        return f"template:{self.scratch}/store"
+        return f"template:{self.scratch}/locks.db"
 
     def advance(self, seconds: float) -> None:
         self._shifted.advance(seconds)
@@ -36,9 +38,12 @@ class TemplateHarness(Harness):
         self._shifted.freeze()
 
     def stored(self, name: str) -> list[StoredClaim]:
-        """Read the queue. TODO: use a connection of your own, not the backend's, and your store's own language."""
-        path = self.scratch / "store" / "default" / digest(name)
-        rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        """Read the queue. TODO: use a connection of your own, not the backend's."""
+        with closing(sqlite3.connect(self.scratch / "locks.db", timeout=5.0)) as connection:
+            found = connection.execute(
+                "SELECT document FROM queues WHERE namespace = 'default' AND name = ?", (name,)
+            ).fetchall()
+        rows = json.loads(found[0][0])["rows"] if found else []
         return [
             StoredClaim(
                 claim_id(row["token"]), row["fence"], row["state"], row["weight"], row["capacity"], row["deadline"],

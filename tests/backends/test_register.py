@@ -1,0 +1,6 @@
+"""The conformance kit on a store of compare-and-swap registers, which shows that such a store needs two calls."""
+
+from lockkit.testing.kit import kit
+from support.harnesses.register import RegisterHarness
+
+test_register = kit(RegisterHarness)
