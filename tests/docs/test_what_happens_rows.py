@@ -63,6 +63,7 @@ SHOWN = {
         "**full disk**": "backends/test_sqlite_store.py::test_a_full_disk_is_refused_and_nothing_is_held",
         "**read-only or missing folder, no permission**": "backends/test_sqlite_store.py::test_a_folder_that_cannot_be_written_to_is_permission_denied",
         "**no home folder, or one that cannot be written to**": "unit/test_places.py::test_without_any_home",
+        "**another user** of the host takes the same lock": "backends/test_sqlite_users.py::test_two_users_exclude_each_other_and_see_each_other backends/test_sqlite_users.py::test_kill_9_of_one_user_frees_its_lock_for_the_other_at_once backends/test_sqlite_users.py::test_a_user_outside_the_group_is_refused_with_the_group",
         "**network file system**": "backends/test_sqlite_store.py::test_a_network_file_system_is_refused_with_the_alternative",
         "**a deploy** of your service": "backends/test_sqlite_store.py::test_a_newer_file_that_this_version_may_read_is_used "
         "backends/test_sqlite_store.py::test_a_file_for_newer_readers_is_refused_naming_version_and_host",
