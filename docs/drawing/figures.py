@@ -119,7 +119,7 @@ def stores() -> Picture:
             ["All users of one host?"],
             [
                 "SQLite in a shared folder",
-                "sqlite:/srv/locks/locks.db",
+                "sqlite:/var/lib/lockkit/host.db",
                 "the group of the folder decides who takes part",
             ],
         ),
