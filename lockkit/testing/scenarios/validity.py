@@ -215,7 +215,8 @@ def silence_is_loss(stage: Stage) -> None:
 def heals_after_loss(stage: Stage) -> None:
     """Renewals arrive and no answer comes back: the hold is LOST, and the claim is removed although its client lives on."""
     client, faults = stage.faulty()
-    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
+    lives = min(3 * stage.harness.ttl, stage.harness.capabilities.max_ttl)  # through the time without answers
+    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=lives))
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, lock_delay=0.0))
     faults.always(drop_reply, "renew")
     faults.always(black_hole, "release", "abandon")
