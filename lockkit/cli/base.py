@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from lockkit import durations, names
+from lockkit.cli import completing
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted
 from lockkit.errors import ConfigError
 from lockkit.store.queue import RW_CAPACITY
@@ -163,20 +164,9 @@ class Name(_StrType):
             self.fail(str(error), param, ctx)
 
     def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 (click's)
-        incomplete: str,
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
-        try:
-            with Session(url=url, profile=profile, namespace=namespace).client() as client:
-                # A name that does not print would be shown escaped, which is another name.
-                return [CompletionItem(name) for name in client.names(incomplete) if name.isprintable()]
-        except Exception:
-            return []
+        return completing.names(ctx, param, incomplete)
 
 
 CAPACITY = Number(1, RW_CAPACITY)
@@ -231,6 +221,10 @@ class Command(_Page, click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = ctx.meta.setdefault(WORDS, [*args])
+        if ctx.resilient_parsing and args and self._takes_value(args[-1]):
+            args = args[
+                :-1
+            ]  # the value is being completed; without it click would not read what stands before
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -240,6 +234,12 @@ class Command(_Page, click.Command):
 
                 guessing.keep(ctx, guessing.of_command(ctx, error, words))
             raise
+
+    def _takes_value(self, word: str) -> bool:
+        return any(
+            isinstance(param, click.Option) and word in param.opts and not param.is_flag
+            for param in self.params
+        )
 
 
 class Group(_Page, click.Group):
@@ -279,8 +279,20 @@ class Group(_Page, click.Group):
 _COMMON: Sequence[Callable[[Any], Any]] = (
     option("--json", "json_", is_flag=True, section=COMMON, help="Write JSON documents, also for errors."),
     option("--url", metavar="URL", section=COMMON, help="Use this store, e.g. redis://localhost:6379."),
-    option("--profile", metavar="NAME", section=COMMON, help="Use this profile of the configuration."),
-    option("--namespace", metavar="NAME", section=COMMON, help="Use this namespace of lock names."),
+    option(
+        "--profile",
+        metavar="NAME",
+        section=COMMON,
+        shell_complete=completing.profiles,
+        help="Use this profile of the configuration.",
+    ),
+    option(
+        "--namespace",
+        metavar="NAME",
+        section=COMMON,
+        shell_complete=completing.namespaces,
+        help="Use this namespace of lock names.",
+    ),
 )
 
 

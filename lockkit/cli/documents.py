@@ -34,6 +34,7 @@ from lockkit.cli.parts import (
 
 __all__ = [
     "Acquire",
+    "Completion",
     "Config",
     "ConfigInit",
     "Demo",
@@ -86,6 +87,13 @@ class Acquire(Document, tag="lockkit.acquire/1"):
     deadline_seconds: float
     handle: str | None
     token: str | UnsetType = UNSET
+
+
+class Completion(Document, tag="lockkit.completion/1"):
+    """The completion script of a shell."""
+
+    shell: str
+    script: str
 
 
 class Config(Document, tag="lockkit.config/1"):

@@ -14,10 +14,10 @@ import click
 
 from lockkit.cli import exits
 from lockkit.cli.child import find
-from lockkit.cli.suggesting import MEANT, PROBE, URL_FIRST, quoted
+from lockkit.cli.suggesting import MEANT, PROBE, URL_FIRST, WORDS, quoted
 from lockkit.redaction import redact
 
-__all__ = ["HABITS", "keep", "moved", "of_command", "of_group", "of_run"]
+__all__ = ["HABITS", "check", "keep", "moved", "of_command", "of_group", "of_run"]
 
 Words = Sequence[str]
 
@@ -77,6 +77,22 @@ def _without_secret(words: Words) -> tuple[Words, str]:
         if redact(url) != url:
             return [*words[:at], *words[after:]], URL_FIRST
     return words, ""
+
+
+def check(words: Words, known: Iterable[str], what: str) -> None:
+    """Refuse words of which one is not known, with the line that was probably meant.
+
+    Raises:
+        click.UsageError: A word is not known.
+    """
+    ctx = click.get_current_context()
+    typed: list[str] = ctx.meta[WORDS]
+    known = list(known)
+    for word in words:
+        if word not in known:
+            for close in get_close_matches(word.lower(), known, n=1):
+                keep(ctx, [*ctx.command_path.split()[1:], *(close if one == word else one for one in typed)])
+            ctx.fail(f"there is no {what} {word!r}")
 
 
 # -- commands -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lockkit.cli import exits, streams
+from lockkit.cli import completing, exits, streams
 from lockkit.cli.base import Group, heading
 from lockkit.cli.signals import Terminated
 from lockkit.cli.suggesting import quoted
@@ -110,9 +111,10 @@ class Lockkit(Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from lockkit.cli import guessing
+            if not ctx.resilient_parsing:
+                from lockkit.cli import guessing
 
-            guessing.keep(ctx, guessing.of_group(ctx, self, args))
+                guessing.keep(ctx, guessing.of_group(ctx, self, args))
             ctx.fail(f"there is no command lockkit {quoted(name)}")
         return super().resolve_command(ctx, args)
 
@@ -189,6 +191,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     gc.set_threshold(50_000)
     gc.freeze()
     streams.prepare()
+    if completing.VARIABLE in os.environ:
+        completing.begin()
     words = sys.argv[1:] if args is None else args
     code = run(words)
     try:

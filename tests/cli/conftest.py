@@ -132,9 +132,21 @@ class Tty:
     def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
 
-    def expect(self, pattern: str) -> str:
+    def complete(self, typed: str, finished: str) -> None:
+        """Type a line and TAB, and TAB again where the answer took longer than a second, because then there was none."""
+        self.type(typed)
+        for _ in range(8):
+            self.type("\t")
+            try:
+                self.expect(re.escape(finished), 2.5)
+            except AssertionError:
+                continue
+            return
+        raise AssertionError(f"{finished!r} never came; there is {self.text!r}")
+
+    def expect(self, pattern: str, seconds: float = SECONDS) -> str:
         """Read until the pattern has come, and forget what was before."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + seconds
         while (found := re.search(pattern, self.text)) is None:
             assert time.monotonic() < end, f"{pattern!r} never came; there is {self.text!r}"
             if select.select([self.fd], [], [], 0.1)[0]:

@@ -281,13 +281,25 @@ def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
 def test_failures_are_listed_shown_and_resolved(lockkit):
     state = lockkit.folder / "state"
     state.mkdir(mode=0o700)
-    journal.append(state, {"name": "x", "claim": "0" * 12, "errors": ["normal: no answer", "last: none"]})
+    record = {"name": "x", "claim": "0" * 12, "task": None, "errors": ["normal: no answer", "last: none"]}
+    journal.append(state, record | {"expires_in_seconds": 90.0})
     assert lockkit("doctor", "--fail-on", "warning").returncode == 1
     (failure,) = lockkit.json("failures", "list")["failures"]
     listed = " ".join(lockkit("failures", "list").stdout.split())
     assert "0" * 12 in listed
     assert "no answer" in listed
     assert "no answer" in lockkit("failures", "show", failure["id"][:4]).stdout
+    shown = lockkit("failures", "show", failure["id"]).stdout
+    assert shown.splitlines()[2:] == [
+        "name                x",
+        "claim               000000000000",
+        "task                -",
+        "errors              normal: no answer",
+        "                    last: none",
+        "expires_in_seconds  90 s",
+        f"Once it is dealt with: lockkit failures resolve {failure['id']}",
+    ]
+    assert not re.search(r"None|\[|\{|'", shown)
     assert lockkit("failures", "resolve", failure["id"]).returncode == 0
     assert lockkit.json("failures", "list")["failures"] == []
     (resolved,) = lockkit.json("failures", "list", "--all")["failures"]
@@ -404,6 +416,19 @@ def test_doctor_goes_on_after_a_store_that_cannot_be_chosen(lockkit):
 def test_doctor_warns_once_of_a_memory_store(lockkit):
     rows = lockkit("doctor", "--url", "memory:").stdout.splitlines()
     assert len([row for row in rows if row.startswith("warning:")]) == 1
+
+
+def test_single_settings_and_plugins_are_shown(lockkit):
+    rows = lockkit.json("config", "show", "ttl", "url")["settings"]
+    assert [row["key"] for row in rows] == ["url", "ttl"]
+    (plugin,) = lockkit.json("plugins", "sqlite")["plugins"]
+    assert plugin["name"] == "sqlite"
+    for line, meant in (
+        (["config", "show", "tll"], "there is no setting 'tll'; did you mean: lockkit config show ttl"),
+        (["plugins", "redsi"], "there is no plugin 'redsi'; did you mean: lockkit plugins redis"),
+    ):
+        done = lockkit(*line)
+        assert (done.returncode, done.stdout, done.stderr) == (64, "", f"lockkit: {meant}\n")
 
 
 def test_a_resize_of_nothing_is_no_warning(lockkit):

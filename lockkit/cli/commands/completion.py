@@ -6,8 +6,10 @@ import sys
 
 import click
 
+from lockkit.cli import output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
+from lockkit.cli.completing import VARIABLE
 
 __all__ = ["command"]
 
@@ -37,6 +39,7 @@ _BASH = r"""%(complete_func)s() {
     while IFS=',' read -r type value; do
         case $type in
             dir) COMPREPLY=(); compopt -o dirnames ;;
+            command) COMPREPLY=($(compgen -c -- "$word")) ;;
             file) COMPREPLY=(); compopt -o default ;;
             plain)
                 # Blanks and the like are escaped, but in quotes that are open; what is on the line may be, or not.
@@ -56,6 +59,26 @@ _BASH = r"""%(complete_func)s() {
 
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
+_FISH = r"""function %(complete_func)s
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) %(prog_name)s)
+    for completion in $response
+        # Only the first comma parts type and value: a name may have others.
+        set -l parts (string split -m 1 , -- $completion)
+        switch $parts[1]
+            case dir
+                __fish_complete_directories $parts[2]
+            case file
+                __fish_complete_path $parts[2]
+            case command
+                __fish_complete_command
+            case plain
+                echo $parts[2]
+        end
+    end
+end
+
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
 
 
 @make(
@@ -67,15 +90,25 @@ lockkit completion fish > ~/.config/fish/completions/lockkit.fish
 """,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(session: Session, shell: str) -> None:  # noqa: ARG001 (every command has a session)
-    """Print a completion script for SHELL. Lock names are completed too, from the store."""
+def command(session: Session, shell: str) -> None:
+    """Print a completion script for SHELL.
+
+    Commands, options and choices are completed; names, claims and namespaces from the store; profiles, settings, plugins and failures. If
+    the store does not answer at once, there is nothing to choose from.
+    """
     from click.shell_completion import get_completion_class
 
     from lockkit.cli.main import cli
 
     made = get_completion_class(shell)
     assert made is not None
-    script = made(cli, {}, "lockkit", "_LOCKKIT_COMPLETE")
+    script = made(cli, {}, "lockkit", VARIABLE)
     # Not source(): for bash that starts the bash on this machine to look at its version.
-    template = _BASH if shell == "bash" else script.source_template
-    sys.stdout.write(template % script.source_vars())
+    template = {"bash": _BASH, "fish": _FISH}.get(shell, script.source_template)
+    text = template % script.source_vars()
+    if session.json:
+        from lockkit.cli import documents
+
+        output.write_json(documents.Completion(shell=shell, script=text))
+    else:
+        sys.stdout.write(text)

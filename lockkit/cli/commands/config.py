@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from lockkit.cli import exits, output
+from lockkit.cli import completing, exits, guessing, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 
@@ -29,10 +29,17 @@ lockkit config init            # write a file with everything commented out
 )
 
 
-@make("show", group=command, examples="lockkit config show\nlockkit --help")
-def _show(session: Session) -> None:
-    """Show every setting with its value and the source of the value. Secrets are hidden."""
+@make("show", group=command, examples="lockkit config show\nlockkit config show ttl url")
+@click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=completing.settings)
+def _show(session: Session, keys: tuple[str, ...]) -> None:
+    """Show every setting with its value and the source of the value. Secrets are hidden.
+
+    With KEY only the named settings are shown.
+    """
     rows = session.config().describe()
+    if keys:
+        guessing.check(keys, [key for key, _, _ in rows], "setting")
+        rows = [row for row in rows if row[0] in keys]
     if session.json:
         from lockkit.cli import documents, parts
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from lockkit.cli import exits, output
+from lockkit import durations
+from lockkit.cli import completing, exits, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 
@@ -78,22 +79,25 @@ def _list(session: Session, *, everything: bool) -> None:
 
 
 @make("show", group=command, examples="lockkit failures show 1f9a03c2")
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="ID", shell_complete=completing.failures)
 def _show(session: Session, identity: str) -> None:
-    """Show one failure with everything that was recorded."""
+    """Show one failure with everything that was recorded, and how to resolve it."""
     record = _find(session, identity)
     if session.json:
         from lockkit.cli import documents
 
         output.write_json(documents.Failure(failure=record), indent=True)
         return
-    width = max(map(len, record))
+    width = max(map(len, record)) + 2
     for key, value in record.items():
-        output.say(f"{key:<{width}}  {value}")
+        first, *more = _lines(key, value) or ["-"]
+        output.say("\n".join([f"{key:<{width}}{first}", *(f"{'':<{width}}{line}" for line in more)]))
+    if not record.get("resolved"):
+        output.say(f"Once it is dealt with: lockkit failures resolve {record['id']}")
 
 
 @make("resolve", group=command, examples="lockkit failures resolve 1f9a03c2")
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="ID", shell_complete=completing.unresolved)
 def _resolve(session: Session, identity: str) -> None:
     """Mark a failure as resolved."""
     from lockkit.identity import user_name
@@ -110,7 +114,20 @@ def _resolve(session: Session, identity: str) -> None:
 
 
 def _text(record: Mapping[str, object], key: str) -> str:
-    value = record.get(key)
-    if isinstance(value, list):
-        value = "; ".join(map(str, value))
-    return str(value).splitlines()[0][:100] if value else "-"
+    return "; ".join(_lines(key, record.get(key)))[:100] or "-"
+
+
+def _lines(key: str, value: object) -> list[str]:
+    """A value of a record in words: one line for each part of a list or a table, none for what is not there."""
+    match value:
+        case None | "" | [] | {}:
+            return []
+        case bool():
+            return ["yes" if value else "no"]
+        case int() | float() if key.endswith("_seconds"):
+            return [durations.show(value)]
+        case list():
+            return [line for part in value for line in _lines(key, part)]
+        case Mapping():
+            return [f"{inner}: {line}" for inner, part in value.items() for line in _lines(str(inner), part)]
+    return str(value).splitlines()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from lockkit.cli import output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import quoted
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = ["command"]
 
 
 def _complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     below = _page(ctx, ctx.params.get("words") or ()).command
     names = below.list_commands(ctx) if isinstance(below, click.Group) else []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

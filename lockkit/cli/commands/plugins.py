@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lockkit.cli import exits, output
+import click
+
+from lockkit.cli import completing, exits, guessing, output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 
@@ -13,16 +15,24 @@ __all__ = ["command"]
     "plugins",
     examples="""
 lockkit plugins
+lockkit plugins redis
 lockkit plugins --json | jq '.plugins[] | select(.error)'
 LOCKKIT_DISABLE_PLUGINS=noisy lockkit plugins
 """,
 )
-def command(session: Session) -> int:
-    """List plugins with version, hooks, import time and load errors. Exits 1 if one could not be loaded."""
+@click.argument("names", metavar="[PLUGIN]...", nargs=-1, shell_complete=completing.plugins)
+def command(session: Session, names: tuple[str, ...]) -> int:
+    """List plugins with version, hooks, import time and load errors. Exits 1 if one could not be loaded.
+
+    With PLUGIN only the named plugins are listed.
+    """
     from lockkit.plugins import PluginManager
 
     settings = session.config()
     found = PluginManager(disabled=settings.disable_plugins).describe()
+    if names:
+        guessing.check(names, [info.name for info in found], "plugin")
+        found = [info for info in found if info.name in names]
     if session.json:
         from lockkit.cli import documents, parts
 

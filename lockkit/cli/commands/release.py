@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from lockkit.cli import exits, holds, output
+from lockkit.cli import completing, exits, holds, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.errors import ConfigError
@@ -33,7 +33,13 @@ printf %s "$token" | lockkit release deploy --token-file -   # from elsewhere
 """,
 )
 @click.argument("name", type=NAME)
-@option("--claim", "claim_id", metavar="ID", help="The hold to release, if NAME has several (semaphores).")
+@option(
+    "--claim",
+    "claim_id",
+    metavar="ID",
+    shell_complete=completing.holds,
+    help="The hold to release, if NAME has several (semaphores).",
+)
 @option(
     "--token-file",
     type=click.File("r"),

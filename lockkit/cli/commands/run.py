@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from lockkit.cli import fitting
 from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import PROBE, WORDS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["command"]
 
@@ -50,6 +53,15 @@ class Run(Command):
         if not words and not ctx.resilient_parsing:
             ctx.fail("there is no command after --")
         return rest
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """After ``--`` a command is completed, and then its arguments as files."""
+        from click.shell_completion import CompletionItem
+
+        if "--" not in ctx.meta.get(WORDS, ()):
+            return super().shell_complete(ctx, incomplete)
+        first = not ctx.meta["lockkit.command"]
+        return [CompletionItem(incomplete, type="command" if first and "/" not in incomplete else "file")]
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "--", "CMD..."]

@@ -1,0 +1,187 @@
+"""Completion of values in a shell: names, claims, profiles, namespaces, plugins, failures and settings.
+
+A shell waits for the answer at every TAB, on the line that somebody is typing. So a completion writes nothing to stderr, and ends within
+a second, also if the store is dead: then there is nothing to choose from.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+
+from lockkit.clock import SYSTEM
+from lockkit.identity import process_start
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from lockkit.client import Client
+    from lockkit.config import Config
+
+__all__ = [
+    "VARIABLE",
+    "Completer",
+    "begin",
+    "claims",
+    "failures",
+    "holds",
+    "names",
+    "namespaces",
+    "plugins",
+    "profiles",
+    "settings",
+    "unresolved",
+]
+
+VARIABLE = "_LOCKKIT_COMPLETE"
+"""The environment variable by which a completion script asks for an answer."""
+_LONGEST = 0.95
+"""Seconds from the start of the process after which a completion ends without an answer."""
+_REQUEST = 0.5
+"""Seconds that one request to the store may take."""
+
+Completer: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
+
+
+def begin() -> None:
+    """Make this process silent, and let it end in time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    began = process_start(os.getpid())
+    passed = 0.0 if began is None else SYSTEM.now() - began
+    timer = threading.Timer(max(_LONGEST - passed, 0.1), os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+def _completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) -> Completer:
+    """Turn a function that finds values, each with a description, into a completer. An error means that there are none."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 (click's)
+        from click.shell_completion import CompletionItem
+
+        try:
+            found = dict(find(ctx, incomplete))
+        except Exception:
+            return []
+        # A value that does not print would be shown escaped, which is another value.
+        return [
+            CompletionItem(value, help=told or None)
+            for value, told in found.items()
+            if value.startswith(incomplete) and value.isprintable()
+        ]
+
+    return complete
+
+
+def _names(ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    with _client(ctx) as client:
+        yield from ((name, "") for name in client.names(incomplete))
+
+
+def _claims(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    with _client(ctx) as client:
+        for claim in client.inspect(ctx.params["name"]).claims:
+            yield claim.claim_id, f"{claim.state.lower()}, {claim.owner}"
+
+
+def _holds(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit.cli.holds import find
+
+    with _client(ctx) as client:
+        for one in find(client, ctx.params["name"]).standing:
+            yield one.claim.claim_id, f"fence {one.claim.fence}"
+
+
+def _profiles(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit import configfiles
+    from lockkit.config import ETC
+
+    found = configfiles.look(None, None, ETC, None, None)
+    for name in sorted(found.profiles()):
+        yield name, next(str(layer.source) for layer in found.files() if name in layer.profiles)
+
+
+def _namespaces(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit import configfiles
+    from lockkit.config import ETC
+
+    found = configfiles.look(None, None, ETC, None, None)
+    for layer in found.layers():
+        for values in (layer.values, *layer.profiles.values()):
+            if values.get("namespace"):
+                yield str(values["namespace"]), layer.source
+    with _client(ctx) as client:
+        yield client.namespace, ""
+
+
+def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit.plugins import PluginManager
+
+    for info in PluginManager(disabled=_config(ctx).disable_plugins).describe():
+        yield info.name, info.dist or info.source
+
+
+def _failures(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for record in _journal(ctx):
+        yield str(record["id"]), f"{record.get('name')}, {record.get('at')}"
+
+
+def _unresolved(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for record in _journal(ctx):
+        if not record.get("resolved"):
+            yield str(record["id"]), f"{record.get('name')}, {record.get('at')}"
+
+
+def _settings(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit.settings import SETTINGS
+
+    for key, setting in SETTINGS.items():
+        yield key, setting.meaning
+
+
+def _journal(ctx: click.Context) -> list[dict[str, object]]:
+    from lockkit.observe import journal
+
+    return journal.read(_config(ctx).state_place(create=False).path)
+
+
+def _config(ctx: click.Context) -> Config:
+    from lockkit import config
+
+    url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
+    loaded = config.load(url=url, profile=profile, namespace=namespace)
+    return replace(loaded, request_timeout=_REQUEST)
+
+
+@contextmanager
+def _client(ctx: click.Context) -> Iterator[Client]:
+    import lockkit
+
+    with lockkit.connect(config=_config(ctx)) as client:
+        yield client
+
+
+names = _completer(_names)
+"""The names that have claims."""
+claims = _completer(_claims)
+"""The ids of the claims of NAME."""
+holds = _completer(_holds)
+"""The ids of the holds of NAME that ``lockkit acquire`` took here."""
+profiles = _completer(_profiles)
+"""The profiles of the configuration."""
+namespaces = _completer(_namespaces)
+"""The namespaces of the store and the configuration."""
+plugins = _completer(_plugins)
+"""The names of plugins."""
+failures = _completer(_failures)
+"""The ids of failed releases."""
+unresolved = _completer(_unresolved)
+"""The ids of failed releases that are not resolved."""
+settings = _completer(_settings)
+"""The keys of the settings."""
