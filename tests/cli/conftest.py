@@ -135,10 +135,11 @@ class Tty:
     def complete(self, typed: str, finished: str) -> None:
         """Type a line and TAB, and TAB again where the answer took longer than a second, because then there was none."""
         self.type(typed)
+        with_bells = "\x07*".join(map(re.escape, finished))
         for _ in range(8):
             self.type("\t")
             try:
-                self.expect(re.escape(finished), 2.5)
+                self.expect(with_bells, 2.5)
             except AssertionError:
                 continue
             return
