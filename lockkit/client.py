@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy, handle_of
@@ -85,6 +85,11 @@ class Client(Operations, Answering):
     @property
     def namespace(self) -> str:
         return self.config.namespace
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is open in this process: the client has been used, and is not closed."""
+        return self._opening.engine is not None
 
     # -- locks
 
@@ -204,7 +209,7 @@ class Client(Operations, Answering):
         """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
         self._opening.release_all(reason)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

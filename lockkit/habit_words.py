@@ -182,6 +182,7 @@ OF_A_LEASE = (
     "remaining",
     "report",
     "requests",
+    "simulate_loss",
     "since",
     "time_to_stop",
     "token",

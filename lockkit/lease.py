@@ -210,6 +210,19 @@ class Lease(Answering):
         """The callbacks given to :meth:`on_lost`; the driver calls each once."""
         return self._callbacks
 
+    def simulate_loss(self) -> None:
+        """Lose the lease now, as if it had not been renewed in time: for a test of what your program does then.
+
+        All that happens at a loss happens: ``lost`` is set, ``on_lost`` callbacks are called, the log says so, and a ``with`` ends with
+        LeaseLost. The call returns when the callbacks have returned, after 5 s at the latest.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`.
+        """
+        self._require_own()
+        self._driver.lose(self._hold, "lapsed")
+        self._driver.dispatcher.flush(5.0)
+
     def detach(self) -> Lease:
         """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
         self._hold.key = None

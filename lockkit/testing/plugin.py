@@ -1,20 +1,22 @@
-"""The pytest plugin: ``pytest --lockkit-kit package.module:Harness`` runs the conformance kit.
+"""The pytest plugin: the fixture ``lockkit_client``, and ``pytest --lockkit-kit package.module:Harness``, which runs the conformance kit.
 
-pytest loads this plugin in every environment that has lockkit, so it imports nothing until an option needs it.
+pytest loads this plugin in every environment that has lockkit, so it imports nothing until a test or an option needs it.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from lockkit.testing.clients import MemoryClient
     from lockkit.testing.harness import Harness
 
-__all__ = ["harness_named"]
+__all__ = ["harness_named", "lockkit_client"]
 
 _OPTION = "--lockkit-kit"
 _WHOLE = "--lockkit-whole"
@@ -59,6 +61,15 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
     kit.harness = obj.harness or collector.config.stash[_CHOSEN]
     kit.shapes = SHAPES if collector.config.getoption(_WHOLE) else obj.shapes
     return kit
+
+
+@pytest.fixture
+def lockkit_client(tmp_path: Path) -> Iterator[MemoryClient]:
+    """A client on a memory store of this test alone, with a clock that the test moves: ``lockkit_client.clock.advance(60)``."""
+    from lockkit.testing.clients import MemoryClient
+
+    with MemoryClient(tmp_path) as client:
+        yield client
 
 
 def harness_named(wanted: str) -> type[Harness]:
