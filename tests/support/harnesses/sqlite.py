@@ -14,7 +14,7 @@ from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 from support.harnesses.exclusions import EXCLUSIONS
 
-__all__ = ["SqliteHarness"]
+__all__ = ["SharedSqliteHarness", "SqliteHarness"]
 
 _STATES: tuple[ClaimState, ...] = ("WAITING", "HELD", "LINGERING")
 _FAR = 1 << 60
@@ -79,3 +79,15 @@ class SqliteHarness(Harness):
                 table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
                 for table in ("claims", "high", "meta")
             }
+
+
+class SharedSqliteHarness(SqliteHarness):
+    """The same in a folder that a group shares, so that its scope is ``host``."""
+
+    name = "sqlite-shared"
+    examples = (60, 20)
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch)
+        self.path.parent.mkdir()
+        self.path.parent.chmod(0o2770)
