@@ -172,7 +172,7 @@ def _tell(path: Path, why: str) -> None:
     if path not in _told:
         _told.add(path)
         _log.warning(
-            "locks and journals are kept in %s, because %s; a process with another state folder does not share them "
+            "journals, and locks of a URL without a path, are kept in %s, because %s; a process with another state folder does not share them "
             "(to use one folder everywhere, set state_dir in /etc/lockkit/config.toml, or LOCKKIT_STATE_DIR)",
             printable(str(path)),
             printable(why),

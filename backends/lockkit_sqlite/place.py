@@ -200,7 +200,7 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
         raise _denied(
             f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
             "anybody could have put a file there, and the kernel keeps users from sharing one",
-            "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp",
+            "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp; see: lockkit docs all-users",
         )
     if _is_shared(mode):
         return True
@@ -212,7 +212,7 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
     if seen.st_uid not in (mine, 0) and mine != 0:
         raise _denied(
             f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
-            "use a folder of your own, or one that your group shares (mode 2770)",
+            "use a folder of your own, or one that your group shares (mode 2770); see: lockkit docs all-users",
         )
     return False
 
