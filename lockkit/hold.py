@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from _thread import RLock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from math import inf
@@ -20,7 +20,7 @@ from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim
 
-__all__ = ["RELEASING", "Handle", "Hold", "span"]
+__all__ = ["REGISTRIES", "RELEASING", "Handle", "Hold", "Holds", "held_here", "span"]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
 """The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
@@ -322,3 +322,24 @@ class Hold:
         """Note that the claim is about to be removed, so that the hold is no longer valid. Call this before the request is sent."""
         with self._mutex:
             self.ended = True
+
+
+class Holds(Protocol):
+    """The holds of one client in this process."""
+
+    @property
+    def holds(self) -> Mapping[str, Sequence[Hold]]:
+        """The holds by name."""
+
+
+REGISTRIES: weakref.WeakSet[Holds] = weakref.WeakSet()
+"""The holds of all clients of this process, for messages about a claim that this very process holds."""
+
+
+def held_here(name: str, claim_id: str) -> Hold | None:
+    """The hold of a claim that this process has, through whichever client; None if it has none."""
+    try:
+        holds = [hold for each in list(REGISTRIES) for hold in each.holds.get(name, ())]
+    except RuntimeError:  # another thread opens a client; this is for a message alone
+        return None
+    return next((hold for hold in holds if hold.pid == os.getpid() and hold.claim_id == claim_id), None)

@@ -38,6 +38,7 @@ from lockkit.identity import this_process
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.printable import printable
+from lockkit.protocol.denials import held_at
 from lockkit.redaction import redact
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 
@@ -197,7 +198,8 @@ class Opening:
         driver = self.driver()
         self.here.counters.add("skipped")
         holder = str(skipped.holder.owner) if skipped.holder else None
-        driver.dispatcher.tell(Event("skipped", skipped.name, data={"holder": holder}))
+        data = {"holder": holder, "held_at": held_at(skipped.holder)}
+        driver.dispatcher.tell(Event("skipped", skipped.name, data=data))
 
     def close(self) -> None:
         """See :meth:`lockkit.client.Client.close`."""

@@ -19,7 +19,7 @@ class Registry:
         holds: The holds by name. Each list is replaced, never changed.
     """
 
-    __slots__ = ("_most", "_mutex", "holds")
+    __slots__ = ("__weakref__", "_most", "_mutex", "holds")
 
     def __init__(self) -> None:
         self._mutex = RLock()

@@ -33,11 +33,17 @@ def _told(event: Event, key: str, before: str) -> str:
     return "" if value in (None, "") else f"{before}{value}"
 
 
+def _behind(event: Event, before: str) -> str:
+    """The claim in the way; if this very process holds it, with the place that acquired it."""
+    here = _told(event, "held_at", ", this very process, which acquired it at ")
+    return f"{_told(event, 'holder', before)}{here}"
+
+
 def _ahead(event: Event) -> str:
     """The queue ahead of a waiting claim: `` behind ann@box pid 4711 (sleep), with 2 claims ahead``."""
     ahead = event.data.get("position")
     number = f", with {ahead} {'claim' if ahead == 1 else 'claims'} ahead" if ahead else ""
-    return f"{_told(event, 'holder', ', behind ')}{number}"
+    return f"{_behind(event, ', behind ')}{number}"
 
 
 def _queued(event: Event) -> str:
@@ -101,12 +107,10 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "still_waiting": _still_waiting,
     "unanswered": _unanswered,
     "timeout": lambda event: (
-        f"gave up the wait for {event.name!r}, because its timeout is over{_told(event, 'holder', ', behind ')}"
+        f"gave up the wait for {event.name!r}, because its timeout is over{_behind(event, ', behind ')}"
     ),
-    "busy": lambda event: f"{event.name!r} is busy{_told(event, 'holder', ', held by ')}",
-    "skipped": lambda event: (
-        f"skipped a call, because {event.name!r} is busy{_told(event, 'holder', ', held by ')}"
-    ),
+    "busy": lambda event: f"{event.name!r} is busy{_behind(event, ', held by ')}",
+    "skipped": lambda event: f"skipped a call, because {event.name!r} is busy{_behind(event, ', held by ')}",
     "requeued": _requeued,
     "renewal_failed": lambda event: (
         f"could not renew the hold of {event.name!r}, which is still valid{_claim(event)}{_told(event, 'error', ': ')}"

@@ -12,6 +12,7 @@ from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.denials import held_at
 from lockkit.protocol.releasing import Pipeline
 
 __all__ = ["Telling"]
@@ -88,4 +89,5 @@ class Telling:
     def _ended(self, kind: str, attempt: Attempt) -> None:
         if self._dispatcher.wants(kind):
             holder = str(attempt.holder.owner) if attempt.holder else None
-            self._dispatcher.tell(Event(kind, attempt.terms.name, data={"holder": holder}))
+            data = {"holder": holder, "held_at": held_at(attempt.holder)}
+            self._dispatcher.tell(Event(kind, attempt.terms.name, data=data))

@@ -28,7 +28,7 @@ from lockkit.drivers.waits import OnWait, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import Hold
+from lockkit.hold import REGISTRIES, Hold
 from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.effects import (
@@ -105,6 +105,7 @@ class Driver:
         self.closed = False
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
+        REGISTRIES.add(self.registry)
         self.under_way: dict[Attempt, Waits | None] = {}
         self._over: set[Attempt] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)

@@ -245,7 +245,11 @@ class Attempt:
             return
         waited = at - self.start
         kind = "queued" if self.warn_at == self.start else "still_waiting"
-        data = {"position": answer.position, "holder": str(answer.holder.owner) if answer.holder else None}
+        data = {
+            "position": answer.position,
+            "holder": str(answer.holder.owner) if answer.holder else None,
+            "held_at": denials.held_at(answer.holder),
+        }
         claim = claim_id(self.claim.token) if self.claim else ""
         yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
         self.warn_at = self.start + max(FIRST_WARNING, 2 * waited)

@@ -5,22 +5,34 @@ from __future__ import annotations
 import shlex
 
 from lockkit import durations
+from lockkit.caller import shown
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
 from lockkit.facts import ClaimInfo
+from lockkit.hold import held_here
 from lockkit.store.spi import Granted, Lapsed, Terms
 
-__all__ = ["in_the_way", "mismatch", "named", "timeout", "useless"]
+__all__ = ["held_at", "in_the_way", "mismatch", "named", "timeout", "useless"]
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
     """Describe a claim: ``held by ann@box pid 4711 (sleep), 12 s``, or ``next is ...`` if the claim is itself waiting.
+
+    A claim of this very process is described with the file and line that acquired it: a program may wait for itself.
 
     Args:
         claim: The claim that is in the way.
         wall: Seconds since the epoch.
     """
     verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
-    return f"{verb} {claim.owner}, {durations.show(max(wall - claim.since, 0.0))}"
+    place = held_at(claim)
+    who = f"{claim.owner}, this very process, which acquired it at {place}" if place else str(claim.owner)
+    return f"{verb} {who}, {durations.show(max(wall - claim.since, 0.0))}"
+
+
+def held_at(claim: ClaimInfo | None) -> str | None:
+    """The file and line at which this very process acquired a claim; None if it does not hold the claim."""
+    hold = None if claim is None else held_here(claim.name, claim.claim_id)
+    return None if hold is None else shown(hold.taken_at) or None
 
 
 def timeout(name: str, holder: ClaimInfo | None, waited: float, wall: float) -> AcquireTimeout:
