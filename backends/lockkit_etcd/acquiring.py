@@ -84,7 +84,7 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
     yield from _ready(store, entry, end)
     queue = entry.packed_terms.queue
     when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
-    most = 0 if claim.wait and store.likely_waits(queue.key) else _TRIES + 1
+    most = 0 if claim.wait and store.crowds.likely(queue.key) else _TRIES + 1
     for tries in range(most):
         answer = yield from _hold_if(store, entry, when, end)
         if answer.succeeded:
@@ -256,7 +256,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
             continue
         if not fits:
             yield from _drop_guard(store, entry, end)
-            store.note_waiting(queue.key)
+            store.crowds.note(queue.key)
             return _queued(entry, found, place)
         yield from _ready(store, entry, end)
         answer = yield from _hold_if(store, entry, (row.unchanged,), end)

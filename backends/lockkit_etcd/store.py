@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from lockkit.store.crowds import Crowds
 from lockkit.store.exchanges import Exchange
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import in_the_way
@@ -23,10 +24,6 @@ from lockkit_etcd.transport import Get, Header, LeaseGone, Ranged, Txn, TxnAnswe
 
 __all__ = ["Entry", "EtcdStore"]
 
-_QUEUES = 16_384
-"""Queues that are remembered because a claim of this client waited there."""
-_MOMENT = 1.0
-"""Seconds for which a queue is believed to have waiters still."""
 _REMEMBERED = 4096
 """Tokens that are remembered as given up: the latest."""
 
@@ -133,7 +130,7 @@ class EtcdStore:
         raft: The raft term, as far as it is known.
         recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
-        waited_at: When a claim of this client was last seen waiting, by queue: a client that comes soon after queues up at once.
+        crowds: The queues in which a claim of this client waited a moment ago: there the next one queues up at once.
     """
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
@@ -148,7 +145,7 @@ class EtcdStore:
         self.recycled_keys = RecycledKeys(self.client)
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
-        self.waited_at: dict[bytes, float] = {}
+        self.crowds: Crowds[bytes] = Crowds(options.clock.now)
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
@@ -286,16 +283,6 @@ class EtcdStore:
     def note_on(self, row: Row) -> bytes:
         """The key of a note on a stored claim, to its client."""
         return self.note(row.id, str(row.value.get("client", "")))
-
-    def note_waiting(self, queue: bytes) -> None:
-        """Note that a claim of this client waits in a queue."""
-        if len(self.waited_at) >= _QUEUES:
-            self.waited_at.clear()
-        self.waited_at[queue] = self.clock.now()
-
-    def likely_waits(self, queue: bytes) -> bool:
-        """Whether a claim of this client waited in a queue a moment ago."""
-        return self.clock.now() - self.waited_at.get(queue, 0.0) < _MOMENT
 
     # -- tokens that are over
 

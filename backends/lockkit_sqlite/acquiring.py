@@ -1,5 +1,8 @@
 """Acquire: take what is free in one statement; otherwise append the claim, read the queue, and become a holder by compare.
 
+Where this client waited a moment ago, nothing will be free, and the claim is appended at once. A claim that takes the whole
+capacity and has been woken needs no read: it becomes a holder by a compare that nobody is ahead and nobody holds.
+
 Appending and reading need not be one step: claims are added at the tail and only ever removed before it, so a stale read errs
 towards "queued" (model-checked). The one step that grants compares everything it relies on: the claim is still there, it
 waits, it has not lapsed, it is not marked by evict, and its capacity is the one that was read.
@@ -36,7 +39,7 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
     if not create:
-        return _ask(store, claim, note, end)
+        return _first(store, claim, end) or _ask(store, claim, note, end)
     if store.pulses.pulse is None:
         store.pulses.name()
         store.sweep(end)
@@ -47,12 +50,32 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
         fence = int(store.clock.wall() * 1e6)
         return _row(store, claim, note, now, fence)
 
-    taken, now = store.calls.write(sql.INSERT_HELD, held, end)
-    if taken:
-        return Granted(fence, now / 1e6)
+    if not (claim.wait and store.crowds.likely(claim.terms.name)):
+        taken, now = store.calls.write(sql.INSERT_HELD, held, end)
+        if taken:
+            return Granted(fence, now / 1e6)
     if claim.wait:
         store.calls.write(sql.INSERT_WAITING, lambda now: _waiting_row(store, claim, note, now), end)
     return _ask(store, claim, note, end, trying=not claim.wait)
+
+
+def _first(store: SQLiteStore, claim: Claim, end: float) -> Granted | None:
+    """Grant a claim that takes the whole capacity, if it is the first; None if the queue has to be read."""
+    terms, fence = claim.terms, store.placed.pop(claim.token, None)
+    if fence is None or terms.weight != terms.capacity:
+        return None
+    granted, now = _grant(store, claim, sql.GRANT_FIRST, fence, terms.capacity, end)
+    return Granted(fence, now / 1e6) if granted else None
+
+
+def _grant(
+    store: SQLiteStore, claim: Claim, statement: str, fence: int, capacity: int, end: float
+) -> tuple[int, int]:
+    """Make a waiting claim a holder, if it is as it was seen: how many rows that changed, and the time."""
+    terms = claim.terms
+    key, seen = (store.namespace, terms.name, claim.token), (fence, capacity, _pulse(store, terms))
+    deadlines = store.columns(terms).deadlines
+    return store.calls.write(statement, lambda at: (*key, at, *deadlines(at), *seen), end)
 
 
 def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
@@ -60,6 +83,7 @@ def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, tryi
     calls, name, token = store.calls, claim.terms.name, claim.token
     removed = False
     for _ in range(_ROUNDS):
+        store.pulses.asks(token)
         now = store.now()
         rows = store.queue(calls, name, end)
         if store.settle(calls, name, rows, now, end):
@@ -92,10 +116,7 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
         )
         return Granted(row.fence, now / 1e6) if extended else None
     if place < fitting(rows):
-        key = store.namespace, terms.name, claim.token
-        seen = row.fence, row.capacity, _pulse(store, terms)
-        deadlines = store.columns(terms).deadlines
-        granted, now = calls.write(sql.GRANT, lambda at: (*key, at, *deadlines(at), *seen), end)
+        granted, now = _grant(store, claim, sql.GRANT, row.fence, row.capacity, end)
         return Granted(row.fence, now / 1e6) if granted else None
     places, next_in_line = in_the_way(rows, [holding(each) for each in rows], place)
     chosen = [rows[at] for at in places]
@@ -104,6 +125,8 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
     if row.deadline < store.now() + GRACE * 2 // 3:
         tokens = json.dumps([claim.token])
         calls.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
+    store.crowds.note(terms.name)
+    store.placed[claim.token] = row.fence
     asks = min((_gone_by(store, each) for each in chosen), default=FAR) if next_in_line else FAR
     return Queued(
         position=place,

@@ -83,9 +83,9 @@ class SqliteBackend(BasicBackend):
         finally:
             connection.close()
 
-    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`."""
-        return waiting.watch(self._opened, name, blockers, wake, claim)
+        return waiting.watch(self._opened, blockers, wake, claim)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""

@@ -17,7 +17,9 @@ def release(
     """See :meth:`lockkit.store.spi.Backend.release`. Over ``connection``: an emergency release brings its own."""
     terms = claim.terms
     key = (store.namespace, terms.name, claim.token)
-    if connection.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:
+    store.placed.pop(claim.token, None)
+    last = not store.crowds.likely(terms.name)
+    if last and connection.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:
         return RELEASED
     while True:
         removed, now = connection.write(sql.REMOVE, lambda now: (*key, now, graceful), end)

@@ -14,6 +14,7 @@ QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound,
     FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
 """The whole queue in order. Never filtered by time: if a lapsed claim were skipped and renewed later, two would hold."""
 
+FRONT = f"{QUEUE} LIMIT ?3"
 _ALL = "FROM entries WHERE namespace = ?1 AND name = ?2"
 _COLUMNS = """INTO entries (namespace, name, weight, capacity, process_bound, ttl, min_hold, lock_delay, boot, info,
     fence, token, state, deadline, silence, since, renewed, hold_end, epoch, fifo, note) """
@@ -47,6 +48,10 @@ _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
 GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
     WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
+GRANT_FIRST = f"""{GRANT} AND (SELECT min(others.fence) = ?8 AND sum(others.state <> {WAITING}) = 0
+    AND min(others.deadline) > ?4 AND max(others.min_reader) <= {READER} FROM entries AS others WHERE others.namespace = ?1 AND others.name = ?2)"""
+"""The same for a claim that takes the whole capacity, without a read before: nobody is ahead, nobody holds behind, and nothing has
+lapsed, because what has is removed first."""
 RENEW_ONE = (
     f"UPDATE entries SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
 )

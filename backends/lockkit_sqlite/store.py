@@ -12,6 +12,7 @@ from pathlib import Path
 from lockkit.facts import ClaimInfo
 from lockkit.forks import Forks
 from lockkit.names import claim_id
+from lockkit.store.crowds import Crowds
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
@@ -39,6 +40,8 @@ _RECENT = 3600.0
 _told: set[tuple[str, float]] = set()
 _REPLACED = "the database was removed or replaced"
 _SWEPT = 64
+_FRONT = 4
+"""Claims of a queue that are read to find out whom to wake: those of a mutex, and a few more."""
 
 _log = logging.getLogger("lockkit.sqlite")
 
@@ -52,6 +55,8 @@ class SQLiteStore:
         pulses: The FIFOs that this process has open.
         left: The highest fence that was granted in files that are gone.
         columns: The columns that all claims of a lock share.
+        crowds: The names for which a claim of this client waited a moment ago.
+        placed: The fences of this client's waiting claims, by token, as far as they are known.
     """
 
     def __init__(self, place: Place, options: OpenOptions) -> None:
@@ -70,6 +75,8 @@ class SQLiteStore:
         self._mark: Stamp | None = None
         self.left = 0
         self.files = watched(place.path)
+        self.crowds: Crowds[str] = Crowds(options.clock.now)
+        self.placed: dict[str, int] = {}
         self.columns = per_lock(lambda terms: LockColumns.of(terms, self.namespace, self.boot))
         try:
             self._open(None)
@@ -210,6 +217,13 @@ class SQLiteStore:
         """The queue of a name, as it is."""
         return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end), name)
 
+    def front(self, connection: Connection, name: str, end: float) -> list[Row]:
+        """The claims of a queue that may hold, and at least one more, if there is one. A long queue is rarely read to its end."""
+        rows = read_rows(connection.read(sql.FRONT, (self.namespace, name, _FRONT), end), name)
+        if len(rows) < _FRONT or prefix(rows) + 1 < _FRONT:
+            return rows
+        return self.queue(connection, name, end)
+
     def settle(self, connection: Connection, name: str, rows: list[Row], now: int, end: float) -> bool:
         """Remove lapsed claims and claims of another boot; True if there were any."""
         lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
@@ -278,7 +292,7 @@ class SQLiteStore:
         """
         try:
             for _ in range(8):
-                rows = self.queue(connection, name, end)
+                rows = self.front(connection, name, end)
                 fits = prefix(rows)
                 nearer = any(row.state == WAITING for row in rows[:fits])
                 uneven = any(row.weight != gone for row in rows[: fits + 1])

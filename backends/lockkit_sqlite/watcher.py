@@ -21,6 +21,7 @@ from functools import partial
 from typing import TypeAlias
 
 from lockkit.forks import reinit
+from lockkit.names import claim_id
 from lockkit.store.inherited import inherited
 from lockkit.store.waking import wake_up
 from lockkit_sqlite.descriptors import Descriptor
@@ -30,6 +31,8 @@ from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, Pulse, open_bell,
 __all__ = ["LISTENER", "BellWatch", "Listener", "Pulses"]
 
 _log = logging.getLogger("lockkit.sqlite")
+_KEPT = 1024
+"""Most rings that are kept for watches to come."""
 
 
 class BellWatch:
@@ -83,6 +86,8 @@ class Pulses:
         self.pulse: Pulse | None = None
         self._watches: dict[bytes, dict[BellWatch, None]] = {}
         self._watched: dict[str, _Watched] = {}
+        self._early: dict[bytes, None] = {}
+        """Rings for claims without a watch: their owners asked, and are about to begin one."""
 
     def name(self) -> str:
         """The name of this process's FIFO, created now if it is the first time.
@@ -137,24 +142,29 @@ class Pulses:
         return health
 
     def watch(self, key: bytes, fifos: Iterable[str], wake: Callable[[], None]) -> tuple[BellWatch, bool]:
-        """Begin a watch; also whether one of the processes that it waits for is dead already."""
+        """Begin a watch; also whether it was rung before, or one of the processes that it waits for is dead already."""
         own = self.pulse.name if self.pulse is not None else ""
         watch = BellWatch(self, key, tuple({name for name in fifos if name and name != own}), wake)
-        dead = False
         self._listener.start()
         with self._listener.lock:
             self._watches.setdefault(key, {})[watch] = None
+            missed = self._early.pop(key, self) is None
             for name in watch.fifos:
                 watched = self._watched.get(name)
                 if watched is None:
                     descriptor, health = open_bell(self._folder, name)
-                    dead = dead or health == DEAD
+                    missed = missed or health == DEAD
                     if descriptor is None:
                         continue
                     watched = self._watched[name] = _Watched(descriptor)
                     self._listener.listen(descriptor, partial(self._hang_up, name))
                 watched.watches[watch] = None
-        return watch, dead
+        return watch, missed
+
+    def asks(self, token: str) -> None:
+        """Forget a ring for a claim whose owner asks now, and so needs none."""
+        if self._early:
+            self._early.pop(bytes.fromhex(claim_id(token)), None)
 
     def forget(self, watch: BellWatch) -> None:
         """End a watch, and close the FIFOs of processes that nobody waits for any more."""
@@ -185,8 +195,17 @@ class Pulses:
         return self._woken(list(self._watches) if garbled else keys)
 
     def _woken(self, keys: Iterable[bytes]) -> Sequence[BellWatch]:
+        woken: list[BellWatch] = []
         with self._listener.lock:
-            return [watch for key in keys for watch in self._watches.get(key, ())]
+            for key in keys:
+                found = self._watches.get(key)
+                if found is None:
+                    self._early[key] = None
+                else:
+                    woken.extend(found)
+            while len(self._early) > _KEPT:
+                del self._early[next(iter(self._early))]
+        return woken
 
     def leave(self, user: object, unused: Callable[[str], bool]) -> None:
         """Remove a user. May be repeated.

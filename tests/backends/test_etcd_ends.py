@@ -177,7 +177,7 @@ def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(sto
 
 def standing_in_line(store, one):
     """Somebody of this client stood there a moment ago: who comes joins without a look."""
-    store.store.waited_at[store.store.known(one.terms).queue.key] = float("inf")
+    store.store.crowds.waited_at[store.store.known(one.terms).queue.key] = float("inf")
 
 
 def test_what_is_refused_when_the_claim_already_stands_in_the_queue_is_in_doubt(server, stores, monkeypatch):

@@ -21,20 +21,23 @@ import pytest
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
 from lockkit.names import claim_id
+from lockkit.store import crowds
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import (
     ABSENT,
     RELEASED,
     Busy,
     Granted,
+    Lapsed,
     OpenOptions,
     Queued,
     Refused,
     Unknown,
 )
 from lockkit.testing.claims import claim, take
-from lockkit_sqlite import CAPABILITIES, failures, place
+from lockkit_sqlite import CAPABILITIES, acquiring, failures, place, statements
 from lockkit_sqlite.backend import open_store
+from lockkit_sqlite.connection import Connection
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
 from support.clocks import StillClock
 
@@ -1433,3 +1436,191 @@ def test_it_declares_what_it_is():
     assert CAPABILITIES.scope == "user"
     assert CAPABILITIES.process_bound
     assert CAPABILITIES.fence == "clock"
+
+
+# -- in as few statements as possible -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the statements that were run."""
+    names = {text: name for name, text in vars(statements).items() if isinstance(text, str)}
+    told = []
+    for verb in ("write", "read"):
+        real = getattr(Connection, verb)
+
+        def noted(self, sql, *rest, real=real):
+            told.append(names.get(sql, sql))
+            return real(self, sql, *rest)
+
+        monkeypatch.setattr(Connection, verb, noted)
+    return told
+
+
+def test_a_ring_that_comes_before_the_watch_is_kept_for_it(store, url, peer):
+    """Between the answer and the watch the blocker is released: by another process, and by a thread of this one."""
+    other = peer()
+    other("acquire", "a")
+    mine, first = claim(), claim()
+    answer, next_answer = store.acquire(first, True, 2.0), store.acquire(mine, True, 2.0)
+    store.watch("b", (), lambda: None, claim("b"))  # somebody listens to the bell
+    other("release", "a")
+    time.sleep(0.1)
+    woken = threading.Event()
+    watch = store.watch("a", answer.blockers, woken.set, first)
+    assert woken.wait(AT_ONCE)
+    watch.close()
+
+    assert isinstance(store.acquire(first, False, 2.0), Granted)
+    assert store.release(first, 2.0) == RELEASED
+    woken = threading.Event()
+    store.watch("a", next_answer.blockers, woken.set, mine)
+    assert woken.wait(AT_ONCE)
+
+
+def test_a_ring_is_kept_until_somebody_listens(store, peer):
+    other = peer()
+    other("acquire", "a")
+    mine = claim()
+    answer = store.acquire(mine, True, 2.0)
+    other("release", "a")
+    woken = threading.Event()
+    store.watch("a", answer.blockers, woken.set, mine)
+    assert woken.wait(AT_ONCE)
+
+
+def test_who_died_before_the_watch_wakes_at_once(store, peer):
+    other = peer()
+    other("acquire", "a")
+    mine = claim()
+    answer = store.acquire(mine, True, 2.0)
+    other.kill()
+    woken = threading.Event()
+    store.watch("a", answer.blockers, woken.set, mine)
+    assert woken.wait(AT_ONCE)
+
+
+def test_where_a_client_waited_a_moment_ago_it_queues_up_at_once(store, ran):
+    one, _ = take(store)
+    two, three = claim(), claim()
+    store.acquire(two, True, 2.0)
+    assert ran == ["INSERT_HELD", "INSERT_HELD", "INSERT_WAITING", "QUEUE"]
+    ran.clear()
+    assert isinstance(store.acquire(three, True, 2.0), Queued)
+    assert ran == ["INSERT_WAITING", "QUEUE"]
+    ran.clear()
+    assert store.release(one, 2.0) == RELEASED
+    assert ran == ["REMOVE", "FRONT"]
+    ran.clear()
+    assert isinstance(store.acquire(two, False, 2.0), Granted)
+    assert ran == ["GRANT_FIRST"]
+
+
+def test_and_holds_at_once_if_nobody_is_left_there(store):
+    one, _ = take(store)
+    two = claim()
+    store.acquire(two, True, 2.0)
+    for each in (two, one):
+        assert store.release(each, 2.0) == RELEASED
+    again, fence = take(store)
+    assert store.release(again, 2.0) == RELEASED
+    assert take(store)[1] > fence
+
+
+def test_after_a_moment_it_looks_first_again(store, ran, monkeypatch):
+    monkeypatch.setattr(crowds, "_MOMENT", 0.0)
+    take(store)
+    store.acquire(claim(), True, 2.0)
+    ran.clear()
+    store.acquire(claim(), True, 2.0)
+    assert ran[0] == "INSERT_HELD"
+
+
+def the_first(store, **terms):
+    """A claim that waits behind another, and is woken."""
+    ahead, _ = take(store, **terms)
+    mine = claim(**terms)
+    assert isinstance(store.acquire(mine, True, 2.0), Queued)
+    return ahead, mine
+
+
+def test_a_claim_that_is_not_the_first_is_not_granted(store):
+    ahead, mine = the_first(store)
+    assert isinstance(store.acquire(mine, False, 2.0), Queued)
+    behind = claim()
+    store.acquire(behind, True, 2.0)
+    store.release(ahead, 2.0)
+    assert isinstance(store.acquire(behind, False, 2.0), Queued)
+    assert isinstance(store.acquire(mine, False, 2.0), Granted)
+
+
+def test_nor_is_the_first_while_somebody_holds_behind_it(store, url):
+    """As after a resize to less than what is held."""
+    ahead, mine = the_first(store)
+    behind = claim()
+    store.acquire(behind, True, 2.0)
+    store.release(ahead, 2.0)
+    with contextlib.closing(sqlite3.connect(file_of(url))) as file:
+        file.execute("UPDATE entries SET state = 1 WHERE token = ?", (behind.token,))
+        file.commit()
+    assert isinstance(store.acquire(mine, False, 2.0), Queued)
+
+
+def test_nor_is_it_once_it_was_resized_evicted_or_has_lapsed(store, url):
+    changes = ("capacity = 2", "evicted = 1", "deadline = 1")
+    for change in changes:
+        ahead, mine = the_first(store)
+        store.release(ahead, 2.0)
+        with contextlib.closing(sqlite3.connect(file_of(url))) as file:
+            file.execute(f"UPDATE entries SET {change} WHERE token = ?", (mine.token,))
+            file.commit()
+        assert store_grants_first(store, mine) == 0, change
+        store.evict("a", claim_id(mine.token), 2.0, now=True)
+
+
+def test_nor_is_it_before_what_has_lapsed_is_removed_or_where_a_newer_version_wrote(store, url):
+    for change in ("deadline = 1", "min_reader = 99"):
+        ahead, mine = the_first(store)
+        behind = claim()
+        store.acquire(behind, True, 2.0)
+        store.release(ahead, 2.0)
+        with contextlib.closing(sqlite3.connect(file_of(url))) as file:
+            file.execute(f"UPDATE entries SET {change} WHERE token = ?", (behind.token,))
+            file.commit()
+        assert store_grants_first(store, mine) == 0, change
+        with contextlib.closing(sqlite3.connect(file_of(url))) as file:
+            file.execute("DELETE FROM entries WHERE namespace <> ''")
+            file.commit()
+
+
+def store_grants_first(store, one):
+    """How many claims the statement that needs no read grants."""
+    opened = store._opened
+    fence = opened.placed[one.token]
+    end = time.monotonic() + 2.0
+    return acquiring._grant(opened, one, statements.GRANT_FIRST, fence, one.terms.capacity, end)[0]
+
+
+def test_a_waiter_that_gives_up_leaves_nothing_behind_in_this_process(store):
+    ahead, mine = the_first(store)
+    assert store._opened.placed
+    store.evict("a", claim_id(mine.token), 2.0)
+    assert isinstance(store.acquire(mine, False, 2.0), Lapsed)
+    assert not store._opened.placed
+    mine = claim()
+    store.acquire(mine, True, 2.0)
+    store.release(mine, 2.0)
+    store.release(ahead, 2.0)
+    assert not store._opened.placed
+
+
+def test_who_is_woken_is_found_in_a_long_prefix_too(store):
+    terms = {"capacity": 6, "kind": "semaphore"}
+    held = [take(store, **terms)[0] for _ in range(6)]
+    waits = [claim(**terms) for _ in range(3)]
+    events = [threading.Event() for _ in waits]
+    for one, woken in zip(waits, events, strict=True):
+        store.watch("a", store.acquire(one, True, 2.0).blockers, woken.set, one)
+    store.release(held[0], 2.0)
+    assert events[0].wait(AT_ONCE)
+    assert not events[2].is_set()
