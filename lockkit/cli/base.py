@@ -18,8 +18,8 @@ import click
 
 from lockkit import durations, names
 from lockkit.cli import completing
-from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted
-from lockkit.errors import ConfigError
+from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted, same_store
+from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
@@ -77,8 +77,20 @@ class Session(NamedTuple):
         client = lockkit.connect(config=config, where=where)
         try:
             yield client
+        except BackendUnavailable as error:
+            error.hint = "; ".join(filter(None, (error.hint, self._about_store(config))))
+            raise
         finally:
             client.close()
+
+    def _about_store(self, config: Config) -> str:
+        """Where the URL of a store that cannot be used came from, and the command that checks the store."""
+        from lockkit.layers import ARGUMENT
+
+        source = config.source("url")
+        told = f"its URL is from {source}; " if config.is_set("url") and source != ARGUMENT else ""
+        options, first = same_store(self)
+        return f"{told}to check it{first}: lockkit doctor{options}"
 
 
 class Option(click.Option):

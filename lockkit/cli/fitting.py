@@ -74,13 +74,13 @@ def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityM
         return error
     name = terms.name
     if other.kind in ("read", "write"):
-        text = f"{name!r} is used by readers and writers ({other.owner})"
+        text = f"{name!r} is used by readers and writers, such as {other.owner}"
         hint = "use --exclusive to be alone, or --shared to be one of the readers"
     elif other.kind == "semaphore":
-        text = f"{name!r} is in use with --capacity {other.capacity} ({other.owner})"
+        text = f"{name!r} is in use with --capacity {other.capacity} by {other.owner}"
         hint = f"use --capacity {other.capacity} as the others do, or change it: {command_line('resize', name, 'N')}"
     else:
-        text = f"{name!r} is used as a plain lock ({other.owner})"
+        text = f"{name!r} is used as a plain lock by {other.owner}"
         hint = "use none of --capacity, --shared and --exclusive, as the others do"
     return CapacityMismatch(text, name=name, holder=other, hint=hint)
 

@@ -16,6 +16,7 @@ from lockkit.cli import exits
 from lockkit.cli.child import find
 from lockkit.cli.suggesting import MEANT, PROBE, URL_FIRST, WORDS, quoted
 from lockkit.redaction import redact
+from lockkit.settings import SETTINGS
 
 __all__ = ["HABITS", "check", "keep", "moved", "of_command", "of_group", "of_run"]
 
@@ -122,7 +123,8 @@ def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[l
     for close in get_close_matches(name, group.list_commands(ctx), n=1):
         yield from ([close, *rest], [close], [close, "--help"])
     if ctx.parent is not None:
-        yield ["show", *args]
+        if group.name == "failures" or name in SETTINGS:
+            yield ["show", *args]
         return
     run = group.get_command(ctx, "run")
     if run is not None and rest:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "wait": "Wait until a lock is free, without taking it.",
         "doctor": "Check store, configuration and plugins.",
         "docs": "Show a page of the documentation.",
+        "help": "Show how a command is used.",
     },
     "Hold across commands (scripts, CI, systemd)": {
         "acquire": "Take a lock and keep it until it is released or lapses.",
@@ -48,7 +49,6 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Try": {
         "demo": "Watch real processes compete for one lock.",
         "bench": "Measure lockkit on this machine.",
-        "help": "Show how a command is used.",
     },
 }
 """The built-in commands by section, each with a one-line description, so that help need not import them."""
@@ -160,7 +160,7 @@ cli = Lockkit(
     ],
     help="""Locks for shell commands and Python programs: each lock is a fair queue.
 
-    Every command takes --json, --url, --profile and --namespace; `lockkit COMMAND --help` explains one.
+    Every command takes --json, --url, --profile and --namespace. To see how one is used: lockkit help COMMAND.
     """,
     examples="""
 lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait

@@ -52,7 +52,7 @@ def test_a_topic_that_is_like_no_other_is_refused_with_the_list(lockkit):
     done = lockkit("docs", "qqqq")
 
     assert (done.returncode, done.stdout) == (64, "")
-    assert "there is no topic 'qqqq'; the topics: lockkit docs" in done.stderr
+    assert "there is no topic 'qqqq'; to list the topics: lockkit docs" in done.stderr
 
 
 # -- the pager

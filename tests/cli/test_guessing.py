@@ -79,6 +79,8 @@ def said(capsys, monkeypatch, tmp_path):
         ("bench hold", "bench held"),
         ("config chek", "config check"),
         ("config help", "config --help"),
+        ("config get ttl", "config show ttl"),
+        ("config ttl", "config show ttl"),
         ("failures 1f9a03c2", "failures show 1f9a03c2"),
         # commands of other programs
         ("ls", "status"),
@@ -138,6 +140,7 @@ def test_a_suggestion_works_when_it_is_pasted(lockkit):
         ("explain", "NAME is missing (for example: lockkit explain backup; see: lockkit explain --help)"),
         ("acquire x", "--ttl is missing"),
         ("frobnicate", "there is no command lockkit frobnicate (see: lockkit --help)"),
+        ("config frobnicate", "the commands are check, init, show"),
         ("completion tcsh", "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         ("run x --timeout soon -- prog", "lockkit: --timeout must be a duration, not 'soon'"),
     ],

@@ -400,6 +400,18 @@ def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
     assert [one["severity"] for one in document["findings"]] == [row.partition(":")[0] for row in rows]
 
 
+def test_a_store_that_cannot_be_reached_is_told_with_its_origin_and_what_to_do(lockkit):
+    url = "etcd://127.0.0.1:1"
+    for options, env, told in (
+        (["--url", url], {}, f"; to check it: lockkit doctor --url {url})"),
+        ([], {"LOCKKIT_URL": url}, "; its URL is from LOCKKIT_URL; to check it: lockkit doctor)"),
+    ):
+        done = lockkit("status", *options, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+        assert done.stderr.rstrip().endswith(told)
+    assert "lockkit doctor" not in lockkit("doctor", "--url", url).stdout
+
+
 def test_doctor_says_what_it_did_not_check(lockkit):
     (lockkit.folder / "lockkit.toml").write_text("ttll = 3\n")
     done = lockkit("doctor")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from lockkit.cli import output, pager, topics
+from lockkit.cli import guessing, output, pager, topics
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 
@@ -37,11 +37,10 @@ def command(ctx: click.Context, /, session: Session, topic: str | None) -> None:
         _list(session)
         return
     if topic not in known:
-        close = " or ".join(f"lockkit docs {name}" for name in topics.near(topic))
-        ctx.fail(
-            f"there is no topic {topic!r}"
-            + (f"; did you mean: {close}" if close else "; the topics: lockkit docs")
-        )
+        near = topics.near(topic)
+        if near:
+            guessing.keep(ctx, ["docs", near[0]])
+        ctx.fail(f"there is no topic {topic!r}" + ("" if near else "; to list the topics: lockkit docs"))
     text = topics.text(topic)
     if session.json:
         from lockkit.cli import documents
