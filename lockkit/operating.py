@@ -10,7 +10,6 @@ from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
 from lockkit.names import check_name
 from lockkit.options import whole
-from lockkit.plugins.calling import call_within
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
@@ -149,6 +148,9 @@ class Operations:
 
     def check_plugins(self) -> list[Finding]:
         """The results of the plugins' health checks. A check that fails, or takes longer than 5 s, is a finding itself."""
+        # Late: a program that only imports lockkit needs no plugins.
+        from lockkit.plugins.calling import call_within
+
         findings: list[Finding] = []
         implementations = self.plugins.implementations("lockkit_health")
         for outcome in call_within(_HEALTH, "lockkit_health", implementations, {"client": self}):
