@@ -38,7 +38,9 @@ class Overruns:
         with self._mutex:
             self._counts[key] = self._counts.get(key, 0) + 1
         if self.disabled(hook):
-            _log.error("cleanup plugin %r overran its budget again: disabled for this process", hook[0])
+            _log.error(
+                "the cleanup plugin %r overran its budget again, and is disabled in this process", hook[0]
+            )
 
     def disabled(self, hook: CleanupHook) -> bool:
         """Whether the hook is disabled for this process."""
@@ -160,7 +162,7 @@ class _Run:
             self._variables.run(self._call, context=self._context)
         except BaseException as error:
             self._error = error
-            _log.warning("cleanup plugin %r failed", self._plugin, exc_info=error)
+            _log.warning("the cleanup plugin %r failed", self._plugin, exc_info=error)
         finally:
             try:
                 self._took = self._clock.now() - self._began

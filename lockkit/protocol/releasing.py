@@ -305,4 +305,6 @@ def _cleanup_layer(release: Pipeline) -> LayerReport:
 
 def _alert(release: Pipeline, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> Alert:
     hold = release.hold
-    return Alert(kind, priority, f"{hold.name!r} (fence {hold.fence}): {what}", hold.name, hold.claim_id)
+    return Alert(
+        kind, priority, f"the release of {hold.name!r} (fence {hold.fence}): {what}", hold.name, hold.claim_id
+    )

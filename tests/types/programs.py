@@ -54,3 +54,16 @@ def settings_and_options_have_types(client: lockkit.Client) -> None:
     lockkit.connect("memory:", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     lockkit.connect("memory:", ttl="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.lock("a", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def habits_of_other_libraries_are_errors(client: lockkit.Client) -> None:
+    """An error at run time says what to write instead; a type checker sees that there is no such name or keyword."""
+    lock = client.lock("a")
+    with lock as held:
+        assert_type(held, Lock)
+        assert_type(held.lease.fence, int)
+        held.fence  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
+    lock.release()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    lock.acquire(blocking=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.rwlock("a").acquire()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    lock.acquire().refresh()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
