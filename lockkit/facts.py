@@ -23,11 +23,13 @@ __all__ = [
     "Evicted",
     "Finding",
     "HookReport",
+    "Keeper",
     "Kind",
     "LayerOutcome",
     "LayerReport",
     "LockInfo",
     "Owner",
+    "ProcessState",
     "Reason",
     "Record",
     "ReleaseOutcome",
@@ -51,6 +53,8 @@ class _Nothing(dict[str, object]):
 NOTHING: Mapping[str, object] = _Nothing()
 """An empty mapping, for instance a note that was not given."""
 ClaimState = Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
+ProcessState = Literal["alive", "stopped", "gone", "unknown"]
+"""alive, stopped (by a signal or a debugger, so that it renews nothing), gone (it has ended), or unknown."""
 Kind = Literal["mutex", "semaphore", "read", "write"]
 Severity = Literal["ok", "warning", "error"]
 Scope = Literal["process", "user", "host", "fleet"]
@@ -93,14 +97,26 @@ class Owner(NamedTuple):
     pod: str | None = None
     task: str | None = None
     version: str = ""
+    pid_space: int = 0
+    """The number of the kernel's pid namespace in which the pid counts; 0 if unknown."""
 
     def __str__(self) -> str:
         where = f"{self.user or 'somebody'}@{self.host or 'unknown host'} pid {self.pid}"
         return printable(f"{where} ({self.program})" if self.program else where)
 
 
+class Keeper(NamedTuple):
+    """A process of this host that keeps a claim whose owner has ended: it has inherited the descriptor that stands for the claim."""
+
+    pid: int
+    program: str = ""
+
+    def __str__(self) -> str:
+        return printable(f"pid {self.pid} ({self.program})" if self.program else f"pid {self.pid}")
+
+
 class ClaimInfo(NamedTuple):
-    """One claim as the store records it."""
+    """One claim as the store records it, with what is known of its process."""
 
     name: str
     claim_id: str
@@ -123,10 +139,16 @@ class ClaimInfo(NamedTuple):
     evicted: bool = False
     process_bound: bool = False
     alive: bool | None = None
-    """Whether the owner is known to be alive (True) or dead (False); None if the store cannot tell."""
+    """Whether a process is known to stand behind the claim and to run (True), or none is left (False). None if that cannot be told,
+    or if the process is stopped."""
     evidence: str = ""
-    """The reason for :attr:`alive`, in words."""
+    """The reason for :attr:`alive` and :attr:`process`, in words."""
     note: Mapping[str, object] = NOTHING
+    process: ProcessState = "unknown"
+    """The state of the process that made the claim. It is only told where it is certain: on the same host, since the same boot, and
+    in the same pid namespace."""
+    kept_by: tuple[Keeper, ...] = ()
+    """Processes that keep the claim although its owner has ended, as far as they can be seen."""
 
 
 class LockInfo(NamedTuple):

@@ -11,11 +11,21 @@ import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lockkit._version import __version__
 from lockkit.facts import Owner
 
-__all__ = ["boot_id", "process_start", "program_name", "this_process", "user_name"]
+__all__ = [
+    "Process",
+    "boot_id",
+    "look_at",
+    "pid_space",
+    "process_start",
+    "program_name",
+    "this_process",
+    "user_name",
+]
 
 _LONGEST = 64
 """The number of characters to which names of programs, tasks and pods are cut, because they are shown in tables."""
@@ -32,18 +42,61 @@ def boot_id() -> str:
         return ""
 
 
-def process_start(pid: int) -> float | None:
-    """The start time of a process, in seconds since boot; None if there is no such process (or no ``/proc``).
+def pid_space() -> int:
+    """The number of the kernel's pid namespace in which this process has its pid (pid_namespaces(7)); 0 if it cannot be told.
 
-    The resolution is a clock tick, 10 ms. The time is field 22 of ``/proc/<pid>/stat`` (proc_pid_stat(5)).
+    Two processes see each other under the pids that they know only in one pid namespace. The containers of a host share its boot id,
+    but have pid namespaces of their own.
     """
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):  # noqa: PTH115
+            return 0  # this /proc belongs to another pid namespace
+        return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+class Process(NamedTuple):
+    """A process of this pid namespace, as the kernel shows it now.
+
+    Attributes:
+        state: The letter of its state, for instance ``S``; ``T`` and ``t`` are stopped, ``Z`` and ``X`` are dead.
+        started: The start of the process, in seconds since boot; the resolution is a clock tick, 10 ms.
+        threads: The number of its threads.
+    """
+
+    state: str
+    started: float
+    threads: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the process is stopped, by a signal or by a debugger."""
+        return self.state in ("T", "t")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, and its parent has not noticed yet. A process may outlive its first thread."""
+        return self.state in ("Z", "X", "x") and self.threads <= 1
+
+
+def look_at(pid: int) -> Process | None:
+    """The process with this pid; None if there is none, or if it cannot be seen (proc_pid_stat(5))."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
     # The second field is the command in parentheses, which may itself contain spaces and parentheses.
     fields = text.rpartition(")")[2].split()
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else None
+    if len(fields) < 20:
+        return None
+    return Process(fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK"), int(fields[17]))
+
+
+def process_start(pid: int) -> float | None:
+    """The start time of a process, in seconds since boot; None if there is no such process (or no ``/proc``)."""
+    process = look_at(pid)
+    return None if process is None else process.started
 
 
 def user_name(uid: int | None = None) -> str:
@@ -95,6 +148,7 @@ def this_process(
             program=program_name(),
             pod=_pod(os.environ if environ is None else environ),
             version=__version__,
+            pid_space=pid_space(),
         )
         known = (pid, owner)
         if environ is None:

@@ -41,6 +41,7 @@ from lockkit.printable import printable
 from lockkit.protocol.denials import held_at
 from lockkit.redaction import redact
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
+from lockkit.suggesting import same_store
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -346,6 +347,7 @@ class Opening:
             _Journal(config),
             config.cleanup_budget,
             config.request_timeout,
+            partial(same_store, config, reachable=backend.capabilities.scope != "process"),
         )
 
     def _warn(self, message: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
+from lockkit.forks import IMPORTS
 from lockkit.names import check_name
 from lockkit.options import whole
 from lockkit.store.spi import Refused, Unknown
@@ -47,15 +49,56 @@ class Operations:
         self._opening.warn()
 
     def inspect(self, name: str) -> LockInfo:
-        """The queue of a name: holders and waiters, in order. Changes nothing."""
+        """The queue of a name: holders and waiters, in order, with the state of their processes. Changes nothing."""
         check_name(name)
-        return self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name)
+        with IMPORTS:
+            from lockkit.store.judging import judged_queue
+        return judged_queue(self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name))
 
-    def names(self, prefix: str = "", *, deep: bool = False) -> list[str]:
-        """The names that have claims, sorted. With ``deep`` the whole store is scanned, in case its index of names is incomplete."""
+    def names(self, prefix: str = "", *, pattern: str | None = None, deep: bool = False) -> list[str]:
+        """The names that have claims, sorted.
+
+        Args:
+            prefix: Only names that begin with this text.
+            pattern: Only names that match this pattern: ``*`` stands for any text, ``?`` for one character, ``[ab]`` for one of
+                these (:mod:`fnmatch`). A name matches itself, whatever characters it has.
+            deep: Scan the whole store, in case its index of names is incomplete.
+        """
         if not isinstance(prefix, str):
             raise ConfigError(f"a prefix of names must be a str, not {prefix!r}")
-        return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
+        if pattern is None:
+            return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
+        if not isinstance(pattern, str):
+            raise ConfigError(f"a pattern of names must be a str, not {pattern!r}")
+        with IMPORTS:
+            from fnmatch import fnmatchcase
+
+        begin = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        begin = begin if begin.startswith(prefix) else prefix
+        found = self._ask(lambda driver, budget: driver.backend.names(begin, budget, deep=deep))
+        return [
+            name
+            for name in found
+            if name.startswith(prefix) and (name == pattern or fnmatchcase(name, pattern))
+        ]
+
+    def namespaces(self) -> list[str]:
+        """The namespaces of the store in which there are claims, sorted. A namespace whose claims have all lapsed may be among them.
+
+        Raises:
+            CapabilityError: The store cannot list its namespaces.
+        """
+
+        def ask(driver: Driver, budget: float) -> list[str]:
+            listed = driver.backend.extras.namespaces
+            if listed is None:
+                raise CapabilityError(
+                    f"the store at {self._opening.url} cannot list its namespaces",
+                    hint="look into one: lockkit status --namespace NAME",
+                )
+            return sorted(listed(budget))
+
+        return self._ask(ask)
 
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """Force one named claim out, and no other.
@@ -86,6 +129,10 @@ class Operations:
         ):  # the note is full, or there are none; the log has it
             self.annotate(name, claim_id, by)
         result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
+        if result.claim is not None:
+            with IMPORTS:
+                from lockkit.store.judging import judged
+            result = result._replace(claim=judged(result.claim))
         if result.outcome != "ABSENT":
             fence = result.claim.fence if result.claim else None
             self.driver().dispatcher.tell(

@@ -15,7 +15,6 @@ from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange, Parser
 from lockkit.store.spi import (
-    NO_EXTRAS,
     Answer,
     Beat,
     Claim,
@@ -107,11 +106,15 @@ class EtcdBackend(ExchangingBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(self.exchanges) if self.store.transport.yields else NO_EXTRAS
+        exchanges = self.exchanges if self.store.transport.yields else None
+        return Extras(exchanges, namespaces=self._namespaces)
 
     def perform(self, exchange: Exchange[T]) -> T:
         """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
         return self.store.transport.perform(exchange)
+
+    def _namespaces(self, budget: float) -> Sequence[str]:
+        return self.perform(operating.namespaces(self.store, budget))
 
     def _look_round(self, options: OpenOptions, end: float) -> None:
         """Warn of known dangers for locks when the cluster is opened.

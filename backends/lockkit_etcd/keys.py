@@ -12,17 +12,40 @@ from __future__ import annotations
 
 import itertools
 
-from lockkit.names import decode, encode
+from lockkit.errors import ConfigError
+from lockkit.names import check_namespace, decode, encode
 from lockkit_etcd.transport import Get, after
 
-__all__ = ["RecycledKeys", "guard_of", "is_guard", "name_in", "note", "notes", "queue", "queues", "record"]
+__all__ = [
+    "ROOT",
+    "RecycledKeys",
+    "guard_of",
+    "is_guard",
+    "name_in",
+    "namespace_in",
+    "note",
+    "notes",
+    "queue",
+    "queues",
+    "record",
+]
 
+ROOT = b"lockkit/"
+"""The beginning of all keys of all namespaces."""
 _NAMES = 16_384
 """Names of which free keys are remembered."""
 _KEPT = 64
 """Free keys of one name that are remembered. A forgotten key only makes the history of its name longer."""
 _GUARD = b"+"
 """The end of a guard's key; it begins with the key of its claim. A guard blocks in place of its claim until since + min_hold."""
+
+
+def namespace_in(key: bytes) -> str:
+    """The namespace that a key below :data:`ROOT` belongs to; empty if another program's key only looks like one."""
+    try:
+        return check_namespace(key.split(b"/")[1].decode())
+    except (ConfigError, ValueError):
+        return ""
 
 
 def queues(namespace: str) -> bytes:

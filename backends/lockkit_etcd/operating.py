@@ -19,7 +19,7 @@ from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seco
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 
-__all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
+__all__ = ["annotate", "evict", "inspect", "names", "namespaces", "put_record", "record", "resize"]
 
 _ASKED = 16
 """Leases whose remaining time ``inspect`` asks for; of the others it shows the latest possible end."""
@@ -87,6 +87,23 @@ def names(store: EtcdStore, prefix: str, budget: float) -> Exchange[Sequence[str
         if not page.more:
             return sorted(name for name in found if name.startswith(prefix))
         start = page.kvs[-1].key + b"\0"
+
+
+def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
+    """See :class:`lockkit.store.spi.Extras`. One key of each namespace is read, so that it does not matter how many claims there are."""
+    end = time.monotonic() + budget
+    start, stop = keys.ROOT, after(keys.ROOT)
+    found: list[str] = []
+    while True:
+        page = yield from store.range(Get(start, stop, keys_only=True, limit=1), end)
+        if not page.kvs:
+            return found
+        namespace = keys.namespace_in(page.kvs[0].key)
+        if namespace:
+            queues = keys.queues(namespace)
+            claims = yield from store.range(Get(queues, after(queues), keys_only=True, limit=1), end)
+            found += [namespace] if claims.kvs else []
+        start = after(keys.ROOT + page.kvs[0].key[len(keys.ROOT) :].partition(b"/")[0] + b"/")
 
 
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> Put:

@@ -22,11 +22,13 @@ from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
     ABSENT,
+    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
     Claim,
     Conflict,
+    Extras,
     OpenOptions,
     ReleaseAnswer,
     Renewal,
@@ -49,7 +51,8 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     where, namespace = label(url), check_namespace(options.namespace)
     key = where, namespace, options.clock
     user = object()
-    return MemoryBackend(SHARED.enter(key, user), options, partial(SHARED.leave, key, user))
+    extras = Extras(namespaces=lambda _budget: SHARED.namespaces(key))
+    return MemoryBackend(SHARED.enter(key, user), options, partial(SHARED.leave, key, user), extras)
 
 
 def label(url: str) -> str:
@@ -75,17 +78,28 @@ class MemoryBackend(BasicBackend):
 
     Args:
         leave: Called when the store is closed.
+        extras: See :class:`lockkit.store.spi.Extras`.
     """
 
     capabilities = CAPABILITIES
 
     def __init__(
-        self, store: MemoryStore, options: OpenOptions, leave: Callable[[], None] = lambda: None
+        self,
+        store: MemoryStore,
+        options: OpenOptions,
+        leave: Callable[[], None] = lambda: None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         self._store = store
+        self._extras = extras
         self._leave = leave
         self._clock = store.clock
         self._options = options
+
+    @property
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return self._extras
 
     @contextmanager
     def _queue(self, name: str) -> Iterator[tuple[Queue, float]]:

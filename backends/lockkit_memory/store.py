@@ -150,6 +150,15 @@ class Shared:
             if found is store and not store.users:
                 del self._stores[key]
 
+    def namespaces(self, key: Key) -> list[str]:
+        """The namespaces with claims of the stores that have the label and the clock of this key."""
+        label, _, clock = key
+        return [
+            namespace
+            for (other, namespace, each), store in list(self._stores.items())
+            if (other, each) == (label, clock) and store.queues
+        ]
+
 
 SHARED = Shared()
 """The stores of this process."""

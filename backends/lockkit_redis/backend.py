@@ -104,7 +104,7 @@ class RedisBackend(ExchangingBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(exchanges=self.exchanges, listen=self._listen)
+        return Extras(exchanges=self.exchanges, listen=self._listen, namespaces=self.store.index.namespaces)
 
     def _listen(
         self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim

@@ -7,7 +7,7 @@ could not be noted is missing until the next heartbeat.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis.exceptions as theirs
@@ -17,7 +17,7 @@ from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.connection import TIME, millis_of, pack
 from lockkit_redis.failures import checked
-from lockkit_redis.keys import Keys, index, name_in, pattern
+from lockkit_redis.keys import Keys, index, name_in, namespace_in, pattern
 from lockkit_redis.requests import ask
 from lockkit_redis.server import Server
 
@@ -100,23 +100,27 @@ class Index:
     def names(self, prefix: str, end: float, *, deep: bool) -> list[str]:
         """The names that have claims, sorted. ``deep`` scans every key of the server instead of asking the index."""
         if deep:
-            found = set(self._scan(end))
+            found = {name_in(key) for key in self._scan(pattern(self._store.namespace), end)}
         else:
             stored = self._store.ask(self._key, pack("ZRANGE", self._key, 0, -1), left(end))
             found = {name.decode() for name in stored}
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
-    def _scan(self, end: float) -> list[str]:
-        found = []
+    def namespaces(self, budget: float) -> list[str]:
+        """The namespaces of all queues of the server. Every key of the server is scanned, because no index has them."""
+        found = {namespace_in(key) for key in self._scan(pattern("*"), time.monotonic() + budget)}
+        return sorted(namespace for namespace in found if namespace)
+
+    def _scan(self, match: str, end: float) -> Iterator[str]:
+        """The keys of all servers that match a pattern; one may come twice."""
         for server in self._store.servers():
             cursor = b"0"
             while True:
-                scan = pack("SCAN", cursor, "MATCH", pattern(self._store.namespace), "COUNT", 1000)
+                scan = pack("SCAN", cursor, "MATCH", match, "COUNT", 1000)
                 cursor, keys = self._store.call(server, scan, left(end))
-                found += [name_in(key.decode()) for key in keys]
+                yield from (key.decode(errors="replace") for key in keys)
                 if cursor == b"0":
                     break
-        return found
 
     def _taken(self, names: list[str], end: float) -> list[str]:
         """Return the names that have a claim whose deadline has not passed, in the same order."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockkit.names import decode, encode
+from lockkit.errors import ConfigError
+from lockkit.names import check_namespace, decode, encode
 
-__all__ = ["Keys", "channel", "index", "name_in", "pattern"]
+__all__ = ["Keys", "channel", "index", "name_in", "namespace_in", "pattern"]
 
 
 class Keys(NamedTuple):
@@ -41,6 +42,15 @@ def channel(namespace: str, client: str) -> str:
 def pattern(namespace: str) -> str:
     """The pattern that matches the queue key of every name."""
     return f"lockkit:{namespace}:{{*}}:q"
+
+
+def namespace_in(queue: str) -> str:
+    """The namespace that a queue key belongs to; empty if another program's key only looks like one."""
+    namespace = queue.partition(":")[2].partition(":")[0]
+    try:
+        return check_namespace(namespace)
+    except ConfigError:
+        return ""
 
 
 def name_in(queue: str) -> str:

@@ -135,7 +135,10 @@ class SqliteBackend(BasicBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(pulse=self._pulse)
+        return Extras(pulse=self._pulse, namespaces=self._namespaces)
+
+    def _namespaces(self, budget: float) -> Sequence[str]:
+        return operating.namespaces(self._store, time.monotonic() + budget)
 
     def _pulse(self) -> Sequence[int]:
         """The descriptor of the FIFO that vouches for this process's claims. It is close-on-exec."""

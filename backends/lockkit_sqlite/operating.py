@@ -5,33 +5,79 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from lockkit.facts import Evicted, LockInfo, Owner, Record
+from lockkit.facts import ClaimInfo, Evicted, LockInfo, Owner, Record
 from lockkit.names import claim_id
 from lockkit.store.comparing import ROUNDS
+from lockkit.store.judging import judgement
 from lockkit.store.layouts import too_new
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
-from lockkit.store.spi import NOTE_LIMIT, Conflict
+from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
-from lockkit_sqlite.rows import Row
+from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health
+from lockkit_sqlite.rows import Row, blocks_until
 from lockkit_sqlite.store import SQLiteStore
 
-__all__ = ["annotate", "evict", "inspect", "names", "put_record", "record", "resize"]
+__all__ = ["annotate", "evict", "inspect", "names", "namespaces", "put_record", "record", "resize"]
 
 _MOST = (1 << 40) - 1
 """The largest capacity: the weights of 2 ** 23 such claims add up to no more than an INTEGER holds."""
 
 
 def inspect(store: SQLiteStore, name: str, end: float) -> LockInfo:
-    """See :meth:`lockkit.store.spi.Backend.inspect`."""
-    now = store.now()
-    rows = [
-        row for row in store.queue(store.calls, name, end) if row.deadline > now or row.boot != store.boot
-    ]
-    claims = tuple(store.facts(name, rows, place, ask=True) for place in range(len(rows)))
+    """See :meth:`lockkit.store.spi.Backend.inspect`.
+
+    The claims of dead processes, which the next acquire removes, are left out, so that what is shown as free is free. A claim of
+    such a process that has to go on blocking is made to linger first, because its lock_delay only begins then.
+    """
+    rows, health = _standing(store, name, end)
+    if any(_dies(store, row, health) for row in rows):
+        try:
+            if not store.settle(store.calls, name, rows, store.now(), end):
+                store.bury_dead(store.calls, name, rows, end)
+            rows, health = _standing(store, name, end)
+        except (Refused, Unknown):  # an observer may not write: it sees what is stored
+            pass
+    claims = tuple(_shown(store, name, rows, place, health) for place in range(len(rows)))
     return LockInfo(name, claims, store.clock.wall())
+
+
+def _standing(store: SQLiteStore, name: str, end: float) -> tuple[list[Row], dict[str, Health]]:
+    """The claims that count now, and what the pulses of all claims say."""
+    rows, now = store.queue(store.calls, name, end), store.now()
+    health = {fifo: store.pulses.health(fifo) for fifo in {row.fifo for row in rows}}
+    standing = []
+    for row in rows:
+        if _dies(store, row, health):
+            offset = 0 if row.boot == store.boot else row.epoch - store.epoch()
+            if blocks_until(row, now, offset) > now:
+                standing.append(row)
+        elif row.deadline > now:
+            standing.append(row)
+    return standing, health
+
+
+def _dies(store: SQLiteStore, row: Row, health: Mapping[str, Health]) -> bool:
+    """Whether the next acquire would remove the claim, because its process is dead."""
+    if row.boot != store.boot:
+        return True
+    if row.state == LINGERING or row.deadline <= store.now():
+        return False
+    silent = health[row.fifo] == UNKNOWN and bool(row.process_bound) and row.silence <= store.now()
+    return silent or health[row.fifo] == DEAD
+
+
+def _shown(
+    store: SQLiteStore, name: str, rows: list[Row], place: int, health: Mapping[str, Health]
+) -> ClaimInfo:
+    """A claim as a fact, with the processes that keep it although its owner has ended."""
+    row = rows[place]
+    info = store.facts(name, rows, place, health[row.fifo])
+    if info.alive and row.state != LINGERING and judgement(info.owner)[0] == "gone":
+        return info._replace(kept_by=store.keepers(row.fifo))
+    return info
 
 
 def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:
@@ -40,6 +86,11 @@ def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:
         name
         for (name,) in store.calls.read(sql.NAMES, (store.namespace, prefix, store.now(), store.boot), end)
     ]
+
+
+def namespaces(store: SQLiteStore, end: float) -> Sequence[str]:
+    """See :class:`lockkit.store.spi.Extras`."""
+    return [name for (name,) in store.calls.read(sql.NAMESPACES, (store.now(), store.boot), end)]
 
 
 def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import claim_id
+from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
 from lockkit.store.notes import note_of
 from lockkit.store.owners import about, kind_and_owner
@@ -15,7 +16,7 @@ from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
-__all__ = ["LockColumns", "Row", "claim_info", "fitting", "holding", "read_rows"]
+__all__ = ["LockColumns", "Row", "blocks_until", "claim_info", "fitting", "holding", "read_rows"]
 
 
 class Row(NamedTuple):
@@ -65,6 +66,21 @@ def holding(row: Row) -> bool:
 def fitting(rows: Sequence[Row]) -> int:
     """How many claims, from the front, may be granted: none while a claim outside the prefix holds."""
     return grantable(rows, [holding(row) for row in rows])
+
+
+def blocks_until(row: Row, now: int, offset: int = 0) -> int:
+    """The time until which the claim of a dead process would block if it were removed now. Not after ``now`` if it would not.
+
+    Args:
+        row: The claim.
+        now: CLOCK_BOOTTIME microseconds.
+        offset: What to add to the times of the row, which may be those of an earlier boot.
+    """
+    if row.state == WAITING:
+        return now
+    if row.state == LINGERING:
+        return row.deadline + offset
+    return max(row.since + offset + row.min_hold, min(row.deadline + offset, now + row.lock_delay))
 
 
 class LockColumns(NamedTuple):
@@ -157,7 +173,7 @@ def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, 
     if row.boot != boot:
         return False, "another boot: the machine was restarted since"
     if not row.fifo:
-        return None, "no process stands behind it; its ttl rules"
+        return None, NOBODY
     if health == ALIVE:
         return True, "its pulse answers"
     if health == DEAD:

@@ -119,3 +119,4 @@ REPLACE_RECORD = """UPDATE records SET version = version + 1, value = ?4, writte
     WHERE namespace = ?1 AND name = ?2 AND version = ?3"""
 NAMES = """SELECT DISTINCT name FROM entries WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2
     AND deadline > ?3 AND boot = ?4 ORDER BY name"""
+NAMESPACES = "SELECT DISTINCT namespace FROM entries WHERE namespace <> '' AND deadline > ?1 AND boot = ?2"

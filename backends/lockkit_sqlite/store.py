@@ -9,11 +9,12 @@ import threading
 import time
 from pathlib import Path
 
-from lockkit.facts import ClaimInfo
+from lockkit.facts import ClaimInfo, Keeper
 from lockkit.forks import Forks
 from lockkit.names import claim_id
 from lockkit.store.crowds import Crowds
 from lockkit.store.inherited import inherited
+from lockkit.store.judging import keepers
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
 from lockkit.store.rows import GRACE as _GRACE
@@ -42,6 +43,8 @@ _REPLACED = "the database was removed or replaced"
 _SWEPT = 64
 _FRONT = 4
 """Claims of a queue that are read to find out whom to wake: those of a mutex, and a few more."""
+_SEEN = 1.0
+"""Seconds for which the processes that keep a pulse are remembered."""
 
 _log = logging.getLogger("lockkit.sqlite")
 
@@ -74,6 +77,7 @@ class SQLiteStore:
         self._generation = 0
         self._mark: Stamp | None = None
         self.left = 0
+        self._keepers: dict[str, tuple[float, tuple[Keeper, ...]]] = {}
         self.files = watched(place.path)
         self.crowds: Crowds[str] = Crowds(options.clock.now)
         self.placed: dict[str, int] = {}
@@ -313,10 +317,18 @@ class SQLiteStore:
         """Tell the owner of a claim to ask again."""
         return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
 
-    def facts(self, name: str, rows: list[Row], place: int, *, ask: bool = False) -> ClaimInfo:
-        """A claim of a queue as a fact; ``ask`` its pulse too."""
-        health = self.pulses.health(rows[place].fifo) if ask else None
+    def facts(self, name: str, rows: list[Row], place: int, health: Health | None = None) -> ClaimInfo:
+        """A claim of a queue as a fact, with what its pulse says if that was asked."""
         return claim_info(name, rows, place, boot=self.boot, epoch=self.epoch(), health=health)
+
+    def keepers(self, fifo: str) -> tuple[Keeper, ...]:
+        """The processes that keep a pulse, as they were seen within the last second: one process may stand behind many claims."""
+        now = self.clock.now()
+        seen = self._keepers.get(fifo)
+        if seen is None or seen[0] < now:
+            self._keepers = {name: found for name, found in self._keepers.items() if found[0] >= now}
+            seen = self._keepers[fifo] = now + _SEEN, keepers(fifo)
+        return seen[1]
 
     def sweep(self, end: float) -> None:
         """Remove some of the FIFOs that dead processes left, with their claims. Best effort."""

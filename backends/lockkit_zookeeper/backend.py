@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from lockkit.errors import BackendUnavailable
 from lockkit.names import check_namespace
 from lockkit.store.base import BasicBackend
-from lockkit.store.spi import OpenOptions, Refused
+from lockkit.store.spi import Extras, OpenOptions, Refused
 from lockkit_zookeeper import (
     acquiring,
     evicting,
@@ -26,6 +27,11 @@ __all__ = ["ZooKeeperBackend", "open_store"]
 
 class ZooKeeperBackend(ZooKeeperStore, BasicBackend):
     """One open ensemble. Each method of :class:`~lockkit.store.spi.Backend` is a function of another module here."""
+
+    @property
+    def extras(self) -> Extras:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return Extras(namespaces=partial(operating.namespaces, self))
 
     acquire = acquiring.acquire
     renew = renewing.renew

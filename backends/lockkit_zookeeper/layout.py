@@ -31,10 +31,15 @@ _BY_NUMBER = attrgetter("number")
 
 
 class Paths:
-    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``."""
+    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``.
+
+    Attributes:
+        everywhere: The parent of all namespaces.
+    """
 
     def __init__(self, chroot: str, namespace: str) -> None:
-        self.root = f"{chroot}/lockkit/{namespace}"
+        self.everywhere = f"{chroot}/lockkit"
+        self.root = f"{self.everywhere}/{namespace}"
         self.queues = f"{self.root}/q"
         self.clients = f"{self.root}/c"
         self.records = f"{self.root}/r"

@@ -16,7 +16,7 @@ from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked
-from lockkit_zookeeper.private import Create2, Delete, GetChildren, GetData, SetData, Sync
+from lockkit_zookeeper.private import Create2, Delete, Exists, GetChildren, GetData, SetData, Sync
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.store import ZooKeeperStore
 
@@ -25,6 +25,7 @@ __all__ = [
     "inspect",
     "listed",
     "names",
+    "namespaces",
     "put_record",
     "read_claims",
     "record",
@@ -114,6 +115,25 @@ def names(store: ZooKeeperStore, prefix: str, budget: float, *, deep: bool = Fal
         else:
             tidy(call.connection, request.path, claims)
     return taken
+
+
+def namespaces(store: ZooKeeperStore, budget: float) -> list[str]:
+    """See :class:`lockkit.store.spi.Extras`. A namespace whose queues only another login may list is among them."""
+    call, root = store.call(budget), store.paths.everywhere
+    found = []
+    for namespace in call.listed(root) or ():
+        queues = f"{root}/{namespace}/q"
+        try:
+            nodes = call.listed(queues, sync=False) or ()
+            stats = call.ask_all(*(Exists(f"{queues}/{node}", None) for node in nodes))
+        except Refused as refusal:
+            if not isinstance(refusal.error, PermissionDenied):
+                raise
+            found.append(namespace)
+            continue
+        if any(stat is not None and stat.numChildren for stat in stats):
+            found.append(namespace)
+    return found
 
 
 def annotate(

@@ -27,6 +27,7 @@ from lockkit.cli.parts import (
     Released,
     Setting,
     Store,
+    Summary,
     Time,
     Topic,
     Unread,
@@ -49,6 +50,7 @@ __all__ = [
     "Held",
     "Help",
     "Log",
+    "Namespaces",
     "Notice",
     "Page",
     "Plugins",
@@ -149,11 +151,13 @@ class Evict(Document, tag="lockkit.evict/1"):
 
 
 class Explain(Document, tag="lockkit.explain/1"):
-    """A lock, and sentences about it."""
+    """A lock, and sentences about it. `near` has similar names in use if this one is not; `failures` the ids of failed releases."""
 
     store: Store
     lock: Lock
     sentences: Sequence[str]
+    near: Sequence[str]
+    failures: Sequence[str]
 
 
 class Failure(Document, tag="lockkit.failure/1"):
@@ -263,14 +267,27 @@ class Run(Document, tag="lockkit.run/1"):
     error: Error | None
 
 
+class Namespaces(Document, tag="lockkit.namespaces/1"):
+    """The namespaces in which there are claims."""
+
+    store: Store
+    namespaces: Sequence[str]
+
+
 class Status(Document, tag="lockkit.status/1"):
-    """Locks with their holders and waiters. `unread` lists the locks that this user or this version of lockkit cannot read."""
+    """Locks with their holders and waiters. `unread` lists the locks that this user or this version of lockkit cannot read.
+
+    `summary` counts all locks that were asked for, including those that --limit left out of `locks`. `near` has similar names that
+    are in use, if the one that was asked for is not.
+    """
 
     store: Store
     read_at: Time
     read_at_seconds: float
     locks: Sequence[Lock]
     unread: Sequence[Unread]
+    summary: Summary
+    near: Sequence[str]
 
 
 class Topics(Document, tag="lockkit.topics/1"):

@@ -21,7 +21,7 @@ from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
-from lockkit.cli.suggesting import explain_line
+from lockkit.cli.suggesting import look
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
@@ -225,7 +225,7 @@ class _Run:
         try:
             lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
         except AcquireTimeout as error:
-            hint = f"see: {explain_line(self._session, request.name)}"
+            hint = look(self._session, request.name)
             raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
         except CapacityMismatch as error:
             raise fitting.mismatch(client, lock.terms, error) from error
@@ -246,7 +246,7 @@ class _Run:
             kind="busy",
             name=name,
             holder=holders[0] if holders else None,
-            hint=f"without --no-wait this run would wait in the queue; see: {explain_line(self._session, name)}",
+            hint=f"without --no-wait this run would wait in the queue; {look(self._session, name)}",
         )
 
     def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
@@ -273,7 +273,7 @@ class _Run:
                 code=exits.LOST,
                 kind="lost",
                 name=lease.name,
-                hint=f"see: {explain_line(self._session, lease.name)}",
+                hint=look(self._session, lease.name),
             )
         if report.outcome == "ABANDONED":
             self._tell(

@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "Show who holds which lock and who waits.",
         "explain": "Explain in sentences why a lock is not free.",
+        "namespaces": "List the namespaces of the store.",
         "wait": "Wait until a lock is free, without taking it.",
         "doctor": "Check store, configuration and plugins.",
         "docs": "Show a page of the documentation.",

@@ -169,6 +169,8 @@ def claim(info: ClaimInfo) -> parts.Claim:
         alive=info.alive,
         evidence=info.evidence,
         note=dict(info.note),
+        process=info.process,
+        kept_by=[parts.Keeper(pid=each.pid, program=each.program) for each in info.kept_by],
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "HeldClaim",
     "Hold",
     "Hook",
+    "Keeper",
     "Layer",
     "Lock",
     "Owner",
@@ -29,6 +30,7 @@ __all__ = [
     "Released",
     "Setting",
     "Store",
+    "Summary",
     "Time",
     "Topic",
     "Unread",
@@ -76,6 +78,13 @@ class Owner(Part):
     version: str
 
 
+class Keeper(Part):
+    """A process that keeps a claim whose owner has ended."""
+
+    pid: int
+    program: str
+
+
 class Claim(Part):
     """One claim of a queue."""
 
@@ -100,6 +109,8 @@ class Claim(Part):
     alive: bool | None
     evidence: str
     note: dict[str, Any]
+    process: Literal["alive", "stopped", "gone", "unknown"]
+    kept_by: Sequence[Keeper]
 
 
 class Lock(Part):
@@ -112,6 +123,19 @@ class Lock(Part):
     waiters: Sequence[Claim]
     read_at: Time
     read_at_seconds: float
+
+
+class Summary(Part):
+    """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits)."""
+
+    locks: int
+    held: int
+    lingering: int
+    waiting: int
+    free: int
+    waiters: int
+    longest_wait_seconds: float | None
+    longest_wait_name: str | None
 
 
 class Hook(Part):

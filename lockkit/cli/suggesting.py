@@ -1,22 +1,37 @@
-"""Commands that lockkit suggests in errors and explanations, ready to paste."""
+"""Commands that the command line suggests, with the common options with which it was called."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from lockkit.errors import LockkitError
+from lockkit.suggesting import URL_FIRST, command_line, options, quoted
+
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
+    from lockkit.client import Client
 
-__all__ = ["MEANT", "PROBE", "URL_FIRST", "WORDS", "command_line", "explain_line", "quoted", "same_store"]
+__all__ = [
+    "MEANT",
+    "PROBE",
+    "URL_FIRST",
+    "WORDS",
+    "command_line",
+    "explain_line",
+    "look",
+    "near",
+    "quoted",
+    "same_store",
+]
 
 MEANT: Final = "lockkit.meant"
 """The key of ``click.Context.meta`` under which a suggestion is kept for the report of the error."""
 WORDS: Final = "lockkit.words"
 """The key of ``click.Context.meta`` under which a command keeps its words as they were typed."""
-URL_FIRST: Final = ", with LOCKKIT_URL set to the store's URL, which has a secret"
-"""The phrase about what must be done before a suggested command."""
 PROBE: Final = "lockkit.probe"
 """The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
+_NEAR = 3
+"""Similar names to suggest at most."""
 
 
 def same_store(session: Session) -> tuple[str, str]:
@@ -27,47 +42,36 @@ def same_store(session: Session) -> tuple[str, str]:
     """
     from lockkit.redaction import redact
 
-    words: list[str] = []
     url = session.url or ""
     secret = bool(url) and redact(url) != url
-    for flag, value in (
+    words = [
         ("--url", None if secret else url),
         ("--profile", session.profile),
         ("--namespace", session.namespace),
-    ):
-        if value:
-            words += [flag, value]
-    return "".join(f" {quoted(each)}" for each in words), URL_FIRST if secret else ""
-
-
-def quoted(text: str) -> str:
-    """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it."""
-    import shlex
-
-    if text.isprintable():
-        return shlex.quote(text)
-    escaped = "".join(
-        f"\\{char}" if char in "\\'" else char if char.isprintable() else f"\\U{ord(char):08x}"
-        for char in text
-    )
-    return f"$'{escaped}'"
-
-
-def command_line(command: str, name: str, more: str = "", *, options: str = "") -> str:
-    """A command about a lock, ready to paste. The name of the lock may be any text.
-
-    Args:
-        command: The command, such as ``explain``.
-        name: The lock.
-        more: The rest of the command, as it is typed.
-        options: The options from :func:`same_store`.
-    """
-    lock, more = quoted(name), f" {more}" if more else ""
-    if name.startswith("-"):
-        return f"lockkit {command}{options}{more} -- {lock}"
-    return f"lockkit {command}{options} {lock}{more}"
+    ]
+    return options(words), URL_FIRST if secret else ""
 
 
 def explain_line(session: Session, name: str) -> str:
     """The command that explains the state of a lock, ready to paste."""
     return command_line("explain", name, options=same_store(session)[0])
+
+
+def look(session: Session, name: str) -> str:
+    """A hint to look at a lock: ``see: lockkit explain NAME``, with what must be done first."""
+    return f"see{same_store(session)[1]}: {explain_line(session, name)}"
+
+
+def near(client: Client, name: str) -> list[str]:
+    """Names in use that are similar to this one, the most similar first; none if the store does not list its names."""
+    from difflib import get_close_matches
+
+    try:
+        names = client.names()
+    except LockkitError:
+        return []
+    folded: dict[str, str] = {}
+    for one in names:
+        if one != name:
+            folded.setdefault(one.casefold(), one)
+    return [folded[one] for one in get_close_matches(name.casefold(), folded, n=_NEAR)]

@@ -48,6 +48,7 @@ from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, relea
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
+from lockkit.suggesting import SameStore
 
 __all__ = ["Driver"]
 
@@ -68,6 +69,7 @@ class Driver:
         dispatcher: Tells events.
         cleanup_hooks: The ``lockkit_cleanup`` implementations in force.
         record_failure: Writes a critical-failure record, fsynced.
+        same_store: Tells how a command that an error suggests uses the same store.
 
     Attributes:
         registry: The holds that its locks have taken.
@@ -88,6 +90,7 @@ class Driver:
         record_failure: Callable[[dict[str, object]], None],
         cleanup_budget: float = CLEANUP_BUDGET,
         request_timeout: float = REQUEST_TIMEOUT,
+        same_store: Callable[[], SameStore] = SameStore,
     ) -> None:
         self.pid = os.getpid()
         self.backend = backend
@@ -103,6 +106,7 @@ class Driver:
         self._overruns = OVERRUNS
         self.cleaning = Stopwatch(clock, cleanup_budget + _GRACE)
         self.closed = False
+        self._same_store = same_store
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
         REGISTRIES.add(self.registry)
@@ -129,6 +133,7 @@ class Driver:
         short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
         next(self.counters.steps["attempts"])
+        attempt.same_store = self._same_store
         clock = self.clock
         waits: Waits | None = None
 

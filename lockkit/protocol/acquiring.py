@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit.errors import AcquireTimeout, LockkitError
+from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.hold import Hold
 from lockkit.names import claim_id
@@ -45,6 +45,7 @@ from lockkit.store.spi import (
     Terms,
     Unknown,
 )
+from lockkit.suggesting import SameStore
 
 __all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "taking_back"]
 
@@ -83,6 +84,7 @@ class Attempt:
         answered: Whether the store has ever answered.
         trouble: The latest failure since the last useful answer; the error to raise when the time is up.
         warn_at: When to report next that the claim is queued.
+        same_store: Tells how a command that an error suggests uses the same store.
     """
 
     claim: Claim | None = None
@@ -92,6 +94,7 @@ class Attempt:
     trouble: LockkitError | None = None
     start = warn_at = 0.0
     random: Callable[[], float]
+    same_store: Callable[[], SameStore] = SameStore
     _looked_at: Claim | None = None
     _since: float | None = None
     """When the first request without a useful answer was sent."""
@@ -142,7 +145,11 @@ class Attempt:
 
     def timeout(self, at: float, wall: float) -> AcquireTimeout:
         """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""
-        return denials.timeout(self.terms.name, self.holder, at - self.start, wall)
+        return denials.timeout(self.terms.name, self.holder, at - self.start, wall, self.same_store())
+
+    def mismatch(self, capacity: int | None) -> CapacityMismatch:
+        """The error for a name that others use with another capacity; None if a resize made it too small for the claim."""
+        return denials.mismatch(self.terms, self.holder, capacity, self.same_store())
 
     def named(self, error: LockkitError) -> LockkitError:
         """An error, with the name of the lock."""
@@ -244,7 +251,8 @@ class Attempt:
         if at < self.warn_at:
             return
         waited = at - self.start
-        kind = "queued" if self.warn_at == self.start else "still_waiting"
+        own = denials.by_this_thread(answer.holder)
+        kind = "queued" if self.warn_at == self.start and not own else "still_waiting"
         data = {
             "position": answer.position,
             "holder": str(answer.holder.owner) if answer.holder else None,
@@ -338,14 +346,14 @@ def acquiring(
                 attempt.holder = answer.holder
                 yield from _give_up(attempt, now)
                 if answer.capacity is not None and answer.capacity != terms.capacity:
-                    raise denials.mismatch(attempt.terms, attempt.holder, answer.capacity)
+                    raise attempt.mismatch(answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
             yield Withdraw(claim)  # the next claim has a new token, so nobody needs to renew this one
             attempt.sent = attempt.doubtful
             yield from _give_up(attempt, now)
             if answer.why == "resized":
-                raise denials.mismatch(terms, attempt.holder, None)
+                raise attempt.mismatch(None)
             break
         yield from _begin_again(attempt, now, answer)
 
@@ -398,7 +406,7 @@ def _unless_in_vain(
     """
     if answer.capacity != attempt.terms.capacity:
         yield from _give_up(attempt, now)
-        raise denials.mismatch(attempt.terms, attempt.holder, answer.capacity)
+        raise attempt.mismatch(answer.capacity)
     if attempt.mine:
         between = yield from attempt.deadlocked(claim, now)
         if between is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import threading
 
 from lockkit import durations
 from lockkit.caller import shown
@@ -10,8 +10,9 @@ from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch,
 from lockkit.facts import ClaimInfo
 from lockkit.hold import held_here
 from lockkit.store.spi import Granted, Lapsed, Terms
+from lockkit.suggesting import HERE, SameStore, command_line
 
-__all__ = ["held_at", "in_the_way", "mismatch", "named", "timeout", "useless"]
+__all__ = ["by_this_thread", "held_at", "in_the_way", "mismatch", "named", "timeout", "useless"]
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
@@ -26,7 +27,8 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
     verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
     place = held_at(claim)
     who = f"{claim.owner}, this very process, which acquired it at {place}" if place else str(claim.owner)
-    return f"{verb} {who}, {durations.show(max(wall - claim.since, 0.0))}"
+    state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
+    return f"{verb} {who}{state}, {durations.show(max(wall - claim.since, 0.0))}"
 
 
 def held_at(claim: ClaimInfo | None) -> str | None:
@@ -35,7 +37,15 @@ def held_at(claim: ClaimInfo | None) -> str | None:
     return None if hold is None else shown(hold.taken_at) or None
 
 
-def timeout(name: str, holder: ClaimInfo | None, waited: float, wall: float) -> AcquireTimeout:
+def by_this_thread(claim: ClaimInfo | None) -> bool:
+    """Whether the calling thread acquired a claim, through any client. A wait for such a claim is probably a mistake."""
+    hold = None if claim is None else held_here(claim.name, claim.claim_id)
+    return hold is not None and hold.key is not None and hold.key() is threading.current_thread()
+
+
+def timeout(
+    name: str, holder: ClaimInfo | None, waited: float, wall: float, store: SameStore = HERE
+) -> AcquireTimeout:
     """The error for a wait whose time is up.
 
     Args:
@@ -43,25 +53,34 @@ def timeout(name: str, holder: ClaimInfo | None, waited: float, wall: float) -> 
         holder: The claim that was last seen in the way.
         waited: Seconds that the wait has lasted.
         wall: Seconds since the epoch.
+        store: How a suggested command uses the same store.
     """
+    line = command_line("explain", name, options=store.options)
+    look = f"with{store.first}: {line}" if store.reachable else f"with: client.inspect({name!r})"
     who = f"; {in_the_way(holder, wall)}" if holder else ""
     return AcquireTimeout(
         f"timed out after {durations.show(waited)} waiting for {name!r}{who}",
         name=name,
         holder=holder,
-        hint=f"wait longer, or look with: lockkit explain {shlex.quote(name)}",
+        hint=f"wait longer, or look {look}",
     )
 
 
-def mismatch(terms: Terms, holder: ClaimInfo | None, capacity: int | None) -> CapacityMismatch:
+def mismatch(
+    terms: Terms, holder: ClaimInfo | None, capacity: int | None, store: SameStore = HERE
+) -> CapacityMismatch:
     """The error for a claim that can never hold, because others use another capacity.
 
     Args:
         terms: The terms of the claim.
         holder: The claim that was last seen in the way.
         capacity: The capacity that the others use; None if a resize made the capacity too small for the claim.
+        store: How a suggested command uses the same store.
     """
     name = terms.name
+    resize = f"client.resize({name!r}, {terms.capacity})"
+    if store.reachable:
+        resize = command_line("resize", name, str(terms.capacity), options=store.options)
     if capacity is None:
         text = f"{name!r} was resized: its capacity is now smaller than this claim's weight {terms.weight}"
     else:
@@ -71,7 +90,7 @@ def mismatch(terms: Terms, holder: ClaimInfo | None, capacity: int | None) -> Ca
         text,
         name=name,
         holder=holder,
-        hint="use one capacity everywhere, or change it: lockkit resize NAME N",
+        hint=f"use one capacity everywhere, or change it{store.first}: {resize}",
     )
 
 

@@ -287,11 +287,14 @@ class Extras(NamedTuple):
         exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
         listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
+        namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, in any order. One whose
+            claims have all lapsed may be among them.
     """
 
     exchanges: Exchanges | None = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
+    namespaces: Callable[[float], Sequence[str]] | None = None
 
 
 NO_EXTRAS = Extras()

@@ -17,7 +17,6 @@ from lockkit.clock import SYSTEM
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.spi import (
     ABSENT,
-    NO_EXTRAS,
     RELEASED,
     Busy,
     Granted,
@@ -505,4 +504,4 @@ def test_a_loop_that_is_cut_short_leaves_the_lease_in_doubt(on_loop, opened):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_only_calls_that_yield_what_they_send_are_offered(server, scheme):
     with contextlib.closing(open_etcd(f"{scheme}://{server.address}", OpenOptions())) as store:
-        assert (store.extras is NO_EXTRAS) is ("grpc" in scheme)
+        assert (store.extras.exchanges is None) is ("grpc" in scheme)

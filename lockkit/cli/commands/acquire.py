@@ -14,9 +14,9 @@ from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import command_line, explain_line, same_store
+from lockkit.cli.suggesting import command_line, look, same_store
 from lockkit.cli.waiting import Announcer
-from lockkit.errors import CapacityMismatch, LockkitError
+from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(
             lock.tokens = tokens.token
             announcer = Announcer(client, quiet=quiet, as_json=session.json)
             try:
-                lease = _take(client, lock, announcer, no_wait=no_wait or timeout == 0)
+                lease = _take(session, client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
                     raise _busy(session, client, name)
                 _tell(session, client, lease, tokens.granted(lease), print_token=print_token)
@@ -138,9 +138,14 @@ def _lock(
     return both.read() if kind == "read" else both.write()
 
 
-def _take(client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool) -> Lease | None:
+def _take(
+    session: Session, client: Client, lock: Lock, announcer: Announcer, *, no_wait: bool
+) -> Lease | None:
     try:
         return lock.try_acquire() if no_wait else lock.acquire(on_wait=announcer)
+    except AcquireTimeout as error:
+        error.hint = f"wait longer, or {look(session, lock.name)}"
+        raise
     except CapacityMismatch as error:
         raise fitting.mismatch(client, lock.terms, error) from error
     finally:
@@ -156,7 +161,7 @@ def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
         kind="busy",
         name=name,
         holder=holders[0] if holders else None,
-        hint=f"see: {explain_line(session, name)}",
+        hint=look(session, name),
     )
 
 

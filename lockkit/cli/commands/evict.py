@@ -11,7 +11,7 @@ from lockkit.cli import completing, exits, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
-from lockkit.cli.suggesting import explain_line, same_store
+from lockkit.cli.suggesting import look, same_store
 from lockkit.errors import OutcomeUnknown
 
 __all__ = ["command"]
@@ -43,14 +43,12 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     """
     if not reason.strip():
         raise click.UsageError("--reason must not be empty", click.get_current_context())
-    look = explain_line(session, name)
+    see = look(session, name)
     with session.client() as client:
         try:
             result = client.evict(name, claim_id, reason=reason, now=now)
         except OutcomeUnknown as error:
-            error.hint = "; ".join(
-                filter(None, [error.hint, f"the claim may have been evicted; see: {look}"])
-            )
+            error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted; {see}"]))
             raise
         if result.outcome == "ABSENT":
             raise exits.CommandFailed(
@@ -58,7 +56,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                hint=f"see: {look}",
+                hint=see,
             )
         if session.json:
             from lockkit.cli import documents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,15 +12,18 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import command_line, same_store
+from lockkit.cli.suggesting import command_line, near, same_store
 from lockkit.cli.waiting import ordinal
 
 if TYPE_CHECKING:
+    from lockkit.config import Config
     from lockkit.facts import ClaimInfo, LockInfo
 
 __all__ = ["command", "sentences", "ways_out"]
 
 _SHOWN = 10
+_FAILURES = 3
+"""Failed releases of a name that are told, the latest ones."""
 
 
 @make(
@@ -34,12 +38,16 @@ def command(session: Session, name: str) -> None:
     """Explain in sentences why the lock NAME is not free.
 
     The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
-    renewal is overdue, and when the hold lapses. It says whether the holder is alive and how that is known, or whether lockkit acquire
-    took the lock; who waits; and which command forces the holder out.
+    renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
+    processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; who waits; and which command ends the
+    hold. Of a name that is not in use, it names similar names that are. It mentions releases of the name that failed.
     """
     with session.client() as client:
         info = client.inspect(name)
-        told = sentences(info, time.time(), *same_store(session))
+        others = [] if info.claims else near(client, name)
+        options, first = same_store(session)
+        failed = _failures(client.config, name)
+        told = sentences(info, time.time(), options, first, others) + _failed(failed, name, options)
         if session.json:
             from lockkit.cli import documents
 
@@ -48,6 +56,8 @@ def command(session: Session, name: str) -> None:
                     store=output.store(client),
                     lock=output.lock(info),
                     sentences=told,
+                    near=others,
+                    failures=[str(one["id"]) for one in failed],
                 ),
                 indent=True,
             )
@@ -56,7 +66,9 @@ def command(session: Session, name: str) -> None:
     output.say("\n".join(told))
 
 
-def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:
+def sentences(
+    info: LockInfo, now: float, options: str = "", first: str = "", others: Sequence[str] | None = None
+) -> list[str]:
     """The explanation of a queue, sentence by sentence.
 
     Args:
@@ -64,11 +76,20 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
         now: The current time, in seconds since the epoch.
         options: The options that select the same store in a suggested command: `` --url ...``.
         first: What must be done before that command.
+        others: Names in use that are similar, for a name that is not; None if nobody looked for them.
     """
     name = info.name
     if not info.claims:
-        return [f"{name!r} is free: nobody holds it and nobody waits for it."]
-    told: list[str] = []
+        told = [f"{name!r} is free: nobody holds it and nobody waits for it."]
+        if others:
+            told.append(
+                f"A similar name is in use{first}: {command_line('explain', others[0], options=options)}"
+            )
+            told += [f"Another one is {other!r}." for other in others[1:]]
+        elif others is not None:
+            told.append("No similar name is in use here.")
+        return told
+    told = []
     for claim in info.holders:
         told += _holder(claim, now, options, first)
     if not info.holders:
@@ -78,8 +99,9 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
         told.append(f"{used} of {info.capacity} permits are taken.")
     waiters = info.waiters
     for place, claim in enumerate(waiters[:_SHOWN], start=1):
+        state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
         told.append(
-            f"{ordinal(place)} in the queue: {claim.owner}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
+            f"{ordinal(place)} in the queue: {claim.owner}{state}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
         )
     if len(waiters) > _SHOWN:
         told.append(f"{len(waiters) - _SHOWN} more wait.")
@@ -95,9 +117,10 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         until = "" if claim.deadline is None else f" until {at(claim.deadline, now)}"
         after = f"{name!r} is still blocked{until} after a hold by {claim.owner} that has ended"
         return [f"{after} (min_hold or lock_delay; claim {claim.claim_id}, fence {claim.fence})."]
-    held = (
-        f"{name!r} is held{how} by {claim.owner} since {at(claim.since, now)}, for {_ago(now, claim.since)}"
-    )
+    by = f"by {claim.owner}"
+    if claim.process == "gone":
+        by = f"for {claim.owner}, which has ended,"
+    held = f"{name!r} is held{how} {by} since {at(claim.since, now)}, for {_ago(now, claim.since)}"
     told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
     left = bool(claim.note.get("acquire"))
     if left:
@@ -109,6 +132,8 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         until = "when its holder has stopped" if claim.deadline is None else f"at {at(claim.deadline, now)}"
         until += f", or its ttl of {durations.show(claim.ttl)} is over" if untold else ""
         told.append(f"It has been evicted and goes to the next in the queue {until}.")
+        if claim.process in ("stopped", "gone"):
+            told += _process(claim)
         return told + ways_out(claim, options, first)
     if left:
         until = (
@@ -123,19 +148,34 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
             "When it was last renewed is unknown, because the store does not say. "
             f"It lapses by itself some {durations.show(claim.ttl)} after its process has died or was cut off."
         )
+    elif claim.deadline is None and claim.process == "gone":
+        told.append("It does not lapse by itself while a process keeps it.")
     elif claim.deadline is None:
         told.append("It does not lapse by itself while its process lives; it ends with that process.")
     elif claim.process_bound:
         told.append(f"It ends with its process, and at {at(claim.deadline, now)} at the latest (max_hold).")
     else:
         told.append(f"Without another renewal it lapses by itself at {at(claim.deadline, now)}.")
-    alive = {
-        True: "Its holder is alive",
-        False: "Its holder is dead",
-        None: "Whether its holder is alive is unknown",
-    }
-    told.append(f"{alive[claim.alive]}: {claim.evidence}." if claim.evidence else f"{alive[claim.alive]}.")
-    return told + ways_out(claim, options, first)
+    return told + _process(claim) + ways_out(claim, options, first)
+
+
+def _process(claim: ClaimInfo) -> list[str]:
+    """The state of the process behind a hold, and the command that lets it go on or ends it."""
+    because = f": {claim.evidence}." if claim.evidence else "."
+    who = "The lockkit run that took it" if claim.note.get("run") else "Its holder"
+    if claim.process == "stopped":
+        told = f"{who} is stopped, by a signal or a debugger, and renews nothing{because}"
+        return [told, f"To let it go on: kill -CONT {claim.owner.pid}"]
+    if claim.process == "gone" and claim.alive:
+        told = f"{who} is gone{because}"
+        if not claim.kept_by:
+            return [told, "Which processes keep the lock cannot be told: this user may not look into them."]
+        pids = " ".join(str(each.pid) for each in claim.kept_by)
+        kept = f"The lock is kept until these have ended: {', '.join(map(str, claim.kept_by))}."
+        return [told, kept, f"To end {'it' if len(claim.kept_by) == 1 else 'them'}: kill {pids}"]
+    if claim.alive is None:
+        return [f"Whether its holder is alive is unknown{because}"]
+    return [f"Its holder is {'alive' if claim.alive else 'dead'}{because}"]
 
 
 def _renewed(claim: ClaimInfo, now: float) -> str:
@@ -145,6 +185,8 @@ def _renewed(claim: ClaimInfo, now: float) -> str:
     told = f"{at}; a holder renews every {durations.show(every)}, a third of its ttl."
     if claim.evicted or now - claim.renewed <= 1.5 * every:
         return told
+    if claim.process in ("stopped", "gone"):
+        return f"{told} That is overdue."
     return (
         f"{told} That is overdue: its process is stopped, overloaded, dead or cut off from the store, "
         "unless it was told not to renew."
@@ -155,14 +197,17 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     """The commands that end a hold from outside.
 
     For a hold of ``acquire`` eviction comes last, because it has no process that could be found dead. An evicted hold has ended
-    already, and only blocks until its holder must have noticed.
+    already, and only blocks until its holder must have noticed; so does that of a dead process.
     """
-    now = " --now" if claim.evicted else ""
+    dead = claim.process == "gone" and not claim.alive
+    now = " --now" if claim.evicted or dead else ""
     evict = command_line(
         "evict", claim.name, f'--claim {claim.claim_id}{now} --reason "..."', options=options
     )
     if not claim.note.get("acquire"):
         when = "If you know that its holder is gone" if claim.evicted else "To force it out"
+        if dead:
+            when = "If nothing that it started works on, free it now"
         return [f"{when}{first}: {evict}"]
     printed = bool(claim.note.get("printed"))
     who = "with the token that was printed" if printed else f"as {claim.owner.user} on {claim.owner.host}"
@@ -171,6 +216,33 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
         f"To end it, {who}{first}: {release}",
         f"Only if that cannot be done, to force it out{first}: {evict}",
     ]
+
+
+def _failures(config: Config, name: str) -> list[dict[str, object]]:
+    """The releases of a name in the journal that failed and that nobody has resolved, oldest first."""
+    from lockkit.errors import LockkitError
+    from lockkit.observe import journal
+
+    try:
+        records = journal.read(config.state_place(create=False).path)
+    except (OSError, LockkitError):
+        return []
+    return [record for record in records if record.get("name") == name and not record.get("resolved")]
+
+
+def _failed(records: Sequence[dict[str, object]], name: str, options: str) -> list[str]:
+    """The sentences about failed releases of a name, in whichever namespace and on whichever store they failed."""
+    told = []
+    if len(records) > _FAILURES:
+        told.append(
+            f"The journal of this user has {len(records)} failed releases of {name!r}: lockkit failures list"
+        )
+    for record in records[-_FAILURES:]:
+        at, claim = str(record.get("at", ""))[:19], record.get("claim", "")
+        told.append(
+            f"A release of {name!r} got no answer at {at}Z (claim {claim}): lockkit failures show{options} {record['id']}"
+        )
+    return told
 
 
 def _ago(now: float, then: float) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from lockkit import durations
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
-from lockkit.errors import BackendError, IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.cli.suggesting import command_line, same_store
+from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -26,21 +28,39 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_Unread = dict[str, LockkitError]
 _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
+_FLAGS = {"stopped": "stopped", "gone": "holder gone"}
+"""What is said of a holder whose process is in this state."""
 _WIDE, _NARROW = 120, 60
 """Columns."""
+_MANY = 100
+"""Locks that are shown on a terminal, unless --limit says otherwise."""
+_AROUND = 8
+"""Rows of a terminal that a live table leaves to the text around it."""
 
 
 @make(
     "status",
     examples="""
 lockkit status                     # every lock that is held or waited for
+lockkit status 'team-01/*' --sort waiters --limit 20
 lockkit status backup --watch      # live; Ctrl-C ends it
 lockkit status --json | jq '.locks[].name'
 """,
 )
 @click.argument("name", type=NAME, required=False)
+@option(
+    "--sort",
+    type=click.Choice(SORTS),
+    help="The order: what is waited for longest first (age), what most wait for (waiters), or by name."
+    "  [default: name; age with --watch]",
+)
+@option(
+    "--limit",
+    type=Number(0),
+    metavar="N",
+    help="Show N locks at most; 0 for all.  [default: 100 on a terminal, what fits with --watch, else all]",
+)
 @option(
     "--watch",
     is_flag=True,
@@ -50,37 +70,46 @@ lockkit status --json | jq '.locks[].name'
     "--interval", type=Duration(), default=1.0, help="Time between two updates of --watch.  [default: 1s]"
 )
 @option("--deep", is_flag=True, help="Scan the whole store, in case its index of names is incomplete.")
-def command(session: Session, name: str | None, *, watch: bool, interval: float, deep: bool) -> None:
+def command(
+    session: Session,
+    name: str | None,
+    *,
+    sort: Sort | None,
+    limit: int | None,
+    watch: bool,
+    interval: float,
+    deep: bool,
+) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
 
-    Without NAME: every lock that is held or waited for. Claims are shown by claim id, never by token.
+    Without NAME: every lock that is held or waited for. NAME may be a pattern: * stands for any text, ? for one character, [ab] for
+    one of these. Claims are shown by claim id, never by token. The last line counts all locks.
     """
+    most = _limit(session, watch=watch) if limit is None else (limit or None)
+    asked = Asked(name, sort or ("age" if watch else "name"), most, deep)
     with session.client() as client:
         if not watch:
-            _show(session, client, *_look(client, name, deep=deep))
+            _show(session, client, asked, look(client, asked))
             return
         try:
             with Signals():  # so that the cursor is shown again, however the command ends
-                _watch(session, client, name, interval, deep=deep)
+                _watch(session, client, asked, interval)
         except KeyboardInterrupt:
             return  # Ctrl-C is the normal way to end it
 
 
-def _look(client: Client, name: str | None, *, deep: bool) -> tuple[list[LockInfo], _Unread]:
-    """The locks, and for each lock that this user may not read the error, so that it does not hide the others."""
-    if name is not None:
-        return [client.inspect(name)], {}
-    locks: list[LockInfo] = []
-    unread: _Unread = {}
-    for one in client.names(deep=deep):
-        try:
-            locks.append(client.inspect(one))
-        except (PermissionDenied, IncompatibleLayout) as error:
-            unread[one] = error
-    return [info for info in locks if info.claims], unread
+def _limit(session: Session, *, watch: bool) -> int | None:
+    """The locks to show if --limit does not say: as many as a person can read, and all for a program."""
+    if session.json or not sys.stdout.isatty():
+        return None
+    if not watch:
+        return _MANY
+    from shutil import get_terminal_size
+
+    return max(get_terminal_size((80, 24)).lines - _AROUND, 1)
 
 
-def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> documents.Status:
+def _document(client: Client, found: Look) -> documents.Status:
     from lockkit.cli import documents, parts
 
     now = time.time()
@@ -88,44 +117,55 @@ def _document(client: Client, locks: list[LockInfo], unread: _Unread) -> documen
         store=output.store(client),
         read_at=output.rfc3339(now),
         read_at_seconds=now,
-        locks=[output.lock(info) for info in locks],
+        locks=[output.lock(info) for info in found.shown],
         unread=[
             parts.Unread(
                 name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
             )
-            for name, error in unread.items()
+            for name, error in found.unread.items()
         ],
+        summary=summary(found, now),
+        near=found.near,
     )
 
 
-def _show(session: Session, client: Client, locks: list[LockInfo], unread: _Unread) -> None:
+def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
     if session.json:
-        output.write_json(_document(client, locks, unread), indent=True)
+        output.write_json(_document(client, found), indent=True)
         return
     output.say(f"{output.store_words(client)}, namespace {client.namespace}")
-    if locks:
+    if found.locks:
         from lockkit.cli.tables import show, width
 
-        show(_table(locks, width()))
-    elif not unread:
-        output.say("no lock is held or waited for")
-    for line in _reasons(unread):
-        output.say(line)
+        show(_table(found.shown, width()))
+    elif not found.unread:
+        matching = "" if asked.name is None else f" whose name matches {asked.name!r}"
+        output.say(f"no lock{matching} is held or waited for")
+    for row in _below(session, asked, found):
+        output.say(row)
 
 
-def _reasons(unread: _Unread) -> list[str]:
-    return [f"{name!r} cannot be read: {error.message}" for name, error in unread.items()]
+def _below(session: Session, asked: Asked, found: Look) -> list[str]:
+    """What is said below the table."""
+    told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
+    if not asked.one:
+        return [*told, summary_words(found, time.time())] if found.locks else told
+    if found.near:
+        options, first = same_store(session)
+        line = command_line("status", found.near[0], options=options)
+        told.append(f"{asked.name!r} is free; a similar name is in use{first}: {line}")
+    return told
 
 
-def _watch(session: Session, client: Client, name: str | None, interval: float, *, deep: bool) -> None:
+def _watch(session: Session, client: Client, asked: Asked, interval: float) -> None:
     if session.json or not output.colour():
-        for look in _looks(client, name, interval, deep=deep):
-            if not isinstance(look, BackendError):
-                _show(session, client, *look)
+        for found in _looks(client, asked, interval):
+            if not isinstance(found, BackendError):
+                _show(session, client, asked, found)
             elif session.json:
-                output.write_json(exits.describe(look), stream=sys.stderr)
+                output.write_json(exits.describe(found), stream=sys.stderr)
             else:
-                output.say(_away(look))
+                output.say(_away(found))
             sys.stdout.flush()
     from rich.live import Live
     from rich.markup import escape
@@ -133,41 +173,39 @@ def _watch(session: Session, client: Client, name: str | None, interval: float, 
     from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
-        locks: list[LockInfo] = []
+        locks: Sequence[LockInfo] = []
         lines: list[str] = []
-        for look in _looks(client, name, interval, deep=deep):
-            if isinstance(look, BackendError):
-                told = [_away(look), *lines]  # the last state stays on the screen, with its time
+        for found in _looks(client, asked, interval):
+            if isinstance(found, BackendError):
+                told = [_away(found), *lines]  # the last state stays on the screen, with its time
             else:
-                locks, unread = look
+                locks = found.shown
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
-                told = lines = [*_reasons(unread), place]
+                told = lines = [*_below(session, asked, found), place]
             table = _table(locks, width())
             table.caption = escape(printable("\n".join(told), lines=True))
             live.update(table, refresh=True)
 
 
-def _looks(
-    client: Client, name: str | None, interval: float, *, deep: bool
-) -> Iterator[tuple[list[LockInfo], _Unread] | BackendError]:
+def _looks(client: Client, asked: Asked, interval: float) -> Iterator[Look | BackendError]:
     """Look at the store again and again. An error that may pass is yielded instead; the first look raises it."""
-    look: tuple[list[LockInfo], _Unread] | BackendError = _look(client, name, deep=deep)
+    found: Look | BackendError = look(client, asked)
     while True:
-        yield look
+        yield found
         time.sleep(interval)
         try:
-            look = _look(client, name, deep=deep)
+            found = look(client, asked)
         except (PermissionDenied, IncompatibleLayout):
             raise
         except BackendError as error:
-            look = error
+            found = error
 
 
 def _away(error: BackendError) -> str:
     return f"trying again: {error.message}"
 
 
-def _table(locks: list[LockInfo], width: int) -> Table:
+def _table(locks: Sequence[LockInfo], width: int) -> Table:
     """A table of all columns if they fit, of the most important ones at 80 columns, and of short lines below 60."""
     from lockkit.cli.tables import add, table
 
@@ -209,8 +247,9 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
     if holder is None:
         return state
     word = holder.state.lower()
-    if holder.evicted:
-        return "evicted" if short else f"{word}, evicted"
+    flag = "evicted" if holder.evicted else _FLAGS.get(holder.process, "")
+    if flag:
+        return flag if short else f"{word}, {flag}"
     if holder.kind == "mutex":
         return word
     of = "/" if short else " of "

@@ -11,12 +11,13 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import explain_line
+from lockkit.cli.suggesting import look
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
 from lockkit.protocol.acquiring import OUTAGE_LIMIT
 from lockkit.protocol.denials import in_the_way
+from lockkit.store.judging import judged_queue
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                     f"{name!r} is not free after {waited:.1f} s",
                     name=name,
                     holder=next(iter(info.holders), None),
-                    hint=f"see: {explain_line(session, name)}",
+                    hint=look(session, name),
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
@@ -113,11 +114,13 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
             output.say(f"trying again: {trouble.error.message}", stream=sys.stderr)
 
     try:
-        return patiently(
-            lambda left: driver.backend.inspect(name, min(left, request)),
-            driver.clock,
-            patience,
-            tell,
+        return judged_queue(
+            patiently(
+                lambda left: driver.backend.inspect(name, min(left, request)),
+                driver.clock,
+                patience,
+                tell,
+            )
         )
     except (Refused, Unknown) as trouble:
         trouble.error.name = trouble.error.name or name

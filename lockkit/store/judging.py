@@ -1,0 +1,123 @@
+"""The judgement of an owner: whether the process that made a claim runs, is stopped, or has ended.
+
+The judgement is the same for all stores and all commands. It is made only by a process that sees the owner's pid: on the same host,
+since the same boot, and in the same pid namespace. Everything else cannot be told, because a pid of another host, or of a
+container, says nothing about the process that has that pid here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, ProcessState
+from lockkit.identity import look_at, this_process
+
+__all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers"]
+
+NOBODY = "no process stands behind it; its ttl rules"
+"""The evidence for a claim that outlives the process that made it."""
+_SAME_START = 0.005
+"""Seconds by which two times of start may differ; they are stored in steps of 10 ms."""
+_WRITES_ONLY = 0o3
+"""The bits of a descriptor's flags that tell how it was opened (open(2)): 1 is for writing only."""
+
+
+def judgement(owner: Owner) -> tuple[ProcessState, str]:
+    """The state of the process that an owner describes, and how that is known."""
+    here = this_process()
+    if not owner.pid or not owner.boot_id or not here.boot_id:
+        return "unknown", "the process that made it cannot be identified"
+    if owner.boot_id != here.boot_id:
+        if owner.host == here.host:
+            return "unknown", "it was made before this host was restarted, or on another host of this name"
+        return "unknown", f"its process is on another host, {owner.host or 'unknown'}"
+    if owner.pid_space != here.pid_space and owner.pid_space and here.pid_space:
+        return "unknown", "its process is in a container, or this one is; pids cannot be compared"
+    process = look_at(owner.pid)
+    if process is not None and abs(process.started - owner.started) < _SAME_START:
+        if process.ended:
+            return "gone", f"process {owner.pid} on this host has ended"
+        if process.stopped:
+            return "stopped", f"process {owner.pid} on this host is stopped"
+        return "alive", f"process {owner.pid} runs on this host"
+    if not owner.pid_space or owner.pid_space != here.pid_space:
+        return "unknown", f"process {owner.pid} is not seen here, which may be another container than its own"
+    if process is not None:
+        return "gone", f"process {owner.pid} on this host has ended, and another process has that pid now"
+    try:
+        os.kill(owner.pid, 0)  # sends no signal
+    except ProcessLookupError:
+        return "gone", f"process {owner.pid} on this host has ended"
+    except OSError:
+        pass
+    return "unknown", f"process {owner.pid} on this host cannot be seen"
+
+
+def judged(claim: ClaimInfo) -> ClaimInfo:
+    """A claim with the state of its process. What the store itself knows is kept: it may see more than a pid."""
+    if claim.state == "LINGERING":
+        return claim
+    if claim.note.get("acquire") or claim.evidence == NOBODY:
+        return claim._replace(process="unknown", alive=None, evidence=NOBODY)
+    if claim.alive is False:
+        return claim._replace(process="gone")
+    process, seen = judgement(claim.owner)
+    if process == "alive":
+        return claim._replace(process=process, alive=True, evidence=(claim.alive and claim.evidence) or seen)
+    evidence = (
+        f"{seen}; {claim.evidence}" if claim.evidence and (claim.alive or process == "unknown") else seen
+    )
+    if process == "stopped":
+        return claim._replace(process=process, alive=None, evidence=evidence)
+    alive = False if process == "gone" and claim.alive is None else claim.alive
+    return claim._replace(process=process, alive=alive, evidence=evidence)
+
+
+def judged_queue(info: LockInfo) -> LockInfo:
+    """A queue with the state of each claim's process."""
+    return info._replace(claims=tuple(judged(claim) for claim in info.claims))
+
+
+def keepers(file: str) -> tuple[Keeper, ...]:
+    """The processes of this host that have a file open for reading, as far as this user may see that.
+
+    Args:
+        file: The last part of the file's path, which no other file has.
+    """
+    found = []
+    for pid in _pids():
+        folder = f"/proc/{pid}/fd"
+        try:
+            descriptors = os.listdir(folder)  # noqa: PTH208 (names, not paths)
+        except OSError:
+            continue  # it has ended, or belongs to another user
+        if any(_reads(pid, descriptor, file) for descriptor in descriptors):
+            found.append(Keeper(pid, _program(pid)))
+    return tuple(found)
+
+
+def _pids() -> list[int]:
+    try:
+        return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _reads(pid: int, descriptor: str, file: str) -> bool:
+    try:
+        path = os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)")  # noqa: PTH115
+        if path.rpartition("/")[2] != file:
+            return False
+        about = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split()[1] for line in about.splitlines() if line.startswith("flags:")), "0")
+    return int(flags, 8) & _WRITES_ONLY != os.O_WRONLY
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

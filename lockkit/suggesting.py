@@ -1,0 +1,108 @@
+"""Commands that lockkit suggests in errors and explanations, ready to paste into a shell, with the options that select the same store."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+
+__all__ = ["HERE", "URL_FIRST", "SameStore", "command_line", "options", "place_of", "quoted", "same_store"]
+
+
+class SameStore(NamedTuple):
+    """How a suggested command uses the same store.
+
+    Attributes:
+        options: The options to add, with a space before each: `` --url sqlite:/srv/lockkit.db``.
+        first: What must be done before, as a phrase with a comma before it; empty if nothing. A suggested command never contains a
+            secret, so this may be to set LOCKKIT_URL.
+        reachable: Whether a command can use the store at all. It cannot if the store is in this process.
+    """
+
+    options: str = ""
+    first: str = ""
+    reachable: bool = True
+
+
+HERE = SameStore()
+"""The store that a command uses without any options."""
+URL_FIRST: Final = ", with LOCKKIT_URL set to the store's URL, which has a secret"
+"""The phrase about what must be done before a suggested command."""
+_SHARED = ("/config.toml",)
+"""How the paths of configuration files end that every command of this user reads, wherever it is run."""
+
+
+def same_store(config: Config, *, reachable: bool = True) -> SameStore:
+    """How a command, run in a shell that may have another environment and another working folder, uses the store of this configuration.
+
+    Args:
+        config: The configuration.
+        reachable: Whether other processes can use the store.
+    """
+    from lockkit.redaction import redact
+
+    url = place_of(config) if _elsewhere(config, "url") or _elsewhere(config, "state_dir") else ""
+    secret = bool(url) and redact(url) != url
+    words = [
+        ("--url", "" if secret or not (_elsewhere(config, "url") or config.url != url) else url),
+        ("--profile", config.profile if _elsewhere(config, "profile") else None),
+        ("--namespace", config.namespace if _elsewhere(config, "namespace") else None),
+    ]
+    return SameStore(options(words), URL_FIRST if secret else "", reachable)
+
+
+def place_of(config: Config) -> str:
+    """The URL of the store, with its secrets, and with the file of the embedded store even if the setting does not name it."""
+    head, mark, more = config.url.partition("?")
+    if head != "sqlite:":
+        return config.url
+    from urllib.parse import quote
+
+    try:
+        file = config.state_place(create=False).path / "lockkit.db"
+    except LockkitError:
+        return config.url
+    return f"sqlite:{quote(os.fsencode(file))}{mark}{more}"
+
+
+def _elsewhere(config: Config, key: str) -> bool:
+    """Whether a setting has a value that a command in another shell would not have."""
+    source = config.source(key).partition(" [profiles.")[0]
+    return not source.startswith("default") and not source.endswith(_SHARED)
+
+
+def options(words: list[tuple[str, str | None]]) -> str:
+    """Options of a command line, each with a space before it. Those without a value are left out."""
+    return "".join(f" {flag} {quoted(value)}" for flag, value in words if value)
+
+
+def quoted(text: str) -> str:
+    """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it."""
+    import shlex
+
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(
+        f"\\{char}" if char in "\\'" else char if char.isprintable() else f"\\U{ord(char):08x}"
+        for char in text
+    )
+    return f"$'{escaped}'"
+
+
+def command_line(command: str, name: str, more: str = "", *, options: str = "") -> str:
+    """A command about a lock, ready to paste. The name of the lock may be any text.
+
+    Args:
+        command: The command, such as ``explain``.
+        name: The lock.
+        more: The rest of the command, as it is typed.
+        options: The options of :class:`SameStore`.
+    """
+    lock, more = quoted(name), f" {more}" if more else ""
+    if name.startswith("-"):
+        return f"lockkit {command}{options}{more} -- {lock}"
+    return f"lockkit {command}{options} {lock}{more}"

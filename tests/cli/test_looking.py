@@ -1,0 +1,159 @@
+"""status of many locks, similar names, namespaces, and what the journal says of a name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lockkit import connect
+from lockkit.cli.commands.explain import sentences
+from lockkit.cli.looking import Asked, Look, look, summary, summary_words
+from lockkit.errors import ConfigError
+from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.observe import journal
+
+ANN = Owner(user="ann", host="box", pid=4711, program="sleep")
+
+
+def claim(name, state, since, position=0):
+    return ClaimInfo(name, f"{position:012x}", state, ANN, 1, position, since=since)
+
+
+def queue(name, held_since, *waiting_since):
+    waiting = [claim(name, "WAITING", since, place) for place, since in enumerate(waiting_since, start=1)]
+    return LockInfo(name, (claim(name, "HELD", held_since), *waiting))
+
+
+class Fleet:
+    """A client that knows some queues."""
+
+    def __init__(self, *queues):
+        self.queues = {info.name: info for info in queues}
+        self.capabilities = type("Capabilities", (), {"scope": "fleet"})
+
+    def names(self, prefix="", *, pattern=None, deep=False):
+        return sorted(self.queues)
+
+    def inspect(self, name):
+        return self.queues[name]
+
+
+QUEUES = (queue("a", 50.0), queue("b", 90.0, 95.0, 96.0), queue("c", 10.0), queue("d", 91.0, 92.0))
+
+
+@pytest.mark.parametrize("sort, order", [("name", "abcd"), ("age", "dbca"), ("waiters", "bdac")])
+def test_locks_are_sorted(sort, order):
+    found = look(Fleet(*QUEUES), Asked(sort=sort))
+    assert "".join(info.name for info in found.locks) == order
+
+
+def test_many_queues_are_read_at_once_and_none_is_left_out():
+    many = [queue(f"job/{number}", 1.0) for number in range(500)]
+    found = look(Fleet(*many), Asked(limit=3))
+    assert len(found.locks) == 500
+    assert len(found.shown) == 3
+
+
+def test_the_summary_counts_what_the_limit_leaves_out():
+    found = Look(QUEUES, {}, 1)
+    told = summary(found, 100.0)
+    assert (told.locks, told.held, told.waiters) == (4, 4, 3)
+    assert (told.longest_wait_seconds, told.longest_wait_name) == (8.0, "d")
+    assert summary_words(found, 100.0) == (
+        "4 locks: 4 held; 3 claims wait, the longest for 8 s ('d'); 1 shown (--limit 0 shows all)"
+    )
+    assert summary_words(Look(QUEUES[:1], {}), 100.0) == "1 lock: 1 held"
+
+
+def test_status_takes_a_pattern_an_order_and_a_limit(lockkit):
+    with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
+        names = ["team-01/a", "team-01/b", "team-02/a", "x[1]"]
+        leases = [client.lock(name).acquire() for name in names]
+        out = lockkit("status", "team-01/*").stdout
+        assert re.findall(r"^\S+/\S+", out, re.MULTILINE) == ["team-01/a", "team-01/b"]
+        assert out.endswith("\n2 locks: 2 held\n")
+        limited = lockkit.json("status", "team-0?/a", "--limit", "1", "--sort", "age")
+        assert [lock["name"] for lock in limited["locks"]] == ["team-01/a"]
+        assert limited["summary"]["locks"] == 2
+        assert [lock["name"] for lock in lockkit.json("status", "x[1]")["locks"]] == ["x[1]"]
+        assert "no lock whose name matches 'y*' is held" in lockkit("status", "y*").stdout
+        for lease in leases:
+            lease.release()
+
+
+def test_names_match_a_pattern_or_themselves():
+    with connect("memory://patterns") as client:
+        leases = [client.lock(name).acquire() for name in ("a/1", "a/2", "b/1", "c[1]", "c1")]
+        assert client.names(pattern="a/*") == ["a/1", "a/2"]
+        assert client.names(pattern="?/1") == ["a/1", "b/1"]
+        assert client.names(pattern="c[1]") == ["c1", "c[1]"]
+        assert client.names("b", pattern="*1") == ["b/1"]
+        assert client.names("a", pattern="b*") == []
+        assert client.names(pattern="A/*") == []
+        with pytest.raises(ConfigError):
+            client.names(pattern=3)
+        for lease in leases:
+            lease.release()
+
+
+def test_a_name_that_is_not_in_use_brings_similar_ones_that_are(lockkit):
+    lockkit("acquire", "backup", "--ttl", "1m")
+    told = lockkit("explain", "Bakcup").stdout
+    assert "'Bakcup' is free: nobody holds it and nobody waits for it." in told
+    assert "A similar name is in use: lockkit explain backup" in told
+    assert (
+        "'Bakcup' is free; a similar name is in use: lockkit status backup"
+        in lockkit("status", "Bakcup").stdout
+    )
+    assert lockkit.json("explain", "bakup")["near"] == ["backup"]
+    assert lockkit.json("status", "bakup")["near"] == ["backup"]
+    assert "No similar name is in use here." in lockkit("explain", "gpu:0").stdout
+
+
+def test_a_name_in_use_brings_no_similar_ones(lockkit):
+    for name in "backup", "backups":
+        lockkit("acquire", name, "--ttl", "1m")
+    assert "backups" not in lockkit("explain", "backup").stdout
+    assert lockkit.json("status", "backup")["near"] == []
+
+
+def test_namespaces_are_listed(lockkit):
+    assert lockkit("namespaces").stdout == "no namespace has claims\n"
+    for namespace in "prod", "ci":
+        lockkit("acquire", "x", "--ttl", "1m", "--namespace", namespace)
+    assert lockkit("namespaces").stdout == "ci\nprod\n"
+    document = lockkit.json("namespaces")
+    assert (document["schema"], document["namespaces"]) == ("lockkit.namespaces/1", ["ci", "prod"])
+
+
+def test_explain_mentions_a_release_of_the_name_that_failed(lockkit):
+    folder = lockkit.folder / "state"
+    folder.mkdir(mode=0o700)
+    journal.append(folder, {"name": "other", "claim": "0" * 12})
+    resolved = journal.append(folder, {"name": "x", "claim": "1" * 12})
+    journal.resolve(folder, resolved, "ann")
+    failed = journal.append(folder, {"name": "x", "claim": "2" * 12, "errors": ["no answer"]})
+    told = lockkit("explain", "x").stdout
+    assert re.search(
+        rf"A release of 'x' got no answer at 20\S+Z \(claim 2+\): lockkit failures show {failed}", told
+    )
+    assert resolved not in told
+    assert lockkit("failures", "show", failed).returncode == 0
+    assert lockkit.json("explain", "x")["failures"] == [failed]
+    assert "got no answer" not in lockkit("explain", "y").stdout
+
+
+def test_only_the_latest_failures_are_told(lockkit):
+    folder = lockkit.folder / "state"
+    folder.mkdir(mode=0o700)
+    ids = [journal.append(folder, {"name": "x", "claim": "0" * 12}) for _ in range(5)]
+    told = lockkit("explain", "x").stdout
+    assert "has 5 failed releases of 'x': lockkit failures list" in told
+    assert [one in told for one in ids] == [False, False, True, True, True]
+
+
+def test_a_waiter_that_cannot_answer_is_named():
+    waits = claim("x", "WAITING", 90.0, 1)
+    info = LockInfo("x", (claim("x", "HELD", 50.0), waits._replace(process="stopped")))
+    assert any("(sleep), which is stopped, for 10 s" in told for told in sentences(info, 100.0))
