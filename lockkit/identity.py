@@ -37,7 +37,7 @@ _known: tuple[int, Owner] | None = None
 def boot_id() -> str:
     """The kernel's random id of this boot (random(4)), or "" if there is none."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -83,7 +83,7 @@ class Process(NamedTuple):
 def look_at(pid: int) -> Process | None:
     """The process with this pid; None if there is none, or if it cannot be seen (proc_pid_stat(5))."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The second field is the command in parentheses, which may itself contain spaces and parentheses.

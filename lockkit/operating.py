@@ -199,6 +199,8 @@ class Operations:
         from lockkit.plugins.calling import call_within
 
         findings: list[Finding] = []
+        with IMPORTS:
+            from lockkit.plugins.calling import call_within
         implementations = self.plugins.implementations("lockkit_health")
         for outcome in call_within(_HEALTH, "lockkit_health", implementations, {"client": self}):
             if outcome.error is not None:

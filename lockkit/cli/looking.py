@@ -25,7 +25,7 @@ _FEW = 16
 
 
 class Asked(NamedTuple):
-    """What is asked for.
+    """A question about the locks of a store.
 
     Attributes:
         name: A name, or a pattern of names; None for every name that is in use.
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the store has said.
+    """The answer of the store.
 
     Attributes:
         locks: All locks that were asked for, in the order that was asked for.
@@ -105,12 +105,12 @@ def _longest_wait(info: LockInfo) -> float:
 
 
 def _by_age(info: LockInfo) -> tuple[float, float, str]:
-    """What has been waited for longest comes first, then what has been held longest."""
+    """The key of an order in which the lock that has been waited for longest comes first, then the one that has been held longest."""
     return _longest_wait(info), min((claim.since for claim in info.holders), default=math.inf), info.name
 
 
 def _by_waiters(info: LockInfo) -> tuple[float, float, str]:
-    """What most claims wait for comes first."""
+    """The key of an order in which the lock that most claims wait for comes first."""
     return -len(info.waiters), _longest_wait(info), info.name
 
 

@@ -109,7 +109,7 @@ def _reads(pid: int, descriptor: str, file: str) -> bool:
         path = os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)")  # noqa: PTH115
         if path.rpartition("/")[2] != file:
             return False
-        about = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text(encoding="ascii", errors="replace")
+        about = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     flags = next((line.split()[1] for line in about.splitlines() if line.startswith("flags:")), "0")

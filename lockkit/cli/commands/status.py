@@ -30,7 +30,7 @@ __all__ = ["command"]
 
 _COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
 _FLAGS = {"stopped": "stopped", "gone": "holder gone"}
-"""What is said of a holder whose process is in this state."""
+"""Words about a holder whose process is in this state."""
 _WIDE, _NARROW = 120, 60
 """Columns."""
 _MANY = 100
@@ -146,7 +146,7 @@ def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
 
 
 def _below(session: Session, asked: Asked, found: Look) -> list[str]:
-    """What is said below the table."""
+    """The rows below the table."""
     told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
     if not asked.one:
         return [*told, summary_words(found, time.time())] if found.locks else told
