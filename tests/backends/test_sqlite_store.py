@@ -886,7 +886,7 @@ def test_a_host_store_is_shared_by_the_group_whatever_the_umask(open_folder):
         assert mine.inspect("b", 2.0).claims[0].alive
         process.kill()
         process.wait()
-    assert not mine.inspect("b", 2.0).claims[0].alive
+    assert not mine.inspect("b", 2.0).claims
     take(mine, "b", wait=False)
     assert mine.renew([(one, fence)], 2.0)[0].state == "HELD"
     mine.close()

@@ -83,7 +83,7 @@ def command(
     """Show who holds which lock, since when, until when, and how many wait.
 
     Without NAME: every lock that is held or waited for. NAME may be a pattern: * stands for any text, ? for one character, [ab] for
-    one of these. Claims are shown by claim id, never by token. The last line counts all locks.
+    one of these. Claims are shown by claim id, never by token. Of several locks the last row gives their number.
     """
     most = _limit(session, watch=watch) if limit is None else (limit or None)
     asked = Asked(name, sort or ("age" if watch else "name"), most, deep)
@@ -149,7 +149,7 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     """The rows below the table."""
     told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
     if not asked.one:
-        return [*told, summary_words(found, time.time())] if found.locks else told
+        return [*told, summary_words(found, time.time())] if len(found.locks) > 1 else told
     if found.near:
         options, first = same_store(session)
         line = command_line("status", found.near[0], options=options)
