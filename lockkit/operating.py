@@ -196,11 +196,9 @@ class Operations:
     def check_plugins(self) -> list[Finding]:
         """The results of the plugins' health checks. A check that fails, or takes longer than 5 s, is a finding itself."""
         # Late: a program that only imports lockkit needs no plugins.
-        from lockkit.plugins.calling import call_within
-
-        findings: list[Finding] = []
         with IMPORTS:
             from lockkit.plugins.calling import call_within
+        findings: list[Finding] = []
         implementations = self.plugins.implementations("lockkit_health")
         for outcome in call_within(_HEALTH, "lockkit_health", implementations, {"client": self}):
             if outcome.error is not None:
