@@ -113,7 +113,7 @@ def test_of_a_similar_name_the_same_store_is_named(lockkit, pasted):
     options = ("--url", f"sqlite:{lockkit.folder}/s.db", "--namespace", "ci")
     lockkit("acquire", "backup", "--ttl", "1m", *options)
     for command in "explain", "status":
-        told = pasted(lockkit(command, "bakcup", *options).stdout)
+        told = pasted(lockkit(command, "backpu", *options).stdout)
         assert "backup" in told
         assert "held" in told
 

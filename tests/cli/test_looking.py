@@ -99,15 +99,15 @@ def test_names_match_a_pattern_or_themselves():
 
 def test_a_name_that_is_not_in_use_brings_similar_ones_that_are(lockkit):
     lockkit("acquire", "backup", "--ttl", "1m")
-    told = lockkit("explain", "Bakcup").stdout
-    assert "'Bakcup' is free: nobody holds it and nobody waits for it." in told
+    told = lockkit("explain", "Backpu").stdout
+    assert "'Backpu' is free: nobody holds it and nobody waits for it." in told
     assert "A similar name is in use: lockkit explain backup" in told
     assert (
-        "'Bakcup' is free; a similar name is in use: lockkit status backup"
-        in lockkit("status", "Bakcup").stdout
+        "'Backpu' is free; a similar name is in use: lockkit status backup"
+        in lockkit("status", "Backpu").stdout
     )
-    assert lockkit.json("explain", "bakup")["near"] == ["backup"]
-    assert lockkit.json("status", "bakup")["near"] == ["backup"]
+    assert lockkit.json("explain", "Backpu")["near"] == ["backup"]
+    assert lockkit.json("status", "Backpu")["near"] == ["backup"]
     assert "No similar name is in use here." in lockkit("explain", "gpu:0").stdout
 
 
