@@ -224,17 +224,31 @@ def _denied(text: str, hint: str) -> Refused:
 def create(place: Place) -> None:
     """Create the database, empty and with the right mode whatever the umask, if it is not there.
 
+    In a shared folder it has that mode as soon as it has its name, because another user may open it at the same moment.
+
     Raises:
         OSError: It cannot be created.
     """
+    if os.path.lexists(place.path):
+        return
+    made = _unborn(place.path) if place.shared else place.path
     try:
         # Not opened: closing any descriptor of a file drops this process's POSIX locks on it, those of an open SQLite
         # connection too (sqlite.org/howtocorrupt.html, 2.2).
-        os.mknod(place.path, stat.S_IFREG | place.mode)
+        os.mknod(made, stat.S_IFREG | place.mode)
+        os.chmod(made, place.mode)  # noqa: PTH101
+        if place.shared:
+            os.link(made, place.path)  # which replaces nothing, unlike a renaming
     except FileExistsError as error:
         raise_if_foreign(error)
-        return
-    os.chmod(place.path, place.mode)  # noqa: PTH101
+    finally:
+        if place.shared:
+            Path(made).unlink(missing_ok=True)
+
+
+def _unborn(path: str) -> str:
+    """A name beside a path, for what is not ready to bear that name."""
+    return f"{path}.{os.urandom(6).hex()}"
 
 
 def make_pulses(folder: str, *, shared: bool) -> None:
@@ -246,6 +260,9 @@ def make_pulses(folder: str, *, shared: bool) -> None:
     """
     path = Path(folder)
     try:
+        if shared and not os.path.lexists(path):
+            _make_shared(path)
+            return
         path.mkdir(mode=0o700)
     except FileExistsError as error:
         raise_if_foreign(error)
@@ -259,6 +276,19 @@ def make_pulses(folder: str, *, shared: bool) -> None:
             ) from None
         return
     path.chmod(0o2770 if shared else 0o700)
+
+
+def _make_shared(path: Path) -> None:
+    """Create a folder for a group; it has its mode as soon as it has its name. If another user creates it first, theirs stays."""
+    made = Path(_unborn(str(path)))
+    made.mkdir(mode=0o700)
+    try:
+        made.chmod(0o2770)
+        made.rename(path)
+    except BaseException as error:
+        made.rmdir()
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _group_of_others(folder: Path) -> str | None:

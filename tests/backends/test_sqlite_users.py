@@ -268,6 +268,42 @@ def test_a_file_made_before_a_group_shared_the_folder_is_refused_and_doctor_says
     assert "only its owner can use it" in told
 
 
+@as_root
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_user_that_dies_while_it_makes_the_store_leaves_nothing_that_bars_the_others(
+    monkeypatch, shared, user, nth
+):
+    """Death strikes just before the new folder of FIFOs, or the new database, gets the rights of the group."""
+    changed = []
+    chmod = os.chmod
+
+    def dying(path, mode, **more):
+        changed.append(path)
+        if len(changed) == nth:
+            raise SystemExit
+        chmod(path, mode, **more)
+
+    monkeypatch.setattr(os, "chmod", dying)
+    with pytest.raises(SystemExit):
+        open_store(f"sqlite:{shared}/host.db", OpenOptions())
+    monkeypatch.undo()
+
+    assert user(ANN, f"sqlite:{shared}/host.db")("attempt('x')") == "True"
+
+
+@as_root
+def test_many_users_that_begin_at_the_same_moment_are_all_served(user, shared):
+    url = f"sqlite:{shared}/host.db"
+    users = [user(uid, url) for uid in range(ANN, ANN + 6)]
+    for one in users:
+        assert one("1") == "1", "it is ready"
+
+    for one in users:
+        one.tell("attempt('x')")
+
+    assert sorted(one.said() for one in users) == ["False"] * 5 + ["True"]
+
+
 # -- the scope follows from the folder, before the store is opened
 
 
