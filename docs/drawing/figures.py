@@ -151,56 +151,58 @@ def stuck() -> Picture:
     """The tree for three in the morning: from what `explain` says to what to do."""
     picture = Picture(
         760,
-        600,
+        772,
         "A lock does not come free",
-        "A tree that begins with lockkit explain backup. If explain says free: look at the waiting process, its store and its namespace. If the holder is "
-        "alive and was renewed a moment ago: ask its owner, then end its process with kill. If the holder is stopped or dead, or a renewal is overdue: the hold lapses "
-        "by itself at the time that explain says; wait for that, or end the process. If the lock was taken by lockkit acquire: ask its owner, "
-        "then use the lockkit release that explain prints. If the hold is LINGERING: it has ended, so wait. If the process cannot be ended: lockkit evict with the claim "
-        "that explain names.",
+        "A tree that begins with lockkit explain backup. If explain says free: look at the waiting process, its store and its namespace. If the holder is alive and was "
+        "renewed a moment ago: ask its owner, then end its process with kill. If the holder is stopped: let it go on with kill -CONT, or end it. If the holder is dead or the renewal "
+        "is overdue: the hold lapses by itself at the time that explain says, so wait. If the lockkit run that took it is gone: end what it left behind, as explain prints. If "
+        "it is unknown whether the holder is alive: ask again on the host that explain names. If the lock was taken by lockkit acquire: ask its owner, then use the "
+        "lockkit release that explain prints. If the hold is LINGERING: it has ended, so wait. If nothing of that helps: lockkit evict with the claim that explain names.",
     )
     picture.box(24, 24, 320, 56, "waits", ["Who has it?", "lockkit explain backup"], mono=[1])
-    picture.text(420, 46, "explain says one of these", kind="soft", size=13)
-    picture.text(420, 66, "and names the host, the process and the claim", kind="soft", size=13)
+    picture.text(404, 46, "explain says one of these", kind="soft", size=13)
+    picture.text(404, 66, "and names the host, the process and the claim", kind="soft", size=13)
     said = [
-        (["free"], ["Look at the waiting process", "its store, its namespace", "lockkit config show"], [2]),
+        (["free"], ["Check the store of the waiter", "lockkit config show"]),
         (
             ["its holder is alive", "renewed a moment ago"],
             ["Ask its owner. Then end the process", "kill PID"],
-            [1],
         ),
         (
-            ["its holder is stopped or dead", "or the renewal is overdue"],
-            [
-                "It lapses by itself, at the time shown",
-                "wait for that, or end the process",
-                "lockkit wait backup",
-            ],
-            [2],
+            ["its holder is stopped", "it neither works nor renews"],
+            ["Let it go on, or end it", "kill -CONT PID"],
+        ),
+        (
+            ["its holder is dead", "or the renewal is overdue"],
+            ["It lapses by itself, at the time shown", "lockkit wait backup"],
+        ),
+        (
+            ["its lockkit run is gone", "what it started keeps the lock"],
+            ["End what it left behind", "with the kill that explain prints"],
+        ),
+        (
+            ["whether it is alive is unknown", "on another host, or in a container"],
+            ["Ask again on the host that is named", "lockkit explain backup"],
         ),
         (
             ["taken by lockkit acquire", "no process is attached to it"],
             ["A script will release it: ask its owner", "or use the release that explain prints"],
-            [],
         ),
-        (["LINGERING", "it has ended, and blocks for a while"], ["Wait", "lockkit wait backup"], [1]),
+        (["LINGERING", "it has ended, and blocks for a while"], ["Wait", "lockkit wait backup"]),
     ]
-    for at, (words, then, mono) in enumerate(said):
-        top = 104 + at * 80
-        picture.box(60, top, 284, 64, "free", words)
-        picture.box(404, top, 332, 64, "holds", then, mono=mono, size=13)
-        picture.line([(42, 80 if at == 0 else top - 48), (42, top + 32)])
-        picture.arrow([(42, top + 32), (60, top + 32)])
-        picture.arrow([(344, top + 32), (404, top + 32)])
-    picture.box(
-        60,
-        520,
-        676,
-        60,
-        "warns",
-        ["The process cannot be ended?", 'lockkit evict backup --claim CLAIM --reason "hung since midnight"'],
-        mono=[1],
-    )
+    above = 80
+    for at, (words, then) in enumerate(said):
+        top = 100 + at * 72
+        picture.box(60, top, 284, 58, "free", words)
+        picture.box(
+            404, top, 332, 58, "holds", then, mono=[1] if then[1].startswith(("lockkit ", "kill ")) else []
+        )
+        picture.line([(42, above), (42, top + 29)])
+        picture.arrow([(42, top + 29), (60, top + 29)])
+        picture.arrow([(344, top + 29), (404, top + 29)])
+        above = top + 29
+    evict = 'lockkit evict backup --claim CLAIM --reason "hung since midnight"'
+    picture.box(60, 690, 676, 58, "warns", ["Nothing of that helps?", evict], mono=[1])
     return picture
 
 

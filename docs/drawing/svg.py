@@ -111,6 +111,9 @@ class Picture:
             lines: The text.
             size: The size of the text.
             mono: The numbers of those lines that are commands or URLs.
+
+        Raises:
+            ValueError: A line does not fit into the box.
         """
         self._parts.append(
             f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>'
@@ -128,6 +131,9 @@ class Picture:
                 mono=at in mono,
                 bold=bold,
             )
+            written = self.written[-1]
+            if written.left < x + 6 or written.right > x + width - 6:
+                raise ValueError(f"{words!r} does not fit into its box")
 
     def line(
         self, points: Sequence[tuple[float, float]], kind: str = "soft", *, dashed: bool = False

@@ -11,6 +11,7 @@ from support.pages import DOCS
 PAGE = (DOCS / "what-happens.md").read_text()
 HERE = "docs/test_what_happens.py::"
 SERVERS = "docs/test_what_happens_on_servers.py::"
+JUDGED = "cli/test_judgement.py::"
 UNTRIED = "not tried"
 """The row says so."""
 
@@ -86,6 +87,13 @@ SHOWN = {
         "**somebody deletes the keys** (FLUSHALL, `etcdctl del`, `deleteall`)": f"{SERVERS}test_keys_that_somebody_deletes_free_the_lock_and_are_a_loss_for_its_holder",
         "**the server's clock steps** forward by more than a ttl": "docs/test_redis_pages.py::test_a_clock_set_forward_may_let_two_hold_and_the_second_has_the_higher_fence",
         "**the server's clock steps** back": "docs/test_redis_pages.py::test_a_clock_set_back_keeps_no_claim_longer_than_asked_and_fences_rise_by_one",
+    },
+    "... to an operator": {
+        "**the holder is evicted at once** (`evict --now`, `evict(now=True)`)": f"{SERVERS}test_evict_now_lets_the_next_in_at_once",
+        "**the holder is stopped**": f"{JUDGED}test_a_stopped_holder_is_not_alive_and_goes_on_with_the_line_that_is_told",
+        "**the holder was killed**": f"{JUDGED}test_a_killed_holder_is_dead_on_a_server_and_the_lock_is_free_on_sqlite",
+        "**a `lockkit run` was killed**, and a process that its command started lives on": f"{JUDGED}test_the_lock_of_a_killed_wrapper_is_kept_by_what_it_left_and_freed_by_the_line_that_is_told",
+        "**the holder is in a container**, or on another host": f"{JUDGED}test_a_holder_in_another_pid_namespace_is_never_guessed",
     },
 }
 
