@@ -258,6 +258,8 @@ def _without_dashes(words: Words, own: Mapping[str, bool]) -> _Guess | None:
         return first, options + more, ["sh", "-c", *left[1:]]
     if not left:
         return (None, options, ["sh", "-c", first]) if " " in first else None
+    if _is_option(left[0]):
+        return None
     if len(left) == 1 and " " in left[0]:
         return first, options + more, ["sh", "-c", *left]
     return first, options + more, left

@@ -139,11 +139,12 @@ def _end(last: str) -> None:
 
 
 def _texts(value: Any) -> Iterator[tuple[Any, Any]]:
-    """The places of all texts in a document: the list or dict, and the index or key in it."""
+    """The places of all texts in a document but names: the list or dict, and the index or key in it."""
     places = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in places:
         if isinstance(inner, str):
-            yield value, key
+            if key != "name":
+                yield value, key
         else:
             yield from _texts(inner)
 

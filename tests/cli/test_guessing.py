@@ -134,6 +134,7 @@ def test_a_suggestion_works_when_it_is_pasted(lockkit):
     "line, told",
     [
         ("run x --frob -- prog", "there is no option --frob (for example: lockkit run backup -- "),
+        ("run x --frob prog", "-- is missing before the command"),
         ("run x --ttl -- prog", "--ttl needs a value"),
         ("run x", "the command is missing, which goes after --"),
         ("run", "NAME and the command are missing"),
