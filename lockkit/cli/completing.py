@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from lockkit.clock import SYSTEM
+from lockkit.errors import LockkitError
 from lockkit.identity import process_start
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def _namespaces(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str
             if values.get("namespace"):
                 yield str(values["namespace"]), layer.source
     with _client(ctx) as client:
-        yield client.namespace, ""
+        yield client.namespace, "in use"
+        with suppress(LockkitError):  # the store does not answer, or cannot list them
+            yield from ((name, "in the store") for name in client.namespaces())
 
 
 def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,7 @@ def test_names_and_namespaces_are_completed(lockkit, complete, settles):
     settles("explain ", ["backup"])
     settles("run ba", ["backup"])
     settles("explain --namespace prod ", ["elsewhere"])
-    lockkit.until(lambda: {"default", "tests"} <= set(values(complete("status --namespace "))))
+    lockkit.until(lambda: {"default", "tests", "prod"} <= set(values(complete("status --namespace "))))
     settles("status --namespace te", ["tests"])
     settles("status --profile ", ["ci", "gpu"])
 
