@@ -255,7 +255,7 @@ def others_inside(database: Inode) -> bool:
     """
     wanted = f"{os.major(database[0]):02x}:{os.minor(database[0]):02x}:{database[1]}"
     try:
-        entries = _LOCKS.read_text(encoding="ascii", errors="replace").splitlines()
+        entries = _LOCKS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise_if_foreign(error)
         return False
