@@ -63,11 +63,13 @@ class Process(NamedTuple):
         state: The letter of its state, for instance ``S``; ``T`` and ``t`` are stopped, ``Z`` and ``X`` are dead.
         started: The start of the process, in seconds since boot; the resolution is a clock tick, 10 ms.
         threads: The number of its threads.
+        parent: The pid of its parent; 0 if that is in another pid namespace.
     """
 
     state: str
     started: float
     threads: int
+    parent: int
 
     @property
     def stopped(self) -> bool:
@@ -90,7 +92,7 @@ def look_at(pid: int) -> Process | None:
     fields = text.rpartition(")")[2].split()
     if len(fields) < 20:
         return None
-    return Process(fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK"), int(fields[17]))
+    return Process(fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK"), int(fields[17]), int(fields[1]))
 
 
 def process_start(pid: int) -> float | None:

@@ -110,7 +110,8 @@ class Operations:
             name: The lock.
             claim_id: The claim, as ``inspect`` shows it.
             reason: The reason, which is kept with the claim, in the log and in events.
-            now: Remove the claim at once. Then the holder may still believe that it holds the lock.
+            now: Remove the claim at once. Then the holder may still believe that it holds the lock, until its next renewal at the
+                latest, within a third of its ttl: until then :meth:`~lockkit.Lease.ensure_held` passes.
         """
         check_name(name)
         if not str(claim_id).isalnum():

@@ -24,11 +24,10 @@ from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import look
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.waiting import Announcer
+from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
 from lockkit.facts import LOSSES
-from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -239,7 +238,7 @@ class _Run:
     def _busy(self, client: Client) -> exits.CommandFailed:
         name = self._request.name
         holders = client.inspect(name).holders
-        who = f": {in_the_way(holders[0], time.time())}" if holders else ""
+        who = f": {blocked_by(holders[0], time.time())}" if holders else ""
         return exits.CommandFailed(
             f"{name!r} is busy{who}",
             code=exits.BUSY,

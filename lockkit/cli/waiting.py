@@ -16,12 +16,13 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
 from lockkit.printable import printable
 from lockkit.protocol.denials import in_the_way
+from lockkit.store.judging import started_this
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.facts import LockInfo, Owner, Waiting
+    from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
-__all__ = ["Announcer", "cut", "ordinal"]
+__all__ = ["Announcer", "blocked_by", "cut", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
 """Seconds of waiting at which a message is written, on a terminal or not; after the last one, every hour."""
@@ -127,7 +128,7 @@ class Announcer:
             return
         line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"
         if holder is not None:
-            line += f"; {in_the_way(holder, SYSTEM.wall())}"
+            line += f"; {blocked_by(holder, SYSTEM.wall())}"
         if self._told > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._told == 1 and due:
@@ -156,6 +157,19 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH
     except (OSError, ValueError):
         return _WIDTH
+
+
+def blocked_by(holder: ClaimInfo, wall: float) -> str:
+    """Describe the claim in the way; if its process has started this command, both may wait for each other, so that is said too.
+
+    Args:
+        holder: The claim, as ``inspect`` shows it.
+        wall: Seconds since the epoch.
+    """
+    told = in_the_way(holder, wall)
+    return (
+        f"{told}; that process started this command: does it wait for it?" if started_this(holder) else told
+    )
 
 
 def cut(text: str, columns: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, ProcessState
 from lockkit.identity import look_at, this_process
 
-__all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers"]
+__all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_this"]
 
 NOBODY = "no process stands behind it; its ttl rules"
 """The evidence for a claim that outlives the process that made it."""
@@ -52,6 +52,21 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
     except OSError:
         pass
     return "unknown", f"process {owner.pid} on this host cannot be seen"
+
+
+def started_this(claim: ClaimInfo) -> bool:
+    """Whether the process that made a claim started this process, directly or through others, and still runs."""
+    if claim.process != "alive" or claim.owner.pid == os.getpid():
+        return False
+    pid = os.getppid()
+    while pid > 0:
+        process = look_at(pid)
+        if process is None:
+            return False
+        if pid == claim.owner.pid:
+            return True
+        pid = process.parent
+    return False
 
 
 def judged(claim: ClaimInfo) -> ClaimInfo:

@@ -264,6 +264,15 @@ def test_an_eviction_at_once_is_noticed_at_the_next_renewal_at_the_latest(lockki
         assert lease.release().outcome == "LOST"
 
 
+def test_a_run_that_the_holder_started_says_so(lockkit):
+    more = f"import subprocess; subprocess.run({lockkit.line('run', 'x', '--no-wait', '--', 'true')}, stderr=sys.stdout)"
+    holder = python(lockkit, "x", more)
+    assert f"pid {holder.pid}" in (told := holder.stdout.readline())
+    assert "; that process started this command: does it wait for it?" in told
+    other = lockkit("run", "x", "--no-wait", "--", "true")
+    assert "started this command" not in other.stderr
+
+
 def test_namespaces_with_claims_are_listed(lockkit, place, name):
     one, other = f"n.{name}", f"o.{name}"
     with (

@@ -15,9 +15,8 @@ from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, 
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import command_line, look, same_store
-from lockkit.cli.waiting import Announcer
+from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
-from lockkit.protocol.denials import in_the_way
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +153,7 @@ def _take(
 
 def _busy(session: Session, client: Client, name: str) -> exits.CommandFailed:
     holders = client.inspect(name).holders
-    who = f": {in_the_way(holders[0], time.time())}" if holders else ""
+    who = f": {blocked_by(holders[0], time.time())}" if holders else ""
     return exits.CommandFailed(
         f"{name!r} is busy{who}",
         code=exits.BUSY,

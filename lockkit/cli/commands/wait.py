@@ -12,11 +12,11 @@ from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import look
+from lockkit.cli.waiting import blocked_by
 from lockkit.drivers.patience import patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
 from lockkit.protocol.acquiring import OUTAGE_LIMIT
-from lockkit.protocol.denials import in_the_way
 from lockkit.store.judging import judged_queue
 from lockkit.store.spi import Refused, Unknown
 
@@ -73,7 +73,7 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
             if not told and not quiet:
                 told = True
                 holder = next(iter(info.holders or info.claims))
-                sentence = f"waiting until {name!r} is free; {in_the_way(holder, time.time())}"
+                sentence = f"waiting until {name!r} is free; {blocked_by(holder, time.time())}"
                 output.say(sentence, stream=sys.stderr)
             waited = time.monotonic() - began
             if timeout is not None and waited >= timeout:
