@@ -56,6 +56,7 @@ class TemplateBackend(DocumentBackend):
         self._path = path
         self._namespace = check_namespace(options.namespace)
         self._free: list[sqlite3.Connection] = []
+        self._closed = False
         end = time.monotonic() + options.budget
         self._run("PRAGMA journal_mode = WAL", (), end)  # a reader that is stopped then blocks no writer
         self._run(_TABLE, (), end)
@@ -111,12 +112,18 @@ class TemplateBackend(DocumentBackend):
             connection.close()
             raise
         self._free.append(connection)
+        if self._closed:  # while this call was under way
+            self.close()
 
     def close(self) -> None:
-        """Close the connections. In a forked child they belong to the parent."""
+        """Close the connections, those in use when their call ends. In a forked child they belong to the parent."""
+        self._closed = True
         super().close()
         while self._free and not self.inherited:
-            self._free.pop().close()
+            try:
+                self._free.pop().close()
+            except IndexError:  # another thread was faster
+                return
 
     def _trouble(self, error: sqlite3.Error) -> Refused | Unknown:
         """An error of the client library as Refused or Unknown. One that the table does not list is Unknown."""
