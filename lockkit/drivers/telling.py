@@ -72,9 +72,11 @@ class Telling:
             self._counters.add("ownership_violations")
 
     def lost(self, hold: Hold, why: Reason) -> None:
-        """Have the on_lost callbacks called, then count and report the loss."""
+        """Count the loss, have the on_lost callbacks called, and report the loss."""
         kind = why if why in ("max_hold", "collected") else "lost"
-        if kind != "collected":  # callbacks come first, because they stop the work that the lock protects
+        if kind != "collected":
+            self._counters.add("lost")
+            # Callbacks come before reports, because they stop the work that the lock protects.
             for callback in hold.callbacks:
                 self._dispatcher.run(callback, hold.name)
             self._look_soon()  # in case no thread could be started
@@ -82,7 +84,6 @@ class Telling:
         self._dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why, data=data))
         if kind == "collected":  # nobody works under the hold any more, so this is no loss
             return
-        self._counters.add("lost")
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
         self._dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from support.holders import AT_ONCE, ask, runs
+from support.holders import AT_ONCE, ask, runs, stop_between_statements
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def test_a_lock_delay_follows_kill_9(client, holder):
     assert 1 < seconds_to_acquire(client) < 5
 
 
-def test_a_stopped_program_is_told_of_its_loss_when_it_goes_on(client, holder):
+def test_a_stopped_program_is_told_of_its_loss_when_it_goes_on(client, holder, url):
     process = holder(", ttl=0.6")
 
-    process.send_signal(signal.SIGSTOP)
+    stop_between_statements(process, url)
     with client.lock("job").acquire(timeout=5) as lease:
         process.send_signal(signal.SIGCONT)
 
@@ -175,10 +175,10 @@ def test_sigterm_to_run_is_passed_on_and_the_lock_released(client, wrapper):
     assert seconds_to_acquire(client) < AT_ONCE
 
 
-def test_a_stopped_run_keeps_its_lock_past_its_ttl(client, wrapper):
+def test_a_stopped_run_keeps_its_lock_past_its_ttl(client, wrapper, url):
     process = wrapper("sh", "-c", "echo; exec sleep 60", options=("--ttl", "1s"))
 
-    process.send_signal(signal.SIGSTOP)
+    stop_between_statements(process, url)
 
     with pytest.raises(lockkit.AcquireTimeout):
         client.lock("job").acquire(timeout=2.5)

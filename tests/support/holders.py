@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
-__all__ = ["AT_ONCE", "HOLD", "ask", "runs"]
+__all__ = ["AT_ONCE", "HOLD", "ask", "runs", "stop_between_statements"]
 
 AT_ONCE = 4
 """Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
@@ -37,3 +41,23 @@ def runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return fields[0] not in ("Z", "X") and not int(fields[6]) & 0x4
+
+
+def stop_between_statements(process: subprocess.Popen[str], url: str) -> None:
+    """Stop a process that uses an embedded store, but not in the middle of a write, which would keep the file from everybody.
+
+    On a busy machine a write takes a while, and a stop often strikes one. docs/backends/sqlite.md says what happens then.
+    """
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        with closing(
+            sqlite3.connect(url.removeprefix("sqlite:"), timeout=0.5, isolation_level=None)
+        ) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                continue
+            other.execute("ROLLBACK")
+            return

@@ -23,6 +23,7 @@ from lockkit.lease import LeaseCopy
 from lockkit.names import new_token
 from lockkit.store.spi import Unknown
 from lockkit.testing.children import in_child
+from lockkit.testing.processes import until
 
 
 @pytest.fixture
@@ -265,7 +266,10 @@ def test_a_lease_is_passed_between_threads(client, lease):
 
 
 def test_holds_that_fell_are_not_kept(client):
-    before = sum(isinstance(thing, Hold) for thing in gc.get_objects())
+    def kept():
+        return sum(isinstance(thing, Hold) for thing in gc.get_objects())
+
+    before = kept()
     for number in range(1000):
         lease = client.lock(f"job:{number}", ttl=30).acquire()
         client.evict(lease.name, lease.claim_id, reason="test", now=True)
@@ -273,8 +277,8 @@ def test_holds_that_fell_are_not_kept(client):
             lease.confirm()
         del lease
     gc.collect()
-    client.driver().dispatcher.flush(5)
-    assert sum(isinstance(thing, Hold) for thing in gc.get_objects()) - before < 200
+    # A thread of the client forgets them, which on a busy machine is late; their ttl is longer than this wait.
+    until(lambda: kept() - before < 200, "the holds are forgotten", 15)
 
 
 def test_levels_that_were_left_are_not_kept(client):

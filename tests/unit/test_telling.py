@@ -11,6 +11,7 @@ from lockkit.cli.suggesting import same_store
 from lockkit.clock import SYSTEM
 from lockkit.drivers.dispatch import _LEVELS, Dispatcher
 from lockkit.drivers.sentences import SENTENCES, sentence
+from lockkit.drivers.telling import Telling
 from lockkit.events import KINDS, Counters
 from lockkit.facts import Event
 
@@ -32,6 +33,23 @@ def test_each_loss_is_told(caplog):
         for at in range(50):
             dispatcher.tell(Event("lost", f"n{at}", "id", 1))
     assert len(caplog.records) == 50
+
+
+def test_a_callback_finds_its_loss_counted():
+    counters, found = Counters(), []
+    dispatcher = Dispatcher(counters, SYSTEM)
+    dispatcher.run = lambda callback, name="": callback()
+    hold = SimpleNamespace(
+        name="a",
+        fence=1,
+        claim_id="id",
+        taken_at=None,
+        callbacks=[lambda: found.append(counters.read()["lost"])],
+    )
+
+    Telling(counters, dispatcher, SYSTEM, lambda: None).lost(hold, "lost")
+
+    assert found == [1]
 
 
 def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
