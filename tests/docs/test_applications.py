@@ -67,22 +67,23 @@ def serving(name, words, environ, tmp_path):
             answer = connection.getresponse()
             return answer.status, answer.read().decode().split()
 
-    end = time.monotonic() + 30
-    while True:
-        try:
-            ask("warm-up")
-            break
-        except OSError:
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    yield ask
-    os.killpg(server.pid, signal.SIGTERM)
     try:
+        end = time.monotonic() + 30
+        while True:
+            try:
+                ask("warm-up")
+                break
+            except OSError:
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        yield ask
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(15)
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
         log.close()
 
 
