@@ -102,7 +102,7 @@ def test_a_try_that_was_overtaken_and_does_not_fit_any_more_is_busy_and_leaves_n
     found = states(other)
     assert "WAITING" not in found
     assert found.count("HELD") >= taken
-    store._perform(store.store.leases.close())
+    store.perform(store.store.leases.close())
     assert not store.store.entries.keys() - {
         token for token, entry in store.store.entries.items() if entry.stage == "HELD"
     }

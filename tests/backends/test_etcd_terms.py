@@ -531,7 +531,7 @@ def test_what_the_time_does_not_suffice_for_moves_with_the_next_heartbeat(etcd, 
     entries = [store.store.entries[one.token] for one, _ in claims]
     moves = [Move(one, entry, fence) for (one, fence), entry in zip(claims, entries, strict=True)]
 
-    answers = store._perform(move(store.store, moves, 0.0))
+    answers = store.perform(move(store.store, moves, 0.0))
 
     assert None in answers
     assert any(answers), "some do move, however slow all is"
