@@ -12,8 +12,9 @@ pytest.importorskip("redis")
 import lockkit
 from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Terms
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
+from lockkit_redis.keys import Keys
 
 # -- the script cache ----------------------------------------------------------------------------------------
 
@@ -158,3 +159,73 @@ def test_a_token_is_a_word_and_no_command_whatever_is_in_it(server, store):
         assert [each.state for each in store.renew([(one, fence)], 2.0)] == ["HELD"]
         assert store.release(one, 2.0) == RELEASED
     assert not server.cli("EXISTS", "OWNED")
+
+
+# -- a claim that queues up behind one, in few commands --------------------------------------------------------
+
+
+def keys_of(store, name="a"):
+    return Keys.of(store.store.namespace, name)
+
+
+def test_who_queues_up_behind_a_claim_that_has_lapsed_gets_its_place(store):
+    one = claim(ttl=0.3, lock_delay=0.0)
+    assert isinstance(store.acquire(one, True, 2.0), Granted)
+    time.sleep(0.4)
+    assert isinstance(store.acquire(claim(), True, 2.0), Granted)
+
+
+def test_who_queues_up_behind_a_claim_of_a_newer_version_is_refused(server, store):
+    one, _ = take(store)
+    key = keys_of(store).claims
+    stored = server.cli("HGET", key, one.token)
+    server.cli("HSET", key, one.token, stored[:-1] + b',"min_reader":9}')
+    with pytest.raises((Refused, Unknown), match="newer lockkit"):
+        store.acquire(claim(), True, 2.0)
+    assert server.cli("ZCARD", keys_of(store).queue) == 1
+
+
+def test_a_fence_is_above_the_queue_also_where_the_record_of_fences_is_gone(server, store):
+    """As after an eviction by the server: then the clock alone would not do."""
+    keys, high = keys_of(store), 9_000_000_000_000_000
+    server.cli("SET", keys.fence, high)
+    _, fence = take(store)
+    server.cli("DEL", keys.fence)
+    queue(store)
+    fences = [each.fence for each in store.inspect("a", 2.0).claims]
+    assert fences == [high + 1, high + 2]
+    assert fence == high + 1
+
+
+def test_queueing_up_takes_few_commands(server, store):
+    take(store)
+    queue(store)
+    mine = claim()
+    before = commands(server)
+    store.acquire(mine, True, 2.0)
+    assert commands(server) - before <= 16
+
+
+def commands(server):
+    """How many commands scripts have called so far."""
+    return sum(int(each["calls"]) for name, each in server.commands().items() if name in INSIDE)
+
+
+INSIDE = set(
+    [
+        "time",
+        "exists",
+        "get",
+        "set",
+        "zrange",
+        "zscore",
+        "zadd",
+        "zrank",
+        "hmget",
+        "hget",
+        "hset",
+        "pttl",
+        "pexpireat",
+        "zrangebyscore",
+    ]
+)

@@ -1,5 +1,5 @@
--- The first part of `acquire`, for the two most frequent cases, in as few commands as possible: the queue is empty, so the claim
--- is granted; or the claim was offered its place, and takes it.
+-- The first part of `acquire`, for the three most frequent cases, in as few commands as possible: the queue is empty, so the claim
+-- is granted; or one claim has the whole capacity, so the new claim waits, or is refused; or the claim was offered its place, and takes it.
 --
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
 --       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
@@ -9,9 +9,11 @@ local token, flags, not_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local create, wait, replay = flags:byte(1) == 49, flags:byte(2) == 49, flags:byte(3) == 49
 local weight, capacity, first = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
--- Put the claim at the tail, with a fence above `least`, every one before, and the clock.
+-- Put the claim at the tail, with a fence above `least`, every one before, and the clock. Without `least`, and without a record of
+-- the fences before, the last of the queue takes its place: while there is a record, it is above all in the queue.
 local function put(state, deadline, least)
   local before = call('GET', f)
+  least = least or (before and 1) or tonumber(call('ZRANGE', q, -1, -1, 'WITHSCORES')[2])
   local fence = math.max(us, tonumber(before or 0) + 1, least + 1)
   local shown, at, till = format('%.0f', fence), format('%.0f', now), format('%.0f', deadline + SLACK)
   local marks = replay and '"replayed":true,' or ''
@@ -32,9 +34,44 @@ local function put(state, deadline, least)
   return fence, not before and 1 or nil
 end
 
-if create and now <= not_after
-  and (call('EXISTS', c, g) == 0 or (call('EXISTS', c) == 0 and not call('ZSCORE', g, token))) then
-  return { 'G', now, put('HELD', now + first, 0) }
+-- Wait behind a claim that has the whole capacity, if the state of that claim is exactly as it was written: then nobody else fits.
+-- As in `acquire`, nothing may have lapsed, the clock not have been set back, and nobody hold outside the prefix.
+local function behind()
+  local front = call('ZRANGE', q, 0, 0, 'WITHSCORES')
+  local first = front[1]
+  if not first then return end
+  local known = call('HMGET', c, '@', '@crowd', token, first, first .. ':owner')
+  if not known[1] or tonumber(known[1]) > now or known[2] or known[3] or not known[4] then return end
+  local state, weighs, of = match(known[4],
+    '^{"v":1,"state":"(%u+)","since":%d+,"renewed":%d+,"kind":"%l+","weight":(%d+),"capacity":(%d+),"ttl"')
+  if (state ~= 'HELD' and state ~= 'OFFERED') or weighs ~= of or tonumber(of) ~= capacity then return end
+  if string.find(known[4], 'min_reader', 1, true) then return end
+  local nearest = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2]
+  if not nearest or tonumber(nearest) <= now then return end
+  local ends = call('ZSCORE', d, first)
+  local shown = { first, front[2], ends, known[4], known[5] }
+  if not wait then
+    return { 'B', now, capacity, shown }
+  end
+  local fence = put('WAITING', now + GRACE)
+  if call('PTTL', c) < GRACE + SLACK / 2 then -- see `taken`
+    local till = format('%.0f', now + GRACE + SLACK)
+    call('PEXPIREAT', q, till)
+    call('PEXPIREAT', d, till)
+    call('PEXPIREAT', c, till)
+  end
+  local place = call('ZRANK', q, token)
+  return { 'Q', now, place, place == 1 and ends, capacity, shown, format('%.0f', fence) }
+end
+
+if create and now <= not_after then
+  local free = call('EXISTS', c, g) == 0
+  if not free and not call('ZSCORE', g, token) then
+    local answer = behind()
+    if answer then return answer end
+    free = call('EXISTS', c) == 0
+  end
+  if free then return { 'G', now, put('HELD', now + first, 0) } end
 end
 
 -- Take the place that was offered, if apart from the offer the state is exactly as it was written.

@@ -58,6 +58,7 @@ LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
         "S2-busy",
         (
             (ALL, "elseif not crowd and claim.state == 'WAITING' then", "elseif not crowd then"),
+            (("ACQUIRE",), "if not first then return end", "if true then return end"),
             (("ACQUIRE",), "if not wait then return { 'B'", "offer()\n  if not wait then return { 'B'"),
         ),
     ),
