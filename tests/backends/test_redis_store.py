@@ -211,21 +211,7 @@ def commands(server):
     return sum(int(each["calls"]) for name, each in server.commands().items() if name in INSIDE)
 
 
-INSIDE = set(
-    [
-        "time",
-        "exists",
-        "get",
-        "set",
-        "zrange",
-        "zscore",
-        "zadd",
-        "zrank",
-        "hmget",
-        "hget",
-        "hset",
-        "pttl",
-        "pexpireat",
-        "zrangebyscore",
-    ]
-)
+INSIDE = {
+    *("time", "exists", "get", "set", "zrange", "zscore", "zadd", "zrank", "hmget", "hget", "hset", "pttl"),
+    *("pexpireat", "zrangebyscore"),
+}
