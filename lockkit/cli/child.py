@@ -105,6 +105,9 @@ def find(program: str, environ: Mapping[str, str]) -> str:
             f"cannot execute {refused}: {_obstacle(refused)}",
             code=exits.CANNOT_EXECUTE,
             kind="cannot_execute",
+            hint=None
+            if Path(refused).is_dir()
+            else "chmod +x makes a file executable; or name its interpreter first",
         )
     raise exits.CommandFailed(
         f"command not found: {program}",

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
-from lockkit.cli.suggesting import look
+from lockkit.cli.suggesting import look, quoted
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer, blocked_by
@@ -71,7 +71,7 @@ def guard(session: Session, request: Request) -> int:
     by_ctrl_c: CtrlC = None
     try:
         report.open()
-        path = find(request.command[0], os.environ)
+        path = _program(request)
         with Signals(request.name) as signals:
             run = _Run(session, request, report, signals, path, tell)
             code = run.guarded()
@@ -87,6 +87,22 @@ def guard(session: Session, request: Request) -> int:
     if by_ctrl_c is not None:
         _end_as_by_ctrl_c(by_ctrl_c)
     return code
+
+
+def _program(request: Request) -> str:
+    """The file of the command. If there is none, but NAME is a command, then NAME was probably forgotten.
+
+    Raises:
+        CommandFailed: As for :func:`lockkit.cli.child.find`.
+    """
+    try:
+        return find(request.command[0], os.environ)
+    except exits.CommandFailed as error:
+        with suppress(exits.CommandFailed):
+            find(request.name, os.environ)
+            line = " ".join(map(quoted, (request.name, *request.command)))
+            error.hint = f"did you mean: lockkit run NAME -- {line}"
+        raise
 
 
 def _teller(session: Session, name: str) -> Callable[[str], None]:

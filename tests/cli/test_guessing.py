@@ -130,6 +130,16 @@ def test_a_suggestion_works_when_it_is_pasted(lockkit):
     assert (pasted.returncode, pasted.stdout) == (0, "it's $HOME\n")
 
 
+@pytest.mark.parametrize("script, code", [("apply.py", 127), ("./train.py", 126)])
+def test_a_command_whose_first_word_stands_before_the_dashes_is_suggested_whole(
+    said, monkeypatch, tmp_path, script, code
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
+    last = said(f"run prog -- {script} 'a b'", code)
+    assert f"(did you mean: lockkit run NAME -- prog {script} 'a b')" in last
+
+
 @pytest.mark.parametrize(
     "line, told",
     [

@@ -178,3 +178,30 @@ def test_a_reader_that_reads_nothing_does_not_stop_the_writer(pipe):
     assert (done.stdout, time.monotonic() - began < 10) == (b"end\n", True)
     os.close(read)
     os.close(write)
+
+
+def test_runs_and_their_commands_share_one_pipe(lockkit):
+    read, write = os.pipe()
+    command = [
+        "sh",
+        "-c",
+        'i=0; while [ $i -lt 200 ]; do echo "the command of $LOCKKIT_LEASE_FENCE"; i=$((i+1)); done >&2',
+    ]
+    runs = [
+        subprocess.Popen(
+            lockkit.line("run", "x", "--json", "--", *command),
+            env=lockkit.env,
+            cwd=lockkit.folder,
+            stderr=write,
+        )
+        for _ in range(4)
+    ]
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        told = pipe.read().splitlines()
+    assert [run.wait(timeout=20) for run in runs] == [0] * 4
+    documents = [json.loads(row) for row in told if row.startswith("{")]
+    assert {one["schema"] for one in documents} <= {"lockkit.waiting/1", "lockkit.log/1"}
+    commands = [row for row in told if not row.startswith("{")]
+    assert len(commands) == 4 * 200
+    assert all(re.fullmatch(r"the command of \d+", row) for row in commands)
