@@ -8,13 +8,12 @@ import contextlib
 import json
 import threading
 import time
-from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
 
 from lockkit.clock import SYSTEM
-from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
+from lockkit.store.exchanges import Connect, Pause, Send, Together
 from lockkit.store.spi import (
     ABSENT,
     RELEASED,
@@ -34,6 +33,7 @@ from lockkit_etcd.gateway_http import Garbled, Parser, Reply
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
 from support.etcd_transports import SCHEMES, open_etcd
+from support.loops import OnLoop
 from support.servers.etcd import EtcdServer
 
 BUDGET = 2.0
@@ -302,82 +302,6 @@ def test_what_is_not_http_is_garbled():
 
 
 # -- on an event loop
-
-
-class OnLoop:
-    """Performs exchanges on connections of the running event loop."""
-
-    def __init__(self, exchanges):
-        self._exchanges = exchanges
-        self._free = defaultdict(list)
-        self._apart = set()
-
-    async def perform(self, exchange):
-        try:
-            step = next(exchange)
-            while True:
-                try:
-                    result = await self._do(step)
-                except BaseException as error:
-                    step = exchange.throw(error)
-                else:
-                    step = exchange.send(result)
-        except StopIteration as done:
-            return done.value
-
-    async def _do(self, step):
-        match step:
-            case Send():
-                return await self._send(step)
-            case Connect(place, end):
-                async with asyncio.timeout(end - time.monotonic()):
-                    streams = await asyncio.open_connection(*place, ssl=self._exchanges.tls)
-                return *streams, self._exchanges.parser()
-            case Introduce(connection, packed, end, replies):
-                return await self._exchange(connection, packed, end, replies)
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
-            case Drop(route):
-                for _, writer, _ in self._free.pop(route, ()):
-                    writer.close()
-            case Start(make, _):
-                self._apart.add(asyncio.create_task(self.perform(make())))
-            case Together(makes, _, end):
-                tasks = [asyncio.create_task(self.perform(make())) for make in makes]
-                self._apart.update(tasks)
-                await tasks[0]
-                await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0.0))
-        return None
-
-    async def _send(self, step):
-        free = self._free[step.to]
-        connection = free.pop() if free else await self.perform(self._exchanges.opening(step.to, step.end))
-        try:
-            replies = await self._exchange(connection, step.packed, step.end, step.replies)
-        except BaseException:
-            connection[1].transport.abort()
-            raise
-        if step.keep is None or step.keep(replies):
-            free.append(connection)
-        else:
-            connection[1].close()
-        return replies
-
-    async def _exchange(self, connection, packed, end, replies):
-        reader, writer, parser = connection
-        async with asyncio.timeout(end - time.monotonic()):
-            writer.write(packed)
-            found = []
-            while len(found) < replies:
-                if not (data := await reader.read(65_536)):
-                    raise ConnectionError("hung up")
-                found += parser.feed(data)
-        return found
-
-    def close(self):
-        for free in self._free.values():
-            for _, writer, _ in free:
-                writer.close()
 
 
 needs_etcd = pytest.mark.skipif(not installed("etcd"), reason="make servers")

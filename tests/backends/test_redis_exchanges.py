@@ -27,6 +27,7 @@ from lockkit_redis.server import Fresh, Sentinel, Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.topology import Cluster
 from support.handlers import Handler
+from support.loops import OnLoop
 from support.servers.redis import RedisServer
 
 HOUR = 3_600_000
@@ -458,84 +459,6 @@ def test_the_map_is_read_by_one_at_a_time(calls, cluster):
 
 
 # -- on an event loop
-
-
-class Stream:
-    """A connection on an event loop."""
-
-    def __init__(self, parser, reader, writer):
-        self._parser, self._reader, self._writer = parser, reader, writer
-
-    async def exchange(self, packed, end, replies):
-        async with asyncio.timeout(end - time.monotonic()):
-            self._writer.write(packed)
-            await self._writer.drain()
-            heard = []
-            while len(heard) < replies:
-                block = await self._reader.read(65_536)
-                if not block:
-                    raise ConnectionError("hung up")
-                heard += self._parser.feed(block)
-            return heard
-
-    def close(self):
-        self._writer.transport.abort()
-
-
-class OnLoop:
-    """A performer on an event loop."""
-
-    def __init__(self, exchanges):
-        self._exchanges = exchanges
-        self._free = {}
-        self.made = []
-
-    async def perform(self, exchange):
-        try:
-            step = next(exchange)
-            while True:
-                try:
-                    result = await self._do(step)
-                except BaseException as error:
-                    step = exchange.throw(error)
-                else:
-                    step = exchange.send(result)
-        except StopIteration as done:
-            return done.value
-
-    async def _do(self, step):
-        match step:
-            case Send(route, packed, end, replies, keep):
-                free = self._free.setdefault(route, [])
-                stream = free.pop() if free else await self.perform(self._exchanges.opening(route, end))
-                try:
-                    heard = await stream.exchange(packed, end, replies)
-                except BaseException:
-                    stream.close()
-                    raise
-                if keep is None or keep(heard):
-                    free.append(stream)
-                else:
-                    stream.close()
-                return heard
-            case Connect((host, port), end):
-                async with asyncio.timeout(end - time.monotonic()):
-                    tls = {"ssl": self._exchanges.tls} if self._exchanges.tls else {}
-                    ends = await asyncio.open_connection(host, port, **tls)
-                self.made.append(Stream(self._exchanges.parser(), *ends))
-                return self.made[-1]
-            case Introduce(stream, packed, end, replies):
-                return await stream.exchange(packed, end, replies)
-            case Drop(route):
-                for stream in self._free.pop(route, []):
-                    stream.close()
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
-        return None
-
-    def close(self):
-        for stream in self.made:
-            stream.close()
 
 
 @pytest.fixture(scope="module")
