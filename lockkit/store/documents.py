@@ -167,6 +167,10 @@ class DocumentBackend(BasicBackend):
 
     Args:
         options: The options of the store.
+        where: The store, for errors; without a password.
+
+    Attributes:
+        clock: The clock of this client.
         where: The store, for errors.
     """
 
@@ -175,7 +179,7 @@ class DocumentBackend(BasicBackend):
 
     def __init__(self, options: OpenOptions, where: str) -> None:
         self.clock = options.clock
-        self._where = where
+        self.where = where
         self._pid = os.getpid()
         self._polling = Polling(self._look_again, self.look_every)
 
@@ -183,13 +187,18 @@ class DocumentBackend(BasicBackend):
     def read(self, name: str, end: float) -> Stored:
         """Read the document of a name, until an end on ``time.monotonic()``.
 
+        A name may be any text of up to 512 bytes: pass it as a parameter, or encode it (:mod:`lockkit.names`).
+
+        Returns:
+            The document. If there is none yet, it has no text, and a version that :meth:`write` takes for "there is none".
+
         Raises:
             Refused, Unknown: There is no answer.
         """
 
     @abstractmethod
     def write(self, name: str, text: str, version: Hashable, end: float) -> bool:
-        """Write a document if it still has the version that was read. In one atomic step of the store.
+        """Write a document if it still has the version that was read; if that was none, if there is still none. In one atomic step of the store.
 
         Returns:
             False if the document has another version by now.
@@ -239,7 +248,7 @@ class DocumentBackend(BasicBackend):
     def _ours(self) -> None:
         """Refuse a forked child."""
         if self.inherited:
-            raise inherited(self._where)
+            raise inherited(self.where)
 
     def _look(self, name: str, budget: float) -> Document:
         self._ours()
