@@ -44,8 +44,8 @@ def test_the_heartbeat_goes_on_in_real_time_after_a_step(lockkit_client):
     with lockkit_client.lock("long", ttl=30).acquire() as kept:
         time.sleep(0.2)  # the thread falls asleep, for a third of 30 s
         lockkit_client.clock.advance(100)
-        with lockkit_client.lock("short", ttl=0.5).acquire() as lease:
-            time.sleep(1.2)
+        with lockkit_client.lock("short", ttl=1.5).acquire() as lease:
+            time.sleep(2.0)
             lease.ensure_held()
         assert kept.valid()
 
