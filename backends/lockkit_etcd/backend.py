@@ -57,7 +57,7 @@ def open_store(
 
 
 class _Exchanges:
-    """The hot calls. See :class:`lockkit.store.spi.Exchanges`."""
+    """The hot calls. See :class:`lockkit.store.exchanges.Exchanges`."""
 
     def __init__(self, store: EtcdStore, watches: Watches) -> None:
         self._store = store

@@ -17,7 +17,6 @@ from lockkit.store.spi import (
     Answer,
     Beat,
     Claim,
-    Exchanges,
     Extras,
     Refused,
     ReleaseAnswer,
@@ -26,7 +25,7 @@ from lockkit.store.spi import (
 )
 
 if TYPE_CHECKING:
-    from lockkit.store.exchanges import Exchange
+    from lockkit.store.exchanges import Exchange, Exchanges
 
 __all__ = ["CALLS", "BasicBackend", "ExchangingBackend", "LeftOut", "Unwatched", "missing"]
 

@@ -20,9 +20,7 @@ from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
-    from lockkit.store.exchanges import Exchange, Parser, Route
+    from lockkit.store.exchanges import Exchanges
 
 __all__ = [
     "ABSENT",
@@ -40,7 +38,6 @@ __all__ = [
     "Capabilities",
     "Claim",
     "Conflict",
-    "Exchanges",
     "Extras",
     "Granted",
     "Lapsed",
@@ -244,42 +241,6 @@ class ReadingWatch(Watch, Protocol):
         """Wait until the bell rings or the time is over. Meanwhile the calling thread may read the messages of the watch."""
 
 
-class Exchanges(Protocol):
-    """The frequent calls of :class:`Backend` as exchanges, for a performer with connections of another kind (asyncio).
-
-    Each exchange does the same as the call of that name, and raises the same exceptions.
-
-    Attributes:
-        tls: The context in which to connect; None for connections without TLS.
-    """
-
-    @property
-    def tls(self) -> "SSLContext | None": ...
-
-    def parser(self) -> "Parser":
-        """The parser of the replies on a new connection."""
-
-    def opening(self, route: "Route", end: float) -> "Exchange[Any]":
-        """Open a connection to a route until an end on ``time.monotonic()``, and return it."""
-
-    def acquire(self, claim: Claim, create: bool, budget: float) -> "Exchange[Answer]":  # noqa: FBT001
-        """See :meth:`Backend.acquire`."""
-
-    def renew(self, beats: Sequence[Beat], budget: float) -> "Exchange[Sequence[Renewal]]":
-        """See :meth:`Backend.renew`."""
-
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> "Exchange[ReleaseAnswer]":
-        """See :meth:`Backend.release`."""
-
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> "Exchange[ReleaseAnswer]":
-        """See :meth:`Backend.abandon`."""
-
-    def emergency_release(
-        self, claim: Claim, budget: float, *, graceful: bool = True
-    ) -> "Exchange[ReleaseAnswer]":
-        """See :meth:`Backend.emergency_release`."""
-
-
 class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.
 
@@ -291,7 +252,7 @@ class Extras(NamedTuple):
             claims have all lapsed may be among them.
     """
 
-    exchanges: Exchanges | None = None
+    exchanges: "Exchanges | None" = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
     namespaces: Callable[[float], Sequence[str]] | None = None

@@ -12,6 +12,7 @@ from lockkit.store.exchanges import (
     Connect,
     Drop,
     Exchange,
+    Exchanges,
     Introduce,
     Parser,
     Pause,
@@ -22,7 +23,6 @@ from lockkit.store.exchanges import (
     Step,
     Together,
 )
-from lockkit.store.spi import Exchanges
 
 __all__ = ["OnLoop"]
 
