@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex  # at the top: a signal handler may need it while the program imports it for the first time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lockkit.errors import LockkitError
@@ -82,8 +83,6 @@ def options(words: list[tuple[str, str | None]]) -> str:
 
 def quoted(text: str) -> str:
     """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it."""
-    import shlex
-
     if text.isprintable():
         return shlex.quote(text)
     escaped = "".join(
