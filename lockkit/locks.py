@@ -193,22 +193,23 @@ class Lock(Answering):
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)
-        if self.terms.owner.pid != driver.pid:  # made before a fork
-            self.terms = self.terms._replace(owner=opening.owner)
+        terms = self.terms
+        if terms.owner.pid != driver.pid:  # made before a fork
+            terms = self.terms = terms._replace(owner=opening.owner)
         if opening.here.warnings:
             opening.warn()
         key = asker()
         taken_at = caller()
         if key is not _THREAD.key and wait != 0.0:
-            warn_of_loop(self.terms.name, taken_at)
-        own: Sequence[Hold] = driver.registry.holds.get(self.terms.name, ())
+            warn_of_loop(terms.name, taken_at)
+        own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
         if own:
             inner = self._reenter(driver, own, key, taken_at, wait) if self._reentrant else None
             if inner is not None:
                 return inner
             own = [hold for hold in own if hold.key == key and hold.standing]
         attempt = Attempt(
-            self.terms,
+            terms,
             deadline,
             wait != 0,
             note or self._note,
@@ -230,7 +231,7 @@ class Lock(Answering):
                 hold.handed(lease)  # from here on garbage collection of the lease takes the claim back
                 if self._on_lost is not None:
                     lease.on_lost(self._on_lost)
-                driver.registry.change(self.terms.name, new=hold)
+                driver.registry.change(terms.name, new=hold)
                 driver.under_way.pop(attempt, None)
                 attempt.sent = False
                 return lease

@@ -41,6 +41,8 @@ class VirtualClock(ShiftedClock):
 
         A lease that is renewed is still valid afterwards. Each wait of another thread looks at the clock again.
         """
+        if seconds < 0:
+            raise ValueError("time never goes back")
         left = float(seconds)
         while True:
             self._keep_up()
