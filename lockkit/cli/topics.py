@@ -71,7 +71,7 @@ def text(topic: str) -> str:
 
 def _without_directive(found: re.Match[str], folder: str) -> str:
     kind, argument, body = found.groups()
-    if kind == "doctest":
+    if kind in ("doctest", "code-block"):
         return f"```python\n{body}```\n"
     if kind == "glossary":
         return body

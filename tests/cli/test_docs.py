@@ -30,6 +30,13 @@ def test_a_page_is_written_as_it_is_and_as_json(lockkit):
     assert (document["title"], document["text"]) == ("One lock for all users of a host", page)
 
 
+def test_examples_are_shown_as_python(lockkit):
+    assert "```python\n>>> client" in lockkit("docs", "concepts").stdout
+    page = lockkit("docs", "test-code-that-locks").stdout
+    assert "```python\ndef test_the_program(lockkit_client, monkeypatch):\n" in page
+    assert "code-block" not in page
+
+
 @pytest.mark.parametrize(
     "wanted, meant",
     [
