@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+import time
 
 import pytest
+from rich.console import Console
 
 from lockkit import connect
 from lockkit.cli.commands.explain import sentences
+from lockkit.cli.commands.status import _table
 from lockkit.cli.looking import Asked, Look, look, summary, summary_words
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, LockInfo, Owner
@@ -157,3 +161,25 @@ def test_a_waiter_that_cannot_answer_is_named():
     waits = claim("x", "WAITING", 90.0, 1)
     info = LockInfo("x", (claim("x", "HELD", 50.0), waits._replace(process="stopped")))
     assert any("(sleep), which is stopped, for 10 s" in told for told in sentences(info, 100.0))
+
+
+def test_processes_that_this_user_may_not_see_are_not_guessed():
+    kept = claim("x", "HELD", 50.0)._replace(
+        process="gone", alive=True, evidence="process 4711 has ended; its pulse answers", process_bound=True
+    )
+    told = sentences(LockInfo("x", (kept,)), 100.0)
+    assert "Which processes keep the lock cannot be told: this user may not look into them." in told
+    assert not any("kill " in each for each in told)
+
+
+@pytest.mark.parametrize(
+    "width, state", [(40, "holder gone"), (80, "holder gone"), (120, "held, holder gone")]
+)
+def test_the_state_of_a_dead_holder_fits_the_table(width, state):
+    gone = claim("backup", "HELD", time.time())._replace(process="gone")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(_table([LockInfo("backup", (gone,))], width))
+    out = console.export_text()
+    assert max(map(len, out.splitlines())) <= width
+    assert state in out
+    assert "ann@box pid 4711 (sleep)" in out
