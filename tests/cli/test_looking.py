@@ -183,3 +183,14 @@ def test_the_state_of_a_dead_holder_fits_the_table(width, state):
     assert max(map(len, out.splitlines())) <= width
     assert state in out
     assert "ann@box pid 4711 (sleep)" in out
+
+
+def test_a_pipe_gets_whole_rows_however_long_and_wide_characters_in_line(lockkit):
+    long, wide = "n" * 400, "\N{CJK UNIFIED IDEOGRAPH-9501}" * 3
+    with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
+        leases = [client.lock(name).acquire() for name in (long, wide)]
+        rows = lockkit("status").stdout.splitlines()
+        assert [row.split()[:2] for row in rows[2:4]] == [[long, "held"], [wide, "held"]]
+        assert rows[2].index("held") == rows[3].index("held") + len(wide)
+        for lease in leases:
+            lease.release()
