@@ -219,7 +219,7 @@ def _wording(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         return f"there is no option {error.option_name}"
     if isinstance(error, click.BadOptionUsage):
-        return f"{error.option_name} needs a value" if "require" in error.message else error.message
+        return f"{error.option_name} {'needs a' if 'require' in error.message else 'takes no'} value"
     if isinstance(error, click.MissingParameter):
         return f"{_called(error)} is missing"
     if isinstance(error, click.BadParameter):

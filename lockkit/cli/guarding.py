@@ -16,12 +16,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import click
+
 from lockkit.cli import eviction, exits, fitting, nesting
 from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
-from lockkit.cli.suggesting import look, quoted
+from lockkit.cli.suggesting import WORDS, look
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer, blocked_by
@@ -90,7 +92,9 @@ def guard(session: Session, request: Request) -> int:
 
 
 def _program(request: Request) -> str:
-    """The file of the command. If there is none, but NAME is a command, then NAME was probably forgotten.
+    """The file of the command. If there is none, the error suggests the line that was probably meant.
+
+    Either NAME was forgotten, so that the first word of the command stands in its place, or options of lockkit stand after ``--``.
 
     Raises:
         CommandFailed: As for :func:`lockkit.cli.child.find`.
@@ -98,10 +102,18 @@ def _program(request: Request) -> str:
     try:
         return find(request.command[0], os.environ)
     except exits.CommandFailed as error:
-        with suppress(exits.CommandFailed):
-            find(request.name, os.environ)
-            line = " ".join(map(quoted, (request.name, *request.command)))
-            error.hint = f"did you mean: lockkit run NAME -- {line}"
+        from lockkit.cli import guessing
+
+        words: list[str] | None = None
+        ctx = click.get_current_context(silent=True)
+        if request.command[0].startswith("-") and ctx is not None:
+            words = guessing.of_run(ctx, ctx.meta[WORDS])
+        else:
+            with suppress(exits.CommandFailed):
+                find(request.name, os.environ)
+                words = ["run", "NAME", "--", request.name, *request.command]
+        if words is not None:
+            error.hint = guessing.sentence(words)
         raise
 
 

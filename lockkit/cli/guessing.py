@@ -7,6 +7,7 @@ name of a lock that was not given.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -18,7 +19,7 @@ from lockkit.cli.suggesting import MEANT, PROBE, URL_FIRST, WORDS, quoted
 from lockkit.redaction import redact
 from lockkit.settings import SETTINGS
 
-__all__ = ["HABITS", "check", "keep", "moved", "of_command", "of_group", "of_run"]
+__all__ = ["HABITS", "check", "keep", "moved", "of_command", "of_group", "of_run", "sentence"]
 
 Words = Sequence[str]
 
@@ -37,6 +38,9 @@ HABITS: Mapping[str, str] = {
     **dict.fromkeys(("-o", "--close", "-F", "--no-fork", "-v", "--verbose", "-k"), ""),
 }
 """Options of flock(1), lockf(1) and other programs, each with lockkit's option; an empty text for an option that is not needed."""
+_DURATION = r"\d+(\.\d+)?(ms|s|m|h|d)?"
+_CLAIM = "[0-9a-f]{12}"
+_YES = ("1", "on", "true", "yes")
 _STRINGS = ("-c", "--command")
 _TRADES: Mapping[str, Sequence[Words]] = {
     **dict.fromkeys(("lock", "flock", "take", "get", "grab"), (("run",), ("acquire", "--ttl", "1h"))),
@@ -61,10 +65,14 @@ def keep(ctx: click.Context, words: Words | None) -> None:
 
     A suggestion contains no URL with a secret, because it may end up in a log: the environment is to have the URL instead.
     """
-    if words is None:
-        return
+    if words is not None:
+        ctx.meta[MEANT] = sentence(words)
+
+
+def sentence(words: Words) -> str:
+    """A suggestion in words, for a hint."""
     shown, first = _without_secret(words)
-    ctx.meta[MEANT] = f"did you mean{first}: {' '.join(map(quoted, ('lockkit', *shown)))}"
+    return f"did you mean{first}: {' '.join(map(quoted, ('lockkit', *shown)))}"
 
 
 def _without_secret(words: Words) -> tuple[Words, str]:
@@ -173,8 +181,8 @@ def of_command(ctx: click.Context, error: click.UsageError, words: Words) -> lis
         guess = _run(ctx.command, words) if path == ["run"] else _translated(ctx.command, words)
         if guess is not None:
             yield guess
-        if path != ["run"] and len(words) > 1 and not any(word.startswith("-") for word in words):
-            yield [" ".join(words)]  # a name with blanks that nobody quoted
+        if path != ["run"] and words:
+            yield from _bare(ctx.command, words)
 
     return _first(ctx, ([*path, *guess] for guess in candidates()))
 
@@ -202,6 +210,19 @@ def _other_value(error: click.BadParameter, words: Words) -> Iterator[list[str]]
         if repr(value) in error.message:
             for close in get_close_matches(value.lower().replace("-", "_"), known, n=1):
                 yield [*words[:at], f"{option}{equals}{known[close]}", *words[at + 1 :]]
+
+
+def _bare(command: click.Command, words: Words) -> Iterator[list[str]]:
+    """The words with what stands there bare given to the option that needs it, or as one name with blanks that nobody quoted."""
+    own = _options(command)
+    *before, last = words
+    if re.fullmatch(_DURATION, last):
+        yield from ([*before, option, last] for option in ("--ttl", "--timeout") if option in own)
+    if "--claim" in own and "--reason" in own and len(words) > 1 and re.fullmatch(_CLAIM, words[1]):
+        yield [words[0], "--claim", words[1], "--reason", " ".join(words[2:]) or "..."]
+    named = any(param.name == "name" for param in command.params)
+    if named and len(words) > 1 and not any(word.startswith("-") for word in words):
+        yield [" ".join(words)]
 
 
 def _translated(command: click.Command, words: Words) -> list[str] | None:
@@ -274,7 +295,8 @@ def _with_dashes(head: Words, tail: Words, own: Mapping[str, bool]) -> _Guess | 
         return None
     more, left = _leading(after, own)
     if not left:
-        return (first, options + more, list(tail)) if tail else None
+        late, program = _leading(tail, own)  # lockkit's options, after -- instead of before
+        return (first, options + more + late, program) if program else None
     program = ["sh", "-c", *left[1:]] if left[1:] and left[0] in _STRINGS else left
     if _is_option(program[0]):
         return None
@@ -312,6 +334,8 @@ def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str]
         ours = ours or _near(flag, own)
         if ours is None:
             return None
+        if not own[ours] and value.lower() in _YES:
+            return [ours], 0
         if not own[ours] or equals:
             return [f"{ours}{equals}{value}"], 0
         return ([ours, after[0]], 1) if after and after[0] != "--" else None

@@ -75,6 +75,11 @@ def said(capsys, monkeypatch, tmp_path):
         ("status -f", "status --watch"),
         ("evict x --id abc --why 'hung again'", "evict x --claim abc --reason 'hung again'"),
         ("explain my job", "explain 'my job'"),
+        ("acquire x 5m", "acquire x --ttl 5m"),
+        ("wait x 5", "wait x --timeout 5"),
+        ("evict x 0123456789ab", "evict x --claim 0123456789ab --reason ..."),
+        ("evict x 0123456789ab hung again", "evict x --claim 0123456789ab --reason 'hung again'"),
+        ("status --watch=yes", "status --watch"),
         ("staus backup", "status backup"),
         ("bench hold", "bench held"),
         ("config chek", "config check"),
@@ -130,6 +135,11 @@ def test_a_suggestion_works_when_it_is_pasted(lockkit):
     assert (pasted.returncode, pasted.stdout) == (0, "it's $HOME\n")
 
 
+def test_options_after_the_dashes_are_moved(said):
+    last = said("run x -- --no-wait -w 5 prog -a", 127)
+    assert "(did you mean: lockkit run x --no-wait -- prog -a)" in last
+
+
 @pytest.mark.parametrize("script, code", [("apply.py", 127), ("./train.py", 126)])
 def test_a_command_whose_first_word_stands_before_the_dashes_is_suggested_whole(
     said, monkeypatch, tmp_path, script, code
@@ -146,6 +156,8 @@ def test_a_command_whose_first_word_stands_before_the_dashes_is_suggested_whole(
         ("run x --frob -- prog", "there is no option --frob (for example: lockkit run backup -- "),
         ("run x --frob prog", "-- is missing before the command"),
         ("run x --ttl -- prog", "--ttl needs a value"),
+        ("status --watch=no", "--watch takes no value"),
+        ("resize x 3 4", "'4' is too much"),
         ("run x", "the command is missing, which goes after --"),
         ("run", "NAME and the command are missing"),
         ("explain", "NAME is missing (for example: lockkit explain backup; see: lockkit explain --help)"),
