@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli.suggesting import command_line
 from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
+from lockkit.suggesting import command_line, same_store
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -78,7 +78,11 @@ def mismatch(client: Client, terms: Terms, error: CapacityMismatch) -> CapacityM
         hint = "use --exclusive to be alone, or --shared to be one of the readers"
     elif other.kind == "semaphore":
         text = f"{name!r} is in use with --capacity {other.capacity} by {other.owner}"
-        hint = f"use --capacity {other.capacity} as the others do, or change it: {command_line('resize', name, 'N')}"
+        hint = f"use --capacity {other.capacity} as the others do"
+        if terms.kind == "semaphore":
+            way = same_store(client.config)
+            line = command_line("resize", name, str(terms.capacity), options=way.options)
+            hint += f"; to change theirs{way.first}: {line}"
     else:
         text = f"{name!r} is used as a plain lock by {other.owner}"
         hint = "use none of --capacity, --shared and --exclusive, as the others do"

@@ -125,7 +125,8 @@ def test_another_capacity_can_never_be_satisfied(lockkit):
     [
         (["--shared"], [], "use --exclusive to be alone, or --shared"),
         (["--shared"], ["--capacity", "2"], "use --exclusive to be alone, or --shared"),
-        (["--capacity", "3"], [], "use --capacity 3 as the others do"),
+        (["--capacity", "3"], [], "use --capacity 3 as the others do)"),
+        (["--capacity", "3"], ["--capacity", "2"], " x 2)"),
         ([], ["--shared"], "use none of --capacity, --shared"),
     ],
 )
