@@ -251,6 +251,8 @@ def test_a_holder_in_another_pid_namespace_is_never_guessed(lockkit, place, name
     assert found["process"] == "unknown"
     assert "container" in found["evidence"]
     assert found["alive"] is (True if place == "sqlite" else None)  # somebody holds its pulse
+    known = "Some process stands behind it" if place == "sqlite" else "Whether its holder is alive is unknown"
+    assert f"{known}: its process is in a container" in explained(lockkit, name)
 
 
 def test_an_eviction_at_once_is_noticed_at_the_next_renewal_at_the_latest(lockkit, place, name):

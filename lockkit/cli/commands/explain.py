@@ -175,6 +175,8 @@ def _process(claim: ClaimInfo) -> list[str]:
         return [told, kept, f"To end {'it' if len(claim.kept_by) == 1 else 'them'}: kill {pids}"]
     if claim.alive is None:
         return [f"Whether its holder is alive is unknown{because}"]
+    if claim.alive and claim.process == "unknown":  # perhaps not the one that took it
+        return [f"Some process stands behind it{because}"]
     return [f"Its holder is {'alive' if claim.alive else 'dead'}{because}"]
 
 
