@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from lockkit.cli import main
-from lockkit.cli.guessing import HABITS
+from lockkit.cli.translating import HABITS
 
 
 @pytest.fixture
