@@ -125,9 +125,8 @@ class Operations:
                 hint="give reason=...; it is logged and shown to the holder",
             )
         by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
-        with contextlib.suppress(
-            ConfigError, CapabilityError
-        ):  # the note is full, or there are none; the log has it
+        # If the note is full, or the store has no notes, the log has the reason.
+        with contextlib.suppress(ConfigError, CapabilityError):
             self.annotate(name, claim_id, by)
         result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
         if result.claim is not None:

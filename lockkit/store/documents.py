@@ -162,7 +162,7 @@ def _row(stored: Mapping[str, Any]) -> Row:
 class DocumentBackend(BasicBackend):
     """A store of documents. A subclass has ``capabilities``, :meth:`read`, :meth:`write`, :meth:`read_all` and ``close``.
 
-    Thread-safe if these are. Waiters are woken by looking at their documents every :attr:`look_every` seconds; a store that can notify
+    Thread-safe if these are. All claims have deadlines, so the capability ``process_bound`` is False. Waiters are woken by looking at their documents every :attr:`look_every` seconds; a store that can notify
     has a :meth:`watch` of its own.
 
     Args:
