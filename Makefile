@@ -29,7 +29,7 @@ check: $(VENV)/.tox ## style, types and the tests that need no server; about two
 	@$(TOX) -q -e check
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 20 minutes
-	@.ci/system redis etcd zookeeper postgresql
+	@.ci/system redis etcd zookeeper postgresql shells
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
