@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex  # at the top: a signal handler may need it while the program imports it for the first time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from lockkit.errors import LockkitError
+from lockkit.places import home_dir
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -33,8 +35,6 @@ HERE = SameStore()
 """The store that a command uses without any options."""
 URL_FIRST: Final = ", with LOCKKIT_URL set to the store's URL, which has a secret"
 """The phrase about what must be done before a suggested command."""
-_SHARED = ("/config.toml",)
-"""How the paths of configuration files end that every command of this user reads, wherever it is run."""
 
 
 def same_store(config: Config, *, reachable: bool = True) -> SameStore:
@@ -46,10 +46,11 @@ def same_store(config: Config, *, reachable: bool = True) -> SameStore:
     """
     from lockkit.redaction import redact
 
-    url = place_of(config) if _elsewhere(config, "url") or _elsewhere(config, "state_dir") else ""
+    moved = _elsewhere(config, "url")
+    url = place_of(config) if moved or _elsewhere(config, "state_dir") or _xdg_state(config) else ""
     secret = bool(url) and redact(url) != url
     words = [
-        ("--url", "" if secret or not (_elsewhere(config, "url") or config.url != url) else url),
+        ("--url", "" if secret or not (moved or config.url != url) else url),
         ("--profile", config.profile if _elsewhere(config, "profile") else None),
         ("--namespace", config.namespace if _elsewhere(config, "namespace") else None),
     ]
@@ -73,7 +74,25 @@ def place_of(config: Config) -> str:
 def _elsewhere(config: Config, key: str) -> bool:
     """Whether a setting has a value that a command in another shell would not have."""
     source = config.source(key).partition(" [profiles.")[0]
-    return not source.startswith("default") and not source.endswith(_SHARED)
+    return not source.startswith("default") and source not in _shared(config)
+
+
+def _shared(config: Config) -> list[str]:
+    """The configuration files that every command of this user reads, wherever it is run and whatever is in its environment."""
+    from lockkit.config import ETC
+
+    given = config.arguments
+    home = given.get("home") or home_dir(cast("Mapping[str, str] | None", given.get("environ")) or os.environ)
+    files = [str(given.get("etc") or ETC)]
+    return files if home is None else [*files, f"{home}/.config/lockkit/config.toml"]
+
+
+def _xdg_state(config: Config) -> bool:
+    """Whether the state folder, with the default store in it, is that of XDG_STATE_HOME, which another shell may lack."""
+    try:
+        return config.state_place(create=False).source == "XDG_STATE_HOME"
+    except LockkitError:
+        return False
 
 
 def options(words: list[tuple[str, str | None]]) -> str:

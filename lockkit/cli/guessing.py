@@ -105,7 +105,8 @@ def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[l
         yield [*rest, "--help"]
     if ctx.parent is None:
         if name in _TRADES:
-            yield from ([*command, *rest] for command in _TRADES[name])
+            yield from _traded(group, _TRADES[name], rest)
+            return  # many of these names are programs too, and a forgotten run must not become a line that runs rm
     elif name in _IN_GROUPS:
         yield [*_IN_GROUPS[name], *rest]
     for close in get_close_matches(name, group.list_commands(ctx), n=1):
@@ -119,6 +120,17 @@ def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[l
         guess = translating.run(run, args)
         if guess is not None:
             yield ["run", *guess]
+
+
+def _traded(group: click.Group, commands: Sequence[Words], rest: Words) -> Iterator[list[str]]:
+    """The lines with lockkit's commands for the name of another program's: the words as they are, then translated, else the help."""
+    yield from ([*words, *rest] for words in commands)
+    for words in commands:
+        command, _ = _below(group, words)
+        guess = _run(command, rest) if words[0] == "run" else _translated(command, rest)
+        if guess is not None:
+            yield [*words, *guess]
+    yield [*(word for word in commands[0] if not _is_option(word)), "--help"]
 
 
 def moved(ctx: click.Context, group: click.Group, args: Words) -> list[str] | None:
@@ -227,7 +239,7 @@ def _parses(command: click.Command, words: Words) -> bool:
     if list(words) == ["--version"]:
         return True
     command, left = _below(command, words)
-    if isinstance(command, click.Group):
+    if isinstance(command, click.Group) or not _is_harmless(command):
         return False
     with click.Context(command, info_name=command.name) as probe:
         probe.meta[PROBE] = True
@@ -236,6 +248,24 @@ def _parses(command: click.Command, words: Words) -> bool:
         except (click.ClickException, click.exceptions.Exit):
             return False
     return True
+
+
+def _is_harmless(command: click.Command) -> bool:
+    """Whether a command's words can be parsed without running code of a plugin, opening a file to write or asking a person."""
+    return _is_known(command) and all(
+        _is_known(param)
+        and _is_known(param.type)
+        and param.callback is None
+        and not callable(param.default)
+        and not getattr(param, "prompt", None)
+        and not isinstance(param.type, (click.Tuple, click.types.FuncParamType))
+        and not (isinstance(param.type, click.File) and param.type.mode != "r")
+        for param in command.params
+    )
+
+
+def _is_known(made: object) -> bool:
+    return type(made).__module__.partition(".")[0] in ("click", "lockkit")
 
 
 def _below(command: click.Command, words: Words) -> tuple[click.Command, list[str]]:

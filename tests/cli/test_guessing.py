@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from importlib import import_module
 
+import click
 import pytest
 
 from lockkit.cli import main
@@ -94,6 +95,12 @@ def said(capsys, monkeypatch, tmp_path):
         ("lock x", "acquire --ttl 1h x"),
         ("kill x", "explain x"),
         ("version", "--version"),
+        ("lock x prog -a", "run x -- prog -a"),
+        ("flock -n x prog -a", "run x --no-wait -- prog -a"),
+        ("exec x prog", "run x -- prog"),
+        ("ls --format=json", "status --json"),
+        ("unlock x -f", "release --help"),
+        ("rm x -f", "explain --help"),
         ("prog train.py", "run NAME -- prog train.py"),
         ("backup -- prog -a", "run backup -- prog -a"),
         # an option before the command
@@ -126,6 +133,35 @@ def test_nothing_runs_by_guess(lockkit):
         assert (done.returncode, "did you mean: lockkit run " in done.stderr) == (64, True)
     assert not (lockkit.folder / "ran").exists()
     assert lockkit.json("status")["locks"] == []
+
+
+def test_a_guess_runs_no_code_of_a_plugin_empties_no_file_and_asks_nobody(monkeypatch, capsys, tmp_path):
+    ran, kept = [], tmp_path / "kept"
+    kept.write_text("kept")
+
+    class Word(click.ParamType):
+        name = "word"
+
+        def convert(self, value, param, ctx):
+            ran.append(value)
+            return value
+
+    options = {
+        "--purge": click.Option(["--purge"], is_flag=True, callback=lambda *words: ran.append(words)),
+        "--out": click.Option(["--out"], type=click.File("w", lazy=False)),
+        "--word": click.Option(["--word"], type=Word()),
+        "--made": click.Option(["--made"], type=ran.append),
+        "--today": click.Option(["--today"], default=lambda: ran.append("default")),
+        "--sure": click.Option(["--sure"], prompt=True),
+    }
+    for name, option in options.items():
+        plugged = click.Command("greet", params=[option], callback=lambda **words: ran.append(words))
+        monkeypatch.setattr(main.cli, "plugged", True)
+        monkeypatch.setitem(main.cli.commands, "greet", plugged)
+        assert main.run(["greetx", *([name] if name == "--purge" else [name, str(kept)])]) == 64
+        out, err = capsys.readouterr()
+        assert (ran, out, kept.read_text()) == ([], "", "kept"), name
+        assert err.endswith("; did you mean: lockkit greet --help\n"), name
 
 
 def test_a_suggestion_works_when_it_is_pasted(lockkit):

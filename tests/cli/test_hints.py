@@ -148,6 +148,26 @@ def test_what_a_project_sets_is_repeated(tmp_path):
     assert of(tmp_path, toml='url = "redis://h"\n').options == " --url redis://h"
 
 
+@pytest.mark.parametrize("name", ["config.toml", "lockkit.toml"])
+def test_what_a_file_sets_that_the_environment_names_is_repeated(tmp_path, name):
+    file = tmp_path / "srv" / name
+    file.parent.mkdir()
+    file.write_text('url = "redis://h"\n')
+    assert of(tmp_path, {"LOCKKIT_CONFIG": str(file)}).options == " --url redis://h"
+
+
+def test_what_a_file_below_xdg_config_home_sets_is_repeated(tmp_path):
+    file = tmp_path / "xdg/lockkit/config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('url = "redis://h"\n')
+    assert of(tmp_path, {"XDG_CONFIG_HOME": str(tmp_path / "xdg")}).options == " --url redis://h"
+
+
+def test_the_default_store_below_xdg_state_home_is_named(tmp_path):
+    found = of(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state")})
+    assert found.options == f" --url sqlite:{tmp_path}/state/lockkit/lockkit.db"
+
+
 def test_a_password_is_never_repeated(tmp_path):
     found = of(tmp_path, url="redis://:hunter2@h", namespace="ci")
     assert found.options == " --namespace ci"
