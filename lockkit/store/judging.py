@@ -26,7 +26,7 @@ _WRITES_ONLY = 0o3
 def judgement(owner: Owner) -> tuple[ProcessState, str]:
     """The state of the process that an owner describes, and how that is known."""
     here = this_process()
-    if not owner.pid or not owner.boot_id or not here.boot_id:
+    if not owner.pid or not owner.started or not owner.boot_id or not here.boot_id:
         return "unknown", "the process that made it cannot be identified"
     if owner.boot_id != here.boot_id:
         if owner.host == here.host:
@@ -44,6 +44,8 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
     if not owner.pid_space or owner.pid_space != here.pid_space:
         return "unknown", f"process {owner.pid} is not seen here, which may be another container than its own"
     if process is not None:
+        if not _same_clock(owner.pid):
+            return "unknown", f"process {owner.pid} on this host may count its time by another clock"
         return "gone", f"process {owner.pid} on this host has ended, and another process has that pid now"
     try:
         os.kill(owner.pid, 0)  # sends no signal
@@ -52,6 +54,21 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
     except OSError:
         pass
     return "unknown", f"process {owner.pid} on this host cannot be seen"
+
+
+def _same_clock(pid: int) -> bool:
+    """Whether a process surely counts the seconds since boot as this one does, so that their times of start can be compared.
+
+    In a time namespace of its own (time_namespaces(7)) it does not.
+    """
+    try:
+        here = os.stat("/proc/self/ns/time").st_ino  # noqa: PTH116
+    except OSError:
+        return True  # this kernel has no time namespaces
+    try:
+        return os.stat(f"/proc/{pid}/ns/time").st_ino == here  # noqa: PTH116
+    except OSError:
+        return False  # it belongs to another user
 
 
 def started_this(claim: ClaimInfo) -> bool:

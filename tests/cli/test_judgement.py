@@ -255,6 +255,44 @@ def test_a_holder_in_another_pid_namespace_is_never_guessed(lockkit, place, name
     assert f"{known}: its process is in a container" in explained(lockkit, name)
 
 
+SHOWN = """
+import json, sys
+from lockkit.identity import this_process
+print(json.dumps(this_process()._asdict()), flush=True)
+sys.stdin.read()
+"""
+JUDGED = """
+import json, sys
+from lockkit.facts import Owner
+from lockkit.store.judging import judgement
+print(judgement(Owner(**json.loads(sys.argv[1])))[0])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a time namespace takes root")
+@pytest.mark.parametrize("inside", ["holder", "observer"])
+def test_a_living_holder_is_not_called_dead_across_time_namespaces(lockkit, inside):
+    """In a time namespace all times of start are shown by another clock (time_namespaces(7))."""
+    other = ["unshare", "--time", "--boottime", "100000", "--fork", "--kill-child"]
+    if subprocess.run([*other, "true"], check=False).returncode != 0:
+        pytest.skip("no time namespace can be made here")
+    process = subprocess.Popen(
+        [*(other if inside == "holder" else ()), sys.executable, "-c", SHOWN],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    lockkit.started.append(process)
+    owner = process.stdout.readline().strip()
+    seen = subprocess.run(
+        [*(other if inside == "observer" else ()), sys.executable, "-c", JUDGED, owner],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert seen.stdout == "unknown\n"
+
+
 def test_an_eviction_at_once_is_noticed_at_the_next_renewal_at_the_latest(lockkit, place, name):
     with connect(lockkit.env["LOCKKIT_URL"]) as client:
         lease = client.lock(name, ttl=4).acquire(timeout=5)
@@ -312,6 +350,7 @@ def test_this_process_is_alive():
         (HERE._replace(pid=4_194_305, pid_space=0), "another container"),
         (Owner(), "cannot be identified"),
         (Owner(pid=HERE.pid), "cannot be identified"),
+        (HERE._replace(started=0.0), "cannot be identified"),
     ],
 )
 def test_what_this_process_cannot_see_is_unknown(owner, told):
