@@ -127,10 +127,11 @@ def _traded(group: click.Group, commands: Sequence[Words], rest: Words) -> Itera
     yield from ([*words, *rest] for words in commands)
     for words in commands:
         command, _ = _below(group, words)
-        guess = _run(command, rest) if words[0] == "run" else _translated(command, rest)
+        translate = translating.run if words[0] == "run" else translating.translated
+        guess = translate(command, rest)
         if guess is not None:
             yield [*words, *guess]
-    yield [*(word for word in commands[0] if not _is_option(word)), "--help"]
+    yield [*(word for word in commands[0] if not word.startswith("-")), "--help"]
 
 
 def moved(ctx: click.Context, group: click.Group, args: Words) -> list[str] | None:

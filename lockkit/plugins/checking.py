@@ -21,6 +21,7 @@ from lockkit.plugins.stores import SCHEMES
 from lockkit.redaction import redact_name
 from lockkit.settings import meant
 from lockkit.store.spi import Refused, Unknown
+from lockkit.suggesting import quoted
 
 __all__ = ["check_files"]
 
@@ -156,7 +157,7 @@ def _tables(loaded: Config, entries: Sequence[Installed], plugins: PluginManager
             continue
         told = f"[plugins.{shown}]{where} is for a distribution that is not installed"
         yield Finding(
-            "config", "warning", told, meant(dist, offering) or f"pip install {shown}, or remove it"
+            "config", "warning", told, meant(dist, offering) or f"pip install {quoted(shown)}, or remove it"
         )
 
 

@@ -134,6 +134,12 @@ def test_a_table_for_a_distribution_that_is_not_installed_is_a_warning(checked):
     assert finding.hint == "did you mean webhook-alert?"
 
 
+def test_a_command_that_is_suggested_for_a_table_quotes_its_name(checked):
+    (finding,), _ = checked('[plugins."x; touch y #"]\na = 1')
+
+    assert finding.hint == "pip install 'x; touch y #', or remove it"
+
+
 def test_a_table_for_a_distribution_without_entry_points_is_right(checked):
     assert checked("[plugins.pytest]\nrate = 3")[0] == [], "its plugin may be given in code"
 
