@@ -25,6 +25,7 @@ __all__ = [
     "shown",
     "swapped",
     "torn",
+    "two_boots",
 ]
 
 FULL = 256 << 10
@@ -144,3 +145,16 @@ def _left(path: str) -> str:
 
 def _name(error: sqlite3.Error) -> str:
     return str(getattr(error, "sqlite_errorname", None) or "")
+
+
+def two_boots(path: str, name: str) -> Refused:
+    """The error for a living process whose boot id is another than this one's, so that its claims would be taken for dead."""
+    return Refused(
+        BackendUnavailable(
+            f"a process with another boot id has a claim for {name!r} in {path}, and is alive: one of the two is in a container "
+            "that has a boot id of its own",
+            hint="use Redis, etcd or ZooKeeper between them, or give both one /proc/sys/kernel/random/boot_id; "
+            "see: lockkit docs containers",
+        ),
+        retry=False,
+    )

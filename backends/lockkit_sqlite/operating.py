@@ -16,7 +16,7 @@ from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
-from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 from lockkit_sqlite.rows import Row, blocks_until
 from lockkit_sqlite.store import SQLiteStore
 
@@ -62,7 +62,7 @@ def _standing(store: SQLiteStore, name: str, end: float) -> tuple[list[Row], dic
 def _dies(store: SQLiteStore, row: Row, health: Mapping[str, Health]) -> bool:
     """Whether the next acquire would remove the claim, because its process is dead."""
     if row.boot != store.boot:
-        return True
+        return health[row.fifo] != ALIVE
     if row.state == LINGERING or row.deadline <= store.now():
         return False
     silent = health[row.fifo] == UNKNOWN and bool(row.process_bound) and row.silence <= store.now()

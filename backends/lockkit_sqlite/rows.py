@@ -170,6 +170,11 @@ def _state(rows: Sequence[Row], place: int) -> ClaimState:
 
 
 def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, str]:
+    if row.boot != boot and health == ALIVE:
+        return (
+            True,
+            "its pulse answers, although its boot id is another: it is in a container, or this process is",
+        )
     if row.boot != boot:
         return False, "another boot: the machine was restarted since"
     if not row.fifo:

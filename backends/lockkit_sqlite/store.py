@@ -22,12 +22,12 @@ from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
-from lockkit_sqlite.failures import raise_if_foreign
+from lockkit_sqlite.failures import raise_if_foreign, two_boots
 from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
-from lockkit_sqlite.pulse import DEAD, UNKNOWN, Health, stale
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, stale
 from lockkit_sqlite.rows import LockColumns, Row, claim_info, read_rows
 from lockkit_sqlite.watcher import LISTENER
 
@@ -229,16 +229,22 @@ class SQLiteStore:
         return self.queue(connection, name, end)
 
     def settle(self, connection: Connection, name: str, rows: list[Row], now: int, end: float) -> bool:
-        """Remove lapsed claims and claims of another boot; True if there were any."""
+        """Remove lapsed claims and claims of another boot; True if there were any.
+
+        Raises:
+            Refused: The process of a claim of another boot is alive, so it is in a container that shows another boot id.
+        """
         lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
-        elsewhere = any(row.boot != self.boot for row in rows)
+        elsewhere = {row.fifo for row in rows if row.boot != self.boot}
         if elsewhere:
+            if any(self.pulses.health(fifo) == ALIVE for fifo in elsewhere):
+                raise two_boots(self.place.path, name)
             epoch, boot = self.epoch(), self.boot
             connection.write(sql.BURY_BOOT, lambda at: (self.namespace, name, boot, at, at + epoch), end)
             connection.change(sql.DELETE_BOOT, (self.namespace, name, boot), end)
         if lapsed:
             connection.write(sql.DELETE_LAPSED, lambda at: (self.namespace, name, at), end)
-        return lapsed or elsewhere
+        return lapsed or bool(elsewhere)
 
     def bury(self, connection: Connection, fifo: str, end: float) -> None:
         """Remove all claims of a dead process, whatever their ttl; a claim that must linger lingers. Then remove its FIFO."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -34,7 +35,7 @@ from lockkit.store.spi import (
     Refused,
     Unknown,
 )
-from lockkit.testing.claims import claim, take
+from lockkit.testing.claims import claim, renew, take
 from lockkit_sqlite import CAPABILITIES, acquiring, failures, place, statements
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import Connection
@@ -1136,9 +1137,16 @@ def test_fences_rise_for_waiters_and_tries_too_when_the_clock_is_behind(url):
     store.close()
 
 
+def end_of_boot(url):
+    """Have nobody read the pulses of the claims any more, as after the machine's restart."""
+    with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
+        database.execute("UPDATE entries SET fifo = 'ffffffffffffffffffffffff'")
+
+
 def test_claims_of_another_boot_are_dead(url):
     before = open_store(url, OpenOptions(owner=Owner(boot_id="boot-1"), clock=StillClock(now=9e6)))
     take(before, ttl=3600, process_bound=True)
+    end_of_boot(url)
     after = open_store(url, OpenOptions(owner=Owner(boot_id="boot-2"), clock=StillClock(now=10.0)))
 
     assert after.inspect("a", 2.0).claims == ()
@@ -1146,6 +1154,42 @@ def test_claims_of_another_boot_are_dead(url):
     take(after, wait=False)
     before.close()
     after.close()
+
+
+def test_a_living_process_with_another_boot_id_loses_nothing(url):
+    """A container may show a boot id of its own; its processes and those outside must not take each other's claims for dead."""
+    holder = open_store(url, OpenOptions(owner=Owner(boot_id="host")))
+    one, fence = take(holder, ttl=3600)
+    other = open_store(url, OpenOptions(owner=Owner(boot_id="container")))
+
+    with pytest.raises(Refused, match="another boot id") as caught:
+        other.acquire(claim(wait=False), True, 2.0)
+    assert not caught.value.retry
+    (seen,) = other.inspect("a", 2.0).claims
+    assert (seen.fence, seen.alive) == (fence, True)
+    with pytest.raises(Refused, match="another boot id"):
+        other.evict("a", claim_id(one.token), 2.0, now=True)
+    assert renew(holder, one, fence).state == "HELD"
+    holder.close()
+    other.close()
+
+
+def test_a_time_namespace_is_refused(url):
+    """Its clock is another, so it would take the claims of others for lapsed (time_namespaces(7))."""
+    unshare = shutil.which("unshare")
+    command = [unshare or "unshare", "--time", "--boottime", "100000", "--fork"]
+    if unshare is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no time namespace may be made here")
+
+    code = f"""
+from lockkit.store.spi import OpenOptions
+from lockkit_sqlite.backend import open_store
+open_store({url!r}, OpenOptions())
+"""
+    done = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "time namespace" in done.stderr
 
 
 def test_min_hold_goes_on_over_a_reboot_by_the_wall_clock_and_no_longer_than_it_is(url):
@@ -1156,6 +1200,7 @@ def test_min_hold_goes_on_over_a_reboot_by_the_wall_clock_and_no_longer_than_it_
     released, _ = take(store, "c", min_hold=600)
     store.release(released, 2.0)
     store.close()
+    end_of_boot(url)
 
     after = StillClock(now=10.0, epoch=1.7e9 + 1000.0 - 10.0 + 60.0)  # a minute later
     store = open_store(url, OpenOptions(owner=Owner(boot_id="boot-2"), clock=after))
