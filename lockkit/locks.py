@@ -60,6 +60,17 @@ def build(
     )
 
 
+class _InNoWith(NotHeld, AttributeError):
+    """The error of :attr:`Lock.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
+
+    name: str | None = None
+    """The lock. Hides the attribute of AttributeError, which no pickle of ours would keep."""
+
+    def __init__(self, lock: Lock) -> None:
+        super().__init__(f"this thread or task is in no `with` of {lock.name!r}", name=lock.name)
+        self.obj = lock  # if an AttributeError has none, Python sets it, and replaces the name
+
+
 class _Thread(threading.local):
     """The current thread.
 
@@ -386,7 +397,7 @@ class Lock(Answering):
         """The lease of the innermost ``with lock:`` block that the caller is in.
 
         Raises:
-            NotHeld: The calling thread or task is in no such block.
+            NotHeld: The calling thread or task is in no such block. An AttributeError as well, so that ``hasattr`` is False there.
         """
         leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
         if len(leases) > 1:  # one may belong to a suspended generator, not to the caller
@@ -398,7 +409,7 @@ class Lock(Answering):
             around.add(0)  # the frame of blocks of ExitStack, which are in no frame
             leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
         if not leases:
-            raise NotHeld(f"this thread or task is in no `with` of {self.name!r}", name=self.name)
+            raise _InNoWith(self)
         return leases[-1]
 
     def __repr__(self) -> str:

@@ -156,9 +156,23 @@ def test_mocks_and_inspect_are_as_before(client, lock):
     double = mock.create_autospec(Lock)
     with pytest.raises(AttributeError):
         _ = double.fence
+    assert not hasattr(lock, "lease"), "in no `with` of it"
+    assert "acquire" in dict(inspect.getmembers(lock))
+    mock.Mock(spec=lock).acquire(timeout=3)
+    mock.create_autospec(lock).acquire(timeout=3)
+    with lock:
+        assert lock.lease.valid()
     assert list(inspect.signature(lock.acquire).parameters)[:3] == ["timeout", "note", "on_wait"]
     assert inspect.unwrap(lock) is lock
     assert not callable(lock)
+
+
+def test_the_lease_outside_of_a_with_is_an_error_of_both_kinds(lock):
+    with pytest.raises(lockkit.NotHeld, match="in no `with` of 'a'") as caught:
+        _ = lock.lease
+    assert isinstance(caught.value, AttributeError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again), again.name) == (type(caught.value), str(caught.value), "a")
 
 
 def test_a_subclass_is_answered_too(client):
