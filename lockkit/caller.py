@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import CodeType
 from typing import TypeAlias
@@ -10,14 +11,15 @@ __all__ = ["Caller", "caller", "place", "shown"]
 
 Caller: TypeAlias = tuple[CodeType, int]
 """Code and an instruction in it."""
-_PACKAGE = __file__.removesuffix("caller.py")
+_PASSED = (__file__.removesuffix("caller.py"), contextlib.ExitStack.enter_context.__code__.co_filename)
+"""The beginnings of the files that are passed over: this package, and contextlib, whose ExitStack enters a lock for the user."""
 
 
 def caller() -> Caller:
-    """Code and instruction of the nearest caller outside this package. No frame is kept, so nothing that the caller refers to is either."""
+    """Code and instruction of the nearest caller outside this package and contextlib. No frame is kept, so nothing that the caller refers to is either."""
     # place() computes the source line, only when a warning needs it: reading f_lineno takes as long as the rest of this function.
     frame = sys._getframe(2)  # noqa: SLF001 (as the warnings module does); the two nearer frames are always lockkit's
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_PASSED) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -95,6 +96,18 @@ def test_a_dropped_lease_is_logged_at_once_with_its_place_and_what_to_do(client,
     assert "with lock.acquire() as lease" in record.getMessage()
     assert record.claim_id in record.getMessage()
     assert client.inspect("a").holders, "somebody may still work under it"
+
+
+def test_a_lease_that_an_exit_stack_took_is_named_by_the_place_that_entered_it(client, told):
+    lost = told("lost")
+    lock = client.lock("a", ttl=600)
+    stack = contextlib.ExitStack()
+    place = here(); stack.enter_context(lock)  # fmt: skip  # noqa: E702
+    lock.lease.simulate_loss()
+    with pytest.raises(lockkit.LeaseLost):
+        stack.close()
+    assert lost.first.wait(5)
+    assert f"acquired at {place}, may have lapsed" in lost.messages[0]
 
 
 def test_the_end_of_its_validity_is_an_error_that_names_the_place_again(client, told):
