@@ -10,6 +10,7 @@ and in a folder where everybody may write, anybody could have put the file there
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -22,6 +23,7 @@ from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
+from lockkit_sqlite.descriptors import set_mode
 from lockkit_sqlite.failures import raise_if_foreign
 
 __all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses", "prepare", "unusable"]
@@ -29,6 +31,8 @@ __all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses"
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
 """The options of a URL and their values. With ``full`` the last second's releases survive a power cut, at two fsyncs a lock."""
+_NEVER_EMPTY = "shared"
+"""The empty folder in a shared folder of FIFOs."""
 _USAGE = "write sqlite: or sqlite:/path/file.db"
 
 
@@ -221,6 +225,13 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
             "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp; see: lockkit docs all-users",
         )
     if _is_shared(mode):
+        if seen.st_uid == mine != 0 and not _in_group(seen.st_gid):
+            # The kernel would drop the setgid bit of the folder of FIFOs, and no user could open the FIFO of another.
+            group = group_name(seen.st_gid)
+            raise _denied(
+                f"the group {group} shares {folder}, and its owner, this user, is not in that group",
+                f"sudo usermod -aG {group} USER, then log in again (id lists the groups); or sudo chown root {folder}",
+            )
         return True
     if mode & stat.S_IWGRP:
         raise _denied(
@@ -233,6 +244,10 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
             "use a folder of your own, or one that your group shares (mode 2770); see: lockkit docs all-users",
         )
     return False
+
+
+def _in_group(gid: int) -> bool:
+    return gid in (os.getegid(), *os.getgroups())
 
 
 def _denied(text: str, hint: str) -> Refused:
@@ -254,7 +269,7 @@ def create(place: Place) -> None:
         # Not opened: closing any descriptor of a file drops this process's POSIX locks on it, those of an open SQLite
         # connection too (sqlite.org/howtocorrupt.html, 2.2).
         os.mknod(made, stat.S_IFREG | place.mode)
-        os.chmod(made, place.mode)  # noqa: PTH101
+        set_mode(made, place.mode)
         if place.shared:
             os.link(made, place.path)  # which replaces nothing, unlike a renaming
     except FileExistsError as error:
@@ -293,18 +308,25 @@ def make_pulses(folder: str, *, shared: bool) -> None:
                 f"chmod {'2770' if shared else '700'} {folder}",
             ) from None
         return
-    path.chmod(0o2770 if shared else 0o700)
+    set_mode(folder, 0o2770 if shared else 0o700)
 
 
 def _make_shared(path: Path) -> None:
-    """Create a folder for a group; it has its mode as soon as it has its name. If another user creates it first, theirs stays."""
+    """Create a folder for a group; it has its mode as soon as it has its name. If another user creates it first, theirs stays.
+
+    A renaming replaces a folder that is empty, so the folder is made with another one in it.
+    """
     made = Path(_unborn(str(path)))
     made.mkdir(mode=0o700)
+    inner = made / _NEVER_EMPTY
     try:
-        made.chmod(0o2770)
+        set_mode(str(made), 0o2770)
+        inner.mkdir()
         made.rename(path)
     except BaseException as error:
-        made.rmdir()
+        for each in (inner, made):
+            with contextlib.suppress(OSError):
+                each.rmdir()
         if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
 
@@ -316,7 +338,7 @@ def _group_of_others(folder: Path) -> str | None:
     except OSError as error:
         raise_if_foreign(error)
         return None
-    mine = seen.st_uid == os.geteuid() or seen.st_gid in (os.getegid(), *os.getgroups())
+    mine = seen.st_uid == os.geteuid() or _in_group(seen.st_gid)
     return group_name(seen.st_gid) if _is_shared(seen.st_mode) and not mine else None
 
 

@@ -25,7 +25,7 @@ from typing import Literal
 
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused
-from lockkit_sqlite.descriptors import Descriptor, opened
+from lockkit_sqlite.descriptors import Descriptor, opened, set_mode
 from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.place import make_pulses
 
@@ -84,7 +84,7 @@ class Pulse:
         make_pulses(self._folder, shared=self._mode != 0o600)  # somebody may have removed it
         os.mkfifo(unborn, self._mode)
         try:
-            os.chmod(unborn, self._mode)  # noqa: PTH101
+            set_mode(unborn, self._mode)
             descriptor = opened(unborn, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
             os.rename(unborn, self._path)  # noqa: PTH104
         except OSError:

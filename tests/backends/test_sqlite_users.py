@@ -20,6 +20,8 @@ from lockkit.errors import ConfigError, PermissionDenied
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import OpenOptions, Refused
 from lockkit_sqlite.backend import open_store
+from lockkit_sqlite.files import _locked
+from lockkit_sqlite.place import prepare
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two other users")
 
@@ -250,6 +252,66 @@ def test_a_user_outside_the_group_is_refused_with_the_group(user, shared):
     assert told.startswith("PermissionDenied ")
     assert f"the group {GROUP} shares its folder, and this process is not in that group" in told
     assert f"usermod -aG {GROUP} USER" in told
+
+
+@as_root
+def test_an_owner_of_the_folder_who_is_not_in_its_group_is_refused_and_makes_nothing(user, shared):
+    """The kernel would drop the setgid bit of the folder of FIFOs, and no user could open the FIFOs of another."""
+    os.chown(shared, ANN, GROUP)
+    shared.chmod(0o2770)
+
+    told = user(ANN, f"sqlite:{shared}/host.db", groups=())("attempt('x')")
+
+    assert told.startswith("PermissionDenied ")
+    assert f"the group {GROUP} shares {shared}, and its owner, this user, is not in that group" in told
+    assert f"usermod -aG {GROUP} USER" in told
+    assert not list(shared.iterdir())
+    assert user(ANN, f"sqlite:{shared}/host.db", groups=(GROUP,))("attempt('x')") == "True"
+
+
+def test_two_users_that_make_the_folder_of_fifos_at_the_same_moment_use_the_same(monkeypatch, shared):
+    place = prepare(shared / "x.db", "NORMAL")
+    rename = Path.rename
+    entered = []
+
+    def later(made, path):  # another user is quicker, between the look and the renaming
+        monkeypatch.undo()
+        entered.append(_locked(place))
+        return rename(made, path)
+
+    monkeypatch.setattr(Path, "rename", later)
+
+    assert _locked(place) is None, "one process at a time opens the files"
+    (other,) = entered
+    assert other is not None
+    other.close()
+    assert [each.name for each in shared.iterdir()] == ["x.db.pulses"], "nothing else is left"
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mknod", "mkfifo"])
+def test_a_link_in_the_place_of_what_was_just_made_changes_no_mode_elsewhere(
+    monkeypatch, shared, place, make
+):
+    """A member of the group may put it there, and the process may be root's."""
+    victim = place / "victim"
+    victim.mkdir() if make == "mkdir" else victim.touch()
+    victim.chmod(0o700)
+    real = getattr(os, make)
+
+    def swapped(path, *mode, **more):
+        real(path, *mode, **more)
+        if str(path).startswith(str(shared)):
+            Path(path).rename(f"{path}.away")
+            Path(path).symlink_to(victim)
+
+    monkeypatch.setattr(os, make, swapped)
+    with (
+        pytest.raises(lockkit.BackendError),
+        lockkit.connect(f"sqlite:{shared}/host.db", state_dir=str(place / "state")) as client,
+    ):
+        client.lock("x").try_acquire()
+
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o700
 
 
 @as_root
