@@ -192,17 +192,34 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             retry=False,
         )
     still = _judge(folder, seen)
-    if shared and not still:
+    pulses = f"{target}.pulses"
+    if not still and (shared or _was_shared(pulses)):
         raise _denied(
             f"a group shared {folder}, and no longer does (mode {stat.S_IMODE(seen.st_mode):04o})",
-            f"chmod 2770 {folder}, and chgrp; or start the programs that use it anew",
+            f"chmod 2770 {folder}, and chgrp; or end all programs that use it, and remove {pulses}",
         )
     if still and target.exists() and not os.access(target, os.R_OK | os.W_OK, effective_ids=True):
+        mine = target.stat().st_gid
+        if mine != seen.st_gid and target.stat().st_mode & stat.S_IWGRP:
+            group = group_name(seen.st_gid)
+            raise _denied(
+                f"{target} belongs to the group {group_name(mine)}, and its folder to the group {group}",
+                f"end all programs that use it, then: sudo chgrp -R {group} {folder}",
+            )
         raise _denied(
             f"{target} was made for its owner alone (mode {stat.S_IMODE(target.stat().st_mode):04o}), before a group shared its folder",
             f"name another file in {folder}: that one is made for the group",
         )
-    return Place(path, str(target), f"{target}.pulses", still, synchronous)
+    return Place(path, str(target), pulses, still, synchronous)
+
+
+def _was_shared(pulses: str) -> bool:
+    """Whether the folder of FIFOs was made for a group. Processes of that group may be inside, and cannot open the FIFO of a private store."""
+    try:
+        return _is_shared(os.lstat(pulses).st_mode)
+    except OSError as error:
+        raise_if_foreign(error)
+        return False
 
 
 def _own_clock() -> bool:

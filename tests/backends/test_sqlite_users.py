@@ -487,6 +487,42 @@ def test_a_shared_folder_is_not_replaced_by_a_private_one_under_an_open_store(sh
     store.close()
 
 
+@as_root
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_folder_that_a_group_shared_is_no_private_one_for_newcomers(both, user, shared, mode):
+    """A newcomer's FIFO would be for the newcomer alone, so the processes inside could not see whether it lives."""
+    ann, _ = both
+    assert ann("attempt('x')") == "True"
+    os.chown(shared, BOB, GROUP)
+    shared.chmod(mode)
+
+    for one in (
+        user(BOB, f"sqlite:{shared}/host.db", scope="user"),
+        user(0, f"sqlite:{shared}/host.db", scope="user"),
+    ):
+        told = one("attempt('y')")
+
+        assert told.startswith("PermissionDenied ")
+        assert f"a group shared {shared}, and no longer does (mode {mode:04o})" in told
+        assert f"chmod 2770 {shared}" in told
+
+    shutil.rmtree(shared / "host.db.pulses")
+    assert user(BOB, f"sqlite:{shared}/other.db", scope="user")("attempt('y')") == "True"
+
+
+@as_root
+def test_files_of_the_group_that_shared_the_folder_before_are_refused_with_both_groups(both, user, shared):
+    ann, _ = both
+    assert ann("attempt('x')") == "True"
+    os.chown(shared, 0, GROUP + 1)
+    shared.chmod(0o2770)
+
+    told = user(EVE, f"sqlite:{shared}/host.db", groups=(GROUP + 1,))("attempt('x')")
+
+    assert f"{shared}/host.db belongs to the group {GROUP}, and its folder to the group {GROUP + 1}" in told
+    assert f"chgrp -R {GROUP + 1} {shared}" in told
+
+
 # -- the two commands
 
 
