@@ -255,10 +255,11 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
             f"{folder} is shared by a group but not setgid (mode {mode:04o}): its members could not open each other's files",
             f"chmod g+s {folder}, or chmod 700 if it is yours alone",
         )
-    if seen.st_uid not in (mine, 0) and mine != 0:
+    if seen.st_uid not in (mine, 0):  # root too: what root creates there, the owner could not open
         raise _denied(
             f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
-            "use a folder of your own, or one that your group shares (mode 2770); see: lockkit docs all-users",
+            f"run this as its owner (sudo -u '#{seen.st_uid}'), use a folder of your own, or one that a group shares (mode 2770); "
+            "see: lockkit docs all-users",
         )
     return False
 

@@ -71,8 +71,8 @@ def _taken(event: Event) -> str:
 
 def _dropped(event: Event) -> str:
     return (
-        f"the lease of {event.name!r}{_taken(event)} was dropped without a release{_claim(event)}: it is renewed no more, "
-        "and another client gets the lock when its ttl is over; keep the lease as long as you need the lock: "
+        f"the lease of {event.name!r}{_taken(event)} was dropped without a release{_claim(event)}: nothing refers to it any more, so it is not "
+        "renewed, and another client gets the lock when its ttl is over; keep the lease as long as you need the lock: "
         "with lock.acquire() as lease: ..."
     )
 

@@ -426,6 +426,16 @@ def test_a_folder_that_is_no_ones_and_no_groups_is_refused(place, mode):
     assert not list(folder.iterdir())
 
 
+@as_root
+def test_root_makes_nothing_in_the_private_folder_of_another_user(tmp_path):
+    """That user could open neither the files nor root's FIFO, and would take a lock of root for a dead process's."""
+    os.chown(tmp_path, 4711, -1)
+    with pytest.raises(Refused, match="belongs to uid 4711") as caught:
+        open_store(f"sqlite:{tmp_path}/locks.db", OpenOptions())
+    assert not caught.value.retry
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_not_there_yet_will_be_one_users_own(place):
     url = f"sqlite:{place}/new/x.db"
 
@@ -496,15 +506,12 @@ def test_a_folder_that_a_group_shared_is_no_private_one_for_newcomers(both, user
     os.chown(shared, BOB, GROUP)
     shared.chmod(mode)
 
-    for one in (
-        user(BOB, f"sqlite:{shared}/host.db", scope="user"),
-        user(0, f"sqlite:{shared}/host.db", scope="user"),
-    ):
-        told = one("attempt('y')")
-
-        assert told.startswith("PermissionDenied ")
-        assert f"a group shared {shared}, and no longer does (mode {mode:04o})" in told
-        assert f"chmod 2770 {shared}" in told
+    told = user(BOB, f"sqlite:{shared}/host.db", scope="user")("attempt('y')")
+    assert told.startswith("PermissionDenied ")
+    assert f"a group shared {shared}, and no longer does (mode {mode:04o})" in told
+    assert f"chmod 2770 {shared}" in told
+    told = user(0, f"sqlite:{shared}/host.db", scope="user")("attempt('y')")
+    assert told.startswith(f"PermissionDenied {shared} belongs to uid {BOB}")
 
     shutil.rmtree(shared / "host.db.pulses")
     assert user(BOB, f"sqlite:{shared}/other.db", scope="user")("attempt('y')") == "True"
