@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from lockkit.errors import LockkitError
-from lockkit.places import home_dir
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -80,6 +79,7 @@ def _elsewhere(config: Config, key: str) -> bool:
 def _shared(config: Config) -> list[str]:
     """The configuration files that every command of this user reads, wherever it is run and whatever is in its environment."""
     from lockkit.config import ETC
+    from lockkit.places import home_dir
 
     given = config.arguments
     home = given.get("home") or home_dir(cast("Mapping[str, str] | None", given.get("environ")) or os.environ)

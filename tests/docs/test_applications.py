@@ -161,6 +161,7 @@ client.lock("warm-up").acquire().release()  # the parent has used the store befo
 pid = os.fork()
 if pid == 0:
     {child}
+    sys.stdout.flush()
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
 """
