@@ -87,7 +87,7 @@ def test_a_store_ends_with_its_last_user_and_its_fences_still_rise():
 
 def test_a_client_that_closes_leaves_nothing_to_the_next(tmp_path):
     for _ in range(2):
-        with lockkit.connect("memory:", state_dir=str(tmp_path)) as client:
+        with lockkit.connect(f"memory://{tmp_path.name}", state_dir=str(tmp_path)) as client:
             lock = client.lock("a", pulseless=True, min_hold=60)
             lock.acquire(timeout=0).hand_over()
             assert client.lock("a").try_acquire() is None
