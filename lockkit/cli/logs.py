@@ -52,19 +52,26 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """A handler that keeps early records: reading the configuration may log, before the log format is known."""
+    """A handler that keeps records for later.
+
+    Attributes:
+        early: The records from before the log format is known, because reading the configuration may log; None afterwards.
+        held: The records of a :func:`held_back` block; None outside of one.
+    """
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.setLevel(logging.WARNING)
         self.addFilter(_worth_telling)
         self.early: list[logging.LogRecord] | None = []
+        self.held: list[logging.LogRecord] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.early is None:
+        kept = self.early if self.held is None else self.held
+        if kept is None:
             super().emit(record)
         else:
-            self.early.append(record)
+            kept.append(record)
 
     def begin(self, formatter: logging.Formatter) -> None:
         self.setFormatter(formatter)
@@ -86,12 +93,12 @@ def held_back(known: Callable[[str], bool]) -> Iterator[None]:
     """Hold back all messages in the block, and at the end write those that ``known`` does not recognize."""
     handlers = [each for each in logging.getLogger("lockkit").handlers if isinstance(each, _Stderr)]
     for handler in handlers:
-        handler.early = []
+        handler.held = []
     try:
         yield
     finally:
         for handler in handlers:
-            records, handler.early = handler.early or [], None
+            records, handler.held = handler.held or [], None
             for record in records:
                 if not known(record.getMessage()):
                     handler.emit(record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from configparser import ConfigParser
 from email import message_from_bytes
@@ -10,8 +12,6 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
-
-from lockkit.cli.topics import topics
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -58,8 +58,14 @@ def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(contents):
 
 def test_the_wheel_holds_the_pages_that_lockkit_docs_shows_and_no_other(contents):
     held = {name.removeprefix(PAGES) for name in contents if name.startswith(PAGES)}
+    of_the_checkout = (
+        "from lockkit.cli.topics import topics; print(*(each.place for each in topics().values()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", of_the_checkout], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
-    assert held == {topic.place for topic in topics().values()}
+    assert held == set(shown.stdout.split())
 
 
 def test_the_installed_command_shows_a_page(run, installed, tmp_path):

@@ -152,6 +152,7 @@ def _busy_client(stage: Stage, name: str) -> None:
         leases = [part.lock(client, name, ttl=short) for part in stage.shape.holders]
         held = [lock.acquire(5.0) for lock in leases]
         newcomer = stage.shape.newcomer.lock(other, name)
+        other.inspect(name)  # connected before the short wait, which includes connecting
         assert isinstance(stage.work(lambda: newcomer.acquire(0.05)).error(), AcquireTimeout)
         waiting = stage.work(lambda: newcomer.acquire(5.0).release())
         lost = part.lock(client, name + "/lost", ttl=short).acquire()
