@@ -191,14 +191,14 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             ),
             retry=False,
         )
-    still = _judge(folder, seen)
+    now_shared = _judge(folder, seen)
     pulses = f"{target}.pulses"
-    if not still and (shared or _was_shared(pulses)):
+    if not now_shared and (shared or _was_shared(pulses)):
         raise _denied(
             f"a group shared {folder}, and no longer does (mode {stat.S_IMODE(seen.st_mode):04o})",
             f"chmod 2770 {folder}, and chgrp; or end all programs that use it, and remove {pulses}",
         )
-    if still and target.exists() and not os.access(target, os.R_OK | os.W_OK, effective_ids=True):
+    if now_shared and target.exists() and not os.access(target, os.R_OK | os.W_OK, effective_ids=True):
         mine = target.stat().st_gid
         if mine != seen.st_gid and target.stat().st_mode & stat.S_IWGRP:
             group = group_name(seen.st_gid)
@@ -210,7 +210,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             f"{target} was made for its owner alone (mode {stat.S_IMODE(target.stat().st_mode):04o}), before a group shared its folder",
             f"name another file in {folder}: that one is made for the group",
         )
-    return Place(path, str(target), pulses, still, synchronous)
+    return Place(path, str(target), pulses, now_shared, synchronous)
 
 
 def _was_shared(pulses: str) -> bool:

@@ -37,7 +37,7 @@ _STYLE = "\n".join(
 
 
 class Recording(NamedTuple):
-    """What a command printed, and when.
+    """The output of a command, with the time of each part.
 
     Attributes:
         command: The command, as one would type it.

@@ -1175,7 +1175,7 @@ def test_a_living_process_with_another_boot_id_loses_nothing(url):
 
 
 def test_a_time_namespace_is_refused(url):
-    """Its clock is another, so it would take the claims of others for lapsed (time_namespaces(7))."""
+    """A process in a time namespace has another clock, and would take the claims of others for lapsed (time_namespaces(7))."""
     unshare = shutil.which("unshare")
     command = [unshare or "unshare", "--time", "--boottime", "100000", "--fork"]
     if unshare is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:

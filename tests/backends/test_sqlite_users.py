@@ -1,4 +1,4 @@
-"""Whose processes the embedded store keeps apart: in a folder of one user's own, and between real users who share one."""
+"""The embedded store keeps the processes of one user apart in a private folder, and those of real users in a shared one."""
 
 from __future__ import annotations
 
@@ -428,7 +428,7 @@ def test_a_folder_that_is_no_ones_and_no_groups_is_refused(place, mode):
 
 @as_root
 def test_root_makes_nothing_in_the_private_folder_of_another_user(tmp_path):
-    """That user could open neither the files nor root's FIFO, and would take a lock of root for a dead process's."""
+    """The owner could open neither the files nor root's FIFO, and would take root's process for dead."""
     os.chown(tmp_path, 4711, -1)
     with pytest.raises(Refused, match="belongs to uid 4711") as caught:
         open_store(f"sqlite:{tmp_path}/locks.db", OpenOptions())

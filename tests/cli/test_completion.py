@@ -15,7 +15,7 @@ from lockkit.observe import journal
 
 @pytest.fixture
 def complete(lockkit):
-    """What the program answers to a completion script of bash; the last word is being typed."""
+    """The program's answer to a completion script of bash; the last word is being typed."""
 
     def ask(line: str, **more: str) -> list[str]:
         words = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": f"lockkit {line}"}

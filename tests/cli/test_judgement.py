@@ -1,4 +1,4 @@
-"""What explain, status and wait say of a holder that runs, is stopped, was killed, forked or evicted, on every store."""
+"""explain, status and wait tell whether a holder runs, is stopped, was killed, forked or evicted, on every store."""
 
 from __future__ import annotations
 
@@ -386,6 +386,6 @@ def test_a_lingering_claim_has_no_process_any_more():
 
 
 def test_an_owner_without_a_pid_namespace_can_be_read():
-    """What an older version wrote has no such field."""
+    """A claim that an older version wrote has no such field."""
     stored = json.dumps({"user": "ann", "pid": 7, "later": 1})
     assert owner_of(json.loads(stored)) == Owner(user="ann", pid=7)

@@ -43,7 +43,7 @@ for thread in threads: thread.join()
 
 
 def written(form, stderr, read):
-    """What many processes write to one descriptor at the same time."""
+    """The output of many processes that write to one descriptor at the same time."""
     started = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, letter, form], stdin=subprocess.PIPE, stderr=stderr, text=True

@@ -319,7 +319,7 @@ asyncio.run(main())
 
 
 def test_a_wait_on_the_event_loop_stops_every_task(environ):
-    """What the page warns of: the holder cannot go on, so the waiter waits in vain."""
+    """A wait that stops the event loop of its holder waits in vain, as the page warns."""
     text = """
 async def main():
     client = lockkit.connect("memory:")

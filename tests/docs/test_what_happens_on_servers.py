@@ -1,4 +1,4 @@
-"""What docs/what-happens.md says of Redis, etcd and ZooKeeper, tried with real processes on real servers."""
+"""The rows of docs/what-happens.md on Redis, etcd and ZooKeeper, tried with real processes on real servers."""
 
 from __future__ import annotations
 

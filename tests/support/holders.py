@@ -26,7 +26,7 @@ for line in sys.stdin:
 
 
 def ask(process: subprocess.Popen[str], expression: str) -> str:
-    """What such a program says of an expression."""
+    """The program's answer to an expression."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(expression + "\n")
