@@ -50,8 +50,10 @@ def keep(ctx: click.Context, words: Words | None) -> None:
 
 
 def sentence(words: Words) -> str:
-    """A suggestion in words, for a hint."""
+    """A suggestion in words, for a hint. Where a secret stands in a word that must stay, only the help is suggested."""
     shown, first = _without_secret(words)
+    if any("://" in word and redact(url := word.removeprefix("--url=")) != url for word in shown):
+        return f"see: lockkit help {quoted(shown[0])}"
     return f"did you mean{first}: {' '.join(map(quoted, ('lockkit', *shown)))}"
 
 

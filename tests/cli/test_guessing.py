@@ -220,6 +220,21 @@ def test_a_suggestion_contains_no_password(said, line):
     assert "did you mean, with LOCKKIT_URL set to the store's URL, which has a secret: lockkit status" in last
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run x sleep --url redis://u:hunter2@h/0",
+        "explain redis://u:hunter2@h/0 x",
+        "run redis://u:hunter2@h/0 sleep 1",
+        "lock x redis://u:hunter2@h/0",
+    ],
+)
+def test_a_line_with_a_password_in_an_odd_place_is_not_suggested(said, line):
+    told = str(said(line))
+    assert "hunter2" not in told
+    assert "lockkit help" in told
+
+
 def test_every_habit_leads_to_an_option_that_exists():
     names = sorted(name for section in main.COMMANDS.values() for name in section)
     commands = [import_module(f"lockkit.cli.commands.{name}").command for name in names]
