@@ -24,12 +24,9 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
-if TYPE_CHECKING:
-    from lockkit.lease import Lease
-
-__all__ = ["Exit", "Leave", "Statement"]
+__all__ = ["Exit", "Held", "Leave", "Statement"]
 
 M = TypeVar("M", bound="Manager")
 Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
@@ -53,7 +50,7 @@ class Statement:
         self.thread = threading.get_ident()
         self.frame = 0
         self.key: weakref.ref[object] | None = None
-        self.lease: Lease | None = None
+        self.lease: Held | None = None
         self.manager: weakref.ref[object] | None = None
         self.left: Callable[[], object | None] = _gone
 
@@ -69,6 +66,35 @@ class Statement:
 
 def _gone() -> None:
     return None
+
+
+class Held(Protocol):
+    """A lease, as the statement that holds it sees it.
+
+    Attributes:
+        left: Whether the release was asked for.
+        statement: The ``with`` statement that holds it.
+    """
+
+    left: bool
+    statement: Statement | None
+
+    @property
+    def open(self) -> bool:
+        """Whether its user still works under it."""
+
+    @property
+    def report(self) -> object:
+        """How the release went; None before."""
+
+    def leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release it at the end of the statement."""
 
 
 class Manager(Protocol):

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Never
 
 from lockkit import durations
 from lockkit.caller import Caller, caller
-from lockkit.errors import AcquireTimeout, ConfigError, NotHeld
+from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
 from lockkit.hold import Hold
 from lockkit.lease import Lease
-from lockkit.leaving import Exit, Statement
 from lockkit.loops import warn_of_loop
 from lockkit.names import check_token
 from lockkit.options import DEFAULT, Default, Options, check, check_note, terms_of
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.denials import in_the_way
+from lockkit.shortform import ShortForm
 from lockkit.store.spi import Terms
+from lockkit.takers import THREAD, asker
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -60,45 +59,7 @@ def build(
     )
 
 
-class _InNoWith(NotHeld, AttributeError):
-    """The error of :attr:`Lock.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
-
-    name: str | None = None
-    """The lock. Hides the attribute of AttributeError, which no pickle of ours would keep."""
-
-    def __init__(self, lock: Lock) -> None:
-        super().__init__(f"this thread or task is in no `with` of {lock.name!r}", name=lock.name)
-        self.obj = lock  # if an AttributeError has none, Python sets it, and replaces the name
-
-
-class _Thread(threading.local):
-    """The current thread.
-
-    Attributes:
-        key: A weak reference to the thread object. Not its identifier, because a later thread may get the same one; weak, because
-            the thread may own the lock or lease that keeps this key.
-    """
-
-    def __init__(self) -> None:
-        self.key: weakref.ref[object] = weakref.ref(threading.current_thread())
-
-
-_THREAD = _Thread()
-
-
-def asker() -> weakref.ref[object]:
-    """A reference to the running asyncio task, else to the current thread."""
-    asyncio = sys.modules.get("asyncio")
-    # The private function, because it does not raise. It is missing while another thread imports asyncio for the first time.
-    running_loop = getattr(asyncio, "_get_running_loop", None)
-    if asyncio is not None and running_loop is not None and running_loop() is not None:
-        task: object = asyncio.current_task()
-        if task is not None:
-            return weakref.ref(task)
-    return _THREAD.key
-
-
-class Lock(Answering):
+class Lock(ShortForm[Lease]):
     """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
 
     ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each ``with`` statement, and each
@@ -124,16 +85,14 @@ class Lock(Answering):
         note: Mapping[str, object] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(opening)
         self.terms = terms
-        self._opening = opening
         self._timeout = timeout
         self._reentrant = reentrant
         self._auto_renew = auto_renew
         self._note = note
         self._on_lost = on_lost
         self.tokens: Callable[[], str] | None = None
-        self._short: weakref.WeakKeyDictionary[object, list[Lease]] = weakref.WeakKeyDictionary()
-        self._entering: list[Statement] = []
 
     @property
     def name(self) -> str:
@@ -187,6 +146,9 @@ class Lock(Answering):
         """
         return self._take(0.0, note, None, [])
 
+    def _once(self) -> Lease:
+        return self.acquire()
+
     def _take(
         self,
         wait: float | None,
@@ -211,7 +173,7 @@ class Lock(Answering):
             opening.warn()
         key = asker()
         taken_at = caller()
-        if key is not _THREAD.key and wait != 0.0:
+        if key is not THREAD.key and wait != 0.0:
             warn_of_loop(terms.name, taken_at)
         own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
         if own:
@@ -297,127 +259,9 @@ class Lock(Answering):
             lease.left = True
         return None
 
-    # -- as a context manager
-
-    @property
-    def look(self) -> Callable[[object], None]:
-        """See :class:`lockkit.leaving.Manager`."""
-        return self._opening.look
-
-    def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
-        self._entering.append(statement)
-
-    def __enter__(self) -> Lock:
-        frame = sys._getframe(1)  # noqa: SLF001
-        statement = _EXIT.entered(self, frame)
-        if statement is None:
-            statement = self._entered()
-            if statement is not None:
-                statement.frame = id(frame)
-        lease = self.acquire()
-        if (
-            statement is not None
-        ):  # no call before this, or a signal could end the statement without its lease
-            statement.lease = lease
-            lease.statement = statement
-        key = asker()
-        if statement is not None:
-            statement.key = key
-        leases = self._short.setdefault(key(), [])
-        if leases:
-            leases[:] = [other for other in leases if other.open]
-        leases.append(lease)
-        return self
-
-    def _entered(self) -> Statement | None:
-        """The ``with`` statement that calls ``__enter__``; None if it was called by hand."""
-        here = threading.get_ident()
-        found = None
-        for statement in self._entering[::-1]:
-            if statement.thread == here and found is None and statement.stands:
-                found = statement
-            elif statement.stands:
-                continue  # the statement of another thread, or an outer one
-            try:
-                self._entering.remove(statement)
-            except ValueError:  # a signal handler has just removed it
-                pass
-        return found
-
-    def _leave(
-        self,
-        statement: Statement | None,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the lease of the ``with`` statement, even if it ends in another thread or task."""
-        self._left(statement).leave(statement, kind, error, traceback)
-
-    __exit__ = Exit(_leave)
-
-    def _left(self, statement: Statement | None) -> Lease:
-        """Find the lease of the block that ends.
-
-        A ``with`` statement, or a block of ``contextlib.ExitStack``, knows its own lease. An explicit call of ``__exit__`` ends the
-        last lease that this thread or task took by an explicit call of ``__enter__``. If there is none the call raises NotHeld,
-        because a guess might release a lease that somebody else uses. A bound ``__exit__`` that is called again after the release
-        of its own lease counts as an explicit call.
-        """
-        lease = None if statement is None else statement.lease
-        if lease is not None and statement is not None and (not statement.stands or lease.report is not None):
-            again = self._by_hand()
-            if again is not None:
-                lease, statement = again, None
-        key = asker() if lease is None or statement is None or statement.key is None else statement.key
-        who = key()
-        leases = [] if who is None else self._short.get(who, [])
-        if lease is None:
-            lease = self._by_hand()
-        if lease is None:
-            raise NotHeld(
-                f"this thread or task called __exit__ of {self.name!r} without having called __enter__ first; nothing was released",
-                name=self.name,
-                hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
-            )
-        if lease in leases:
-            leases.remove(lease)
-        if not leases and who is not None:
-            self._short.pop(who, None)
-        return lease
-
-    def _by_hand(self) -> Lease | None:
-        """The last lease that this thread or task took by an explicit call of ``__enter__`` and has not released."""
-        leases = self._short.get(asker()(), ())
-        return next((own for own in reversed(leases) if own.statement is None), None)
-
-    @property
-    def lease(self) -> Lease:
-        """The lease of the innermost ``with lock:`` block that the caller is in.
-
-        Raises:
-            NotHeld: The calling thread or task is in no such block. An AttributeError as well, so that ``hasattr`` is False there.
-        """
-        leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
-        if len(leases) > 1:  # one may belong to a suspended generator, not to the caller
-            around: set[int] = set()
-            frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
-            while frame is not None:
-                around.add(id(frame))
-                frame = frame.f_back
-            around.add(0)  # the frame of blocks of ExitStack, which are in no frame
-            leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
-        if not leases:
-            raise _InNoWith(self)
-        return leases[-1]
-
     def __repr__(self) -> str:
         terms = self.terms
         return f"<Lock {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
-
-
-_EXIT: Exit[Lock] = Lock.__dict__["__exit__"]
 
 
 class RWLock(Answering):

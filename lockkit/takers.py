@@ -1,0 +1,37 @@
+"""The taker of a lock: the asyncio task that runs, else the current thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+
+__all__ = ["THREAD", "asker"]
+
+
+class _Thread(threading.local):
+    """The current thread.
+
+    Attributes:
+        key: A weak reference to the thread object. Not its identifier, because a later thread may get the same one; weak, because
+            the thread may own the lock or lease that keeps this key.
+    """
+
+    def __init__(self) -> None:
+        self.key: weakref.ref[object] = weakref.ref(threading.current_thread())
+
+
+THREAD = _Thread()
+"""The current thread."""
+
+
+def asker() -> weakref.ref[object]:
+    """A reference to the running asyncio task, else to the current thread."""
+    asyncio = sys.modules.get("asyncio")
+    # The private function, because it does not raise. It is missing while another thread imports asyncio for the first time.
+    running_loop = getattr(asyncio, "_get_running_loop", None)
+    if asyncio is not None and running_loop is not None and running_loop() is not None:
+        task: object = asyncio.current_task()
+        if task is not None:
+            return weakref.ref(task)
+    return THREAD.key
