@@ -219,12 +219,12 @@ class Cluster(Generic[M]):
         Raises:
             Refused, Unknown: No lease had an answer.
         """
-        kept: dict[int, Kept] = {}
+        answers: list[Mapping[int, Kept]] = []
         troubles: list[Refused | Unknown] = []
 
         def keep(some: Sequence[int]) -> Exchange[None]:
             try:
-                kept.update((yield from self._ask("keepalive", some, end, again=True)))
+                answers.append((yield from self._ask("keepalive", some, end, again=True)))
             except (Refused, Unknown) as trouble:
                 troubles.append(trouble)
 
@@ -232,9 +232,12 @@ class Cluster(Generic[M]):
         yield from in_parallel(
             batches, keep, _AT_ONCE, "lockkit-etcd-keepalive", time.monotonic() + left(end)
         )
+        kept: dict[int, Kept] = {}
+        for answer in answers:  # a copy: an answer that comes after the end must not count as one before it
+            kept.update(answer)
         if troubles and not kept:
             raise troubles[0]
-        return dict(kept)
+        return kept
 
     def status(self, end: float) -> Exchange[Sequence[Status | Exception]]:
         """Ask each member for its status, in order. The result for a member without an answer is its Refused or Unknown. Never raises."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from lockkit.store.connections import Timed
@@ -121,6 +122,7 @@ class Parser:
         return size == 0
 
 
+@lru_cache(maxsize=64)  # the answers to the keepalives of a heartbeat are thousands of chunks of a few sizes
 def _size(text: bytes) -> int:
     """The size that a chunk begins with."""
     digits = text.partition(b";")[0].strip()

@@ -30,6 +30,7 @@ from lockkit_etcd import acquiring, gateway, moving, releasing, renewing
 from lockkit_etcd.address import parse
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway_http import Garbled, Parser, Reply
+from lockkit_etcd.gateway_json import kept_answers
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
 from support.etcd_transports import SCHEMES, open_etcd
@@ -299,6 +300,36 @@ def test_replies_are_read_wherever_they_are_cut(size):
 def test_what_is_not_http_is_garbled():
     with pytest.raises(Garbled):
         Parser().feed(b"220 mail.example.org ESMTP\r\n\r\n")
+
+
+def kept_line(lease, ttl, term=2, member=1):
+    header = f'{{"member_id":"{member}","raft_term":"{term}"}}'
+    return f'{{"result":{{"header":{header},"ID":"{lease}","TTL":"{ttl}"}}}}\n'.encode()
+
+
+def test_each_lease_of_a_keepalive_has_its_own_answer():
+    lines = [kept_line(1, 30), kept_line(2, 30), kept_line(3, 0), kept_line(4, 30, term=3), kept_line(5, 30)]
+    lines.append(kept_line(6, 30, member=9))
+
+    kept = kept_answers(b"".join(lines), 5.0)
+
+    assert {lease: (each.ttl, each.term, each.member, each.sent) for lease, each in kept.items()} == {
+        1: (30, 2, 1, 5.0),
+        2: (30, 2, 1, 5.0),
+        3: (0, 2, 1, 5.0),
+        4: (30, 3, 1, 5.0),
+        5: (30, 2, 1, 5.0),
+        6: (30, 2, 9, 5.0),
+    }
+
+
+@pytest.mark.parametrize(
+    "end",
+    [kept_line(3, 30)[:-9], b'{"error":{"code":14}}\n' + kept_line(4, 30), b"\xff\n" + kept_line(4, 30)],
+    ids=["cut", "an error", "no text"],
+)
+def test_the_answers_to_keepalives_end_at_a_line_that_is_none(end):
+    assert list(kept_answers(kept_line(1, 30) + b"\n" + kept_line(2, 30) + end, 5.0)) == [1, 2]
 
 
 # -- on an event loop
