@@ -26,7 +26,8 @@ from urllib.parse import quote
 from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
 from lockkit.store.inherited import inherited
-from lockkit_sqlite.failures import busy, is_busy, mapped, swapped, torn
+from lockkit.store.spi import Refused
+from lockkit_sqlite.failures import busy, is_busy, link, linked, mapped, swapped, torn
 
 __all__ = [
     "OPENING",
@@ -99,6 +100,8 @@ class Connection:
                 tries = self._pause(error, tries, end)
 
     def _connect(self) -> sqlite3.Connection:
+        # The path has no links left in it, so one that is there now was planted. SQLite itself follows no link to the log and index.
+        self._refuse_links()
         # mode=rw: SQLite creates nothing. What it creates has the modes that the umask leaves.
         connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode=rw",
@@ -113,10 +116,16 @@ class Connection:
             connection.execute("PRAGMA temp_store=MEMORY")
             # Only a read of the database opens its log and index.
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            self._refuse_links()  # it may have been planted while SQLite opened the database
             return connection
         except BaseException:  # dropped, it would stay open, with its locks, until the next collection
             connection.close()
             raise
+
+    def _refuse_links(self) -> None:
+        found = link(self.path)
+        if found is not None:
+            raise linked(found)
 
     def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
         """Run one statement that writes.
@@ -187,6 +196,8 @@ class Connection:
             try:
                 with self._inside:
                     self._wake()
+            except Refused:
+                return
             except sqlite3.Error as error:
                 if not is_busy(error) or time.monotonic() > end:
                     return

@@ -19,6 +19,8 @@ __all__ = [
     "busy",
     "free_space",
     "is_busy",
+    "link",
+    "linked",
     "mapped",
     "no_log",
     "raise_if_foreign",
@@ -92,6 +94,19 @@ def torn(path: str) -> Refused:
     return Refused(BackendUnavailable(text, hint=hint), retry=False)
 
 
+def link(path: str) -> str | None:
+    """The first of a database's files that is a symbolic link, or None. Somebody else may have put it there."""
+    return next((path + suffix for suffix in ("", "-wal", "-shm") if os.path.islink(path + suffix)), None)  # noqa: PTH114
+
+
+def linked(path: str) -> Refused:
+    """The refusal for a file of the store that is a symbolic link."""
+    text = f"{path} is a symbolic link, which could lead to a file of another program"
+    return Refused(
+        PermissionDenied(text, hint=f"find out who put it there (ls -l {path}), and remove it"), retry=False
+    )
+
+
 def no_log(path: str) -> Refused:
     """The refusal for a file system on which SQLite has no write-ahead log (it needs shared memory)."""
     text = f"cannot use {path}: its file system does not support SQLite's write-ahead log"
@@ -110,6 +125,8 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
     name = _name(error)
     if is_busy(error):
         return busy(path)
+    if name.startswith("SQLITE_CANTOPEN") and (found := link(path)) is not None:
+        return linked(found)
     for listed, (kind, what, hint) in _TABLE.items():
         if name == listed or name.startswith(listed + "_"):
             full = f", {_left(path)}" if listed == "SQLITE_FULL" else ""

@@ -24,7 +24,7 @@ from lockkit.places import barred, default_state_dir, make_folders, network_file
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import set_mode
-from lockkit_sqlite.failures import raise_if_foreign
+from lockkit_sqlite.failures import linked, raise_if_foreign
 
 __all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses", "prepare", "unusable"]
 
@@ -175,6 +175,8 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             make_folders(folder)
         target = folder / path.name
         if target.is_symlink():
+            if _judge(folder, folder.stat()):  # in a folder of this user alone, the link is the user's own
+                raise linked(str(target))
             target = target.resolve()
             folder = target.parent  # where log, index and FIFOs will be
         seen = folder.stat()

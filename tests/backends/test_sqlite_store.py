@@ -859,6 +859,59 @@ def test_a_place_that_cannot_be_looked_at_is_unavailable_with_the_reason(tmp_pat
     assert refused.hint
 
 
+def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
+    folder, mine = tmp_path / "shared", tmp_path / "mine.db"
+    folder.mkdir()
+    folder.chmod(0o2770)
+    mine.touch(0o600)
+    (folder / "x.db").symlink_to(mine)
+
+    refused = refusal(f"sqlite:{folder}/x.db")
+
+    assert isinstance(refused, PermissionDenied)
+    assert refused.message.startswith(f"{folder}/x.db is a symbolic link, ")
+    assert mine.stat().st_size == 0
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_link_in_place_of_the_log_is_named(tmp_path, suffix):
+    mine = tmp_path / "mine"
+    mine.touch(0o600)
+    open_store(f"sqlite:{tmp_path}/x.db", OpenOptions()).close()
+    (tmp_path / f"x.db{suffix}").symlink_to(mine)
+
+    refused = refusal(f"sqlite:{tmp_path}/x.db")
+
+    assert isinstance(refused, PermissionDenied)
+    assert refused.message.startswith(f"{tmp_path}/x.db{suffix} is a symbolic link, ")
+    assert mine.stat().st_size == 0
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_link_that_is_planted_while_the_store_opens_is_refused(tmp_path, monkeypatch, when):
+    mine, path = tmp_path / "mine.db", tmp_path / "x.db"
+    open_store(f"sqlite:{mine}", OpenOptions()).close()
+    open_store(f"sqlite:{path}", OpenOptions()).close()
+    connect = sqlite3.connect
+
+    def plant():
+        path.unlink()
+        path.symlink_to(mine)
+
+    def planting(*args, **keywords):
+        plant()
+        return connect(*args, **keywords)
+
+    if when == "before":
+        monkeypatch.setattr("lockkit_sqlite.opening.create", lambda place: plant())
+    else:
+        monkeypatch.setattr(sqlite3, "connect", planting)
+
+    refused = refusal(f"sqlite:{path}")
+
+    assert refused.message.startswith(f"{path} is a symbolic link, ")
+
+
 @as_root
 def test_a_host_store_is_shared_by_the_group_whatever_the_umask(open_folder):
     group = 54321
