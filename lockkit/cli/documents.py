@@ -22,6 +22,7 @@ from lockkit.cli.parts import (
     HeldClaim,
     Hold,
     Lock,
+    NameRecord,
     Plugin,
     Record,
     Released,
@@ -151,12 +152,17 @@ class Evict(Document, tag="lockkit.evict/1"):
 
 
 class Explain(Document, tag="lockkit.explain/1"):
-    """A lock, and sentences about it. `near` has similar names in use if this one is not; `failures` the ids of failed releases."""
+    """A lock, and sentences about it. `failures` has the ids of failed releases.
+
+    `near` has similar names in use if this one is not, and `record` what a program wrote of the name, if it is not in use (null: nothing,
+    or it cannot be read).
+    """
 
     store: Store
     lock: Lock
     sentences: Sequence[str]
     near: Sequence[str]
+    record: NameRecord | None
     failures: Sequence[str]
 
 

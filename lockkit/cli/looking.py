@@ -11,6 +11,7 @@ from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
 
 if TYPE_CHECKING:
     from lockkit.cli import parts
+    from lockkit.cli.traces import Traces
     from lockkit.client import Client
     from lockkit.facts import LockInfo
 
@@ -52,13 +53,13 @@ class Look(NamedTuple):
         locks: All locks that were asked for, in the order that was asked for.
         unread: The locks that this user may not read, with the errors, so that they do not hide the others.
         limit: The most locks to show; None for all.
-        near: Similar names that are in use, if the one that was asked for is not.
+        traces: What is known of the one name that was asked for, if it is free.
     """
 
     locks: Sequence[LockInfo]
     unread: dict[str, LockkitError]
     limit: int | None = None
-    near: Sequence[str] = ()
+    traces: Traces | None = None
 
     @property
     def shown(self) -> Sequence[LockInfo]:
@@ -74,10 +75,10 @@ def is_pattern(name: str) -> bool:
 def look(client: Client, asked: Asked) -> Look:
     """Read the locks that are asked for."""
     if asked.name is not None and asked.one:
-        from lockkit.cli.suggesting import near
+        from lockkit.cli.traces import traces
 
         info = client.inspect(asked.name)
-        return Look([info], {}, near=() if info.claims else near(client, asked.name))
+        return Look([info], {}, traces=None if info.claims else traces(client, asked.name))
     unread: dict[str, LockkitError] = {}
 
     def read(name: str) -> LockInfo | None:

@@ -17,7 +17,7 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from lockkit.cli import documents, parts
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, ReleaseReport
+    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, Record, ReleaseReport
 
 __all__ = [
     "claim",
@@ -28,6 +28,7 @@ __all__ = [
     "lock_state",
     "notice",
     "owner",
+    "record",
     "release",
     "rfc3339",
     "say",
@@ -196,6 +197,18 @@ def lock(info: LockInfo) -> parts.Lock:
         waiters=[claim(one) for one in info.waiters],
         read_at=rfc3339(info.read_at),
         read_at_seconds=info.read_at,
+    )
+
+
+def record(of_name: Record) -> parts.NameRecord:
+    """The record of one name."""
+    from lockkit.cli import parts
+
+    return parts.NameRecord(
+        value=dict(of_name.value),
+        version=of_name.version,
+        written=rfc3339(of_name.written),
+        written_seconds=of_name.written,
     )
 
 

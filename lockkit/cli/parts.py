@@ -23,6 +23,7 @@ __all__ = [
     "Keeper",
     "Layer",
     "Lock",
+    "NameRecord",
     "Owner",
     "Part",
     "Plugin",
@@ -123,6 +124,15 @@ class Lock(Part):
     waiters: Sequence[Claim]
     read_at: Time
     read_at_seconds: float
+
+
+class NameRecord(Part):
+    """The record that a program wrote of a name (`client.put_record`)."""
+
+    value: dict[str, Any]
+    version: int
+    written: Time
+    written_seconds: float
 
 
 class Summary(Part):

@@ -62,14 +62,14 @@ def look(session: Session, name: str) -> str:
     return f"see{same_store(session)[1]}: {explain_line(session, name)}"
 
 
-def near(client: Client, name: str) -> list[str]:
-    """Names in use that are similar to this one, the most similar first; none if the store does not list its names."""
+def near(client: Client, name: str) -> list[str] | None:
+    """Names in use that are similar to this one, the most similar first; None if the store does not list its names."""
     from difflib import get_close_matches
 
     try:
         names = client.names()
     except LockkitError:
-        return []
+        return None
     folded: dict[str, str] = {}
     for one in names:
         if one != name:

@@ -389,3 +389,17 @@ def test_an_owner_without_a_pid_namespace_can_be_read():
     """A claim that an older version wrote has no such field."""
     stored = json.dumps({"user": "ann", "pid": 7, "later": 1})
     assert owner_of(json.loads(stored)) == Owner(user="ann", pid=7)
+
+
+def test_what_is_known_of_a_free_name_is_told_on_every_store(lockkit, place, name):
+    forgotten = "Nothing here remembers this name, so whether it was ever used is not known: a store forgets a name that is free."
+    lockkit("run", name, "--", "true")
+    assert explained(lockkit, name).splitlines()[-1] == forgotten
+    assert f"'{name}' is free; nothing here remembers this name" in lockkit("status", name).stdout
+    assert lockkit.json("explain", name)["record"] is None
+    with connect(lockkit.env["LOCKKIT_URL"]) as client:
+        client.put_record(name, {"cleaned": "yes"}, 0)
+    told = explained(lockkit, name).splitlines()[-1]
+    assert re.fullmatch(r'A program wrote a record of it at .+, .+ ago: \{"cleaned": "yes"\}', told)
+    assert f"'{name}' is free; a program wrote a record of it at " in lockkit("status", name).stdout
+    assert lockkit.json("explain", name)["record"]["value"] == {"cleaned": "yes"}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import re
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from lockkit import connect
+from lockkit.cli import traces
 from lockkit.cli.commands.explain import sentences
 from lockkit.cli.commands.status import _table
 from lockkit.cli.looking import Asked, Look, look, summary, summary_words
-from lockkit.errors import ConfigError
-from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.errors import ConfigError, PermissionDenied
+from lockkit.facts import ClaimInfo, LockInfo, Owner, Record
 from lockkit.observe import journal
 
 ANN = Owner(user="ann", host="box", pid=4711, program="sleep")
@@ -115,6 +118,29 @@ def test_a_name_that_is_not_in_use_brings_similar_ones_that_are(lockkit):
     assert "No similar name is in use here." in lockkit("explain", "gpu:0").stdout
 
 
+def test_a_store_that_does_not_list_its_names_is_not_said_to_have_no_similar_one():
+    class Unlisted(Fleet):
+        config = SimpleNamespace(state_place=lambda **_: SimpleNamespace(path=Path("/nonexistent")))
+
+        def names(self, prefix="", *, pattern=None, deep=False):
+            raise PermissionDenied("not for you")
+
+        def record(self, name):
+            raise PermissionDenied("no record for you")
+
+    found = traces.traces(Unlisted(LockInfo("x")), "x")
+    assert traces.sentences(found, 100.0) == [
+        "The store does not list the names in use, so similar names are not known.",
+        "Whether a program wrote a record of it is not known: no record for you",
+    ]
+    assert traces.row("x", found, 100.0) == ""
+
+
+def test_a_long_record_is_cut():
+    found = traces.Traces((), Record("x", {"last": "n" * 500}, 1, 40.0))
+    assert traces.sentences(found, 100.0)[-1].endswith(f' ago: {{"last": "{"n" * 190}...')
+
+
 def test_a_name_in_use_brings_no_similar_ones(lockkit):
     for name in "backup", "backups":
         lockkit("acquire", name, "--ttl", "1m")
@@ -144,6 +170,8 @@ def test_explain_mentions_a_release_of_the_name_that_failed(lockkit):
     )
     assert resolved not in told
     assert lockkit("failures", "show", failed).returncode == 0
+    assert "Nothing here remembers" not in told
+    assert "'x' is free; a release of it got no answer: lockkit explain x" in lockkit("status", "x").stdout
     assert lockkit.json("explain", "x")["failures"] == [failed]
     assert "got no answer" not in lockkit("explain", "y").stdout
 

@@ -185,6 +185,12 @@ def test_wait_is_content_with_a_free_permit(lockkit):
     assert lockkit("wait", "x", "--timeout", "300ms").returncode == 0
 
 
+@pytest.mark.parametrize("how", ["--shared", "--exclusive"])
+def test_wait_waits_for_readers_as_for_a_writer(lockkit, how):
+    lockkit.holder("x", "sleep", how)
+    assert lockkit("wait", "x", "--timeout", "300ms").returncode == 124
+
+
 def test_evict_needs_the_claim_and_a_reason(lockkit):
     lockkit.holder("x")
     assert lockkit("evict", "x").returncode == 64

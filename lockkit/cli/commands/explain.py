@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from lockkit import durations
-from lockkit.cli import output
+from lockkit.cli import output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import command_line, near, same_store
+from lockkit.cli.suggesting import command_line, same_store
 from lockkit.cli.waiting import ordinal
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
     from lockkit.facts import ClaimInfo, LockInfo
 
 __all__ = ["command", "sentences", "ways_out"]
@@ -40,14 +39,18 @@ def command(session: Session, name: str) -> None:
     The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
     renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
     processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; who waits; and which command ends the
-    hold. Of a name that is not in use, it names similar names that are. It mentions releases of the name that failed.
+    hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
+    of the name that failed.
     """
     with session.client() as client:
         info = client.inspect(name)
-        others = [] if info.claims else near(client, name)
+        found = None if info.claims else traces.traces(client, name)
         options, first = same_store(session)
-        failed = _failures(client.config, name)
-        told = sentences(info, time.time(), options, first, others) + _failed(failed, name, options)
+        failed = traces.failures(client, name) if found is None else found.failed
+        now = time.time()
+        told = sentences(info, now, options, first)
+        told += traces.sentences(found, now, options, first) if found else []
+        told += _failed(failed, name, options)
         if session.json:
             from lockkit.cli import documents
 
@@ -56,7 +59,8 @@ def command(session: Session, name: str) -> None:
                     store=output.store(client),
                     lock=output.lock(info),
                     sentences=told,
-                    near=others,
+                    near=(found and found.near) or (),
+                    record=output.record(found.record) if found and found.record else None,
                     failures=[str(one["id"]) for one in failed],
                 ),
                 indent=True,
@@ -66,9 +70,7 @@ def command(session: Session, name: str) -> None:
     output.say("\n".join(told))
 
 
-def sentences(
-    info: LockInfo, now: float, options: str = "", first: str = "", others: Sequence[str] | None = None
-) -> list[str]:
+def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:
     """The explanation of a queue, sentence by sentence.
 
     Args:
@@ -76,19 +78,10 @@ def sentences(
         now: The current time, in seconds since the epoch.
         options: The options that select the same store in a suggested command: `` --url ...``.
         first: What must be done before that command.
-        others: Names in use that are similar, for a name that is not; None if nobody looked for them.
     """
     name = info.name
     if not info.claims:
-        told = [f"{name!r} is free: nobody holds it and nobody waits for it."]
-        if others:
-            told.append(
-                f"A similar name is in use{first}: {command_line('explain', others[0], options=options)}"
-            )
-            told += [f"Another one is {other!r}." for other in others[1:]]
-        elif others is not None:
-            told.append("No similar name is in use here.")
-        return told
+        return [f"{name!r} is free: nobody holds it and nobody waits for it."]
     told = []
     for claim in info.holders:
         told += _holder(claim, now, options, first)
@@ -220,19 +213,7 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     ]
 
 
-def _failures(config: Config, name: str) -> list[dict[str, object]]:
-    """The releases of a name in the journal that failed and that nobody has resolved, oldest first."""
-    from lockkit.errors import LockkitError
-    from lockkit.observe import journal
-
-    try:
-        records = journal.read(config.state_place(create=False).path)
-    except (OSError, LockkitError):
-        return []
-    return [record for record in records if record.get("name") == name and not record.get("resolved")]
-
-
-def _failed(records: Sequence[dict[str, object]], name: str, options: str) -> list[str]:
+def _failed(records: Sequence[Mapping[str, object]], name: str, options: str) -> list[str]:
     """The sentences about failed releases of a name, in whichever namespace and on whichever store they failed."""
     told = []
     if len(records) > _FAILURES:

@@ -15,7 +15,7 @@ from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import command_line, same_store
+from lockkit.cli.suggesting import same_store
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 
@@ -125,7 +125,7 @@ def _document(client: Client, found: Look) -> documents.Status:
             for name, error in found.unread.items()
         ],
         summary=summary(found, now),
-        near=found.near,
+        near=(found.traces and found.traces.near) or (),
     )
 
 
@@ -150,11 +150,11 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
     if not asked.one:
         return [*told, summary_words(found, time.time())] if len(found.locks) > 1 else told
-    if found.near:
-        options, first = same_store(session)
-        line = command_line("status", found.near[0], options=options)
-        told.append(f"{asked.name!r} is free; a similar name is in use{first}: {line}")
-    return told
+    if found.traces is not None:
+        from lockkit.cli import traces
+
+        told.append(traces.row(str(asked.name), found.traces, time.time(), *same_store(session)))
+    return [row for row in told if row]
 
 
 def _watch(session: Session, client: Client, asked: Asked, interval: float) -> None:

@@ -48,8 +48,8 @@ lockkit wait deploy --timeout 10m || echo "still deploying"
 def command(session: Session, name: str, *, timeout: float | None, quiet: bool) -> int:
     """Wait until the lock NAME is free, without taking it.
 
-    Free means that a new claim would get the lock at once. Another process may take it before you act: to exclude others, use run or
-    acquire.
+    Free means that a new claim would get the lock at once: a permit of a semaphore is free, or nobody holds a plain lock or a lock
+    with readers and writers. Another process may take it before you act: to exclude others, use run or acquire.
 
     If the store does not answer, wait tries again until --timeout; without a timeout for 30 s, or for 2 s (request_timeout) if the
     store has never answered.
@@ -128,8 +128,9 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
 
 
 def free(info: LockInfo) -> bool:
-    """Whether one more claim of the smallest weight would be granted now."""
+    """Whether one more claim would be granted now, of whatever kind the lock has: of a semaphore one permit, otherwise also a writer."""
     if not info.claims:
         return True
-    capacity = info.capacity or 1
-    return not info.waiters and sum(claim.weight for claim in info.holders) < capacity
+    if info.waiters or info.claims[0].kind != "semaphore":
+        return False
+    return sum(claim.weight for claim in info.holders) < (info.capacity or 1)

@@ -1,0 +1,119 @@
+"""Traces that a lock has left where nobody holds it or waits for it. A store forgets a name that is free, so there may be none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lockkit import durations
+from lockkit.cli import output
+from lockkit.cli.suggesting import command_line, near
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import Record
+
+__all__ = ["Traces", "failures", "row", "sentences", "traces"]
+
+_SHOWN = 200
+"""Characters of a record that are shown."""
+
+
+class Traces(NamedTuple):
+    """What is known of a name that is not in use.
+
+    Attributes:
+        near: Similar names in use, the most similar first; None if the store does not list its names.
+        record: The record of the name, or None if there is none.
+        unread: Why the record could not be read, in words; empty if it could.
+        failed: The releases of the name that failed and that nobody has resolved, as the journal of this user has them, oldest first.
+    """
+
+    near: Sequence[str] | None = None
+    record: Record | None = None
+    unread: str = ""
+    failed: Sequence[Mapping[str, object]] = ()
+
+
+def traces(client: Client, name: str) -> Traces:
+    """Look for traces of a name. An error of the store hides only the trace that it concerns."""
+    record, unread = None, ""
+    try:
+        record = client.record(name)
+    except LockkitError as error:
+        unread = error.message
+    return Traces(near(client, name), record, unread, failures(client, name))
+
+
+def failures(client: Client, name: str) -> list[dict[str, object]]:
+    """The releases of a name in the journal that failed and that nobody has resolved, oldest first."""
+    from lockkit.observe import journal
+
+    try:
+        records = journal.read(client.config.state_place(create=False).path)
+    except (OSError, LockkitError):
+        return []
+    return [record for record in records if record.get("name") == name and not record.get("resolved")]
+
+
+def sentences(found: Traces, now: float, options: str = "", first: str = "") -> list[str]:
+    """The sentences about a free name, without those about failed releases.
+
+    Args:
+        found: The traces of the name.
+        now: The current time, in seconds since the epoch.
+        options: The options that select the same store in a suggested command.
+        first: What must be done before that command.
+    """
+    told = []
+    if found.near is None:
+        told.append("The store does not list the names in use, so similar names are not known.")
+    elif found.near:
+        told.append(
+            f"A similar name is in use{first}: {command_line('explain', found.near[0], options=options)}"
+        )
+        told += [f"Another one is {other!r}." for other in found.near[1:]]
+    else:
+        told.append("No similar name is in use here.")
+    if found.record is not None:
+        told.append(f"A program wrote a record of it {_when(found.record, now)}: {_text(found.record)}")
+    elif found.unread:
+        told.append(f"Whether a program wrote a record of it is not known: {found.unread}")
+    elif not found.failed:
+        told.append(
+            "Nothing here remembers this name, so whether it was ever used is not known: a store forgets a name that is free."
+        )
+    return told
+
+
+def row(name: str, found: Traces, now: float, options: str = "", first: str = "") -> str:
+    """The same in one row, for a table; empty if nothing is known of the name, not even that it was forgotten."""
+    told = []
+    if found.near:
+        line = command_line("status", found.near[0], options=options)
+        told.append(f"a similar name is in use{first}: {line}")
+    elif found.failed:
+        line = command_line("explain", name, options=options)
+        told.append(f"a release of it got no answer{first}: {line}")
+    elif found.record is not None:
+        told.append(f"a program wrote a record of it {_when(found.record, now)}")
+    elif not found.unread:
+        told.append("nothing here remembers this name")
+        if found.near is not None:
+            told[0] += ", and no similar name is in use"
+    return "; ".join([f"{name!r} is free", *told]) if told else ""
+
+
+def _when(record: Record, now: float) -> str:
+    """The time at which a record was written, for people."""
+    return (
+        f"at {output.clock_time(record.written, now)}, {durations.show(max(now - record.written, 0.0))} ago"
+    )
+
+
+def _text(record: Record) -> str:
+    """The content of a record as JSON, cut to what is readable in a sentence."""
+    text = json.dumps(dict(record.value), ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
