@@ -46,6 +46,8 @@ _LONGEST = 0.95
 """Seconds from the start of the process after which a completion ends without an answer."""
 _REQUEST = 0.5
 """Seconds that one request to the store may take."""
+_LISTING = 0.3
+"""Seconds for the namespaces of the store, with the connection. Redis has to look at all keys of the server for them."""
 
 Completer: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
@@ -117,10 +119,21 @@ def _namespaces(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str
         for values in (layer.values, *layer.profiles.values()):
             if values.get("namespace"):
                 yield str(values["namespace"]), layer.source
-    with _client(ctx) as client:
-        yield client.namespace, "in use"
-        with suppress(LockkitError):  # the store does not answer, or cannot list them
-            yield from ((name, "in the store") for name in client.namespaces())
+    yield from _stored_namespaces(ctx)
+
+
+def _stored_namespaces(ctx: click.Context) -> list[tuple[str, str]]:
+    """The namespace of this user and those in the store, if the store lists them in time."""
+    from lockkit.store.spi import Refused, Unknown
+
+    end = SYSTEM.now() + _LISTING
+    with _client(ctx, _LISTING) as client:
+        found = [(client.namespace, "in use")]
+        with suppress(LockkitError, Refused, Unknown):
+            listed = client.driver().backend.extras.namespaces
+            if listed is not None:
+                found += [(name, "in the store") for name in sorted(listed(max(end - SYSTEM.now(), 0.01)))]
+        return found
 
 
 def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
@@ -154,19 +167,19 @@ def _journal(ctx: click.Context) -> list[dict[str, object]]:
     return journal.read(_config(ctx).state_place(create=False).path)
 
 
-def _config(ctx: click.Context) -> Config:
+def _config(ctx: click.Context, request: float = _REQUEST) -> Config:
     from lockkit import config
 
     url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
     loaded = config.load(url=url, profile=profile, namespace=namespace)
-    return replace(loaded, request_timeout=_REQUEST)
+    return replace(loaded, request_timeout=request)
 
 
 @contextmanager
-def _client(ctx: click.Context) -> Iterator[Client]:
+def _client(ctx: click.Context, request: float = _REQUEST) -> Iterator[Client]:
     import lockkit
 
-    with lockkit.connect(config=_config(ctx)) as client:
+    with lockkit.connect(config=_config(ctx, request)) as client:
         yield client
 
 

@@ -22,7 +22,7 @@ _SHOWN = 200
 
 
 class Traces(NamedTuple):
-    """What is known of a name that is not in use.
+    """Knowledge of a name that is not in use.
 
     Attributes:
         near: Similar names in use, the most similar first; None if the store does not list its names.

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Unpack
 
+from lockkit import durations
 from lockkit.client import Client
 from lockkit.config import Config, load
 from lockkit.lease import Lease
@@ -40,10 +41,11 @@ class VirtualClock(ShiftedClock):
         """Move the clock forward, with all that happens meanwhile: renewals, the ends of ``ttl`` and ``max_hold``, losses.
 
         A lease that is renewed is still valid afterwards. Each wait of another thread looks at the clock again.
+
+        Raises:
+            ConfigError: The seconds are not a number, or negative, infinite or longer than ten years.
         """
-        if seconds < 0:
-            raise ValueError("time never goes back")
-        left = float(seconds)
+        left = durations.seconds(seconds, what="seconds", zero=True)
         while True:
             self._keep_up()
             if left <= 0.0:

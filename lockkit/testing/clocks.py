@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from lockkit import durations
 from lockkit.clock import SYSTEM
 
 __all__ = ["ShiftedClock"]
@@ -32,8 +33,11 @@ class ShiftedClock:
         self._stood = SYSTEM.now(), SYSTEM.wall()
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks forward."""
-        if seconds < 0:
-            raise ValueError("CLOCK_BOOTTIME never goes back")
+        """Move both clocks forward.
+
+        Raises:
+            ConfigError: The seconds are not a number, or negative, infinite or longer than ten years.
+        """
+        ahead = durations.seconds(seconds, what="seconds", zero=True)
         with self._mutex:
-            self._ahead += seconds
+            self._ahead += ahead

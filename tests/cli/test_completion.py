@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from lockkit.cli import completing
+from lockkit.errors import BackendUnavailable
 from lockkit.observe import journal
+from lockkit.store.spi import Extras, Unknown
 
 
 @pytest.fixture
@@ -105,6 +110,30 @@ def test_a_dead_store_costs_less_than_a_second_and_nothing_is_said(lockkit, comp
         assert time.monotonic() - began < 3  # 1 s, and more on a busy machine
     for wrong in ({"LOCKKIT_URL": "nosuch:"}, {"LOCKKIT_TTLL": "3"}, {"LOCKKIT_CONFIG": "/no/such"}):
         complete("explain ", **wrong)
+
+
+def test_the_namespaces_of_a_dead_store_are_those_of_the_configuration(lockkit, complete, settles):
+    (lockkit.folder / "lockkit.toml").write_text('[profiles.ci]\nnamespace = "tests"\n')
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        settles(f"status --url etcd://127.0.0.1:{mute.getsockname()[1]} --namespace ", ["tests", "default"])
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_the_namespaces_of_a_store_are_looked_for_no_longer_than_tab_may_take(monkeypatch, lists):
+    asked = []
+
+    def listed(budget):
+        asked.append(budget)
+        if lists:
+            return ["prod", "ci"]
+        raise Unknown(BackendUnavailable("too many keys for that time"))
+
+    backend = SimpleNamespace(extras=Extras(namespaces=listed))
+    client = SimpleNamespace(namespace="default", driver=lambda: SimpleNamespace(backend=backend))
+    monkeypatch.setattr(completing, "_client", lambda ctx, request: contextlib.nullcontext(client))
+    found = completing._stored_namespaces(None)
+    assert [name for name, _ in found] == (["default", "ci", "prod"] if lists else ["default"])
+    assert 0 < asked[0] <= 0.3
 
 
 def test_a_completion_that_hangs_is_ended(lockkit, complete, settles):

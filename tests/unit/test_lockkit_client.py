@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
 import pytest
 
-from lockkit.errors import AcquireTimeout, LeaseLost
+from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost
+from lockkit.testing.clocks import ShiftedClock
 
 pytest_plugins = ["pytester"]
 
@@ -26,6 +28,16 @@ def test_somebody_else_holds_although_the_test_keeps_no_lease(lockkit_client):
     lockkit_client.hold_elsewhere("a", ttl=5)
     lockkit_client.clock.advance(600)
     assert lockkit_client.lock("a").try_acquire() is None
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1, True, "1"])
+def test_time_that_is_no_duration_is_refused(lockkit_client, seconds):
+    before = lockkit_client.clock.now()
+    with pytest.raises(ConfigError, match="seconds must be"):
+        lockkit_client.clock.advance(seconds)
+    with pytest.raises(ConfigError, match="seconds must be"):
+        ShiftedClock().advance(seconds)
+    assert lockkit_client.clock.now() - before < 60
 
 
 def test_time_passes_and_a_lease_that_is_renewed_stays_valid(lockkit_client):
