@@ -76,6 +76,10 @@ class Parser:
             self.status = 0
         return whole
 
+    def cut_short(self, replies: Sequence[Reply], error: OSError) -> Exception:  # noqa: ARG002
+        """See :class:`lockkit.store.exchanges.Parser`."""
+        return error
+
     def taken(self) -> bytes:
         """The part of an unfinished body that has come since the last call; the reply has only the rest of it."""
         pieces, self._body = self._body, []

@@ -89,6 +89,15 @@ class Parser:
         self._reader.feed(data)
         return _complete(self._reader)
 
+    @property
+    def between(self) -> bool:
+        """See :class:`lockkit.store.exchanges.Parser`."""
+        return not self._reader.has_data()
+
+    def cut_short(self, replies: Sequence[Any], error: OSError) -> Exception:
+        """See :class:`lockkit.store.exchanges.Parser`."""
+        return _told(replies) or error
+
 
 class Connection(Timed):
     """A connection, used by one call at a time. An error reply is returned like any other: as redis-py's exception.
@@ -210,8 +219,11 @@ class Connection(Timed):
         return _complete(self._reader)
 
 
+def _told(heard: Sequence[Any]) -> theirs.RedisError | None:
+    """The first error among the replies of a server that has hung up."""
+    return next((reply for reply in heard if isinstance(reply, theirs.RedisError)), None)
+
+
 def _raise_if_told(heard: Sequence[Any]) -> None:
-    """Raise the first error among the replies of a server that has hung up."""
-    for reply in heard:
-        if isinstance(reply, theirs.RedisError):
-            raise reply from None
+    if told := _told(heard):
+        raise told from None

@@ -174,12 +174,19 @@ def in_parallel(
 class Parser(Protocol):
     """The parser of the replies on one connection, for performers that read from the socket themselves."""
 
+    @property
+    def between(self) -> bool:
+        """Whether every byte so far belongs to a whole reply."""
+
     def feed(self, data: bytes) -> Sequence[Reply]:
         """Take in the next bytes, and return the replies that they complete.
 
         Raises:
             Exception: The server does not speak the store's protocol. The connection cannot be used any more.
         """
+
+    def cut_short(self, replies: Sequence[Reply], error: OSError) -> Exception:
+        """The error to raise if a connection ended, or the time was over, after too few replies: one of them may say why."""
 
 
 class Exchanges(Protocol):

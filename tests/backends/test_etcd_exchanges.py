@@ -14,6 +14,7 @@ import pytest
 
 from lockkit.clock import SYSTEM
 from lockkit.store.exchanges import Connect, Pause, Send, Together
+from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import (
     ABSENT,
     RELEASED,
@@ -34,7 +35,6 @@ from lockkit_etcd.gateway_json import kept_answers
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
 from support.etcd_transports import SCHEMES, open_etcd
-from support.loops import OnLoop
 from support.servers.etcd import EtcdServer
 
 BUDGET = 2.0
@@ -358,11 +358,11 @@ def on_loop(opened, monkeypatch):
         exchanges = opened.extras.exchanges
 
         async def main():
-            performer = OnLoop(exchanges)
+            performer = OnLoop(exchanges, "here")
             try:
                 return await told(exchanges, performer.perform)
             finally:
-                performer.close()
+                await performer.close()
 
         def refused(*_):
             raise AssertionError("not on an event loop")

@@ -14,6 +14,7 @@ pytest.importorskip("redis")
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
+from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import ABSENT, RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
 from lockkit.testing.interrupts import CtrlC
@@ -27,7 +28,6 @@ from lockkit_redis.server import Fresh, Sentinel, Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.topology import Cluster
 from support.handlers import Handler
-from support.loops import OnLoop
 from support.servers.redis import RedisServer
 
 HOUR = 3_600_000
@@ -484,11 +484,11 @@ def on_a_loop(store, work, monkeypatch):
         monkeypatch.setattr(threading.Thread, "start", forbidden)
         monkeypatch.setattr(time, "sleep", forbidden)
         monkeypatch.setattr("lockkit_redis.store.connect", forbidden)
-        performer = OnLoop(store.extras.exchanges)
+        performer = OnLoop(store.extras.exchanges, "here")
         try:
             return await work(performer)
         finally:
-            performer.close()
+            await performer.close()
             monkeypatch.undo()
 
     return asyncio.run(run())

@@ -1,0 +1,194 @@
+"""Connect on an event loop: names are resolved on a thread, and the addresses of a name race for the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any, TypeAlias
+
+from lockkit.store.connecting import Place, is_address
+
+__all__ = ["Resolver", "plugged"]
+
+Address: TypeAlias = tuple[int, Any]
+"""The family of a socket, and the address in that family."""
+_STAGGER = 0.25
+"""Seconds after which the next address of a name is tried too (RFC 8305, section 5)."""
+_FULL = 0.005
+"""Seconds after which a server on a Unix socket is asked again if its queue of connections is full."""
+_UNDER_WAY = (errno.EINPROGRESS, errno.EINTR)
+
+
+class Resolver:
+    """The addresses of places. Each host name is resolved by one thread at a time, however many calls wait for it.
+
+    Nothing waits for that thread, not even the end of the loop or the interpreter: the time that a name server takes has no limit.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asked: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
+
+    async def addresses(self, place: Place) -> list[Address]:
+        """The addresses of a place, in the order in which to try them.
+
+        Raises:
+            OSError: The name has no address, or no thread can be started.
+        """
+        if isinstance(place, str):
+            return [(socket.AF_UNIX, place)]
+        if is_address(place[0]):
+            return _looked_up(place)
+        answer = self._asked.get(place)
+        if answer is None:
+            answer = self._asked[place] = self._ask(place)
+            answer.add_done_callback(lambda _: self._asked.pop(place, None))
+        return await asyncio.shield(answer)
+
+    def _ask(self, place: tuple[str, int]) -> asyncio.Future[list[Address]]:
+        answer: asyncio.Future[list[Address]] = self._loop.create_future()
+
+        def tell(found: list[Address] | Exception) -> None:
+            if answer.done():
+                return
+            if isinstance(found, Exception):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        def run() -> None:
+            try:
+                found: list[Address] | Exception = _looked_up(place)
+            except Exception as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(tell, found)
+
+        try:
+            threading.Thread(target=run, name="lockkit-resolve", daemon=True).start()
+        except RuntimeError as error:
+            tell(OSError(f"cannot resolve the name: {error}"))
+        return answer
+
+
+def _looked_up(place: tuple[str, int]) -> list[Address]:
+    found = [(family, at) for family, _, _, _, at in socket.getaddrinfo(*place, type=socket.SOCK_STREAM)]
+    if not found:
+        raise OSError("the name has no address")
+    first = [each for each in found if each[0] == found[0][0]]
+    others = [each for each in found if each[0] != found[0][0]]
+    return [each for pair in zip_longest(first, others) for each in pair if each is not None]
+
+
+async def plugged(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]) -> socket.socket:
+    """A socket that is connected to one of the addresses: the first that answers.
+
+    The next address is tried when one has failed, or has not answered for a quarter of a second. All other sockets are closed.
+
+    Raises:
+        OSError: None of the addresses can be reached; the error is that of the last one.
+    """
+    race = _Race(loop, addresses)
+    try:
+        race.next()
+        return await race.won
+    except BaseException:
+        if race.won.done() and not race.won.cancelled() and race.won.exception() is None:
+            race.won.result().close()  # connected, and cancelled before anybody had the socket
+        raise
+    finally:
+        race.end()
+
+
+class _Race:
+    """Attempts to connect to several addresses. No task is made, so that an end leaves nothing behind.
+
+    Attributes:
+        won: The first connected socket.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]) -> None:
+        self.won: asyncio.Future[socket.socket] = loop.create_future()
+        self._loop = loop
+        self._left = list(reversed(addresses))
+        self._running: set[socket.socket] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._pid = os.getpid()
+
+    def next(self) -> None:
+        """Try the next address."""
+        if self.won.done() or not self._left:
+            return
+        family, address = self._left.pop()
+        if self._left:
+            self._later(_STAGGER, self.next)
+        try:
+            plug = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            self._failed(error)
+            return
+        plug.setblocking(False)
+        self._running.add(plug)
+        self._try(plug, address)
+
+    def _try(self, plug: socket.socket, address: Any) -> None:
+        if plug not in self._running:
+            return
+        try:
+            code = plug.connect_ex(address)
+        except OSError as error:  # the path of a Unix socket is too long
+            self._lost(plug, error)
+            return
+        if code == 0:
+            self._connected(plug)
+        elif code == errno.EAGAIN and plug.family == socket.AF_UNIX:
+            self._later(_FULL, lambda: self._try(plug, address))
+        elif code in _UNDER_WAY:
+            self._loop.add_writer(plug, self._ready, plug)
+        else:
+            self._lost(plug, OSError(code, os.strerror(code)))
+
+    def _ready(self, plug: socket.socket) -> None:
+        self._loop.remove_writer(plug)
+        code = plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._lost(plug, OSError(code, os.strerror(code)))
+        else:
+            self._connected(plug)
+
+    def _connected(self, plug: socket.socket) -> None:
+        if not self.won.done():
+            self._running.discard(plug)
+            self.won.set_result(plug)
+
+    def _lost(self, plug: socket.socket, error: OSError) -> None:
+        self._running.discard(plug)
+        plug.close()
+        self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if self._left:
+            self.next()
+        elif not self._running and not self.won.done():
+            self.won.set_exception(error)
+
+    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+        self._timers.add(self._loop.call_later(seconds, call))
+
+    def end(self) -> None:
+        """Close all sockets but the one that has won."""
+        for timer in self._timers:
+            timer.cancel()
+        for plug in self._running:
+            if (
+                not self._loop.is_closed() and self._pid == os.getpid()
+            ):  # a child shares the selector of its parent
+                self._loop.remove_writer(plug)
+            plug.close()
+        self._running.clear()

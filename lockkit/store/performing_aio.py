@@ -1,0 +1,301 @@
+"""A performer of exchanges on connections of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from lockkit.errors import ConfigError
+from lockkit.store.connecting import Place
+from lockkit.store.connecting_aio import Resolver, plugged
+from lockkit.store.connections_aio import UNUSED, LoopConnection, LoopPool
+from lockkit.store.exchanges import (
+    Connect,
+    Drop,
+    Exchange,
+    Exchanges,
+    Introduce,
+    Pause,
+    Reply,
+    Route,
+    Send,
+    Start,
+    Step,
+    Together,
+)
+from lockkit.store.inherited import inherited
+from lockkit.store.spi import Refused
+
+__all__ = ["OnLoop"]
+
+T = TypeVar("T")
+
+_MOST = 64
+"""Connections to one route at a time. More of them do not make one thread faster, and cost descriptors and memory."""
+_LEAST = 0.005
+
+
+class OnLoop:
+    """A performer: the connections of one store on the running event loop. Belongs to this loop and process.
+
+    No call starts a task or a thread, but for a host name to resolve and for exchanges that are started apart.
+
+    A call that is cancelled, or raises, resets the connection in use at once, without a wait. The cancellation is thrown into the
+    exchange, so that the store notes that the outcome is unknown, and comes out of :meth:`perform`.
+
+    At the end of the loop (``loop.shutdown_asyncgens()``, which ``asyncio.run`` calls) all connections are closed.
+
+    Args:
+        exchanges: The frequent calls of the store.
+        where: The store, for errors.
+        most: The most connections to one route at a time; further calls wait for their turn.
+    """
+
+    def __init__(self, exchanges: Exchanges, where: str, *, most: int = _MOST) -> None:
+        self.pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        self._exchanges = exchanges
+        self._where = where
+        self._most = most
+        self._resolver = Resolver(self._loop)
+        self._pools: dict[Route, LoopPool] = {}
+        self._connections: set[LoopConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._connecting: set[asyncio.Timeout] = set()
+        self._empty: asyncio.Future[None] | None = None
+        self._reaper: asyncio.TimerHandle | None = None
+        self._at_end: AsyncGenerator[None, None] | None = None
+
+    async def perform(self, exchange: Exchange[T]) -> T:
+        """Perform an exchange to its end and return its result.
+
+        Raises:
+            Refused: This is another event loop, or a process that was forked from the one that made the performer.
+            Exception: Whatever the exchange raises.
+        """
+        try:
+            self._check()
+            return await self._perform(exchange, None)
+        finally:
+            exchange.close()
+
+    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach its ``finally``.
+
+    async def _perform(self, exchange: Exchange[T], made: list[LoopConnection] | None) -> T:
+        try:
+            step = next(exchange)
+            while True:
+                try:
+                    result = await self._send(step) if type(step) is Send else await self._do(step, made)
+                except BaseException as error:
+                    step = exchange.throw(error)
+                else:
+                    step = exchange.send(result)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is not known here
+
+    async def close(self, seconds: float = 0.0) -> None:
+        """Lend no connection any more. Close the free ones now, and the others when their call ends, or after some seconds.
+
+        When this returns, no connection and no task is left. May be called twice.
+        """
+        if self.pid != os.getpid() or self._loop.is_closed():
+            self.abort()
+            return
+        self._close_pools()
+        try:
+            if seconds > 0.0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._emptied()
+        finally:
+            self.abort()
+        while tasks := self._tasks - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
+        await self._emptied()
+        at_end, self._at_end = self._at_end, None
+        if at_end is not None:
+            await at_end.aclose()
+
+    def abort(self) -> None:
+        """Close all connections at once, and cancel the tasks; also on a loop that is closed. Calls in progress raise.
+
+        Does nothing in a forked child, where the connections are the parent's.
+        """
+        if self.pid != os.getpid():
+            return
+        self._close_pools()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        if not self._loop.is_closed():
+            for task in self._tasks:
+                task.cancel()
+            for limit in self._connecting:
+                if not limit.expired():
+                    limit.reschedule(self._loop.time())
+        for connection in list(self._connections):
+            if connection.broken:
+                connection.close()
+            else:
+                connection.end(ConnectionError("this store was closed"))
+
+    def _check(self) -> None:
+        """Check that this is the event loop, and the process, that the connections belong to.
+
+        Raises:
+            Refused: Another one.
+        """
+        if self.pid != os.getpid():
+            raise inherited(self._where)
+        if asyncio.get_running_loop() is not self._loop:
+            text = f"{self._where} was opened on another event loop"
+            raise Refused(
+                ConfigError(text, hint="call lockkit.aio.connect() on each event loop"), retry=False
+            )
+
+    # -- steps
+
+    async def _send(self, step: Send) -> Sequence[Reply]:
+        route, packed, end, count, keep = step
+        pool = self._pools.get(route) or self._pool(route)
+        connection = pool.free() or await pool.take(end)
+        try:
+            replies = await connection.ask(packed, end, count)
+            good = keep is None or keep(replies)
+        except BaseException:
+            connection.reset()
+            pool.lost(connection)
+            raise
+        if good:
+            pool.keep(connection)
+            if self._reaper is None:
+                self._reaper = self._loop.call_later(UNUSED, self._reap)
+        else:
+            pool.lost(connection)
+        return replies
+
+    async def _do(self, step: Step, made: list[LoopConnection] | None) -> object:
+        """Perform a step other than Send."""
+        match step:
+            case Connect(place, end):
+                connection = await self._connect(place, end)
+                if made is not None:
+                    made.append(connection)
+                return connection
+            case Introduce(to, packed, end, replies):
+                return await to.ask(packed, end, replies)
+            case Drop(route):
+                if pool := self._pools.get(route):
+                    pool.drop()
+                    if not pool.size:
+                        del self._pools[route]
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+            case Start(make, name):
+                self._start(make, name)
+            case Together(makes, name, end):
+                others = [self._start(make, name) for make in makes[1:]]
+                for make in makes[:1]:
+                    await self.perform(make())
+                if others:
+                    await asyncio.wait(others, timeout=max(end - time.monotonic(), 0.0))
+        return None
+
+    def _start(self, make: Callable[[], Exchange[None]], name: str) -> asyncio.Task[None]:
+        task = self._loop.create_task(self.perform(make()), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- connections
+
+    def _pool(self, route: Route) -> LoopPool:
+        """Make the pool of a route."""
+        pool = LoopPool(self._loop, lambda end: self._open(route, end), self._where, self._most)
+        pool = self._pools.setdefault(route, pool)
+        if self._closed:
+            pool.close()
+        return pool
+
+    async def _open(self, route: Route, end: float) -> LoopConnection:
+        if self._at_end is None:
+            self._at_end = self._till_the_end()
+            await anext(self._at_end)
+        made: list[LoopConnection] = []
+        exchange: Exchange[LoopConnection] = self._exchanges.opening(route, end)
+        try:
+            return await self._perform(exchange, made)
+        except BaseException:
+            for connection in made:
+                connection.reset()
+            raise
+        finally:
+            exchange.close()
+
+    async def _connect(self, place: Place, end: float) -> LoopConnection:
+        """Connect to a place.
+
+        Raises:
+            OSError: There is no connection to be had in time.
+        """
+        limit = asyncio.timeout(max(end - time.monotonic(), _LEAST))
+        self._connecting.add(limit)
+        try:
+            async with limit:
+                plug = await plugged(self._loop, await self._resolver.addresses(place))
+                connection = LoopConnection(
+                    self._loop, plug, self._exchanges.parser(), self._connections, self._ended
+                )
+                if isinstance(place, str):
+                    await self._loop.create_unix_connection(lambda: connection, sock=plug)
+                else:
+                    tls = self._exchanges.tls
+                    name = None if tls is None else place[0]
+                    await self._loop.create_connection(
+                        lambda: connection, sock=plug, ssl=tls, server_hostname=name
+                    )
+        except OSError as error:
+            if str(error):
+                raise
+            late = isinstance(error, TimeoutError)
+            raise type(error)("timed out" if late else "the server has closed the connection") from error
+        finally:
+            self._connecting.discard(limit)
+            self._ended()
+        return connection
+
+    def _ended(self) -> None:
+        if self._empty is not None and not (self._connections or self._connecting):
+            self._empty.set_result(None)
+            self._empty = None
+
+    async def _emptied(self) -> None:
+        """Wait until there is no connection any more."""
+        while self._connections or self._connecting:
+            if self._empty is None:
+                self._empty = self._loop.create_future()
+            await asyncio.shield(self._empty)
+
+    def _close_pools(self) -> None:
+        self._closed = True
+        for pool in self._pools.values():
+            pool.close()
+
+    def _reap(self) -> None:
+        """Close the connections that were not used for long, and look again when the next one may be due."""
+        now = time.monotonic()
+        used = [since for pool in self._pools.values() if (since := pool.reap(now - UNUSED)) is not None]
+        self._reaper = self._loop.call_later(min(used) + UNUSED - now, self._reap) if used else None
+
+    async def _till_the_end(self) -> AsyncGenerator[None, None]:
+        """Close the connections when the loop ends its asynchronous generators, or this one is closed."""
+        try:
+            yield
+        finally:
+            self.abort()
+            await self._emptied()
