@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from lockkit import configfiles, layers
 from lockkit.config import ETC, Config, decide, keywords_layer
 from lockkit.errors import ConfigError
 from lockkit.facts import Finding, Severity
 from lockkit.layers import ARGUMENT, Layer
+from lockkit.namedtuples import NamedTuple
 from lockkit.redaction import redact_name
 
 __all__ = ["Examined", "examine"]

@@ -6,9 +6,12 @@ long to make, and every release makes some.
 Times in facts are seconds since the epoch, for people. Decisions use CLOCK_BOOTTIME.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, NoReturn
+from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Literal, NoReturn
+
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
 __all__ = [

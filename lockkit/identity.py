@@ -11,10 +11,10 @@ import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from lockkit._version import __version__
 from lockkit.facts import Owner
+from lockkit.namedtuples import NamedTuple
 
 __all__ = [
     "Process",

@@ -9,9 +9,9 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from lockkit.errors import ConfigError
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.settings import SETTINGS, Setting, Value, meant, read
 

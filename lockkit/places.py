@@ -14,10 +14,10 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.identity import user_name
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
 __all__ = [

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import digest
 from lockkit.printable import printable
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from lockkit.durations import limit, parse, seconds
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import check_namespace
 from lockkit.redaction import redact, redact_name, veiled
 

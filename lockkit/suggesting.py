@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex  # at the top: a signal handler may need it while the program imports it for the first time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lockkit.errors import LockkitError
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.config import Config

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -20,6 +20,7 @@ from lockkit import durations, names
 from lockkit.cli import completing
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted, same_store
 from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ survives the exec, except of a set-uid program (sudo). A parent that died before
 whether its parent is still the same.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import gc
@@ -20,10 +22,11 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from lockkit.cli import exits
 from lockkit.cli.terminal import Terminal
+from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Child", "descendants", "find", "spawn"]
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -30,6 +30,7 @@ from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
 from lockkit.facts import LOSSES
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session

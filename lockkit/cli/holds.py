@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lockkit.cli import exits
 from lockkit.errors import BackendUnavailable
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id, digest, new_token
 from lockkit.places import private_dir, state_place
 from lockkit.redaction import identity

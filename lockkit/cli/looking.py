@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit import durations
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli import parts

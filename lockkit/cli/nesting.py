@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import digest
 from lockkit.redaction import identity
 

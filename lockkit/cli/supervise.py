@@ -5,15 +5,18 @@ TERM ``kill_after`` before the deadline, and KILL just before the deadline. A pr
 an eviction or max_hold ends it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
+from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Ended", "Held", "Policy", "Supervisor"]
 

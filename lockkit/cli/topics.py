@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+
+from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Topic", "near", "text", "topics"]
 

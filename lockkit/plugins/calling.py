@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import CodeType
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from pluggy import HookImpl
+
+from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Implementation", "Outcome", "call_each", "call_within", "callables", "from_signal", "hook_of"]
 

@@ -14,10 +14,10 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache, reduce
-from typing import NamedTuple
 
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
+from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Installed", "installed"]
 

@@ -4,6 +4,8 @@ A plugin that cannot be loaded, or breaks the contract, is reported once and ski
 stores are plugins like any other, except that each is imported only when its URL scheme is used.
 """
 
+from __future__ import annotations
+
 import inspect
 import logging
 import sys
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pluggy
 
@@ -24,6 +26,7 @@ from lockkit.forks import IMPORTS
 from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.mutex import Mutex
+from lockkit.namedtuples import NamedTuple
 from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
 from lockkit.plugins.discovery import Installed, installed

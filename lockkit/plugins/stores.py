@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from lockkit._version import __version__
 from lockkit.errors import ConfigError
+from lockkit.namedtuples import NamedTuple
 from lockkit.redaction import redact
 
 __all__ = ["SCHEMES", "ShippedStore", "scheme_of", "unknown_scheme"]

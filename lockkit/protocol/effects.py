@@ -8,11 +8,14 @@ There are three kinds of effects. A :data:`Request` goes to the store (:func:`lo
 ``budget``, in seconds. A :data:`Wait` may block until the time that it names. All other effects never block.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason
 from lockkit.hold import Hold
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Beat, Claim
 
 __all__ = [
@@ -130,7 +133,7 @@ class Orphan(NamedTuple):
     graceful: bool
     after: float = 0.0
 
-    def request(self, budget: float) -> "Release | Abandon":
+    def request(self, budget: float) -> Release | Abandon:
         """The request that removes the claim."""
         return (Abandon if self.abandon else Release)(self.claim, budget, self.graceful)
 

@@ -6,9 +6,9 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from lockkit.errors import ConfigError
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.urls import Url
 
 __all__ = ["OPTIONS", "Files", "read_files", "tls_context"]

@@ -14,11 +14,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.base import BasicBackend
 from lockkit.store.budgets import left
 from lockkit.store.comparing import swapped

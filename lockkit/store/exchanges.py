@@ -12,12 +12,14 @@ route, within the same time limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from lockkit.store.spi import Answer, Beat, Claim, ReleaseAnswer, Renewal
+
+from lockkit.namedtuples import NamedTuple
 
 __all__ = [
     "Connect",

@@ -11,13 +11,16 @@ exception that the table does not list is Unknown.
 Before any other step, every call removes all claims past their deadlines, wherever they stand in the queue.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.store.exchanges import Exchanges
@@ -252,7 +255,7 @@ class Extras(NamedTuple):
             claims have all lapsed may be among them.
     """
 
-    exchanges: "Exchanges | None" = None
+    exchanges: Exchanges | None = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
     namespaces: Callable[[float], Sequence[str]] | None = None

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import NamedTuple
 
 import lockkit
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
 from lockkit.testing.bench.client import connected
