@@ -33,18 +33,22 @@ from lockkit.errors import (
     ReleaseFailed,
     StaleFence,
 )
-from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, Skipped
+from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, ReleaseReports, Skipped
 from lockkit.habits import HABITUAL
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 
 if TYPE_CHECKING:
+    from lockkit.composites import AllOf, AnyOf
     from lockkit.hooks import hookimpl
+    from lockkit.leases import Leases
 
 __all__ = [
     "AcquireCancelled",
     "AcquireError",
     "AcquireTimeout",
+    "AllOf",
+    "AnyOf",
     "BackendError",
     "BackendUnavailable",
     "CapabilityError",
@@ -57,6 +61,7 @@ __all__ = [
     "Lease",
     "LeaseCopy",
     "LeaseLost",
+    "Leases",
     "Lock",
     "LockInfo",
     "LockkitError",
@@ -68,6 +73,7 @@ __all__ = [
     "RWLock",
     "ReleaseFailed",
     "ReleaseReport",
+    "ReleaseReports",
     "Skipped",
     "StaleFence",
     "__version__",
@@ -76,12 +82,20 @@ __all__ = [
 ]
 
 
+_LATE = {"AllOf": "lockkit.composites", "AnyOf": "lockkit.composites", "Leases": "lockkit.leases"}
+"""Classes that only a program which takes locks together needs, and the modules that define them."""
+
+
 def __getattr__(name: str) -> object:
     if name in ("hookimpl", "hooks"):  # late: pluggy is imported only for programs that define a plugin
         from importlib import import_module
 
         hooks = import_module("lockkit.hooks")
         return hooks if name == "hooks" else hooks.hookimpl
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(_LATE[name]), name)
     if name in HABITUAL:  # a module is looked up here, too, each time that one of ours is first imported
         from lockkit.habits import missing
 

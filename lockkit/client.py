@@ -16,15 +16,16 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Scope, Skipped
 from lockkit.forks import IMPORTS
 from lockkit.habits import Answering
-from lockkit.locks import Lock, RWLock, build
+from lockkit.locks import Lock, RWLock, build, checked_timeout
 from lockkit.operating import Operations
-from lockkit.options import Options, Settings, whole
+from lockkit.options import DEFAULT, Default, Options, Settings, whole
 from lockkit.printable import printable
 from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lockkit.composites import AllOf, AnyOf
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
@@ -119,6 +120,41 @@ class Client(Operations, Answering):
         """A reader/writer lock: ``.read()`` and ``.write()`` are locks. Otherwise as :meth:`lock`."""
         reader = build(self._opening, name, "read", 1, RW_CAPACITY, options)
         return RWLock(reader, build(self._opening, name, "write", RW_CAPACITY, RW_CAPACITY, options))
+
+    def all_of(self, locks: Iterable[Lock], *, timeout: float | Default | None = DEFAULT) -> AllOf:
+        """Several locks as one: all of them are held, or none.
+
+            with client.all_of([client.lock("a"), client.rwlock("b").read()]).acquire(timeout=10) as leases:
+                ...
+
+        Args:
+            locks: Locks of this client, of any kind; a lock that is given twice counts once. Their own timeouts do not matter.
+            timeout: Seconds to wait for all of them together; by default as configured.
+
+        Raises:
+            ConfigError: The list is empty, has a lock in two modes, or has a lock of another client. No I/O has happened.
+        """
+        with IMPORTS:
+            from lockkit.composites import AllOf
+        return AllOf(self._opening, locks, self._timeout(timeout))
+
+    def any_of(self, locks: Iterable[Lock], *, timeout: float | Default | None = DEFAULT) -> AnyOf:
+        """One of several locks, whichever can be had first.
+
+        Args:
+            locks: At most 64 locks of this client, of any kind, in order of preference. Their own timeouts do not matter.
+            timeout: Seconds to wait; by default as configured.
+
+        Raises:
+            ConfigError: The list is empty or too long, has a lock in two modes, a reentrant lock, or a lock of another client. No
+                I/O has happened.
+        """
+        with IMPORTS:
+            from lockkit.composites import AnyOf
+        return AnyOf(self._opening, locks, self._timeout(timeout))
+
+    def _timeout(self, timeout: float | Default | None) -> float | None:
+        return self.config.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
 
     @overload
     def locked(

@@ -37,6 +37,7 @@ __all__ = [
     "Record",
     "ReleaseOutcome",
     "ReleaseReport",
+    "ReleaseReports",
     "Scope",
     "Severity",
     "Skipped",
@@ -290,6 +291,28 @@ class ReleaseReport(NamedTuple):
 
     def __hash__(self) -> int:
         return hash(self[:-1])
+
+
+class ReleaseReports(NamedTuple):
+    """The result of releasing locks that were taken together: a report for each, in the order in which they were acquired."""
+
+    reports: tuple[ReleaseReport, ...]
+
+    @property
+    def outcome(self) -> ReleaseOutcome:
+        """The worst outcome: LOST before ABANDONED before KEPT before RELEASED."""
+        worst: tuple[ReleaseOutcome, ...] = ("LOST", "ABANDONED", "KEPT")
+        found = {report.outcome for report in self.reports}
+        return next((outcome for outcome in worst if outcome in found), "RELEASED")
+
+    @property
+    def released(self) -> bool:
+        return self.outcome == "RELEASED"
+
+    @property
+    def by_name(self) -> Mapping[str, ReleaseReport]:
+        """The report of each lock."""
+        return {report.name: report for report in self.reports}
 
 
 class CleanupContext(NamedTuple):

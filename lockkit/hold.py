@@ -56,6 +56,7 @@ class Hold:
     until the process dies.
 
     Attributes:
+        alarms: Functions to call, in the thread that notices, when the hold is lost. They neither block nor raise.
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
         since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
             later than the store's grant, from which the store counts max_hold. The basis may be older if the claim joined a
@@ -81,6 +82,7 @@ class Hold:
         "_mutex",
         "_reported",
         "_span",
+        "alarms",
         "auto_renew",
         "basis",
         "claim",
@@ -136,6 +138,7 @@ class Hold:
         self._reported = False
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
+        self.alarms: tuple[Callable[[], object], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
         self.turn_of = 0
         self.work: tuple[Any, Any] | None = None
@@ -310,6 +313,8 @@ class Hold:
             self.lost_why = why
         if self._event is not None:
             self._event.set()
+        for alarm in self.alarms:
+            alarm()
         return True
 
     def report_drop(self) -> bool:

@@ -210,6 +210,10 @@ class Lease(Answering):
         """The callbacks given to :meth:`on_lost`; the driver calls each once."""
         return self._callbacks
 
+    def alarm(self, call: Callable[[], object]) -> None:
+        """Call at once, in the thread that notices, when the hold is lost. The function neither blocks nor raises."""
+        self._hold.alarms = (*self._hold.alarms, call)
+
     def simulate_loss(self) -> None:
         """Lose the lease now, as if it had not been renewed in time: for a test of what your program does then.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Never
 
 from lockkit import durations
 from lockkit.caller import Caller, caller
-from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.errors import ConfigError
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
 from lockkit.hold import Hold
@@ -18,8 +18,8 @@ from lockkit.lease import Lease
 from lockkit.loops import warn_of_loop
 from lockkit.names import check_token
 from lockkit.options import DEFAULT, Default, Options, check, check_note, terms_of
+from lockkit.protocol import denials
 from lockkit.protocol.acquiring import Attempt
-from lockkit.protocol.denials import in_the_way
 from lockkit.shortform import ShortForm
 from lockkit.store.spi import Terms
 from lockkit.takers import THREAD, asker
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.opening import Opening
 
-__all__ = ["Lock", "RWLock", "build"]
+__all__ = ["Lock", "RWLock", "build", "checked_timeout"]
 
 
 def build(
@@ -126,17 +126,13 @@ class Lock(ShortForm[Lease]):
         """
         if others:
             raise unexpected("Lock.acquire()", others)
-        wait = self._timeout if isinstance(timeout, Default) else _timeout(timeout)
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
         lease = self._take(wait, note, on_wait, busy)
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:
             return lease
-        holder = busy[0].holder
-        who = f"; {in_the_way(holder, self._opening.clock.wall())}" if holder else ""
-        raise AcquireTimeout(
-            f"{self.name!r} is busy{who}", name=self.name, holder=holder, hint="give a timeout to wait for it"
-        )
+        raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
 
     def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
         """Hold the lock if it is free now; None only on a definite "busy".
@@ -196,15 +192,7 @@ class Lock(ShortForm[Lease]):
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:
-                hold.key = key
-                hold.reentrant = self._reentrant
-                hold.where = opening.where
-                hold.taken_at = taken_at
-                lease = Lease(opening, driver, hold, taken_at)
-                hold.handed(lease)  # from here on garbage collection of the lease takes the claim back
-                if self._on_lost is not None:
-                    lease.on_lost(self._on_lost)
-                driver.registry.change(terms.name, new=hold)
+                lease = self.hand(driver, hold, key, taken_at)
                 driver.under_way.pop(attempt, None)
                 attempt.sent = False
                 return lease
@@ -218,6 +206,59 @@ class Lock(ShortForm[Lease]):
             raise
         busy.append(attempt)
         return None
+
+    def hand(self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller) -> Lease:
+        """Make the lease of a hold that was just granted."""
+        hold.key = key
+        hold.reentrant = self._reentrant
+        hold.where = self._opening.where
+        hold.taken_at = taken_at
+        lease = Lease(self._opening, driver, hold, taken_at)
+        hold.handles = (
+            weakref.ref(lease),
+        )  # from here on garbage collection of the lease takes the claim back
+        if self._on_lost is not None:
+            lease.on_lost(self._on_lost)
+        driver.registry.change(hold.claim.terms.name, new=hold)
+        return lease
+
+    # -- for locks that are taken together
+
+    def belongs_to(self, opening: Opening) -> bool:
+        """Whether this is a lock of that client."""
+        return self._opening is opening
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether the thread or task that holds the lock may acquire it again."""
+        return self._reentrant
+
+    def attempt(
+        self, driver: Driver, deadline: float | None, key: weakref.ref[object], *, wait: bool
+    ) -> Attempt:
+        """An attempt to acquire, for a thread or task, that has not begun."""
+        if self.terms.owner.pid != driver.pid:  # made before a fork
+            self.terms = self.terms._replace(owner=self._opening.owner)
+        own = [hold for hold in driver.registry.holds.get(self.name, ()) if hold.key == key and hold.standing]
+        return Attempt(
+            self.terms,
+            deadline,
+            wait,
+            self._note,
+            self._auto_renew,
+            driver.request_timeout,
+            driver.pid,
+            self._token if self.tokens is not None else None,
+            own,
+            "thread" if isinstance(key(), threading.Thread) else "task",
+        )
+
+    def level(
+        self, driver: Driver, key: weakref.ref[object], taken_at: Caller, timeout: float | None
+    ) -> Lease | None:
+        """Add a level to a reentrant hold that the thread or task has; None if there is none."""
+        own = driver.registry.holds.get(self.name, ()) if self._reentrant else ()
+        return self._reenter(driver, own, key, taken_at, timeout) if own else None
 
     def _token(self) -> str:
         """The token that the function in :attr:`tokens` returns.
@@ -280,7 +321,12 @@ class RWLock(Answering):
         return self._writer
 
 
-def _timeout(timeout: object) -> float | None:
+def checked_timeout(timeout: object) -> float | None:
+    """The timeout of an acquire, in seconds.
+
+    Raises:
+        ConfigError: The timeout is neither None nor a number of seconds.
+    """
     if isinstance(timeout, bool):
         raise ConfigError(
             f"timeout must be a number of seconds or None, not {timeout}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lockkit.caller import shown
 from lockkit.clock import Clock
@@ -12,6 +12,7 @@ from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Together
 from lockkit.protocol.denials import held_at
 from lockkit.protocol.releasing import Pipeline
 
@@ -52,6 +53,23 @@ class Telling:
             self._counters.add("cancelled")
         else:
             self._counters.add("failed")
+
+    def together(
+        self, together: Together, got: Sequence[Attempt], error: BaseException | None = None
+    ) -> None:
+        """Count the end of an acquisition of several locks, and report it: each lock that it got, or the one that it failed at."""
+        steps = self._counters.steps
+        for attempt in got:
+            next(steps["attempts"])
+            next(steps["acquired"])
+            if attempt.hold is not None:
+                self.acquired(attempt, attempt.hold)
+        if not got and together.current is not None:
+            next(steps["attempts"])
+            if error is None:
+                self.busy(together.current)
+            else:
+                self.failed(together.current, error)
 
     def released(self, release: Pipeline) -> None:
         """Report a release that the store confirmed."""

@@ -24,13 +24,14 @@ from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
-from lockkit.drivers.waits import OnWait, Waits, sleep_until
+from lockkit.drivers.waits import OnWait, Waits, WaitsTogether, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import REGISTRIES, Hold
-from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
+from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
+from lockkit.protocol.composing import Means, Steps, Together
 from lockkit.protocol.effects import (
     AwaitHook,
     Effect,
@@ -110,8 +111,8 @@ class Driver:
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
         REGISTRIES.add(self.registry)
-        self.under_way: dict[Attempt, Waits | None] = {}
-        self._over: set[Attempt] = set()
+        self.under_way: dict[UnderWay, Waits | WaitsTogether | None] = {}
+        self._over: set[UnderWay] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
         self._random = Random().random  # its own, because a program may seed that of the module
         self._started = False
@@ -185,8 +186,50 @@ class Driver:
             self._tell.acquired(attempt, hold)
         return hold
 
-    def take_back(self, attempt: Attempt) -> None:
-        """End an attempt, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
+    @property
+    def means(self) -> Means:
+        """The things that the protocol needs to acquire."""
+        return Means(self._capabilities, self.clock.now, self.clock.wall, self._random)
+
+    def acquire_together(
+        self, together: Together, steps: Steps, on_wait: OnWait | None = None
+    ) -> list[Attempt] | None:
+        """Acquire several locks; None only on a definite "busy". Leaves nothing behind unless it returns attempts, which hold.
+
+        With holds, the acquisition stays ``under_way`` until the caller has handles for all of them and sets
+        ``together.handed``; cut short before that, the caller must set ``together.over`` and :meth:`take_back`.
+        """
+        waits = WaitsTogether(self, together, on_wait)
+        got: list[Attempt] | None
+        self.under_way[together] = waits
+        try:
+            if self.closed:
+                raise AcquireCancelled("this client is closed")
+            if not self._started:  # before the store is asked: no grant without a heartbeat
+                self.heartbeat.start()
+                self._started = True
+            got = to_its_end(steps, self.backend, waits.perform)
+            if got is not None and self.closed:
+                raise AcquireCancelled("the client was closed while acquiring")
+        except BaseException as error:
+            # First, and without a call: from here on the background takes back what this may not.
+            together.over = True
+            self.take_back(together)
+            self._tell.together(together, [], error)
+            if no_thread(error):
+                raise thread_refused(error, None) from error
+            if isinstance(error, AcquireCancelled):
+                await_the_end()
+            raise
+        finally:
+            waits.close()
+            if not together.sent:
+                self.under_way.pop(together, None)
+        self._tell.together(together, got or [])
+        return got
+
+    def take_back(self, attempt: UnderWay) -> None:
+        """End an acquisition, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
         while True:
             try:
                 if self._take_back(attempt) and self.closed:
@@ -196,7 +239,7 @@ class Driver:
                 if isinstance(another, Exception):
                     raise
 
-    def _take_back(self, attempt: Attempt) -> bool:
+    def _take_back(self, attempt: UnderWay) -> bool:
         return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:

@@ -1,10 +1,10 @@
-"""How one acquisition waits: in the heartbeat, with a watch at the store, and for wakes."""
+"""How an acquisition waits, for one lock or for several: in the heartbeat, with a watch at the store, and for wakes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.bell import Bell
@@ -13,15 +13,17 @@ from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
+from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.beating import Waiter
-from lockkit.protocol.effects import WaitForWake
+from lockkit.protocol.composing import Together
+from lockkit.protocol.effects import Effect, Keep, WaitForAny, WaitForWake
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["OnWait", "Waits", "sleep_until"]
+__all__ = ["OnWait", "Waits", "WaitsTogether", "sleep_until"]
 
 _log = logging.getLogger("lockkit")
 _LONGEST_WAIT = 60.0
@@ -33,26 +35,39 @@ OnWait: TypeAlias = Callable[[Waiting], None]
 
 
 class Waits:
-    """The waits of one acquisition: its place in the heartbeat, its watch at the store, and the bell that wakes its thread."""
+    """The waits of one attempt: its place in the heartbeat, its watch at the store, and the bell that wakes its thread.
+
+    Args:
+        attempt: The attempt that waits.
+        on_wait: Called each time that the store answers "queued".
+        ring: Called for each wake, if another bell wakes the thread.
+    """
 
     _bell: Bell
     _waiter: Waiter | None = None
     _watch: Watch | None = None
     _blockers: tuple[str, ...] | None = None
 
-    def __init__(self, driver: Driver, attempt: Attempt, on_wait: OnWait | None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        attempt: Attempt,
+        on_wait: OnWait | None,
+        ring: Callable[[], None] | None = None,
+    ) -> None:
         self._driver = driver
         self._attempt = attempt
         self._on_wait = on_wait
+        self._ring = ring
         self._wait: Callable[[Bell, float], bool] = Bell.wait
 
-    def wait(self, effect: WaitForWake) -> None:
-        """Wait for a wake; the claim is renewed meanwhile."""
+    def prepare(self, effect: WaitForWake) -> None:
+        """Have the claim renewed, and have wakes arrive."""
         driver = self._driver
         waiter = self._waiter
         if waiter is None or waiter.claim is not effect.claim:
             self._bell = Bell()
-            waiter = self._waiter = driver.beats.waiter(effect.claim, self._bell.ring)
+            waiter = self._waiter = driver.beats.waiter(effect.claim, self._ring or self._bell.ring)
             self._blockers = None
         if effect.blockers != self._blockers:
             self._unwatch()
@@ -61,26 +76,25 @@ class Waits:
         if self._on_wait is not None:
             waited = driver.clock.now() - self._attempt.start
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
+
+    def wait(self, effect: WaitForWake) -> None:
+        """Wait for a wake; the claim is renewed meanwhile."""
+        driver = self._driver
+        self.prepare(effect)
         wait_no_longer_than_the_interpreter()
-        while not self._cancelled():
+        while not cancelled(driver):
             left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
             if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
                 break
         self._bell.rung()  # forget earlier rings, because the store is asked next anyway
-        if why := self._cancelled():
+        if why := cancelled(driver):
             raise AcquireCancelled(why, name=effect.claim.terms.name)
 
     def pause(self, until: float) -> None:
         """Wait before the next request, after a failure."""
         sleep_until(self._driver.clock, until)
-        if why := self._cancelled():
+        if why := cancelled(self._driver):
             raise AcquireCancelled(why)
-
-    def _cancelled(self) -> str:
-        """Why nobody may wait any longer; empty while waiting is allowed."""
-        if self._driver.closed:
-            return "the client was closed while waiting"
-        return "the interpreter is ending, and waits for this thread" if ending() else ""
 
     def close(self) -> None:
         """Clean up after the wait: stop its watch, and take it out of the heartbeat."""
@@ -94,8 +108,9 @@ class Waits:
     def _listen(self, effect: WaitForWake) -> None:
         """Have the store ring the bell, by a watch; a store that can do so delivers wakes in this thread."""
         backend = self._driver.backend
-        asked = (effect.claim.terms.name, effect.blockers, self._bell.ring, effect.claim)
-        listen = backend.extras.listen
+        ring = self._ring or self._bell.ring
+        asked = (effect.claim.terms.name, effect.blockers, ring, effect.claim)
+        listen = backend.extras.listen if self._ring is None else None
         self._wait = Bell.wait
         try:
             if listen is None:
@@ -113,6 +128,84 @@ class Waits:
         if watch is not None:
             watch.close()
             self._watch = None
+
+
+class WaitsTogether:
+    """The waits of an acquisition of several locks: those of each attempt, and the one bell that wakes its thread."""
+
+    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
+        self._driver = driver
+        self._together = together
+        self._on_wait = on_wait
+        self._bell = Bell()
+        self._ring = self._bell.ring
+        self._waits: dict[int, Waits] = {}
+        self._last: dict[int, object] = {}
+        self._woken: set[int] = set()
+        self._alarmed: list[Hold] = []
+
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect of the acquisition that is no request."""
+        if isinstance(effect, WaitForAny):
+            return self.wait(effect)
+        if isinstance(effect, Keep):
+            self._driver.beats.hold(effect.hold)
+            return None
+        return self._driver.perform(effect)
+
+    def wait(self, effect: WaitForAny) -> Collection[int]:
+        """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
+        driver, now = self._driver, self._driver.clock.now
+        for number in set(self._waits) - set(effect.waits):
+            self._waits.pop(number).close()
+        for number, wait in effect.waits.items():
+            if isinstance(wait, WaitForWake) and self._last.get(number) is not wait:
+                self._waits_of(number).prepare(wait)
+            self._last[number] = wait
+        for hold in effect.held:
+            if self._ring not in hold.alarms:
+                self._alarmed.append(hold)
+                hold.alarms = (*hold.alarms, self._ring)
+        wait_no_longer_than_the_interpreter()
+        while not cancelled(driver):
+            ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
+            at = now()
+            ready = (self._woken & effect.waits.keys()) | {n for n, until in ends.items() if until <= at}
+            if ready or any(hold.lost_why for hold in effect.held):
+                self._woken -= ready  # a wake that comes from here on is for the next wait
+                return ready
+            left = min([until - at for until in ends.values()], default=_LONGEST_WAIT)
+            self._bell.wait(left if listening() else min(left, _LOOK))
+        raise AcquireCancelled(cancelled(driver), name=self._name(effect))
+
+    def _waits_of(self, number: int) -> Waits:
+        waits = self._waits.get(number)
+        if waits is None:
+
+            def ring() -> None:
+                self._woken.add(number)
+                self._ring()
+
+            attempt = self._together.attempts[number]
+            waits = self._waits[number] = Waits(self._driver, attempt, self._on_wait, ring)
+        return waits
+
+    def _name(self, effect: WaitForAny) -> str | None:
+        return next((self._together.attempts[number].terms.name for number in effect.waits), None)
+
+    def close(self) -> None:
+        """Clean up after the waits: stop the watches, and take the claims out of the heartbeat."""
+        for waits in list(self._waits.values()):
+            waits.close()
+        for hold in self._alarmed:
+            hold.alarms = tuple(alarm for alarm in hold.alarms if alarm != self._ring)
+
+
+def cancelled(driver: Driver) -> str:
+    """Why nobody may wait any longer; empty while waiting is allowed."""
+    if driver.closed:
+        return "the client was closed while waiting"
+    return "the interpreter is ending, and waits for this thread" if ending() else ""
 
 
 def sleep_until(clock: Clock, until: float) -> None:

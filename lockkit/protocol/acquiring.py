@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Event
@@ -47,7 +47,7 @@ from lockkit.store.spi import (
 )
 from lockkit.suggesting import SameStore
 
-__all__ = ["OUTAGE_LIMIT", "Attempt", "acquiring", "taking_back"]
+__all__ = ["OUTAGE_LIMIT", "Attempt", "UnderWay", "acquiring", "giving_up", "taking_back"]
 
 OUTAGE_LIMIT = 30.0
 """Seconds from the first unanswered request after which a wait without a timeout gives up."""
@@ -59,6 +59,24 @@ _LEAST = 0.05
 """Seconds that a request may take at least, even if the timeout comes sooner."""
 _LAST_CALL = 0.4
 """Seconds after the timeout during which the waiting thread may still remove its claim itself; later the background does."""
+
+
+class UnderWay(Protocol):
+    """An acquisition under way: one attempt, or several that belong together.
+
+    Attributes:
+        over: Whether it ended in an exception. If its cleanup was interrupted, the background takes it back.
+    """
+
+    over: bool
+
+    @property
+    def sent(self) -> bool:
+        """Whether something of it may be on the store, and it is responsible for removing that."""
+
+    @property
+    def parts(self) -> Sequence[Attempt]:
+        """The attempts, in the order in which they began."""
 
 
 class Attempt:
@@ -124,6 +142,11 @@ class Attempt:
         self.token = token
         self.mine = mine
         self.who = who
+
+    @property
+    def parts(self) -> Sequence[Attempt]:
+        """See :class:`UnderWay`."""
+        return (self,)
 
     def leftover(self) -> Orphan | None:
         """The claim to remove in the background if this attempt ends here; None if there is none."""
@@ -298,7 +321,7 @@ def acquiring(
         while True:
             before = now()
             if attempt.answered and attempt.timed_out(before):
-                yield from _give_up(attempt, now)
+                yield from giving_up(attempt, now)
                 raise attempt.named(attempt.trouble or attempt.timeout(before, wall()))
             was_sent, attempt.sent = attempt.sent, True
             budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
@@ -328,7 +351,7 @@ def acquiring(
                 )
                 if at < hold.expires:  # the store cannot have ended the claim yet
                     return hold
-                yield from _give_up(attempt, now)
+                yield from giving_up(attempt, now)
                 break
             attempt.heard(answer)
             if isinstance(answer, Queued):
@@ -344,35 +367,38 @@ def acquiring(
             if isinstance(answer, Busy):
                 attempt.sent = attempt.doubtful
                 attempt.holder = answer.holder
-                yield from _give_up(attempt, now)
+                yield from giving_up(attempt, now)
                 if answer.capacity is not None and answer.capacity != terms.capacity:
                     raise attempt.mismatch(answer.capacity)
                 return None
             assert isinstance(answer, Lapsed)
             yield Withdraw(claim)  # the next claim has a new token, so nobody needs to renew this one
             attempt.sent = attempt.doubtful
-            yield from _give_up(attempt, now)
+            yield from giving_up(attempt, now)
             if answer.why == "resized":
                 raise attempt.mismatch(None)
             break
         yield from _begin_again(attempt, now, answer)
 
 
-def taking_back(attempt: Attempt) -> Generator[Effect, Any, bool]:
-    """End an interrupted attempt: withdraw its claim, and hand the claim to the background for removal. May be run again.
+def taking_back(under_way: UnderWay) -> Generator[Effect, Any, bool]:
+    """End an interrupted acquisition: withdraw its claims, and hand them to the background for removal. May be run again.
 
     Returns:
         Whether there was a claim to remove.
     """
-    leftover = attempt.leftover()
-    if leftover is None:
-        return False
-    if attempt.hold is not None:
-        attempt.hold.end()
-    yield Withdraw(leftover.claim)
-    yield leftover
-    attempt.sent = False
-    return True
+    any_left = False
+    for attempt in under_way.parts:
+        leftover = attempt.leftover()
+        if leftover is None:
+            continue
+        any_left = True
+        if attempt.hold is not None:
+            attempt.hold.end()
+        yield Withdraw(leftover.claim)
+        yield leftover
+        attempt.sent = False
+    return any_left
 
 
 def _unless_it_lasts(
@@ -384,7 +410,7 @@ def _unless_it_lasts(
         AcquireTimeout, BackendError: The attempt gives up.
     """
     if attempt.gives_up(trouble, now()):
-        yield from _give_up(attempt, now)
+        yield from giving_up(attempt, now)
         told = attempt.trouble or (None if attempt.answered else trouble.error)
         raise attempt.named(told or attempt.timeout(now(), wall())) from None
     yield from attempt.complain(trouble, now())
@@ -405,32 +431,47 @@ def _unless_in_vain(
         DeadlockDetected: The thread or task would wait for itself.
     """
     if answer.capacity != attempt.terms.capacity:
-        yield from _give_up(attempt, now)
+        yield from giving_up(attempt, now)
         raise attempt.mismatch(answer.capacity)
     if attempt.mine:
         between = yield from attempt.deadlocked(claim, now)
         if between is not None:
-            yield from _give_up(attempt, now)
+            yield from giving_up(attempt, now)
             raise deadlock.told(claim, between, attempt.who, wall())
 
 
-def _give_up(attempt: Attempt, now: Now) -> Generator[Effect, Any, None]:
-    """Remove the claim, in the foreground if there is time, else in the background."""
+def giving_up(
+    attempt: Attempt, now: Now, *, graceful: bool = False, asks: bool = True
+) -> Generator[Effect, Any, bool]:
+    """Remove the claim, in the foreground if there is time, else in the background.
+
+    Args:
+        attempt: The attempt to end; if it has a hold, that is no longer valid from here on.
+        now: CLOCK_BOOTTIME seconds.
+        graceful: Whether the end starts no ``lock_delay``.
+        asks: Whether to try in the foreground at all.
+
+    Returns:
+        Whether the store has said that the claim is gone.
+    """
     if not attempt.sent or attempt.claim is None:
-        return
+        return True
+    if attempt.hold is not None:
+        attempt.hold.end()
     yield Withdraw(attempt.claim)
-    budget = attempt.last_call(now())
+    budget = attempt.last_call(now()) if asks else 0.0
     if budget > 0:
         remove = Abandon if attempt.doubtful else Release
         try:
-            yield remove(attempt.claim, budget, graceful=False)
+            yield remove(attempt.claim, budget, graceful=graceful)
         except (Refused, Unknown):
             pass
         else:
             attempt.sent = False
-            return
-    yield Orphan(attempt.claim, abandon=attempt.doubtful, graceful=False)
+            return True
+    yield Orphan(attempt.claim, abandon=attempt.doubtful, graceful=graceful)
     attempt.sent = False
+    return False
 
 
 def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Generator[Effect, Any, None]:

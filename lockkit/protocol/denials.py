@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from lockkit import durations
 from lockkit.caller import shown
@@ -12,7 +13,18 @@ from lockkit.hold import held_here
 from lockkit.store.spi import Granted, Lapsed, Terms
 from lockkit.suggesting import HERE, SameStore, command_line
 
-__all__ = ["by_this_thread", "held_at", "in_the_way", "mismatch", "named", "timeout", "useless"]
+__all__ = [
+    "busy",
+    "by_this_thread",
+    "held_at",
+    "in_the_way",
+    "listed",
+    "mismatch",
+    "named",
+    "none_in_time",
+    "timeout",
+    "useless",
+]
 
 
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
@@ -64,6 +76,37 @@ def timeout(
         holder=holder,
         hint=f"wait longer, or look {look}",
     )
+
+
+def busy(names: Sequence[str], last: str, holder: ClaimInfo | None, wall: float) -> AcquireTimeout:
+    """The error for an acquire that does not wait and found the lock, or each of several, busy.
+
+    Args:
+        names: The locks.
+        last: The lock that was tried last.
+        holder: The claim that was seen in its way.
+        wall: Seconds since the epoch.
+    """
+    who = f"; {in_the_way(holder, wall)}" if holder else ""
+    what = f"{names[0]!r} is busy" if len(names) == 1 else f"each of {listed(names)} is busy"
+    if who and len(names) > 1:
+        who = f"; {last!r}: {who.removeprefix('; ')}"
+    return AcquireTimeout(what + who, name=last, holder=holder, hint="give a timeout to wait for it")
+
+
+def none_in_time(error: AcquireTimeout, names: Sequence[str]) -> AcquireTimeout:
+    """The error for a wait for any of several locks, made from that for one of them."""
+    if len(names) == 1:
+        return error
+    text = f"none of {listed(names)} came free in time: {error.message}"
+    return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: all of up to four, else three and the number of the others."""
+    shown = [repr(name) for name in (names if len(names) <= 4 else names[:3])]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 def mismatch(

@@ -5,7 +5,8 @@ A driver performs an effect and sends its result back into the generator, or thr
 the effect. The generators read no clock, start no thread and open no socket; they get ``now`` as an argument.
 
 There are three kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`) and takes at most its
-``budget``, in seconds. A :data:`Wait` may block until the time that it names. All other effects never block.
+``budget``, in seconds. A :data:`Wait` may block until the time that it names. All other effects never block. :class:`WaitForAny` and
+:class:`Keep` come only from :mod:`lockkit.protocol.composing`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "EmergencyRelease",
     "GoOn",
     "Inspect",
+    "Keep",
     "Lost",
     "Notify",
     "Now",
@@ -40,6 +42,7 @@ __all__ = [
     "Request",
     "StartHook",
     "Wait",
+    "WaitForAny",
     "WaitForWake",
     "Withdraw",
 ]
@@ -119,6 +122,23 @@ class Pause(NamedTuple):
     until: float
 
 
+class WaitForAny(NamedTuple):
+    """Wait until one of several attempts is woken or due, or one of the holds in ``held`` is lost; the heartbeat goes on meanwhile.
+
+    ``waits`` has the wait of each attempt by its number. Result: the numbers of the attempts that were woken or are due; none if
+    only a hold was lost.
+    """
+
+    waits: "Mapping[int, WaitForWake | Pause]"
+    held: Sequence[Hold]
+
+
+class Keep(NamedTuple):
+    """Renew a granted hold from now on, as the heartbeat does for a lease. Result: None."""
+
+    hold: Hold
+
+
 class Withdraw(NamedTuple):
     """Take the claim out of the heartbeat for good: once this returns, nothing renews the claim. Result: None."""
 
@@ -180,7 +200,9 @@ class Notify(NamedTuple):
     what: Event | Alert
 
 
-Wait: TypeAlias = WaitForWake | Pause | AwaitHook
+Wait: TypeAlias = WaitForWake | Pause | WaitForAny | AwaitHook
 """An effect that may block for a while without asking the store."""
-WAITS = (WaitForWake, Pause, AwaitHook)
-Effect: TypeAlias = Request | Wait | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn
+WAITS = (WaitForWake, Pause, WaitForAny, AwaitHook)
+Effect: TypeAlias = (
+    Request | Wait | Keep | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn
+)

@@ -1,0 +1,314 @@
+"""Locks taken together: all of several locks, or any one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from lockkit.caller import Caller, caller
+from lockkit.errors import ConfigError
+from lockkit.lease import Lease
+from lockkit.leases import Leases
+from lockkit.leaving import Held
+from lockkit.locks import Lock, RWLock, checked_timeout
+from lockkit.loops import warn_of_loop
+from lockkit.options import DEFAULT, Default
+from lockkit.protocol import denials
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Steps, Together, all_of, any_of
+from lockkit.shortform import ShortForm
+from lockkit.takers import THREAD, asker
+
+if TYPE_CHECKING:
+    import weakref
+
+    from lockkit.drivers.threads import Driver
+    from lockkit.drivers.waits import OnWait
+    from lockkit.opening import Opening
+
+__all__ = ["AllOf", "AnyOf", "Taking"]
+
+H = TypeVar("H", bound=Held)
+MOST = 64
+"""The most locks that :meth:`lockkit.Client.any_of` takes: each of them gets a claim, and is watched."""
+
+
+class Taking:
+    """One acquisition of several locks by a thread or task: what it is made with, and what it leaves.
+
+    Args:
+        opening: The client.
+        wait: Seconds to wait in all; None to wait for ever, 0 not to wait.
+        what: The locks, as a warning names them.
+        on_wait: Called each time that the store answers "queued".
+    """
+
+    def __init__(self, opening: Opening, wait: float | None, what: str, on_wait: OnWait | None) -> None:
+        if on_wait is not None and not callable(on_wait):
+            raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
+        self.wait = wait
+        self.deadline = None if wait is None else opening.clock.now() + wait
+        driver = opening.here.driver
+        if driver is None or driver.pid != os.getpid():
+            driver = opening.driver(wait)
+        if opening.here.warnings:
+            opening.warn()
+        self.opening = opening
+        self.driver: Driver = driver
+        self.key: weakref.ref[object] = asker()
+        self.taken_at: Caller = caller()
+        self.together = Together()
+        self._on_wait = on_wait
+        if self.key is not THREAD.key and wait != 0.0:
+            warn_of_loop(what, self.taken_at)
+
+    def attempt(self, lock: Lock, *, wait: bool) -> Attempt:
+        """An attempt for one of the locks."""
+        return lock.attempt(self.driver, self.deadline, self.key, wait=wait)
+
+    def run(self, steps: Steps, locks: dict[Attempt, Lock], made: Callable[[list[Lease]], H]) -> H | None:
+        """Acquire, and make what the caller gets of the leases; None only on a definite "busy".
+
+        Args:
+            steps: The acquisition.
+            locks: The lock of each attempt.
+            made: Makes what the caller gets. Nothing has handles of the holds before that.
+        """
+        driver, together = self.driver, self.together
+        try:
+            got = driver.acquire_together(together, steps, self._on_wait)
+            if got is None:
+                return None
+            leases = [
+                locks[attempt].hand(driver, attempt.hold, self.key, self.taken_at)
+                for attempt in got
+                if attempt.hold is not None
+            ]
+            result = made(leases)
+            driver.under_way.pop(together, None)
+            together.handed = True
+            return result
+        except BaseException:
+            together.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claims
+            try:
+                driver.take_back(together)
+            finally:
+                if together in driver.under_way:
+                    self.opening.look()
+            raise
+
+    @property
+    def busy(self) -> Attempt:
+        """The attempt that found its lock busy."""
+        assert self.together.current is not None
+        return self.together.current
+
+
+class AllOf(ShortForm[Leases]):
+    """A reusable, thread-safe factory of leases on several locks at once, made by :meth:`lockkit.Client.all_of`.
+
+    The locks are acquired one after the other in the order of their names, whatever order they were given in, under one timeout. So
+    two acquisitions of this kind never wait for each other. What is held while it waits for the next lock is renewed.
+
+    ``with client.all_of([a, b]):`` is the short form, as for :class:`~lockkit.Lock`.
+
+    Attributes:
+        locks: The locks, sorted by name, each once.
+    """
+
+    def __init__(self, opening: Opening, locks: Iterable[Lock], timeout: float | None) -> None:
+        super().__init__(opening)
+        chosen: dict[str, Lock] = {}
+        for lock in _checked(opening, locks, "all_of"):
+            before = chosen.setdefault(lock.name, lock)
+            if _mode(before) != _mode(lock):
+                raise ConfigError(
+                    f"all_of() got {lock.name!r} in two modes: {before!r} and {lock!r}",
+                    name=lock.name,
+                    hint="give each lock once: a writer excludes readers, and permits are taken with permits=",
+                )
+        self.locks: tuple[Lock, ...] = tuple(chosen[name] for name in sorted(chosen))
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        """The names of the locks, as errors show them."""
+        return ", ".join(lock.name for lock in self.locks)
+
+    def acquire(self, timeout: float | Default | None = DEFAULT, *, on_wait: OnWait | None = None) -> Leases:
+        """Wait for all of the locks and hold them.
+
+        Args:
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            on_wait: Called in this thread each time that the store answers "queued", for one lock after the other.
+
+        Raises:
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
+            LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
+            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`; the error names the lock.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        busy: list[Attempt] = []
+        leases = self._take(wait, on_wait, busy)
+        if leases is not None:
+            return leases
+        name = busy[0].terms.name
+        raise denials.busy((name,), name, busy[0].holder, self._opening.clock.wall())
+
+    def try_acquire(self) -> Leases | None:
+        """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._take(0.0, None, [])
+
+    def _once(self) -> Leases:
+        return self.acquire()
+
+    def _take(self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]) -> Leases | None:
+        taking = Taking(self._opening, wait, self.name, on_wait)
+        levels: list[Lease] = []
+        try:
+            attempts: dict[Attempt, Lock] = {}
+            for lock in self.locks:
+                level = lock.level(taking.driver, taking.key, taking.taken_at, wait)
+                if level is not None:
+                    levels.append(level)
+                else:
+                    attempts[taking.attempt(lock, wait=wait != 0)] = lock
+            steps = all_of(taking.together, tuple(attempts), taking.driver.means)
+            leases = taking.run(steps, attempts, lambda got: self._made(levels, got))
+            # No call may come between: a signal must not strike where only this frame has the leases.
+            if leases is not None:
+                return leases
+        except BaseException:
+            for level in levels:
+                level.left = True
+            raise
+        for level in levels:
+            level.release()
+        busy.append(taking.busy)
+        return None
+
+    def _made(self, levels: list[Lease], got: list[Lease]) -> Leases:
+        order = [lock.name for lock in self.locks]
+        return Leases(sorted([*levels, *got], key=lambda lease: order.index(lease.name)), self.look)
+
+    def __repr__(self) -> str:
+        return f"<AllOf {', '.join(repr(lock.name) for lock in self.locks)}>"
+
+
+class AnyOf(ShortForm[Lease]):
+    """A reusable, thread-safe factory of leases on one of several locks, made by :meth:`lockkit.Client.any_of`.
+
+    The locks are tried once in the given order. If all are busy, it waits in the queues of all of them; the first grant wins, and
+    the places in the other queues are given up. Nothing is held while it waits. ``lease.name`` says which lock it got.
+
+    Attributes:
+        locks: The locks, in the given order, each once.
+    """
+
+    def __init__(self, opening: Opening, locks: Iterable[Lock], timeout: float | None) -> None:
+        super().__init__(opening)
+        chosen: dict[str, Lock] = {}
+        for lock in _checked(opening, locks, "any_of"):
+            before = chosen.setdefault(lock.name, lock)
+            if _mode(before) != _mode(lock):
+                raise ConfigError(f"any_of() got {lock.name!r} in two modes", name=lock.name)
+            if lock.reentrant:
+                raise ConfigError(
+                    f"any_of() takes no reentrant lock, and {lock.name!r} is one",
+                    name=lock.name,
+                    hint="make the lock without reentrant=True",
+                )
+        if len(chosen) > MOST:
+            raise ConfigError(f"any_of() takes at most {MOST} locks, not {len(chosen)}")
+        self.locks: tuple[Lock, ...] = tuple(chosen.values())
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        """The names of the locks, as errors show them."""
+        return ", ".join(lock.name for lock in self.locks)
+
+    def acquire(self, timeout: float | Default | None = DEFAULT, *, on_wait: OnWait | None = None) -> Lease:
+        """Wait for one of the locks and hold it.
+
+        Args:
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            on_wait: Called in this thread each time that the store answers "queued", for each of the locks.
+
+        Raises:
+            AcquireTimeout: The time is up. Nothing is left in any queue.
+            DeadlockDetected: This thread or task would wait for itself at every one of the locks.
+            AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, for the first lock at which it failed.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        busy: list[Attempt] = []
+        lease = self._take(wait, on_wait, busy)
+        if lease is not None:
+            return lease
+        names = [lock.name for lock in self.locks]
+        raise denials.busy(names, busy[0].terms.name, busy[0].holder, self._opening.clock.wall())
+
+    def try_acquire(self) -> Lease | None:
+        """Hold the first of the locks that is free now; None only if each is definitely busy.
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._take(0.0, None, [])
+
+    def _once(self) -> Lease:
+        return self.acquire()
+
+    def _take(self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]) -> Lease | None:
+        taking = Taking(self._opening, wait, self.name, on_wait)
+        tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
+        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
+        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)
+        lease = taking.run(steps, tries | claims, lambda got: got[0])
+        # No call may come between: a signal must not strike where only this frame has the lease.
+        if lease is not None:
+            return lease
+        busy.append(taking.busy)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<AnyOf {', '.join(repr(lock.name) for lock in self.locks)}>"
+
+
+def _checked(opening: Opening, locks: Iterable[Lock], call: str) -> Sequence[Lock]:
+    """The locks that were given.
+
+    Raises:
+        ConfigError: There are none, or one of them is no lock of this client.
+    """
+    if isinstance(locks, str | Lock | RWLock) or not isinstance(locks, Iterable):
+        raise ConfigError(
+            f"{call}() takes a list of locks, not {locks!r}", hint=f'client.{call}([client.lock("a"), ...])'
+        )
+    given: list[object] = list(locks)
+    chosen: list[Lock] = []
+    if not given:
+        raise ConfigError(f"{call}() needs at least one lock")
+    for lock in given:
+        if not isinstance(lock, Lock):
+            hint = "its sides are locks: .read() and .write()" if isinstance(lock, RWLock) else None
+            raise ConfigError(
+                f"{call}() takes locks, not {lock!r}", hint=hint or 'make it a lock: client.lock("a")'
+            )
+        if not lock.belongs_to(opening):
+            raise ConfigError(
+                f"{call}() takes locks of one client, and {lock.name!r} is of another",
+                name=lock.name,
+                hint="make all of them with this client; locks of two stores can only be nested, always in the same order",
+            )
+        chosen.append(lock)
+    return chosen
+
+
+def _mode(lock: Lock) -> tuple[str, int, int]:
+    return lock.terms.kind, lock.terms.weight, lock.terms.capacity

@@ -1,0 +1,266 @@
+"""Acquire several locks together: all of them, or any one of them.
+
+The generators here run one :func:`~lockkit.protocol.acquiring.acquiring` for each lock and pass its requests on. When all of them
+wait, they yield one :class:`~lockkit.protocol.effects.WaitForAny`.
+
+Rules kept here:
+
+- *All of them*: one lock after the other, in the order of the names, so that no two such acquisitions wait for each other.
+- *Any of them*: a claim in each queue. The first grant wins, and every other claim is given back. Nothing is held while it waits.
+- A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
+- If a hold is lost while the acquisition still waits, the acquisition fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any, NamedTuple
+
+from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LockkitError
+from lockkit.facts import Capabilities
+from lockkit.hold import Hold
+from lockkit.invalid import lapsed
+from lockkit.protocol import denials
+from lockkit.protocol.acquiring import Attempt, acquiring, giving_up
+from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForAny, WaitForWake
+from lockkit.protocol.running import Running
+
+__all__ = ["Means", "Steps", "Together", "all_of", "any_of"]
+
+_LEAST = 0.05
+"""Seconds that a try may take at least, even if the tries before it took all of the time."""
+
+
+class Means(NamedTuple):
+    """The things of its client that an acquisition needs; see :func:`~lockkit.protocol.acquiring.acquiring`."""
+
+    capabilities: Capabilities
+    now: Now
+    wall: Callable[[], float]
+    random: Callable[[], float]
+
+
+class Together:
+    """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.acquiring.UnderWay`.
+
+    Attributes:
+        attempts: The attempts that have begun.
+        current: The attempt that was stepped last: the one that failed, after a failure.
+        over: Whether the acquisition ended in an exception.
+        handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
+        until: When tries, which do not wait, have taken too long in all; None before the first.
+    """
+
+    over = handed = False
+    until: float | None = None
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.current: Attempt | None = None
+
+    @property
+    def sent(self) -> bool:
+        """See :class:`~lockkit.protocol.acquiring.UnderWay`."""
+        return not self.handed and any(attempt.sent for attempt in self.attempts)
+
+    @property
+    def parts(self) -> Sequence[Attempt]:
+        """See :class:`~lockkit.protocol.acquiring.UnderWay`."""
+        return () if self.handed else tuple(self.attempts)
+
+
+Steps = Generator[Effect, Any, "list[Attempt] | None"]
+"""An acquisition of several locks. Returns the attempts that hold, or None on a definite "busy"."""
+
+
+def all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
+    """Acquire all of several locks, one after the other.
+
+    Args:
+        together: Gets the attempts that have begun.
+        attempts: One for each lock, sorted; all with the same deadline.
+        means: The things of its client that it needs.
+
+    Raises:
+        LeaseLost: A hold was lost while the acquisition waited for another lock.
+        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
+    """
+    return _leaving_nothing(together, _all_of(together, attempts, means), means)
+
+
+def _all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
+    got: list[Attempt] = []
+    for attempt in attempts:
+        if not (yield from _one(together, attempt, means, _holds(got))):
+            yield from _giving_back(together, means)
+            return None
+        got.append(attempt)
+    _unless_lost(_holds(got))
+    return got
+
+
+def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
+    """Acquire one of several locks: the first that is free, else the one whose turn comes first.
+
+    Args:
+        together: Gets the attempts that have begun.
+        tries: One for each lock that does not wait, in order of preference.
+        claims: One for each lock that waits, in the same order; none for an acquisition that does not wait.
+        means: The things of its client that it needs.
+
+    Raises:
+        DeadlockDetected: The thread or task would wait for itself at each of the locks.
+        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
+    """
+    return _leaving_nothing(together, _any_of(together, tries, claims, means), means)
+
+
+def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
+    for attempt in tries:
+        if (yield from _one(together, attempt, means, ())):
+            return [attempt]
+    if not claims:
+        return None
+    try:
+        return (yield from _first(together, claims, 1, means, ()))
+    except AcquireTimeout as error:
+        names = [attempt.terms.name for attempt in claims]
+        raise denials.none_in_time(error, names) from None
+
+
+# -- what they have in common
+
+
+def _leaving_nothing(together: Together, steps: Steps, means: Means) -> Steps:
+    """Run an acquisition; if it fails, give back what it has before the error is raised."""
+    try:
+        return (yield from steps)
+    except AcquireCancelled:  # the client closes, and its background removes everything
+        raise
+    except LockkitError:
+        yield from _giving_back(together, means)
+        raise
+
+
+def _giving_back(
+    together: Together, means: Means, but: Collection[Attempt] = ()
+) -> Generator[Effect, Any, None]:
+    """Give up all attempts, last first, except some; once the store has not answered, in the background."""
+    sure = True
+    for attempt in reversed(together.attempts):
+        if attempt not in but:
+            sure = yield from giving_up(attempt, means.now, graceful=attempt.hold is not None, asks=sure)
+
+
+def _one(
+    together: Together, attempt: Attempt, means: Means, held: Sequence[Hold]
+) -> Generator[Effect, Any, bool]:
+    """Run one attempt to its end; whether it holds. Meanwhile none of the holds in ``held`` may be lost."""
+    running = _added(together, attempt, means)
+    number = len(together.attempts) - 1
+    yield from _go_on(running, running.begin)
+    while running.effect is not None:
+        yield WaitForAny({number: _wait_of(running)}, held)
+        _unless_lost(held)
+        yield from _go_on(running, running.answered)
+    return (yield from _settled(attempt, running))
+
+
+def _first(
+    together: Together, attempts: Sequence[Attempt], count: int, means: Means, held: Sequence[Hold]
+) -> Generator[Effect, Any, list[Attempt]]:
+    """Queue with several attempts at once until ``count`` of them hold, and give the others up.
+
+    An attempt at which the thread or task would wait for itself is left out, as long as enough others remain.
+    """
+    got: list[Attempt] = []
+    waiting: dict[int, Running[Hold | None]] = {}
+    spare = len(attempts) - count
+
+    def step(
+        number: int, running: Running[Hold | None], resume: Callable[[], None]
+    ) -> Generator[Effect, Any, None]:
+        nonlocal spare
+        attempt = together.current = together.attempts[number]
+        waiting.pop(number, None)
+        try:
+            yield from _go_on(running, resume)
+        except DeadlockDetected:
+            spare -= 1
+            if spare < 0:
+                raise
+            return
+        if running.effect is not None:
+            waiting[number] = running
+        elif (yield from _settled(attempt, running)):
+            got.append(attempt)
+
+    for attempt in attempts:
+        running = _added(together, attempt, means)
+        yield from step(len(together.attempts) - 1, running, running.begin)
+        if len(got) == count:
+            break
+    while len(got) < count:
+        waits = {number: _wait_of(running) for number, running in waiting.items()}
+        woken = yield WaitForAny(waits, (*held, *_holds(got)))
+        _unless_lost((*held, *_holds(got)))
+        for number in sorted(woken):
+            yield from step(number, waiting[number], waiting[number].answered)
+            if len(got) == count:
+                break
+    yield from _giving_back(together, means, [one for one in together.attempts if one.hold is not None])
+    return got
+
+
+def _added(together: Together, attempt: Attempt, means: Means) -> Running[Hold | None]:
+    """Add an attempt to those that may have left something, before it begins."""
+    together.attempts.append(attempt)
+    together.current = attempt
+    if not attempt.wait:
+        now = means.now()
+        if together.until is None:
+            together.until = now + attempt.request_timeout
+        attempt.request_timeout = max(min(attempt.request_timeout, together.until - now), _LEAST)
+    return Running(acquiring(attempt, *means))
+
+
+def _go_on(running: Running[Hold | None], resume: Callable[[], None]) -> Generator[Effect, Any, None]:
+    """Run an attempt on until it waits or ends, and pass on what it asks for."""
+    resume()
+    while running.effect is not None and not isinstance(running.effect, WAITS):
+        try:
+            result = yield running.effect
+        except BaseException as error:
+            running.failed(error)
+        else:
+            running.answered(result)
+
+
+def _settled(attempt: Attempt, running: Running[Hold | None]) -> Generator[Effect, Any, bool]:
+    """Put the hold of an attempt that has ended into the heartbeat; False if it has none, because the lock is busy."""
+    if running.value is None:
+        return False
+    attempt.hold = running.value
+    yield Keep(attempt.hold)
+    return True
+
+
+def _wait_of(running: Running[Hold | None]) -> WaitForWake | Pause:
+    effect = running.effect
+    assert isinstance(effect, WaitForWake | Pause)
+    return effect
+
+
+def _holds(attempts: Sequence[Attempt]) -> list[Hold]:
+    return [attempt.hold for attempt in attempts if attempt.hold is not None]
+
+
+def _unless_lost(holds: Sequence[Hold]) -> None:
+    """Go on only while none of the holds is lost.
+
+    Raises:
+        LeaseLost: One is.
+    """
+    for hold in holds:
+        if hold.lost_why:
+            raise lapsed(hold, "ended")

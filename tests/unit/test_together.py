@@ -1,0 +1,401 @@
+"""Locks taken together: all of several, or any one of them. Every test runs on the memory store and on the embedded one."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import time
+import warnings
+
+import pytest
+
+import lockkit
+from lockkit.errors import (
+    AcquireCancelled,
+    AcquireTimeout,
+    CapacityMismatch,
+    ConfigError,
+    DeadlockDetected,
+    LeaseLost,
+    NotHeld,
+)
+from lockkit.testing.children import in_child
+from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request, tmp_path):
+    return f"memory://{os.urandom(8).hex()}" if request.param == "memory" else f"sqlite:{tmp_path}/locks.db"
+
+
+@pytest.fixture
+def client(url):
+    with lockkit.connect(url) as client:
+        yield client
+
+
+@pytest.fixture
+def other(url):
+    """Another client of the same store: another process, as far as the locks are concerned."""
+    with lockkit.connect(url) as other:
+        yield other
+
+
+def queued(client, name):
+    """A function that says whether somebody waits for a name."""
+    return lambda: any(claim.state == "WAITING" for claim in client.inspect(name).claims)
+
+
+def nothing_left(client):
+    return lambda: not any(client.inspect(name).claims for name in client.names())
+
+
+# -- all of them
+
+
+def test_all_of_holds_locks_of_every_kind_and_releases_them_last_first(client):
+    released = []
+
+    class Watch:
+        @lockkit.hookimpl
+        def lockkit_cleanup(self, context):
+            released.append(context.name)
+
+    with lockkit.connect(client.config.url, plugins=[Watch()]) as own:
+        locks = [own.rwlock("c").read(), own.semaphore("b", 3, permits=2), own.lock("a")]
+        leases = own.all_of(locks).acquire()
+        assert leases.names == ("a", "b", "c")
+        assert leases.valid()
+        assert [lease.name for lease in leases] == ["a", "b", "c"]
+        assert leases.fences == {lease.name: lease.fence for lease in leases}
+        assert client.all_of([client.lock("a"), client.lock("d")]).try_acquire() is None
+        assert client.inspect("d").claims == ()
+        report = leases.release()
+    assert released == ["c", "b", "a"]
+    assert report.outcome == "RELEASED"
+    assert list(report.by_name) == ["a", "b", "c"]
+    assert leases.release() == report == leases.report
+    assert not leases.valid()
+    with pytest.raises(NotHeld):
+        leases.ensure_held()
+
+
+def test_a_lock_that_is_given_twice_counts_once(client):
+    lock = client.lock("a")
+    with client.all_of([lock, client.lock("a"), lock]).acquire() as leases:
+        assert leases.names == ("a",)
+
+
+@pytest.mark.parametrize(
+    "locks",
+    [
+        lambda client, _: [],
+        lambda client, _: "a",
+        lambda client, _: ["a"],
+        lambda client, _: client.lock("a"),
+        lambda client, _: [client.rwlock("a")],
+        lambda client, _: [client.rwlock("a").read(), client.rwlock("a").write()],
+        lambda client, _: [client.semaphore("a", 2), client.semaphore("a", 2, permits=2)],
+        lambda client, other: [client.lock("a"), other.lock("b")],
+    ],
+)
+@pytest.mark.parametrize("call", ["all_of", "any_of"])
+def test_what_cannot_be_taken_together_is_refused_before_any_io(url, locks, call):
+    client, other = lockkit.connect(url), lockkit.connect(url)
+    with pytest.raises(ConfigError):
+        getattr(client, call)(locks(client, other))
+    assert not client.is_open
+    assert not other.is_open
+
+
+def test_any_of_takes_at_most_64_locks_and_no_reentrant_one(client):
+    client.any_of([client.lock(f"{n}") for n in range(64)]).acquire().release()
+    with pytest.raises(ConfigError, match="at most 64"):
+        client.any_of([client.lock(f"{n}") for n in range(65)])
+    with pytest.raises(ConfigError, match="reentrant"):
+        client.any_of([client.lock("a", reentrant=True)])
+
+
+def test_a_timeout_of_all_of_is_for_all_names_the_lock_and_leaves_nothing(client, other):
+    with other.lock("b").acquire():
+        began = time.monotonic()
+        with pytest.raises(AcquireTimeout) as caught:
+            client.all_of([client.lock(name) for name in "abc"], timeout=0.3).acquire()
+        assert time.monotonic() - began < 0.8
+        assert caught.value.name == "b"
+        assert caught.value.holder is not None
+        assert client.inspect("a").claims == client.inspect("c").claims == ()
+        assert len(client.inspect("b").claims) == 1
+        with pytest.raises(AcquireTimeout, match="'b' is busy"):
+            client.all_of([client.lock("a"), client.lock("b")]).acquire(timeout=0)
+    assert nothing_left(client)()
+
+
+def test_two_that_give_their_locks_in_opposite_orders_do_not_wait_for_each_other(url):
+    def work(names):
+        with lockkit.connect(url) as client:
+            for _ in range(30):
+                with client.all_of([client.lock(name) for name in names], timeout=20).acquire() as leases:
+                    leases.ensure_held()
+
+    works = [Work(lambda names=names: work(names)) for names in ("abc", "cba", "bca")]
+    for each in works:
+        each.result(30.0)
+
+
+def test_what_is_held_is_renewed_while_it_waits_for_the_rest(client, other):
+    lease = other.lock("b").acquire()
+    work = Work(lambda: client.all_of([client.lock("a", ttl=0.6), client.lock("b")]).acquire(timeout=20))
+    until(queued(other, "b"))
+    (held,) = other.inspect("a").claims
+    until(lambda: other.inspect("a").claims[0].renewed > held.renewed + 0.8)
+    assert other.inspect("a").claims[0].claim_id == held.claim_id
+    lease.release()
+    leases = work.result()
+    assert leases.valid()
+    leases.release()
+
+
+def test_a_lock_that_is_evicted_while_it_waits_for_the_rest_ends_it(client, other):
+    lease = other.lock("b").acquire()
+    work = Work(lambda: client.all_of([client.lock("a", ttl=1.0), client.lock("b")]).acquire(timeout=20))
+    until(queued(other, "b"))
+    other.evict("a", other.inspect("a").claims[0].claim_id, reason="test")
+    error = work.error()
+    assert isinstance(error, LeaseLost)
+    assert error.name == "a"
+    assert len(other.inspect("b").claims) == 1
+    lease.release()
+    until(nothing_left(other))
+
+
+def test_the_worst_outcome_is_that_of_all(client, other):
+    leases = client.all_of([client.lock("a"), client.lock("b")]).acquire()
+    other.evict("a", leases[0].claim_id, reason="test", now=True)
+    report = leases.release()
+    assert report.outcome == "LOST"
+    assert not report.released
+    assert report.by_name["b"].released
+
+
+def test_one_loss_is_the_loss_of_all(client):
+    told = []
+    with pytest.raises(LeaseLost):
+        with client.all_of([client.lock(name) for name in "abc"]).acquire() as leases:
+            leases.on_lost(lambda: told.append(leases.lost_because))
+            lost = leases.lost
+            assert not lost.is_set()
+            leases[1].simulate_loss()
+            leases[2].simulate_loss()
+            assert lost.is_set()
+            assert not leases.valid()
+            assert leases[0].valid()
+    assert told == ["lapsed"]
+    assert leases.report is not None
+    assert nothing_left(client)()
+
+
+def test_the_error_of_the_body_wins_over_a_loss(client):
+    with pytest.raises(ZeroDivisionError):
+        with client.all_of([client.lock("a"), client.lock("b")]).acquire() as leases:
+            leases[0].simulate_loss()
+            raise ZeroDivisionError
+    assert nothing_left(client)()
+
+
+def test_the_short_form_keeps_leases_for_each_thread(client):
+    both = client.all_of([client.lock("a"), client.lock("b")])
+    with both:
+        assert both.lease.names == ("a", "b")
+        with pytest.raises(NotHeld):
+            Work(lambda: both.lease).result()
+    with pytest.raises(NotHeld):
+        _ = both.lease
+    assert nothing_left(client)()
+
+
+def test_a_level_of_a_reentrant_lock_that_this_thread_holds_is_one_of_them(client, other):
+    outer = client.lock("a", reentrant=True)
+    with outer.acquire() as lease:
+        with client.all_of([outer, client.lock("b")]).acquire() as leases:
+            assert leases.fences["a"] == lease.fence
+        assert lease.valid()
+        with other.lock("b").acquire():
+            assert client.all_of([outer, client.lock("b")]).try_acquire() is None
+            with pytest.raises(AcquireTimeout):
+                client.all_of([outer, client.lock("b")]).acquire(timeout=0.05)
+        assert lease.valid()
+    assert nothing_left(client)()
+
+
+def test_a_thread_does_not_wait_for_a_lock_that_it_holds(client):
+    with client.lock("b").acquire():
+        with pytest.raises(DeadlockDetected):
+            client.all_of([client.lock("a"), client.lock("b")]).acquire(timeout=5)
+        assert client.inspect("a").claims == ()
+        with pytest.raises(DeadlockDetected):
+            client.any_of([client.lock("b")]).acquire(timeout=5)
+        with client.any_of([client.lock("b"), client.lock("c")]).acquire(timeout=5) as lease:
+            assert lease.name == "c"
+
+
+def test_another_capacity_is_an_error_that_names_the_lock(client, other):
+    with other.semaphore("b", 3, permits=3).acquire():
+        with pytest.raises(CapacityMismatch) as caught:
+            client.all_of([client.lock("a"), client.semaphore("b", 2)]).acquire(timeout=5)
+        assert caught.value.name == "b"
+        assert client.inspect("a").claims == ()
+
+
+def test_a_client_that_closes_ends_the_wait_and_leaves_nothing(client, url):
+    with lockkit.connect(url) as own:
+        lease = client.lock("b").acquire()
+        all_of = Work(lambda: own.all_of([own.lock("a"), own.lock("b")]).acquire())
+        any_of = Work(lambda: own.any_of([own.lock("b"), own.lock("c")]).acquire())
+        c = client.lock("c").try_acquire() or any_of.result()
+        until(queued(client, "b"))
+        own.close()
+        assert isinstance(all_of.error(), AcquireCancelled)
+        if c.name == "c" and not c.report:
+            any_of.error()
+            c.release()
+    lease.release()
+    until(nothing_left(client))
+
+
+def test_leases_that_are_dropped_are_each_told_and_given_back(client):
+    with pytest.warns(ResourceWarning) as caught:
+        client.all_of([client.lock(name, ttl=0.5) for name in "ab"]).acquire()
+        gc.collect()
+    assert len(caught) == 2
+    assert all(warning.filename == __file__ for warning in caught)
+    until(nothing_left(client))
+
+
+def test_a_lease_that_outlives_the_others_goes_on(client):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        kept = client.all_of([client.lock("a"), client.lock("b")]).acquire()[0]
+        gc.collect()
+    assert kept.valid()
+    kept.release()
+
+
+def test_copies_and_detached_leases(client):
+    leases = client.all_of([client.lock("a"), client.lock("b")]).acquire().detach()
+    copies = pickle.loads(pickle.dumps(leases))
+    assert [copy.name for copy in copies] == ["a", "b"]
+    assert client.lock("a").try_acquire() is None
+    assert isinstance(Work(lambda: client.lock("a").acquire(timeout=0.05)).error(), AcquireTimeout)
+    with pytest.raises(AcquireTimeout):  # not DeadlockDetected, because another thread may release it
+        client.lock("a").acquire(timeout=0.05)
+    assert Work(leases.release).result().released
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_in_a_forked_child_the_leases_are_inert(client):
+    with client.all_of([client.lock("a"), client.lock("b")]).acquire() as leases:
+
+        def child():
+            report = leases.release()
+            return leases.valid(), report.outcome
+
+        assert in_child(child) == [False, "KEPT"]
+        assert leases.valid()
+
+
+# -- any of them
+
+
+def test_any_of_takes_the_first_that_is_free(client, other):
+    with other.lock("a").acquire():
+        with client.any_of([client.lock(name) for name in "abc"]).acquire() as lease:
+            assert lease.name == "b"
+            assert client.inspect("c").claims == ()
+            assert len(client.inspect("a").claims) == 1
+    assert nothing_left(client)()
+
+
+def test_any_of_waits_in_all_queues_and_leaves_the_others_when_one_is_granted(client, other):
+    held = {name: other.lock(name).acquire() for name in "abc"}
+    work = Work(lambda: client.any_of([client.lock(name) for name in "abc"]).acquire(timeout=20))
+    for name in "abc":
+        until(queued(other, name))
+    held["b"].release()
+    lease = work.result()
+    assert lease.name == "b"
+    assert lease.valid()
+    assert [len(other.inspect(name).claims) for name in "abc"] == [1, 1, 1]
+    lease.release()
+    assert other.inspect("b").claims == ()
+    held["a"].release()
+    held["c"].release()
+
+
+def test_when_two_come_free_at_once_one_is_kept_and_the_other_given_back(client, other):
+    for _ in range(10):
+        held = [other.lock(name).acquire() for name in "ab"]
+        work = Work(lambda: client.any_of([client.lock(name) for name in "ab"]).acquire(timeout=20))
+        until(queued(other, "b"))
+        for lease in held:
+            lease.release()
+        lease = work.result()
+        assert sum(len(other.inspect(name).claims) for name in "ab") == 1
+        lease.release()
+
+
+def test_a_timeout_of_any_of_names_them_and_leaves_nothing(client, other):
+    held = [other.lock(name).acquire() for name in "abcde"]
+    locks = [client.lock(name) for name in "abcde"]
+    began = time.monotonic()
+    with pytest.raises(AcquireTimeout, match="none of 'a', 'b', 'c' and 2 more came free in time"):
+        client.any_of(locks).acquire(timeout=0.3)
+    assert time.monotonic() - began < 0.8
+    with pytest.raises(AcquireTimeout, match="each of 'a', 'b', 'c' and 2 more is busy"):
+        client.any_of(locks, timeout=0).acquire()
+    assert client.any_of(locks).try_acquire() is None
+    assert all(len(other.inspect(name).claims) == 1 for name in "abcde")
+    for lease in held:
+        lease.release()
+
+
+def test_the_counters_add_up(client, other):
+    with other.lock("b").acquire(), client.all_of([client.lock("x"), client.lock("y")]):
+        client.all_of([client.lock("a"), client.lock("b")]).try_acquire()
+        client.any_of([client.lock("b")]).try_acquire()
+        with pytest.raises(AcquireTimeout):
+            client.any_of([client.lock("b")]).acquire(timeout=0.05)
+    stats = client.stats()
+    assert stats["attempts"] == 5
+    assert (stats["acquired"], stats["busy"], stats["timeouts"]) == (2, 2, 1)
+
+
+def test_on_wait_is_told_of_each_lock_that_is_waited_for(client, other):
+    held = [other.lock(name).acquire() for name in "ab"]
+    told = []
+    work = Work(
+        lambda: client.any_of([client.lock(name) for name in "ab"]).acquire(
+            timeout=20, on_wait=lambda waiting: told.append(waiting.name)
+        )
+    )
+    until(lambda: {"a", "b"} <= set(told))
+    held[0].release()
+    work.result().release()
+    held[1].release()
+    with pytest.raises(ConfigError):
+        client.any_of([client.lock("a")]).acquire(on_wait=3)
+
+
+def test_a_function_of_the_user_that_raises_leaves_nothing(client, other):
+    held = other.lock("b").acquire()
+
+    def refuse(waiting):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.all_of([client.lock("a"), client.lock("b")]).acquire(on_wait=refuse)
+    until(lambda: client.inspect("a").claims == ())
+    until(lambda: len(client.inspect("b").claims) == 1)
+    held.release()
