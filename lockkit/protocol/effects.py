@@ -129,7 +129,7 @@ class WaitForAny(NamedTuple):
     only a hold was lost.
     """
 
-    waits: "Mapping[int, WaitForWake | Pause]"
+    waits: Mapping[int, WaitForWake | Pause]
     held: Sequence[Hold]
 
 
