@@ -249,8 +249,9 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         allowed = [each.encode_name for each in msgspec.structs.fields(struct)] if _is_struct(struct) else []
         found = {f"plugins.{name}.{each}": "" for each in (key.partition(".")[0].partition("[")[0], *table)}
         where = next((config.sources[each] for each in found if each in config.sources), "configuration")
+        place = f"{where}: [plugins.{name}]{' ' + key if key else ''}"
         raise ConfigError(
-            f"{where}: [plugins.{name}]{' ' + key if key else ''}: {told}",
+            f"{place if name in config.plugins else f'no configuration file has a table [plugins.{name}]'}: {told}",
             hint=" ".join(
                 filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
             )

@@ -43,7 +43,7 @@ def check_files(
 
     These are errors, because no lock could be taken: a store that is not installed, a URL or a ttl that the store would refuse, a scope
     that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses.
-    These are warnings: settings for plugins that are not installed; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
+    These are warnings: settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
     may serve several environments. No store is opened, and nothing is created.
 
     Args:
@@ -90,6 +90,8 @@ def _judged(
     ]
     for finding in (*_store(loaded, lacking, plugins), *refused):
         yield finding._replace(severity=wrong) if finding.severity == "error" else finding
+    for info in plugins.skipped():
+        yield Finding("config", "warning", f"plugin {info.name}: {info.error}", "see: lockkit plugins")
     yield from _tables(loaded, entries, plugins)
     yield from _switches(loaded, entries)
 

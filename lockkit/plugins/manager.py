@@ -6,12 +6,12 @@ stores are plugins like any other, except that each is imported only when its UR
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -29,20 +29,20 @@ from lockkit.mutex import Mutex
 from lockkit.namedtuples import NamedTuple
 from lockkit.plugins import specs
 from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
+from lockkit.plugins.contract import enter
 from lockkit.plugins.discovery import Installed, installed
+from lockkit.plugins.offers import BACKENDS, complete, scrubbed, usable
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
+from lockkit.plugins.tables import SETTINGS_HOOK, has_table, misfit
 from lockkit.printable import printable
-from lockkit.redaction import declare, scrub_error
-from lockkit.store.base import missing
-from lockkit.store.spi import API, Backend, BackendSpec, OpenOptions
+from lockkit.redaction import declare
+from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["PluginInfo", "PluginManager"]
 
 _log = logging.getLogger("lockkit.plugins")
 _reported: set[str] = set()
-_HOOKS = tuple(name for name in specs.__all__ if name.startswith(f"{PROJECT}_"))
-_BACKENDS = "lockkit_backends"
-_SETTINGS = "lockkit_settings"
+_CLEANUP = "lockkit_cleanup"
 
 
 class PluginInfo(NamedTuple):
@@ -156,22 +156,50 @@ class PluginManager:
     def check_settings(self, config: Config) -> None:
         """Let every plugin read and check its own table ``[plugins.<dist>]``.
 
+        An installed plugin that needs a table, and has none in this configuration, is reported and left out like one that cannot be
+        loaded. It is refused if the store in use is its own, or if it has a cleanup hook: the next holder may rely on the cleanup.
+
         Raises:
-            ConfigError: A table is wrong; the message is that of the first one.
+            ConfigError: A table is wrong, or one of those is missing; the message is that of the first one.
+            PluginError: A table is missing, and ``raise_errors`` is set.
         """
         refuse(self.misfits(config))
 
     def misfits(self, config: Config) -> list[ConfigError]:
-        """The errors in the plugins' own tables, as the plugins themselves judge them."""
-        return [
-            error
-            for plugin, call in self.implementations(_SETTINGS)
-            if (error := _judged(plugin, call, config)) is not None
-        ]
+        """The errors in the plugins' own tables, as the plugins themselves judge them. Leaves out plugins as ``check_settings`` does."""
+        found: list[ConfigError] = []
+        for plugin, call in self.implementations(SETTINGS_HOOK):
+            error = misfit(plugin, call, config)
+            if error is None:
+                continue
+            if self._needed(plugin, config):
+                found.append(error)
+            else:
+                self._leave_out(plugin, f"not used: {error.message}")
+        return found
+
+    def _needed(self, plugin: str, config: Config) -> bool:
+        """Whether a plugin that refuses its settings must not be left out."""
+        info = self._infos[plugin]
+        if info.source == "code" or has_table(info.dist, config) or _CLEANUP in info.hooks:
+            return True
+        if BACKENDS not in info.hooks:
+            return False
+        offered = self._collect().get(config.url.partition(":")[0].lower())
+        return offered is not None and offered[0] == plugin
+
+    def _leave_out(self, plugin: str, problem: str) -> None:
+        """Report a plugin, and call none of its hooks from now on."""
+        with self._mutex.of_this_process():
+            self._report(plugin, problem)
+            self._pm.unregister(name=plugin)
+            self._infos[plugin] = self._infos[plugin]._replace(hooks=())
+            self._calls.clear()
+            self._offered = None
 
     def judging(self) -> set[str]:
         """The canonical names of the distributions whose plugins check their own table."""
-        return {canonical(self._infos[plugin].dist) for plugin, _ in self.implementations(_SETTINGS)}
+        return {canonical(self._infos[plugin].dist) for plugin, _ in self.implementations(SETTINGS_HOOK)}
 
     # -- stores -----------------------------------------------------------------------------------------------
 
@@ -205,7 +233,7 @@ class PluginManager:
         try:
             with self._store_of(url) as spec:
                 backend = spec.open(url, options)
-            return _complete(spec, backend)
+            return complete(spec, backend)
         except BaseException:
             if backend is not None and hasattr(backend, "close"):  # a signal handler may have raised
                 backend.close()
@@ -227,7 +255,7 @@ class PluginManager:
         scheme = scheme_of(url)
         plugin, spec = self._find(scheme)
         try:
-            with _scrubbed(url):
+            with scrubbed(url):
                 yield spec
         except ImportError as error:
             if spec.extra is None:
@@ -280,6 +308,10 @@ class PluginManager:
                 self._offered = found
             return self._offered
 
+    def skipped(self) -> list[PluginInfo]:
+        """The plugins that were skipped, in part or as a whole, as far as that is known without importing more of them."""
+        return [info for info in list(self._infos.values()) if info.error is not None]
+
     def describe(self) -> list[PluginInfo]:
         """All plugins, loaded or not, sorted by source and name; imports all stores."""
         self._collect()
@@ -320,70 +352,18 @@ class PluginManager:
             self._report(info.name, f"not loaded: {told}")
 
     def _add(self, info: PluginInfo, plugin: object) -> None:
-        """Register a plugin with pluggy, completely or not at all."""
-        if plugin is None or inspect.isclass(plugin):
-            raise PluginError(f"plugin {info.name} must be a module or an instance, not {plugin!r}")
-        try:
-            self._pm.register(plugin, info.name)
-            hooks = self._examined(info.name, plugin)
-        except BaseException as error:
-            # Before pluggy 1.7 a failed registration keeps the hooks that were registered before the failure.
-            if self._pm.get_plugin(info.name) is plugin:
-                self._pm.unregister(plugin, info.name)
-            if isinstance(error, (ValueError, pluggy.PluginValidationError)):
-                raise PluginError(f"plugin {info.name}: {' '.join(str(error).split())}") from error
-            raise
+        hooks = enter(self._pm, info.name, plugin)
         self._infos[info.name] = info._replace(hooks=hooks)
         self._calls.clear()
 
-    def _examined(self, name: str, plugin: object) -> tuple[str, ...]:
-        try:
-            self._pm.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f"plugin {name}: {error}", hint=f"the hooks are {', '.join(_HOOKS)}") from error
-        callers = self._pm.get_hookcallers(plugin) or []
-        for caller in callers:
-            for impl in caller.get_hookimpls():
-                if impl.plugin is not plugin:
-                    continue
-                if impl.wrapper or impl.hookwrapper:
-                    raise PluginError(
-                        f"plugin {name}: {caller.name} is a hook wrapper, which lockkit does not support"
-                    )
-                if inspect.iscoroutinefunction(impl.function):
-                    raise PluginError(f"plugin {name}: {caller.name} must be a plain function, not async")
-        if not callers:
-            raise PluginError(
-                f"plugin {name}: there are no hooks in {plugin!r}",
-                hint="mark its functions with lockkit.hooks.hookimpl",
-            )
-        return tuple(sorted(caller.name for caller in callers))
-
     def _offers(self, name: str) -> list[BackendSpec]:
         """The stores that one plugin offers for this API version. Errors in the offer are reported."""
-        found: list[BackendSpec] = []
-        for plugin, call in self.implementations(_BACKENDS):
-            if plugin != name:
-                continue
-            try:
-                offer = call()
-            except Exception as error:
-                self._report(name, f"{_BACKENDS} raised {error!r}")
-                continue
-            if isinstance(offer, BackendSpec) or not isinstance(offer, (list, tuple)):
-                self._report(name, f"{_BACKENDS} must return a list, not {offer!r}")
-                continue
-            for spec in offer:
-                if not isinstance(spec, BackendSpec):
-                    self._report(name, f"{_BACKENDS}: not a BackendSpec: {spec!r}")
-                elif spec.api != API:
-                    self._report(
-                        name,
-                        f"the store {spec.name} was written for API {spec.api}; this lockkit has API {API}",
-                    )
-                else:
-                    found.append(spec)
-        return found
+        return [
+            spec
+            for plugin, call in self.implementations(BACKENDS)
+            if plugin == name
+            for spec in usable(call, partial(self._report, name))
+        ]
 
     def _allowed(self, name: str, scheme: str) -> bool:
         store = SCHEMES.get(scheme)
@@ -408,46 +388,6 @@ class PluginManager:
         return next(candidate for candidate in candidates if candidate not in self._infos)
 
 
-def _judged(plugin: str, call: Callable[..., object], config: Config) -> ConfigError | None:
-    """Let one plugin read its settings; the error if it refuses them."""
-    try:
-        call(config=config)
-    except ConfigError as error:
-        return error
-    except BaseException as error:
-        if from_signal(error):
-            raise
-        refused = ConfigError(
-            f"plugin {plugin}: its settings cannot be read: {type(error).__name__}: {printable(str(error))}",
-            hint=f"correct its table [plugins.<distribution>], or leave the plugin out: disable_plugins = [{plugin!r}]",
-        )
-        refused.__cause__ = error
-        return refused
-    return None
-
-
-def _complete(spec: BackendSpec, backend: Backend) -> Backend:
-    """The backend, if it has all calls. A store of a third party may lack some, and the first use would not say so clearly."""
-    lacks = missing(backend)
-    if lacks:
-        raise PluginError(
-            f"the store {spec.name} has no {', '.join(lacks)}",
-            hint="derive its class from lockkit.store.base.BasicBackend, which has what may be left out",
-        )
-    return backend
-
-
 def _imported(module: str) -> ModuleType:
     with IMPORTS:
         return import_module(module)
-
-
-@contextmanager
-def _scrubbed(url: str) -> Iterator[None]:
-    """Remove the hidden parts of a URL from errors of a third party's store; lockkit's own stores redact their errors themselves."""
-    try:
-        yield
-    except Exception as error:
-        if scheme_of(url) not in SCHEMES:
-            scrub_error(error, url)
-        raise

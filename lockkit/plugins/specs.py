@@ -114,5 +114,6 @@ def lockkit_settings(config: Config) -> None:
 
     Called by ``connect()``, and by ``lockkit config check`` and ``lockkit doctor``. Decode the table with
     :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
-    configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later.
+    configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later. Only an installed
+    plugin without a table, without a cleanup hook and without the store in use is reported and left out instead.
     """

@@ -24,6 +24,12 @@ __all__ = ["refuse", "told", "who_waits_for"]
 _SECOND_LOOK = 0.1
 """Seconds between two looks at the queue. A claim that does not wait may be in the queue for a moment, so only a claim that both looks find counts."""
 
+_DETACH = (
+    "call lease.detach() right after the acquire, if another task or thread releases it: "
+    "a thread of a pool (asyncio.to_thread) may acquire for many"
+)
+"""The advice for a lease that another thread or task will release."""
+
 
 def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
     """Refuse a wait that cannot end, as far as the client can tell without asking the store.
@@ -43,7 +49,7 @@ def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
     raise DeadlockDetected(
         f"this {who} holds {terms.name!r}{where} and would wait for itself",
         name=terms.name,
-        hint=f"release it first, {instead}, or lease.detach() if another thread releases it",
+        hint=f"release it first, {instead}, or {_DETACH}",
     )
 
 
@@ -105,5 +111,5 @@ def told(claim: Claim, between: ClaimInfo, who: str, wall: float) -> DeadlockDet
         f"and has to wait until this {who} releases",
         name=name,
         holder=between,
-        hint="release it first, take all that you need at once, or lease.detach() if another thread releases it",
+        hint=f"release it first, take all that you need at once, or {_DETACH}",
     )

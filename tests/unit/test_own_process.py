@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,6 +48,36 @@ def test_a_deadlock_names_the_line_that_holds(lock):
         lock.acquire()
     assert f"holds 'a', acquired at {place}, and would wait for itself" in str(caught.value)
     lease.release()
+
+
+def test_a_thread_of_a_pool_that_acquires_for_another_task_is_told_to_detach(lock):
+    with ThreadPoolExecutor(1) as pool:
+        lease = pool.submit(lock.acquire).result()
+        with pytest.raises(DeadlockDetected) as caught:
+            pool.submit(lock.acquire).result()
+        assert "call lease.detach() right after the acquire" in str(caught.value)
+        assert "a thread of a pool (asyncio.to_thread)" in str(caught.value)
+        lease.detach()
+        with pytest.raises(AcquireTimeout):
+            pool.submit(lock.acquire, timeout=0.1).result()
+        lease.release()
+
+
+def test_a_thread_is_not_taken_for_an_earlier_one_that_has_ended(lock):
+    leases, raised = [], []
+
+    def take():
+        try:
+            leases.append(lock.acquire(timeout=0.1))
+        except AcquireTimeout as error:
+            raised.append(error)
+
+    for _ in range(2):
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+    assert len(leases) == len(raised) == 1
+    leases[0].release()
 
 
 def test_a_long_wait_says_so_in_the_log(lock, other, monkeypatch, caplog):

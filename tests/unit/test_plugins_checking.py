@@ -1,13 +1,16 @@
 """What `lockkit config check` says of a configuration that can be read but cannot work."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
+import msgspec
 import pytest
 
 import lockkit
 from lockkit import config, layers
-from lockkit.errors import ConfigError
+from lockkit.config import plugin_settings
+from lockkit.errors import ConfigError, PluginError
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
 from lockkit.plugins.checking import check_files
@@ -354,3 +357,87 @@ def test_a_table_that_no_plugin_checks_is_told_and_one_for_our_own_stores_is_a_w
     assert told["[plugins.webhook-alert]"].severity == "ok"
     assert "is not checked" in told["[plugins.webhook-alert]"].message
     assert told["[plugins.lockkit]"].severity == "warning"
+
+
+class Needing:
+    """A plugin that needs a setting without a default."""
+
+    told = ()
+
+    class Settings(msgspec.Struct, forbid_unknown_fields=True):
+        url: str
+
+    @hookimpl
+    def lockkit_settings(self, config):
+        self.settings = plugin_settings(config, "webhook-alert", self.Settings)
+
+    @hookimpl
+    def lockkit_event(self, event):
+        self.told += (event,)
+
+
+class Cleaning(Needing):
+    """The same with a cleanup hook."""
+
+    @hookimpl
+    def lockkit_cleanup(self, context):
+        """Do nothing."""
+
+
+def manager(plugin, monkeypatch, **options):
+    monkeypatch.setitem(sys.modules, "judging_webhook", ModuleType("judging_webhook"))
+    sys.modules["judging_webhook"].plugin = plugin
+    return PluginManager(discover=lambda: [JUDGING], **options)
+
+
+def loaded(tmp_path, table=""):
+    file = tmp_path / "file.toml"
+    file.write_text(f"[plugins.webhook-alert]\n{table}" if table else "")
+    return config.load("memory:", config=file, environ={}, etc=tmp_path / "none")
+
+
+MISSING = "no configuration file has a table [plugins.webhook-alert]: Object missing required field `url`"
+
+
+def test_a_plugin_whose_table_is_missing_is_reported_and_left_out(tmp_path, monkeypatch, checked, caplog):
+    plugins = manager(Needing(), monkeypatch)
+    plugins.check_settings(loaded(tmp_path))
+
+    (info,) = [each for each in plugins.describe() if each.name == "webhook"]
+    assert (info.error, info.hooks) == (f"not used: {MISSING}", ())
+    assert plugins.implementations("lockkit_event") == plugins.implementations("lockkit_settings") == ()
+    assert f"plugin webhook: not used: {MISSING}" in caplog.text
+    (finding,), _ = checked('url = "memory:"', entries=[JUDGING])
+    assert finding[1:3] == ("warning", f"plugin webhook: not used: {MISSING}")
+
+
+def test_a_plugin_whose_table_is_wrong_is_not_left_out(tmp_path, monkeypatch):
+    plugins = manager(Needing(), monkeypatch)
+    with pytest.raises(ConfigError, match=r"file.toml: \[plugins.webhook-alert\]"):
+        plugins.check_settings(loaded(tmp_path, "uri = 1"))
+    assert plugins.implementations("lockkit_event")
+
+
+@pytest.mark.parametrize("options, error", [({}, ConfigError), ({"raise_errors": True}, PluginError)])
+def test_a_missing_table_is_refused_for_a_cleanup_and_in_development(tmp_path, monkeypatch, options, error):
+    plugins = manager(Needing() if options else Cleaning(), monkeypatch, **options)
+    with pytest.raises(error, match="no configuration file has a table"):
+        plugins.check_settings(loaded(tmp_path))
+
+
+def test_a_missing_table_is_refused_for_a_plugin_that_was_given_in_code(tmp_path):
+    with pytest.raises(ConfigError, match="no configuration file has a table"):
+        lockkit.connect(config=loaded(tmp_path), plugins=[Needing()])
+
+
+@pytest.mark.parametrize("url, refused", [("shelf://x", True), ("memory:", False)])
+def test_a_missing_table_is_refused_for_the_store_in_use(tmp_path, monkeypatch, url, refused):
+    class Shelf(Needing):
+        @hookimpl
+        def lockkit_backends(self):
+            return [BackendSpec("shelf", ("shelf",), None, None, "", CAPABILITIES)]
+
+    plugins = manager(Shelf(), monkeypatch)
+    found = plugins.misfits(replace(loaded(tmp_path), url=url))
+    assert [error.message for error in found] == ([MISSING] if refused else [])
+    assert ("shelf" in plugins.backends()) == refused

@@ -131,9 +131,9 @@ class _Examination:
         return self._new(found)
 
     def _new(self, found: list[Finding]) -> list[Finding]:
-        """The findings that are not known already. An error that is met twice is told once."""
-        known = {one.message for one in self._found if one.severity == "error"}
-        new = [one for one in found if not (one.severity == "error" and one.message in known)]
+        """The findings that are not known already. A problem that is met twice is told once."""
+        known = {one.message for one in self._found if one.severity != "ok"}
+        new = [one for one in found if one.severity == "ok" or one.message not in known]
         self._found += new
         return new
 

@@ -29,7 +29,9 @@ def command(session: Session, names: tuple[str, ...]) -> int:
     from lockkit.plugins import PluginManager
 
     settings = session.config()
-    found = PluginManager(disabled=settings.disable_plugins).describe()
+    plugins = PluginManager(disabled=settings.disable_plugins)
+    plugins.misfits(settings)  # leaves out those whose table is missing, as connect does
+    found = plugins.describe()
     if names:
         guessing.check(names, [info.name for info in found], "plugin")
         found = [info for info in found if info.name in names]
