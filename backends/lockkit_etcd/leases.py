@@ -139,8 +139,7 @@ class Leases:
         """Move the basis of a lease to a keepalive that counts; False if it does not count. See :meth:`counts`."""
         if kept is None or not self.counts(lease.term, kept, shown):
             return False
-        if kept.sent > lease.basis:  # noqa: PLR1730 (without a call: each lock passes here)
-            lease.basis = kept.sent
+        lease.basis = max(lease.basis, kept.sent)
         return True
 
     def give_back(self, lease: Lease | None) -> None:

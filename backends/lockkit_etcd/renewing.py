@@ -97,14 +97,13 @@ def _beat(
                 break
             raise
         moves: dict[int, Move] = {}
-        now, last = store.clock.now(), _OFFERED
-        for at, entry in silent.items():
-            said = _held(store, entry, kept, header.term, notes, now, last)
+        now = store.clock.now()
+        for at, entry in _kept_alive(store, silent, kept, header.term, notes, now, answers).items():
+            said = _held(store, entry, kept, header.term, notes, now)
             if isinstance(said, Move):
                 moves[at] = said
-                continue
-            answers[at] = said
-            last = said or last
+            else:
+                answers[at] = said
         if turn == 0 and waiting:
             _tell_waiting(watches, waiting, queues, notes, answers)
             moves |= _read_waits(store, waiting, kept, header, answers)
@@ -237,6 +236,41 @@ def _note(kv: Kv) -> Mapping[str, Any]:
         return {"strange": str(refusal)}
 
 
+def _kept_alive(
+    store: EtcdStore,
+    holding: Mapping[int, Entry],
+    kept: Mapping[int, Kept],
+    term: int,
+    notes: Mapping[str, Mapping[str, Any]],
+    now: float,
+    answers: list[Renewal | None],
+) -> dict[int, Entry]:
+    """Answer for the claims whose keepalives count and of which there is no more to say; return the others.
+
+    Among ten thousand claims each call and each object costs time. So whether a keepalive counts is decided once for all leases with
+    the same answer, and their claims share an answer too.
+    """
+    rest: dict[int, Entry] = {}
+    last, last_term, sent, renewal = None, 0, 0.0, None
+    for at, entry in holding.items():
+        hold = entry.hold
+        assert hold is not None
+        answer = kept.get(hold.id)
+        if answer is not last or hold.term != last_term:
+            last, last_term, renewal = answer, hold.term, None
+            if answer is not None and store.leases.counts(last_term, answer, term):
+                sent, renewal = answer.sent, Renewal("HELD", answer.sent)
+        odd = (
+            renewal is None or entry.mover is not None or entry.unsure or sent < hold.basis or hold.over(now)
+        )
+        if odd or (notes and entry.id in notes):
+            rest[at] = entry
+            continue
+        hold.basis = sent
+        answers[at] = renewal
+    return rest
+
+
 def _held(
     store: EtcdStore,
     entry: Entry,
@@ -244,14 +278,9 @@ def _held(
     term: int,
     notes: Mapping[str, Mapping[str, Any]],
     now: float,
-    last: Renewal,
 ) -> Renewal | Move | None:
-    """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known.
-
-    Claims whose keepalives were sent together share one answer, because among ten thousand each object costs time: if the answer
-    to the claim before, ``last``, serves for this one, it is returned.
-    """
-    hold, note = entry.hold, notes.get(entry.id) if notes else None
+    """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known."""
+    hold, note = entry.hold, notes.get(entry.id)
     assert hold is not None
     elsewhere, requests = False, None
     if note:
@@ -267,8 +296,7 @@ def _held(
     if not elsewhere and not entry.unsure:
         answer, over = kept.get(hold.id), hold.over(now)
         if not over and store.leases.keeps(hold, answer, term):
-            same = last.basis == hold.basis and last.state == "HELD" and requests is None is last.requests
-            return last if same else Renewal("HELD", hold.basis, requests)
+            return Renewal("HELD", hold.basis, requests)
         if hold.term == term and answer is None:
             return None
         if hold.term == term and over:

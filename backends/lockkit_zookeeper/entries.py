@@ -105,12 +105,14 @@ class Entry:
 
     def renew(self, basis: float, span: float) -> None:
         """Note a renewal of a held claim; its deadline only grows."""
-        self.basis = max(self.basis, basis)
+        if basis > self.basis:  # noqa: PLR1730 (without calls: each heartbeat does this for thousands of claims)
+            self.basis = basis
         end = basis + span
         longest = self.claim.terms.max_hold
         if longest is not None:
             end = min(end, self.since + longest)
-        self.deadline = max(self.deadline, end)
+        if end > self.deadline:  # noqa: PLR1730
+            self.deadline = end
 
     @property
     def over(self) -> Why:
