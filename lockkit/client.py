@@ -16,7 +16,8 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Scope, Skipped
 from lockkit.forks import IMPORTS
 from lockkit.habits import Answering
-from lockkit.locks import Lock, RWLock, build, checked_timeout
+from lockkit.locking import checked_timeout
+from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
 from lockkit.options import DEFAULT, Default, Options, Settings, whole
 from lockkit.printable import printable

@@ -11,7 +11,8 @@ from lockkit.errors import ConfigError
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.leaving import Held
-from lockkit.locks import Lock, RWLock, checked_timeout
+from lockkit.locking import checked_timeout
+from lockkit.locks import Lock, RWLock
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol import denials

@@ -70,8 +70,9 @@ class Hold:
         pid: The process that acquired the hold; in a forked child the hold is inert.
         taken_at: The place in the user's program that acquired the hold; None if that is not known.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
-        turn: The mutex of the thread that releases the hold.
-        turn_of: The identifier of that thread; 0 while there is none.
+        turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
+        turn_of: The identifier of that thread, or a negative number for a task; 0 while there is neither.
+        turn_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
@@ -105,6 +106,7 @@ class Hold:
         "taken_at",
         "turn",
         "turn_of",
+        "turn_until",
         "where",
         "work",
     )
@@ -141,6 +143,7 @@ class Hold:
         self.alarms: tuple[Callable[[], object], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
         self.turn_of = 0
+        self.turn_until = inf
         self.work: tuple[Any, Any] | None = None
         self.lost_why: Reason = ""
         self.where: str = "process"

@@ -26,7 +26,7 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Generic, Protocol, TypeVar, overload
 
-__all__ = ["Exit", "Held", "Leave", "Statement"]
+__all__ = ["Exit", "Held", "Leave", "Left", "Statement"]
 
 M = TypeVar("M", bound="Manager")
 Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
@@ -86,6 +86,10 @@ class Held(Protocol):
     @property
     def report(self) -> object:
         """How the release went; None before."""
+
+
+class Left(Held, Protocol):
+    """A lease that the calling thread itself releases."""
 
     def leave(
         self,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -28,7 +29,7 @@ from lockkit.drivers.lifecycle import (
     over,
     wait_no_longer_than_the_interpreter,
 )
-from lockkit.drivers.patience import patiently
+from lockkit.drivers.patience import Tries, patiently
 from lockkit.drivers.threads import Driver
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "for_the_user"]
 
 _log = logging.getLogger("lockkit")
 _LEAST = 0.4
@@ -146,6 +147,11 @@ class Opening:
         driver = self.here.driver
         if driver is not None and driver.pid == os.getpid():
             return driver
+        with for_the_user():
+            return patiently(*self.trying(patience))
+
+    def trying(self, patience: float | None) -> tuple[Callable[[float], Driver], Tries]:
+        """One try to open the store, as a function of the seconds that it may take, and how often to try. See :meth:`driver`."""
         request = self.config.request_timeout
         longest = max(request, _LEAST)
         seconds = request if patience is None else patience
@@ -165,20 +171,10 @@ class Opening:
                 )
             told.append(trouble)
 
-        try:
-            return patiently(
-                lambda left: self._open(min(left, longest) if seconds else longest),
-                self.clock,
-                seconds,
-                tell,
-                _LEAST,
-            )
-        except (Refused, Unknown) as trouble:
-            raise trouble.error from None
-        except RuntimeError as error:
-            if no_thread(error):
-                raise thread_refused(error, None) from error
-            raise
+        def attempt(left: float) -> Driver:
+            return self._open(min(left, longest) if seconds else longest)
+
+        return attempt, Tries(self.clock, seconds, tell, _LEAST)
 
     def warn(self) -> None:
         """Log the warnings that the store gave when it was opened. Called when a lock is taken; a program that only inspects needs none."""
@@ -361,6 +357,19 @@ class Opening:
         driver = self.engine
         if driver is not None:
             driver.beats.suspect(token)
+
+
+@contextlib.contextmanager
+def for_the_user() -> Iterator[None]:
+    """Turn the last failure to open a store into the error for the user."""
+    try:
+        yield
+    except (Refused, Unknown) as trouble:
+        raise trouble.error from None
+    except RuntimeError as error:
+        if no_thread(error):
+            raise thread_refused(error, None) from error
+        raise
 
 
 # The engine may outlive its client and must not keep the client alive, so the objects that it gets refer to no client.

@@ -11,33 +11,33 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from lockkit.errors import NotHeld
 from lockkit.habits import Answering
-from lockkit.leaving import Exit, Held, Statement
+from lockkit.leaving import Exit, Held, Left, Statement
 from lockkit.takers import asker
 
 if TYPE_CHECKING:
     from lockkit.opening import Opening
 
-__all__ = ["ShortForm"]
+__all__ = ["AnyShortForm", "ShortForm"]
 
 L = TypeVar("L", bound=Held)
+S = TypeVar("S", bound=Left)
 
 
 class _InNoWith(NotHeld, AttributeError):
-    """The error of :attr:`ShortForm.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
+    """The error of :attr:`AnyShortForm.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
 
     name: str | None = None
     """The lock. Hides the attribute of AttributeError, which no pickle of ours would keep."""
 
-    def __init__(self, lock: ShortForm[Any]) -> None:
+    def __init__(self, lock: AnyShortForm[Any]) -> None:
         super().__init__(f"this thread or task is in no `with` of {lock.name!r}", name=lock.name)
         self.obj = lock  # if an AttributeError has none, Python sets it, and replaces the name
 
 
-class ShortForm(Answering, Generic[L]):
-    """A factory of leases that is a context manager itself: each ``with`` statement takes a lease, and releases it.
+class AnyShortForm(Answering, Generic[L]):
+    """A factory of leases that is a context manager itself: the part that both faces share.
 
-    A ``with`` statement, or a block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another
-    thread or task.
+    A statement, or a block of ``contextlib.ExitStack``, knows the lease that it took, even if it ends in another thread or task.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -50,10 +50,6 @@ class ShortForm(Answering, Generic[L]):
         """The name that errors show."""
         raise NotImplementedError
 
-    def _once(self) -> L:
-        """Take a lease, as configured."""
-        raise NotImplementedError
-
     @property
     def look(self) -> Callable[[object], None]:
         """See :class:`lockkit.leaving.Manager`."""
@@ -63,19 +59,22 @@ class ShortForm(Answering, Generic[L]):
         """See :class:`lockkit.leaving.Manager`."""
         self._entering.append(statement)
 
-    def __enter__(self) -> Self:
-        frame = sys._getframe(1)  # noqa: SLF001
-        statement = _EXIT.entered(self, frame)
+    def _statement(self, by_class: Statement | None, frame: FrameType) -> Statement | None:
+        """The statement that a frame enters; None if ``__enter__`` was called by hand.
+
+        Args:
+            by_class: The block of an ExitStack that looked up ``__exit__`` on the class.
+            frame: The frame of the caller.
+        """
+        statement = by_class
         if statement is None:
             statement = self._entered()
             if statement is not None:
                 statement.frame = id(frame)
-        lease = self._once()
-        if (
-            statement is not None
-        ):  # no call before this, or a signal could end the statement without its lease
-            statement.lease = lease
-            lease.statement = statement
+        return statement
+
+    def _keep(self, statement: Statement | None, lease: L) -> None:
+        """Keep the lease of a statement for its end."""
         key = asker()
         if statement is not None:
             statement.key = key
@@ -83,7 +82,6 @@ class ShortForm(Answering, Generic[L]):
         if leases:
             leases[:] = [other for other in leases if other.open]
         leases.append(lease)
-        return self
 
     def _entered(self) -> Statement | None:
         """The ``with`` statement that calls ``__enter__``; None if it was called by hand."""
@@ -99,18 +97,6 @@ class ShortForm(Answering, Generic[L]):
             except ValueError:  # a signal handler has just removed it
                 pass
         return found
-
-    def _leave(
-        self,
-        statement: Statement | None,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the lease of the ``with`` statement, even if it ends in another thread or task."""
-        self._left(statement).leave(statement, kind, error, traceback)
-
-    __exit__ = Exit(_leave)
 
     def _left(self, statement: Statement | None) -> L:
         """Find the lease of the block that ends.
@@ -166,6 +152,42 @@ class ShortForm(Answering, Generic[L]):
         if not leases:
             raise _InNoWith(self)
         return leases[-1]
+
+
+class ShortForm(AnyShortForm[S]):
+    """A factory of leases that is a context manager itself: each ``with`` statement takes a lease, and releases it.
+
+    A ``with`` statement, or a block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another
+    thread or task.
+    """
+
+    def _once(self) -> S:
+        """Take a lease, as configured."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        frame = sys._getframe(1)  # noqa: SLF001
+        statement = self._statement(_EXIT.entered(self, frame), frame)
+        lease = self._once()
+        if (
+            statement is not None
+        ):  # no call before this, or a signal could end the statement without its lease
+            statement.lease = lease
+            lease.statement = statement
+        self._keep(statement, lease)
+        return self
+
+    def _leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the lease of the ``with`` statement, even if it ends in another thread or task."""
+        self._left(statement).leave(statement, kind, error, traceback)
+
+    __exit__ = Exit(_leave)
 
 
 _EXIT: Exit[ShortForm[Any]] = ShortForm.__dict__["__exit__"]

@@ -51,7 +51,7 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     where, namespace = label(url), check_namespace(options.namespace)
     key = where, namespace, options.clock
     user = object()
-    extras = Extras(namespaces=lambda _budget: SHARED.namespaces(key))
+    extras = Extras(namespaces=lambda _budget: SHARED.namespaces(key), at_once=True)
     return MemoryBackend(SHARED.enter(key, user), options, partial(SHARED.leave, key, user), extras)
 
 

@@ -106,6 +106,19 @@ class CleanupRuns:
             self._overruns.note((plugin, self._hooks[plugin]))
         return report
 
+    def left(self, plugin: str) -> float:
+        """Seconds for which a hook may still be waited for; 0 once it is over."""
+        run = self._runs.get(plugin)
+        return 0.0 if run is None else run.left()
+
+    def when_over(self, plugin: str, call: Callable[[], None]) -> None:
+        """Call something, from any thread, when a hook is over; at once if it is."""
+        run = self._runs.get(plugin)
+        if run is None:
+            call()
+        else:
+            run.when_over(call)
+
 
 class _Run:
     """One hook, to be run once.
@@ -141,6 +154,14 @@ class _Run:
             elif self._begun.acquire(blocking=False):
                 self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")
                 self._finished = True
+
+    def left(self) -> float:
+        return 0.0 if self._finished else max(self._end - self._clock.now(), 0.0)
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        self._bell.alarm = call
+        if self._finished:
+            call()
 
     def report(self, *, wait: bool) -> HookReport:
         while wait and not self._finished:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lockkit.clock import Clock
-from lockkit.drivers.patience import patiently
+from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import BackendError
 from lockkit.events import Counters
 from lockkit.facts import LayerReport, Reason, ReleaseOutcome, ReleaseReport
@@ -104,7 +104,7 @@ class Requests:
         """
         try:
             longest = self._longest if patience is None else min(patience, self._longest)
-            return patiently(call, self._clock, longest)
+            return patiently(call, Tries(self._clock, longest))
         except (Refused, Unknown) as trouble:
             raise named(trouble.error, name) from None
 

@@ -23,19 +23,27 @@ class Stopwatch:
         self._clock = clock
         self._longest = longest
         self._mutex = threading.RLock()
-        self._inside: set[int] = set()
+        self._inside: set[object] = set()
         self._moved = clock.now()
         self._total = 0.0
 
     def __enter__(self) -> None:
-        with self._mutex:
-            self._move()
-            self._inside.add(threading.get_ident())
+        self.enter(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
+        self.leave(threading.get_ident())
+
+    def enter(self, key: object) -> None:
+        """Run until :meth:`leave` is called with the same key: for tasks, of which several are in one thread."""
         with self._mutex:
             self._move()
-            self._inside.discard(threading.get_ident())
+            self._inside.add(key)
+
+    def leave(self, key: object) -> None:
+        """End what :meth:`enter` has begun."""
+        with self._mutex:
+            self._move()
+            self._inside.discard(key)
 
     @property
     def moving(self) -> bool:

@@ -7,9 +7,10 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from random import Random
+from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
@@ -24,7 +25,7 @@ from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
-from lockkit.drivers.waits import OnWait, Waits, WaitsTogether, sleep_until
+from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, WaitsTogether, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
@@ -51,14 +52,14 @@ from lockkit.protocol.running import to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 from lockkit.suggesting import SameStore
 
-__all__ = ["Driver"]
+__all__ = ["LATE_BUDGET", "Driver"]
 
 _log = logging.getLogger("lockkit")
 _GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
-_LATE_BUDGET = 0.5
+LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
 
@@ -77,6 +78,7 @@ class Driver:
         requests: Sends all requests beside acquire and release.
         ending: Ends the engine when the client is closed or collected, or the process ends.
         cleaning: Measures for how long cleanup hooks run.
+        longest_cleanup: Seconds after which a cleanup hook is not waited for.
         closed: Whether the engine grants nothing any more.
         used_by: A weak reference to the client, with a callback that drops the engine.
     """
@@ -105,7 +107,8 @@ class Driver:
         self.request_timeout = request_timeout
         self._record_failure = record_failure
         self._overruns = OVERRUNS
-        self.cleaning = Stopwatch(clock, cleanup_budget + _GRACE)
+        self.longest_cleanup = cleanup_budget + _GRACE
+        self.cleaning = Stopwatch(clock, self.longest_cleanup)
         self.closed = False
         self._same_store = same_store
         self.used_by: weakref.ref[object] | None = None
@@ -133,42 +136,28 @@ class Driver:
         With a hold, the attempt stays ``under_way`` and ``attempt.sent`` true until the caller has a handle for it; cut
         short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
-        next(self.counters.steps["attempts"])
-        attempt.same_store = self._same_store
-        clock = self.clock
-        waits: Waits | None = None
+        waits: ThreadWaits | None = None
 
         def perform(effect: Effect) -> object:
             nonlocal waits
             if not isinstance(effect, (WaitForWake, Pause)):
                 return self.perform(effect)
             if waits is None:
-                waits = self.under_way[attempt] = Waits(self, attempt, on_wait)
+                waits = self.under_way[attempt] = ThreadWaits(self, attempt, on_wait)
             waits.wait(effect) if isinstance(effect, WaitForWake) else waits.pause(effect.until)
             return None
 
-        hold: Hold | None
         self.under_way[attempt] = None
         try:
-            if self.closed:
-                raise AcquireCancelled("this client is closed", name=attempt.terms.name)
-            if not self._started:  # before the store is asked: no grant without a heartbeat
-                self.heartbeat.start()
-                self._started = True
-            steps = acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
-            hold = to_its_end(steps, self.backend, perform)
+            hold = to_its_end(self.begin(attempt), self.backend, perform)
             if hold is not None:
-                attempt.hold = hold
-                self.beats.hold(hold)
-                if self.closed:
-                    raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
+                self.granted(attempt, hold)
+                return hold
         except BaseException as error:
             # First, and without a call: from here on the background takes back what this may not.
             attempt.over = True
             self.take_back(attempt)
-            self._tell.failed(attempt, error)
-            if no_thread(error):
-                raise thread_refused(error, attempt.terms.name) from error
+            self.failed(attempt, error)
             if isinstance(error, AcquireCancelled):
                 await_the_end()
             raise
@@ -178,13 +167,53 @@ class Driver:
             # Else it has a hold, or the background takes back what a signal kept this thread from.
             if not attempt.sent:
                 self.under_way.pop(attempt, None)
-        if hold is None:
-            self._tell.busy(attempt)
-            return None
+        self._tell.busy(attempt)
+        return None
+
+    def begin(self, attempt: Attempt) -> Generator[Effect, Any, Hold | None]:
+        """Begin an attempt that is ``under_way``; return the steps to perform.
+
+        Raises:
+            AcquireCancelled: The client is closed.
+            RuntimeError: The heartbeat cannot be started.
+        """
+        next(self.counters.steps["attempts"])
+        attempt.same_store = self._same_store
+        if self.closed:
+            raise AcquireCancelled("this client is closed", name=attempt.terms.name)
+        if not self._started:  # before the store is asked: no grant without a heartbeat
+            self.heartbeat.start()
+            self._started = True
+        clock = self.clock
+        return acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
+
+    def granted(self, attempt: Attempt, hold: Hold) -> None:
+        """Keep a granted hold alive, and report it.
+
+        Raises:
+            AcquireCancelled: The client was closed meanwhile.
+        """
+        attempt.hold = hold
+        self.beats.hold(hold)
+        if self.closed:
+            raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         next(self.counters.steps["acquired"])
         if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
             self._tell.acquired(attempt, hold)
-        return hold
+
+    def busy(self, attempt: Attempt) -> None:
+        """Report an attempt that was refused."""
+        self._tell.busy(attempt)
+
+    def failed(self, attempt: Attempt, error: BaseException) -> None:
+        """Report an attempt that ended in an error.
+
+        Raises:
+            BackendUnavailable: In place of an error that says that no thread can be started.
+        """
+        self._tell.failed(attempt, error)
+        if no_thread(error):
+            raise thread_refused(error, attempt.terms.name) from error
 
     @property
     def means(self) -> Means:
@@ -232,21 +261,23 @@ class Driver:
         """End an acquisition, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""
         while True:
             try:
-                if self._take_back(attempt) and self.closed:
-                    self.orphans.flush(_LATE_BUDGET)
+                if self.give_back(attempt) and self.closed:
+                    self.orphans.flush(LATE_BUDGET)
                 return
             except BaseException as another:
                 if isinstance(another, Exception):
                     raise
 
-    def _take_back(self, attempt: UnderWay) -> bool:
+    def give_back(self, attempt: UnderWay) -> bool:
+        """Hand what an acquisition may have left in the store to the background. Never blocks; returns whether there was anything."""
         return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:
         """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
-        seen, self._over = self._over, {attempt for attempt in list(self.under_way) if attempt.over}
+        over = {each for each in list(self.under_way) if each.over or (self.closed and not each.runs())}
+        seen, self._over = self._over, over
         for attempt in self._over & seen:  # not only just over
-            self._take_back(attempt)
+            self.give_back(attempt)
             waits = self.under_way.pop(attempt, None)
             if waits is not None:
                 waits.close()
@@ -263,7 +294,7 @@ class Driver:
             request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
         """
         with hold.turn:
-            hold.turn_of = threading.get_ident()
+            hold.turn_of, hold.turn_until = threading.get_ident(), math.inf
             try:
                 if hold.report is None:
                     self.beats.releasing[hold] = None
@@ -278,24 +309,8 @@ class Driver:
     # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
 
     def _release(self, hold: Hold, reason: Reason, request_timeout: float | None) -> None:
-        if hold.work is None:
-            hooks = self._cleanup_hooks()
-            plugins = [name for name, _ in hooks] if hooks else ()
-            hold.work = (
-                Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout),
-                (
-                    CleanupRuns(
-                        hooks, self._overruns, self.clock, partial(context_of, hold, reason, self.clock)
-                    )
-                    if hooks
-                    else None
-                ),
-            )
-        pipeline: Pipeline = hold.work[0]
-        runs: CleanupRuns | None = hold.work[1]
+        pipeline, runs = self.pipeline(hold, reason, request_timeout)
         perform = self.perform if runs is None else partial(self.perform, runs=runs)
-        if request_timeout is not None:
-            pipeline.request_timeout = min(pipeline.request_timeout, request_timeout)
         interrupts = pipeline.interrupts = []
         report: ReleaseReport | None = None
         while report is None:
@@ -306,18 +321,45 @@ class Driver:
                 interrupts.append(interrupt)
                 if len(interrupts) > PATIENCE:
                     raise
-        if report.outcome == "RELEASED":
+        self.released(pipeline)
+        if interrupts:
+            raise interrupts[0]
+
+    def pipeline(
+        self, hold: Hold, reason: Reason, request_timeout: float | None = None
+    ) -> tuple[Pipeline, CleanupRuns | None]:
+        """The release of a hold, as far as it has got, and its cleanup hooks, if there are any. Call it in the turn of the hold."""
+        work: tuple[Pipeline, CleanupRuns | None] | None = hold.work
+        if work is None:
+            hooks = self._cleanup_hooks()
+            plugins = [name for name, _ in hooks] if hooks else ()
+            runs = None
+            if hooks:
+                context = partial(context_of, hold, reason, self.clock)
+                runs = CleanupRuns(hooks, self._overruns, self.clock, context)
+            work = hold.work = (
+                Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout),
+                runs,
+            )
+        if request_timeout is not None:
+            work[0].request_timeout = min(work[0].request_timeout, request_timeout)
+        return work
+
+    def released(self, pipeline: Pipeline) -> None:
+        """Report a release that is over."""
+        if pipeline.outcome == "RELEASED":
             next(self.counters.steps["released"])
             if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
                 self._tell.released(pipeline)
         if pipeline.refusals or pipeline.emergency is not None or pipeline.stolen:
             self._tell.trouble(pipeline)
-        if interrupts:
-            raise interrupts[0]
 
     def go_on(self, hold: Hold) -> None:
-        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
-        if hold.report is not None or hold.turn_of or self.closed:
+        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it.
+
+        A task of an event loop that is late with it is not: its loop may stand still for good.
+        """
+        if hold.report is not None or self.closed or (hold.turn_of and self.clock.now() < hold.turn_until):
             return
         hold.leave()
         try:

@@ -23,7 +23,7 @@ from lockkit.store.spi import Watch
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["OnWait", "Waits", "WaitsTogether", "sleep_until"]
+__all__ = ["OnWait", "ThreadWaits", "Waits", "WaitsTogether", "cancelled", "polls", "sleep_until"]
 
 _log = logging.getLogger("lockkit")
 _LONGEST_WAIT = 60.0
@@ -35,7 +35,70 @@ OnWait: TypeAlias = Callable[[Waiting], None]
 
 
 class Waits:
-    """The waits of one attempt: its place in the heartbeat, its watch at the store, and the bell that wakes its thread.
+    """The waits of one attempt: its place in the heartbeat, and its watch at the store. The drivers add how to wait for a wake."""
+
+    __slots__ = ("_attempt", "_blockers", "_driver", "_on_wait", "_waiter", "_watch")
+
+    def __init__(self, driver: Driver, attempt: Attempt, on_wait: OnWait | None) -> None:
+        self._driver = driver
+        self._attempt = attempt
+        self._on_wait = on_wait
+        self._waiter: Waiter | None = None
+        self._watch: Watch | None = None
+        self._blockers: tuple[str, ...] | None = None
+
+    def prepare(self, effect: WaitForWake) -> None:
+        """Have the claim renewed, and have wakes arrive."""
+        waiter = self._waiter
+        if waiter is None or waiter.claim is not effect.claim:
+            self._waiter = self._driver.beats.waiter(effect.claim, self._new_bell())
+            self._blockers = None
+        if effect.blockers != self._blockers:
+            self._unwatch()
+            self._listen(effect)
+            self._blockers = effect.blockers
+        if self._on_wait is not None:
+            waited = self._driver.clock.now() - self._attempt.start
+            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
+
+    def _new_bell(self) -> Callable[[], None]:
+        """A function that wakes the wait for a claim, from any thread."""
+        raise NotImplementedError
+
+    def _left(self, until: float | None) -> float:
+        """Seconds to wait at most before the clock is read again."""
+        return _LONGEST_WAIT if until is None else min(until - self._driver.clock.now(), _LONGEST_WAIT)
+
+    def _go_on(self, name: str | None = None) -> None:
+        """Check that the wait may go on.
+
+        Raises:
+            AcquireCancelled: It may not.
+        """
+        if why := cancelled(self._driver):
+            raise AcquireCancelled(why, name=name)
+
+    def close(self) -> None:
+        """Clean up after the wait: stop its watch, and take it out of the heartbeat."""
+        waiter = self._waiter
+        if waiter is None:
+            return
+        self._unwatch()
+        self._driver.beats.forget(waiter)
+
+    def _listen(self, effect: WaitForWake) -> None:
+        """Have the store wake the wait, by a watch."""
+        raise NotImplementedError
+
+    def _unwatch(self) -> None:
+        watch = self._watch
+        if watch is not None:
+            watch.close()
+            self._watch = None
+
+
+class ThreadWaits(Waits):
+    """The waits of a thread, which a bell wakes.
 
     Args:
         attempt: The attempt that waits.
@@ -43,10 +106,7 @@ class Waits:
         ring: Called for each wake, if another bell wakes the thread.
     """
 
-    _bell: Bell
-    _waiter: Waiter | None = None
-    _watch: Watch | None = None
-    _blockers: tuple[str, ...] | None = None
+    __slots__ = ("_bell", "_ring", "_wait")
 
     def __init__(
         self,
@@ -55,55 +115,30 @@ class Waits:
         on_wait: OnWait | None,
         ring: Callable[[], None] | None = None,
     ) -> None:
-        self._driver = driver
-        self._attempt = attempt
-        self._on_wait = on_wait
+        super().__init__(driver, attempt, on_wait)
+        self._bell = Bell()
         self._ring = ring
         self._wait: Callable[[Bell, float], bool] = Bell.wait
 
-    def prepare(self, effect: WaitForWake) -> None:
-        """Have the claim renewed, and have wakes arrive."""
-        driver = self._driver
-        waiter = self._waiter
-        if waiter is None or waiter.claim is not effect.claim:
-            self._bell = Bell()
-            waiter = self._waiter = driver.beats.waiter(effect.claim, self._ring or self._bell.ring)
-            self._blockers = None
-        if effect.blockers != self._blockers:
-            self._unwatch()
-            self._listen(effect)
-            self._blockers = effect.blockers
-        if self._on_wait is not None:
-            waited = driver.clock.now() - self._attempt.start
-            self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
-
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
-        driver = self._driver
         self.prepare(effect)
         wait_no_longer_than_the_interpreter()
-        while not cancelled(driver):
-            left = _LONGEST_WAIT if effect.until is None else effect.until - driver.clock.now()
+        while not cancelled(self._driver):
+            left = self._left(effect.until)
             if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
                 break
         self._bell.rung()  # forget earlier rings, because the store is asked next anyway
-        if why := cancelled(driver):
-            raise AcquireCancelled(why, name=effect.claim.terms.name)
+        self._go_on(effect.claim.terms.name)
 
     def pause(self, until: float) -> None:
         """Wait before the next request, after a failure."""
         sleep_until(self._driver.clock, until)
-        if why := cancelled(self._driver):
-            raise AcquireCancelled(why)
+        self._go_on()
 
-    def close(self) -> None:
-        """Clean up after the wait: stop its watch, and take it out of the heartbeat."""
-        if self._waiter is None:
-            return
-        self._unwatch()
-        waiter = self._waiter
-        if waiter is not None:
-            self._driver.beats.forget(waiter)
+    def _new_bell(self) -> Callable[[], None]:
+        self._bell = Bell()
+        return self._ring or self._bell.ring
 
     def _listen(self, effect: WaitForWake) -> None:
         """Have the store ring the bell, by a watch; a store that can do so delivers wakes in this thread."""
@@ -121,13 +156,7 @@ class Waits:
         except RuntimeError as error:
             if not no_thread(error):
                 raise
-            _log.warning("%s; the wait for %r polls instead", error, effect.claim.terms.name)
-
-    def _unwatch(self) -> None:
-        watch = self._watch
-        if watch is not None:
-            watch.close()
-            self._watch = None
+            polls(effect, error)
 
 
 class WaitsTogether:
@@ -139,7 +168,7 @@ class WaitsTogether:
         self._on_wait = on_wait
         self._bell = Bell()
         self._ring = self._bell.ring
-        self._waits: dict[int, Waits] = {}
+        self._waits: dict[int, ThreadWaits] = {}
         self._last: dict[int, object] = {}
         self._woken: set[int] = set()
         self._alarmed: list[Hold] = []
@@ -178,7 +207,7 @@ class WaitsTogether:
             self._bell.wait(left if listening() else min(left, _LOOK))
         raise AcquireCancelled(cancelled(driver), name=self._name(effect))
 
-    def _waits_of(self, number: int) -> Waits:
+    def _waits_of(self, number: int) -> ThreadWaits:
         waits = self._waits.get(number)
         if waits is None:
 
@@ -187,7 +216,7 @@ class WaitsTogether:
                 self._ring()
 
             attempt = self._together.attempts[number]
-            waits = self._waits[number] = Waits(self._driver, attempt, self._on_wait, ring)
+            waits = self._waits[number] = ThreadWaits(self._driver, attempt, self._on_wait, ring)
         return waits
 
     def _name(self, effect: WaitForAny) -> str | None:
@@ -206,6 +235,11 @@ def cancelled(driver: Driver) -> str:
     if driver.closed:
         return "the client was closed while waiting"
     return "the interpreter is ending, and waits for this thread" if ending() else ""
+
+
+def polls(effect: WaitForWake, error: BaseException) -> None:
+    """Log that a wait has no watch, and that it asks from time to time instead."""
+    _log.warning("%s; the wait for %r polls instead", error, effect.claim.terms.name)
 
 
 def sleep_until(clock: Clock, until: float) -> None:

@@ -78,6 +78,10 @@ class UnderWay(Protocol):
     def parts(self) -> Sequence[Attempt]:
         """The attempts, in the order in which they began."""
 
+    @property
+    def runs(self) -> Callable[[], bool]:
+        """Tells whether the thread, or the event loop, of the acquisition can go on with it."""
+
 
 class Attempt:
     """One acquisition under way: what may be on the store, and how long and how often to ask.
@@ -103,6 +107,7 @@ class Attempt:
         trouble: The latest failure since the last useful answer; the error to raise when the time is up.
         warn_at: When to report next that the claim is queued.
         same_store: Tells how a command that an error suggests uses the same store.
+        runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
     """
 
     claim: Claim | None = None
@@ -113,6 +118,7 @@ class Attempt:
     start = warn_at = 0.0
     random: Callable[[], float]
     same_store: Callable[[], SameStore] = SameStore
+    runs: Callable[[], bool] = staticmethod(lambda: True)
     _looked_at: Claim | None = None
     _since: float | None = None
     """When the first request without a useful answer was sent."""

@@ -48,11 +48,13 @@ class Together:
         current: The attempt that was stepped last: the one that failed, after a failure.
         over: Whether the acquisition ended in an exception.
         handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
+        runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
         until: When tries, which do not wait, have taken too long in all; None before the first.
     """
 
     over = handed = False
     until: float | None = None
+    runs: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []

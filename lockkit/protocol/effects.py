@@ -20,6 +20,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Beat, Claim
 
 __all__ = [
+    "MAY_BLOCK",
     "REQUESTS",
     "WAITS",
     "Abandon",
@@ -203,6 +204,8 @@ class Notify(NamedTuple):
 Wait: TypeAlias = WaitForWake | Pause | WaitForAny | AwaitHook
 """An effect that may block for a while without asking the store."""
 WAITS = (WaitForWake, Pause, WaitForAny, AwaitHook)
+MAY_BLOCK = (*REQUESTS, *WAITS, RecordFailure)
+"""The effects that an event loop must not perform as a thread does."""
 Effect: TypeAlias = (
     Request | Wait | Keep | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn
 )

@@ -6,10 +6,11 @@ they perform effects other than requests, and in when a request is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from lockkit.protocol.effects import (
+    MAY_BLOCK,
     REQUESTS,
     WAITS,
     Abandon,
@@ -22,7 +23,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.store.spi import Backend
 
-__all__ = ["Running", "ask", "to_its_end"]
+__all__ = ["Running", "ask", "run", "to_its_end"]
 
 R = TypeVar("R")
 
@@ -75,6 +76,35 @@ def to_its_end(
         return value
 
 
+async def run(
+    generator: Generator[Effect, Any, R],
+    wait: Callable[[Effect], Awaitable[object]],
+    perform: Callable[[Effect], object],
+) -> R:
+    """Perform all effects of a generator in a coroutine, as :func:`to_its_end` does in a thread.
+
+    Args:
+        generator: A generator of the protocol.
+        wait: Performs requests, and effects that may block.
+        perform: Performs all other effects.
+
+    Raises:
+        BaseException: Whatever the generator raises.
+    """
+    try:
+        effect = next(generator)
+        while True:
+            try:
+                result = await wait(effect) if isinstance(effect, MAY_BLOCK) else perform(effect)
+            except BaseException as error:
+                effect = generator.throw(error)
+            else:
+                effect = generator.send(result)
+    except StopIteration as stop:
+        value: R = stop.value
+        return value
+
+
 class Running(Generic[R]):
     """A generator at one of its effects.
 
@@ -102,9 +132,11 @@ class Running(Generic[R]):
         """Run on after the effect raised this error."""
         self._go_on(lambda: self._generator.throw(error))
 
-    def until_it_waits(self, perform: Callable[[Effect], object]) -> None:
-        """Perform effects up to the next one that waits, or to the end."""
-        while self.effect is not None and not isinstance(self.effect, WAITS):
+    def until_it_waits(
+        self, perform: Callable[[Effect], object], waits: tuple[type[Any], ...] = WAITS
+    ) -> None:
+        """Perform effects up to the next one of those that wait, or to the end."""
+        while self.effect is not None and not isinstance(self.effect, waits):
             try:
                 result = perform(self.effect)
             except BaseException as error:

@@ -253,12 +253,14 @@ class Extras(NamedTuple):
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
         namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, in any order. One whose
             claims have all lapsed may be among them.
+        at_once: Whether every call is a matter of microseconds and waits for nothing, so that an event loop may make it itself.
     """
 
     exchanges: Exchanges | None = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
     namespaces: Callable[[float], Sequence[str]] | None = None
+    at_once: bool = False
 
 
 NO_EXTRAS = Extras()

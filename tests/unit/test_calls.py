@@ -12,7 +12,7 @@ import lockkit
 from lockkit_memory.backend import MemoryBackend
 
 PACKAGE = Path(lockkit.__file__).parent
-ACQUIRE, RELEASE = 26, 30
+ACQUIRE, RELEASE = 29, 33
 """The most calls that each may take. A generator counts once more each time that it is resumed."""
 
 

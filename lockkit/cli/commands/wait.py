@@ -13,7 +13,7 @@ from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import look
 from lockkit.cli.waiting import blocked_by
-from lockkit.drivers.patience import patiently
+from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
 from lockkit.protocol.acquiring import OUTAGE_LIMIT
@@ -117,9 +117,7 @@ def _look(client: Client, name: str, patience: float, *, quiet: bool) -> LockInf
         return judged_queue(
             patiently(
                 lambda left: driver.backend.inspect(name, min(left, request)),
-                driver.clock,
-                patience,
-                tell,
+                Tries(driver.clock, patience, tell),
             )
         )
     except (Refused, Unknown) as trouble:

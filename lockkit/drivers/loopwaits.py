@@ -1,0 +1,125 @@
+"""How a coroutine waits for its claim."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
+from lockkit.drivers.pool import Job, Pool
+from lockkit.drivers.ticker import no_thread
+from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.effects import WaitForWake
+from lockkit.store.spi import Watch
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+
+__all__ = ["LoopWaits"]
+
+_log = logging.getLogger("lockkit")
+
+
+class LoopWaits(Waits):
+    """The waits of a coroutine. A wake comes from any thread, and costs the loop one callback.
+
+    Args:
+        pool: Threads on which watches begin, because a store may send a request for that.
+    """
+
+    __slots__ = ("_loop", "_pool", "_rung", "_waked", "_watching")
+
+    def __init__(
+        self,
+        driver: Driver,
+        attempt: Attempt,
+        on_wait: OnWait | None,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+    ) -> None:
+        super().__init__(driver, attempt, on_wait)
+        self._loop = loop
+        self._pool = pool
+        self._rung = False
+        self._waked: asyncio.Future[None] | None = None
+        self._watching: WaitForWake | None = None
+
+    async def wait(self, effect: WaitForWake) -> None:
+        """Wait for a wake; the claim is renewed meanwhile."""
+        self.prepare(effect)
+        wait_no_longer_than_the_interpreter()
+        while not self._rung and not cancelled(self._driver):
+            left = self._left(effect.until)
+            if left <= 0:
+                break
+            await self._sleep(left)
+        self._rung = False  # forget earlier rings, because the store is asked next anyway
+        self._go_on(effect.claim.terms.name)
+
+    async def pause(self, until: float) -> None:
+        """Wait before the next request, after a failure."""
+        left = until - self._driver.clock.now()
+        if left > 0:
+            await asyncio.sleep(left)
+        self._go_on()
+
+    async def _sleep(self, seconds: float) -> None:
+        waked = self._waked = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._wake)
+        try:
+            await waked
+        finally:
+            timer.cancel()
+            self._waked = None
+
+    def _new_bell(self) -> Callable[[], None]:
+        return self.ring
+
+    def ring(self) -> None:
+        """Wake the coroutine. Never blocks. May be called from anywhere, finalizers included."""
+        if self._rung:
+            return
+        self._rung = True
+        try:
+            self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    def _wake(self) -> None:
+        waked = self._waked
+        if waked is not None and not waked.done():
+            waked.set_result(None)
+
+    def _listen(self, effect: WaitForWake) -> None:
+        backend = self._driver.backend
+        asked = (effect.claim.terms.name, effect.blockers, self.ring, effect.claim)
+        self._watching = effect
+        if backend.extras.at_once:
+            self._watch = backend.watch(*asked)
+        else:
+            self._pool.submit(lambda: backend.watch(*asked)).add_done_callback(
+                lambda job: self._listens(effect, job)
+            )
+
+    def _listens(self, effect: WaitForWake, job: Job[Watch]) -> None:
+        """Keep a watch that has begun; in a thread of the pool."""
+        error = job.exception()
+        if error is not None:
+            polls(effect, error)
+            if not no_thread(error):
+                _log.error("a watch failed", exc_info=error)
+            return
+        watch = job.result()
+        if self._watching is effect:
+            self._watch = watch
+        if (
+            self._watching is not effect
+        ):  # checked last: the coroutine forgets the effect first, and then looks for the watch
+            watch.close()
+
+    def _unwatch(self) -> None:
+        self._watching = None
+        super()._unwatch()

@@ -1,0 +1,280 @@
+"""The part that the leases of both faces share: facts, arithmetic, and what happens to a lease that nobody has any more."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+from lockkit.caller import Caller, place
+from lockkit.copies import LeaseCopy, handle_of
+from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
+from lockkit.facts import Reason, ReleaseReport
+from lockkit.habits import Answering
+from lockkit.hold import RELEASING, Hold
+from lockkit.invalid import invalid
+from lockkit.leaving import Statement
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
+    from lockkit.store.spi import Claim
+
+__all__ = ["AnyLease", "kept"]
+
+
+class AnyLease(Answering):
+    """One acquisition that holds its lock. :class:`~lockkit.Lease` and :class:`~lockkit.aio.AsyncLease` add the calls that wait.
+
+    Attributes:
+        left: Whether the release was asked for; nobody works under the lease any more.
+        statement: The ``with`` statement that holds the lease; the lease ends with it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_driver",
+        "_entering",
+        "_hold",
+        "_opening",
+        "_report",
+        "_taken_at",
+        "left",
+        "statement",
+    )
+
+    def __init__(self, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller) -> None:
+        self._opening = opening
+        self._driver = driver
+        self._hold = hold
+        self._taken_at = taken_at
+        self._report: ReleaseReport | None = None
+        self._entering: Statement | None = None
+        self.statement: Statement | None = None
+        self.left = False
+        self._callbacks: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self._hold.name
+
+    @property
+    def claim_id(self) -> str:
+        """The name of the claim outside this process."""
+        return self._hold.claim_id
+
+    @property
+    def token(self) -> str:
+        """The secret that releases this claim. Do not print or log it."""
+        return self._hold.claim.token
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: strictly rising per name, in grant order (S4)."""
+        return self._hold.fence
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that the store keeps the claim without renewal."""
+        return self._hold.claim.terms.ttl
+
+    @property
+    def since(self) -> float:
+        """When it was granted, in seconds since the epoch."""
+        return self._hold.since_wall
+
+    @property
+    def lost_because(self) -> Reason:
+        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost."""
+        return self._hold.lost_why
+
+    @property
+    def open(self) -> bool:
+        """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
+        return not self.left and (self.statement is None or self.statement.stands)
+
+    @property
+    def report(self) -> ReleaseReport | None:
+        """How the release went; None before. Set as well when the client was closed and released the hold."""
+        return self._report or self._hold.report
+
+    @property
+    def requests(self) -> Mapping[str, object]:
+        """The claim's note as last seen on the store: what others asked of this holder."""
+        note = self._hold.requests
+        return note if isinstance(note, Mapping) else {}
+
+    def valid(self) -> bool:
+        """Whether the hold surely stands now. Arithmetic; no I/O."""
+        return self._hold.valid(self._opening.clock.now()) if self._mine() else False
+
+    def remaining(self) -> float:
+        """Seconds for which it stays valid if nothing more is heard from the store; 0 if it is not valid."""
+        if not self._mine():
+            return 0.0
+        now = self._opening.clock.now()
+        return max(0.0, self._hold.expires - now) if self._hold.valid(now) else 0.0
+
+    def time_to_stop(self) -> float:
+        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
+        return max(0.0, self._hold.expires - self._opening.clock.now()) if self._mine() else 0.0
+
+    def ensure_held(self) -> None:
+        """Raise unless it is valid. Arithmetic; no I/O.
+
+        Raises:
+            LeaseLost: It may have lapsed.
+            NotHeld: It was released, or belongs to another process.
+        """
+        if not self.valid():
+            raise self.invalid()
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from a background thread, when the hold is lost; at once if it is already.
+
+        Only the lease keeps a reference to the callback, so the callback may be a method of the object that keeps the lease. A
+        lease that was released (on a reentrant hold: this level of it) or collected calls nobody.
+        """
+        call = _once(callback)
+        self._callbacks = (*self._callbacks, call)
+        if self._hold.lost_why:
+            self._driver.dispatcher.run(call, self._hold.name)
+
+    @property
+    def callbacks(self) -> Sequence[Callable[[], None]]:
+        """The callbacks given to :meth:`on_lost`; the driver calls each once."""
+        return self._callbacks
+
+    def alarm(self, call: Callable[[], object]) -> None:
+        """Call at once, in the thread that notices, when the hold is lost. The function neither blocks nor raises."""
+        self._hold.alarms = (*self._hold.alarms, call)
+
+    def detach(self) -> Self:
+        """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
+        self._hold.key = None
+        return self
+
+    def handle(self) -> dict[str, object]:
+        """A JSON document from which :meth:`~lockkit.Client.adopt` makes a handle elsewhere. Holds the token."""
+        return handle_of(self._hold, self._opening.config.namespace)
+
+    def hand_over(self) -> dict[str, object]:
+        """Stop looking after the claim and return its :meth:`handle`: for a script that ends while another goes on.
+
+        From here on the claim lasts until its ttl is over, unless somebody renews it, and this lease is inert. Only for locks made with ``pulseless=True``.
+
+        Raises:
+            ConfigError: The claim would end with this process.
+            LeaseLost, NotHeld: It does not hold.
+        """
+        hold = self._hold
+        if not hold.claim.terms.pulseless:
+            raise ConfigError(
+                f"the claim of {self.name!r} is tied to this process",
+                hint="make the lock with pulseless=True",
+            )
+        self._require_own()
+        handle = self.handle()
+        hold.end()  # first: nobody renews what has ended, even if this is cut short
+        self._report = kept(hold, "handed over")
+        self._driver.beats.withdraw(hold.claim.token)
+        self._driver.registry.change(hold.name, old=hold)
+        return handle
+
+    # -- what a release decides before and after it
+
+    def _inert(self) -> bool:
+        """Whether a release must do nothing: in a forked child, or in a cleanup hook of this very release."""
+        hold, hook_of = self._hold, RELEASING.get()
+        return hold.pid != os.getpid() or (hook_of is not None and hook_of == hold.claim_id)
+
+    def _raise_failed(self, report: ReleaseReport) -> None:
+        """Raise if no layer of a release got a definite answer."""
+        if report.outcome == "ABANDONED":
+            raise ReleaseFailed(
+                f"no layer of the release of {self.name!r} got a definite answer",
+                report=report,
+                name=self.name,
+                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
+            )
+
+    def _over(self, report: ReleaseReport, error: BaseException | None) -> None:
+        """The end of the statement that held the lease: add what went wrong to the error of its body, or raise if the lease was lost."""
+        if error is not None:
+            for layer in report.layers:
+                if layer.error:
+                    error.add_note(f"lockkit: releasing {self.name!r}, {layer.layer} layer: {layer.error}")
+        elif report.outcome == "LOST" or self._hold.lost_why:
+            raise self.invalid()
+
+    def _shorter(self, ttl: float) -> bool:
+        """Whether the hold has a shorter ttl than this, which the store allows to be lengthened."""
+        return ttl > self.ttl and not self._opening.capabilities.fixed_ttl
+
+    def _longer(self, ttl: float) -> Claim:
+        """The claim with a longer ttl."""
+        claim = self._hold.claim
+        return claim._replace(terms=claim.terms._replace(ttl=ttl))
+
+    def __del__(self) -> None:
+        hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
+        if hold is None or hold.report is not None or hold.ended or hold.pid != os.getpid():
+            return
+        if hold.dropped or hold.has_other(self):
+            return
+        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
+        # rest, also if this finalizer is cut short.
+        if not self.open:  # it was left, and a signal cut its release short
+            hold.closing = True
+            self._opening.look()
+            return
+        hold.taken_at = self._taken_at
+        hold.dropped = True
+        self._opening.look()  # the deadline thread also writes the log message
+        if hold.closing or hold.lost_why:
+            return
+        warnings.warn_explicit(
+            f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
+            ResourceWarning,
+            *place(self._taken_at),
+            source=self,
+        )
+
+    def __repr__(self) -> str:
+        state = "released" if self._hold.ended else "lost" if self._hold.lost_why else "held"
+        return f"<{type(self).__name__} {self.name!r} claim {self.claim_id} fence {self.fence} {state}>"
+
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, object]], LeaseCopy], tuple[dict[str, object]]]:
+        return LeaseCopy, (self.handle(),)
+
+    def _mine(self) -> bool:
+        return self._hold.pid == os.getpid()
+
+    def _require_own(self) -> None:
+        if not self._mine() or self._hold.ended or self._hold.lost_why:
+            raise self.invalid()
+
+    def invalid(self) -> LeaseLost | NotHeld:
+        """The error that says why it is not valid."""
+        return invalid(self._hold)
+
+
+def kept(hold: Hold, reason: Reason) -> ReleaseReport:
+    """The report of a release that did nothing."""
+    return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
+
+
+def _once(callback: Callable[[], None]) -> Callable[[], None]:
+    """A function that two threads may both call; the first call runs the callback."""
+    pending = [callback]
+
+    def call() -> None:
+        try:
+            first = pending.pop()
+        except IndexError:
+            return
+        first()
+
+    return call

@@ -1,0 +1,210 @@
+"""The part that the locks of both faces share: what is decided before the first request, and after the grant."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lockkit import durations
+from lockkit.caller import Caller
+from lockkit.errors import ConfigError
+from lockkit.facts import Kind
+from lockkit.hold import Hold
+from lockkit.holding import AnyLease
+from lockkit.names import check_token
+from lockkit.options import Options, check, check_note, terms_of
+from lockkit.protocol.acquiring import Attempt
+from lockkit.shortform import AnyShortForm
+from lockkit.store.spi import Terms
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
+
+__all__ = ["AnyLock", "arguments", "checked_timeout"]
+
+E = TypeVar("E", bound=AnyLease)
+
+
+def arguments(
+    opening: Opening, name: str, kind: Kind, weight: int, capacity: int, options: Options
+) -> dict[str, Any]:
+    """The arguments of a lock's class, beside the opening. Name and options are checked before any I/O.
+
+    Raises:
+        ConfigError: The name or an option is not allowed; the error says what is allowed.
+        CapabilityError: The store does not support an option.
+    """
+    check(options, name, kind)
+    timeout = options.get("timeout", opening.config.timeout)
+    terms = terms_of(
+        opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options
+    )
+    return {
+        "terms": terms,
+        "timeout": None if timeout is None else durations.seconds(timeout, what="timeout", zero=True),
+        "reentrant": bool(options.get("reentrant", False)),
+        "auto_renew": bool(options.get("auto_renew", True)),
+        "note": options.get("note"),
+        "on_lost": options.get("on_lost"),
+    }
+
+
+class AnyLock(AnyShortForm[E]):
+    """A reusable factory of leases on one name. :class:`~lockkit.Lock` and :class:`~lockkit.aio.AsyncLock` add the calls that wait.
+
+    Attributes:
+        terms: The terms of the lock's claims, as the store gets them.
+        tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
+            it if another process is to release the claim after this one died: the function can save the token first. An exception
+            that the function raises ends the acquire.
+    """
+
+    _makes: Callable[..., Any]
+    """Makes a lease of an opening, a driver, a hold and a place."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        terms: Terms,
+        *,
+        timeout: float | None = None,
+        reentrant: bool = False,
+        auto_renew: bool = True,
+        note: Mapping[str, object] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(opening)
+        self.terms = terms
+        self._timeout = timeout
+        self._reentrant = reentrant
+        self._auto_renew = auto_renew
+        self._note = note
+        self._on_lost = on_lost
+        self.tokens: Callable[[], str] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.terms.name
+
+    # -- before the first request, and after the grant
+
+    def _check(self, note: Mapping[str, object] | None, on_wait: object) -> None:
+        """Refuse arguments of an acquire that are not allowed.
+
+        Raises:
+            ConfigError: The error says what is allowed.
+        """
+        if note is not None:
+            check_note(note)
+        if on_wait is not None and not callable(on_wait):
+            raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
+
+    def attempt(
+        self,
+        driver: Driver,
+        deadline: float | None,
+        key: weakref.ref[object],
+        *,
+        wait: bool,
+        note: Mapping[str, object] | None = None,
+    ) -> Attempt:
+        """An attempt to acquire, for a thread or task, that has not begun."""
+        terms = self.terms
+        if terms.owner.pid != driver.pid:  # made before a fork
+            terms = self.terms = terms._replace(owner=self._opening.owner)
+        own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
+        if own:
+            own = [hold for hold in own if hold.key == key and hold.standing]
+        return Attempt(
+            terms,
+            deadline,
+            wait,
+            note or self._note,
+            self._auto_renew,
+            driver.request_timeout,
+            driver.pid,
+            self._token if self.tokens is not None else None,
+            own,
+            "thread" if not own or isinstance(key(), threading.Thread) else "task",
+        )
+
+    def hand(self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller) -> E:
+        """Make the lease of a hold that was just granted."""
+        hold.key = key
+        hold.reentrant = self._reentrant
+        hold.where = self._opening.where
+        hold.taken_at = taken_at
+        lease: E = self._makes(self._opening, driver, hold, taken_at)
+        hold.handles = (
+            weakref.ref(lease),
+        )  # from here on garbage collection of the lease takes the claim back
+        if self._on_lost is not None:
+            lease.on_lost(self._on_lost)
+        driver.registry.change(hold.claim.terms.name, new=hold)
+        return lease
+
+    def belongs_to(self, opening: Opening) -> bool:
+        """Whether this is a lock of that client."""
+        return self._opening is opening
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether the thread or task that holds the lock may acquire it again."""
+        return self._reentrant
+
+    def _token(self) -> str:
+        """The token that the function in :attr:`tokens` returns.
+
+        Raises:
+            ConfigError: The function did not return a token.
+        """
+        assert self.tokens is not None
+        return check_token(self.tokens())
+
+    def _inner(self, driver: Driver, key: weakref.ref[object], taken_at: Caller) -> E | None:
+        """Add a level to a reentrant hold of a thread or task; None if it has none. The hold keeps its fence.
+
+        The caller has to check that the level is valid, to give it the lock's ttl if that is longer, and to call :meth:`_kept`.
+        """
+        for hold in driver.registry.holds.get(self.terms.name, ()):
+            if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
+                continue
+            if not hold.standing:
+                continue
+            lease: E = self._makes(self._opening, driver, hold, taken_at)
+            entered = False
+            try:
+                entered = hold.enter(lease)
+                if entered:
+                    return lease
+            finally:
+                if not entered:
+                    lease.left = True
+        return None
+
+    def _kept(self, lease: E) -> E:
+        """Finish a level that was added."""
+        if self._on_lost is not None:
+            lease.on_lost(self._on_lost)
+        return lease
+
+    def __repr__(self) -> str:
+        terms = self.terms
+        return f"<{type(self).__name__} {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+
+
+def checked_timeout(timeout: object) -> float | None:
+    """The timeout of an acquire, in seconds.
+
+    Raises:
+        ConfigError: The timeout is neither None nor a number of seconds.
+    """
+    if isinstance(timeout, bool):
+        raise ConfigError(
+            f"timeout must be a number of seconds or None, not {timeout}",
+            hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
+        )
+    return None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
