@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lockkit.clock import Clock
-from lockkit.errors import BackendUnavailable
 from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left
+from lockkit.store.dangers import warnings_of
 from lockkit.store.exchanges import Exchange, Parser
 from lockkit.store.spi import (
     Answer,
@@ -20,7 +20,6 @@ from lockkit.store.spi import (
     Claim,
     Extras,
     OpenOptions,
-    Refused,
     ReleaseAnswer,
     Renewal,
     Watch,
@@ -124,11 +123,9 @@ class EtcdBackend(ExchangingBackend):
         """
         self.perform(self.store.range(self.store.notes, end))
         soon = time.monotonic() + min(_GLANCE, left(end))
-        for found in health.known_bad(self.perform(self.store.transport.status(soon))):
-            if options.strict and found.severity == "error":
-                text = f"{found.message}; strict refuses that"
-                raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
-            options.warn(f"{found.message} ({found.hint})")
+        bad = health.known_bad(self.perform(self.store.transport.status(soon)))
+        for warning in warnings_of(bad, strict=options.strict):
+            options.warn(warning)
 
     # -- claims
 

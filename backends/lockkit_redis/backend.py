@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from lockkit.errors import BackendUnavailable
 from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left, shares
+from lockkit.store.dangers import warnings_of
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Claim, Extras, OpenOptions, ReadingWatch, Refused, Renewal, Unknown, Watch
 from lockkit_redis import health, operating, renewing
@@ -75,11 +75,7 @@ class RedisBackend(ExchangingBackend):
                 told = trouble.error.message.replace(server.where, who)
                 warnings.append(f"a node cannot be used: {told} ({trouble.error.hint})")
                 continue
-            for found in bad:
-                if options.strict and found.severity == "error":
-                    text = f"{who}: {found.message}; strict refuses such a server"
-                    raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
-                warnings.append(f"{who}: {found.message} ({found.hint})")
+            warnings += warnings_of(bad, strict=options.strict, who=who)
         if len(troubles) == len(servers):
             raise troubles[0]
         # One missing node does not matter here: names on the other nodes can be locked.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from lockkit.errors import BackendUnavailable
 from lockkit.names import check_namespace
 from lockkit.store.base import BasicBackend
-from lockkit.store.spi import Extras, OpenOptions, Refused
+from lockkit.store.dangers import warnings_of
+from lockkit.store.spi import Extras, OpenOptions
 from lockkit_zookeeper import (
     acquiring,
     evicting,
@@ -63,10 +63,10 @@ def open_store(url: str, options: OpenOptions) -> ZooKeeperBackend:
     try:
         store.open(options.budget)
         if options.strict:
-            for finding in store.check(end - time.monotonic()):
-                if finding.check == "tick":
-                    text = f"{store.address.shown}: {finding.message}; strict refuses that"
-                    raise Refused(BackendUnavailable(text, hint=finding.hint), retry=False)
+            ticks = [each for each in store.check(end - time.monotonic()) if each.check == "tick"]
+            warnings_of(
+                [each._replace(severity="error") for each in ticks], strict=True, who=store.address.shown
+            )
     except BaseException:
         store.close()
         raise

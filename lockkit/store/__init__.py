@@ -13,6 +13,7 @@ A store imports from these modules:
 - :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: the rest of a budget,
   connecting within a budget, and a pool of connections; :mod:`~lockkit.store.inherited`: the refusal of a parent's store;
   :mod:`~lockkit.store.waking`: calling a waiter;
+- :mod:`~lockkit.store.dangers`: what ``strict`` refuses, and the warnings about the rest;
 - :mod:`~lockkit.store.exchanges`, :mod:`~lockkit.store.performing`: the frequent calls of a network store as generators without
   I/O, and blocking connections that perform them.
 """

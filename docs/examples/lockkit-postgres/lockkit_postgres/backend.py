@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace, claim_id
 from lockkit.store.comparing import annotate
+from lockkit.store.dangers import warnings_of
 from lockkit.store.notes import note_of, note_text, patched
 from lockkit.store.queue import agreed, check_capacity
 from lockkit.store.spi import (
@@ -73,12 +73,10 @@ class PostgresBackend:
         end = time.monotonic() + _OPENING
         try:
             hello = layout.prepare(self._pool, self._namespace, end)
-            for found in health.check(self._pool, max(end - time.monotonic(), 0.1)):
-                if found.severity == "error" and options.strict:
-                    text = f"{self._pool.address.shown}: {found.message}; strict refuses that"
-                    raise Refused(BackendUnavailable(text, hint=found.hint), retry=False)
-                if found.severity == "error":
-                    options.warn(f"{self._pool.address.shown}: {found.message} ({found.hint})")
+            found = health.check(self._pool, max(end - time.monotonic(), 0.1))
+            errors = [each for each in found if each.severity == "error"]
+            for warning in warnings_of(errors, strict=options.strict, who=self._pool.address.shown):
+                options.warn(warning)
         except BaseException:
             self._pool.close()
             raise
