@@ -13,7 +13,17 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["HERE", "URL_FIRST", "SameStore", "command_line", "options", "place_of", "quoted", "same_store"]
+__all__ = [
+    "HERE",
+    "URL_FIRST",
+    "SameStore",
+    "command_line",
+    "options",
+    "place_of",
+    "quoted",
+    "same_store",
+    "selecting",
+]
 
 
 class SameStore(NamedTuple):
@@ -21,7 +31,7 @@ class SameStore(NamedTuple):
 
     Attributes:
         options: The options to add, with a space before each: `` --url sqlite:/srv/lockkit.db``.
-        first: What must be done before, as a phrase with a comma before it; empty if nothing. A suggested command never contains a
+        first: What must be done before, as a phrase in brackets with a space before it; empty if nothing. A suggested command never contains a
             secret, so this may be to set LOCKKIT_URL.
         reachable: Whether a command can use the store at all. It cannot if the store is in this process.
     """
@@ -33,7 +43,9 @@ class SameStore(NamedTuple):
 
 HERE = SameStore()
 """The store that a command uses without any options."""
-URL_FIRST: Final = ", with LOCKKIT_URL set to the store's URL, which has a secret"
+URL_FIRST: Final = (
+    " (first set LOCKKIT_URL to the store's URL, which is not repeated here because it has a secret)"
+)
 """The phrase about what must be done before a suggested command."""
 
 
@@ -44,17 +56,23 @@ def same_store(config: Config, *, reachable: bool = True) -> SameStore:
         config: The configuration.
         reachable: Whether other processes can use the store.
     """
+    moved = _elsewhere(config, "url")
+    url = place_of(config) if moved or _elsewhere(config, "state_dir") or _xdg_state(config) else config.url
+    way = selecting(
+        url if moved or config.url != url else None,
+        config.profile if _elsewhere(config, "profile") else None,
+        config.namespace if _elsewhere(config, "namespace") else None,
+    )
+    return way._replace(reachable=reachable)
+
+
+def selecting(url: str | None, profile: str | None, namespace: str | None) -> SameStore:
+    """How a command uses the store with this URL, profile and namespace; None for what it need not be told."""
     from lockkit.redaction import redact
 
-    moved = _elsewhere(config, "url")
-    url = place_of(config) if moved or _elsewhere(config, "state_dir") or _xdg_state(config) else ""
-    secret = bool(url) and redact(url) != url
-    words = [
-        ("--url", "" if secret or not (moved or config.url != url) else url),
-        ("--profile", config.profile if _elsewhere(config, "profile") else None),
-        ("--namespace", config.namespace if _elsewhere(config, "namespace") else None),
-    ]
-    return SameStore(options(words), URL_FIRST if secret else "", reachable)
+    secret = bool(url) and redact(url or "") != url
+    words = [("--url", None if secret else url), ("--profile", profile), ("--namespace", namespace)]
+    return SameStore(options(words), URL_FIRST if secret else "")
 
 
 def place_of(config: Config) -> str:

@@ -18,7 +18,7 @@ import click
 
 from lockkit import durations, names
 from lockkit.cli import completing
-from lockkit.cli.suggesting import MEANT, PROBE, WORDS, quoted, same_store
+from lockkit.cli.suggesting import MEANT, PROBE, WORDS, as_called, quoted
 from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.queue import RW_CAPACITY
@@ -90,7 +90,7 @@ class Session(NamedTuple):
 
         source = config.source("url")
         told = f"its URL is from {source}; " if config.is_set("url") and source != ARGUMENT else ""
-        options, first = same_store(self)
+        options, first = as_called(self)
         return f"{told}to check it{first}: lockkit doctor{options}"
 
 

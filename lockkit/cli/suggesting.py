@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
-from lockkit.suggesting import URL_FIRST, command_line, options, quoted
+from lockkit.suggesting import URL_FIRST, command_line, quoted, selecting
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -16,12 +16,12 @@ __all__ = [
     "PROBE",
     "URL_FIRST",
     "WORDS",
+    "as_called",
     "command_line",
     "explain_line",
     "look",
     "near",
     "quoted",
-    "same_store",
 ]
 
 MEANT: Final = "lockkit.meant"
@@ -34,32 +34,24 @@ _NEAR = 3
 """Similar names to suggest at most."""
 
 
-def same_store(session: Session) -> tuple[str, str]:
-    """The options with which a suggested command uses the same store, and a phrase about what must be done first.
+def as_called(session: Session) -> tuple[str, str]:
+    """The options with which a suggested command uses the store that this command uses, and a phrase about what must be done first.
 
-    A suggested command never contains a secret. If the URL has a secret, the phrase says that LOCKKIT_URL must be set to it first;
-    otherwise the phrase is empty.
+    The options are those with which this command was called, because the suggested one is run in the same shell. The phrase is empty,
+    unless the URL has a secret.
     """
-    from lockkit.redaction import redact
-
-    url = session.url or ""
-    secret = bool(url) and redact(url) != url
-    words = [
-        ("--url", None if secret else url),
-        ("--profile", session.profile),
-        ("--namespace", session.namespace),
-    ]
-    return options(words), URL_FIRST if secret else ""
+    way = selecting(session.url, session.profile, session.namespace)
+    return way.options, way.first
 
 
 def explain_line(session: Session, name: str) -> str:
     """The command that explains the state of a lock, ready to paste."""
-    return command_line("explain", name, options=same_store(session)[0])
+    return command_line("explain", name, options=as_called(session)[0])
 
 
 def look(session: Session, name: str) -> str:
     """A hint to look at a lock: ``see: lockkit explain NAME``, with what must be done first."""
-    return f"see{same_store(session)[1]}: {explain_line(session, name)}"
+    return f"see{as_called(session)[1]}: {explain_line(session, name)}"
 
 
 def near(client: Client, name: str) -> list[str] | None:

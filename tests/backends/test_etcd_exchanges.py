@@ -34,6 +34,7 @@ from lockkit_etcd.gateway_http import Garbled, Parser, Reply
 from lockkit_etcd.gateway_json import kept_answers
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
+from support.by_hand import ByHand
 from support.etcd_transports import SCHEMES, open_etcd
 from support.servers.etcd import EtcdServer
 
@@ -71,28 +72,8 @@ def asked(step):
     return step.to.host, step.packed.split(b" ")[1].decode().removeprefix("/v3/")
 
 
-class Driven:
-    """An exchange that is driven by hand."""
-
-    def __init__(self, exchange):
-        self.exchange = exchange
-        self.step = next(exchange)
-        self.result = None
-        self.steps = [self.step]
-
-    def __call__(self, *answers):
-        """Send answers, or throw them, one a step."""
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                self.step = self.exchange.throw(answer)
-            else:
-                try:
-                    self.step = self.exchange.send(answer)
-                except StopIteration as done:
-                    self.step, self.result = None, done.value
-                    return self
-            self.steps.append(self.step)
-        return self
+class Driven(ByHand):
+    """An exchange of etcd that is performed by hand."""
 
     @property
     def paths(self):

@@ -27,6 +27,7 @@ from lockkit_redis.private import error_of, slot_of
 from lockkit_redis.server import Fresh, Sentinel, Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.topology import Cluster
+from support.by_hand import ByHand
 from support.handlers import Handler
 from support.servers.redis import RedisServer
 
@@ -54,30 +55,6 @@ def no_io(monkeypatch):
         monkeypatch.setattr(name, forbidden)
 
 
-class Play:
-    """An exchange, performed by hand."""
-
-    def __init__(self, exchange):
-        self._exchange = exchange
-        self.step = next(exchange)
-        self.result = None
-
-    def hear(self, result):
-        """The result of the step; the next step, or None at the end."""
-        return self._go_on(self._exchange.send, result)
-
-    def fail(self, error):
-        """The step raises this."""
-        return self._go_on(self._exchange.throw, error)
-
-    def _go_on(self, how, what):
-        try:
-            self.step = how(what)
-        except StopIteration as done:
-            self.step, self.result = None, done.value
-        return self.step
-
-
 @pytest.fixture
 def store(no_io):
     return RedisStore(parse("redis://host"), OpenOptions())
@@ -103,7 +80,7 @@ def replies(first, count):
 
 def test_an_acquire_is_one_request_and_its_reply(calls, server):
     began = time.monotonic()
-    play = Play(calls.acquire(claim(), True, 2.0))
+    play = ByHand(calls.acquire(claim(), True, 2.0))
 
     assert isinstance(play.step, Send)
     assert play.step.to is server
@@ -115,8 +92,8 @@ def test_an_acquire_is_one_request_and_its_reply(calls, server):
 
 
 def test_a_request_for_a_name_in_the_index_has_one_reply(calls):
-    Play(calls.acquire(claim(), True, 2.0)).hear([GRANT, *INDEXED])
-    play = Play(calls.acquire(claim(), True, 2.0))
+    ByHand(calls.acquire(claim(), True, 2.0)).hear([GRANT, *INDEXED])
+    play = ByHand(calls.acquire(claim(), True, 2.0))
 
     assert play.step.replies == 1
     play.hear([GRANT])
@@ -130,7 +107,7 @@ def test_nothing_is_done_before_the_first_step(calls, store):
 
 
 def test_a_script_that_the_server_does_not_know_is_sent_whole(calls, server):
-    play = Play(calls.acquire(claim(), True, 2.0))
+    play = ByHand(calls.acquire(claim(), True, 2.0))
     again = play.hear(replies(error_of("NOSCRIPT No matching script"), 4))
 
     assert again.to is server
@@ -143,10 +120,10 @@ def test_a_script_that_the_server_does_not_know_is_sent_whole(calls, server):
 def test_a_connection_that_breaks_leaves_the_outcome_unknown(calls, store):
     one = claim()
     with pytest.raises(Unknown, match="reset by peer"):
-        Play(calls.acquire(one, True, 2.0)).fail(ConnectionResetError("reset by peer"))
+        ByHand(calls.acquire(one, True, 2.0)).fail(ConnectionResetError("reset by peer"))
     assert one.token in store.unsure
 
-    play = Play(calls.release(one, 2.0))
+    play = ByHand(calls.release(one, 2.0))
     assert play.step.packed.count(b"$1\r\n1\r\n") == 2, "graceful, and with a tombstone"
     play.hear([1])
     assert play.result == RELEASED
@@ -156,7 +133,7 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown(calls, store):
 def test_where_no_connection_is_to_be_had_nothing_was_done(calls, store):
     refusal = Refused(BackendUnavailable("cannot reach it", hint=""))
     with pytest.raises(Refused) as told:
-        Play(calls.acquire(claim(), True, 2.0)).fail(refusal)
+        ByHand(calls.acquire(claim(), True, 2.0)).fail(refusal)
 
     assert told.value is refusal
     assert not store.unsure
@@ -173,7 +150,7 @@ def test_an_exchange_that_is_dropped_half_way_remembers_its_claim(calls, store):
 
 
 def test_a_demoted_primary_is_refused_and_its_connections_are_dropped(calls, server):
-    play = Play(calls.release(claim(), 2.0))
+    play = ByHand(calls.release(claim(), 2.0))
 
     assert play.hear([error_of("READONLY You can't write")]) == Drop(server)
     with pytest.raises(Refused, match="it is a replica"):
@@ -181,7 +158,7 @@ def test_a_demoted_primary_is_refused_and_its_connections_are_dropped(calls, ser
 
 
 def test_an_emergency_release_has_a_connection_of_its_own(calls, server):
-    play = Play(calls.emergency_release(claim(), 2.0))
+    play = ByHand(calls.emergency_release(claim(), 2.0))
 
     assert play.step.to == Fresh(server)
     assert not play.step.keep([1])
@@ -191,7 +168,7 @@ def test_an_emergency_release_has_a_connection_of_its_own(calls, server):
 
 def test_renewals_of_several_names_go_in_one_row(calls):
     beats = [(claim(f"n{at}"), at) for at in range(3)]
-    play = Play(calls.renew(beats, 2.0))
+    play = ByHand(calls.renew(beats, 2.0))
 
     assert play.step.replies == 4
     noting = play.hear([b"H", b"H", [b"L", b"absent", b""], NOW])
@@ -206,7 +183,7 @@ def test_renewals_of_several_names_go_in_one_row(calls):
 def opening(url):
     store = RedisStore(parse(url), OpenOptions())
     (server,) = store.servers()
-    return Play(RedisExchanges(store).opening(server, time.monotonic() + 2.0)), server
+    return ByHand(RedisExchanges(store).opening(server, time.monotonic() + 2.0)), server
 
 
 def test_a_connection_logs_in_with_its_first_words(no_io):
@@ -293,7 +270,7 @@ def test_sentinels_that_know_no_such_primary_are_told(no_io):
 def test_a_demoted_primary_behind_sentinels_is_looked_for_once_more(no_io):
     store = RedisStore(parse("redis+sentinel://one/kit"), OpenOptions())
     (server,) = store.servers()
-    play = Play(RedisExchanges(store).release(claim(), 2.0))
+    play = ByHand(RedisExchanges(store).release(claim(), 2.0))
 
     assert play.hear([error_of("READONLY You can't write")]) == Drop(server)
     assert play.hear(None).to is server
@@ -310,7 +287,7 @@ def cluster(store):
     store.topology = topology = Cluster(
         parse("redis+cluster://one:1"), lambda address, on: Server(address, "me", store.clock, cluster=on)
     )
-    play = Play(topology.read(time.monotonic() + 1.0))
+    play = ByHand(topology.read(time.monotonic() + 1.0))
     assert b"SLOTS" in play.step.packed
     assert play.hear([[[0, 16383, [b"one", 1, b"id"]]]]) is None
     return topology
@@ -320,7 +297,7 @@ def cluster(store):
 def moving(calls, cluster, store):
     """An acquire whose first request is under way, of a name in the index."""
     store.index.noted(("a",), store.clock.now(), [])
-    return Play(calls.acquire(claim("a"), True, 2.0))
+    return ByHand(calls.acquire(claim("a"), True, 2.0))
 
 
 def port(step):
@@ -352,7 +329,7 @@ def test_the_next_call_knows_where_the_slot_is(moving, calls, cluster):
 
     assert cluster.stale
     cluster._read_at = 0.0
-    play = Play(calls.release(claim("a"), 2.0))
+    play = ByHand(calls.release(claim("a"), 2.0))
     assert isinstance(play.step, Start)
     assert play.step.name == "lockkit-redis-map"
     assert port(play.hear(None)) == 2
@@ -368,7 +345,7 @@ def test_a_slot_that_moves_for_ever_is_a_refusal(moving, store):
 
 def test_nothing_is_followed_when_the_time_is_over(calls, cluster, store):
     store.index.noted(("a",), store.clock.now(), [])
-    play = Play(calls.acquire(claim("a"), True, 0.0))
+    play = ByHand(calls.acquire(claim("a"), True, 0.0))
     with pytest.raises(Refused):
         play.hear([error_of(f"MOVED {SLOT} two:2")])
 
@@ -408,7 +385,7 @@ def test_a_node_that_does_not_know_the_script_learns_it_behind_a_redirection(mov
 
 
 def test_renewals_of_a_moved_slot_are_sent_to_its_node_at_once(calls, cluster):
-    play = Play(calls.renew([(claim("a"), 1), (claim("b"), 2)], 2.0))
+    play = ByHand(calls.renew([(claim("a"), 1), (claim("b"), 2)], 2.0))
     assert play.step.replies == 3
     step = play.hear([error_of(f"MOVED {SLOT} two:2"), b"H", NOW])
 
@@ -421,12 +398,12 @@ def test_renewals_of_a_moved_slot_are_sent_to_its_node_at_once(calls, cluster):
 
 def test_a_map_that_cannot_be_read_in_the_background_is_read_by_the_next_call(calls, cluster):
     cluster.stale, cluster._read_at = True, 0.0
-    play = Play(calls.release(claim("a"), 2.0))
+    play = ByHand(calls.release(claim("a"), 2.0))
     assert isinstance(play.step, Start)
     with pytest.raises(KeyboardInterrupt):
         play.fail(KeyboardInterrupt())
 
-    assert isinstance(Play(calls.release(claim("a"), 2.0)).step, Start)
+    assert isinstance(ByHand(calls.release(claim("a"), 2.0)).step, Start)
 
 
 def test_a_signal_as_the_reading_of_the_map_begins_leaves_it_to_the_next_call(calls, cluster):
@@ -437,25 +414,25 @@ def test_a_signal_as_the_reading_of_the_map_begins_leaves_it_to_the_next_call(ca
         cluster.stale, cluster._read_at, cluster._reading = True, 0.0, False
         handler = Handler(at, strike, "look_again", "lockkit_redis/topology.py")
         with contextlib.suppress(CtrlC), handler:
-            Play(calls.release(claim("a"), 2.0))
+            ByHand(calls.release(claim("a"), 2.0))
         return handler.seen
 
     for at in range(1, begun(0) + 1):
         begun(at)
         if at > 1:
-            assert isinstance(Play(calls.release(claim("a"), 2.0)).step, Start), at
+            assert isinstance(ByHand(calls.release(claim("a"), 2.0)).step, Start), at
 
 
 def test_the_map_is_read_by_one_at_a_time(calls, cluster):
     cluster.stale, cluster._read_at = True, 0.0
-    first, second = (Play(calls.release(claim("a"), 2.0)) for _ in range(2))
+    first, second = (ByHand(calls.release(claim("a"), 2.0)) for _ in range(2))
     assert isinstance(first.step, Start)
     assert isinstance(second.step, Send)
 
-    reading = Play(first.step.make())
+    reading = ByHand(first.step.make())
     reading.hear([[[0, 16383, [b"two", 2, b"id"]]]])
     assert not cluster.stale
-    assert port(Play(calls.release(claim("a"), 2.0)).step) == 2
+    assert port(ByHand(calls.release(claim("a"), 2.0)).step) == 2
 
 
 # -- on an event loop

@@ -17,7 +17,7 @@ from lockkit.cli.base import Session
 from lockkit.cli.commands.explain import sentences
 from lockkit.cli.commands.status import _table
 from lockkit.cli.output import claim as as_json
-from lockkit.cli.suggesting import same_store
+from lockkit.cli.suggesting import as_called
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.observe import journal
 
@@ -546,6 +546,6 @@ def test_the_line_that_evicts_can_be_pasted_and_has_no_secret_in_it(lockkit):
     plain = lockkit("explain", "backup", "--url", url).stdout
 
     assert f"To force it out: lockkit evict --url {url} backup" in plain
-    options, first = same_store(Session(False, "redis://:pw@h", "gpu", None))
+    options, first = as_called(Session(False, "redis://:pw@h", "gpu", None))
     assert options == " --profile gpu"
     assert "LOCKKIT_URL" in first

@@ -14,7 +14,7 @@ from lockkit.cli import exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import command_line, look, same_store
+from lockkit.cli.suggesting import as_called, command_line, look
 from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 
@@ -168,7 +168,7 @@ def _tell_left(session: Session, name: str, claim_id: str | None, ttl: float, *,
     """Report that a claim may still be in the store, and how to end it, because it would block the name for its whole ttl."""
     if claim_id is None:
         return
-    options, first = same_store(session)
+    options, first = as_called(session)
     way = command_line("release", name, options=options)
     if print_token:
         way = command_line("evict", name, f'--claim {claim_id} --now --reason "..."', options=options)
@@ -204,7 +204,7 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
     elif print_token:
         print(lease.token)
     else:
-        options, first = same_store(session)
+        options, first = as_called(session)
         output.say(
             f"{lease.name!r} is held (fence {lease.fence}) until {output.clock_time(until, time.time())}; "
             f"{command_line('release', lease.name, options=options)} ends it{first}"

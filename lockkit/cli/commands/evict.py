@@ -11,7 +11,7 @@ from lockkit.cli import completing, exits, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
-from lockkit.cli.suggesting import look, same_store
+from lockkit.cli.suggesting import as_called, look
 from lockkit.errors import OutcomeUnknown
 
 __all__ = ["command"]
@@ -95,5 +95,5 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     )
     output.say(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
     if claim is not None:
-        output.say("\n".join(ways_out(claim._replace(evicted=True), *same_store(session))))
+        output.say("\n".join(ways_out(claim._replace(evicted=True), *as_called(session))))
     return exits.OK

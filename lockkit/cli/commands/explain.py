@@ -12,7 +12,7 @@ from lockkit import durations
 from lockkit.cli import output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import command_line, same_store
+from lockkit.cli.suggesting import as_called, command_line
 from lockkit.cli.waiting import ordinal
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(session: Session, name: str) -> None:
     with session.client() as client:
         info = client.inspect(name)
         found = None if info.claims else traces.traces(client, name)
-        options, first = same_store(session)
+        options, first = as_called(session)
         failed = traces.failures(client, name) if found is None else found.failed
         now = time.time()
         told = sentences(info, now, options, first)

@@ -10,7 +10,7 @@ import click
 from lockkit.cli import eviction, exits, holds, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import command_line, same_store
+from lockkit.cli.suggesting import as_called, command_line
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -60,6 +60,6 @@ def _why(session: Session, client: Client, name: str, ours: holds.Found) -> str:
     claim = ours.standing[0].claim
     said = eviction.mark(claim.note) or {"by": "somebody", "reason": ""}
     until = "" if claim.deadline is None else f" until {output.clock_time(claim.deadline, time.time())}"
-    options, first = same_store(session)
+    options, first = as_called(session)
     release = command_line("release", name, options=options)
     return f": evicted by {said['by']}: {said['reason']}; it still blocks {name!r}{until}{first}: {release} ends it"

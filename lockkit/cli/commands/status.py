@@ -15,7 +15,7 @@ from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import same_store
+from lockkit.cli.suggesting import as_called
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 
@@ -153,7 +153,7 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     if found.traces is not None:
         from lockkit.cli import traces
 
-        told.append(traces.row(str(asked.name), found.traces, time.time(), *same_store(session)))
+        told.append(traces.row(str(asked.name), found.traces, time.time(), *as_called(session)))
     return [row for row in told if row]
 
 
