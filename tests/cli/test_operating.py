@@ -387,6 +387,7 @@ def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
     told = (
         ("ok", "environment is read"),
         ("ok", "argument is read"),
+        ("warning", "plugin wrong: not loaded: OSError: no import"),
         ("error", "no answer from 127.0.0.1"),
         ("ok", "the plugin is well"),
         (
@@ -394,7 +395,6 @@ def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
             "plugin slow: its health check failed: TimeoutError: lockkit_health has not returned within 5 s",
         ),
         ("error", "plugin broken: its health check failed: OutcomeUnknown: no answer from 127.0.0.1"),
-        ("warning", "plugin wrong: not loaded: OSError: no import"),
         ("ok", "state folder"),
         ("warning", "1 failed release not resolved yet"),
     )

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lockkit.cli.suggesting import same_store
+from lockkit.cli.suggesting import as_called
 from lockkit.clock import SYSTEM
 from lockkit.drivers.dispatch import _LEVELS, Dispatcher
 from lockkit.drivers.sentences import SENTENCES, sentence
@@ -126,7 +126,7 @@ def test_a_log_message_is_a_sentence(event, told):
 
 def test_the_line_that_forces_a_lock_out_does_not_show_the_password():
     session = SimpleNamespace(url="redis://:hunter2@host/0", profile=None, namespace="prod")
-    options, first = same_store(session)
+    options, first = as_called(session)
     assert "--url" not in options
     assert "hunter2" not in options + first
     assert "LOCKKIT_URL" in first
