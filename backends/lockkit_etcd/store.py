@@ -54,6 +54,7 @@ class Entry:
         hold: The lease that it is on, or will be, when it holds.
         guard: The lease of its guard, which blocks until since + min_hold.
         looked: The revision at which the queue was last looked at for it.
+        place: The number of claims ahead of it, at a look.
         placed: The revision of its last move to another lease; 0 if there was none.
         mover: The batch that is moving it to another lease. Until the move is definite no keepalive of the present lease counts.
         unsure: A move had no answer: only a read shows which lease it is on.
@@ -76,6 +77,7 @@ class Entry:
     hold: Lease | None = None
     guard: Lease | None = None
     looked: int = 0
+    place: int = 0
     placed: int = 0
     mover: Mover | None = None
     unsure: bool = False
@@ -99,6 +101,7 @@ class Entry:
     def saw(self, found: Sequence[Row], place: int) -> list[Row]:
         """Remember the queue as it is for this claim, which does not fit; its blockers."""
         chosen = [found[at] for at in in_the_way(found, [each.holding for each in found], place)[0]]
+        self.place = place
         self.seen = found[place].modified, {each.key: each.fence for each in chosen if not each.guard}
         if any(each.guard for each in chosen):  # its place may be older than its key
             self.seen = None

@@ -3,6 +3,9 @@
 Many waiters of one client for one name share a watch on its queue. So the cost of a hand-off to the server does not grow with
 the number of waiting clients, nor its cost to a client with the number of its waiters.
 
+A client that waits in a short queue again and again keeps a watch on that queue for a moment, so that its next wait costs neither a
+watch nor a second look. In a long queue it does not, because then each of many clients would be told of each hand-off.
+
 A key serves many claims, one after the other; the revision that created it tells them apart. A blocker is older than the look
 that showed it, so a removal after that look is the blocker's own.
 
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lockkit.store.crowds import Crowds
 from lockkit_etcd.transport import Get, News, Stream, Watched
 
 if TYPE_CHECKING:
@@ -41,6 +45,10 @@ _KEYS = 8
 """Most keys of such a watch."""
 _KEPT = 1024
 """Removals that a shared watch remembers, for a waiter that joins after a removal but looked before it."""
+_NEAR = 4
+"""Claims ahead of a waiter, up to which the queue counts as short."""
+_LASTING = 1.0
+"""Seconds for which the watch on a short queue is kept without a waiter."""
 _BEHIND = 1.0
 """Seconds after which a watch counts as dead if it has not reported a change that a look at the queue showed."""
 
@@ -70,12 +78,21 @@ class _Watch:
 
 
 class _SharedWatch:
-    """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys."""
+    """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys.
 
-    def __init__(self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]]) -> None:
+    Attributes:
+        lasting: Whether it is kept for a moment without a waiter.
+        empty_since: When the last waiter left, on ``time.monotonic()``.
+    """
+
+    def __init__(
+        self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], *, lasting: bool
+    ) -> None:
         self._watches = watches
         self._queue = queue
         self._wanted = wanted
+        self.lasting = lasting
+        self.empty_since = 0.0
         self._since = _NEVER
         """The first revision from which on every removal is known."""
         self._gone: dict[bytes, int] = {}
@@ -114,10 +131,13 @@ class _SharedWatch:
                 self.waiters.remove(watch)
             except ValueError:
                 return
-            if self.waiters:
+            if self.waiters or self._watches.kept(self._queue, self):
                 return
-            self._watches.drop(self._queue, self)
         self.close()
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has been without a waiter for long enough; under the mutex."""
+        return not self.waiters and now >= self.empty_since + _LASTING
 
     def close(self) -> None:
         """End the watch."""
@@ -169,6 +189,11 @@ class _SharedWatch:
 
     def _again(self) -> None:
         """Wake every waiter of a watch that has ended, because something may have been missed, and open another in a moment."""
+        if self.lasting:
+            with self._watches.mutex:
+                if not self.waiters:
+                    self._watches.drop(self._queue, self)
+                    return
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
         turn = self._turn
 
@@ -213,7 +238,9 @@ class Watches:
         self.store = store
         self.mutex = threading.RLock()
         self._shared_watches: dict[bytes, list[_SharedWatch]] = {}
-        self._closed = False
+        self._left: Crowds[bytes] = Crowds(store.clock.now)
+        self._sweeper: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def watch(
         self,
@@ -222,24 +249,29 @@ class Watches:
         blockers: Sequence[str],
         looked: int,
         wake: Callable[[], None],
+        ahead_of_it: int,
     ) -> _Watch:
-        """Wake a claim that looked at its queue at a revision, and saw these blockers (each :attr:`Row.where`)."""
+        """Wake a claim that looked at its queue at a revision, and saw so many claims ahead, of which these block it (:attr:`Row.where`)."""
         ahead: dict[bytes, int] = {}
         for each in blockers:
             last, _, fence = each.rpartition("@")
             ahead[queue.key + last.encode()] = int(fence)
         with self.mutex:
             shared_watches = self._shared_watches.setdefault(queue.key, [])
-            shared_watch = next((each for each in shared_watches if each.shared), None)
+            near = ahead_of_it <= _NEAR
+            shared_watch = next(
+                (each for each in shared_watches if each.shared and (near or each.waiters)), None
+            )
             new = shared_watch is None
             if shared_watch is None:
-                few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS
+                lasting = near and self._left.likely(queue.key)
+                few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS and not lasting
                 wanted = (own[0], b"", tuple(ahead)) if few else (queue.key, queue.end, ())
-                shared_watch = _SharedWatch(self, queue.key, wanted)
+                shared_watch = _SharedWatch(self, queue.key, wanted, lasting=lasting)
                 shared_watches.append(shared_watch)
             watch = _Watch(shared_watch, own, ahead, looked, wake)
             shared_watch.enter(watch)
-            if new and not self._closed:
+            if new and not self._closed.is_set():
                 shared_watch.open()
         return watch
 
@@ -247,6 +279,45 @@ class Watches:
         """Compare the watches with what a heartbeat saw in a queue; None: all claims that its waiters need."""
         for shared_watch in list(self._shared_watches.get(queue, ())):
             shared_watch.look(standing)
+
+    def kept(self, queue: bytes, shared_watch: _SharedWatch) -> bool:
+        """Keep a shared watch whose last waiter has left, for a moment; False if it is forgotten instead. Under the mutex."""
+        self._left.note(queue)
+        if shared_watch.lasting and not self._closed.is_set():
+            shared_watch.empty_since = time.monotonic()
+            if self._sweeper is not None or self._sweep_later():
+                return True
+        self.drop(queue, shared_watch)
+        return False
+
+    def _sweep_later(self) -> bool:
+        """Start the thread that ends kept watches; False if the process can start no more threads."""
+        self._sweeper = threading.Thread(target=self._sweep, name="lockkit-etcd-sweep", daemon=True)
+        try:
+            self._sweeper.start()
+        except RuntimeError:
+            self._sweeper = None
+        return self._sweeper is not None
+
+    def _sweep(self) -> None:
+        """End the kept watches, each in its time, until there is none without a waiter."""
+        while not self._closed.wait(_LASTING):
+            with self.mutex:
+                now = time.monotonic()
+                over = [
+                    (queue, each)
+                    for queue, some in self._shared_watches.items()
+                    for each in some
+                    if each.overdue(now)
+                ]
+                for queue, each in over:
+                    self.drop(queue, each)
+                if all(each.waiters for some in self._shared_watches.values() for each in some):
+                    self._sweeper = None
+            for _, each in over:
+                each.close()
+            if self._sweeper is not threading.current_thread():
+                return
 
     def drop(self, queue: bytes, shared_watch: _SharedWatch) -> None:
         """Forget a shared watch that nobody waits on any more; under the mutex."""
@@ -258,7 +329,7 @@ class Watches:
 
     def close(self) -> None:
         """End all of them."""
-        self._closed = True
+        self._closed.set()
         with self.mutex:
             shared_watches = [shared_watch for some in self._shared_watches.values() for shared_watch in some]
             self._shared_watches.clear()

@@ -13,7 +13,7 @@ from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
 from lockkit.testing.processes import installed, until
 from lockkit.testing.stage import Work
-from lockkit_etcd import operating
+from lockkit_etcd import operating, watching
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from support.servers.etcd import EtcdServer
@@ -280,3 +280,84 @@ def test_a_resize_is_only_given_up_when_others_overtake_it(server, monkeypatch):
         for _ in range(61):
             queue(store, kind="semaphore")
         assert store.resize("a", 5, BUDGET) == 62
+
+
+# -- a watch that is kept for a moment
+
+
+@contextlib.contextmanager
+def waited_before(server, monkeypatch, ahead=0):
+    """A store that has just waited for a name and has the watch of a second wait; the streams that it opens."""
+    streams = []
+    real = Gateway.watch
+    monkeypatch.setattr(Gateway, "watch", lambda self, *words: streams.append(words) or real(self, *words))
+    with opened(server.url()) as store, opened(server.url()) as other:
+        take(other)
+        for _ in range(ahead):
+            queue(other)
+        for _ in range(2):
+            one, answer = stand_in_line(store)
+            woken, watch = watched(store, one, answer)
+            all_stand(store, [woken])
+            watch.close()
+            store.abandon(one, BUDGET)
+        yield store, other, streams
+
+
+def holder_of(store):
+    """The only claim of a store."""
+    (entry,) = store.store.entries.values()
+    return entry.claim
+
+
+def test_a_client_that_waits_again_in_a_short_queue_keeps_its_watch_for_the_next_wait(server, monkeypatch):
+    with waited_before(server, monkeypatch) as (store, other, streams):
+        one, answer = stand_in_line(store)
+        server.call("kv/put", {"key": b"x", "value": b"y"})
+        woken, watch = watched(store, one, answer)
+        assert [bool(words[1]) for words in streams] == [False, True], "the third wait has the second's watch"
+        assert not woken.wait(0.1), "nothing can have been missed"
+        other.release(holder_of(other), BUDGET)
+        assert woken.wait(5.0)
+        watch.close()
+
+
+def test_a_claim_that_has_gone_before_a_kept_watch_is_joined_wakes_at_once(server, monkeypatch):
+    with waited_before(server, monkeypatch) as (store, other, _):
+        one, answer = stand_in_line(store)
+        other.release(holder_of(other), BUDGET)
+        kept = room_of(store)
+        key = store.store.known(one.terms).queue.key + answer.blockers[0].rpartition("@")[0].encode()
+        until(lambda: kept._gone.get(key, 0) > store.store.entries[one.token].looked, "it is told")
+        woken, watch = watched(store, one, answer)
+        assert woken.is_set()
+        watch.close()
+
+
+def test_a_kept_watch_ends_in_a_moment_if_nobody_waits(server, monkeypatch):
+    with waited_before(server, monkeypatch) as (store, _, _):
+        kept = room_of(store)
+        until(lambda: store._watches._shared_watches == {}, "it is forgotten", 5.0)
+        until(lambda: not store.store.transport._streams, "its stream has ended")
+        until(lambda: store._watches._sweeper is None, "and so has the thread that ended it")
+        assert kept.waiters == []
+
+
+def test_a_kept_watch_that_is_cut_is_not_joined(server, monkeypatch):
+    monkeypatch.setattr(watching, "_LASTING", 60.0)
+    with waited_before(server, monkeypatch) as (store, other, streams):
+        room_of(store)._stream._connection.interrupt()
+        until(lambda: store._watches._shared_watches == {}, "it is forgotten")
+        one, answer = stand_in_line(store)
+        woken, watch = watched(store, one, answer)
+        all_stand(store, [woken])
+        other.release(holder_of(other), BUDGET)
+        assert woken.wait(5.0)
+        assert len(streams) == 3
+        watch.close()
+
+
+def test_in_a_long_queue_no_watch_is_kept(server, monkeypatch):
+    with waited_before(server, monkeypatch, ahead=6) as (store, _, streams):
+        assert store._watches._shared_watches == {}
+        assert [bool(words[1]) for words in streams] == [False, False]
