@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lockkit.composites import AllOf, AnyOf
     from lockkit.hooks import hookimpl
     from lockkit.leases import Leases
+    from lockkit.pools import Pool, PoolLeases
 
 __all__ = [
     "AcquireCancelled",
@@ -70,6 +71,8 @@ __all__ = [
     "OwnershipError",
     "PermissionDenied",
     "PluginError",
+    "Pool",
+    "PoolLeases",
     "RWLock",
     "ReleaseFailed",
     "ReleaseReport",
@@ -82,7 +85,13 @@ __all__ = [
 ]
 
 
-_LATE = {"AllOf": "lockkit.composites", "AnyOf": "lockkit.composites", "Leases": "lockkit.leases"}
+_LATE = {
+    "AllOf": "lockkit.composites",
+    "AnyOf": "lockkit.composites",
+    "Leases": "lockkit.leases",
+    "Pool": "lockkit.pools",
+    "PoolLeases": "lockkit.pools",
+}
 """Classes that only a program which takes locks together needs, and the modules that define them."""
 
 

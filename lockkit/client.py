@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lockkit.composites import AllOf, AnyOf
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
+    from lockkit.pools import Pool
 
 __all__ = ["Client", "connect"]
 
@@ -153,6 +154,33 @@ class Client(Operations, Answering):
         with IMPORTS:
             from lockkit.composites import AnyOf
         return AnyOf(self._opening, locks, self._timeout(timeout))
+
+    def pool(
+        self,
+        name: str,
+        members: Iterable[str] | Mapping[str, int] | None = None,
+        **options: Unpack[Options],
+    ) -> Pool:
+        """A pool, of which an acquire takes some members.
+
+            cards = client.pool("gpus", {"0": 80, "1": 80})
+            with cards.acquire(count=2, each=20) as leases:
+                print(leases.members)
+
+        Args:
+            name: The name of the pool.
+            members: Names, each of which one request at a time holds; or names with capacities, which requests share. None for the
+                members of ``[pools.NAME]`` in the configuration. All clients must use the same capacity for a member.
+            options: See :class:`~lockkit.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
+                possible.
+
+        Raises:
+            ConfigError: A name, capacity or option is not allowed, or the configuration has no such pool. No I/O has happened.
+            CapabilityError: The store does not support an option, or members with capacities.
+        """
+        with IMPORTS:
+            from lockkit.pools import Pool
+        return Pool(self._opening, name, self.config.pool(name) if members is None else members, options)
 
     def _timeout(self, timeout: float | Default | None) -> float | None:
         return self.config.timeout if isinstance(timeout, Default) else checked_timeout(timeout)

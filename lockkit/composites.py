@@ -14,6 +14,7 @@ from lockkit.leaving import Held
 from lockkit.locking import checked_timeout
 from lockkit.locks import Lock, RWLock
 from lockkit.loops import warn_of_loop
+from lockkit.members import MOST
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import Attempt
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["AllOf", "AnyOf", "Taking"]
 
 H = TypeVar("H", bound=Held)
-MOST = 64
-"""The most locks that :meth:`lockkit.Client.any_of` takes: each of them gets a claim, and is watched."""
 
 
 class Taking:

@@ -21,6 +21,7 @@ from lockkit.crosscheck import DEFAULT, misfits
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
 from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical
+from lockkit.members import pool_as_toml
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
 from lockkit.settings import SETTINGS, Value, meant, template, toml
@@ -61,6 +62,7 @@ class Config:
     Attributes:
         profile: The profile in use, or None.
         plugins: The tables of the plugins, not decoded, by the distribution's canonical name; see :func:`plugin_settings`.
+        pools: The members of each pool, with their capacities; ``pools.<name>`` is their key in ``sources``.
         sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
         files: The files that were looked for, each with a mark by which a change is noticed.
         arguments: The arguments of :func:`load`.
@@ -88,6 +90,7 @@ class Config:
     plugin_errors: Literal["report", "raise"]
     profile: str | None = None
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    pools: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, object] = field(default_factory=dict, repr=False)
     arguments: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -106,6 +109,22 @@ class Config:
         """Whether the setting was set anywhere. If not, a command may use a default of its own."""
         return not self.source(key).startswith(DEFAULT)
 
+    def pool(self, name: object) -> Mapping[str, int]:
+        """The members of a pool of the configuration, with their capacities.
+
+        Raises:
+            ConfigError: No file has such a pool.
+        """
+        members = self.pools.get(name) if isinstance(name, str) else None
+        if members is None:
+            there = f"there are {', '.join(sorted(self.pools))}" if self.pools else "no file has pools"
+            raise ConfigError(
+                f"the configuration has no pool {name!r}",
+                hint=meant(name, self.pools)
+                or f"{there}; write [pools.NAME] with members = [...], or give the members in code",
+            )
+        return members
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of key, value as a file would have it (secrets hidden), and source, for ``lockkit config show``."""
         rows = [
@@ -113,6 +132,8 @@ class Config:
         ]
         if self.profile is not None:
             rows.append(("profile", f'"{redact_name(self.profile)}"', self.source("profile")))
+        for name, members in sorted(self.pools.items()):
+            rows.append((f"pools.{redact_name(name)}", pool_as_toml(members), self.source(f"pools.{name}")))
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
         return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]
@@ -309,10 +330,12 @@ def decide(
     if chosen:
         sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
     plugins = _plugins(found, sources)
+    pools = _pools(found, sources)
     decided = Config(
         **cast("dict[str, Any]", values),
         profile=chosen,
         plugins=plugins,
+        pools=pools,
         sources=sources,
         files=found.stamps,
         arguments=arguments,
@@ -351,6 +374,15 @@ def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, objec
             plugins.setdefault(dist, {}).update(table)
             sources.update({f"plugins.{dist}.{key}": layer.source for key in table})
     return plugins
+
+
+def _pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]]:
+    files = found.files()
+    pools: dict[str, Mapping[str, int]] = {}
+    for layer in (*files, *(layer for layer in files if layer.pinned)):
+        pools.update(layer.pools)
+        sources.update({f"pools.{name}": layer.source for name in layer.pools})
+    return pools
 
 
 def refuse(problems: Sequence[ConfigError]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from lockkit.errors import ConfigError
 from lockkit.layers import Found, Layer, canonical, environment, warn_once
+from lockkit.members import weights
 from lockkit.places import barred, home_dir
 from lockkit.redaction import redact_name
 from lockkit.settings import SETTINGS, Value, meant, shape
@@ -150,7 +152,13 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
         layer.profiles[name] = _values(layer, profile, f"profiles.{redact_name(name)}.", ())
     for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
         layer.plugins[canonical(dist)] = dict(settings)
-    layer.values.update(_values(layer, rest, "", ("profiles", "plugins", *(("pinned",) if pins else ()))))
+    for name, pool in _tables(layer, "pools", rest.pop("pools", {})):
+        members = _members(layer, name, pool)
+        if members is not None:
+            layer.pools[name] = members
+    layer.values.update(
+        _values(layer, rest, "", ("profiles", "plugins", "pools", *(("pinned",) if pins else ())))
+    )
 
 
 def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]]:
@@ -163,6 +171,26 @@ def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]
         else:
             place = f"{key}.{redact_name(name)}"
             layer.problem(f"{place} must be a table, not {shape(table)}", f"write [{place}]")
+
+
+def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
+    """The members of a pool and the capacity of each; None, with a problem recorded, if they are not right."""
+    place = f"pools.{redact_name(name)}"
+    unknown = [key for key in table if key != "members"]
+    if unknown:
+        guess = meant(unknown[0], ("members",))
+        layer.problem(
+            f"unknown key {place}.{redact_name(unknown[0])}", f"{guess or ''} allowed: members".strip()
+        )
+        return None
+    try:
+        return dict(weights(table.get("members"), name))
+    except ConfigError as error:
+        layer.problem(
+            f"{place}: {error.message}",
+            error.hint or 'write members = ["0", "1"], or members = {0 = 80, 1 = 80}',
+        )
+        return None
 
 
 def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:

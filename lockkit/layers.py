@@ -61,6 +61,7 @@ class Layer:
         sources: The exact source of a key, if ``source`` is not exact enough.
         profiles: The settings of each ``[profiles.x]``.
         plugins: The tables ``[plugins.<dist>]`` by canonical name, not decoded.
+        pools: The members of each ``[pools.x]``, with their capacities.
         pinned: Whether the layer wins over everything except keywords in code.
         problems: The errors in this place.
         warnings: Probable mistakes, which do not prevent the use of the layer.
@@ -71,6 +72,7 @@ class Layer:
     sources: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, dict[str, Value]] = field(default_factory=dict)
     plugins: dict[str, dict[str, object]] = field(default_factory=dict)
+    pools: dict[str, dict[str, int]] = field(default_factory=dict)
     pinned: bool = False
     problems: list[ConfigError] = field(default_factory=list)
     warnings: list[ConfigError] = field(default_factory=list)

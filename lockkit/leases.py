@@ -262,7 +262,7 @@ class Leases(Answering, Sequence[Lease]):
 
     def __repr__(self) -> str:
         state = "released" if self.report else "lost" if self.lost_because else "held"
-        return f"<Leases {', '.join(map(repr, self.names))} {state}>"
+        return f"<{type(self).__name__} {', '.join(map(repr, self.names))} {state}>"
 
     def __reduce__(self) -> tuple[type[tuple[LeaseCopy, ...]], tuple[tuple[LeaseCopy, ...]]]:
         return tuple, (tuple(LeaseCopy(lease.handle()) for lease in self._leases),)

@@ -29,15 +29,31 @@ E = TypeVar("E", bound=AnyLease)
 
 
 def arguments(
-    opening: Opening, name: str, kind: Kind, weight: int, capacity: int, options: Options
+    opening: Opening,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+    *,
+    pooled: bool = False,
 ) -> dict[str, Any]:
     """The arguments of a lock's class, beside the opening. Name and options are checked before any I/O.
+
+    Args:
+        opening: The client.
+        name: The lock.
+        kind: The kind of the lock.
+        weight: The weight of its claims.
+        capacity: The capacity of the lock.
+        options: The options of the lock.
+        pooled: Whether a pool makes the lock, whose name may then be that of one of its members or its gate.
 
     Raises:
         ConfigError: The name or an option is not allowed; the error says what is allowed.
         CapabilityError: The store does not support an option.
     """
-    check(options, name, kind)
+    check(options, name, kind, pooled=pooled)
     timeout = options.get("timeout", opening.config.timeout)
     terms = terms_of(
         opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options

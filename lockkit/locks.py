@@ -34,6 +34,8 @@ def build(
     weight: int,
     capacity: int,
     options: Options,
+    *,
+    pooled: bool = False,
 ) -> Lock:
     """Make a lock, and check its name and options before any I/O.
 
@@ -41,7 +43,7 @@ def build(
         ConfigError: The name or an option is not allowed; the error says what is allowed.
         CapabilityError: The store does not support an option.
     """
-    return Lock(opening, **arguments(opening, name, kind, weight, capacity, options))
+    return Lock(opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
 
 
 class Lock(AnyLock[Lease], ShortForm[Lease]):

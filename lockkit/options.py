@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from lockkit import durations
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Capabilities, Kind, Owner
+from lockkit.members import POOLS, whole
 from lockkit.names import check_name
-from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import NOTE_LIMIT, Terms
 
 if TYPE_CHECKING:
@@ -109,12 +109,20 @@ class Settings(TypedDict, total=False):
     plugin_errors: Literal["report", "raise"]
 
 
-def check(options: Options, name: str, kind: Kind) -> None:
-    """Refuse options that are unknown, of the wrong type, or not for this kind of lock.
+def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:
+    """Refuse options that are unknown, of the wrong type, or not for this kind of lock, and a name that belongs to a pool unless ``pooled``.
 
     Raises:
         ConfigError: An option is unknown or not allowed; the error says what is allowed.
     """
+    check_name(name)
+    assert isinstance(name, str)
+    if name.startswith(POOLS) and not pooled:
+        raise ConfigError(
+            f"a name that begins with {POOLS!r} belongs to a pool, and {name!r} cannot be locked by itself",
+            name=name,
+            hint="take members with client.pool(...).acquire()",
+        )
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
         from lockkit.habit_words import OPTIONS  # late: only ever needed for an error
@@ -231,14 +239,3 @@ def longer_ttl(ttl: float, present: float, can: Capabilities) -> float:
         text = f"ttl must be at most {durations.exact(can.max_ttl)} on this store, not {durations.exact(ttl)}"
         raise ConfigError(text, hint=can.ttl_limits or None)
     return ttl
-
-
-def whole(value: object, what: str, name: str) -> int:
-    """Check a capacity or a number of permits.
-
-    Raises:
-        ConfigError: The value is not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
-        raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)
-    return value

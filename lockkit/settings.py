@@ -333,6 +333,11 @@ def template() -> str:
         "#[profiles.gpu]",
         '#url = "redis://localhost:6379/0"',
         "",
+        '# The members of a pool, from which `lockkit run --pool cards` and client.pool("cards") take some.',
+        "#[pools.cards]",
+        '#members = ["0", "1"]',
+        "# Members that are shared have a capacity: members = {0 = 80, 1 = 80}",
+        "",
         "# A plugin's own settings stand under its distribution's name: [plugins.NAME]",
         "",
     ]

@@ -1,4 +1,4 @@
-"""Acquire several locks together: all of them, or any one of them.
+"""Acquire several locks together: all of them, any one of them, or some members of a pool.
 
 The generators here run one :func:`~lockkit.protocol.acquiring.acquiring` for each lock and pass its requests on. When all of them
 wait, they yield one :class:`~lockkit.protocol.effects.WaitForAny`.
@@ -7,6 +7,9 @@ Rules kept here:
 
 - *All of them*: one lock after the other, in the order of the names, so that no two such acquisitions wait for each other.
 - *Any of them*: a claim in each queue. The first grant wins, and every other claim is given back. Nothing is held while it waits.
+- *Some of them*: the members of a pool stand behind one **gate**, a mutex. Only its holder asks for members. It keeps what it gets, and
+  passes the gate on when it has enough or gives up. Otherwise two that want two members each could get one each, and wait for ever.
+  One that loses the gate stops, and gives its members back.
 - A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
 - If a hold is lost while the acquisition still waits, the acquisition fails.
 """
@@ -25,7 +28,7 @@ from lockkit.protocol.acquiring import Attempt, acquiring, giving_up
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForAny, WaitForWake
 from lockkit.protocol.running import Running
 
-__all__ = ["Means", "Steps", "Together", "all_of", "any_of"]
+__all__ = ["Means", "Steps", "Together", "all_of", "any_of", "some_of"]
 
 _LEAST = 0.05
 """Seconds that a try may take at least, even if the tries before it took all of the time."""
@@ -124,10 +127,79 @@ def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attem
     if not claims:
         return None
     try:
-        return (yield from _first(together, claims, 1, means, ()))
+        return (yield from _first(together, claims, 1, means, (), []))
     except AcquireTimeout as error:
         names = [attempt.terms.name for attempt in claims]
         raise denials.none_in_time(error, names) from None
+
+
+def some_of(
+    together: Together,
+    pool: str,
+    gate: Attempt,
+    tries: Sequence[Attempt],
+    claims: Sequence[Attempt],
+    count: int,
+    means: Means,
+) -> Steps:
+    """Acquire some members of a pool: those that are free now, in order, and then those that come free.
+
+    Args:
+        together: Gets the attempts that have begun.
+        pool: The pool, for errors.
+        gate: The attempt for the gate. It waits if the acquisition does.
+        tries: One for each member that would do, which does not wait, in order of preference.
+        claims: One for each of these members that waits, in the same order; none for an acquisition that does not wait.
+        count: The number of members.
+        means: The things of its client that it needs.
+
+    Raises:
+        LeaseLost: The gate, or a member that it had got already, was lost while it waited for the others.
+        DeadlockDetected: The thread or task would wait for itself at so many of the members that too few are left.
+        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
+    """
+    got: list[Attempt] = []
+    steps = _some_of(together, gate, tries, claims, count, means, got)
+    return _leaving_nothing(together, _told(steps, pool, gate, got, count), means)
+
+
+def _some_of(
+    together: Together,
+    gate: Attempt,
+    tries: Sequence[Attempt],
+    claims: Sequence[Attempt],
+    count: int,
+    means: Means,
+    got: list[Attempt],
+) -> Steps:
+    if not (yield from _one(together, gate, means, ())):
+        return None
+    for attempt in tries:
+        if (yield from _one(together, attempt, means, _holds([gate, *got]))):
+            got.append(attempt)
+            if len(got) == count:
+                break
+    if len(got) < count:
+        if not claims:
+            yield from _giving_back(together, means)
+            return None
+        have = {attempt.terms.name for attempt in got}
+        rest = [attempt for attempt in claims if attempt.terms.name not in have]
+        missing = count - len(got)
+        yield from _first(together, rest, missing, means, _holds([gate, *got]), got)
+    _unless_lost(_holds([gate, *got]))
+    yield from _giving_back(together, means, got)
+    order = [attempt.terms.name for attempt in tries]
+    return sorted(got, key=lambda attempt: order.index(attempt.terms.name))
+
+
+def _told(steps: Steps, pool: str, gate: Attempt, got: Sequence[Attempt], count: int) -> Steps:
+    """Have the error of a wait whose time is up say how far it got."""
+    try:
+        return (yield from steps)
+    except AcquireTimeout as error:
+        have = None if gate.hold is None else len(got)
+        raise denials.too_few(error, pool, have, count) from None
 
 
 # -- what they have in common
@@ -169,15 +241,23 @@ def _one(
 
 
 def _first(
-    together: Together, attempts: Sequence[Attempt], count: int, means: Means, held: Sequence[Hold]
+    together: Together,
+    attempts: Sequence[Attempt],
+    count: int,
+    means: Means,
+    held: Sequence[Hold],
+    got: list[Attempt],
 ) -> Generator[Effect, Any, list[Attempt]]:
-    """Queue with several attempts at once until ``count`` of them hold, and give the others up.
+    """Queue with several attempts at once until ``count`` more of them hold, and give the others up.
 
     An attempt at which the thread or task would wait for itself is left out, as long as enough others remain.
+
+    Returns:
+        ``got``, to which those that hold were added.
     """
-    got: list[Attempt] = []
+    count += len(got)
     waiting: dict[int, Running[Hold | None]] = {}
-    spare = len(attempts) - count
+    spare = len(attempts) - (count - len(got))
 
     def step(
         number: int, running: Running[Hold | None], resume: Callable[[], None]

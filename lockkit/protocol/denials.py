@@ -23,6 +23,7 @@ __all__ = [
     "named",
     "none_in_time",
     "timeout",
+    "too_few",
     "useless",
 ]
 
@@ -99,6 +100,21 @@ def none_in_time(error: AcquireTimeout, names: Sequence[str]) -> AcquireTimeout:
     if len(names) == 1:
         return error
     text = f"none of {listed(names)} came free in time: {error.message}"
+    return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
+
+
+def too_few(error: AcquireTimeout, pool: str, have: int | None, count: int) -> AcquireTimeout:
+    """The error for a wait for members of a pool, made from that for the lock that it waited for last.
+
+    Args:
+        error: The error of that lock.
+        pool: The pool.
+        have: The number of members that it had; None if it was still waiting for its turn.
+        count: The number of members that it wanted.
+    """
+    members = "1 member" if count == 1 else f"{count} members"
+    how_far = "its turn had not come" if have is None else f"it had {have}"
+    text = f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}"
     return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
 
 

@@ -59,7 +59,7 @@ def world(tmp_path, monkeypatch):
 
 
 def test_a_config_has_exactly_the_settings_of_the_table():
-    besides = {"profile", "plugins", "sources", "files", "arguments"}
+    besides = {"profile", "plugins", "pools", "sources", "files", "arguments"}
     assert [each.name for each in fields(config.Config) if each.name not in besides] == list(SETTINGS)
 
 
@@ -92,7 +92,7 @@ def test_the_file_for_a_beginning_states_nothing_and_shows_every_default():
         if line.startswith("#") and line[1:2] != " "
     ]
     shown = tomllib.loads("\n".join(lines))
-    assert set(shown) == {*SETTINGS, "profiles"}
+    assert set(shown) == {*SETTINGS, "profiles", "pools"}
     for key, setting in SETTINGS.items():
         if setting.default is not None or setting.kind == "limit":
             assert read(setting, shown[key]) == setting.default

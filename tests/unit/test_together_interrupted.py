@@ -76,7 +76,23 @@ def all_after_a_failure(client, kept):
         held.release()
 
 
+def pool_in_with(client, kept):
+    with client.pool("p", {"0": 2, "1": 2, "2": 1}, ttl=TTL).acquire(2, each=2, timeout=2.0) as leases:
+        kept.append(leases)
+
+
+def pool_after_a_wait(client, kept):
+    """It has one member, and the second comes free while it waits."""
+    pool = client.pool("p", ["0", "1"], ttl=TTL)
+    with pool.acquire(among=["0"]) as first:
+        first.detach()
+        with pool.acquire(2, timeout=2.0, on_wait=lambda waiting: first.release()) as leases:
+            kept.append(leases)
+
+
 FORMS = [
+    pool_in_with,
+    pool_after_a_wait,
     all_in_with,
     all_in_short_form,
     all_released_by_hand,

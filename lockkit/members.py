@@ -1,0 +1,78 @@
+"""The members of pools: which are allowed, and the names of their locks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from lockkit.errors import ConfigError
+from lockkit.names import check_name
+from lockkit.store.queue import RW_CAPACITY
+
+__all__ = ["MOST", "POOLS", "in_pool", "pool_as_toml", "pool_name", "weights", "whole"]
+
+MOST = 64
+"""The most locks in whose queues one acquisition may wait at the same time: each of them gets a claim, and is watched."""
+POOLS = "@pool/"
+"""The beginning of all names that belong to pools; nobody can lock them by name."""
+
+
+def pool_name(pool: str, member: str | None = None) -> str:
+    """The name of the lock of a pool's member, or of the pool's gate. Different pools and members have different names."""
+    parts = [pool] if member is None else [pool, member]
+    return POOLS + "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
+def in_pool(name: str) -> tuple[str, str | None] | None:
+    """The pool and the member that a lock is for, with None for the gate; None if the name belongs to no pool."""
+    if not name.startswith(POOLS):
+        return None
+    parts = [part.replace("%2F", "/").replace("%25", "%") for part in name.removeprefix(POOLS).split("/")]
+    return (parts[0], parts[1] if len(parts) > 1 else None) if len(parts) <= 2 else None
+
+
+def weights(members: object, pool: str) -> Mapping[str, int]:
+    """The members of a pool and the capacity of each, 1 if only names are given.
+
+    Raises:
+        ConfigError: There are none or too many, one is named twice, or a capacity is not a whole number.
+    """
+    if isinstance(members, Mapping):
+        named = {**members}
+    elif isinstance(members, Iterable) and not isinstance(members, str):
+        given = list(members)
+        named = dict.fromkeys(given, 1) if all(isinstance(member, str) for member in given) else {}
+        if not named or len(named) < len(given):
+            raise ConfigError(
+                f"the members of pool {pool!r} must be different names", name=pool, hint='members=["0", "1"]'
+            )
+    else:
+        raise ConfigError(
+            f"the members of a pool are a list of names, or a table of names and capacities, not {members!r}",
+            name=pool,
+        )
+    if not 1 <= len(named) <= MOST:
+        raise ConfigError(f"a pool has 1 to {MOST} members, not {len(named)}", name=pool)
+    for member, capacity in named.items():
+        check_name(member)
+        whole(capacity, f"the capacity of member {member!r}", pool)
+    return named
+
+
+def pool_as_toml(members: Mapping[str, int]) -> str:
+    """The members of a pool as a file has them: a list, or a table if one of them has a capacity above 1."""
+    quoted = {'"' + re.sub(r'(["\\])', r"\\\1", name) + '"': capacity for name, capacity in members.items()}
+    if set(quoted.values()) == {1}:
+        return f"[{', '.join(quoted)}]"
+    return f"{{{', '.join(f'{name} = {capacity}' for name, capacity in quoted.items())}}}"
+
+
+def whole(value: object, what: str, name: str) -> int:
+    """Check a capacity or a number of permits.
+
+    Raises:
+        ConfigError: The value is not a whole number from 1 to :data:`~lockkit.store.queue.RW_CAPACITY`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
+        raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)
+    return value
