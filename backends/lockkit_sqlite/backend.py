@@ -24,6 +24,7 @@ from lockkit_sqlite import health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 from lockkit_sqlite.place import Place, locate, prepare
+from lockkit_sqlite.pulses import BellWatch
 from lockkit_sqlite.releasing import release
 from lockkit_sqlite.store import SQLiteStore
 
@@ -85,7 +86,11 @@ class SqliteBackend(BasicBackend):
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`."""
-        return waiting.watch(self._opened, blockers, wake, claim)
+        return waiting.watch(self._opened, blockers, wake, claim, reads=False)
+
+    def _listen(self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> BellWatch:
+        """See :class:`lockkit.store.spi.Extras`."""
+        return waiting.watch(self._opened, blockers, wake, claim, reads=True)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""
@@ -135,7 +140,7 @@ class SqliteBackend(BasicBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(pulse=self._pulse, namespaces=self._namespaces)
+        return Extras(listen=self._listen, pulse=self._pulse, namespaces=self._namespaces)
 
     def _namespaces(self, budget: float) -> Sequence[str]:
         return operating.namespaces(self._store, time.monotonic() + budget)

@@ -9,7 +9,8 @@ No connection is open across a fork: a child would take its parent's locks for i
 other, and until it is over no other thread opens one. To other threads a fork looks like a busy file.
 
 SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more, though the lock that it waits for is held for some 10 us.
-So it is off, and a call tries again at once, then after fractions of a millisecond.
+So it is off, and a call tries again after fractions of a millisecond. If another process has only written first, nobody holds the
+lock, and the call tries again at once: to give up the processor (sched_yield(2)) costs milliseconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
-from lockkit_sqlite.failures import busy, is_busy, link, linked, mapped, swapped, torn
+from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, swapped, torn
 
 __all__ = [
     "OPENING",
@@ -42,7 +43,6 @@ __all__ = [
 
 Params: TypeAlias = "tuple[int | str | float | None, ...]"
 Rows: TypeAlias = "list[Any]"
-_YIELDS = 3
 _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
 _RESUMING = 0.5
@@ -254,11 +254,10 @@ class Connection:
         left = end - time.monotonic()
         if left <= 0:
             raise busy(self.path)
-        if tries < _YIELDS:
-            os.sched_yield()
-        else:
-            longest = min(_LONGEST, _SHORTEST * 2.0 ** (tries - _YIELDS))
-            time.sleep(min(left, longest * (0.5 + 0.5 * jitter())))
+        if is_overtaken(error):
+            return tries
+        longest = min(_LONGEST, _SHORTEST * 2.0**tries)
+        time.sleep(min(left, longest * (0.5 + 0.5 * jitter())))
         return tries + 1
 
 

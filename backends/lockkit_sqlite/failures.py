@@ -19,6 +19,7 @@ __all__ = [
     "busy",
     "free_space",
     "is_busy",
+    "is_overtaken",
     "link",
     "linked",
     "mapped",
@@ -76,6 +77,14 @@ def raise_if_foreign(error: OSError) -> None:
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another connection is in the way, so that the same statement may succeed in a moment."""
     return _name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_overtaken(error: sqlite3.Error) -> bool:
+    """Whether another connection wrote between the moment at which a statement began to read and that at which it was to write.
+
+    The other has finished, and each such failure is the success of another statement.
+    """
+    return _name(error) == "SQLITE_BUSY_SNAPSHOT"
 
 
 def busy(path: str) -> Refused:

@@ -38,6 +38,8 @@ UNKNOWN: Literal["UNKNOWN"] = "UNKNOWN"
 
 RING = 6
 """Bytes of one ring: a claim id. Writes this short are never torn (pipe(7), PIPE_BUF)."""
+_FULL = 4096 - 16 * RING
+"""Bytes in a FIFO from which on it may have been full. The smallest one holds 4096 (pipe(7), pipe-user-pages-soft)."""
 _NAME = re.compile(r"[0-9a-f]{24}")
 _UNBORN = ".new"
 _ABANDONED = 3600.0
@@ -120,12 +122,17 @@ class Pulse:
             raise_if_foreign(error)
 
     def rings(self) -> tuple[set[bytes], bool]:
-        """Read the bell: the claim ids in it, and whether it was garbled (then every waiter should ask again)."""
+        """Read the bell: the claim ids in it, and whether others may be missing (then every waiter should ask again).
+
+        Nobody reads the bell while nobody waits, so it may be full of rings for claims that are gone.
+        """
         try:
             read = os.read(self.descriptor.fileno(), 65536)
         except OSError:
             return set(), False
-        return {read[at : at + RING] for at in range(0, len(read), RING)}, len(read) % RING != 0
+        return {read[at : at + RING] for at in range(0, len(read), RING)}, len(read) % RING != 0 or len(
+            read
+        ) >= _FULL
 
 
 def open_bell(folder: str, name: str) -> tuple[Descriptor | None, Health]:

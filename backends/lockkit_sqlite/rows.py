@@ -16,7 +16,7 @@ from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
-__all__ = ["LockColumns", "Row", "blocks_until", "claim_info", "fitting", "holding", "read_rows"]
+__all__ = ["Front", "LockColumns", "Row", "blocks_until", "claim_info", "fitting", "holding", "read_rows"]
 
 
 class Row(NamedTuple):
@@ -42,6 +42,17 @@ class Row(NamedTuple):
     info: str
     note: str | None
     asked: int
+    min_reader: int
+
+
+class Front(NamedTuple):
+    """One claim at the front of a queue, in the order of :data:`~lockkit_sqlite.statements.FRONT`."""
+
+    token: str
+    state: int
+    weight: int
+    capacity: int
+    fifo: str
     min_reader: int
 
 

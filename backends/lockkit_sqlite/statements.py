@@ -14,7 +14,9 @@ QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound,
     FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
 """The whole queue in order. Never filtered by time: if a lapsed claim were skipped and renewed later, two would hold."""
 
-FRONT = f"{QUEUE} LIMIT ?3"
+FRONT = """SELECT token, state, weight, capacity, fifo, min_reader
+    FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence LIMIT ?3"""
+"""The claims at the front, with the columns that decide whom to wake. The next in line waits for this read, so it is short."""
 _ALL = "FROM entries WHERE namespace = ?1 AND name = ?2"
 _COLUMNS = """INTO entries (namespace, name, weight, capacity, process_bound, ttl, min_hold, lock_delay, boot, info,
     fence, token, state, deadline, silence, since, renewed, hold_end, epoch, fifo, note) """

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper
@@ -24,12 +25,12 @@ from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
 from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
-from lockkit_sqlite.layout import LINGERING, WAITING, micros
+from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, stale
-from lockkit_sqlite.rows import LockColumns, Row, claim_info, read_rows
-from lockkit_sqlite.watcher import LISTENER
+from lockkit_sqlite.pulses import LISTENER
+from lockkit_sqlite.rows import Front, LockColumns, Row, claim_info, read_rows
 
 __all__ = ["GRACE", "SQLiteStore"]
 
@@ -221,10 +222,12 @@ class SQLiteStore:
         """The queue of a name, as it is."""
         return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end), name)
 
-    def front(self, connection: Connection, name: str, end: float) -> list[Row]:
+    def front(self, connection: Connection, name: str, end: float) -> Sequence[Front | Row]:
         """The claims of a queue that may hold, and at least one more, if there is one. A long queue is rarely read to its end."""
-        rows = read_rows(connection.read(sql.FRONT, (self.namespace, name, _FRONT), end), name)
-        if len(rows) < _FRONT or prefix(rows) + 1 < _FRONT:
+        read = connection.read(sql.FRONT, (self.namespace, name, _FRONT), end)
+        rows = [Front._make(each) for each in read]
+        plain = all(row.min_reader <= READER for row in rows)
+        if plain and (len(rows) < _FRONT or prefix(rows) + 1 < _FRONT):
             return rows
         return self.queue(connection, name, end)
 
@@ -319,7 +322,7 @@ class SQLiteStore:
         except (Refused, Unknown):
             pass
 
-    def ring(self, row: Row) -> Health:
+    def ring(self, row: Front | Row) -> Health:
         """Tell the owner of a claim to ask again."""
         return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
 

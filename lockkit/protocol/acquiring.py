@@ -280,12 +280,13 @@ class Attempt:
         if at < self.warn_at:
             return
         waited = at - self.start
-        own = denials.by_this_thread(answer.holder)
+        here = denials.hold_of(answer.holder)
+        own = denials.by_this_thread(here)
         kind = "queued" if self.warn_at == self.start and not own else "still_waiting"
         data = {
             "position": answer.position,
             "holder": str(answer.holder.owner) if answer.holder else None,
-            "held_at": denials.held_at(answer.holder),
+            "held_at": denials.taken_at(here),
         }
         claim = claim_id(self.claim.token) if self.claim else ""
         yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))

@@ -9,7 +9,7 @@ from lockkit import durations
 from lockkit.caller import shown
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
 from lockkit.facts import ClaimInfo
-from lockkit.hold import held_here
+from lockkit.hold import Hold, held_here
 from lockkit.store.spi import Granted, Lapsed, Terms
 from lockkit.suggesting import HERE, SameStore, command_line
 
@@ -17,11 +17,13 @@ __all__ = [
     "busy",
     "by_this_thread",
     "held_at",
+    "hold_of",
     "in_the_way",
     "listed",
     "mismatch",
     "named",
     "none_in_time",
+    "taken_at",
     "timeout",
     "too_few",
     "useless",
@@ -46,13 +48,21 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
 
 def held_at(claim: ClaimInfo | None) -> str | None:
     """The file and line at which this very process acquired a claim; None if it does not hold the claim."""
-    hold = None if claim is None else held_here(claim.name, claim.claim_id)
+    return taken_at(hold_of(claim))
+
+
+def hold_of(claim: ClaimInfo | None) -> Hold | None:
+    """The hold of a claim that this very process acquired, through any client; None if it does not hold the claim."""
+    return None if claim is None else held_here(claim.name, claim.claim_id)
+
+
+def taken_at(hold: Hold | None) -> str | None:
+    """The file and line at which a hold was acquired, as far as they are known."""
     return None if hold is None else shown(hold.taken_at) or None
 
 
-def by_this_thread(claim: ClaimInfo | None) -> bool:
-    """Whether the calling thread acquired a claim, through any client. A wait for such a claim is probably a mistake."""
-    hold = None if claim is None else held_here(claim.name, claim.claim_id)
+def by_this_thread(hold: Hold | None) -> bool:
+    """Whether the calling thread acquired a hold. A wait for its own hold is probably a mistake."""
     return hold is not None and hold.key is not None and hold.key() is threading.current_thread()
 
 

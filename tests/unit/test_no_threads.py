@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit_sqlite.watcher import LISTENER
+from lockkit_sqlite.pulses import LISTENER
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
@@ -61,20 +61,31 @@ def test_an_acquire_without_a_heartbeat_is_refused_before_the_store_is_asked(ref
 
 
 def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(LISTENER, "_thread", None)  # that of an earlier test goes on in this process
+    """One waiter alone needs no thread, and a second one does."""
+    monkeypatch.setattr(LISTENER.watcher, "_thread", None)  # that of an earlier test goes on in this process
     with lockkit.connect(f"sqlite:{tmp_path}/db") as client:
-        lease = client.lock("a").acquire()
+        leases = [client.lock(name).acquire() for name in "ab"]
         refuse("lockkit-sqlite-watcher")
-        got, watched = [], threading.Event()
-        waits = {"on_wait": lambda _: watched.set()}  # called once the watch was asked for
-        waiter = threading.Thread(target=lambda: got.append(client.lock("a").acquire(LONG, **waits)))
-        waiter.start()
-        assert watched.wait(LONG)
-        lease.release()
-        waiter.join(LONG)
-        assert got[0].valid()
-        got[0].release()
-    assert "polls instead" in caplog.text
+        got, waiters = [], []
+        for name in "ab":
+            watched = threading.Event()
+            waits = {
+                "on_wait": lambda _, watched=watched: watched.set()
+            }  # called once the watch was asked for
+            waiters.append(
+                threading.Thread(
+                    target=lambda lock, waits: got.append(lock.acquire(LONG, **waits)),
+                    args=(client.lock(name), waits),
+                )
+            )
+            waiters[-1].start()
+            assert watched.wait(LONG)
+            assert ("polls instead" in caplog.text) == (name == "b")
+        for lease, waiter in zip(leases, waiters, strict=True):
+            lease.release()
+            waiter.join(LONG)
+            got[-1].release()
+    assert len(got) == 2
 
 
 def test_on_lost_is_called_once_a_thread_can_be_had(refuse, caplog):

@@ -1,0 +1,306 @@
+"""The bell of the embedded store is listened to by the thread that waits, if it waits alone; and nobody misses a turn when that changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import lockkit
+from lockkit.bell import Bell
+from lockkit.store.spi import Queued
+from lockkit.testing.claims import claim, take
+from lockkit.testing.processes import until
+from lockkit_sqlite import pulse, watcher
+from lockkit_sqlite.pulse import ALIVE, DEAD
+from lockkit_sqlite.pulses import LISTENER, Pulses
+from lockkit_sqlite.watcher import Watcher
+
+LONG = 20.0
+AT_ONCE = 1.5
+WATCHER = LISTENER.watcher
+
+
+@pytest.fixture
+def store(tmp_path):
+    tmp_path.chmod(0o700)
+    until(lambda: WATCHER._reader is None)
+    with contextlib.closing(lockkit.testing.claims.open_store(f"sqlite:{tmp_path}/db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fifos(tmp_path):
+    """The FIFOs of a second process, as this one sees them, and that process's own."""
+    tmp_path.chmod(0o700)
+    mine, other = Watcher(), Watcher()
+    here, there = (Pulses(each, str(tmp_path / "pulses"), 0o600) for each in (mine, other))
+    here.name()
+    yield here, there
+    for each in (here, there):
+        each.abandon()
+        each.watcher.forget()
+
+
+class Turn:
+    """A waiter behind a holder, each of a claim of its own."""
+
+    def __init__(self, store, name="a"):
+        self.store = store
+        self.name = name
+        self.held, _ = take(store, name)
+        self.claim = claim(name)
+        self.bell = Bell()
+        answer = store.acquire(self.claim, True, 2.0)
+        assert isinstance(answer, Queued)
+        self.blockers = answer.blockers
+        self.answer = None
+
+    def come(self):
+        self.store.release(self.held, 2.0)
+
+    @contextlib.contextmanager
+    def listening(self, seconds=LONG):
+        """Its thread waits; rung and ended with the block."""
+        ear = self.ear = self.store.extras.listen(self.name, self.blockers, self.bell.ring, self.claim)
+
+        def wait():
+            with contextlib.suppress(KeyboardInterrupt):
+                self.answer = ear.wait(self.bell, seconds)
+
+        thread = self.thread = threading.Thread(target=wait)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.bell.ring()
+            thread.join(LONG)
+            self.bell.rung()
+            ear.close()
+            assert not thread.is_alive()
+
+    def woken(self):
+        self.thread.join(AT_ONCE)
+        return not self.thread.is_alive() and self.answer
+
+    def reads(self):
+        return WATCHER._reader is self.ear
+
+
+def test_who_waits_alone_listens_itself(store):
+    turn = Turn(store)
+    with turn.listening():
+        until(turn.reads)
+        turn.come()
+        assert turn.woken()
+    assert WATCHER._reader is None, "the keeper took part in it"
+
+
+def test_a_turn_that_came_before_its_thread_waits_is_not_missed(store):
+    turn = Turn(store)
+    turn.come()
+    with turn.listening():
+        assert turn.woken()
+
+
+def test_who_is_not_alone_any_more_leaves_the_listening_to_the_keeper_and_all_hear(store):
+    """The others must not depend on what else that thread does, in a signal handler for example."""
+    first, second = Turn(store, "a"), Turn(store, "b")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(first.listening())
+        until(first.reads)
+        stack.enter_context(second.listening())
+        until(lambda: WATCHER._reader is WATCHER)
+        first.come()
+        assert first.woken()
+        second.come()
+        assert second.woken()
+    until(lambda: WATCHER._reader is None)
+
+
+def test_a_watch_without_a_thread_has_the_keeper_listen_each_time(store):
+    for turn in (Turn(store, "a"), Turn(store, "b"), Turn(store, "c")):
+        heard = threading.Event()
+        watch = store.watch(turn.name, turn.blockers, heard.set, turn.claim)
+        until(lambda: WATCHER._reader is WATCHER)
+        turn.come()
+        assert heard.wait(AT_ONCE)
+        watch.close()
+        until(lambda: WATCHER._reader is None)
+
+
+def test_a_watch_without_a_thread_hears_whoever_listens(store):
+    turn, heard = Turn(store), threading.Event()
+    with turn.listening():
+        until(turn.reads)
+        other = Turn(store, "b")
+        watch = store.watch("b", other.blockers, heard.set, other.claim)
+        until(lambda: not turn.reads())
+        other.come()
+        assert heard.wait(AT_ONCE)
+        watch.close()
+        turn.come()
+        assert turn.woken()
+
+
+def test_a_ring_of_the_bell_ends_the_wait_of_who_listens(store):
+    turn = Turn(store)
+    with turn.listening():
+        until(turn.reads)
+        turn.bell.ring()  # as a heartbeat does, or the end of the client
+        assert turn.woken()
+
+
+def test_the_wait_of_who_listens_ends_in_time(store):
+    turn = Turn(store)
+    with turn.listening(seconds=0.05):
+        turn.thread.join(AT_ONCE)
+        assert turn.answer is False
+
+
+def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store):
+    turn = Turn(store)
+    ear = store.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    WATCHER._enter(ear)  # and Ctrl-C, and nothing after
+    ear.close()
+    with turn.listening():
+        until(turn.reads)
+
+
+def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
+    """It lands between the moment in which the bell is read and the one in which the waiters are rung."""
+    here, there = fifos
+    bell, key = Bell(), b"abcdef"
+    watch, _ = here.watch(key, [], bell.ring, reads=True)
+
+    def torn(self):
+        os.read(self.descriptor.fileno(), 100)
+        raise KeyboardInterrupt
+
+    there.ring(here.name(), key)
+    with monkeypatch.context() as patched:
+        patched.setattr(pulse.Pulse, "rings", torn)
+        with pytest.raises(KeyboardInterrupt):
+            watch.wait(bell, LONG)
+    assert watch.wait(bell, LONG)
+
+
+def test_ctrl_c_while_listening_costs_no_wake(tmp_path):
+    """On the main thread, where signals land; the next wait hears."""
+    tmp_path.chmod(0o700)
+
+    def interrupt(_signal, _frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    url = f"sqlite:{tmp_path}/db"
+    try:
+        with lockkit.connect(url) as holder, lockkit.connect(url) as client:
+            for turn in range(8):
+                held = holder.lock("a", ttl=300).acquire()
+                timer = threading.Timer(0.005 * turn, os.kill, (os.getpid(), signal.SIGUSR1))
+                with pytest.raises(KeyboardInterrupt):
+                    client.lock("a", ttl=300).acquire(on_wait=lambda _, timer=timer: timer.start())
+                timer.join()
+                threading.Timer(0.05, held.release).start()
+                began = time.monotonic()
+                client.lock("a", ttl=300).acquire(timeout=10).release()
+                assert time.monotonic() - began < AT_ONCE, "it was not woken: the poll cap covered it"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_hundreds_of_hand_offs_among_threads_of_three_clients_need_no_poll_cap(tmp_path, monkeypatch):
+    tmp_path.chmod(0o700)
+    late, wait = [], watcher.Watcher.wait
+
+    def watched(self, waiter, bell, seconds):
+        rung = wait(self, waiter, bell, seconds)
+        if not rung:
+            late.append(seconds)
+        return rung
+
+    monkeypatch.setattr(watcher.Watcher, "wait", watched)
+    counts = []
+
+    def work(client, names):
+        for turn in range(25):
+            client.lock(names[turn % len(names)]).acquire(timeout=60).release()
+            counts.append(turn)
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(lockkit.connect(f"sqlite:{tmp_path}/db")) for _ in range(3)]
+        threads = [
+            threading.Thread(target=work, args=(clients[at % 3], names))
+            for at, names in enumerate([("a",), ("a", "b"), ("b", "a"), ("a",), ("b",), ("a", "b", "c")] * 2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    assert len(counts) == 300
+    assert late == []
+
+
+def test_a_bell_that_may_have_been_full_wakes_everybody(fifos):
+    """While nobody waits nobody reads it, and a ring that found it full is lost."""
+    here, there = fifos
+    there.ring(here.name(), b"......")
+    while not _full(there, here.name()):
+        pass
+    bell = Bell()
+    watch, missed = here.watch(b"abcdef", [], bell.ring, reads=True)
+    assert not missed
+    assert watch.wait(bell, AT_ONCE)
+
+
+def _full(pulses, name):
+    try:
+        os.write(pulses._watched[name].descriptor.fileno(), b"......")
+    except BlockingIOError:
+        return True
+    return False
+
+
+def test_a_fifo_that_was_put_back_is_alive_and_rung(fifos):
+    """The other process has the one that was removed open still."""
+    here, there = fifos
+    name = here.name()
+    bell = Bell()
+    watch, _ = here.watch(b"abcdef", [], bell.ring, reads=True)
+    assert there.health(name) == ALIVE
+    Path(here._folder, name).unlink()
+    here.heal()
+    assert there.health(name) == ALIVE
+    assert there.ring(name, b"abcdef") == ALIVE
+    assert watch.wait(bell, AT_ONCE)
+
+
+def test_a_process_that_ended_is_dead_although_its_fifo_is_still_open_here(fifos):
+    here, there = fifos
+    name = there.name()
+    assert here.health(name) == ALIVE
+    there.pulse.descriptor.close()
+    assert here.health(name) == DEAD
+    assert here.ring(name, b"abcdef") == DEAD
+
+
+def test_few_fifos_of_others_stay_open(fifos, tmp_path):
+    here, _ = fifos
+    others = [Pulses(Watcher(), str(tmp_path / "pulses"), 0o600) for _ in range(20)]
+    for each in others:
+        assert here.health(each.name()) == ALIVE
+    assert len(here._watched) == len(here._idle) == 8
+    watch, _ = here.watch(b"abcdef", [each.name() for each in others], print, reads=True)
+    assert len(here._watched) == 20
+    watch.close()
+    assert len(here._watched) == len(here._idle) == 8
+    here.leave(Bell, lambda _: True)
+    assert not here._watched
+    for each in others:
+        each.abandon()
