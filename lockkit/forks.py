@@ -17,11 +17,12 @@ import logging  # noqa: F401 (it registers a fork hook, which must come before t
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-__all__ = ["IMPORTS", "Forks", "let_forks_pass", "reinit"]
+__all__ = ["IMPORTS", "Forks", "executing", "let_forks_pass", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
@@ -64,8 +65,7 @@ class Forks:
         if in_child:
             for lock in self._locks:
                 reinit(lock)()
-            if self._in_child is not None:
-                self._in_child()
+            self._step_in_child()
         self._register()
 
     def _register(self) -> None:
@@ -77,7 +77,7 @@ class Forks:
             if in_parent is not None:
                 os.register_at_fork(after_in_parent=_Repeated(self._step_after))
             if in_child is not None:
-                os.register_at_fork(after_in_child=_Repeated(in_child))
+                os.register_at_fork(after_in_child=_Repeated(self._step_in_child))
         if before is None or not hasattr(os, "register_at_fork"):
             return
         for sign in (self._threads, self._done):
@@ -105,7 +105,7 @@ class Forks:
 
     def _step_before(self) -> None:
         me = threading.get_ident()
-        if me in self._done or not all(map(_mine, self._locks)):
+        if me in _EXECUTING or me in self._done or not all(map(_mine, self._locks)):
             return
         self._threads.add(me)
         if self._before is not None:
@@ -113,10 +113,15 @@ class Forks:
         self._done.add(me)
 
     def _step_after(self) -> None:
+        me = threading.get_ident()
         # If this thread does not have the mutexes, it did not prepare the fork, and has nothing to undo.
-        if self._in_parent is not None and all(map(_mine, self._locks)):
-            self._threads.add(threading.get_ident())
+        if me not in _EXECUTING and self._in_parent is not None and all(map(_mine, self._locks)):
+            self._threads.add(me)
             self._in_parent()
+
+    def _step_in_child(self) -> None:
+        if self._in_child is not None and threading.get_ident() not in _EXECUTING:
+            self._in_child()
 
 
 class _Repeated:
@@ -156,6 +161,7 @@ def reinit(lock: threading.RLock) -> Callable[[], Any]:
     return method
 
 
+_EXECUTING: set[int] = set()
 _FORKING: list[None] = []
 _LATE: list[Forks] = []
 
@@ -164,6 +170,22 @@ def _register_late(*, in_child: bool) -> None:
     """Register the hooks of modules that were imported while a fork was under way."""
     while _LATE:
         _LATE.pop().register_late(in_child=in_child)
+
+
+@contextmanager
+def executing() -> Iterator[None]:
+    """Skip all steps in the forks of this thread, for a child that only executes another program.
+
+    The child must use nothing of lockkit, import nothing, and end with ``os._exit`` if the exec fails. Its copies of the descriptors
+    are closed by the exec. The stores then need not close their connections before the fork, nor open them again after it; the
+    forks of ``subprocess`` do not run the hooks either. Block all signals before: a handler must not fork in between.
+    """
+    me = threading.get_ident()
+    _EXECUTING.add(me)
+    try:
+        yield
+    finally:
+        _EXECUTING.discard(me)
 
 
 def let_forks_pass() -> None:

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from lockkit.cli import exits
 from lockkit.cli.terminal import Terminal
+from lockkit.forks import executing
 from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Child", "descendants", "find", "spawn"]
@@ -135,8 +136,7 @@ def spawn(
         path: The file, from :func:`find`.
         command: The words of the command; the first is its name for itself.
         environ: The whole environment of the command.
-        keep: Descriptors that the command and its descendants inherit, and that keep the claim alive. They are duplicated before
-            the fork, because the library's own fork handlers close the originals in every child.
+        keep: Descriptors that the command and its descendants inherit, and that keep the claim alive.
         terminal: The terminal, which decides on the process group and is handed over to it.
         handled: Signals that this process handles, and whose handling the command must not inherit.
 
@@ -147,7 +147,6 @@ def spawn(
         "the death signal is tied to the thread that forks"
     )
     read, write = os.pipe()
-    kept = [os.dup(descriptor) for descriptor in keep]
     collecting = gc.isenabled()
     gc.disable()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -156,7 +155,7 @@ def spawn(
         argv=[os.fsencode(word) for word in command],
         env={os.fsencode(key): os.fsencode(value) for key, value in environ.items()},
         parent=os.getpid(),
-        kept=kept,
+        kept=[*keep],
         defaults=[*handled, *_RESTORED],
         mask=mask,
         own_group=terminal.own_group,
@@ -164,7 +163,7 @@ def spawn(
         prctl=_prctl(),
     )
     try:
-        with warnings.catch_warnings():
+        with executing(), warnings.catch_warnings():
             # Python warns of forks in threaded processes, for the reasons in this module's docstring.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
@@ -175,8 +174,6 @@ def spawn(
         if collecting:
             gc.enable()
         os.close(write)
-        for descriptor in kept:
-            os.close(descriptor)
     try:
         told = _read_all(read)
     finally:

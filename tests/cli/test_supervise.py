@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import lockkit
 from lockkit.cli.child import find, spawn
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
@@ -96,3 +97,12 @@ def test_a_stopped_command_hears_that_its_lock_is_lost(supervise):
 def test_without_a_lease_the_command_just_runs(supervise):
     ended, _ = supervise("exit 9", None, Policy())
     assert (ended.exit_code, ended.lost) == (9, None)
+
+
+def test_the_store_stays_open_while_the_command_is_started(supervise, tmp_path):
+    """Break it by forking without ``executing()``: the last connection that is closed removes the log."""
+    with lockkit.connect(f"sqlite:///{tmp_path}/locks.db") as client, client.lock("a").acquire() as lease:
+        with (tmp_path / "locks.db-wal").open("rb") as log:
+            ended, _ = supervise("true", None, Policy())
+            assert (ended.code, os.fstat(log.fileno()).st_nlink) == (0, 1)
+        lease.confirm()

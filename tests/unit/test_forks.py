@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.forks import IMPORTS
+from lockkit.forks import IMPORTS, Forks, executing
 from lockkit.mutex import Mutex
 from lockkit.plugins import PluginManager
 from lockkit.testing.children import in_child
@@ -60,6 +60,29 @@ def test_a_mutex_that_another_thread_holds_is_free_in_the_child(held_elsewhere):
             return "free"
 
     assert in_child(lambda: in_time(locked)) == "free"
+
+
+def test_a_fork_for_an_exec_takes_no_step_and_frees_the_mutexes():
+    """Break it by leaving out one of the three looks at ``_EXECUTING`` in ``Forks``."""
+    steps, mutex = [], threading.RLock()
+    forks = Forks(
+        before=lambda: steps.append("before"),
+        in_parent=lambda: steps.append("in parent"),
+        in_child=lambda: steps.append("in child"),
+        locks=(mutex,),
+    )
+
+    def free():
+        with mutex:
+            return True
+
+    with executing():
+        there = in_child(lambda: (list(steps), in_time(free)))
+    here = list(steps), in_time(free), forks.under_way()
+    assert there == [[], True]
+    assert here == ([], True, False)
+    assert set(in_child(lambda: list(steps))) == {"before", "in child"}
+    assert set(steps) == {"before", "in parent"}
 
 
 def test_a_plugin_manager_works_in_the_child_whoever_used_it_in_the_parent(held_elsewhere):
