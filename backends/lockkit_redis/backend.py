@@ -103,9 +103,9 @@ class RedisBackend(ExchangingBackend):
         return Extras(exchanges=self.exchanges, listen=self._listen, namespaces=self.store.index.namespaces)
 
     def _listen(
-        self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+        self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
     ) -> ReadingWatch:
-        where = Keys.of(self.store.namespace, name).claims
+        where = self.store.known(claim.terms).keys.claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=True)
 
     # -- operating

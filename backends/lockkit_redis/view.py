@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
 from lockkit.store.owners import owner_of
@@ -35,7 +36,7 @@ def claim_info(
         name=name,
         claim_id=claim_id(token.decode()),
         state=cast("ClaimState", stored.get("state", "HELD")),
-        owner=owner_of(_object(owner)),
+        owner=_owner(owner),
         fence=int(float(fence)),
         position=place,
         kind=cast("Kind", stored.get("kind", "mutex")),
@@ -48,6 +49,11 @@ def claim_info(
         evicted=bool(stored.get("evicted")),
         note=_object(note) if note else NOTHING,
     )
+
+
+@lru_cache(maxsize=512)
+def _owner(text: bytes | None) -> Owner:
+    return owner_of(_object(text))
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:

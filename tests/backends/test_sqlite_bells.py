@@ -18,18 +18,24 @@ from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import until
 from lockkit_sqlite import pulse, watcher
 from lockkit_sqlite.pulse import ALIVE, DEAD
-from lockkit_sqlite.pulses import LISTENER, Pulses
+from lockkit_sqlite.pulses import Listener, Pulses
 from lockkit_sqlite.watcher import Watcher
 
 LONG = 20.0
 AT_ONCE = 1.5
-WATCHER = LISTENER.watcher
 
 
 @pytest.fixture
-def store(tmp_path):
+def listener(monkeypatch):
+    """Nobody else waits: an earlier test may have left a watch in this process."""
+    fresh = Listener()
+    monkeypatch.setattr("lockkit_sqlite.store.LISTENER", fresh)
+    return fresh
+
+
+@pytest.fixture
+def store(tmp_path, listener):
     tmp_path.chmod(0o700)
-    until(lambda: WATCHER._reader is None)
     with contextlib.closing(lockkit.testing.claims.open_store(f"sqlite:{tmp_path}/db")) as opened:
         yield opened
 
@@ -89,16 +95,16 @@ class Turn:
         return not self.thread.is_alive() and self.answer
 
     def reads(self):
-        return WATCHER._reader is self.ear
+        return self.ear._pulses.watcher._reader is self.ear
 
 
-def test_who_waits_alone_listens_itself(store):
+def test_who_waits_alone_listens_itself(store, listener):
     turn = Turn(store)
     with turn.listening():
         until(turn.reads)
         turn.come()
         assert turn.woken()
-    assert WATCHER._reader is None, "the keeper took part in it"
+    assert listener.watcher._reader is None, "the keeper took part in it"
 
 
 def test_a_turn_that_came_before_its_thread_waits_is_not_missed(store):
@@ -108,30 +114,30 @@ def test_a_turn_that_came_before_its_thread_waits_is_not_missed(store):
         assert turn.woken()
 
 
-def test_who_is_not_alone_any_more_leaves_the_listening_to_the_keeper_and_all_hear(store):
+def test_who_is_not_alone_any_more_leaves_the_listening_to_the_keeper_and_all_hear(store, listener):
     """The others must not depend on what else that thread does, in a signal handler for example."""
     first, second = Turn(store, "a"), Turn(store, "b")
     with contextlib.ExitStack() as stack:
         stack.enter_context(first.listening())
         until(first.reads)
         stack.enter_context(second.listening())
-        until(lambda: WATCHER._reader is WATCHER)
+        until(lambda: listener.watcher._reader is listener.watcher)
         first.come()
         assert first.woken()
         second.come()
         assert second.woken()
-    until(lambda: WATCHER._reader is None)
+    until(lambda: listener.watcher._reader is None)
 
 
-def test_a_watch_without_a_thread_has_the_keeper_listen_each_time(store):
+def test_a_watch_without_a_thread_has_the_keeper_listen_each_time(store, listener):
     for turn in (Turn(store, "a"), Turn(store, "b"), Turn(store, "c")):
         heard = threading.Event()
         watch = store.watch(turn.name, turn.blockers, heard.set, turn.claim)
-        until(lambda: WATCHER._reader is WATCHER)
+        until(lambda: listener.watcher._reader is listener.watcher)
         turn.come()
         assert heard.wait(AT_ONCE)
         watch.close()
-        until(lambda: WATCHER._reader is None)
+        until(lambda: listener.watcher._reader is None)
 
 
 def test_a_watch_without_a_thread_hears_whoever_listens(store):
@@ -163,10 +169,10 @@ def test_the_wait_of_who_listens_ends_in_time(store):
         assert turn.answer is False
 
 
-def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store):
+def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store, listener):
     turn = Turn(store)
     ear = store.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
-    WATCHER._enter(ear)  # and Ctrl-C, and nothing after
+    listener.watcher._enter(ear)  # and Ctrl-C, and nothing after
     ear.close()
     with turn.listening():
         until(turn.reads)

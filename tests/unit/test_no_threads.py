@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit_sqlite.pulses import LISTENER
+from lockkit_sqlite.pulses import Listener
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
@@ -62,7 +62,8 @@ def test_an_acquire_without_a_heartbeat_is_refused_before_the_store_is_asked(ref
 
 def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_path, caplog, monkeypatch):
     """One waiter alone needs no thread, and a second one does."""
-    monkeypatch.setattr(LISTENER.watcher, "_thread", None)  # that of an earlier test goes on in this process
+    # An earlier test may have left a thread, and a waiter, in this process.
+    monkeypatch.setattr("lockkit_sqlite.store.LISTENER", Listener())
     with lockkit.connect(f"sqlite:{tmp_path}/db") as client:
         leases = [client.lock(name).acquire() for name in "ab"]
         refuse("lockkit-sqlite-watcher")
