@@ -105,6 +105,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(_LATE[name]), name)
+    if name == "aio":  # late: few programs need asyncio
+        from importlib import import_module
+
+        return import_module("lockkit.aio")
     if name in HABITUAL:  # a module is looked up here, too, each time that one of ours is first imported
         from lockkit.habits import missing
 

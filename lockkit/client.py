@@ -19,7 +19,7 @@ from lockkit.habits import Answering
 from lockkit.locking import checked_timeout
 from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
-from lockkit.options import DEFAULT, Default, Options, Settings, whole
+from lockkit.options import DEFAULT, Default, Options, Settings, fitting
 from lockkit.printable import printable
 from lockkit.store.queue import RW_CAPACITY
 
@@ -114,8 +114,7 @@ class Client(Operations, Answering):
 
         All clients must use the same capacity; :meth:`resize` changes it for the claims that are in the queue.
         """
-        if whole(permits, "permits", name) > whole(capacity, "capacity", name):
-            raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)
+        fitting(permits, capacity, name)
         return build(self._opening, name, "semaphore", permits, capacity, options)
 
     def rwlock(self, name: str, **options: Unpack[Options]) -> RWLock:

@@ -6,16 +6,19 @@ import contextlib
 import functools
 import inspect
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Skipped
 from lockkit.locks import Lock
 from lockkit.names import check_name
 
-__all__ = ["locked"]
+if TYPE_CHECKING:
+    from lockkit.async_locks import AsyncLock
+
+__all__ = ["locked", "locked_coroutine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,46 +37,24 @@ def locked(
     on_busy: Literal["raise", "skip"],
 ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
     """The decorator behind :meth:`lockkit.client.Client.locked`."""
-    if on_busy not in ("raise", "skip"):
-        raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
-        if not hasattr(function, "__qualname__") or isinstance(function, classmethod | staticmethod):
-            raise ConfigError(
-                f"only functions can be decorated, not {function!r}",
-                hint="decorate below @classmethod and @staticmethod",
-            )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigError(
-                f"{function.__qualname__} is a generator function: its body would run after the lock is released",
-                hint=_INSIDE,
-            )
-        if getattr(function, "__code__", None) in _MAKERS:
-            raise ConfigError(
-                f"{function.__qualname__} returns a context manager: its body would run after the lock is released",
-                hint=_INSIDE,
-            )
         if inspect.iscoroutinefunction(function):
             raise ConfigError(
                 f"{function.__qualname__} is a coroutine function; this client is not asynchronous",
-                hint="decorate a plain function that runs the coroutine: asyncio.run(...)",
+                hint="decorate it with the client of lockkit.aio.connect()",
             )
-        signature = inspect.signature(function)
-        _check_template(template, signature, function.__qualname__)
+        signature = _checked(function, template, on_busy)
 
         @functools.wraps(function)
         def call(*args: P.args, **keywords: P.kwargs) -> R | Skipped:
-            bound = signature.bind(*args, **keywords)
-            bound.apply_defaults()
-            lock = make(template.format(**bound.arguments))
+            lock = make(_name(template, signature, *args, **keywords))
             try:
                 lease = lock.acquire()
             except AcquireTimeout as busy:
                 if on_busy == "raise":
                     raise
-                skipped = Skipped(lock.name, busy.holder)
-                count(skipped)
-                return skipped
+                return _skipped(lock.name, busy, count)
             with lease:
                 result = function(*args, **keywords)
                 _refuse_what_is_not_done(result, function.__qualname__, lock.name)
@@ -82,6 +63,86 @@ def locked(
         return call
 
     return decorate
+
+
+def locked_coroutine(
+    make: Callable[[str], AsyncLock],
+    count: Callable[[Skipped], None],
+    template: str,
+    on_busy: Literal["raise", "skip"],
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R | Skipped]]]:
+    """The decorator behind :meth:`lockkit.aio.AsyncClient.locked`."""
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R | Skipped]]:
+        signature = _checked(function, template, on_busy)
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigError(
+                f"{function.__qualname__} is not a coroutine function, so it would block the event loop",
+                hint="write `async def`, or decorate it with the client of lockkit.connect()",
+            )
+
+        @functools.wraps(function)
+        async def call(*args: P.args, **keywords: P.kwargs) -> R | Skipped:
+            lock = make(_name(template, signature, *args, **keywords))
+            try:
+                lease = await lock.acquire()
+            except AcquireTimeout as busy:
+                if on_busy == "raise":
+                    raise
+                return _skipped(lock.name, busy, count)
+            async with lease:
+                result = await function(*args, **keywords)
+                _refuse_what_is_not_done(result, function.__qualname__, lock.name)
+                return result
+
+        return call
+
+    return decorate
+
+
+def _checked(function: Callable[..., object], template: str, on_busy: str) -> inspect.Signature:
+    """The signature of a function that can be decorated with a template.
+
+    Raises:
+        ConfigError: The function would return before its work is done, or the template does not fit it.
+    """
+    if not isinstance(template, str):
+        raise ConfigError(
+            f"a name template must be a str, not {template!r}", hint='@client.locked("job:{id}")'
+        )
+    if on_busy not in ("raise", "skip"):
+        raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
+    if not hasattr(function, "__qualname__") or isinstance(function, classmethod | staticmethod):
+        raise ConfigError(
+            f"only functions can be decorated, not {function!r}",
+            hint="decorate below @classmethod and @staticmethod",
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(
+            f"{function.__qualname__} is a generator function: its body would run after the lock is released",
+            hint=_INSIDE,
+        )
+    if getattr(function, "__code__", None) in _MAKERS:
+        raise ConfigError(
+            f"{function.__qualname__} returns a context manager: its body would run after the lock is released",
+            hint=_INSIDE,
+        )
+    signature = inspect.signature(function)
+    _check_template(template, signature, function.__qualname__)
+    return signature
+
+
+def _name(template: str, signature: inspect.Signature, *args: object, **keywords: object) -> str:
+    """The name of the lock of one call."""
+    bound = signature.bind(*args, **keywords)
+    bound.apply_defaults()
+    return template.format(**bound.arguments)
+
+
+def _skipped(name: str, busy: AcquireTimeout, count: Callable[[Skipped], None]) -> Skipped:
+    skipped = Skipped(name, busy.holder)
+    count(skipped)
+    return skipped
 
 
 def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:

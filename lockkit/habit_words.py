@@ -119,7 +119,6 @@ _MODULE: Mapping[str, str] = {
     **dict.fromkeys(("acquire", "try_acquire"), f"{_OF_A_CLIENT}lock(name).acquire()"),
     **dict.fromkeys(("inspect", "evict", "resize"), f"{_OF_A_CLIENT}inspect(name), names(), evict(...)"),
     **dict.fromkeys(("open", "Redis", "Lockkit"), "lockkit.connect(url) makes a client"),
-    "aio": "it is planned; until then, call lockkit in a thread, with asyncio.to_thread: see: lockkit docs asyncio",
 }
 
 ACQUIRE: Mapping[str, str] = {

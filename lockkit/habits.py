@@ -23,7 +23,6 @@ HABITUAL = frozenset(
         "Semaphore",
         "WriteLock",
         "acquire",
-        "aio",
         "evict",
         "get_lock",
         "inspect",

@@ -29,7 +29,8 @@ from typing import Generic, Protocol, TypeVar, overload
 __all__ = ["Exit", "Held", "Leave", "Left", "Statement"]
 
 M = TypeVar("M", bound="Manager")
-Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
+R = TypeVar("R")
+Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], R]
 
 
 class Statement:
@@ -112,7 +113,7 @@ class Manager(Protocol):
         """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
 
 
-class Exit(Generic[M]):
+class Exit(Generic[M, R]):
     """An ``__exit__`` method that notices the end of its ``with`` statement even if its own code never runs.
 
     CPython handles signals at the beginning of a Python function. A handler that raises can therefore end ``__exit__`` before its
@@ -130,7 +131,7 @@ class Exit(Generic[M]):
         self,
         leave: Callable[
             [M, Statement | None, type[BaseException] | None, BaseException | None, TracebackType | None],
-            None,
+            R,
         ],
     ) -> None:
         self._leave = leave
@@ -138,10 +139,10 @@ class Exit(Generic[M]):
         self.__doc__ = leave.__doc__
 
     @overload
-    def __get__(self, manager: None, owner: type[M]) -> Callable[..., None]: ...
+    def __get__(self, manager: None, owner: type[M]) -> Callable[..., R]: ...
     @overload
-    def __get__(self, manager: M, owner: type[M] | None = None) -> Leave: ...
-    def __get__(self, manager: M | None, owner: type[M] | None = None) -> Callable[..., None]:
+    def __get__(self, manager: M, owner: type[M] | None = None) -> Leave[R]: ...
+    def __get__(self, manager: M | None, owner: type[M] | None = None) -> Callable[..., R]:
         statement = Statement()
         if manager is None:
             by_class = partial(self._by_class, statement)
@@ -178,8 +179,8 @@ class Exit(Generic[M]):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> R:
         own = statement.manager is not None and statement.manager() is manager
         if own and statement.lease is not None:
             statement.lease.left = True  # set first: a traceback may keep the frames of ExitStack, and with them this object, alive
-        self._leave(manager, statement if own else None, kind, error, traceback)
+        return self._leave(manager, statement if own else None, kind, error, traceback)

@@ -14,7 +14,7 @@ from lockkit.facts import Kind
 from lockkit.hold import Hold
 from lockkit.holding import AnyLease
 from lockkit.names import check_token
-from lockkit.options import Options, check, check_note, terms_of
+from lockkit.options import Options, check, check_note, check_plain, terms_of
 from lockkit.protocol.acquiring import Attempt
 from lockkit.shortform import AnyShortForm
 from lockkit.store.spi import Terms
@@ -117,6 +117,7 @@ class AnyLock(AnyShortForm[E]):
             check_note(note)
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
+        check_plain(on_wait, "on_wait", self.name)
 
     def attempt(
         self,

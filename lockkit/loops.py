@@ -1,15 +1,16 @@
-"""A warning for an acquire that may wait in the thread of a running event loop, where nothing else runs meanwhile."""
+"""Event loops in programs that use the synchronous face: a warning for an acquire that holds up a loop, and the refusal of coroutines."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from types import FrameType
 
 from lockkit.caller import Caller, shown
 from lockkit.printable import printable
 
-__all__ = ["warn_of_loop"]
+__all__ = ["is_coroutine_function", "warn_of_loop"]
 
 _log = logging.getLogger("lockkit")
 _COROUTINES = 0x80 | 0x200
@@ -34,10 +35,18 @@ def warn_of_loop(name: str, caller: Caller) -> None:
     _log.warning(
         "%s",
         printable(
-            f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: call it in a "
-            "thread, with asyncio.to_thread, until there is lockkit.aio, which is planned; see: lockkit docs asyncio"
+            f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: use "
+            "lockkit.aio.connect(), and await the acquire; see: lockkit docs asyncio"
         ),
     )
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call of a function returns a coroutine, or an asynchronous generator, whose work nobody has done yet."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    return bool(code is not None and code.co_flags & _COROUTINES)
 
 
 def _in_a_cell(frame: FrameType | None) -> bool:

@@ -200,6 +200,11 @@ class Opening:
 
     def close(self) -> None:
         """See :meth:`lockkit.client.Client.close`."""
+        # If a signal interrupted lockkit, the close may need a mutex or a release that the interrupted frame holds.
+        self.end(INSIDE_PATIENCE if inside(_caller(sys._getframe(1))) else None)  # noqa: SLF001
+
+    def end(self, patience: float | None) -> None:
+        """Close the client, and wait for the releases, for these seconds at most. They go on in the background."""
         with self._own():
             here = self.here
             driver = here.ended or here.driver
@@ -208,8 +213,7 @@ class Opening:
             self.closed = True
             here.ended, here.driver = driver, None
         if leaving is not None:
-            # If a signal interrupted lockkit, the close may need a mutex or a release that the interrupted frame holds.
-            leaving.wait(INSIDE_PATIENCE if inside(_caller(sys._getframe(1))) else None)  # noqa: SLF001
+            leaving.wait(patience)
             if leaving.over:
                 here.ended = None
 

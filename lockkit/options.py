@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from lockkit import durations
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Capabilities, Kind, Owner
+from lockkit.loops import is_coroutine_function
 from lockkit.members import POOLS, whole
 from lockkit.names import check_name
 from lockkit.store.spi import NOTE_LIMIT, Terms
@@ -22,6 +23,8 @@ __all__ = [
     "Settings",
     "check",
     "check_note",
+    "check_plain",
+    "fitting",
     "longer_ttl",
     "terms_of",
     "whole",
@@ -138,10 +141,25 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
             raise ConfigError(f"{flag} must be True or False, not {options.get(flag)!r}", name=name)
     if not callable(options.get("on_lost", print)):
         raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
+    check_plain(options.get("on_lost"), "on_lost", name)
     if options.get("note") is not None:
         check_note(options["note"])
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
+
+
+def check_plain(function: object, what: str, name: str | None) -> None:
+    """Refuse a coroutine function where a plain function is called.
+
+    Raises:
+        ConfigError: The function is a coroutine function.
+    """
+    if is_coroutine_function(function):
+        raise ConfigError(
+            f"{what} must be a plain function, not the coroutine function {function!r}",
+            name=name,
+            hint="have a plain function start the coroutine: asyncio.run_coroutine_threadsafe(work(), loop)",
+        )
 
 
 def check_note(note: object) -> None:
@@ -239,3 +257,13 @@ def longer_ttl(ttl: float, present: float, can: Capabilities) -> float:
         text = f"ttl must be at most {durations.exact(can.max_ttl)} on this store, not {durations.exact(ttl)}"
         raise ConfigError(text, hint=can.ttl_limits or None)
     return ttl
+
+
+def fitting(permits: object, capacity: object, name: str) -> None:
+    """Check the permits of an acquisition of a semaphore.
+
+    Raises:
+        ConfigError: They are no whole numbers, or the permits can never fit.
+    """
+    if whole(permits, "permits", name) > whole(capacity, "capacity", name):
+        raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)

@@ -190,4 +190,4 @@ class ShortForm(AnyShortForm[S]):
     __exit__ = Exit(_leave)
 
 
-_EXIT: Exit[ShortForm[Any]] = ShortForm.__dict__["__exit__"]
+_EXIT: Exit[ShortForm[Any], None] = ShortForm.__dict__["__exit__"]

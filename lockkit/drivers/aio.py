@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.store.exchanges import Exchange
 
-__all__ = ["LoopDriver", "Performer", "Pools", "through"]
+__all__ = ["LoopDriver", "Performer", "Pools", "call_soon", "result_of", "through", "wake"]
 
 T = TypeVar("T")
 _THREADS = 4
@@ -115,6 +115,7 @@ class LoopDriver:
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
         self._at_once = extras.at_once
+        self._releases: set[asyncio.Task[ReleaseReport]] = set()
 
     # -- acquire
 
@@ -214,7 +215,7 @@ class LoopDriver:
         driver, plugin = self.driver, effect.plugin
         if effect.wait:
             ended = self.loop.create_future()
-            runs.when_over(plugin, lambda: self.call_soon(_wake, ended))
+            runs.when_over(plugin, lambda: self.call_soon(wake, ended))
             key = object()
             driver.cleaning.enter(key)
             try:
@@ -232,6 +233,11 @@ class LoopDriver:
             except asyncio.CancelledError:
                 if job.cancel() or job.done():
                     raise
+
+    def keep(self, task: asyncio.Task[ReleaseReport]) -> None:
+        """Refer to the task of a release until it is over: the loop itself has only weak references."""
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
 
     # -- calls
 
@@ -419,7 +425,12 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
 
 
 async def result_of(
-    job: Job[T], loop: asyncio.AbstractEventLoop, patience: float | None, *, shared: bool = False
+    job: Job[T],
+    loop: asyncio.AbstractEventLoop,
+    patience: float | None,
+    late: str = "the store is slow: no thread of this client was free to ask it",
+    *,
+    shared: bool = False,
 ) -> T:
     """The result of a job; see :meth:`LoopDriver.result`.
 
@@ -427,6 +438,7 @@ async def result_of(
         job: The job.
         loop: The running loop.
         patience: Seconds after which a job that has not begun is cancelled; None to wait for its turn.
+        late: What to say if it is late.
         shared: Whether others wait for the job as well, so that it is not cancelled, and not waited for any longer either.
 
     Raises:
@@ -434,14 +446,11 @@ async def result_of(
     """
     future: asyncio.Future[T] = loop.create_future()
 
-    def late() -> None:
+    def give_up() -> None:
         if not future.done() and (shared or job.cancel()):
-            text = (
-                f"the store is slow, and no thread of this client was free to ask it within {patience:.3g} s"
-            )
-            future.set_exception(Refused(BackendUnavailable(text)))
+            future.set_exception(Refused(BackendUnavailable(late)))
 
-    timer = None if patience is None else loop.call_later(patience, late)
+    timer = None if patience is None else loop.call_later(patience, give_up)
     job.add_done_callback(lambda _: call_soon(loop, _copy, job, future))
     try:
         return await future
@@ -460,7 +469,8 @@ def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
         future.set_exception(error)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def wake(future: asyncio.Future[None]) -> None:
+    """End a future that may have ended already."""
     if not future.done():
         future.set_result(None)
 
@@ -485,4 +495,4 @@ async def through(task: asyncio.Task[T]) -> T:
 
 
 def _over(future: asyncio.Future[None], _: object) -> None:
-    _wake(future)
+    wake(future)

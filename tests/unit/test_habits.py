@@ -44,7 +44,6 @@ def lock(client):
         (lambda client, lock: client.rwlock("a").acquire(), "rwlock.read()"),
         (lambda client, lock: lock.acquire().refresh(), "lease.confirm()"),
         (lambda client, lock: lockkit.lock("a"), "client = lockkit.connect(), then client.lock(name)"),
-        (lambda client, lock: lockkit.aio, "asyncio.to_thread"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the lease of:ResourceWarning")

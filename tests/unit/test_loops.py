@@ -42,7 +42,7 @@ def test_an_acquire_in_a_coroutine_is_reported_once_with_its_place_and_the_way_o
     (message,) = told()
     path, line = place.rsplit(":", 1)
     assert message.startswith(f"the acquire of 'a' at {path}:{int(line) + 1} runs in an event loop")
-    for word in ("asyncio.to_thread", "lockkit.aio", "lockkit docs asyncio"):
+    for word in ("await", "lockkit.aio", "lockkit docs asyncio"):
         assert word in message
 
 

@@ -1,0 +1,281 @@
+"""The asyncio face: the same names as in ``lockkit``, with ``await`` before what may wait.
+
+async with lockkit.aio.connect() as client:
+    async with client.lock("gpu:0").acquire(timeout=600) as lease:
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+
+from lockkit import client as synchronous
+from lockkit.async_engines import Engines
+from lockkit.async_lease import AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
+from lockkit.async_locks import Acquiring, AsyncLock, AsyncRWLock, build
+from lockkit.clock import SYSTEM, Clock
+from lockkit.copies import LeaseCopy
+from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Owner, Record, Scope, Skipped
+from lockkit.habits import Answering
+from lockkit.options import Options, Settings, fitting
+from lockkit.printable import printable
+from lockkit.store.queue import RW_CAPACITY
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+    from lockkit.plugins import PluginManager
+
+__all__ = [
+    "Acquiring",
+    "AsyncClient",
+    "AsyncLease",
+    "AsyncLeaseCopy",
+    "AsyncLock",
+    "AsyncRWLock",
+    "CancelOnLoss",
+    "Loss",
+    "connect",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AsyncClient(Answering):
+    """A connection to one store, in one namespace, for programs with asyncio: as :class:`~lockkit.Client`, with ``await``.
+
+    ``async with lockkit.aio.connect() as client:`` closes it in the end. The store is opened, on a thread, when it is first used.
+
+    Tasks of several event loops, one after the other or in several threads, may use one client; each loop has connections of its own.
+    In a forked child the client starts afresh, as :class:`~lockkit.Client` does, and needs a new event loop.
+
+    Args:
+        client: A client that has not been used. The lease of one may be released by neither face of another.
+
+    Attributes:
+        config: The settings in force, each with its source.
+        plugins: The plugin manager.
+    """
+
+    def __init__(self, client: synchronous.Client) -> None:
+        self._client = client
+        self._opening = client._opening  # noqa: SLF001 (the other face of it)
+        self._engines = Engines(self._opening)
+        self.config: Config = client.config
+        self.plugins: PluginManager = client.plugins
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the store."""
+        return self._client.capabilities
+
+    @property
+    def owner(self) -> Owner:
+        """This process, as other clients see it."""
+        return self._client.owner
+
+    @property
+    def url(self) -> str:
+        """The store's URL, secrets redacted."""
+        return self._client.url
+
+    @property
+    def url_source(self) -> str:
+        """Where the URL came from: a file, ``LOCKKIT_URL``, ``argument`` or ``default``."""
+        return self._client.url_source
+
+    @property
+    def namespace(self) -> str:
+        return self._client.namespace
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is open in this process: the client has been used, and is not closed."""
+        return self._client.is_open
+
+    # -- locks
+
+    def lock(self, name: str, **options: Unpack[Options]) -> AsyncLock:
+        """A mutex.
+
+        Args:
+            name: What is locked; at most 512 bytes of UTF-8.
+            options: See :class:`~lockkit.options.Options`. ``on_lost`` is a plain function, and called on a thread.
+
+        Raises:
+            ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.
+            CapabilityError: The store does not support an option.
+        """
+        return build(self._engines, name, "mutex", 1, 1, options)
+
+    def semaphore(
+        self, name: str, capacity: int, *, permits: int = 1, **options: Unpack[Options]
+    ) -> AsyncLock:
+        """A lock with ``capacity`` permits, of which each acquisition takes ``permits``. Otherwise as :meth:`lock`."""
+        fitting(permits, capacity, name)
+        return build(self._engines, name, "semaphore", permits, capacity, options)
+
+    def rwlock(self, name: str, **options: Unpack[Options]) -> AsyncRWLock:
+        """A reader/writer lock: ``.read()`` and ``.write()`` are locks. Otherwise as :meth:`lock`."""
+        reader = build(self._engines, name, "read", 1, RW_CAPACITY, options)
+        return AsyncRWLock(reader, build(self._engines, name, "write", RW_CAPACITY, RW_CAPACITY, options))
+
+    @overload
+    def locked(
+        self, template: str, *, on_busy: Literal["raise"] = "raise", **options: Unpack[Options]
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+    @overload
+    def locked(
+        self, template: str, *, on_busy: Literal["raise", "skip"], **options: Unpack[Options]
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R | Skipped]]]: ...
+    def locked(
+        self, template: str, *, on_busy: Literal["raise", "skip"] = "raise", **options: Unpack[Options]
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R | Skipped]]]:
+        """Decorate a coroutine function so that each call holds a lock, whose name is made from the call's arguments.
+
+            @client.locked("invoice:{invoice_id}", timeout=0, on_busy="skip")
+            async def bill(invoice_id): ...
+
+        Otherwise as :meth:`lockkit.Client.locked`.
+
+        Raises:
+            ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it.
+        """
+        from lockkit.decorator import locked_coroutine  # late: it needs inspect, and few need it
+
+        self.lock("template", **options)  # refuses bad options now rather than at the first call
+        return locked_coroutine(
+            lambda name: self.lock(name, **options), self._opening.skipped, template, on_busy
+        )
+
+    # -- handles and counters
+
+    def adopt(self, handle: Mapping[str, object] | LeaseCopy | AsyncLeaseCopy) -> AsyncLeaseCopy:
+        """Bind a handle from another process (``AsyncLease.handle()``) to this client, which can then release exactly that claim.
+
+        Raises:
+            ConfigError: The argument is not a handle, or a handle of another namespace.
+        """
+        given = handle.handle() if isinstance(handle, AsyncLeaseCopy) else handle
+        return AsyncLeaseCopy(self._client.adopt(given), self._engines)
+
+    def leases(self) -> list[AsyncLeaseCopy]:
+        """Handles of all claims that this process holds through this client."""
+        return [AsyncLeaseCopy(copy, self._engines) for copy in self._client.leases()]
+
+    def stats(self) -> dict[str, int]:
+        """The counters of this client in this process; :data:`lockkit.events.COUNTERS` says what each counts."""
+        return self._client.stats()
+
+    # -- operations: those of lockkit.Client, on a thread. A cancelled call may take effect all the same.
+
+    async def inspect(self, name: str) -> LockInfo:
+        """See :meth:`lockkit.Client.inspect`."""
+        return await self._engines.call(partial(self._client.inspect, name))
+
+    async def names(self, prefix: str = "", *, pattern: str | None = None, deep: bool = False) -> list[str]:
+        """See :meth:`lockkit.Client.names`."""
+        return await self._engines.call(partial(self._client.names, prefix, pattern=pattern, deep=deep))
+
+    async def namespaces(self) -> list[str]:
+        """See :meth:`lockkit.Client.namespaces`."""
+        return await self._engines.call(self._client.namespaces)
+
+    async def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
+        """See :meth:`lockkit.Client.evict`."""
+        return await self._engines.call(partial(self._client.evict, name, claim_id, reason=reason, now=now))
+
+    async def resize(self, name: str, capacity: int) -> int:
+        """See :meth:`lockkit.Client.resize`."""
+        return await self._engines.call(partial(self._client.resize, name, capacity))
+
+    async def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
+        """See :meth:`lockkit.Client.annotate`."""
+        return await self._engines.call(partial(self._client.annotate, name, claim_id, patch))
+
+    async def record(self, name: str) -> Record | None:
+        """See :meth:`lockkit.Client.record`."""
+        return await self._engines.call(partial(self._client.record, name))
+
+    async def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
+        """See :meth:`lockkit.Client.put_record`."""
+        return await self._engines.call(partial(self._client.put_record, name, value, version))
+
+    async def check(self) -> list[Finding]:
+        """See :meth:`lockkit.Client.check`."""
+        return await self._engines.call(self._client.check)
+
+    async def pulse(self) -> Sequence[int]:
+        """See :meth:`lockkit.Client.pulse`."""
+        return await self._engines.call(self._client.pulse)
+
+    # -- life
+
+    async def close(self) -> None:
+        """Release all holds, cancel all waits, and disconnect from the store. Takes a bounded time; may be called twice.
+
+        If the caller is cancelled, the CancelledError is raised when that is done.
+        """
+        await self._engines.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Return the client, so that ``await connect()`` is the same as ``connect()``."""
+        return self._itself().__await__()
+
+    async def _itself(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        closed = " closed" if self._opening.closed else ""
+        return f"<AsyncClient {printable(self.url)} namespace {self.namespace!r}{closed}>"
+
+
+def connect(
+    url: str | None = None,
+    *,
+    namespace: str | None = None,
+    profile: str | None = None,
+    config: Config | None = None,
+    plugins: Iterable[object] = (),
+    on_sigterm: Literal["release"] | None = None,
+    strict: bool | None = None,
+    scope: Scope | None = None,
+    state_dir: str | None = None,
+    task: str | None = None,
+    where: Literal["process", "wrapper"] = "process",
+    clock: Clock = SYSTEM,
+    **settings: Unpack[Settings],
+) -> AsyncClient:
+    """Make a client, for ``async with``, or after an ``await``, which does nothing.
+
+    The call reads config files and does no other I/O. Arguments and errors as :func:`lockkit.connect`. It needs no running loop, so
+    a module may make its client when it is imported: ``client = lockkit.aio.connect()``.
+    """
+    return AsyncClient(
+        synchronous.connect(
+            url,
+            namespace=namespace,
+            profile=profile,
+            config=config,
+            plugins=plugins,
+            on_sigterm=on_sigterm,
+            strict=strict,
+            scope=scope,
+            state_dir=state_dir,
+            task=task,
+            where=where,
+            clock=clock,
+            **settings,
+        )
+    )

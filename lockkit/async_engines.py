@@ -1,0 +1,143 @@
+"""The engine of a client for each event loop that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from lockkit.drivers.aio import LoopDriver, Pools, call_soon, result_of, through
+from lockkit.drivers.pool import Job, Pool
+from lockkit.opening import for_the_user
+from lockkit.store.spi import Refused, Unknown
+
+if TYPE_CHECKING:
+    from lockkit.drivers.aio import Performer
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
+
+__all__ = ["Engines"]
+
+T = TypeVar("T")
+
+
+class Engines:
+    """The event loops of a client. Each begins afresh when it first uses the client, with connections of its own; so does a forked child.
+
+    Heartbeat, holds and threads belong to the client, so a lease may be released on any loop.
+
+    Args:
+        opening: The client.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._pools = Pools()
+        self._loops: dict[asyncio.AbstractEventLoop, LoopDriver] = {}
+        self._opens: Job[Driver] | None = None
+
+    def ready(self) -> LoopDriver | None:
+        """The engine for the running loop; None if :meth:`engine` has to make it first."""
+        driver = self.opening.here.driver
+        if driver is None or driver.pid != os.getpid():
+            return None
+        here = self._loops.get(asyncio.get_running_loop())
+        return here if here is not None and here.driver is driver else None
+
+    async def engine(self, patience: float | None = 0.0) -> LoopDriver:
+        """The engine for the running loop; opens the store if it is not open. Arguments and errors as :meth:`lockkit.opening.Opening.driver`."""
+        here = self.ready()
+        if here is not None:
+            return here
+        if self._pid != os.getpid():  # what the parent had is not touched: its selector is shared with it
+            self._begin()
+        driver = self.opening.engine or await self._open(patience)
+        return self.here(driver)
+
+    def here(self, driver: Driver) -> LoopDriver:
+        """The engine for the running loop, of a store that is open."""
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None or here.driver is not driver:
+            self._forget_closed()
+            if driver is not self.opening.engine:  # a hold of a client that is closed
+                return LoopDriver(driver, None, self._pools, loop)
+            here = self._loops[loop] = LoopDriver(driver, self._performer(driver), self._pools, loop)
+        return here
+
+    def _performer(self, driver: Driver) -> Performer | None:
+        exchanges = driver.backend.extras.exchanges
+        if exchanges is None:
+            return None
+        from lockkit.store.performing_aio import OnLoop  # late: most stores need none
+
+        return OnLoop(exchanges, self.opening.url)
+
+    async def _open(self, patience: float | None) -> Driver:
+        """Open the store, on a thread: once for all coroutines that need it."""
+        loop = asyncio.get_running_loop()
+        with for_the_user():
+            attempt, tries = self.opening.trying(patience)
+            if self.opening.capabilities.scope == "process":  # nothing to connect to
+                return attempt(tries.left())
+            while True:
+                job, left = self._opens, tries.left()
+                if job is None or job.done():
+                    job = self._opens = self._pools.acquires.submit(partial(attempt, left))
+                try:
+                    return await result_of(
+                        job, loop, left, f"{self.opening.url} did not open within {left:.3g} s", shared=True
+                    )
+                except (Refused, Unknown) as trouble:
+                    pause = tries.failed(trouble)
+                await asyncio.sleep(pause)
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Make a blocking call of the synchronous client, on a thread."""
+        here = self.ready()
+        if here is not None:
+            return await here.call(work)
+        if self._pid != os.getpid():
+            self._begin()
+        return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
+
+    async def close(self) -> None:
+        """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""
+        loop = asyncio.get_running_loop()
+        thread = Pool("lockkit-asyncio", 1)  # its own: it has to begin although others wait for a thread
+        job = thread.submit(partial(self.opening.end, None))
+        thread.close()
+        try:
+            await through(loop.create_task(result_of(job, loop, None)))
+        finally:
+            self._forget_closed()
+            here = self._loops.pop(loop, None)
+            self._abort()
+            self._pools.close()
+        if here is not None:
+            await here.close()
+
+    def _forget_closed(self) -> None:
+        for loop, here in list(self._loops.items()):
+            if loop.is_closed():
+                del self._loops[loop]
+                here.abort()
+
+    def _abort(self) -> None:
+        """Drop the connections of all loops."""
+        loops, self._loops = self._loops, {}
+        for loop, here in loops.items():
+            if loop.is_closed():
+                here.abort()
+            else:
+                call_soon(loop, here.abort)
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) == os.getpid():
+            self._abort()

@@ -1,0 +1,305 @@
+"""The leases of the asyncio face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lockkit.copies import LeaseCopy
+from lockkit.drivers.aio import call_soon, through, wake
+from lockkit.facts import Reason, ReleaseReport
+from lockkit.hold import Hold
+from lockkit.holding import AnyLease, kept
+from lockkit.leaving import Statement
+from lockkit.options import longer_ttl
+
+if TYPE_CHECKING:
+    from lockkit.async_engines import Engines
+    from lockkit.caller import Caller
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
+
+__all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss"]
+
+
+class Loss:
+    """The loss of a hold: ``await lease.lost`` returns when the hold may have lapsed, and ``is_set()`` says whether it may have."""
+
+    __slots__ = ("_calls", "_hold")
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._calls: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = {}
+        hold.alarms = (*hold.alarms, self._ring)
+
+    def is_set(self) -> bool:
+        """Whether the hold may have lapsed (S6). Once true, it stays true."""
+        return bool(self._hold.lost_why)
+
+    def call(self, key: object, callback: Callable[[], object]) -> None:
+        """Call something in the running loop when the hold is lost; at once, but not before this returns, if it is already."""
+        loop = asyncio.get_running_loop()
+        self._calls[key] = loop, callback
+        if self.is_set():
+            loop.call_soon(callback)
+
+    def forget(self, key: object) -> None:
+        """Do not call what was given with this key."""
+        self._calls.pop(key, None)
+
+    def _ring(self) -> None:
+        for loop, callback in list(self._calls.values()):
+            call_soon(loop, callback)
+
+    async def wait(self) -> None:
+        """Wait for the loss. Also after the lease was released, when it never comes."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call(over, partial(wake, over))
+        try:
+            await over
+        finally:
+            self.forget(over)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.wait().__await__()
+
+
+class CancelOnLoss:
+    """An asynchronous context manager whose body is cancelled when the lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
+
+    def __init__(self, lease: AsyncLease) -> None:
+        self._lease = lease
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self._cancelled = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None or self._task is not None:
+            raise RuntimeError("cancel_on_loss() is entered once, in a task")
+        self._lease.ensure_held()
+        self._task, self._before = task, task.cancelling()
+        self._lease.lost.call(self, self._cancel)
+        return self
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._lease.lost.forget(self)
+        if not self._cancelled:
+            self._cancelled = True  # from here on it is too late
+            return
+        if (
+            self._task.uncancel() <= self._before
+            and kind is not None
+            and issubclass(kind, asyncio.CancelledError)
+        ):
+            raise self._lease.invalid() from error
+
+
+class AsyncLease(AnyLease):
+    """One acquisition that holds its lock, in a program with asyncio: as :class:`~lockkit.Lease`, with ``await`` before what may wait.
+
+    ``valid()``, ``remaining()``, ``ensure_held()`` and the properties are arithmetic, and are called without ``await``. The lease is
+    renewed by a thread, so a coroutine that blocks the loop does not lose it.
+
+    The lease may be passed between tasks, and between event loops. As an asynchronous context manager it releases on the way out,
+    and raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
+    """
+
+    __slots__ = ("_engines", "_loss", "_task")
+
+    def __init__(
+        self, engines: Engines, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller
+    ) -> None:
+        super().__init__(opening, driver, hold, taken_at)
+        self._engines = engines
+        self._loss: Loss | None = None
+        self._task: asyncio.Task[ReleaseReport] | None = None
+
+    @property
+    def lost(self) -> Loss:
+        """The loss of the hold (S6): ``await lease.lost``, or ``lease.lost.is_set()``."""
+        loss = self._loss
+        if loss is None:
+            loss = self._loss = Loss(self._hold)
+        return loss
+
+    def cancel_on_loss(self) -> CancelOnLoss:
+        """Cancel the body of an ``async with`` when the lease is lost, as ``asyncio.timeout`` does when the time is up.
+
+            async with lock.acquire() as lease, lease.cancel_on_loss():
+                ...
+
+        The body sees CancelledError, and the ``async with`` raises LeaseLost in its place. A cancellation that comes from elsewhere stays
+        one. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
+
+        Raises:
+            LeaseLost, NotHeld: On entry, if the lease is not valid; LeaseLost at the end, if it was lost meanwhile.
+        """
+        return CancelOnLoss(self)
+
+    async def confirm(self) -> None:
+        """Ask the store whether it still records the claim; see :meth:`lockkit.Lease.confirm`. A cancelled call changes nothing.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`.
+            BackendError: No answer in time; the lease is as valid as before.
+        """
+        self._require_own()
+        await self._engines.call(partial(self._driver.requests.confirm, self._hold))
+
+    async def extend(self, ttl: float) -> None:
+        """Use a longer ttl from now on; see :meth:`lockkit.Lease.extend`. A cancelled call may take effect all the same.
+
+        Args:
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim.
+
+        Raises:
+            ConfigError: Below the present ttl.
+            CapabilityError: The store has one ttl for all claims.
+            LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
+        """
+        ttl = longer_ttl(ttl, self.ttl, self._opening.capabilities)
+        self._require_own()
+        await self._extend(ttl)
+
+    async def lengthen(self, ttl: float, patience: float | None) -> None:
+        """See :meth:`lockkit.lease.Lease.lengthen`."""
+        if self._shorter(ttl):
+            await self._extend(ttl, patience)
+
+    async def _extend(self, ttl: float, patience: float | None = None) -> None:
+        await self._engines.call(
+            partial(self._driver.requests.extend, self._hold, self._longer(ttl), patience)
+        )
+
+    async def simulate_loss(self) -> None:
+        """Lose the lease now, as if it had not been renewed in time; see :meth:`lockkit.Lease.simulate_loss`.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`.
+        """
+        self._require_own()
+        self._driver.lose(self._hold, "lapsed")
+        await self._engines.call(partial(self._driver.dispatcher.flush, 5.0))
+
+    async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
+        """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
+
+        Idempotent, and at most the sum of the budgets long. The release is a task of its own: if the caller is cancelled, however
+        often, the release goes on, and the CancelledError is raised when it is over. If the loop stops for good meanwhile, a thread
+        goes on with it. In a forked child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
+
+        Args:
+            reason: Kept in events, journal and metrics.
+            raise_failed: Raise if no layer got a definite answer.
+
+        Raises:
+            ReleaseFailed: Only with ``raise_failed``.
+        """
+        report: ReleaseReport | None = self._report
+        if report is None:
+            hold = self._hold
+            if self._inert():
+                return kept(hold, reason)
+            self.left = True
+            if hold.leave():
+                report = hold.report
+                if report is None:
+                    report = await through(self._releasing(reason))
+                self._report = report
+            else:
+                hold.handed_back(self)
+                report = self._report = kept(hold, reason)
+        if raise_failed:
+            self._raise_failed(report)
+        return report
+
+    def _releasing(self, reason: Reason) -> asyncio.Task[ReleaseReport]:
+        """The task of the running loop that releases the hold."""
+        task, loop = self._task, asyncio.get_running_loop()
+        if task is None or task.done() or task.get_loop() is not loop:
+            # The store is open, because the lease exists: this engine needs no connection for that.
+            here = self._engines.here(self._driver)
+            task = self._task = loop.create_task(here.release(self._hold, reason), name="lockkit-release")
+            here.keep(task)
+        return task
+
+    # -- as a context manager
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,  # noqa: ARG002
+        error: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """Release the lease at the end of its statement."""
+        if isinstance(error, GeneratorExit):  # the coroutine is collected, and may not wait any more
+            self.left = True
+            self._hold.leave()
+            self._opening.look()
+            return
+        report = await self.release("normal" if error is None else "error")
+        if statement is not None:
+            statement.over()
+        self._over(report, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.leave(None, kind, error, traceback)
+
+
+class AsyncLeaseCopy:
+    """The handle of a claim that another process, or an earlier one, has taken: as :class:`~lockkit.LeaseCopy`, with ``await``."""
+
+    def __init__(self, copy: LeaseCopy, engines: Engines) -> None:
+        self._copy = copy
+        self._engines = engines
+
+    @property
+    def name(self) -> str:
+        return self._copy.name
+
+    @property
+    def fence(self) -> int:
+        """The fencing token of the claim."""
+        return self._copy.fence
+
+    @property
+    def claim_id(self) -> str:
+        """The name of the claim outside of its process."""
+        return self._copy.claim_id
+
+    def valid(self) -> bool:
+        """Return False: a copy does not know whether its claim is held."""
+        return False
+
+    def handle(self) -> dict[str, object]:
+        """The handle of the claim, as :meth:`AsyncLease.handle` returns it."""
+        return self._copy.handle()
+
+    async def held(self) -> bool:
+        """See :meth:`lockkit.LeaseCopy.held`."""
+        return await self._engines.call(self._copy.held)
+
+    async def release(self, reason: Reason = "normal") -> ReleaseReport:
+        """See :meth:`lockkit.LeaseCopy.release`."""
+        return await self._engines.call(partial(self._copy.release, reason))
+
+    def __repr__(self) -> str:
+        return f"<AsyncLeaseCopy {self.name!r} claim {self.claim_id} fence {self.fence}>"

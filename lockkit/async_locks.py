@@ -1,0 +1,235 @@
+"""The locks of the asyncio face."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Coroutine, Generator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, Self
+
+from lockkit.async_lease import AsyncLease
+from lockkit.caller import Caller, caller
+from lockkit.facts import Kind
+from lockkit.habits import Answering, unexpected
+from lockkit.leaving import Exit, Statement
+from lockkit.locking import AnyLock, arguments, checked_timeout
+from lockkit.options import DEFAULT, Default, Options
+from lockkit.protocol import denials
+from lockkit.protocol.acquiring import Attempt
+from lockkit.takers import asker
+
+if TYPE_CHECKING:
+    from lockkit.async_engines import Engines
+    from lockkit.drivers.threads import Driver
+    from lockkit.drivers.waits import OnWait
+
+__all__ = ["Acquiring", "AsyncLock", "AsyncRWLock", "build"]
+
+
+def build(engines: Engines, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> AsyncLock:
+    """Make a lock; see :func:`lockkit.locks.build`."""
+    return AsyncLock(engines, arguments(engines.opening, name, kind, weight, capacity, options))
+
+
+class Acquiring(Coroutine[Any, Any, AsyncLease]):
+    """An acquire that was asked for: ``await`` it for the lease, or let ``async with`` acquire and release."""
+
+    __slots__ = ("_lease", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, AsyncLease]) -> None:
+        self._steps = steps
+        self._lease: AsyncLease | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncLease]:
+        return self._steps.__await__()
+
+    # As a coroutine of its own, so that it can be the coroutine of a task.
+
+    def send(self, value: Any, /) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """See ``collections.abc.Coroutine``."""
+        self._steps.close()
+
+    async def __aenter__(self) -> AsyncLease:
+        lease = self._lease = await self._steps
+        return lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._lease is not None
+        await self._lease.leave(None, kind, error, traceback)
+
+
+class AsyncLock(AnyLock[AsyncLease]):
+    """A reusable factory of leases on one name, in a program with asyncio: as :class:`~lockkit.Lock`, with ``await``.
+
+    ``async with lock:`` is the short form; ``async with lock.acquire() as lease:`` also gives you the lease. Tasks of all event loops
+    may use it at the same time. A statement releases the lease that it took, even if it ends in another task.
+
+    If the task is cancelled while it acquires, nothing is left in the store: the claim is removed in the background. If it is
+    cancelled while it releases, the release goes on and ends first.
+    """
+
+    def __init__(self, engines: Engines, given: Mapping[str, Any]) -> None:
+        super().__init__(engines.opening, **given)
+        self._engines = engines
+        self._makes = partial(AsyncLease, engines)
+
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        note: Mapping[str, object] | None = None,
+        on_wait: OnWait | None = None,
+        **others: Never,
+    ) -> Acquiring:
+        """Wait for the lock and hold it: ``lease = await lock.acquire()``, or ``async with lock.acquire() as lease:``.
+
+        Args:
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
+            note: A JSON object that ``inspect`` shows with the claim.
+            on_wait: A plain function, called in the event loop each time the store answers "queued".
+            others: No other keyword is allowed. One that another library has is answered with what to write here.
+
+        Raises:
+            TypeError: There is another keyword.
+            AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
+            DeadlockDetected: This task holds the lock and would wait for itself, directly or behind another waiter that needs what
+                it holds.
+            CapacityMismatch: Others use the name with another capacity.
+            AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
+            BackendError: The store cannot be used, and the lock is not held.
+            ConfigError: An argument is not allowed; or the URL does not fit the server or file that it points at.
+        """
+        if others:
+            raise unexpected("AsyncLock.acquire()", others)
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        self._check(note, on_wait)
+        return Acquiring(self._acquire(wait, note, on_wait, caller()))
+
+    async def _acquire(
+        self, wait: float | None, note: Mapping[str, object] | None, on_wait: OnWait | None, taken_at: Caller
+    ) -> AsyncLease:
+        busy: list[Attempt] = []
+        lease = await self._take(wait, note, on_wait, taken_at, busy)
+        if lease is not None:
+            return lease
+        raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
+
+    def try_acquire(
+        self, *, note: Mapping[str, object] | None = None
+    ) -> Coroutine[Any, Any, AsyncLease | None]:
+        """Hold the lock if it is free now; None only on a definite "busy".
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        self._check(note, None)
+        return self._take(0.0, note, None, caller(), [])
+
+    async def _take(
+        self,
+        wait: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        busy: list[Attempt],
+    ) -> AsyncLease | None:
+        """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
+        opening = self._opening
+        deadline = None if wait is None else opening.clock.now() + wait
+        engine = self._engines.ready() or await self._engines.engine(wait)
+        driver = engine.driver
+        if opening.here.warnings:
+            opening.warn()
+        key = asker()
+        if self._reentrant:
+            inner = await self._level(driver, key, taken_at, wait)
+            if inner is not None:
+                return inner
+        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note)
+        hold = await engine.acquire(attempt, on_wait)
+        if hold is None:
+            busy.append(attempt)
+            return None
+        # No await from here on, so that no cancellation comes between the grant and the lease.
+        try:
+            lease = self.hand(driver, hold, key, taken_at)
+            driver.under_way.pop(attempt, None)
+            attempt.sent = False
+            return lease
+        except BaseException:
+            engine.take_back(attempt)
+            raise
+
+    async def _level(
+        self, driver: Driver, key: weakref.ref[object], taken_at: Caller, wait: float | None
+    ) -> AsyncLease | None:
+        """Add a level to a reentrant hold of the task, with the longest ttl of all levels; None if there is none."""
+        lease = self._inner(driver, key, taken_at)
+        if lease is None:
+            return None
+        try:
+            if not lease.valid():
+                await lease.release()
+                raise lease.invalid()
+            await lease.lengthen(self.terms.ttl, wait or None)
+            return self._kept(lease)
+        except BaseException:
+            lease.left = True  # the caller never gets this level's lease
+            raise
+
+    # -- as a context manager
+
+    def __aenter__(self) -> Coroutine[Any, Any, Self]:
+        frame = sys._getframe(1)  # noqa: SLF001
+        return self._enter(self._statement(_EXIT.entered(self, frame), frame), caller())
+
+    async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
+        lease = await self._acquire(self._timeout, None, None, taken_at)
+        if statement is not None:
+            statement.lease = lease
+            lease.statement = statement
+        self._keep(statement, lease)
+        return self
+
+    async def _leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the lease of the ``async with`` statement, even if it ends in another task."""
+        await self._left(statement).leave(statement, kind, error, traceback)
+
+    __aexit__ = Exit(_leave)
+
+
+_EXIT: Exit[AsyncLock, Coroutine[Any, Any, None]] = AsyncLock.__dict__["__aexit__"]
+
+
+class AsyncRWLock(Answering):
+    """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
+
+    def __init__(self, reader: AsyncLock, writer: AsyncLock) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def read(self) -> AsyncLock:
+        """The shared side."""
+        return self._reader
+
+    def write(self) -> AsyncLock:
+        """The exclusive side."""
+        return self._writer

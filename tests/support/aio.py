@@ -1,0 +1,60 @@
+"""Clients of the asyncio face on the harnesses of the kit, and what they may leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from lockkit.aio import AsyncClient
+from lockkit.testing.harness import Harness
+
+__all__ = ["client_of", "in_a_loop", "pool_threads", "soon"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_PATIENCE = 5.0
+
+
+def client_of(harness: Harness, **settings: Any) -> AsyncClient:
+    """A new client of the asyncio face on the store of a harness."""
+    return AsyncClient(harness.client(**settings))
+
+
+def in_a_loop(test: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """Run a test in an event loop of its own, and fail if the loop reports what nobody handled."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **keywords: P.kwargs) -> R:
+        reported: list[dict[str, Any]] = []
+
+        async def watched() -> R:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+            result = await test(*args, **keywords)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not left, f"tasks are left: {left}"
+            return result
+
+        result = asyncio.run(watched())
+        gc.collect()
+        assert not reported, f"the loop reported: {reported}"
+        return result
+
+    return run
+
+
+async def soon(happened: Callable[[], object]) -> None:
+    """Wait until something that no event announces has happened."""
+    end = time.monotonic() + _PATIENCE
+    while not happened():
+        assert time.monotonic() < end, f"not within {_PATIENCE} s: {happened}"
+        await asyncio.sleep(0.005)
+
+
+def pool_threads() -> list[str]:
+    """The names of the threads that clients of the asyncio face have."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("lockkit-asyncio")]
