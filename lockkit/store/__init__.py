@@ -4,7 +4,8 @@ A store imports from these modules:
 
 - :mod:`~lockkit.store.spi`: the interface, and its answers;
 - :mod:`~lockkit.store.queue`: the rule of the queue, as functions; :mod:`~lockkit.store.rowqueue` and
-  :mod:`~lockkit.store.rows`: all calls, for a store that decides in Python;
+  :mod:`~lockkit.store.rows`: all calls, for a store that decides in Python; :mod:`~lockkit.store.document`,
+  :mod:`~lockkit.store.documents`: the same for a store that compares and swaps a document;
 - :mod:`~lockkit.store.notes`, :mod:`~lockkit.store.owners`, :mod:`~lockkit.store.layouts`: the stored form of notes, records and
   owners, and the layout versions that may read them; :mod:`~lockkit.store.comparing`: changes by compare-and-swap;
 - :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: values cached for each lock, and tokens that were given up;

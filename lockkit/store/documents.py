@@ -7,30 +7,21 @@ version is still the same; otherwise it begins again. So no client ever holds an
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from lockkit.clock import Clock
-from lockkit.errors import BackendUnavailable
 from lockkit.facts import Evicted, LockInfo, Record
-from lockkit.namedtuples import NamedTuple
 from lockkit.store.base import BasicBackend
 from lockkit.store.budgets import left
 from lockkit.store.comparing import swapped
+from lockkit.store.document import Document, Stored
 from lockkit.store.inherited import inherited
-from lockkit.store.layouts import check_reader
 from lockkit.store.notes import merged, note_text
-from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.polling import Polling
 from lockkit.store.queue import check_capacity
-from lockkit.store.rowqueue import RowQueue
-from lockkit.store.rows import Row
 from lockkit.store.spi import (
     NOTE_LIMIT,
     Answer,
@@ -43,121 +34,13 @@ from lockkit.store.spi import (
     Refused,
     ReleaseAnswer,
     Renewal,
-    Terms,
     Unknown,
     Watch,
 )
-from lockkit.store.tombstones import Tombstones
 
-__all__ = ["LAYOUT", "Document", "DocumentBackend", "Stored"]
+__all__ = ["DocumentBackend"]
 
 T = TypeVar("T")
-LAYOUT = 1
-"""The version of the document's layout."""
-_ROW = tuple(field.name for field in fields(Row) if field.name != "terms")
-_KNOWN = ("v", "min_reader", "name", "fence", "gone", "record", "rows")
-_log = logging.getLogger("lockkit.documents")
-
-
-class Stored(NamedTuple):
-    """A document as the store has it.
-
-    Attributes:
-        text: The document; None if there is none yet.
-        version: A value that is different after each write: a counter, an ETag. Handed back to :meth:`DocumentBackend.write`.
-        now: The time on the server's clock, in seconds since 1970, read together with the document. None if all clients are on one
-            host; then deadlines use the clock of that host.
-    """
-
-    text: str | None
-    version: Hashable
-    now: float | None = None
-
-
-@dataclass(slots=True)
-class _Server:
-    """The clock of a server, as it was when the document was read."""
-
-    at: float
-
-    def now(self) -> float:
-        return self.at
-
-    def wall(self) -> float:
-        return self.at
-
-
-@dataclass(slots=True)
-class _Home:
-    """The state that outlives the claims of a name: the last fence, and the tokens that were given up. See :class:`lockkit.store.rowqueue.Home`."""
-
-    clock: Clock
-    fence: int
-    gone: Tombstones
-
-    def next_fence(self) -> int:
-        self.fence += 1
-        return self.fence
-
-
-class Document(RowQueue):
-    """The document of one name. It stays when the last claim is gone, because the fence must never fall.
-
-    Attributes:
-        record: See :meth:`lockkit.store.spi.Backend.put_record`; None if there is none.
-        kept: False if a step decides that its changes need not be written.
-
-    Raises:
-        Refused: The text is no such document, or needs a newer version of lockkit.
-    """
-
-    home: _Home
-
-    def __init__(self, name: str, stored: Stored, clock: Clock) -> None:
-        try:
-            self._loaded: dict[str, Any] = json.loads(stored.text) if stored.text else {}
-            check_reader(self._loaded, LAYOUT, f"the queue of {name!r}")
-            gone = {token: (until, why) for token, (until, why) in self._loaded.get("gone", {}).items()}
-            clock = clock if stored.now is None else _Server(stored.now)
-            super().__init__(
-                self._loaded.get("name", name),
-                _Home(clock, self._loaded.get("fence", 0), Tombstones(gone)),
-            )
-            record = self._loaded.get("record")
-            self.record = Record(self.name, *record) if record else None
-            self.rows = {row["token"]: _row(row) for row in self._loaded.get("rows", ())}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            text = f"the queue of {name!r} is no document of lockkit: {error!r}"
-            raise Refused(BackendUnavailable(text, hint="see what else writes there"), retry=False) from None
-        self.next_lapse = 0.0  # the next step checks all deadlines
-        self.kept = True
-
-    def text(self) -> str | None:
-        """The document to write; None if it has not changed."""
-        after = {
-            **{key: value for key, value in self._loaded.items() if key not in _KNOWN},
-            "v": LAYOUT,
-            "min_reader": 1,
-            "name": self.name,
-            "fence": self.home.fence,
-            "gone": {token: list(stone) for token, stone in self.home.gone.stones.items()},
-            "record": list(self.record[1:]) if self.record else None,
-            "rows": [_stored(row) for row in self.rows.values()],
-        }
-        return json.dumps(after, separators=(",", ":")) if self.kept and after != self._loaded else None
-
-
-def _stored(row: Row) -> dict[str, Any]:
-    terms = row.terms._asdict() | {"owner": packed_owner(row.terms.owner)}
-    return {name: getattr(row, name) for name in _ROW} | {"terms": terms}
-
-
-def _row(stored: Mapping[str, Any]) -> Row:
-    terms = stored["terms"]
-    known = {key: terms[key] for key in Terms._fields if key in terms} | {
-        "owner": owner_of(terms.get("owner"))
-    }
-    return Row(**{name: stored[name] for name in _ROW if name in stored}, terms=Terms(**known))
 
 
 class DocumentBackend(BasicBackend):

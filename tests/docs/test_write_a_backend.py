@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs/howto/write-a-backend.md").read_text()
 LEVELS = re.findall(r"^\| .* \| `-k \"?([^`\"]+)\"?` \|$", PAGE, re.MULTILINE)
 MISTAKES = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| `(\w+-[\w-]+)` \|$", PAGE, re.MULTILINE))
 
-RULES = ("rowqueue.py", "rows.py", "documents.py", "polling.py")
+RULES = ("rowqueue.py", "rows.py", "document.py", "documents.py", "polling.py")
 """The pieces of lockkit.store that the template uses; copied beside it here, so that a test can put a mistake into them."""
 
 MADE = {
@@ -62,7 +62,7 @@ MADE = {
         "if not claim.token:",
     ),
     "the fence is computed from the queue": (
-        "documents.py",
+        "document.py",
         'self._loaded.get("fence", 0)',
         'max((row["fence"] for row in self._loaded.get("rows", ())), default=0)',
     ),

@@ -9,6 +9,7 @@ __all__ = ["load"]
 _MODULES = (
     "ownership",
     "queueing",
+    "handoffs",
     "deaths",
     "stopped",
     "herd",

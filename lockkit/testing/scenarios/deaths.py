@@ -8,7 +8,8 @@ from lockkit.lease import Lease
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.children import Parent
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, through
-from lockkit.testing.scenarios.queueing import HAND_OFF, queued, steppers
+from lockkit.testing.scenarios.handoffs import HAND_OFF
+from lockkit.testing.scenarios.queueing import queued, steppers
 from lockkit.testing.stage import Stage, scenario
 from lockkit.testing.stepping import Pending
 

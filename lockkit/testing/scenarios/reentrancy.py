@@ -7,7 +7,7 @@ import threading
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, LeaseLost
 from lockkit.lease import Lease
 from lockkit.testing.faults import black_hole
-from lockkit.testing.scenarios.queueing import HAND_OFF
+from lockkit.testing.scenarios.handoffs import HAND_OFF
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import NotApplicable, Stage, scenario
 
