@@ -14,7 +14,7 @@ from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Scope, Skipped
-from lockkit.forks import IMPORTS
+from lockkit.forks import IMPORTS, after_logging
 from lockkit.habits import Answering
 from lockkit.locking import checked_timeout
 from lockkit.locks import Lock, RWLock, build
@@ -324,6 +324,7 @@ def connect(
         PluginError: One of ``plugins`` is broken.
     """
     with IMPORTS:
+        after_logging()
         from lockkit.config import keywords, load
         from lockkit.plugins import PluginManager
 

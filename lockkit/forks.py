@@ -13,8 +13,8 @@ first statement, where no ``try`` can catch the exception; but it never runs ins
 
 from __future__ import annotations
 
-import logging  # noqa: F401 (it registers a fork hook, which must come before that of IMPORTS)
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-__all__ = ["IMPORTS", "Forks", "executing", "let_forks_pass", "reinit"]
+__all__ = ["IMPORTS", "Forks", "after_logging", "executing", "let_forks_pass", "reinit"]
 
 Step: TypeAlias = Callable[[], None]
 _TRIES = 20
@@ -211,8 +211,27 @@ def _free_imports() -> None:
         reinit(IMPORTS)()
 
 
-if hasattr(os, "register_at_fork"):
-    # Register after logging has: the hook registered last runs first before a fork, and an import may need the lock of logging.
+_registered = False
+
+
+def after_logging() -> None:
+    """Import logging, unless the program has, and have every fork take IMPORTS before the lock of logging. The caller holds IMPORTS.
+
+    The hook registered last runs first before a fork, and an import may need the lock of logging. ``import lockkit`` does not load
+    logging, which takes a sixth of its time; so what it has registered is registered once more, after the hook of logging.
+    """
+    global _registered  # noqa: PLW0603
+    if not _registered:
+        import logging  # noqa: F401
+
+        _registered = True
+        _register_imports()
+
+
+def _register_imports() -> None:
+    """Register the hooks of IMPORTS. A fork runs them as often as they are registered: IMPORTS is reentrant."""
+    if not hasattr(os, "register_at_fork"):
+        return
     os.register_at_fork(
         before=partial(IMPORTS.acquire, True, _LONG),
         after_in_parent=IMPORTS.release,
@@ -228,3 +247,9 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_Repeated(partial(_register_late, in_child=False)),
         after_in_child=_Repeated(partial(_register_late, in_child=True)),
     )
+
+
+if "logging" in sys.modules:
+    after_logging()
+else:
+    _register_imports()

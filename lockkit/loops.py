@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from functools import partial
 from types import FrameType
@@ -12,7 +11,6 @@ from lockkit.printable import printable
 
 __all__ = ["is_coroutine_function", "warn_of_loop"]
 
-_log = logging.getLogger("lockkit")
 _COROUTINES = 0x80 | 0x200
 """The flags of the code of coroutines and asynchronous generators: ``inspect.CO_COROUTINE`` and ``inspect.CO_ASYNC_GENERATOR``."""
 _NOTEBOOKS = ("IPython", "ipykernel")
@@ -31,8 +29,10 @@ def warn_of_loop(name: str, caller: Caller) -> None:
     """
     if _told or _in_a_cell(sys._getframe(1)):  # noqa: SLF001 (as the warnings module does)
         return
+    import logging  # late: with an event loop it is there
+
     _told.append(name)
-    _log.warning(
+    logging.getLogger("lockkit").warning(
         "%s",
         printable(
             f"the acquire of {name!r} at {shown(caller)} runs in an event loop, which stands still until the lock is held: use "

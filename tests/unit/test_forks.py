@@ -169,6 +169,53 @@ def test_a_child_uses_a_store_that_another_thread_was_importing_at_the_fork(url,
     assert (done.returncode, done.stderr) == (0, "")
 
 
+_IMPORTS_AND_LOGS = """
+import os, threading, time
+import lockkit
+from lockkit import forks
+{before}
+with lockkit.connect("memory:"):
+    pass
+import logging
+held, ended = threading.Event(), []
+
+def importing():
+    with forks.IMPORTS:
+        held.set()
+        while not forks._FORKING:
+            time.sleep(0.001)
+        time.sleep(0.1)  # let the fork come to where it waits
+        logging.getLogger("of a module that is imported now")
+        ended.append("logged while the fork waited" if forks._FORKING else "logged after the fork")
+
+thread = threading.Thread(target=importing)
+thread.start()
+held.wait()
+if os.fork() == 0:
+    with forks.IMPORTS:  # free in the child
+        logging.getLogger("of the child")
+    os._exit(0)
+thread.join()
+with forks.IMPORTS:
+    print(*ended, os.waitstatus_to_exitcode(os.wait()[1]), forks._FORKING)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import logging"], ids=["logging late", "logging first"])
+def test_a_fork_that_waits_for_an_import_does_not_hold_the_lock_of_logging(before):
+    """Break it by leaving out ``_register_imports`` in ``after_logging``: the two wait for each other for five seconds."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTS_AND_LOGS.format(before=before)],
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.stderr) == ("logged while the fork waited 0 []\n", "")
+
+
 def test_a_handler_may_fork_while_its_own_thread_imports():
     child = None
     try:

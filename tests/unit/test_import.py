@@ -13,6 +13,7 @@ HEAVY = (
     "importlib.metadata",
     "inspect",
     "json",
+    "logging",
     "msgspec",
     "pathlib",
     "pluggy",
