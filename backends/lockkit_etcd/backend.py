@@ -36,9 +36,6 @@ __all__ = ["EtcdBackend", "open_store"]
 
 T = TypeVar("T")
 
-_UNKNOWN = (b"", 0)
-_MANY = 1 << 30
-"""As the number of claims ahead of a claim that this client does not know."""
 _GLANCE = 0.5
 """Seconds for which opening waits for the members' status; members that take longer are not waited for."""
 
@@ -137,13 +134,8 @@ class EtcdBackend(ExchangingBackend):
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`."""
-        store = self.store
-        entry = store.entries.get(claim.token)
-        own, looked, ahead = _UNKNOWN, 0, _MANY
-        if entry is not None:
-            own, looked, ahead = (entry.key, entry.fence), entry.looked, entry.place
-        queue = store.known(claim.terms).queue
-        return self._watches.watch(queue, own, blockers, looked, wake, ahead)
+        queue = self.store.known(claim.terms).queue
+        return self._watches.watch(queue, self.store.entries.get(claim.token), blockers, wake)
 
     # -- operating
 

@@ -45,7 +45,7 @@ from lockkit_etcd.transport import (
     TxnAnswer,
 )
 
-__all__ = ["Cluster", "Member"]
+__all__ = ["Cluster", "Member", "watched_ranges"]
 
 _SHARE = 0.6
 """The part of the remaining time that one member may take while other members are left to ask."""
@@ -55,6 +55,14 @@ _AT_ONCE = 4
 """Keepalive requests at the same time: a follower asks the leader about each lease in a round trip of its own."""
 
 T = TypeVar("T")
+
+
+def watched_ranges(
+    key: bytes, end: bytes, start: int, also: Sequence[bytes], past: int
+) -> list[tuple[bytes, bytes, int]]:
+    """The watches that a call of :meth:`Cluster.watch` opens: each a range of keys and the revision that it begins with."""
+    ranges = [(key, end), *((each, b"") for each in also)]
+    return [(*each, begin) for begin in ((start, past) if past else (start,)) for each in ranges]
 
 
 class Member:
@@ -161,12 +169,19 @@ class Cluster(Generic[M]):
         raise NotImplementedError
 
     def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+        self,
+        key: bytes,
+        end: bytes,
+        start: int,
+        heard: Callable[[News], None],
+        also: Sequence[bytes] = (),
+        past: int = 0,
     ) -> Stream:
         """Watch the keys from ``key`` up to ``end``, from revision ``start`` on. Returns at once, never raises.
 
         If ``end`` is empty, watch only ``key``. ``also`` names further single keys outside the range. News of different keys may come
-        in any order.
+        in any order. With ``past``, each of the keys is watched a second time, from that revision on: etcd tells late, by up to 100 ms,
+        what has happened to it since, so that nothing is missed between ``past`` and ``start``. Changes may then be told twice.
 
         ``heard`` is called with the news, in order, on a thread of the transport; it must not block. WatchEnded is the last news of
         a stream; open another then. A connection that died without a sign is noticed within 15 s if the operating system can

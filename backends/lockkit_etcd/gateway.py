@@ -14,7 +14,7 @@ from lockkit.store.connecting import connect as connect_socket
 from lockkit.store.exchanges import Connect, Exchange, Route, Send
 from lockkit_etcd import gateway_json
 from lockkit_etcd.address import Address
-from lockkit_etcd.cluster import Cluster, Member
+from lockkit_etcd.cluster import Cluster, Member, watched_ranges
 from lockkit_etcd.failures import not_connected, said, unanswered
 from lockkit_etcd.gateway_http import Connection, Parser, Reply
 from lockkit_etcd.gateway_json import MEANINGLESS, decoded
@@ -108,10 +108,16 @@ class Gateway(Cluster["_Member"]):
         return answer
 
     def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+        self,
+        key: bytes,
+        end: bytes,
+        start: int,
+        heard: Callable[[News], None],
+        also: Sequence[bytes] = (),
+        past: int = 0,
     ) -> Stream:
         """See :meth:`lockkit_etcd.cluster.Cluster.watch`."""
-        body = gateway_json.watch_body(key, end, start, also)
+        body = gateway_json.watch_body(watched_ranges(key, end, start, also, past))
 
         def begin(member: _Member, until: float) -> Exchange[Connection]:
             yield from member.ready(until)

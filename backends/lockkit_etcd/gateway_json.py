@@ -61,10 +61,9 @@ def txn_body(request: Txn) -> bytes:
     return f'{{"compare":[{when}],"success":[{then}],"failure":[{otherwise}]}}'.encode()
 
 
-def watch_body(key: bytes, end: bytes, start: int, also: Sequence[bytes] = ()) -> bytes:
-    """A watch, or several on one stream."""
-    ranges = [(key, end), *((each, b"") for each in also)]
-    return b"\n".join([_watch(*each, start) for each in ranges])
+def watch_body(ranges: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    """Watches on one stream, each a range of keys and the revision that it begins with."""
+    return b"\n".join([_watch(*each) for each in ranges])
 
 
 def _watch(key: bytes, end: bytes, start: int) -> bytes:

@@ -10,7 +10,9 @@ A key serves many claims, one after the other; the revision that created it tell
 that showed it, so a removal after that look is the blocker's own.
 
 A watch begins with the next revision, and its first news says which one that is. (etcd serves a watch that begins with an earlier
-one from a loop that runs every 100 ms, and so it tells everything late from then on.) A waiter whose look is older asks again at once.
+one from a loop that runs every 100 ms, and so it tells everything late from then on.) A waiter whose look is older asks again at once,
+unless so many claims are ahead of it that its turn cannot have come. For such a waiter each key is watched a second time, from its
+look on: what was missed is told late, but in time.
 
 A wake is only advice. A waiter is woken when one of its blockers goes, when others change or remove its own claim, and whenever
 something may have been missed: when its watch begins after its look, and after its watch was cut or cancelled. Heartbeats look at the
@@ -30,7 +32,7 @@ from lockkit.store.crowds import Crowds
 from lockkit_etcd.transport import Get, News, Stream, Watched
 
 if TYPE_CHECKING:
-    from lockkit_etcd.store import EtcdStore
+    from lockkit_etcd.store import Entry, EtcdStore
 
 __all__ = ["Watches"]
 
@@ -39,6 +41,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _NEXT = 0
 """As the start of a watch: the next revision."""
 _NEVER = 1 << 63
+_UNKNOWN = ((b"", 0), 0)
+"""As the claim of another client: its key, and the revision at which it looked at the queue."""
 _FEW = 2
 """Waiters of a client for one name that have a watch of their own; further ones share one."""
 _KEYS = 8
@@ -59,6 +63,7 @@ class _Watch:
 
     Attributes:
         looked: The revision at which it looked at the queue.
+        spare: Revisions that pass at least before its turn comes, on a watch that tells what happened in between.
     """
 
     shared: _SharedWatch
@@ -66,6 +71,7 @@ class _Watch:
     blockers: Mapping[bytes, int]
     looked: int
     wake: Callable[[], None]
+    spare: int = 0
 
     @property
     def needed(self) -> Iterable[tuple[bytes, int]]:
@@ -83,6 +89,7 @@ class _SharedWatch:
     Attributes:
         lasting: Whether it is kept for a moment without a waiter.
         empty_since: When the last waiter left, on ``time.monotonic()``.
+        past: The revision from which on its keys are watched a second time; 0 for no such watch.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class _SharedWatch:
         self._wanted = wanted
         self.lasting = lasting
         self.empty_since = 0.0
+        self.past = 0
         self._since = _NEVER
         """The first revision from which on every removal is known."""
         self._gone: dict[bytes, int] = {}
@@ -108,8 +116,12 @@ class _SharedWatch:
         turn = self._turn
         self._behind, self._since = None, _NEVER
         key, end, also = self._wanted
+        past, self.past = self.past, 0
+        if not past:
+            for watch in list(self.waiters):
+                watch.spare = 0
         self._stream = self._watches.store.transport.watch(
-            key, end, _NEXT, lambda news: self._heard(news, turn), also
+            key, end, _NEXT, lambda news: self._heard(news, turn), also, past
         )
 
     @property
@@ -174,7 +186,7 @@ class _SharedWatch:
         self._pause = _FIRST_PAUSE
         before = 0 if self._since == _NEVER else self._since
         self._since = max(before, revision + 1)  # first: a waiter that enters now looks at it itself
-        self._wake([watch for watch in list(self.waiters) if watch.looked < revision])
+        self._wake([watch for watch in list(self.waiters) if revision - watch.looked > watch.spare])
 
     def _note(self, key: bytes, revision: int) -> None:
         self._gone.pop(key, None)  # to its end: the oldest goes first
@@ -243,33 +255,31 @@ class Watches:
         self._closed = threading.Event()
 
     def watch(
-        self,
-        queue: Get,
-        own: tuple[bytes, int],
-        blockers: Sequence[str],
-        looked: int,
-        wake: Callable[[], None],
-        ahead_of_it: int,
+        self, queue: Get, entry: Entry | None, blockers: Sequence[str], wake: Callable[[], None]
     ) -> _Watch:
-        """Wake a claim that looked at its queue at a revision, and saw so many claims ahead, of which these block it (:attr:`Row.where`)."""
+        """Wake a claim that looked at its queue and saw these blockers (each :attr:`Row.where`); None: it is not this client's."""
         ahead: dict[bytes, int] = {}
         for each in blockers:
             last, _, fence = each.rpartition("@")
             ahead[queue.key + last.encode()] = int(fence)
         with self.mutex:
+            near = entry is not None and entry.place <= _NEAR
             shared_watches = self._shared_watches.setdefault(queue.key, [])
-            near = ahead_of_it <= _NEAR
             shared_watch = next(
                 (each for each in shared_watches if each.shared and (near or each.waiters)), None
             )
-            new = shared_watch is None
+            new, past = shared_watch is None, False
             if shared_watch is None:
                 lasting = near and self._left.likely(queue.key)
-                few = own[0] != b"" and len(shared_watches) < _FEW and len(ahead) < _KEYS and not lasting
-                wanted = (own[0], b"", tuple(ahead)) if few else (queue.key, queue.end, ())
+                wanted: tuple[bytes, bytes, Sequence[bytes]] = (queue.key, queue.end, ())
+                if entry is not None and not lasting and len(shared_watches) < _FEW and len(ahead) < _KEYS:
+                    wanted, past = (entry.key, b"", tuple(ahead)), entry.packed_terms.exclusive
                 shared_watch = _SharedWatch(self, queue.key, wanted, lasting=lasting)
                 shared_watches.append(shared_watch)
+            own, looked = ((entry.key, entry.fence), entry.looked) if entry is not None else _UNKNOWN
             watch = _Watch(shared_watch, own, ahead, looked, wake)
+            if entry is not None and past and entry.place > 1:
+                watch.spare, shared_watch.past = entry.place - 1, looked + 1
             shared_watch.enter(watch)
             if new and not self._closed.is_set():
                 shared_watch.open()

@@ -12,7 +12,7 @@ from lockkit.store.connections import inherited
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused
 from lockkit_etcd.address import Address
-from lockkit_etcd.cluster import Cluster
+from lockkit_etcd.cluster import Cluster, watched_ranges
 from lockkit_etcd.transport import Kept, News, Stream
 from lockkit_etcd3 import forks, library
 from lockkit_etcd3.endpoint import Endpoint, trusted
@@ -97,11 +97,17 @@ class PythonEtcd3(Cluster[Endpoint]):
             raise inherited(self.where)
 
     def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
+        self,
+        key: bytes,
+        end: bytes,
+        start: int,
+        heard: Callable[[News], None],
+        also: Sequence[bytes] = (),
+        past: int = 0,
     ) -> Stream:
         if self._inherited():
             return _NoWatch()
-        return self._watching.watch(key, end, start, heard, also)
+        return self._watching.watch(watched_ranges(key, end, start, also, past), heard)
 
     def fresh(self) -> PythonEtcd3:
         """See :meth:`lockkit_etcd.cluster.Cluster.fresh`. In a forked child the copy refuses every call."""

@@ -203,12 +203,9 @@ class Watching:
         self._stream: _Stream | None = None
         gate.closes(self)
 
-    def watch(
-        self, key: bytes, end: bytes, start: int, heard: Callable[[News], None], also: Sequence[bytes] = ()
-    ) -> _Watch:
-        """See :class:`lockkit_etcd.cluster.Cluster`."""
-        ranges = ((key, end), *((other, b"") for other in also))
-        requests = [self._messages.watch(first, last, start) for first, last in ranges]
+    def watch(self, ranges: Sequence[tuple[bytes, bytes, int]], heard: Callable[[News], None]) -> _Watch:
+        """Watch ranges of keys, each from a revision on. See :meth:`lockkit_etcd.cluster.Cluster.watch`."""
+        requests = [self._messages.watch(*each) for each in ranges]
         with self._mutex:
             watch = self._stream.add(requests, heard) if self._stream else None
             if watch is None:

@@ -282,6 +282,47 @@ def test_a_resize_is_only_given_up_when_others_overtake_it(server, monkeypatch):
         assert store.resize("a", 5, BUDGET) == 62
 
 
+# -- a waiter that cannot be next
+
+
+@contextlib.contextmanager
+def far_back(server):
+    """A store, its claim behind three others, and the others: their store and their claims."""
+    with opened(server.url()) as store, opened(server.url()) as other:
+        others = [take(other)[0], queue(other), queue(other)]
+        one, answer = stand_in_line(store)
+        yield store, one, answer, other, others
+
+
+def test_a_waiter_that_cannot_be_next_does_not_look_again_when_its_watch_begins(server):
+    with far_back(server) as (store, one, answer, other, others):
+        for _ in range(2):
+            server.call("kv/put", {"key": b"x", "value": b"y"})
+        woken, watch = watched(store, one, answer)
+        until(lambda: room_of(store)._since > store.store.entries[one.token].looked + 1, "it stands")
+        assert not woken.wait(0.2)
+        other.abandon(others[-1], BUDGET)
+        assert woken.wait(5.0)
+        watch.close()
+
+
+def test_a_waiter_that_may_be_next_looks_again_when_its_watch_begins(server):
+    with far_back(server) as (store, one, answer, _, _):
+        for _ in range(3):
+            server.call("kv/put", {"key": b"x", "value": b"y"})
+        woken, watch = watched(store, one, answer)
+        assert woken.wait(5.0)
+        watch.close()
+
+
+def test_a_waiter_that_cannot_be_next_is_told_what_it_missed_before_its_watch_began(server):
+    with far_back(server) as (store, one, answer, other, others):
+        other.abandon(others[-1], BUDGET)
+        woken, watch = watched(store, one, answer)
+        assert woken.wait(5.0)
+        watch.close()
+
+
 # -- a watch that is kept for a moment
 
 
