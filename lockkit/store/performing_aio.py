@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -251,14 +252,11 @@ class OnLoop:
                 connection = LoopConnection(
                     self._loop, plug, self._exchanges.parser(), self._connections, self._ended
                 )
-                if isinstance(place, str):
-                    await self._loop.create_unix_connection(lambda: connection, sock=plug)
-                else:
-                    tls = self._exchanges.tls
-                    name = None if tls is None else place[0]
-                    await self._loop.create_connection(
-                        lambda: connection, sock=plug, ssl=tls, server_hostname=name
-                    )
+                try:
+                    await self._take_over(connection, plug, place)
+                except BaseException:
+                    connection.connection_lost(None)  # uvloop does not call that then
+                    raise
         except OSError as error:
             if str(error):
                 raise
@@ -268,6 +266,15 @@ class OnLoop:
             self._connecting.discard(limit)
             self._ended()
         return connection
+
+    async def _take_over(self, connection: LoopConnection, plug: socket.socket, place: Place) -> None:
+        """Let the loop take over a connected socket, with TLS if need be."""
+        if isinstance(place, str):
+            await self._loop.create_unix_connection(lambda: connection, sock=plug)
+            return
+        tls = self._exchanges.tls
+        name = None if tls is None else place[0]
+        await self._loop.create_connection(lambda: connection, sock=plug, ssl=tls, server_hostname=name)
 
     def _ended(self) -> None:
         if self._empty is not None and not (self._connections or self._connecting):

@@ -6,18 +6,16 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
-from types import SimpleNamespace
 
 import pytest
 
-from lockkit.errors import BackendUnavailable
 from lockkit.store.connections import Timed
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
 from lockkit.testing.interrupts import CtrlC
 from support.handlers import Handler
+from support.words import opened, said, serving, soon
 
 
 class Words(Timed):
@@ -38,59 +36,13 @@ class Words(Timed):
     introduce = exchange
 
 
-@contextmanager
-def server():
-    """A server that says each word back, counts its connections, falls silent after "hush", and hangs up after "bye"."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    heard, talking = [], []
-
-    def talk(client):
-        with client, suppress(ConnectionError), client.makefile("rb") as words:
-            for word in words:
-                heard.append(word.strip())
-                if word == b"bye\n":
-                    break
-                if word != b"hush\n":
-                    client.sendall(word)
-
-    def serve():
-        while True:
-            try:
-                client, _ = listening.accept()
-            except OSError:
-                return
-            talking.append(threading.Thread(target=talk, args=(client,)))
-            talking[-1].start()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield SimpleNamespace(place=listening.getsockname(), heard=heard, connections=talking)
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        thread.join()
-        for each in talking:
-            each.join(5)
-
-
-def opened(route, end):
-    """Opens a connection: each begins with a word."""
-    try:
-        connection = yield Connect(route, end)
-        yield Introduce(connection, b"hello\n", end)
-    except OSError as error:
-        raise Refused(BackendUnavailable(f"no connection: {error}", hint="")) from error
-    return connection
-
-
 def connect(step):
     return Words(socket.create_connection(step.place, timeout=step.end - time.monotonic()))
 
 
 @pytest.fixture
 def there():
-    with server() as words:
+    with serving() as words:
         performer = Blocking(connect, opened, "here")
         performer.place = words.place
         performer.server = words
@@ -98,15 +50,6 @@ def there():
             yield performer
         finally:
             performer.close()
-
-
-def soon():
-    return time.monotonic() + 5.0
-
-
-def said(route, *words, keep=None):
-    end = soon()
-    return (yield Send(route, b"".join(word + b"\n" for word in words), end, len(words), keep))
 
 
 def test_a_request_goes_out_on_an_opened_connection_and_its_replies_come_back(there):

@@ -1,0 +1,87 @@
+"""Cancellation of a coroutine at a chosen suspension, and what an event loop leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Literal, TypeAlias, TypeVar
+
+__all__ = ["HOW", "How", "cancelling", "descriptors", "loops"]
+
+T = TypeVar("T")
+
+How: TypeAlias = Literal["at once", "as it resumes"]
+HOW: tuple[How, ...] = ("at once", "as it resumes")
+"""When to cancel: as soon as the task is suspended, or when the result for which it waits is there and it has not run yet."""
+
+
+def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The kinds of event loop: asyncio's, and uvloop's where that is installed."""
+    kinds: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    try:
+        import uvloop
+    except ImportError:
+        return kinds
+    return {**kinds, "uvloop": uvloop.new_event_loop}
+
+
+def descriptors() -> set[str]:
+    """The sockets of this process: descriptor and target. uvloop keeps pipes of its own."""
+    found = set()
+    for each in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the names are numbers
+        try:
+            target = os.readlink(f"/proc/self/fd/{each}")  # noqa: PTH115
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(f"{each} {target}")
+    return found
+
+
+async def cancelling(
+    work: Coroutine[Any, Any, T], *at: int, how: How = "at once"
+) -> tuple[T | asyncio.CancelledError, int]:
+    """Run a coroutine in a task of its own, and cancel that task at these suspensions, counted from 1.
+
+    Returns:
+        The result, or the CancelledError that came out, and how many suspensions there were.
+    """
+    seen = 0
+
+    @types.coroutine
+    def struck() -> Generator[Any, Any, T]:
+        nonlocal seen
+        steps = work.__await__()
+        strike: BaseException | None = None
+        while True:
+            try:
+                waited = next(steps) if strike is None else steps.throw(strike)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            seen += 1
+            task = asyncio.current_task()
+            assert task is not None
+            if seen in at:
+                if how == "as it resumes" and waited is not None:
+                    waited.add_done_callback(lambda _, task=task: task.cancel())
+                else:
+                    task.cancel()
+            strike = None
+            try:
+                yield waited
+            except BaseException as error:
+                strike = error
+
+    async def run() -> T:
+        return await struck()
+
+    task = asyncio.get_running_loop().create_task(run())
+    await asyncio.wait([task])
+    if task.cancelled():
+        try:
+            task.result()
+        except asyncio.CancelledError as error:
+            return error, seen
+    return task.result(), seen

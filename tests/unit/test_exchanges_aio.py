@@ -1,0 +1,730 @@
+"""Exchanges, performed on an event loop: real sockets, and a protocol of one word a request and one a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import threading
+import time
+import warnings
+
+import pytest
+
+from lockkit.errors import ConfigError
+from lockkit.store import connecting_aio, performing_aio
+from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
+from lockkit.store.performing_aio import OnLoop
+from lockkit.store.spi import Refused
+from lockkit.testing.processes import until
+from support.cancelling import HOW, cancelling, descriptors, loops
+from support.words import Parser, said, serving, soon
+
+
+@pytest.fixture(params=loops().values(), ids=loops().keys())
+def new_loop(request):
+    return request.param
+
+
+@pytest.fixture
+def words():
+    with serving() as words:
+        yield words
+
+
+@pytest.fixture
+def on_loop(new_loop, words):
+    """Runs a coroutine function with a performer on a loop of its own; closes the performer, and looks whether anything is left."""
+
+    def run(work, exchanges=None, **options):
+        before = descriptors()
+
+        async def main():
+            performer = OnLoop(exchanges or Parser(), "here", **options)
+            try:
+                return await work(performer)
+            finally:
+                await performer.close()
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+                assert not performer._connections
+                assert not any(pool.size for pool in performer._pools.values())
+
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            result = runner.run(main())
+        for each in words.connections:
+            each.join(5)
+        assert descriptors() <= before
+        return result
+
+    return run
+
+
+async def heard(words, word, times=1):
+    """Wait until the server has heard a word."""
+    await asyncio.to_thread(until, lambda: words.heard.count(word) >= times, f"{word!r} is heard")
+
+
+def test_a_request_goes_out_on_an_opened_connection_and_its_replies_come_back(on_loop, words):
+    async def work(performer):
+        assert await performer.perform(said(words.place, b"one", b"two")) == [b"one", b"two"]
+        assert await performer.perform(said(words.place, b"three")) == [b"three"]
+
+    on_loop(work)
+    assert words.heard == [b"hello", b"one", b"two", b"three"]
+    assert len(words.connections) == 1
+
+
+def test_replies_in_pieces_are_put_together(on_loop, words):
+    class Slow(Parser):
+        def parser(self):
+            return Slow()
+
+        def feed(self, data):
+            return [word for at in range(len(data)) for word in super(Slow, self).feed(data[at : at + 1])]
+
+    async def work(performer):
+        assert await performer.perform(said(words.place, *[b"x" * 3000] * 50)) == [b"x" * 3000] * 50
+        assert await performer.perform(said(words.place, b"one")) == [b"one"]
+
+    on_loop(work, Slow())
+    assert len(words.connections) == 1
+
+
+def test_each_call_has_a_connection_and_calls_in_a_row_share_one(on_loop, words):
+    async def work(performer):
+        tasks = [performer.perform(said(words.place, b"%d" % at)) for at in range(20)]
+        assert await asyncio.gather(*tasks) == [[b"%d" % at] for at in range(20)]
+        assert len(words.connections) == 20
+        for _ in range(20):
+            await performer.perform(said(words.place, b"x"))
+        assert len(words.connections) == 20
+
+    on_loop(work)
+
+
+def test_a_call_starts_no_task_and_no_thread(on_loop, words, monkeypatch):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+
+        def forbidden(*_):
+            raise AssertionError
+
+        asyncio.get_running_loop().set_task_factory(forbidden)
+        monkeypatch.setattr(threading.Thread, "start", forbidden)
+        await performer.perform(said(words.place, b"second"))
+        asyncio.get_running_loop().set_task_factory(None)
+        monkeypatch.undo()
+
+    on_loop(work)
+
+
+# -- replies that do not come, or are not wanted
+
+
+def test_a_connection_that_owes_a_reply_is_not_used_again(on_loop, words):
+    async def work(performer):
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await performer.perform(said(words.place, b"hush", end=time.monotonic() + 0.05))
+        assert await performer.perform(said(words.place, b"again")) == [b"again"]
+
+    on_loop(work)
+    assert len(words.connections) == 3
+    assert len(words.resets) == 2
+
+
+def test_a_later_request_has_its_own_end(on_loop, words):
+    async def work(performer):
+        await performer.perform(said(words.place, b"far", end=time.monotonic() + 60))
+        with pytest.raises(TimeoutError):
+            await performer.perform(said(words.place, b"hush", end=time.monotonic() + 0.05))
+        await performer.perform(said(words.place, b"near", end=time.monotonic() + 0.1))
+        long = asyncio.ensure_future(
+            performer.perform(said(words.place, b"hush", end=time.monotonic() + 0.4))
+        )
+        await asyncio.sleep(0.2)
+        assert not long.done(), "the timer of the request before is not this one's"
+        with pytest.raises(TimeoutError):
+            await long
+
+    on_loop(work)
+
+
+def test_nothing_is_sent_after_the_end(on_loop, words):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        with pytest.raises(TimeoutError):
+            await performer.perform(said(words.place, b"late", end=time.monotonic()))
+
+    on_loop(work)
+    assert words.heard == [b"hello", b"first"]
+
+
+def test_a_connection_is_closed_if_its_replies_say_so(on_loop, words):
+    async def work(performer):
+        assert await performer.perform(said(words.place, b"x", keep=lambda replies: replies != [b"x"])) == [
+            b"x"
+        ]
+        await performer.perform(said(words.place, b"y"))
+
+    on_loop(work)
+    assert len(words.connections) == 2
+
+
+def test_the_error_of_a_step_is_thrown_into_the_exchange(on_loop, words):
+    async def work(performer):
+        with pytest.raises(ConnectionError, match="closed the connection"):
+            await performer.perform(said(words.place, b"bye"))
+
+    on_loop(work)
+
+
+def test_where_a_server_hangs_up_its_parser_says_why(on_loop, words):
+    async def work(performer):
+        with pytest.raises(RuntimeError, match="because"):
+            await performer.perform(said(words.place, b"because", b"bye"))
+
+    on_loop(work)
+
+
+def test_a_reply_that_nobody_asked_for_ends_the_connection(on_loop, words):
+    async def work(performer):
+        with pytest.raises(ConnectionError, match="without a request"):
+            await performer.perform(said(words.place, b"unasked"))
+        for at in range(3):
+            assert await performer.perform(said(words.place, b"%d" % at)) == [b"%d" % at]
+
+    on_loop(work)
+    assert len(words.connections) == 2
+
+
+def test_a_reply_that_comes_while_a_connection_is_free_ends_it(on_loop):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        async def work(performer):
+            loop = asyncio.get_running_loop()
+            task = asyncio.ensure_future(performer.perform(said(listening.getsockname(), b"x")))
+            peer, _ = await asyncio.to_thread(listening.accept)
+            peer.setblocking(False)
+            for word in (b"hello\n", b"x\n"):
+                await loop.sock_recv(peer, 100)
+                await loop.sock_sendall(peer, word)
+            await task
+            await loop.sock_sendall(peer, b"stray\n")
+            with pytest.raises(ConnectionResetError):
+                await loop.sock_recv(peer, 100)
+            peer.close()
+
+        on_loop(work)
+
+
+def test_a_connection_that_was_closed_while_the_loop_stood_still_is_not_used(on_loop, words, monkeypatch):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        (connection,) = performer._connections
+        connection._plug.sendall(b"bye\n")  # not by way of the loop, which stands still
+        words.connections[0].join(5)
+        connection.since -= 2.0
+        assert await performer.perform(said(words.place, b"second")) == [b"second"]
+
+    on_loop(work)
+    assert len(words.connections) == 2
+
+
+def test_a_connection_that_is_not_used_is_closed(on_loop, words, monkeypatch):
+    monkeypatch.setattr(performing_aio, "UNUSED", 0.1)
+
+    async def work(performer):
+        await asyncio.gather(*[performer.perform(said(words.place, b"x")) for _ in range(3)])
+        await asyncio.wait_for(performer._emptied(), 5)
+        assert performer._reaper is None
+        await performer.perform(said(words.place, b"y"))
+
+    on_loop(work)
+    assert len(words.connections) == 4
+
+
+# -- opening
+
+
+def test_where_no_connection_can_be_opened_nothing_is_sent(on_loop):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        place = unused.getsockname()
+
+    async def work(performer):
+        for _ in range(3):
+            with pytest.raises(Refused, match=r"no connection: .*refused"):
+                await performer.perform(said(place, b"x"))
+
+    on_loop(work)
+
+
+def test_a_connection_whose_opening_fails_is_reset(on_loop, words):
+    def opening(route, end):
+        yield Introduce((yield Connect(route, end)), b"hush\n", time.monotonic() + 0.05)
+
+    async def work(performer):
+        with pytest.raises(TimeoutError):
+            await performer.perform(said(words.place, b"x"))
+        await performer._emptied()
+
+    exchanges = Parser()
+    exchanges.opening = opening
+    on_loop(work, exchanges)
+    assert len(words.resets) == 1
+
+
+def _full(listening):
+    """Fill the queue of a server that does not accept. Returns the connections."""
+    waiting = []
+    while True:
+        plug = socket.socket(listening.family)
+        plug.settimeout(0.3)
+        waiting.append(plug)
+        try:
+            plug.connect(listening.getsockname())
+        except OSError:  # it waits in vain, or the queue is full
+            return waiting
+
+
+@pytest.fixture
+def silent():
+    """A place that does not answer those who connect."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, contextlib.ExitStack() as stack:
+        for plug in _full(listening):
+            stack.enter_context(plug)
+        yield listening.getsockname()
+
+
+def test_the_end_holds_while_a_server_does_not_accept(on_loop, silent):
+    async def work(performer):
+        began = time.monotonic()
+        with pytest.raises(Refused, match="timed out"):
+            await performer.perform(said(silent, b"x", end=began + 0.1))
+        assert time.monotonic() - began < 5
+
+    on_loop(work)
+
+
+def _found(*places):
+    return lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+
+def test_the_addresses_of_a_name_race(on_loop, words, silent, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        refuses = unused.getsockname()
+    monkeypatch.setattr(connecting_aio, "_STAGGER", 0.02)
+    monkeypatch.setattr(socket, "getaddrinfo", _found(refuses, silent, words.place, silent))
+
+    async def work(performer):
+        assert await performer.perform(said(("several", 1), b"x")) == [b"x"]
+
+    on_loop(work)
+
+
+def test_a_name_that_is_not_resolved_holds_nothing_up_and_is_asked_for_once(on_loop, monkeypatch):
+    free, asked = threading.Event(), []
+
+    def never(*_, **__):
+        asked.append(threading.current_thread())
+        free.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+
+    async def work(performer):
+        for _ in range(2):
+            calls = [
+                performer.perform(said(("name", 1), b"x", end=time.monotonic() + 0.05)) for _ in range(3)
+            ]
+            for refused in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(refused, Refused)
+                assert "timed out" in str(refused)
+        waiting = asyncio.ensure_future(performer.perform(said(("name", 1), b"x")))
+        await asyncio.sleep(0)
+        free.set()
+        with pytest.raises(Refused, match="name resolution"):
+            await waiting
+        assert len(asked) == 1
+
+    on_loop(work)
+    asked[0].join(5)
+
+
+def test_a_name_is_resolved(on_loop, words):
+    async def work(performer):
+        assert await performer.perform(said(("localhost", words.place[1]), b"x")) == [b"x"]
+
+    on_loop(work)
+
+
+def test_a_unix_socket_whose_queue_is_full_is_asked_again(on_loop, tmp_path):
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    listening.listen(0)
+
+    async def work(performer):
+        loop = asyncio.get_running_loop()
+        first, *others = _full(listening)
+        task = asyncio.ensure_future(performer.perform(said(str(tmp_path / "socket"), b"x")))
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        listening.setblocking(False)
+        for plug in (first, *others, (await loop.sock_accept(listening))[0]):
+            plug.close()
+        peer, _ = await loop.sock_accept(listening)
+        assert await loop.sock_recv(peer, 100) == b"hello\n"
+        peer.close()
+        with pytest.raises(Refused):
+            await task
+
+    with listening:
+        on_loop(work)
+
+
+def test_a_path_that_is_no_socket_is_an_error(on_loop, tmp_path):
+    async def work(performer):
+        for path in (str(tmp_path / "none"), str(tmp_path / ("x" * 200))):
+            with pytest.raises(Refused):
+                await performer.perform(said(path, b"x"))
+
+    on_loop(work)
+
+
+# -- many calls
+
+
+def test_calls_beyond_the_limit_wait_for_their_turn_in_order(on_loop, words):
+    done = []
+
+    async def one(performer, at):
+        await performer.perform(said(words.place, b"%d" % at))
+        done.append(at)
+
+    async def work(performer):
+        await asyncio.gather(*[one(performer, at) for at in range(30)])
+
+    on_loop(work, most=1)
+    assert len(words.connections) == 1
+    assert done == sorted(done)
+
+
+def test_a_call_whose_turn_does_not_come_is_refused(on_loop, words):
+    async def work(performer):
+        first = asyncio.ensure_future(
+            performer.perform(said(words.place, b"hush", end=time.monotonic() + 0.3))
+        )
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="1 requests are under way"):
+            await performer.perform(said(words.place, b"x", end=time.monotonic() + 0.05))
+        with pytest.raises(TimeoutError):
+            await first
+        assert await performer.perform(said(words.place, b"y")) == [b"y"]
+
+    on_loop(work, most=1)
+    assert b"x" not in words.heard
+
+
+def test_a_call_takes_the_place_of_one_that_fails(on_loop, words):
+    async def work(performer):
+        first = asyncio.ensure_future(
+            performer.perform(said(words.place, b"hush", end=time.monotonic() + 0.1))
+        )
+        await asyncio.sleep(0)
+        others = [performer.perform(said(words.place, b"%d" % at)) for at in range(3)]
+        assert await asyncio.gather(*others) == [[b"0"], [b"1"], [b"2"]]
+        with pytest.raises(TimeoutError):
+            await first
+
+    on_loop(work, most=1)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_call_that_is_cancelled_as_its_turn_comes_passes_it_on(on_loop, words, how):
+    async def work(performer):
+        first = asyncio.ensure_future(performer.perform(said(words.place, b"first")))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(
+            cancelling(performer.perform(said(words.place, b"second")), 1, how=how)
+        )
+        await asyncio.sleep(0)
+        third = performer.perform(said(words.place, b"third"))
+        assert await third == [b"third"]
+        assert await first == [b"first"]
+        cancelled, _ = await second
+        assert isinstance(cancelled, asyncio.CancelledError)
+
+    on_loop(work, most=1)
+    assert words.heard == [b"hello", b"first", b"third"]
+    assert len(words.connections) == 1
+
+
+def test_the_free_connections_of_a_route_can_be_dropped(on_loop, words):
+    def dropped(route):
+        yield from said(route, b"one")
+        yield Drop(route)
+        yield Drop("another")
+        yield from said(route, b"two")
+
+    async def work(performer):
+        await performer.perform(dropped(words.place))
+
+    on_loop(work)
+    assert len(words.connections) == 2
+
+
+def test_a_connection_in_use_while_its_route_is_dropped_is_not_used_again(on_loop, words):
+    async def in_use(performer):
+        def one(route):
+            yield Send(route, b"one\n", soon(), 1, lambda _: performer._pools[route].drop() is None)
+            yield from said(route, b"two")
+
+        await performer.perform(one(words.place))
+
+    on_loop(in_use)
+    assert len(words.connections) == 2
+
+
+# -- other steps
+
+
+def test_an_exchange_pauses(on_loop):
+    def pausing():
+        before = time.monotonic()
+        yield Pause(0.02)
+        return time.monotonic() - before
+
+    async def work(performer):
+        assert await performer.perform(pausing()) >= 0.015  # the timers of uvloop count whole milliseconds
+
+    on_loop(work)
+
+
+def test_an_exchange_is_started_apart(on_loop, words):
+    async def work(performer):
+        done = asyncio.Event()
+
+        def apart():
+            assert asyncio.current_task().get_name() == "apart"
+            yield from said(words.place, b"apart")
+            done.set()
+
+        def starts():
+            yield Start(apart, "apart")
+            return done.is_set()
+
+        assert await performer.perform(starts()) is False
+        gc.collect()
+        await asyncio.wait_for(done.wait(), 5)
+
+    on_loop(work)
+
+
+def test_exchanges_are_performed_together_and_waited_for(on_loop, words):
+    async def work(performer):
+        tasks = []
+
+        def one():
+            yield from said(words.place, b"one")
+            tasks.append(asyncio.current_task())
+
+        def together():
+            yield Together([one, one, one], "together", soon())
+            return len(tasks)
+
+        assert await performer.perform(together()) == 3
+        assert tasks.count(asyncio.current_task()) == 1
+
+    on_loop(work)
+
+
+def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_themselves(on_loop, words):
+    async def work(performer):
+        over = asyncio.Event()
+
+        def slow():
+            yield Pause(0.1)
+            over.set()
+
+        def together():
+            yield Together([lambda: said(words.place, b"own"), slow], "together", time.monotonic() + 0.02)
+            return over.is_set()
+
+        assert await performer.perform(together()) is False
+        await asyncio.wait_for(over.wait(), 5)
+
+    on_loop(work)
+
+
+# -- the end
+
+
+def test_a_closed_performer_sends_nothing_and_ends_what_is_under_way(on_loop, words):
+    ended = []
+
+    def endless():
+        try:
+            yield Pause(3600.0)
+        finally:
+            ended.append(True)
+
+    def starts():
+        yield Start(endless, "endless")
+
+    async def work(performer):
+        await performer.perform(starts())
+        pending = [performer.perform(said(words.place, b"hush")) for _ in range(3)]
+        pending = [asyncio.ensure_future(each) for each in pending]
+        await heard(words, b"hush", 2)
+        await performer.close()
+        await performer.close()
+        told = await asyncio.gather(*pending, return_exceptions=True)
+        assert {type(each) for each in told} == {ConnectionError, Refused}
+        with pytest.raises(Refused, match="closed"):
+            await performer.perform(said(words.place, b"x"))
+
+    on_loop(work, most=2)
+    assert ended
+    assert b"x" not in words.heard
+
+
+def test_a_close_gives_calls_in_progress_some_time(on_loop, words):
+    async def work(performer):
+        await performer.perform(said(words.place, b"warm"))
+        call = asyncio.ensure_future(performer.perform(said(words.place, b"word")))
+        await asyncio.sleep(0)
+        await performer.close(5.0)
+        assert await call == [b"word"]
+
+    on_loop(work)
+
+
+def test_a_close_interrupts_a_call_that_connects(on_loop, silent):
+    async def work(performer):
+        call = asyncio.ensure_future(performer.perform(said(silent, b"x")))
+        await asyncio.sleep(0.01)
+        await performer.close()
+        with pytest.raises(Refused):
+            await call
+
+    on_loop(work)
+
+
+def test_the_end_of_the_loop_closes_the_connections(new_loop, words):
+    before = descriptors()
+
+    async def main():
+        performer = OnLoop(Parser(), "here")
+        await performer.perform(said(words.place, b"x"))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    words.connections[0].join(5)
+    gc.collect()
+    assert descriptors() <= before
+
+
+def test_connections_of_a_loop_that_is_closed_can_be_closed(new_loop, words):
+    before, loop = descriptors(), new_loop()
+    performer = None
+
+    async def main():
+        nonlocal performer
+        performer = OnLoop(Parser(), "here")
+        await performer.perform(said(words.place, b"x"))
+
+    loop.run_until_complete(main())
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        loop.close()
+        performer.abort()
+        words.connections[0].join(5)
+        gc.collect()
+    assert descriptors() <= before
+
+
+def test_another_loop_is_refused(new_loop, words):
+    async def made():
+        return OnLoop(Parser(), "here")
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        performer = runner.run(made())
+        with (
+            asyncio.Runner() as other,
+            pytest.raises(Refused, match="opened on another event loop") as refused,
+        ):
+            other.run(performer.perform(said(words.place, b"x")))
+    assert isinstance(refused.value.error, ConfigError)
+    assert not words.heard
+
+
+def test_a_forked_child_sends_nothing_and_leaves_the_connections_of_its_parent_alone(on_loop, words):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        hushed = asyncio.ensure_future(performer.perform(said(words.place, b"hush")))
+        await heard(words, b"hush")
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            child = os.fork()
+        if not child:
+            try:
+                call = performer.perform(said(words.place, b"child"))
+                with pytest.raises(Refused, match="forked"):
+                    call.send(None)
+                hushed.get_coro().close()  # as when the child lets go of all
+                performer.abort()
+                with pytest.raises(StopIteration):
+                    performer.close().send(None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert status == 0
+        assert await performer.perform(said(words.place, b"second")) == [b"second"]
+        assert not hushed.done()
+        hushed.cancel()
+        await asyncio.wait([hushed])
+
+    on_loop(work)
+    assert b"child" not in words.heard
+    assert len(words.connections) == 2
+
+
+# -- cancellation
+
+
+def _warm(performer, place):
+    return performer.perform(said(place, b"warm"))
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
+def test_a_cancellation_at_any_suspension_leaves_no_reply_to_a_later_call(on_loop, words, how, cold):
+    struck = []
+
+    def noting(at):
+        try:
+            yield from said(words.place, b"cancelled")
+        except BaseException as error:
+            struck.append((at, type(error)))
+            raise
+
+    async def work(performer):
+        at = 1
+        while True:
+            if cold:
+                for pool in performer._pools.values():
+                    pool.drop()
+            else:
+                await _warm(performer, words.place)
+            result, seen = await cancelling(performer.perform(noting(at)), at, at + 1, how=how)
+            words_ = [b"%d-%d" % (at, each) for each in range(5)]
+            calls = [performer.perform(said(words.place, word)) for word in words_]
+            assert await asyncio.gather(*calls) == [[word] for word in words_]
+            if seen < at:
+                return at - 1
+            assert isinstance(result, asyncio.CancelledError)
+            at += 1
+
+    assert on_loop(work) >= (3 if cold else 1)
+    assert {kind for _, kind in struck} == {asyncio.CancelledError}
