@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lockkit.facts import ClaimInfo, ClaimState
@@ -94,6 +95,23 @@ def blocks_until(row: Row, now: int, offset: int = 0) -> int:
     return max(row.since + offset + row.min_hold, min(row.deadline + offset, now + row.lock_delay))
 
 
+@lru_cache(maxsize=64)
+def _lengths(
+    process_bound: bool,  # noqa: FBT001 (the names are those of the terms)
+    ttl: float,
+    max_hold: float | None,
+    min_hold: float,
+    lock_delay: float,
+) -> tuple[int, int, int, int | None, int, int | None]:
+    """The ttl, min_hold and lock_delay in microseconds, and what :class:`LockColumns` says of deadlines. Most locks of a client share one."""
+    term, least, delay = micros(ttl), micros(min_hold), micros(lock_delay)
+    hold_end = None if max_hold is None else micros(max_hold)
+    ends = [each for each in (None if process_bound else term, hold_end) if each is not None]
+    end = min(ends, default=None)
+    deadline = None if end is None else max(end + delay, least)
+    return term, least, delay, deadline, max(term + delay, least), hold_end
+
+
 class LockColumns(NamedTuple):
     """The columns that all claims of one lock share, and how long its deadlines are. Microseconds.
 
@@ -112,16 +130,15 @@ class LockColumns(NamedTuple):
     @classmethod
     def of(cls, terms: Terms, namespace: str, boot: str) -> LockColumns:
         """The columns of a lock in this namespace, for claims of this boot."""
-        ttl, min_hold, lock_delay = micros(terms.ttl), micros(terms.min_hold), micros(terms.lock_delay)
-        hold_end = None if terms.max_hold is None else micros(terms.max_hold)
-        ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
-        end = min(ends, default=None)
+        ttl, min_hold, lock_delay, deadline, silence, hold_end = _lengths(
+            terms.process_bound, terms.ttl, terms.max_hold, terms.min_hold, terms.lock_delay
+        )
         return cls(
             (
                 namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, lock_delay, boot, about(terms),
             ),
-            None if end is None else max(end + lock_delay, min_hold),
-            max(ttl + lock_delay, min_hold),
+            deadline,
+            silence,
             hold_end,
         )  # fmt: skip
 

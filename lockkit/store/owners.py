@@ -28,9 +28,16 @@ def owner_of(stored: object) -> Owner:
 
 
 def about(terms: Terms) -> str:
-    """The JSON text that a claim is stored with for people: its kind of lock and its owner. ASCII, so that any store can keep it."""
-    stored = {"v": 1, "kind": terms.kind, "owner": packed_owner(terms.owner)}
-    return json.dumps(stored, separators=(",", ":"))
+    """The JSON text that a claim is stored with for people: its kind of lock and its owner. ASCII, so that any store can keep it.
+
+    The locks of one client share the text, because a store may keep it for each of them.
+    """
+    return _text(terms.kind, terms.owner)
+
+
+@lru_cache(maxsize=64)
+def _text(kind: Kind, owner: Owner) -> str:
+    return json.dumps({"v": 1, "kind": kind, "owner": packed_owner(owner)}, separators=(",", ":"))
 
 
 @lru_cache(maxsize=512)

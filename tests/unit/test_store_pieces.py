@@ -101,6 +101,13 @@ def test_the_kind_and_owner_of_a_claim_are_stored_as_text_that_any_store_can_kee
     assert kind_and_owner(text) == ("semaphore", owner)
 
 
+def test_the_locks_of_one_client_share_the_text_of_their_owner():
+    owner = Owner(user="ann")
+
+    assert about(Terms("a", owner=owner)) is about(Terms("b", owner=owner))
+    assert about(Terms("a", owner=owner)) != about(Terms("a", owner=owner, kind="semaphore"))
+
+
 @pytest.mark.parametrize("text", ["", "garbage", "[]", "null"])
 def test_a_kind_and_owner_that_cannot_be_read_are_a_mutex_without_an_owner(text):
     assert kind_and_owner(text) == ("mutex", Owner())
