@@ -2,8 +2,8 @@
 
 A connection takes only so many calls at a time (250 over TLS), and watches on streams of their own would use them up. A
 request to watch cannot choose an id with the generated code, but requests are answered in order: the first answer that
-names a new watch belongs to the first request without an answer. The stream begins with the first watch and ends with
-the last.
+names a new watch belongs to the first request without an answer. The stream begins with the first watch, and ends a moment after
+the last: to begin one takes a client longer than a hand-off.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from lockkit.store.spi import Refused, Unknown
@@ -28,6 +28,8 @@ __all__ = ["Watching"]
 _log = logging.getLogger("lockkit.etcd")
 _OPENING = 2.0
 _CLOSING = 1.0
+_KEPT = 2.0
+"""Seconds for which a stream without a watch is kept."""
 _EXPIRED = "invalid auth token"
 
 
@@ -89,7 +91,7 @@ class _Stream:
             return watch
 
     def drop(self, watch: _Watch) -> None:
-        """Remove a watch, and end the stream with the last one."""
+        """Remove a watch."""
         with self._mutex:
             if watch.closed:
                 return
@@ -97,10 +99,6 @@ class _Stream:
             for each in watch.ids & self._running.keys():
                 del self._running[each]
                 self._requests.put(self._messages.cancel(each))
-            last = not self._running and all(each.closed for each in self._asked)
-            self._over = self._over or last  # under the mutex, so that no watch is added in between
-        if last:
-            self.end()
 
     def end(self) -> None:
         """End the stream without telling its watches."""
@@ -133,6 +131,27 @@ class _Stream:
         if self._cut:
             call.cancel()
 
+    def _to_send(self) -> Iterator[Any]:
+        """Return the requests as they come, and end the stream once there has been neither a request nor a watch for a moment."""
+        while True:
+            try:
+                request = self._requests.get(timeout=_KEPT)
+            except Empty:
+                if self._idle():
+                    break
+                continue
+            if request is None:
+                return
+            yield request
+        self.cut("nobody watches")
+
+    def _idle(self) -> bool:
+        """Whether there is no watch; if so, none can be added any more."""
+        with self._mutex:
+            if not self._running and all(each.closed for each in self._asked):
+                self._over = True  # under the mutex, so that no watch is added in between
+            return self._over
+
     def _run(self) -> None:
         try:
             ended = WatchEnded(self._listen())
@@ -151,8 +170,7 @@ class _Stream:
     def _listen(self) -> str:
         """Read the stream until it ends, and return why it did."""
         endpoint = self._ready(_OPENING)
-        requests = iter(self._requests.get, None)
-        call = endpoint.listen("watch", requests, time.monotonic() + _OPENING, self._begin)
+        call = endpoint.listen("watch", self._to_send(), time.monotonic() + _OPENING, self._begin)
         try:
             for answer in call:
                 self._take(answer, endpoint)

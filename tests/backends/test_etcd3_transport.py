@@ -182,6 +182,23 @@ def test_a_watch_that_is_closed_is_closed_at_the_member_too(opened):
         until(lambda: watchers() == 0, "none is watched")
 
 
+def test_a_watch_after_another_is_on_the_same_stream_which_ends_in_a_moment(opened):
+    with EtcdServer() as server:
+        transport = opened(server)
+        put(transport, b"a")
+        before, running = server.requests(), len(threads())
+        for _ in range(3):
+            heard = queue.SimpleQueue()
+            watch = transport.watch(b"a", b"", 0, heard.put)
+            assert isinstance(heard.get(timeout=5), Watched)
+            watch.close()
+        assert server.requests() - before == 1
+        until(lambda: len(threads()) <= running, "the stream has ended")
+        heard = queue.SimpleQueue()
+        transport.watch(b"a", b"", 0, heard.put)
+        assert isinstance(heard.get(timeout=5), Watched), "another stream has begun"
+
+
 def test_hundreds_of_watches_leave_room_for_calls(opened):
     """Over TLS etcd takes 250 calls at a time on one connection."""
     with EtcdServer(tls=True) as server:
