@@ -20,14 +20,15 @@ __all__ = ["Parser", "opened", "said", "serving", "soon"]
 
 @contextmanager
 def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> Iterator[SimpleNamespace]:
-    """A server that says each word back, counts its connections, and knows three words.
+    """A server that says each word back, counts its connections, and knows four words.
 
-    After "hush" it says nothing; after "bye" it hangs up; "unasked" is said back twice.
+    After "hush" it says nothing; after "bye" it hangs up; "unasked" is said back twice, "slow" as soon as ``gate`` is set.
     """
     listening = socket.create_server(address, family=family)
     heard: list[bytes] = []
     talking: list[threading.Thread] = []
     resets: list[BaseException] = []
+    gate = threading.Event()
 
     def talk(client: socket.socket) -> None:
         with client, suppress(BrokenPipeError), client.makefile("rb") as words:
@@ -36,6 +37,8 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
                     heard.append(word.strip())
                     if word == b"bye\n":
                         break
+                    if word == b"slow\n":
+                        gate.wait(5)
                     if word != b"hush\n":
                         client.sendall(word * (1 + (word == b"unasked\n")))
             except ConnectionResetError as reset:
@@ -58,7 +61,7 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
             heard=heard,
             connections=talking,
             resets=resets,
-            listening=listening,
+            gate=gate,
         )
     finally:
         with suppress(OSError):

@@ -693,10 +693,6 @@ def test_a_forked_child_sends_nothing_and_leaves_the_connections_of_its_parent_a
 # -- cancellation
 
 
-def _warm(performer, place):
-    return performer.perform(said(place, b"warm"))
-
-
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
 def test_a_cancellation_at_any_suspension_leaves_no_reply_to_a_later_call(on_loop, words, how, cold):
@@ -704,27 +700,32 @@ def test_a_cancellation_at_any_suspension_leaves_no_reply_to_a_later_call(on_loo
 
     def noting(at):
         try:
-            yield from said(words.place, b"cancelled")
+            yield from said(words.place, b"slow")
         except BaseException as error:
             struck.append((at, type(error)))
             raise
 
     async def work(performer):
-        at = 1
+        at = 0
         while True:
+            at += 1
             if cold:
                 for pool in performer._pools.values():
                     pool.drop()
             else:
-                await _warm(performer, words.place)
+                await performer.perform(said(words.place, b"warm"))
+            words.gate.clear()
+            opening = asyncio.get_running_loop().call_later(0.05, words.gate.set)
             result, seen = await cancelling(performer.perform(noting(at)), at, at + 1, how=how)
-            words_ = [b"%d-%d" % (at, each) for each in range(5)]
-            calls = [performer.perform(said(words.place, word)) for word in words_]
-            assert await asyncio.gather(*calls) == [[word] for word in words_]
+            # The server has not replied yet, and does so when the next requests are under way.
+            later = [b"%d-%d" % (at, each) for each in range(5)]
+            calls = [performer.perform(said(words.place, word)) for word in later]
+            assert await asyncio.gather(*calls) == [[word] for word in later]
+            opening.cancel()
+            words.gate.set()
             if seen < at:
                 return at - 1
             assert isinstance(result, asyncio.CancelledError)
-            at += 1
 
     assert on_loop(work) >= (3 if cold else 1)
     assert {kind for _, kind in struck} == {asyncio.CancelledError}
