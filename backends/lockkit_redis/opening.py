@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import redis.exceptions as theirs
 
+from lockkit.errors import ConfigError
 from lockkit.store.budgets import shares
 from lockkit.store.connecting import Place
 from lockkit.store.exchanges import Connect, Exchange, Introduce, Route, Send
@@ -51,7 +54,7 @@ def opening(route: Route, end: float) -> Exchange[Any]:
         place: Place = address.socket or address.hosts[0]
         if address.service is not None:
             place = yield from _primary(address, end)
-        connection = yield Connect(place, end)
+        connection = yield from _connected(place, end)
         commands = _login(server)
         replies = yield Introduce(connection, b"".join(commands), end, len(commands))
         try:
@@ -63,6 +66,26 @@ def opening(route: Route, end: float) -> Exchange[Any]:
             server.trouble(error)
         raise refused_at_login(error, server, address) from error
     return connection
+
+
+def _connected(place: Place, end: float) -> Exchange[Any]:
+    try:
+        return (yield Connect(place, end))
+    except OSError as error:
+        if isinstance(place, str) and _is_something_else(place):
+            hint = "CONFIG GET unixsocket, asked of the server, gives the path of its socket"
+            raise Refused(
+                ConfigError(f"unix://{place}: this is no socket", hint=hint), retry=False
+            ) from error
+        raise
+
+
+def _is_something_else(path: str) -> bool:
+    """True for a file that is no socket. Where there is none yet the server may be about to start."""
+    try:
+        return not stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def _login(server: Server) -> list[bytes]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import BackendUnavailable
 from lockkit.store.budgets import shares
 from lockkit.store.certificates import tls_context
 from lockkit.store.connecting import connect
@@ -159,21 +157,4 @@ class RedisStore:
         self.performer.close()
 
     def _connect(self, step: Connect) -> Connection:
-        place, budget = step.place, step.end - time.monotonic()
-        try:
-            return Connection(connect(place, self.tls, budget, "lockkit-redis-connect"))
-        except OSError as error:
-            if isinstance(place, str) and _is_something_else(place):
-                hint = "CONFIG GET unixsocket, asked of the server, gives the path of its socket"
-                raise Refused(
-                    ConfigError(f"unix://{place}: this is no socket", hint=hint), retry=False
-                ) from error
-            raise
-
-
-def _is_something_else(path: str) -> bool:
-    """True for a file that is no socket. Where there is none yet the server may be about to start."""
-    try:
-        return not stat.S_ISSOCK(Path(path).stat().st_mode)
-    except OSError:
-        return False
+        return Connection(connect(step.place, self.tls, step.end - time.monotonic(), "lockkit-redis-connect"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import islice
 
 import pytest
@@ -119,27 +119,6 @@ def test_a_slot_that_has_moved_is_followed(cluster, connect):
             node.cli("CLUSTER", "SETSLOT", slot, "NODE", cluster.nodes[0].cli("CLUSTER", "MYID"))
 
 
-@contextmanager
-def on_its_way(cluster, slot, source, target):
-    """The slot is being moved, and is where it was afterwards."""
-    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
-    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
-    try:
-        yield
-    finally:
-        for node in (source, target):
-            node.cli("CLUSTER", "SETSLOT", slot, "STABLE")
-
-
-def move(cluster, slot, source, target):
-    """Move a slot with its keys."""
-    with on_its_way(cluster, slot, source, target):
-        for key in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            source.cli("MIGRATE", target.host, target.port, key, 0, 5000)
-        for node in (target, source, *cluster.nodes):
-            node.cli("CLUSTER", "SETSLOT", slot, "NODE", target.cli("CLUSTER", "MYID"))
-
-
 def test_a_slot_that_moves_between_two_calls_costs_none_of_them_a_refusal(cluster):
     """Every call is made once, straight at the store: nobody asks again."""
     here, there, _ = cluster.nodes
@@ -151,24 +130,24 @@ def test_a_slot_that_moves_between_two_calls_costs_none_of_them_a_refusal(cluste
         held, waits = Claim(new_token(), Terms(name)), Claim(new_token(), Terms(name))
         fence = store.acquire(held, True, 2.0).fence
         try:
-            move(cluster, slot, here, there)
+            cluster.move(slot, here, there)
             assert isinstance(store.acquire(waits, True, 2.0), Queued)
-            move(cluster, slot, there, here)
+            cluster.move(slot, there, here)
             assert [each.state for each in store.renew([(held, fence), (waits, None)], 2.0)] == [
                 "HELD",
                 "WAITING",
             ]
-            move(cluster, slot, here, there)
+            cluster.move(slot, here, there)
             assert store.inspect(name, 2.0).holders[0].fence == fence
-            move(cluster, slot, there, here)
+            cluster.move(slot, there, here)
             assert store.extend(held, fence, 60.0, 2.0).state == "HELD"
-            move(cluster, slot, here, there)
+            cluster.move(slot, here, there)
             assert store.release(held, 2.0) == RELEASED
-            move(cluster, slot, there, here)
+            cluster.move(slot, there, here)
             assert store.emergency_release(waits, 2.0) == RELEASED
         finally:
             if cluster.node_of(Keys.of("moving", name).queue) is there:
-                move(cluster, slot, there, here)
+                cluster.move(slot, there, here)
 
 
 def test_what_is_one_key_is_read_and_written_while_its_slot_is_on_its_way(cluster):
@@ -179,7 +158,7 @@ def test_what_is_one_key_is_read_and_written_while_its_slot_is_on_its_way(cluste
             f"n{at}" for at in range(1000) if cluster.node_of(Keys.of("asked", f"n{at}").queue) is here
         )
         key = Keys.of("asked", name).record
-        with on_its_way(cluster, here.cli("CLUSTER", "KEYSLOT", key), here, there):
+        with cluster.on_its_way(here.cli("CLUSTER", "KEYSLOT", key), here, there):
             assert store.record(name, 2.0) is None
             assert store.put_record(name, {"a": 1}, 0, 2.0).version == 1
             assert store.record(name, 2.0).value == {"a": 1}

@@ -19,7 +19,7 @@ from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import Refused
 from lockkit.testing.processes import until
-from support.cancelling import HOW, cancelling, descriptors, loops
+from support.loops import HOW, cancelling, descriptors, loops, run_on
 from support.words import Parser, said, serving, soon
 
 
@@ -41,18 +41,15 @@ def on_loop(new_loop, words):
     def run(work, exchanges=None, **options):
         before = descriptors()
 
-        async def main():
-            performer = OnLoop(exchanges or Parser(), "here", **options)
+        async def checked(performer):
             try:
                 return await work(performer)
             finally:
                 await performer.close()
-                assert asyncio.all_tasks() == {asyncio.current_task()}
                 assert not performer._connections
                 assert not any(pool.size for pool in performer._pools.values())
 
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            result = runner.run(main())
+        result = run_on(new_loop, exchanges or Parser(), checked, **options)
         for each in words.connections:
             each.join(5)
         assert descriptors() <= before

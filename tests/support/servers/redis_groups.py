@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lockkit.testing.processes import ServerFailed, free_port, until
@@ -165,6 +166,25 @@ class RedisCluster(_Group):
         """The node that a key lives on."""
         slot = int(self.nodes[0].cli("CLUSTER", "KEYSLOT", key))
         return next(node for at, node in enumerate(self.nodes) if slot < (at + 1) * SLOTS // 3)
+
+    @contextmanager
+    def on_its_way(self, slot: int, source: RedisServer, target: RedisServer) -> Iterator[None]:
+        """The slot is being moved, and is where it was afterwards."""
+        target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
+        source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
+        try:
+            yield
+        finally:
+            for node in (source, target):
+                node.cli("CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Move a slot with its keys."""
+        with self.on_its_way(slot, source, target):
+            for key in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                source.cli("MIGRATE", target.host, target.port, key, 0, 5000)
+            for node in (target, source, *self.nodes):
+                node.cli("CLUSTER", "SETSLOT", slot, "NODE", target.cli("CLUSTER", "MYID"))
 
     @staticmethod
     def _node(**lines: Any) -> RedisServer:

@@ -1,14 +1,18 @@
-"""Cancellation of a coroutine at a chosen suspension, and what an event loop leaves behind."""
+"""Event loops for tests: the kinds, a performer of exchanges on one, cancellation at a chosen suspension, and what is left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["HOW", "How", "cancelling", "descriptors", "loops"]
+from lockkit.store.exchanges import Exchanges
+from lockkit.store.performing_aio import OnLoop
+
+__all__ = ["HOW", "How", "cancelling", "descriptors", "loops", "run_on"]
 
 T = TypeVar("T")
 
@@ -27,17 +31,40 @@ def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {**kinds, "uvloop": uvloop.new_event_loop}
 
 
-def descriptors() -> set[str]:
-    """The sockets of this process: descriptor and target. uvloop keeps pipes of its own."""
+def descriptors(*ports: int) -> set[str]:
+    """The connected internet sockets of this process, to these ports or to any: descriptor and target."""
     found = set()
     for each in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the names are numbers
         try:
             target = os.readlink(f"/proc/self/fd/{each}")  # noqa: PTH115
-        except OSError:
+            if not target.startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(each))) as plug:
+                if plug.family != socket.AF_UNIX and (plug.getpeername()[1] in ports or not ports):
+                    found.add(f"{each} {target}")
+        except OSError:  # closed meanwhile, or not connected
             continue
-        if target.startswith("socket:"):
-            found.add(f"{each} {target}")
     return found
+
+
+def run_on(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    exchanges: Exchanges,
+    work: Callable[[OnLoop], Awaitable[T]],
+    **options: Any,
+) -> T:
+    """Run a coroutine function with a performer on a loop of its own, close the performer, and check that no task is left."""
+
+    async def main() -> T:
+        performer = OnLoop(exchanges, "here", **options)
+        try:
+            return await work(performer)
+        finally:
+            await performer.close()
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left"
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main())
 
 
 async def cancelling(
