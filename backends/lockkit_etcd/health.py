@@ -32,7 +32,10 @@ def check(store: EtcdStore, budget: float) -> Exchange[Sequence[Finding]]:
     found = [Finding("transport", "ok", f"{store.transport.name} to {store.transport.where}")]
     found += [
         Finding(
-            "member", "warning", str(each), "the other members serve; fix this one, or take it out of the URL"
+            "member",
+            "warning",
+            str(each),
+            "the other members answer; repair this one, or remove it from the URL",
         )
         for each in said
         if not isinstance(each, Status)

@@ -60,7 +60,7 @@ class _Watch:
         try:
             self._heard(news)
         except Exception:
-            _log.exception("a watch could not be told its news")
+            _log.exception("an event could not be handed to a watch")
 
 
 class _Stream:

@@ -191,7 +191,7 @@ def _copied(
 
 def _nonsense(server: Server, answer: object) -> Unknown:
     text = f"{server.where} sent a reply that lockkit does not understand: {answer!r:.80}"
-    return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and no proxy between?"))
+    return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and is there no proxy in between?"))
 
 
 def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:

@@ -68,7 +68,7 @@ def parse(url: str) -> Address:
     scheme = read.scheme.replace("valkey", "redis", 1)
     read.usage = _USAGES.get(scheme, _USAGE)
     if scheme != "unix" and not url[len(read.scheme) :].startswith("://"):
-        raise read.wrong("a host stands behind two slashes")
+        raise read.wrong("a host is written after two slashes")
     options = read.options(_OPTIONS.get(scheme, _COMMON))
     secure = scheme == "rediss" or read.yes(options, "tls")
     if "@" in read.path or (":" in read.path and not read.places and scheme != "unix"):

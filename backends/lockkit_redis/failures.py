@@ -40,8 +40,16 @@ class Whence(Protocol):
 
 _FOR_GOOD = {
     "NOPERM": (PermissionDenied, "the user may not do this", _RIGHTS),
-    "NOAUTH": (PermissionDenied, "it wants a password", "write redis://:password@host or set the user's"),
-    "WRONGPASS": (PermissionDenied, "user name or password is wrong", "check both, and that the user is on"),
+    "NOAUTH": (
+        PermissionDenied,
+        "it wants a password",
+        "write it into the URL: redis://:password@host, or redis://user:password@host",
+    ),
+    "WRONGPASS": (
+        PermissionDenied,
+        "user name or password is wrong",
+        "check both, and that the user is not disabled (ACL LIST)",
+    ),
     "NOPASSWORD": (
         PermissionDenied,
         "the URL has a password, but the server has none",
@@ -60,7 +68,7 @@ _FOR_GOOD = {
     ),
     "LAYOUT": (
         IncompatibleLayout,
-        "the queue has what a newer lockkit wrote and older ones must not touch",
+        "a newer lockkit wrote something into the queue that older ones must not touch",
         "upgrade lockkit here, or let the newer ones finish first",
     ),
     "NOCLUSTER": (ConfigError, "it is not part of a Cluster", "write redis://host:6379"),
@@ -85,7 +93,7 @@ _PASSING = {
         "it has too few replicas (min-replicas-to-write)",
         "check the replicas; INFO replication lists them",
     ),
-    "NOCLIENTS": ("it has as many clients as it takes", "raise maxclients"),
+    "NOCLIENTS": ("it has reached its limit of clients", "raise maxclients"),
     "MOVED": ("it is part of a Cluster, and has other slots", "write redis+cluster://host"),
     "ASK": (
         "it is part of a Cluster, which is moving a slot",

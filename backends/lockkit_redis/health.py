@@ -85,7 +85,7 @@ def _look(store: RedisStore, server: Server, keys: Sequence[str], end: float) ->
 def _unknown(refusal: Refused) -> Finding:
     hint = refusal.error.hint or ""
     if isinstance(refusal.error, PermissionDenied):
-        hint = "add +info to the user's rights to have them looked at"
+        hint = "add +info to the user's rights, so that lockkit can check them"
     text = f"version, role, memory policy and persistence are not known: {refusal.error.message}"
     return Finding("server", "warning", text, hint)
 

@@ -157,7 +157,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
     if _own_clock():
         raise Refused(
             BackendUnavailable(
-                "this process is in a time namespace with a clock of its own, by which it would take the locks of others for lapsed",
+                "this process is in a time namespace with a clock of its own, by which the locks of other processes would seem to have lapsed",
                 hint="use Redis, etcd or ZooKeeper there",
             ),
             retry=False,
@@ -240,7 +240,7 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
     if mode & stat.S_IWOTH or (mode & stat.S_ISVTX and mode & stat.S_IWGRP):
         raise _denied(
             f"{folder} is {'sticky' if mode & stat.S_ISVTX else 'writable by everybody'} (mode {mode:04o}): "
-            "anybody could have put a file there, and the kernel keeps users from sharing one",
+            "anybody could have put a file there, and the kernel keeps users from opening each other's files",
             "use a folder of your own (mkdir -m 700), or for a group: mkdir -m 2770 and chgrp; see: lockkit docs all-users",
         )
     if _is_shared(mode):

@@ -212,5 +212,5 @@ def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, 
     if health == DEAD:
         return False, "no reader on its pulse"
     if health == UNKNOWN:
-        return None, "its pulse cannot be found; its ttl rules"
+        return None, "its pulse cannot be found, so its ttl decides"
     return None, ""

@@ -14,7 +14,7 @@ CAPABILITIES = Capabilities(
     fence="strict",
     min_ttl=16.0,
     max_ttl=40.0,
-    ttl_limits="here ?tick= and ?max_ttl= in the URL set these limits, on the servers tickTime, minSessionTimeout and maxSessionTimeout",
+    ttl_limits="the limits follow from ?tick= and ?max_ttl= in the URL, and on the servers from tickTime, minSessionTimeout and maxSessionTimeout",
     waiter_deadline=40.0,
     margin=2.0,
 )

@@ -174,7 +174,9 @@ class _Eviction:
                 else self._next
             )
         except (Refused, Unknown) as trouble:
-            _log.debug("the eviction of %s on %r goes on: %s", self._info.claim_id, self._info.name, trouble)
+            _log.debug(
+                "evicting claim %s of %r is tried again: %s", self._info.claim_id, self._info.name, trouble
+            )
             return self._next
 
     def _done(self, now: float, call: Call) -> bool:

@@ -309,6 +309,6 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             # A server without SASL echoes the empty first message, and kazoo would send it again for ever.
             if self._said_nothing:
                 self._owner.refused(without_sasl(self._owner.where))
-                raise theirs.AuthFailedError("the server knows no SASL")
+                raise theirs.AuthFailedError("the server does not support SASL")
             self._said_nothing = True
         super()._submit(request, timeout, xid)

@@ -226,7 +226,7 @@ def _wording(error: click.UsageError) -> str:
         called, message = _called(error), error.message.rstrip(".")
         return message if message.startswith(called) else f"{called}: {message}"
     extra = re.match(r"Got unexpected extra arguments? \((.*)\)$", error.message)
-    return f"{extra[1]!r} is too much" if extra else error.message
+    return f"{extra[1]!r} is one word too many" if extra else error.message
 
 
 def _called(error: click.BadParameter) -> str:

@@ -168,7 +168,9 @@ def blocked_by(holder: ClaimInfo, wall: float) -> str:
     """
     told = in_the_way(holder, wall)
     return (
-        f"{told}; that process started this command: does it wait for it?" if started_this(holder) else told
+        f"{told}; that process started this command, and the two wait for each other if it waits for the end of this command"
+        if started_this(holder)
+        else told
     )
 
 

@@ -113,7 +113,11 @@ class Dispatcher:
             since, count = self._failed
             if now - since > 1.0:
                 if count > _MANY:
-                    _log.log(level, "the store does not answer: %d more messages like these", count - _MANY)
+                    _log.log(
+                        level,
+                        "the store does not answer: %d more messages like these were left out",
+                        count - _MANY,
+                    )
                 since, count = now, 0
             self._failed = since, count + 1
             if count >= _MANY:

@@ -15,7 +15,7 @@ from lockkit.identity import look_at, this_process
 
 __all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_this"]
 
-NOBODY = "no process stands behind it; its ttl rules"
+NOBODY = "no process keeps it; its ttl decides"
 """The evidence for a claim that outlives the process that made it."""
 _SAME_START = 0.005
 """Seconds by which two times of start may differ; they are stored in steps of 10 ms."""
@@ -33,7 +33,7 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
             return "unknown", "it was made before this host was restarted, or on another host of this name"
         return "unknown", f"its process is on another host, {owner.host or 'unknown'}"
     if owner.pid_space != here.pid_space and owner.pid_space and here.pid_space:
-        return "unknown", "its process is in a container, or this one is; pids cannot be compared"
+        return "unknown", "its process or this one is in a container, where the same process has another pid"
     process = look_at(owner.pid)
     if process is not None and abs(process.started - owner.started) < _SAME_START:
         if process.ended:

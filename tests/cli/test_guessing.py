@@ -193,7 +193,7 @@ def test_a_command_whose_first_word_stands_before_the_dashes_is_suggested_whole(
         ("run x --frob prog", "-- is missing before the command"),
         ("run x --ttl -- prog", "--ttl needs a value"),
         ("status --watch=no", "--watch takes no value"),
-        ("resize x 3 4", "'4' is too much"),
+        ("resize x 3 4", "'4' is one word too many"),
         ("run x", "the command is missing, which goes after --"),
         ("run", "NAME and the command are missing"),
         ("explain", "NAME is missing (for example: lockkit explain backup; see: lockkit explain --help)"),

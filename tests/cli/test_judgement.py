@@ -251,7 +251,7 @@ def test_a_holder_in_another_pid_namespace_is_never_guessed(lockkit, place, name
     assert found["process"] == "unknown"
     assert "container" in found["evidence"]
     assert found["alive"] is (True if place == "sqlite" else None)  # somebody holds its pulse
-    known = "Some process stands behind it" if place == "sqlite" else "Whether its holder is alive is unknown"
+    known = "Some process keeps it" if place == "sqlite" else "Whether its holder is alive is unknown"
     assert f"{known}: its process is in a container" in explained(lockkit, name)
 
 
@@ -308,7 +308,10 @@ def test_a_run_that_the_holder_started_says_so(lockkit):
     more = f"import subprocess; subprocess.run({lockkit.line('run', 'x', '--no-wait', '--', 'true')}, stderr=sys.stdout)"
     holder = python(lockkit, "x", more)
     assert f"pid {holder.pid}" in (told := holder.stdout.readline())
-    assert "; that process started this command: does it wait for it?" in told
+    assert (
+        "; that process started this command, and the two wait for each other if it waits for the end of this command"
+        in told
+    )
     other = lockkit("run", "x", "--no-wait", "--", "true")
     assert "started this command" not in other.stderr
 

@@ -63,7 +63,7 @@ def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
         dispatcher.tell(Event("renewal_failed", "b", "id", 1))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 12
-    assert "15 more messages like these" in lines[10]
+    assert "15 more messages like these were left out" in lines[10]
 
 
 def test_each_kind_of_event_has_a_sentence_and_a_level():

@@ -169,7 +169,7 @@ def _process(claim: ClaimInfo) -> list[str]:
     if claim.alive is None:
         return [f"Whether its holder is alive is unknown{because}"]
     if claim.alive and claim.process == "unknown":  # perhaps not the one that took it
-        return [f"Some process stands behind it{because}"]
+        return [f"Some process keeps it{because}"]
     return [f"Its holder is {'alive' if claim.alive else 'dead'}{because}"]
 
 

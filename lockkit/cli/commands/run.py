@@ -153,7 +153,7 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
     "--quiet",
     is_flag=True,
     section=WAIT,
-    help="Say nothing about the wait, nor whom the lock keeps apart.",
+    help="Print nothing about the wait, nor whose processes the lock keeps apart.",
 )
 @option(
     "--nested",

@@ -52,7 +52,7 @@ lockkit status --json | jq '.locks[].name'
 @option(
     "--sort",
     type=click.Choice(SORTS),
-    help="The order: what is waited for longest first (age), what most wait for (waiters), or by name."
+    help="The order: the longest wait first (age), the most waiters first (waiters), or by name."
     "  [default: name; age with --watch]",
 )
 @option(
