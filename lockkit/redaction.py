@@ -58,7 +58,7 @@ _PATHS = {
     "unix": re.compile(r"(?://)?/[^@/][^@]*", re.DOTALL),
 }
 _FOLDER = re.compile(r"/(?!/)[^:@]*", re.DOTALL)
-_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _HIDDEN = "***"
 _LAST_PORT = 65535
 _SCRUBBED = 4

@@ -11,8 +11,8 @@ waits, it has not lapsed, it is not marked by evict, and its capacity is the one
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.notes import note_text
 from lockkit.store.queue import Queued as InQueue
 from lockkit.store.queue import agreed, blockers, in_the_way, prefix

@@ -22,8 +22,9 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
+from lockkit.namedtuples import NamedTuple
 from lockkit_sqlite.connection import OPENING
 from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import busy, raise_if_foreign

@@ -6,9 +6,10 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lockkit.errors import BackendUnavailable
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Connection

@@ -16,10 +16,10 @@ import grp
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
+from lockkit.namedtuples import NamedTuple
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from lockkit.facts import ClaimInfo, ClaimState
+from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id
 from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
