@@ -1,0 +1,188 @@
+"""Cancellation at every suspension of acquire, release and `async with`: nothing is left, and the CancelledError comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from functools import partial
+
+import pytest
+
+from support.aio import client_of, in_a_loop, soon
+from support.cancelling import KINDS, cancel_at
+from support.harnesses.etcd import EtcdHarness
+from support.harnesses.memory import MemoryHarness
+from support.harnesses.redis import RedisHarness
+from support.harnesses.sqlite import SqliteHarness
+from support.harnesses.zookeeper import ZooKeeperHarness
+
+ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
+MOST = 60
+"""More suspensions than any of the runs below has."""
+
+
+@pytest.fixture(params=ALL, ids=lambda each: each.name)
+def harness(request, tmp_path):
+    harness = request.param(tmp_path)
+    yield harness
+    harness.close()
+
+
+async def settled(client, harness, name="a"):
+    """Wait until nothing of a client is left in the store, and nothing under way in the process."""
+    engine = client._opening.engine
+    await soon(lambda: not engine.under_way)
+    await soon(lambda: not engine.beats.members)
+    await soon(lambda: not len(engine.orphans))
+    await soon(lambda: not engine.beats.releasing)
+    assert not engine.registry.holds
+    left = await asyncio.to_thread(harness.stored, name)
+    assert left == [], f"left in the store: {left}"
+
+
+async def swept(run, client, harness, kind, twice):
+    """Cancel a run at each of its suspensions; the number of these."""
+    for number in range(MOST):
+        how = await cancel_at(run, {number, number + 1} if twice else {number}, kind)
+        assert how.came_out, f"{kind} at suspension {number} came out as {how.error!r}"
+        await settled(client, harness)
+        if not how.reached:
+            assert how.error is None, repr(how.error)
+            return number
+    raise AssertionError(f"a run has more than {MOST} suspensions")
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("kind", KINDS)
+@in_a_loop
+async def test_a_free_lock(harness, kind, twice):
+    async with client_of(harness, request_timeout=2.0) as client:
+        lock = client.lock("a")
+        async with lock.acquire(timeout=10):  # opens the store, and connects
+            pass
+
+        async def run():
+            async with lock.acquire(timeout=10) as lease:
+                await asyncio.sleep(0)
+                lease.ensure_held()
+
+        assert await swept(run, client, harness, kind, twice) > 1
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@in_a_loop
+async def test_a_lock_that_is_waited_for(harness, twice):
+    """Another waiter stands behind the one that is cancelled, and gets the lock whenever that happens."""
+    async with client_of(harness, request_timeout=2.0) as client, client_of(harness) as other:
+        lock = client.lock("a")
+        async with other.lock("a").acquire(timeout=10):
+            pass
+        async with lock.acquire(timeout=10):
+            pass
+        behind = other._opening.engine.beats
+
+        async def run():
+            async with lock.acquire(timeout=30):
+                await asyncio.sleep(0)
+
+        for number in itertools.count():
+            assert number < MOST
+            holder = await other.lock("a").acquire(timeout=10)
+            holder.detach()
+            first = asyncio.create_task(cancel_at(run, {number, number + 1} if twice else {number}, "cancel"))
+            await soon(partial(_waits_or_ended, client, first))
+            second = asyncio.create_task(_hold(other.lock("a")))
+            await soon(behind.waiting)
+            await holder.release()
+            async with asyncio.timeout(10):
+                how = await first
+                await second
+            assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
+            await settled(client, harness)
+            if not how.reached:
+                assert how.error is None, repr(how.error)
+                break
+        assert number > 2
+
+
+def _waits_or_ended(client, task):
+    return client._opening.engine.beats.waiting() or task.done()
+
+
+async def _hold(lock):
+    async with lock.acquire(timeout=30):
+        pass
+
+
+@in_a_loop
+async def test_the_first_use_of_a_client(harness):
+    """While it opens the store."""
+    for number in itertools.count():
+        assert number < MOST
+        async with client_of(harness, request_timeout=2.0) as client:
+
+            async def run():
+                async with client.lock("a").acquire(timeout=10):
+                    pass
+
+            how = await cancel_at(run, {number})
+            assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
+            async with client.lock("a").acquire(timeout=10):
+                pass
+            await settled(client, harness)
+        if not how.reached:
+            assert how.error is None, repr(how.error)
+            break
+
+
+@in_a_loop
+async def test_the_close_of_a_client(harness):
+    for number in itertools.count():
+        assert number < MOST
+        client = client_of(harness, request_timeout=2.0)
+        lease = await client.lock("a").acquire(timeout=10)
+        how = await cancel_at(client.close, {number})
+        assert how.came_out
+        assert lease.report.outcome == "RELEASED"
+        await client.close()
+        assert await asyncio.to_thread(harness.stored, "a") == []
+        if not how.reached:
+            break
+
+
+@in_a_loop
+async def test_a_task_that_is_cancelled_before_its_first_step(harness):
+    async with client_of(harness) as client:
+        async with client.lock("a").acquire(timeout=10):
+            pass
+        task = asyncio.create_task(client.lock("a").acquire(timeout=10))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await settled(client, harness)
+
+
+@in_a_loop
+async def test_threads_and_connections_return_to_their_number(harness):
+    async with client_of(harness) as client, client.lock("a").acquire(timeout=10):
+        pass  # what the store makes once
+    before = dict(harness.residue())
+    threads = set(threading.enumerate())
+    async with client_of(harness, request_timeout=2.0) as client:
+        lock = client.lock("a")
+        for _ in range(3):
+            tasks = [asyncio.create_task(_hold(lock)) for _ in range(20)]
+            await asyncio.sleep(0.01)
+            for task in tasks[::2]:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends)
+        await settled(client, harness)
+    await soon(lambda: not (ours(threading.enumerate()) - ours(threads)))
+    await soon(lambda: dict(harness.residue()) == before)
+
+
+def ours(threads):
+    """Threads of clients; what a store keeps for the process (its watcher) is not counted."""
+    return {each for each in threads if each.name.startswith("lockkit-") and "watcher" not in each.name}

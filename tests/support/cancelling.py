@@ -1,0 +1,127 @@
+"""Cancellation at the k-th suspension of a coroutine, for every k."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+__all__ = ["KINDS", "Cancelled", "cancel_at"]
+
+Kind: TypeAlias = Callable[
+    [Callable[[Callable[[], object]], Coroutine[Any, Any, object]]], Coroutine[Any, Any, "Cancelled"]
+]
+
+
+class Cancelled:
+    """How a run that was to be cancelled ended.
+
+    Attributes:
+        reached: Whether the run came as far as the suspension.
+        struck: Whether the task took the cancellation: it was not over yet.
+        error: What came out; None if the coroutine returned.
+    """
+
+    def __init__(self) -> None:
+        self.reached = self.struck = False
+        self.error: BaseException | None = None
+
+    @property
+    def came_out(self) -> bool:
+        """Whether a cancellation that the task took has come out in the end."""
+        return not self.struck or isinstance(self.error, asyncio.CancelledError | TimeoutError | _Sibling)
+
+
+class _Sibling(Exception):
+    """The failure of another task of a TaskGroup."""
+
+
+@types.coroutine
+def _counted(
+    work: Coroutine[Any, Any, object], at: Collection[int], strike: Callable[[], object]
+) -> Generator[Any, Any, object]:
+    """Run a coroutine, and strike while it is suspended for the k-th time."""
+    count, value, error = 0, None, None
+    while True:
+        try:
+            waited_for = work.send(value) if error is None else work.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        if count in at:
+            asyncio.get_running_loop().call_soon(strike)
+        count += 1
+        value = error = None
+        try:
+            value = yield waited_for
+        except BaseException as thrown:
+            error = thrown
+
+
+async def cancel_at(
+    work: Callable[[], Coroutine[Any, Any, object]], at: Collection[int], kind: str = "cancel"
+) -> Cancelled:
+    """Run some work in a task of its own, and cancel it at its suspensions with these numbers, counted from 0."""
+    how = Cancelled()
+    loop = asyncio.get_running_loop()
+    if kind == "timeout":
+        limit = asyncio.timeout(None)
+
+        def strike() -> None:
+            how.reached = True
+            how.struck = how.struck or not task.done()
+            if not limit.expired() and not task.done():
+                limit.reschedule(loop.time())
+
+        task = asyncio.create_task(_within(limit, _counted(work(), at, strike)))
+    elif kind == "group":
+        fails = asyncio.Event()
+
+        def strike() -> None:
+            how.reached = True
+            how.struck = how.struck or not task.done()
+            fails.set()
+
+        task = asyncio.create_task(_beside(fails, _counted(work(), at, strike)))
+    else:
+
+        def strike() -> None:
+            how.reached = True
+            how.struck = task.cancel() or how.struck
+
+        task = asyncio.create_task(_alone(_counted(work(), at, strike)))
+    try:
+        await task
+    except (asyncio.CancelledError, Exception) as error:
+        how.error = error
+    if kind == "group":
+        fails.set()
+    return how
+
+
+KINDS = ("cancel", "timeout", "group")
+"""The ways in which a program cancels."""
+
+
+async def _alone(work: Awaitable[object]) -> None:
+    await work
+
+
+async def _within(limit: AbstractAsyncContextManager[object], work: Awaitable[object]) -> None:
+    async with limit:
+        await work
+
+
+async def _beside(fails: asyncio.Event, work: Awaitable[object]) -> None:
+    async def sibling() -> None:
+        await fails.wait()
+        raise _Sibling
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            other = group.create_task(sibling())
+            await work
+            other.cancel()
+    except* _Sibling:
+        raise _Sibling from None
