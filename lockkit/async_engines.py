@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Engines"]
 
 T = TypeVar("T")
+_GRACE = 0.3
+"""Seconds that opening the store may take beyond what was left, because the thread that opens it keeps to its time only roughly."""
 
 
 class Engines:
@@ -91,9 +93,8 @@ class Engines:
                 if job is None or job.done():
                     job = self._opens = self._pools.acquires.submit(partial(attempt, left))
                 try:
-                    return await result_of(
-                        job, loop, left, f"{self.opening.url} did not open within {left:.3g} s", shared=True
-                    )
+                    late = f"{self.opening.url} did not open within {left:.3g} s"
+                    return await result_of(job, loop, left + _GRACE, late, shared=True)
                 except (Refused, Unknown) as trouble:
                     pause = tries.failed(trouble)
                 await asyncio.sleep(pause)

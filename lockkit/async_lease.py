@@ -229,10 +229,7 @@ class AsyncLease(AnyLease):
         """The task of the running loop that releases the hold."""
         task, loop = self._task, asyncio.get_running_loop()
         if task is None or task.done() or task.get_loop() is not loop:
-            # The store is open, because the lease exists: this engine needs no connection for that.
-            here = self._engines.here(self._driver)
-            task = self._task = loop.create_task(here.release(self._hold, reason), name="lockkit-release")
-            here.keep(task)
+            task = self._task = self._engines.here(self._driver).release(self._hold, reason)
         return task
 
     # -- as a context manager

@@ -158,14 +158,23 @@ class LoopDriver:
 
     # -- release
 
-    async def release(self, hold: Hold, reason: Reason) -> ReleaseReport:
-        """Take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.threads.Driver.release`.
+    def release(self, hold: Hold, reason: Reason) -> asyncio.Task[ReleaseReport]:
+        """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.threads.Driver.release`.
 
-        To be run in a task of its own. One that is cancelled goes on, within the budgets of the release.
+        The task goes on if it is cancelled, within the budgets of the release. If the loop stops for good, a thread goes on.
         """
+        beats = self.driver.beats
+        beats.releasing[hold] = None
+        # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
+        beats.to_look.poke(self.driver.clock.now() + self.driver.request_timeout + _GRACE)
+        task = self.loop.create_task(self._release(hold, reason), name="lockkit-release")
+        self._releases.add(task)  # the loop itself has only weak references
+        task.add_done_callback(self._releases.discard)
+        return task
+
+    async def _release(self, hold: Hold, reason: Reason) -> ReleaseReport:
         driver = self.driver
         work = _Releasing(driver, hold, reason)
-        driver.beats.releasing[hold] = None
         try:
             while hold.report is None:
                 effect = work.step(self._longest)
@@ -233,11 +242,6 @@ class LoopDriver:
             except asyncio.CancelledError:
                 if job.cancel() or job.done():
                     raise
-
-    def keep(self, task: asyncio.Task[ReleaseReport]) -> None:
-        """Refer to the task of a release until it is over: the loop itself has only weak references."""
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
 
     # -- calls
 

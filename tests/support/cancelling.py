@@ -65,6 +65,7 @@ async def cancel_at(
     """Run some work in a task of its own, and cancel it at its suspensions with these numbers, counted from 0."""
     how = Cancelled()
     loop = asyncio.get_running_loop()
+    fails = asyncio.Event()
     if kind == "timeout":
         limit = asyncio.timeout(None)
 
@@ -76,7 +77,6 @@ async def cancel_at(
 
         task = asyncio.create_task(_within(limit, _counted(work(), at, strike)))
     elif kind == "group":
-        fails = asyncio.Event()
 
         def strike() -> None:
             how.reached = True
@@ -95,8 +95,7 @@ async def cancel_at(
         await task
     except (asyncio.CancelledError, Exception) as error:
         how.error = error
-    if kind == "group":
-        fails.set()
+    fails.set()
     return how
 
 
