@@ -39,6 +39,7 @@ from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 
 if TYPE_CHECKING:
+    from lockkit import guard
     from lockkit.composites import AllOf, AnyOf
     from lockkit.hooks import hookimpl
     from lockkit.leases import Leases
@@ -81,6 +82,7 @@ __all__ = [
     "StaleFence",
     "__version__",
     "connect",
+    "guard",
     "hookimpl",
 ]
 
@@ -105,10 +107,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(_LATE[name]), name)
-    if name == "aio":  # late: few programs need asyncio
+    if name in ("aio", "guard"):  # late: few programs need asyncio, or a guard
         from importlib import import_module
 
-        return import_module("lockkit.aio")
+        return import_module(f"lockkit.{name}")
     if name in HABITUAL:  # a module is looked up here, too, each time that one of ours is first imported
         from lockkit.habits import missing
 

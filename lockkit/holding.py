@@ -76,6 +76,11 @@ class AnyLease(Answering):
         return self._hold.fence
 
     @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can hold the lock at the same time: a plain lock or a writer, not a reader or a semaphore's permit."""
+        return self._hold.claim.terms.kind in ("mutex", "write")
+
+    @property
     def ttl(self) -> float:
         """Seconds that the store keeps the claim without renewal."""
         return self._hold.claim.terms.ttl

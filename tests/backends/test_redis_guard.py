@@ -1,0 +1,391 @@
+"""The gate before a Redis key: the contract, the Lua rule, no lost update, lost replies, late copies, rights, a Cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("redis")
+
+import redis
+
+from lockkit import guard
+from lockkit.errors import (
+    BackendError,
+    ConfigError,
+    IncompatibleLayout,
+    OutcomeUnknown,
+    PermissionDenied,
+    StaleFence,
+)
+from lockkit.guard import FenceGate, on_redis
+from lockkit.guard.on_redis import RedisKey, record_key
+from lockkit.guard.record import LONGEST, Record, judged
+from lockkit.store.spi import Unknown
+from support.guards import FakeLease, lost, lost_in_some_run
+from support.guards.bytewise import Bytewise
+from support.guards.contract import GateContract
+from support.servers.redis import RedisServer
+from support.servers.redis_groups import RedisCluster
+
+RIGHTS = "user writer on >secret resetkeys ~stock:42 ~{stock:42}.lockkit-fence -@all +eval +get +set"
+"""Each writer of stock:42 needs these; the page on guards shows the same line."""
+
+
+@pytest.fixture(scope="module")
+def running():
+    with RedisServer(user=[RIGHTS.removeprefix("user ")]) as server:
+        yield server
+
+
+@pytest.fixture
+def client(running):
+    running.cli("FLUSHALL")
+    with contextlib.closing(redis.Redis.from_url(running.url())) as made:
+        yield made
+
+
+class TestContract(GateContract):
+    @pytest.fixture(params=["bytes", "texts", "resp3"])
+    def make(self, running, client, request):
+        more = {"bytes": {}, "texts": {"decode_responses": True}, "resp3": {"protocol": 3}}[request.param]
+        with contextlib.closing(redis.Redis.from_url(running.url(), **more)) as made:
+            yield partial(guard.redis, made, "stock:42")
+
+
+def test_the_value_stands_in_the_key_itself(client):
+    guard.redis(client, "stock:42").open(FakeLease(3)).write(b"7")
+
+    assert client.get("stock:42") == b"7"
+    assert sorted(client.keys()) == [b"stock:42", b"{stock:42}.lockkit-fence"]
+    assert client.ttl("{stock:42}.lockkit-fence") == -1
+
+
+# -- the rule, in Lua
+
+OPENINGS = ["0" * 16, "f" * 16]
+records = st.builds(
+    Record,
+    st.integers(1, 3) | st.integers(1, LONGEST) | st.integers(10**10 - 2, 10**10 + 2),
+    st.sampled_from(OPENINGS),
+    st.integers(0, 2) | st.integers(0, LONGEST),
+)
+
+
+@settings(max_examples=150)
+@given(stored=st.none() | records, asked=records)
+def test_the_script_decides_as_python_does(running, stored, asked):
+    with running.connect() as client:
+        client.delete("a", "{a}.lockkit-fence")
+        if stored is not None:
+            client.set("{a}.lockkit-fence", str(stored))
+        key = RedisKey(client, "a")
+        expected = judged(stored, asked)
+
+        answer = key.step(asked, b"new" if asked.step else None, 0.0)
+
+        assert answer == ((stored or Record(0, "")) if expected == "STALE" else None)
+        assert client.get("{a}.lockkit-fence") == (
+            str(asked).encode() if expected == "APPLY" else stored and str(stored).encode()
+        )
+        assert client.get("a") == (b"new" if expected == "APPLY" and asked.step else None)
+
+
+# -- no lost update
+
+
+class Pausing(RedisKey):
+    """A key whose holder may be paused before each request."""
+
+    def __init__(self, client, key, pause):
+        super().__init__(client, key)
+        self.pause = pause
+
+    def _ask(self, *command):
+        self.pause()
+        return super()._ask(*command)
+
+
+class TwoSteps(Pausing):
+    """A gate that compares in one request and writes in another."""
+
+    def step(self, asked, value, end):
+        stored = self._ask("GET", self._keys[0])
+        record = None if stored is None else Record.of(stored.decode())
+        if judged(record, asked) == "STALE":
+            return record
+        self._ask("SET", self._keys[0], str(asked))
+        if value is not None:
+            self._ask("SET", self._keys[1], value)
+        return None
+
+
+class Blind(Pausing):
+    """A gate that reads without a look at the record."""
+
+    def step(self, asked, value, end):
+        self.asked = asked
+        return super().step(asked, value, end)
+
+    def look(self, end):
+        return self.asked, super().look(end)[1]
+
+
+def counter(client, kind=Pausing):
+    return Bytewise(lambda key, pause: FenceGate(kind(client, key, pause)), client.get, client.set)
+
+
+def test_an_unguarded_key_loses_updates(client):
+    assert lost_in_some_run(counter(client), guarded=False)
+
+
+def test_a_guarded_key_loses_none(client):
+    assert not lost_in_some_run(counter(client))
+
+
+@settings(max_examples=40)
+@given(schedule=st.lists(st.integers(0, 5), max_size=30))
+def test_a_guarded_key_loses_none_among_three_holders(running, schedule):
+    with running.connect() as client:
+        client.flushall()
+        assert lost(counter(client), schedule, holders=3) == 0
+
+
+def test_the_schedules_kill_a_gate_that_compares_and_then_writes(client):
+    assert lost_in_some_run(counter(client, TwoSteps))
+
+
+@pytest.fixture
+def mutant(monkeypatch):
+    """Change the script."""
+
+    def change(*places):
+        wrong = on_redis._script("step").decode()
+        for before, after in places:
+            assert before in wrong
+            wrong = wrong.replace(before, after)
+        scripts = {"step": wrong.encode(), "look": on_redis._script("look")}
+        monkeypatch.setattr(on_redis, "_script", scripts.__getitem__)
+
+    return change
+
+
+def test_the_schedules_kill_a_gate_that_does_not_compare(client, mutant):
+    mutant(("return {'STALE'", "local ignored = {'STALE'"))
+
+    assert lost_in_some_run(counter(client))
+
+
+def test_the_schedules_kill_a_gate_that_registers_only_when_it_writes(client, mutant):
+    mutant(
+        ("elseif value then\n  return {'STALE', stored or ''}\n", ""),
+        (
+            "\nredis.call('SET', KEYS[1], fence .. '.' .. opening .. '.' .. step)",
+            "\nif value then redis.call('SET', KEYS[1], fence .. '.' .. opening .. '.' .. step) end",
+        ),
+    )
+
+    assert lost_in_some_run(counter(client, Blind))  # a look would see that nothing is registered
+
+
+def test_the_contract_kills_a_gate_that_wants_a_higher_fence(client, mutant):
+    mutant(("elseif stored and before(fence, known) then", "elseif stored and not before(known, fence) then"))
+
+    with pytest.raises(StaleFence):
+        TestContract().test_the_same_lease_may_open_again(partial(guard.redis, client, "a"))
+
+
+# -- answers that do not come
+
+
+class Silent(RedisKey):
+    """A key whose next answers are lost, after the server has done what was asked."""
+
+    lost = 0
+    between = staticmethod(lambda: None)
+
+    def _ask(self, *command):
+        answer = super()._ask(*command)
+        if self.lost:
+            self.lost -= 1
+            self.between()
+            raise Unknown(OutcomeUnknown("no answer"))
+        return answer
+
+
+def test_a_write_without_an_answer_is_repeated_and_takes_effect_once(client):
+    key = Silent(client, "a")
+    guarded = FenceGate(key).open(FakeLease(3))
+    key.lost = 2
+
+    guarded.write(b"one")
+
+    assert client.get("a") == b"one"
+    assert client.get("{a}.lockkit-fence").endswith(b"00001")
+
+
+def test_a_write_without_any_answer_is_unknown(client):
+    key = Silent(client, "a")
+    guarded = FenceGate(key, timeout=0.1).open(FakeLease(3))
+    key.lost = 1000
+
+    with pytest.raises(OutcomeUnknown, match="there was no answer"):
+        guarded.write(b"one")
+
+
+def test_a_write_whose_answer_a_newer_holder_has_overtaken_is_unknown(client):
+    """The first request was done; the repetition is refused. To call the write refused would be a guess, and a wrong one."""
+    key = Silent(client, "a")
+    guarded = FenceGate(key).open(FakeLease(3))
+    newer = []
+    key.between = lambda: newer.append(guard.redis(client, "a").open(FakeLease(4)).read())
+    key.lost = 1
+
+    with pytest.raises(OutcomeUnknown, match="a newer holder has opened it since"):
+        guarded.write(b"one")
+    assert newer == [b"one"]
+
+
+def test_a_late_copy_of_a_write_changes_nothing(client):
+    key = RedisKey(client, "a")
+    guarded = FenceGate(key).open(FakeLease(3))
+    guarded.write(b"one")
+    first = guarded._record
+    guarded.write(b"two")
+
+    assert key.step(first, b"one", 0.0) is None
+
+    assert client.get("a") == b"two"
+
+
+def test_a_server_that_is_gone_is_an_error_within_the_time(client):
+    guarded = guard.redis(client, "a", timeout=0.3).open(FakeLease(3))
+    with RedisServer() as other, contextlib.closing(redis.Redis.from_url(other.url())) as gone:
+        gate = guard.redis(gone, "a", timeout=0.3)
+        cut = gate.open(FakeLease(3))
+        other.kill()
+        with pytest.raises(BackendError):
+            cut.write(b"late")
+        with pytest.raises(BackendError):
+            gate.open(FakeLease(4))
+    guarded.write(b"fine")
+
+
+def test_the_client_repeats_nothing_behind_the_back_of_the_gate(running):
+    """redis-py repeats a command after an error, and its answer would then be that to the second copy."""
+    with contextlib.closing(redis.Redis.from_url(running.url())) as client:
+        client.ping()
+        sent = []
+        connection = client.connection_pool.get_connection()
+        client.connection_pool.release(connection)
+        right = type(connection).send_command
+        try:
+            type(connection).send_command = lambda self, *words, **more: (
+                sent.append(words[0]) or right(self, *words, **more)
+            )
+            type(connection).read_response, reads = _no_answer, type(connection).read_response
+            with pytest.raises(Unknown):
+                RedisKey(client, "a")._ask("GET", "a")
+        finally:
+            type(connection).send_command, type(connection).read_response = right, reads
+    assert sent.count("GET") == 1
+
+
+def _no_answer(self, *words, **more):
+    raise redis.exceptions.ConnectionError("cut")
+
+
+# -- refusals
+
+
+def test_the_rights_in_the_docs_are_enough_and_one_less_is_named(running, client):
+    url = running.url(user="writer", password="secret")
+    with contextlib.closing(redis.Redis.from_url(url)) as writer:
+        guard.redis(writer, "stock:42").open(FakeLease(3)).write(b"7")
+        with pytest.raises(PermissionDenied, match="EVAL, GET and SET"):
+            guard.redis(writer, "stock:43").open(FakeLease(3))
+
+
+def test_a_login_that_is_wrong_is_named(running):
+    with (
+        contextlib.closing(redis.Redis.from_url(running.url(user="writer", password="wrong"))) as client,
+        pytest.raises(PermissionDenied),
+    ):
+        guard.redis(client, "stock:42").open(FakeLease(3))
+
+
+def test_what_is_no_record_is_not_written_over(client):
+    client.set("{a}.lockkit-fence", "mine")
+    with pytest.raises(IncompatibleLayout):
+        guard.redis(client, "a").open(FakeLease(3))
+
+    client.hset("{b}.lockkit-fence", "x", 1)
+    with pytest.raises(IncompatibleLayout):
+        guard.redis(client, "b").open(FakeLease(3))
+    assert client.get("{a}.lockkit-fence") == b"mine"
+
+
+@pytest.mark.parametrize("key", ["", "a}b", "{}a", "x" * 5000, 7, None])
+def test_a_key_that_cannot_be_guarded_is_refused(client, key):
+    with pytest.raises(ConfigError):
+        guard.redis(client, key)
+
+
+def test_another_client_is_refused():
+    import redis.asyncio
+
+    for wrong in (object(), redis.asyncio.Redis(port=1)):
+        with pytest.raises(ConfigError, match="synchronous client"):
+            guard.redis(wrong, "a")
+
+
+# -- a Cluster
+
+
+@pytest.mark.parametrize("key", [b"a", b"{tag}rest", b"x{tag}y{z}", b"a{b", b"\xff"])
+def test_both_keys_are_in_one_slot(key):
+    from redis.crc import key_slot
+
+    assert key_slot(key) == key_slot(record_key(key))
+
+
+def test_a_key_of_a_cluster_is_guarded_also_after_it_has_moved():
+    with RedisCluster() as cluster:
+        from redis.cluster import RedisCluster as Client
+
+        host, port = cluster.nodes[0].address.split(":")
+        with contextlib.closing(Client(host=host, port=int(port))) as client:
+            gates = {key: guard.redis(client, key) for key in ("a", "b", "c", "d")}
+            older = {key: gate.open(FakeLease(3)) for key, gate in gates.items()}
+            for guarded in older.values():
+                guarded.write(b"one")
+            newer = {key: gate.open(FakeLease(4)) for key, gate in gates.items()}
+            for key in gates:
+                with pytest.raises(StaleFence):
+                    older[key].write(b"late")
+                assert newer[key].read() == b"one"
+                assert client.get(key) == b"one"
+
+            _move("a", cluster)
+
+            with pytest.raises(StaleFence):
+                older["a"].write(b"late")
+            newer["a"].write(b"two")
+            assert newer["a"].read() == b"two"
+
+
+def _move(key, cluster):
+    """Move the slot of a key, and both keys in it, to another node."""
+    source = cluster.node_of(key)
+    target = next(node for node in cluster.nodes if node is not source)
+    slot = source.cli("CLUSTER", "KEYSLOT", key)
+    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
+    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
+    for each in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        source.cli("MIGRATE", target.host, target.port, each, 0, 5000)
+    for node in (target, source, *cluster.nodes):
+        node.cli("CLUSTER", "SETSLOT", slot, "NODE", target.cli("CLUSTER", "MYID"))

@@ -1,0 +1,260 @@
+"""The gate before a file or a link: the contract, no lost update, and what only files have."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lockkit
+from lockkit import guard
+from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied, StaleFence
+from lockkit.guard import on_file
+from lockkit.guard.on_file import FileGate, PlainFile
+from support.guards import FakeLease, lost, lost_in_some_run
+from support.guards.bytewise import Bytewise
+from support.guards.contract import GateContract
+from support.guards.mutants import never_stale, wants_a_higher_fence
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "report.txt"
+
+
+class TestContract(GateContract):
+    @pytest.fixture
+    def make(self, path):
+        return partial(guard.file, path)
+
+
+class Pausing(PlainFile):
+    """A file whose holder may be paused before each lock of the kernel that it takes."""
+
+    def __init__(self, path, pause):
+        super().__init__(path)
+        self.pause = pause
+
+    def _locked(self, end):
+        self.pause()
+        return super()._locked(end)
+
+
+def counter(folder, kind=Pausing):
+    return Bytewise(
+        lambda key, pause: FileGate(kind(folder / key, pause)),
+        lambda key: (folder / key).read_bytes() if (folder / key).exists() else None,
+        lambda key, value: (folder / key).write_bytes(value),
+    )
+
+
+def test_an_unguarded_file_loses_updates(tmp_path):
+    assert lost_in_some_run(counter(tmp_path), guarded=False)
+
+
+def test_a_guarded_file_loses_none(tmp_path):
+    assert not lost_in_some_run(counter(tmp_path))
+
+
+@settings(max_examples=40)
+@given(schedule=st.lists(st.integers(0, 5), max_size=30))
+def test_a_guarded_file_loses_none_among_three_holders(tmp_path_factory, schedule):
+    assert lost(counter(tmp_path_factory.mktemp("file")), schedule, holders=3) == 0
+
+
+# -- mutants
+
+
+class TwoSteps(Pausing):
+    """A gate that lets go of the lock between the comparison and the rename."""
+
+    def put(self, asked, prepared, end):
+        with self._locked(end) as record:
+            stored = self._read(record)
+        if on_file.judged(stored, asked) == "STALE":
+            return stored
+        self.pause()
+        prepared.replace(self.path)
+        return None
+
+
+def test_the_schedules_kill_a_gate_that_compares_and_then_writes(tmp_path):
+    assert lost_in_some_run(counter(tmp_path, TwoSteps))
+
+
+def test_the_schedules_kill_a_gate_that_does_not_compare(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_file, "judged", never_stale)
+
+    assert lost_in_some_run(counter(tmp_path))
+
+
+def test_the_contract_kills_a_gate_that_wants_a_higher_fence(path, monkeypatch):
+    monkeypatch.setattr(on_file, "judged", wants_a_higher_fence)
+
+    with pytest.raises(StaleFence):
+        TestContract().test_the_same_lease_may_open_again(partial(guard.file, path))
+
+
+# -- what only files have
+
+
+def test_a_file_is_replaced_as_a_whole_and_keeps_its_mode(path):
+    path.write_bytes(b"before")
+    path.chmod(0o640)
+    reader = path.open("rb")
+
+    guard.file(path).open(FakeLease(3)).write(b"after")
+
+    assert (reader.read(), path.read_bytes()) == (b"before", b"after")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert sorted(each.name for each in path.parent.iterdir()) == [".report.txt.lockkit-fence", "report.txt"]
+    reader.close()
+
+
+def test_a_prepared_file_is_put_in_place_or_refused(path, tmp_path):
+    older, newer = guard.file(path).open(FakeLease(3)), guard.file(path).open(FakeLease(4))
+    for name in ("old", "new"):
+        (tmp_path / name).write_text(name)
+
+    newer.publish(tmp_path / "new")
+    with pytest.raises(StaleFence):
+        older.publish(tmp_path / "old")
+
+    assert path.read_text() == "new"
+    assert (tmp_path / "old").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_is_put_in_place_by_a_link(tmp_path):
+    current = tmp_path / "current"
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(name)
+    older = guard.file(current).open(FakeLease(3))
+    older.publish(tmp_path / "one")
+    newer = guard.file(current).open(FakeLease(4))
+    newer.publish(tmp_path / "two")
+
+    with pytest.raises(StaleFence):
+        older.publish(tmp_path / "three")
+
+    assert (current / "content").read_text() == "two"
+    assert newer.read() is None
+    assert (tmp_path / "one").is_dir()
+
+
+def test_what_cannot_be_put_in_place_is_refused_at_once(path, tmp_path):
+    guarded = guard.file(path).open(FakeLease(3))
+    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+        guarded.publish(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="another file system"):
+        guarded.publish("/proc/self/status")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        guard.file(tmp_path / "folder").open(FakeLease(3)).publish(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("bad", ["", "/", "a/", "a\0b", 7])
+def test_what_is_no_path_of_a_file_is_refused(bad):
+    with pytest.raises(ConfigError):
+        guard.file(bad)
+
+
+def test_a_network_file_system_is_refused(path, monkeypatch):
+    monkeypatch.setattr(on_file, "network_filesystem", lambda folder: "nfs4")
+
+    with pytest.raises(ConfigError, match="nfs4"):
+        guard.file(path)
+
+
+def test_the_wait_for_a_stopped_process_is_bounded(path):
+    gate = guard.file(path, timeout=0.05)
+    guarded = gate.open(FakeLease(3))
+    guarded.write(b"one")
+    with path.with_name(".report.txt.lockkit-fence").open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(BackendUnavailable, match="in the middle of a write"):
+            guarded.write(b"two")
+
+    assert gate.peek().value == b"one"
+
+
+def test_a_record_that_is_none_is_not_written_over(path):
+    path.with_name(".report.txt.lockkit-fence").write_text("mine")
+
+    with pytest.raises(IncompatibleLayout):
+        guard.file(path).open(FakeLease(3))
+
+
+def test_a_link_in_place_of_the_record_is_not_followed(path, tmp_path):
+    path.with_name(".report.txt.lockkit-fence").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(lockkit.BackendError):
+        guard.file(path).open(FakeLease(3))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_missing_right_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+
+    with pytest.raises(PermissionDenied, match="write in the folder"):
+        guard.file(tmp_path / "x").open(FakeLease(3))
+
+
+def test_a_child_that_was_forked_in_the_middle_of_a_write_does_not_keep_the_lock(path):
+    """A descriptor of the record that somebody inherited would hold the lock for as long as they live."""
+    program = f"""
+import os, sys
+from lockkit import guard
+from lockkit.guard import on_file
+sys.path.insert(0, {str(next(p for p in sys.path if p.endswith("tests")))!r})
+from support.guards import FakeLease
+guarded = guard.file({str(path)!r}, timeout=1).open(FakeLease(3))
+right, pipe = on_file._sync, os.pipe()
+def sync(folder):
+    right(folder)
+    if not os.fork():
+        os.read(pipe[0], 1)
+        os._exit(0)
+on_file._sync = sync
+guarded.write(b"one")
+on_file._sync = right
+try:
+    guarded.write(b"two")
+finally:
+    os.write(pipe[1], b"x")
+    os.wait()
+print(guarded.read().decode())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("two\n", "")
+
+
+def test_a_real_lease_is_taken_and_a_shared_one_is_not(path):
+    with lockkit.connect("memory:") as client:
+        with client.lock("report").acquire() as lease, lockkit.guard.file(path).open(lease) as guarded:
+            guarded.write(b"one")
+            assert guarded.fence == lease.fence
+        with client.rwlock("index").write().acquire() as lease:
+            assert lease.exclusive
+        for shared in (client.rwlock("index").read(), client.semaphore("few", 2), client.semaphore("one", 1)):
+            with shared.acquire() as lease, pytest.raises(ConfigError, match="shared"):
+                lockkit.guard.file(path).open(lease)
+        with pytest.raises(lockkit.NotHeld):
+            lockkit.guard.file(path).open(_released(client))
+
+
+def _released(client):
+    lease = client.lock("report").acquire()
+    lease.release()
+    return lease
