@@ -52,6 +52,7 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
     (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|_?T)"),  # type variables
     (r"py:.*", r"OnWait|Exchange|(?:Release)?Answer"),  # aliases that only annotations name
+    (r"py:.*", r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore"),  # clients of others
 ]
 
 # The examples run in a state folder of their own, whatever this user has configured.

@@ -106,7 +106,7 @@ class NotHeld(OwnershipError):
 
 
 class StaleFence(OwnershipError):
-    """A newer holder has already written to the guarded resource."""
+    """A guarded resource has refused this holder: a newer one has opened it, or the record of this fence is gone."""
 
 
 class BackendError(LockkitError):

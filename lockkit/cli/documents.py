@@ -184,6 +184,15 @@ class Findings(Document, tag="lockkit.findings/1"):
     findings: Sequence[Finding]
 
 
+class GuardCheck(Document, tag="lockkit.guard-check/1"):
+    """Whether a resource refuses a stale fence. `scratch` is the table, key, node, file or object that was used, and removed."""
+
+    resource: str
+    scratch: str
+    ok: bool
+    checks: Sequence[Check]
+
+
 class Held(Document, tag="lockkit.held/1"):
     """Whether a lock that lockkit acquire took is still held."""
 

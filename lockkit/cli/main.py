@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Set up": {
         "config": "Show, check or create the configuration.",
         "plugins": "List plugins with their hooks and load errors.",
+        "guard": "Show that a resource refuses a stale fence.",
         "completion": "Print a completion script for a shell.",
     },
     "Try": {

@@ -195,7 +195,7 @@ class Setting(Part):
 
 
 class Check(Part):
-    """One check of the demo."""
+    """One check, of the demo or of a guard."""
 
     check: str
     ok: bool

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lockkit.guard.gate import TIMEOUT, FenceGate, Guarded, Opened, Seen
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 
     from lockkit.guard.databases import DbApiConnection, SqlAlchemy
     from lockkit.guard.gateway import Transactor
-    from lockkit.guard.on_file import FileGate
-    from lockkit.guard.on_redis import RedisKey
-    from lockkit.guard.on_sql import SqlGate
-    from lockkit.guard.swapping import Swapping
+    from lockkit.guard.on_file import FileGate, GuardedFile
+    from lockkit.guard.on_sql import GuardedRow, SqlGate
 
 __all__ = [
     "FenceGate",
     "FencedLease",
+    "FileGate",
     "Guarded",
+    "GuardedFile",
+    "GuardedRow",
     "Opened",
     "Seen",
+    "SqlGate",
+    "Transactor",
     "etcd",
     "file",
     "objects",
@@ -42,6 +46,21 @@ __all__ = [
     "sql",
     "zookeeper",
 ]
+
+_LATE = {
+    "FileGate": "on_file",
+    "GuardedFile": "on_file",
+    "GuardedRow": "on_sql",
+    "SqlGate": "on_sql",
+    "Transactor": "gateway",
+}
+"""Names of modules that only programs with such a resource import."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(import_module(f"lockkit.guard.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def sql(
@@ -71,7 +90,7 @@ def sql(
     return SqlGate(connection, table, key=key, fence=fence, insert=insert, paramstyle=paramstyle)
 
 
-def redis(client: Redis | RedisCluster, key: str | bytes, *, timeout: float = TIMEOUT) -> FenceGate[RedisKey]:
+def redis(client: Redis | RedisCluster, key: str | bytes, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before a string key of Redis or Valkey.
 
     The value stands in the key itself, so that others read it as before. The record stands in a key beside it, in the same slot of a Cluster.
@@ -104,7 +123,7 @@ def file(path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> FileGate:
     return FileGate(PlainFile(path), timeout)
 
 
-def etcd(client: Transactor | str, key: str | bytes, *, timeout: float = TIMEOUT) -> FenceGate[Swapping]:
+def etcd(client: Transactor | str, key: str | bytes, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before a key of etcd.
 
     Args:
@@ -121,7 +140,7 @@ def etcd(client: Transactor | str, key: str | bytes, *, timeout: float = TIMEOUT
     return FenceGate(Swapping(EtcdKey(client, key)), timeout)
 
 
-def zookeeper(client: KazooClient, path: str, *, timeout: float = TIMEOUT) -> FenceGate[Swapping]:
+def zookeeper(client: KazooClient, path: str, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before a node of ZooKeeper.
 
     Args:
@@ -138,7 +157,7 @@ def zookeeper(client: KazooClient, path: str, *, timeout: float = TIMEOUT) -> Fe
     return FenceGate(Swapping(ZooKeeperNode(client, path)), timeout)
 
 
-def objects(store: ObjectStore, path: str, *, timeout: float = TIMEOUT) -> FenceGate[Swapping]:
+def objects(store: ObjectStore, path: str, *, timeout: float = TIMEOUT) -> FenceGate:
     """The gate before an object of an object store with conditional writes.
 
     The object begins with a line for the record, which :meth:`FenceGate.peek` and ``read`` leave out. Its first opening proves that the store refuses a wrong condition.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 from lockkit import durations
 from lockkit.errors import ConfigError, NotHeld, StaleFence
@@ -29,8 +29,6 @@ TIMEOUT = 5.0
 """Seconds for which an unanswered step is repeated, by default."""
 
 _LONGEST_KEY = 4096
-
-_V = TypeVar("_V")
 
 
 class Seen(NamedTuple):
@@ -165,17 +163,14 @@ class Opened:
         return f"<{type(self).__name__} {self._where} fence {self.fence}>"
 
 
-_R = TypeVar("_R", bound=Resource)
-
-
-class Guarded(Opened, Generic[_R]):
+class Guarded(Opened):
     """One value, opened under a fence: ``read()`` and ``write()`` until a newer holder opens it.
 
     Every call begins with ``lease.ensure_held()``. The resource itself refuses what comes too late all the same, for instance because
     the process was paused between that check and the request.
     """
 
-    def __init__(self, resource: _R, lease: FencedLease, opening: Record, timeout: float) -> None:
+    def __init__(self, resource: Resource, lease: FencedLease, opening: Record, timeout: float) -> None:
         super().__init__(resource.where, lease)
         self._resource = resource
         self._record = opening
@@ -225,7 +220,7 @@ class Guarded(Opened, Generic[_R]):
             raise stale(self._where, self._lease.name, self.fence, stored)
 
 
-class FenceGate(Generic[_R]):
+class FenceGate:
     """The gate before one value. Reusable and thread-safe, if its client is.
 
     The gate asks its resource in one atomic step whether the fence may write, and writes. It is only as good as its resource: see
@@ -235,7 +230,7 @@ class FenceGate(Generic[_R]):
         resource: The resource, for authors of gates.
     """
 
-    def __init__(self, resource: _R, timeout: float = TIMEOUT) -> None:
+    def __init__(self, resource: Resource, timeout: float = TIMEOUT) -> None:
         self._timeout = durations.seconds(timeout, what="timeout")
         self.resource = resource
 
@@ -244,7 +239,7 @@ class FenceGate(Generic[_R]):
         """The resource, for messages, without secrets."""
         return self.resource.where
 
-    def open(self, lease: FencedLease) -> Guarded[_R]:
+    def open(self, lease: FencedLease) -> Guarded:
         """Register the fence of a lease at the resource. From then on the resource refuses every older holder.
 
         Open the resource before the first read: what was read earlier may be changed by an older holder.
@@ -259,10 +254,7 @@ class FenceGate(Generic[_R]):
             OutcomeUnknown: There was no answer.
             BackendError: The resource refused.
         """
-        return self._guarded(lease, self._opening(lease))
-
-    def _guarded(self, lease: FencedLease, opening: Record) -> Guarded[_R]:
-        return Guarded(self.resource, lease, opening, self._timeout)
+        return Guarded(self.resource, lease, self._opening(lease), self._timeout)
 
     def _opening(self, lease: FencedLease) -> Record:
         accepted(lease).ensure_held()

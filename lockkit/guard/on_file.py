@@ -19,7 +19,7 @@ from lockkit.errors import (
     OutcomeUnknown,
     PermissionDenied,
 )
-from lockkit.guard.gate import FenceGate, Guarded
+from lockkit.guard.gate import TIMEOUT, FenceGate, Guarded
 from lockkit.guard.leases import FencedLease
 from lockkit.guard.record import SUFFIX, Record, judged
 from lockkit.guard.swapping import read_record
@@ -192,11 +192,15 @@ class PlainFile:
             raise Refused(kind(told, hint=hint), retry=False) from error
 
 
-class GuardedFile(Guarded[PlainFile]):
+class GuardedFile(Guarded):
     """A file that a holder has opened.
 
     ``read`` returns the content (None for a folder); ``write`` replaces the file as a whole.
     """
+
+    def __init__(self, file: PlainFile, lease: FencedLease, opening: Record, timeout: float) -> None:
+        super().__init__(file, lease, opening, timeout)
+        self._file = file
 
     def publish(self, prepared: str | os.PathLike[str]) -> None:
         """Put a prepared file or folder in place, in the same atomic step with the check of the fence.
@@ -208,7 +212,7 @@ class GuardedFile(Guarded[PlainFile]):
             ConfigError: No file or folder, on another file system, or the guarded path is a folder itself. Nothing was changed.
             StaleFence, LeaseLost, NotHeld, BackendError: As for ``write``.
         """
-        source, target = Path(prepared), self._resource.path
+        source, target = Path(prepared), self._file.path
         folder = source.is_dir()
         if not folder and not source.is_file():
             raise ConfigError(f"{str(source)!r} is neither a file nor a folder")
@@ -222,17 +226,22 @@ class GuardedFile(Guarded[PlainFile]):
                 hint="prepare it in the same folder",
             )
         if folder:
-            with self._resource.linked(source.absolute()) as link:
-                self._step(lambda asked, end: self._resource.put(asked, link, end))
+            with self._file.linked(source.absolute()) as link:
+                self._step(lambda asked, end: self._file.put(asked, link, end))
         else:
-            self._step(lambda asked, end: self._resource.put(asked, source, end))
+            self._step(lambda asked, end: self._file.put(asked, source, end))
 
 
-class FileGate(FenceGate[PlainFile]):
+class FileGate(FenceGate):
     """The gate before a file, or before the link to a folder."""
 
+    def __init__(self, file: PlainFile, timeout: float = TIMEOUT) -> None:
+        super().__init__(file, timeout)
+        self._file = file
+
     def open(self, lease: FencedLease) -> GuardedFile:
-        return GuardedFile(self.resource, lease, self._opening(lease), self._timeout)
+        """Register the fence of a lease, as :meth:`FenceGate.open` does."""
+        return GuardedFile(self._file, lease, self._opening(lease), self._timeout)
 
 
 def _same(descriptor: int, path: Path) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockkit import guard
+from lockkit.cli.main import run
 from lockkit.errors import (
     BackendUnavailable,
     ConfigError,
@@ -223,6 +224,12 @@ def test_a_server_with_tls_is_asked_over_tls():
     with EtcdServer(tls=True) as server:
         url = f"{server.url()}?ca_file={server.certificates.ca}"
         guard.etcd(url, "a").open(FakeLease(3)).write(b"one")
+
+
+def test_the_command_shows_it_and_leaves_nothing(server, capsys):
+    assert run(["guard", "check", server.url()]) == 0
+    assert capsys.readouterr().out.count("\nok ") == 6
+    assert not server.call("kv/range", covered("")).get("kvs")
 
 
 def test_what_is_no_record_is_not_written_over(server):

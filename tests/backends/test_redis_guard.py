@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ pytest.importorskip("redis")
 import redis
 
 from lockkit import guard
+from lockkit.cli.main import run
 from lockkit.errors import (
     BackendError,
     ConfigError,
@@ -32,6 +34,7 @@ from support.guards.contract import GateContract
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
 
+PAGE = Path(__file__).parents[2] / "docs/howto/guards.md"
 RIGHTS = "user writer on >secret resetkeys ~stock:42 ~{stock:42}.lockkit-fence -@all +eval +get +set"
 """Each writer of stock:42 needs these; the page on guards shows the same line."""
 
@@ -303,6 +306,7 @@ def _no_answer(self, *words, **more):
 
 
 def test_the_rights_in_the_docs_are_enough_and_one_less_is_named(running, client):
+    assert f"\n{RIGHTS}\n" in PAGE.read_text()
     url = running.url(user="writer", password="secret")
     with contextlib.closing(redis.Redis.from_url(url)) as writer:
         guard.redis(writer, "stock:42").open(FakeLease(3)).write(b"7")
@@ -316,6 +320,12 @@ def test_a_login_that_is_wrong_is_named(running):
         pytest.raises(PermissionDenied),
     ):
         guard.redis(client, "stock:42").open(FakeLease(3))
+
+
+def test_the_command_shows_it_and_leaves_nothing(running, client, capsys):
+    assert run(["guard", "check", running.url()]) == 0
+    assert capsys.readouterr().out.count("\nok ") == 6
+    assert client.keys() == []
 
 
 def test_what_is_no_record_is_not_written_over(client):

@@ -15,6 +15,7 @@ from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 
 from lockkit import guard
+from lockkit.cli.main import run
 from lockkit.errors import (
     BackendError,
     ConfigError,
@@ -228,6 +229,12 @@ def _open_again(server):
     with server.connect() as admin:
         admin.delete("/app", recursive=True)
         admin.create("/app", acl=OPEN_ACL_UNSAFE)
+
+
+def test_the_command_shows_it_and_leaves_nothing(server, client, capsys):
+    assert run(["guard", "check", f"zookeeper://127.0.0.1:{server.place.port}/app"]) == 0
+    assert capsys.readouterr().out.count("\nok ") == 6
+    assert client.get_children("/app") == []
 
 
 def test_what_is_no_record_is_not_written_over(client):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from lockkit import guard
+from lockkit.cli.main import run
 from lockkit.errors import (
     BackendUnavailable,
     CapabilityError,
@@ -302,3 +303,21 @@ guard.objects(store, "shared").open(FakeLease(9)).write(b"new")
 
     with pytest.raises(StaleFence):
         older.write(b"late")
+
+
+def test_the_command_shows_it_and_leaves_nothing(endpoint, monkeypatch, capsys):
+    store = s3(endpoint)
+    before = [each["path"] for page in store.list() for each in page]
+    environ = {
+        "ENDPOINT_URL": endpoint,
+        "ALLOW_HTTP": "true",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+        "REGION": "us-east-1",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+    assert run(["guard", "check", "s3://guarded/folder"]) == 0
+    assert capsys.readouterr().out.count("\nok ") == 6
+    assert [each["path"] for page in store.list() for each in page] == before

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockkit import guard
+from lockkit.cli.main import run
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, OutcomeUnknown, StaleFence
 from lockkit.guard import on_sql
 from support.guards import FakeLease, lost, lost_in_some_run
@@ -510,3 +511,16 @@ def test_two_holders_that_insert_the_same_row_at_once_agree(database, connect):
     gate.open(FakeLease(3))
 
     assert fences(other).peek() == 3
+
+
+@POSTGRES
+@pytest.mark.parametrize("library", ["psycopg", "sqlalchemy"])
+def test_the_command_shows_it_and_leaves_nothing(database, connect, capsys, library):
+    assert run(["guard", "check", database.conninfo if library == "psycopg" else database.url]) == 0
+    told = capsys.readouterr().out
+    assert told.count("\nok ") == 6
+    assert "hunter2" not in told
+    found = connect().execute(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+    )
+    assert {name for (name,) in found.fetchall()} == {"accounts", "lockkit_fence"}

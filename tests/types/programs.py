@@ -5,7 +5,10 @@ An error that is expected here is ignored in the comment, and a comment that ign
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Literal, assert_type
+
+import redis
 
 import lockkit
 from lockkit import Lease, Lock, Skipped
@@ -67,3 +70,32 @@ def habits_of_other_libraries_are_errors(client: lockkit.Client) -> None:
     lock.acquire(blocking=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.rwlock("a").acquire()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     lock.acquire().refresh()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def guards_take_leases_and_say_what_they_return(
+    client: lockkit.Client, connection: sqlite3.Connection, store: redis.Redis
+) -> None:
+    """A gate takes a lease and nothing else; values are bytes, and columns by name on SQL."""
+    rows = lockkit.guard.sql(connection, "accounts", key={"id": 42})
+    assert_type(rows, lockkit.guard.SqlGate)
+    files, keys = lockkit.guard.file("report"), lockkit.guard.redis(store, "stock:42", timeout=2)
+    assert_type(files, lockkit.guard.FileGate)
+    assert_type(keys, lockkit.guard.FenceGate)
+    with client.lock("a").acquire() as lease, rows.open(lease) as row, files.open(lease) as file:
+        assert_type(row.read(), dict[str, object])
+        row.write({"balance": 90})
+        with row.transaction():
+            row.check()
+        assert_type(file, lockkit.guard.GuardedFile)
+        assert_type(file.read(), bytes | None)
+        file.publish("prepared")
+        key = keys.open(lease)
+        assert_type(key, lockkit.guard.Guarded)
+        assert_type(keys.peek().value, bytes | None)
+        key.write("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        row.write(90)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    rows.open(client)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    rows.open(lease.fence)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    lockkit.guard.etcd("etcd://host", "key").open(lease)
+    lockkit.guard.sql("sqlite:", "accounts", key={"id": 42})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    lockkit.guard.sql(connection, "accounts")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 from lockkit.guard import FenceGate
 from support.guards.holders import FakeLease
@@ -25,7 +24,7 @@ class Bytewise:
 
     def __init__(
         self,
-        gate: Callable[[str, Callable[[], None]], FenceGate[Any]],
+        gate: Callable[[str, Callable[[], None]], FenceGate],
         read: Callable[[str], bytes | None],
         write: Callable[[str, bytes], None],
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from support.guards.holders import FakeLease
 
 __all__ = ["GateContract"]
 
-Made = Callable[[], FenceGate[Any]]
+Made = Callable[[], FenceGate]
 
 
 class GateContract:
