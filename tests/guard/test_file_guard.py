@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import stat
@@ -252,6 +253,26 @@ def test_a_real_lease_is_taken_and_a_shared_one_is_not(path):
                 lockkit.guard.file(path).open(lease)
         with pytest.raises(lockkit.NotHeld):
             lockkit.guard.file(path).open(_released(client))
+
+
+def test_the_lease_of_the_asyncio_face_is_taken_and_those_of_several_locks_are_not(path):
+    async def asynchronous():
+        async with (
+            lockkit.aio.connect("memory:") as client,
+            client.lock("report").acquire() as lease,
+        ):
+            with lockkit.guard.file(path).open(lease) as guarded:
+                guarded.write(b"one")
+            return lease.exclusive
+
+    assert asyncio.run(asynchronous())
+    with (
+        lockkit.connect("memory:") as client,
+        client.all_of([client.lock("a"), client.lock("b")]).acquire() as leases,
+    ):
+        with pytest.raises(ConfigError, match="not Leases"):
+            lockkit.guard.file(path).open(leases)
+        lockkit.guard.file(path).open(leases[0])
 
 
 def _released(client):
