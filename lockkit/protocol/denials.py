@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -53,7 +54,9 @@ def held_at(claim: ClaimInfo | None) -> str | None:
 
 def hold_of(claim: ClaimInfo | None) -> Hold | None:
     """The hold of a claim that this very process acquired, through any client; None if it does not hold the claim."""
-    return None if claim is None else held_here(claim.name, claim.claim_id)
+    if claim is None or claim.owner.pid not in (0, os.getpid()):
+        return None
+    return held_here(claim.name, claim.claim_id)
 
 
 def taken_at(hold: Hold | None) -> str | None:
