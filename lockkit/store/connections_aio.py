@@ -296,8 +296,8 @@ class LoopPool:
         if not turn.done():
             text = f"{self._most} requests are under way, and none was answered in time"
             turn.set_exception(self._refused(text, "is the server slow, or cut off?"))
-            with suppress(ValueError):
-                self._waiting.remove(turn)
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
 
     def _refused(self, why: str, hint: str) -> Refused:
         return Refused(BackendUnavailable(f"cannot reach {self._where}: {why}", hint=hint))
