@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
-from lockkit.facts import Owner
+from lockkit.facts import Finding, Owner
 from lockkit.store.comparing import ROUNDS, annotate
+from lockkit.store.dangers import warnings_of
 from lockkit.store.handshakes import handshake_error
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_of, patched
@@ -247,3 +248,25 @@ def test_a_handshake_that_may_pass_another_time_has_no_such_error():
         handshake_error("EOF occurred in violation of protocol", "a:1", ca_file=False, signer="", plain="")
         is None
     )
+
+
+FINDINGS = (
+    Finding("server", "ok", "it answers"),
+    Finding("version", "warning", "it is old", "upgrade it"),
+    Finding("role", "error", "it is a replica", "name the primary"),
+)
+
+
+def test_findings_are_warnings_unless_all_is_well():
+    assert warnings_of(FINDINGS, strict=False, who="h:1") == [
+        "h:1: it is old (upgrade it)",
+        "h:1: it is a replica (name the primary)",
+    ]
+
+
+def test_strict_refuses_an_error_and_warns_of_the_rest():
+    assert warnings_of(FINDINGS[:2], strict=True) == ["it is old (upgrade it)"]
+    with pytest.raises(Refused, match=r"^it is a replica; strict refuses that") as caught:
+        warnings_of(FINDINGS, strict=True)
+    assert not caught.value.retry
+    assert caught.value.error.hint == "name the primary"
