@@ -1,6 +1,6 @@
 """A client for tests of programs that lock: on a memory store of its own, with a clock that the test moves.
 
-The pytest fixture ``lockkit_client`` gives one to a test.
+The pytest fixtures ``lockkit_client`` and ``async_lockkit_client`` give one to a test.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Unpack
 
 from lockkit import durations
+from lockkit.aio import AsyncClient
 from lockkit.client import Client
 from lockkit.config import Config, load
 from lockkit.lease import Lease
@@ -19,7 +20,7 @@ from lockkit.options import Options
 from lockkit.plugins import PluginManager
 from lockkit.testing.clocks import ShiftedClock
 
-__all__ = ["MemoryClient", "VirtualClock"]
+__all__ = ["AsyncMemoryClient", "MemoryClient", "VirtualClock"]
 
 _number = itertools.count(1).__next__
 _LEAST = 0.01
@@ -100,6 +101,34 @@ class MemoryClient(Client):
             self.elsewhere.close()
         finally:
             super().close()
+
+
+class AsyncMemoryClient(AsyncClient):
+    """The twin of :class:`MemoryClient` for programs with asyncio.
+
+    Attributes:
+        clock: The clock of the client; :meth:`VirtualClock.advance` moves it.
+        elsewhere: A second client on the same store, for what "another process" does in a test. Its calls do not need ``await``.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._memory = MemoryClient(folder)
+        super().__init__(self._memory)
+        self.clock = self._memory.clock
+        self.elsewhere = self._memory.elsewhere
+
+    def hold_elsewhere(self, name: str, **options: Unpack[Options]) -> Lease:
+        """See :meth:`MemoryClient.hold_elsewhere`. The lease that this returns is released without ``await``."""
+        return self._memory.hold_elsewhere(name, **options)
+
+    async def close(self) -> None:
+        """Close both clients."""
+        await super().close()
+        self.shut()
+
+    def shut(self) -> None:
+        """Close both clients, outside of an event loop."""
+        self._memory.close()
 
 
 def _config(folder: Path) -> Config:

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``lockkit_client``, and ``pytest --lockkit-kit package.module:Harness``, which runs the conformance kit.
+"""The pytest plugin: the fixtures ``lockkit_client`` and ``async_lockkit_client``, and ``pytest --lockkit-kit package.module:Harness``, which runs the conformance kit.
 
 pytest loads this plugin in every environment that has lockkit, so it imports nothing until a test or an option needs it.
 """
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from lockkit.testing.clients import MemoryClient
+    from lockkit.testing.clients import AsyncMemoryClient, MemoryClient
     from lockkit.testing.harness import Harness
 
-__all__ = ["harness_named", "lockkit_client"]
+__all__ = ["async_lockkit_client", "harness_named", "lockkit_client"]
 
 _OPTION = "--lockkit-kit"
 _WHOLE = "--lockkit-whole"
@@ -70,6 +70,16 @@ def lockkit_client(tmp_path: Path) -> Iterator[MemoryClient]:
 
     with MemoryClient(tmp_path) as client:
         yield client
+
+
+@pytest.fixture
+def async_lockkit_client(tmp_path: Path) -> Iterator[AsyncMemoryClient]:
+    """The twin of ``lockkit_client`` for programs with asyncio. Any event loop may use it; it is closed after the test."""
+    from lockkit.testing.clients import AsyncMemoryClient
+
+    client = AsyncMemoryClient(tmp_path)
+    yield client
+    client.shut()
 
 
 def harness_named(wanted: str) -> type[Harness]:

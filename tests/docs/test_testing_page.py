@@ -34,7 +34,7 @@ def run(root, tmp_path):
 
 
 def test_its_tests_pass(run):
-    assert run().startswith("4 passed")
+    assert run().startswith("5 passed")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
-from held import held
-
 import lockkit
+import lockkit.aio
 
-client = lockkit.connect()
+client = lockkit.aio.connect()
 
 
 async def application(
@@ -20,7 +19,7 @@ async def application(
         raise NotImplementedError(scope["type"])
     account = scope["path"].strip("/")
     try:
-        async with held(client.lock(f"account:{account}"), seconds=5) as lease:
+        async with client.lock(f"account:{account}").acquire(timeout=5) as lease:
             status, body = 200, await charge(account, lease.fence)
     except lockkit.AcquireTimeout:
         status, body = 503, "busy, try again"
