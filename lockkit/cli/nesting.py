@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import digest
+from lockkit.outer import VARIABLE, outer_holds
 from lockkit.redaction import identity
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from lockkit.store.spi import Terms
 
 __all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]
-
-VARIABLE = "LOCKKIT_HELD"
 
 
 class Outer(NamedTuple):
@@ -51,7 +50,7 @@ def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | N
     """
     name = asked.name
     found: Outer | None = None
-    for entry in _entries(environ):
+    for entry in outer_holds(environ):
         if (entry.get("store"), entry.get("namespace"), entry.get("name")) != (*_place(client), name):
             continue
         held = {claim.claim_id: claim for claim in client.inspect(name).holders if claim.state == "HELD"}
@@ -100,18 +99,10 @@ def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str
         "LOCKKIT_LEASE_NAME": lease.name,
         "LOCKKIT_LEASE_TOKEN": lease.token,
         "LOCKKIT_LEASE_FENCE": str(lease.fence),
-        VARIABLE: json.dumps([*_entries(environ), mine]),
+        VARIABLE: json.dumps([*outer_holds(environ), mine]),
     }
 
 
 def _place(client: Client) -> tuple[str, str]:
     # A digest, because a URL may contain a password, and every process that the command starts inherits the environment.
     return digest(identity(client.config.url))[:12], client.namespace
-
-
-def _entries(environ: Mapping[str, str]) -> list[dict[str, object]]:
-    try:
-        entries = json.loads(environ.get(VARIABLE, "[]"))
-    except ValueError:
-        return []
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

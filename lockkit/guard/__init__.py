@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lockkit.guard.gateway import Transactor
     from lockkit.guard.on_file import FileGate, GuardedFile
     from lockkit.guard.on_sql import GuardedRow, SqlGate
+    from lockkit.guard.outer import RunLease, run_lease
 
 __all__ = [
     "FenceGate",
@@ -36,6 +37,7 @@ __all__ = [
     "GuardedFile",
     "GuardedRow",
     "Opened",
+    "RunLease",
     "Seen",
     "SqlGate",
     "Transactor",
@@ -43,6 +45,7 @@ __all__ = [
     "file",
     "objects",
     "redis",
+    "run_lease",
     "sql",
     "zookeeper",
 ]
@@ -51,8 +54,10 @@ _LATE = {
     "FileGate": "on_file",
     "GuardedFile": "on_file",
     "GuardedRow": "on_sql",
+    "RunLease": "outer",
     "SqlGate": "on_sql",
     "Transactor": "gateway",
+    "run_lease": "outer",
 }
 """Names of modules that only programs with such a resource import."""
 

@@ -283,18 +283,17 @@ def test_the_client_repeats_nothing_behind_the_back_of_the_gate(running):
     with contextlib.closing(redis.Redis.from_url(running.url())) as client:
         client.ping()
         sent = []
-        connection = client.connection_pool.get_connection()
-        client.connection_pool.release(connection)
-        right = type(connection).send_command
+        kind = client.connection_pool.connection_class
+        right, reads = kind.send_command, kind.read_response
         try:
-            type(connection).send_command = lambda self, *words, **more: (
+            kind.send_command = lambda self, *words, **more: (
                 sent.append(words[0]) or right(self, *words, **more)
             )
-            type(connection).read_response, reads = _no_answer, type(connection).read_response
+            kind.read_response = _no_answer
             with pytest.raises(Unknown):
                 RedisKey(client, "a")._ask("GET", "a")
         finally:
-            type(connection).send_command, type(connection).read_response = right, reads
+            kind.send_command, kind.read_response = right, reads
     assert sent.count("GET") == 1
 
 

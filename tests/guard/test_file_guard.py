@@ -275,6 +275,40 @@ def test_the_lease_of_the_asyncio_face_is_taken_and_those_of_several_locks_are_n
         lockkit.guard.file(path).open(leases[0])
 
 
+PROGRAM = """
+import sys
+import lockkit
+with lockkit.guard.file(sys.argv[1]).open(lockkit.guard.run_lease()) as guarded:
+    guarded.write(b"fence %d" % guarded.fence)
+print(lockkit.guard.run_lease("nightly"))
+"""
+
+
+def test_the_command_of_a_run_takes_the_lease_of_the_run(path, tmp_path):
+    environ = {**os.environ, "LOCKKIT_STATE_DIR": str(tmp_path / "state")}
+    run = [sys.executable, "-m", "lockkit", "run"]
+    command = ["nightly", "--", sys.executable, "-c", PROGRAM, str(path)]
+
+    done = subprocess.run([*run, *command], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("RunLease(name='nightly', fence=")
+    assert path.read_text().removeprefix("fence ") in done.stdout
+
+    shared = subprocess.run(
+        [*run, "--shared", *command], env=environ, capture_output=True, text=True, check=False
+    )
+    assert "shared" in shared.stderr
+
+
+@pytest.mark.parametrize("held", ["", "[", "{}", '[{"name": "a"}]', '[{"name": "a", "fence": "1"}]', "[1]"])
+def test_without_a_run_there_is_no_such_lease(monkeypatch, held):
+    monkeypatch.setenv("LOCKKIT_HELD", held)
+
+    with pytest.raises(lockkit.NotHeld, match="no lockkit run"):
+        lockkit.guard.run_lease()
+    with pytest.raises(lockkit.NotHeld, match="lockkit run nightly --"):
+        lockkit.guard.run_lease("nightly")
+
+
 def _released(client):
     lease = client.lock("report").acquire()
     lease.release()
