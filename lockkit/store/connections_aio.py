@@ -1,4 +1,4 @@
-"""Connections of an event loop to one server, and a pool that lends them to calls."""
+"""A connection of an event loop, with a time limit for each request."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ import os
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from lockkit.errors import BackendUnavailable
 from lockkit.store.exchanges import Parser, Reply
-from lockkit.store.spi import Refused
 
-__all__ = ["UNUSED", "LoopConnection", "LoopPool"]
+__all__ = ["LoopConnection"]
 
 _RESET = struct.pack("ii", 1, 0)
 _IDLE = 1.0
 """Seconds after which a free connection is checked before it is used, because the server may have closed it."""
-UNUSED = 30.0
-"""Seconds after which an unused connection is closed."""
 _NEVER = float("inf")
-_CLOSED = "this store is closed", "call connect() again"
 
 
 class LoopConnection(asyncio.Protocol):
@@ -195,7 +189,7 @@ class LoopConnection(asyncio.Protocol):
         if self._error is None:
             self._error = error
         asked, self._asked = self._asked, None
-        if asked is not None and not asked.done():
+        if asked is not None and not asked.done() and not self._loop.is_closed():
             told = self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
             asked.set_exception(told)
 
@@ -210,149 +204,3 @@ class LoopConnection(asyncio.Protocol):
         else:
             self._timer = self._loop.call_later(rest, self._expire)
             self._timer_end = self._end
-
-
-class LoopPool:
-    """The connections to one route. A call takes one, and gives it back when every request on it was answered.
-
-    The pool grows to a limit; further calls wait for their turn, in order.
-
-    Args:
-        loop: The event loop.
-        make: Makes a connection until an end; raises Refused.
-        where: The server, for errors.
-        most: The most connections at a time.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        make: Callable[[float], Awaitable[LoopConnection]],
-        where: str,
-        most: int,
-    ) -> None:
-        self._loop = loop
-        self._make = make
-        self._where = where
-        self._most = most
-        self._free: list[LoopConnection] = []
-        self._waiting: deque[asyncio.Future[LoopConnection | None]] = deque()
-        self._generation = 0
-        self._closed = False
-        self.size = 0
-
-    def free(self) -> LoopConnection | None:
-        """Take a free connection, if there is one that can be used."""
-        while self._free:
-            connection = self._free.pop()
-            if connection.usable(time.monotonic()):
-                return connection
-            self.lost(connection)
-        return None
-
-    async def take(self, end: float) -> LoopConnection:
-        """Take a free connection, or open one, or wait for one.
-
-        Raises:
-            Refused: No connection can be made, or none is free before the end, or the pool is closed.
-        """
-        if self._closed:
-            raise self._refused(*_CLOSED)
-        connection = self.free()
-        if connection is None and self.size < self._most:
-            self.size += 1
-        elif connection is None:
-            connection = await self._turn(end)
-        if connection is not None:
-            return connection
-        generation = self._generation
-        try:
-            connection = await self._make(end)
-        except BaseException:
-            self._left()
-            raise
-        connection.generation = generation
-        return connection
-
-    async def _turn(self, end: float) -> LoopConnection | None:
-        """Wait for a connection that is given back. None if one may be opened."""
-        turn: asyncio.Future[LoopConnection | None] = self._loop.create_future()
-        self._waiting.append(turn)
-        timer = self._loop.call_later(max(end - time.monotonic(), 0.0), self._too_late, turn)
-        try:
-            return await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                connection = turn.result()  # given to a call that was cancelled just now
-                if connection is None:
-                    self._left()
-                else:
-                    self.keep(connection)
-            raise
-        finally:
-            timer.cancel()
-
-    def _too_late(self, turn: asyncio.Future[LoopConnection | None]) -> None:
-        if not turn.done():
-            text = f"{self._most} requests are under way, and none was answered in time"
-            turn.set_exception(self._refused(text, "is the server slow, or cut off?"))
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
-
-    def _refused(self, why: str, hint: str) -> Refused:
-        return Refused(BackendUnavailable(f"cannot reach {self._where}: {why}", hint=hint))
-
-    def keep(self, connection: LoopConnection) -> None:
-        """Give back a connection whose requests were all answered."""
-        if self._closed or connection.generation != self._generation or connection.broken:
-            self.lost(connection)
-            return
-        connection.since = time.monotonic()
-        if self._waiting and self._pass_on(connection):
-            return
-        self._free.append(connection)
-
-    def lost(self, connection: LoopConnection) -> None:
-        """Close a connection that is not used again."""
-        connection.close()
-        self._left()
-
-    def drop(self) -> None:
-        """Close the free connections now, and those in use when their call ends."""
-        self._generation += 1
-        while self._free:
-            self.lost(self._free.pop())
-
-    def close(self) -> None:
-        """Lend no connection any more, and close the free ones now, those in use when their call ends."""
-        self._closed = True
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(self._refused(*_CLOSED))
-        self.drop()
-
-    def reap(self, before: float) -> float | None:
-        """Close the connections that were not used since a time on ``time.monotonic()``.
-
-        Returns:
-            The time since which the least used of the others is free; None if no other is free.
-        """
-        while (
-            self._free and self._free[0].since <= before
-        ):  # the free ones are a stack: the first is the least used
-            self.lost(self._free.pop(0))
-        return self._free[0].since if self._free else None
-
-    def _left(self) -> None:
-        """Let another connection take the place of one that is closed."""
-        if not self._pass_on(None):
-            self.size -= 1
-
-    def _pass_on(self, connection: LoopConnection | None) -> bool:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(connection)
-                return True
-        return False

@@ -13,7 +13,7 @@ from typing import TypeVar
 from lockkit.errors import ConfigError
 from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, plugged
-from lockkit.store.connections_aio import UNUSED, LoopConnection, LoopPool
+from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import (
     Connect,
     Drop,
@@ -29,6 +29,7 @@ from lockkit.store.exchanges import (
     Together,
 )
 from lockkit.store.inherited import inherited
+from lockkit.store.pool_aio import UNUSED, LoopPool
 from lockkit.store.spi import Refused
 
 __all__ = ["OnLoop"]
@@ -46,7 +47,8 @@ class OnLoop:
     No call starts a task or a thread, but for a host name to resolve and for exchanges that are started apart.
 
     A call that is cancelled, or raises, resets the connection in use at once, without a wait. The cancellation is thrown into the
-    exchange, so that the store notes that the outcome is unknown, and comes out of :meth:`perform`.
+    exchange, so that the store notes that the outcome is unknown, and comes out of :meth:`perform`. Exchanges that this call has started
+    in tasks of their own go on, as they do in threads; :meth:`close` ends them.
 
     At the end of the loop (``loop.shutdown_asyncgens()``, which ``asyncio.run`` calls) all connections are closed.
 
@@ -126,7 +128,8 @@ class OnLoop:
     def abort(self) -> None:
         """Close all connections at once, and cancel the tasks; also on a loop that is closed. Calls in progress raise.
 
-        Does nothing in a forked child, where the connections are the parent's.
+        Called in the thread of the loop, or when the loop does not run any more. Does nothing in a forked child, where the connections
+        are the parent's.
         """
         if self.pid != os.getpid():
             return
@@ -174,7 +177,7 @@ class OnLoop:
             raise
         if good:
             pool.keep(connection)
-            if self._reaper is None:
+            if self._reaper is None and not self._closed:
                 self._reaper = self._loop.call_later(UNUSED, self._reap)
         else:
             pool.lost(connection)

@@ -458,6 +458,21 @@ def test_a_call_that_is_cancelled_as_its_turn_comes_passes_it_on(on_loop, words,
     assert len(words.connections) == 1
 
 
+def test_a_connection_that_ends_as_it_is_passed_on_is_not_used(on_loop, words):
+    async def work(performer):
+        def ends(_):
+            (connection,) = performer._connections
+            return asyncio.get_running_loop().call_soon(connection.eof_received) is not None
+
+        first = asyncio.ensure_future(performer.perform(said(words.place, b"first", keep=ends)))
+        await asyncio.sleep(0)
+        assert await performer.perform(said(words.place, b"second")) == [b"second"]
+        assert await first == [b"first"]
+
+    on_loop(work, most=1)
+    assert len(words.connections) == 2
+
+
 def test_the_free_connections_of_a_route_can_be_dropped(on_loop, words):
     def dropped(route):
         yield from said(route, b"one")
@@ -555,6 +570,27 @@ def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_thems
     on_loop(work)
 
 
+def test_what_a_cancelled_call_has_started_goes_on(on_loop, words):
+    async def work(performer):
+        over = asyncio.Event()
+
+        def slow():
+            yield Pause(0.05)
+            over.set()
+
+        def together():
+            yield Together([lambda: said(words.place, b"hush"), slow], "together", soon())
+
+        call = asyncio.ensure_future(performer.perform(together()))
+        await heard(words, b"hush")
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        await asyncio.wait_for(over.wait(), 5)
+
+    on_loop(work)
+
+
 # -- the end
 
 
@@ -637,6 +673,30 @@ def test_connections_of_a_loop_that_is_closed_can_be_closed(new_loop, words):
         loop.close()
         performer.abort()
         words.connections[0].join(5)
+        gc.collect()
+    assert descriptors() <= before
+
+
+def test_calls_that_a_closed_loop_has_left_behind_are_ended_without_a_word(new_loop, words):
+    before, loop = descriptors(), new_loop()
+
+    async def main():
+        performer = OnLoop(Parser(), "here", most=1)
+        calls = [performer.perform(said(words.place, b"hush")) for _ in range(2)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await heard(words, b"hush")
+        return performer, tasks
+
+    performer, tasks = loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        loop.close()
+        performer.abort()
+        for task in tasks:
+            task.get_coro().close()
+            task._log_destroy_pending = False
+        words.connections[0].join(5)
+        del performer, tasks, task
         gc.collect()
     assert descriptors() <= before
 
