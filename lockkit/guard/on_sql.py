@@ -240,8 +240,8 @@ class GuardedRow(Opened):
         self._gate.require_idle()
         with self._gate.transaction():
             self._gate.check(self._lease)
-            self._inside = True
             try:
+                self._inside = True
                 yield
             finally:
                 self._inside = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lockkit.errors import BackendError, BackendUnavailable, ConfigError, OutcomeUnknown, PermissionDenied
@@ -48,36 +49,39 @@ class ZooKeeperNode:
         return self.find(end).record, None if value is None else value[0]
 
     def swap(self, found: Found, record: Record, value: bytes | None, end: float) -> Found | None:
-        raw = str(record).encode()
-        fresh = value is not None and self._get(self._value, end) is None
-        multi = self._client.transaction()
-        if found.version is None:
-            multi.create(self._record, raw)
-        else:
-            multi.set_data(self._record, raw, version=found.version)
-        if value is not None and fresh:
-            multi.create(self._value, value)
-        elif value is not None:
-            multi.set_data(self._value, value)
-        try:
-            answers = multi.commit_async().get(timeout=max(end - time.monotonic(), _LEAST))
-        except Exception as error:
-            raise self._unanswered(error) from error
-        failed = [answer for answer in answers if isinstance(answer, Exception)]
-        if not failed:
-            version = 0 if found.version is None else answers[0].version
-            return Found(record, version)
-        kinds = {type(answer).__name__ for answer in failed}
+        answers = self._multi(found, record, value, end, create=False)
+        if value is not None and _kinds(answers) & {"NoNodeError"}:
+            answers = self._multi(found, record, value, end, create=True)  # the first value
+        kinds = _kinds(answers)
+        if not kinds:
+            return Found(record, 0 if found.version is None else answers[0].version)
         if kinds & {"BadVersionError", "NodeExistsError"}:
             return None
         if "NoNodeError" in kinds:
             if found.version is not None:
-                return None  # one of the two was removed meanwhile
+                return None  # the record was removed meanwhile
             raise Refused(
                 BackendError(f"{self.where} has no parent", hint="client.ensure_path(its parent)"),
                 retry=False,
             )
-        raise self._refused(failed)
+        raise self._refused(kinds)
+
+    def _multi(
+        self, found: Found, record: Record, value: bytes | None, end: float, *, create: bool
+    ) -> Sequence[Any]:
+        """Write record and value in one step, if the version of the record is still the same; the answer to each."""
+        multi = self._client.transaction()
+        if found.version is None:
+            multi.create(self._record, str(record).encode())
+        else:
+            multi.set_data(self._record, str(record).encode(), version=found.version)
+        if value is not None:
+            (multi.create if create else multi.set_data)(self._value, value)
+        try:
+            answers: Sequence[Any] = multi.commit_async().get(timeout=max(end - time.monotonic(), _LEAST))
+        except Exception as error:
+            raise self._unanswered(error) from error
+        return answers
 
     def forget(self) -> None:
         for path in (self._value, self._record):
@@ -98,15 +102,12 @@ class ZooKeeperNode:
             if kind == "NoNodeError":
                 return None
             if kind in ("NoAuthError", "AuthFailedError"):
-                raise self._refused([error]) from error
+                raise self._refused({kind}) from error
             raise Refused(BackendUnavailable(f"{self.where}: {str(error) or kind}")) from error
 
-    def _refused(self, failed: list[Exception]) -> Refused:
-        kinds = sorted(
-            {type(error).__name__ for error in failed} - {"RolledBackError", "RuntimeInconsistency"}
-        )
-        told = f"{self.where}: {', '.join(kinds) or 'the multi was rolled back'}"
-        if {"NoAuthError", "AuthFailedError"} & set(kinds):
+    def _refused(self, kinds: set[str]) -> Refused:
+        told = f"{self.where}: {', '.join(sorted(kinds))}"
+        if {"NoAuthError", "AuthFailedError"} & kinds:
             hint = f"the user needs read and write on it and on {self._record!r}, and create on their parent"
             return Refused(PermissionDenied(told, hint=hint), retry=False)
         return Refused(BackendError(told), retry=False)
@@ -120,6 +121,12 @@ class ZooKeeperNode:
         ):  # the client is not started, or closed: not sent
             return Refused(BackendUnavailable(told, hint="client.start()"), retry=False)
         return Unknown(OutcomeUnknown(told))
+
+
+def _kinds(answers: Sequence[Any]) -> set[str]:
+    """The errors among the answers to a multi. Two say only that another operation has failed."""
+    failed = {type(answer).__name__ for answer in answers if isinstance(answer, Exception)}
+    return failed - {"RolledBackError", "RuntimeInconsistency"} or failed
 
 
 def _check(path: object) -> None:

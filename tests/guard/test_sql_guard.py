@@ -514,6 +514,27 @@ def test_two_holders_that_insert_the_same_row_at_once_agree(database, connect):
 
 
 @POSTGRES
+def test_the_rights_in_the_docs_are_enough(database, connect):
+    owner, writer = connect(), connect()
+    owner.execute("DROP ROLE IF EXISTS writer")
+    owner.execute("CREATE ROLE writer")
+    owner.execute("GRANT USAGE ON SCHEMA public TO writer")
+    owner.execute("GRANT SELECT, UPDATE ON accounts TO writer")
+    owner.execute("GRANT SELECT, UPDATE, INSERT ON lockkit_fence TO writer")
+    owner.commit()
+    writer.execute("SET ROLE writer")
+    writer.commit()
+
+    account(writer).open(FakeLease(3)).write({"balance": 90})
+    fences(writer).open(FakeLease(3)).read()
+
+    writer.rollback()
+    owner.execute("DROP OWNED BY writer")
+    owner.execute("DROP ROLE writer")
+    owner.commit()
+
+
+@POSTGRES
 @pytest.mark.parametrize("library", ["psycopg", "sqlalchemy"])
 def test_the_command_shows_it_and_leaves_nothing(database, connect, capsys, library):
     assert run(["guard", "check", database.conninfo if library == "psycopg" else database.url]) == 0

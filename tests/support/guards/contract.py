@@ -12,7 +12,7 @@ from support.guards.holders import FakeLease
 
 __all__ = ["GateContract"]
 
-Made = Callable[[], FenceGate]
+Made = Callable[..., FenceGate]
 
 
 class GateContract:
@@ -105,6 +105,9 @@ class GateContract:
                 gate.open(FakeLease(fence))
         assert make().peek() == (None, None)
 
+        for timeout in (0, -1, True, float("nan"), float("inf"), "5"):
+            with pytest.raises(ConfigError, match="timeout"):
+                make(timeout=timeout)
         guarded = gate.open(FakeLease(3))
         with pytest.raises(ConfigError, match="takes bytes, not str"):
             guarded.write("text")  # type: ignore[arg-type]
