@@ -19,7 +19,7 @@ from lockkit.leaving import Statement
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
-    from lockkit.store.spi import Claim
+    from lockkit.store.spi import Claim, Terms
 
 __all__ = ["AnyLease", "kept"]
 
@@ -79,6 +79,11 @@ class AnyLease(Answering):
     def exclusive(self) -> bool:
         """Whether nobody else can hold the lock at the same time: a plain lock or a writer, not a reader or a semaphore's permit."""
         return self._hold.claim.terms.kind in ("mutex", "write")
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the claim."""
+        return self._hold.claim.terms
 
     @property
     def ttl(self) -> float:

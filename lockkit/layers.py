@@ -37,9 +37,11 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_CONFIG": "A file to read instead of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
     "LOCKKIT_SERVE_TOKEN_FILE": "Reserved for the server, which is planned: the file with its bearer token.",
-    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name of the lock.",
+    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name of the lock; not set where it holds several.",
     "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
     "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
+    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command: the name of each lock, one on each line.",
+    "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command: the members of the pool that it holds, one on each line.",
     "LOCKKIT_HELD": "Set by `lockkit run` for its command: the locks that this `run` and the ones around it hold, as JSON.",
 }
 """Every variable that lockkit reads or sets, with its meaning. An empty variable counts as unset."""

@@ -84,6 +84,11 @@ class Leases(Answering, Sequence[Lease]):
     # -- as one lease
 
     @property
+    def since(self) -> float:
+        """When the first of them was granted, in seconds since the epoch."""
+        return min(lease.since for lease in self._leases)
+
+    @property
     def left(self) -> bool:
         """Whether the release was asked for; nobody works under the leases any more."""
         return self._whole.gone

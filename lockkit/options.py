@@ -124,7 +124,7 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
         raise ConfigError(
             f"a name that begins with {POOLS!r} belongs to a pool, and {name!r} cannot be locked by itself",
             name=name,
-            hint="take members with client.pool(...).acquire()",
+            hint="take members with client.pool(...).acquire(), or lockkit run --pool NAME",
         )
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:

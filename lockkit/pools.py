@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lockkit import durations
 from lockkit.composites import Taking
 from lockkit.errors import ConfigError
-from lockkit.facts import Kind
+from lockkit.facts import Kind, Owner
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.locking import checked_timeout
@@ -25,6 +25,7 @@ from lockkit.shortform import ShortForm
 if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.opening import Opening
+    from lockkit.store.spi import Terms
 
 __all__ = ["Pool", "PoolLeases"]
 
@@ -59,6 +60,8 @@ class Pool(ShortForm[PoolLeases]):
     Attributes:
         pool: The name of the pool.
         members: The capacity of each member.
+        terms: The terms of a claim for the whole first member.
+        owner: The owner that claims show; None for this process as it is.
     """
 
     def __init__(
@@ -78,9 +81,9 @@ class Pool(ShortForm[PoolLeases]):
                 of_gate[key] = options[key]
         self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
         self._request(1, None, None)
-        self.terms = self._gate(_Request(1, {})).terms
-        for member, capacity in self.members.items():
-            self._lock(member, capacity)  # refuses bad options now rather than at the first call
+        self.owner: Owner | None = None
+        self._gate(_Request(1, {}))  # refuses bad options now rather than at the first call
+        self.terms = next(iter(self._locks(self.members).values())).terms
 
     @property
     def name(self) -> str:
@@ -132,13 +135,26 @@ class Pool(ShortForm[PoolLeases]):
         """
         return self._take(self._request(count, each, among), 0.0, None, [])
 
+    def check(self, count: int = 1, *, each: int | None = None, among: Sequence[str] | None = None) -> None:
+        """Refuse a request that can never be met, without any I/O.
+
+        Raises:
+            ConfigError: The request can never be met, or names a member that the pool does not have.
+        """
+        self._request(count, each, among)
+
+    def terms_of_members(self, *, each: int | None = None) -> Mapping[str, Terms]:
+        """The terms of a claim for each member that has room for ``each``, by the name of its lock."""
+        locks = self._locks(self._request(1, each, None).among)
+        return {lock.name: lock.terms for lock in locks.values()}
+
     def _once(self) -> PoolLeases:
         return self.acquire()
 
     def _take(
         self, request: _Request, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]
     ) -> PoolLeases | None:
-        locks = {member: self._lock(member, weight) for member, weight in request.among.items()}
+        locks = self._locks(request.among)
         gate = self._gate(request)
         taking = Taking(self._opening, wait, self.pool, on_wait)
         tries = {taking.attempt(lock, wait=False): lock for lock in locks.values()}
@@ -168,16 +184,24 @@ class Pool(ShortForm[PoolLeases]):
         if len(set(request.among.values())) == 1:
             asked["each"] = next(iter(request.among.values()))
         gate = pool_name(self.pool)
-        return build(
-            self._opening, gate, "mutex", 1, 1, {**self._of_gate, "note": {"pool": asked}}, pooled=True
-        )
+        return self._build(gate, "mutex", 1, 1, {**self._of_gate, "note": {"pool": asked}})
+
+    def _locks(self, weights: Mapping[str, int]) -> Mapping[str, Lock]:
+        """The locks of some members, for claims of these weights."""
+        return {member: self._lock(member, weight) for member, weight in weights.items()}
 
     def _lock(self, member: str, weight: int) -> Lock:
         """The lock of a member, for a claim of this weight."""
         capacity = self.members[member]
         kind: Kind = "semaphore" if capacity > 1 else "mutex"
         name = pool_name(self.pool, member)
-        return build(self._opening, name, kind, weight, capacity, self._options, pooled=True)
+        return self._build(name, kind, weight, capacity, self._options)
+
+    def _build(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> Lock:
+        lock = build(self._opening, name, kind, weight, capacity, options, pooled=True)
+        if self.owner is not None:
+            lock.terms = lock.terms._replace(owner=self.owner)
+        return lock
 
     def _request(self, count: int, each: int | None, among: Sequence[str] | None) -> _Request:
         """Check a request.

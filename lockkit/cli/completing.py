@@ -35,6 +35,7 @@ __all__ = [
     "names",
     "namespaces",
     "plugins",
+    "pools",
     "profiles",
     "settings",
     "unresolved",
@@ -136,6 +137,11 @@ def _stored_namespaces(ctx: click.Context) -> list[tuple[str, str]]:
         return found
 
 
+def _pools(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for name, members in sorted(_config(ctx).pools.items()):
+        yield name, ", ".join(members)
+
+
 def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.plugins import PluginManager
 
@@ -193,6 +199,8 @@ profiles = _completer(_profiles)
 """The profiles of the configuration."""
 namespaces = _completer(_namespaces)
 """The namespaces of the store and the configuration."""
+pools = _completer(_pools)
+"""The pools of the configuration."""
 plugins = _completer(_plugins)
 """The names of plugins."""
 failures = _completer(_failures)

@@ -26,6 +26,7 @@ from lockkit.cli.parts import (
     Plugin,
     Record,
     Released,
+    RunLease,
     Setting,
     Store,
     Summary,
@@ -259,7 +260,11 @@ class Resize(Document, tag="lockkit.resize/1"):
 
 
 class Run(Document, tag="lockkit.run/1"):
-    """The --report of lockkit run."""
+    """The --report of lockkit run.
+
+    `leases` has each lock that was held. `name` is the lock, the locks with commas between, or the pool; `claim_id`, `fence` and
+    `release` are null where several locks were held.
+    """
 
     name: str
     program: str
@@ -280,6 +285,7 @@ class Run(Document, tag="lockkit.run/1"):
     evicted: Evicted | None
     release: Released | None
     error: Error | None
+    leases: Sequence[RunLease]
 
 
 class Namespaces(Document, tag="lockkit.namespaces/1"):

@@ -13,43 +13,38 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from lockkit.cli import eviction, exits, fitting, nesting
-from lockkit.cli.base import finite
+from lockkit.cli import eviction, exits, fitting, nesting, taking
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import WORDS, look
 from lockkit.cli.supervise import Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.waiting import Announcer, blocked_by
+from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
-from lockkit.errors import AcquireTimeout, CapacityMismatch, ConfigError, LockkitError
+from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import LOSSES
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
+    from lockkit.cli.taking import Taken
     from lockkit.client import Client
     from lockkit.config import Config
-    from lockkit.lease import Lease
-    from lockkit.locks import Lock
-    from lockkit.options import Options
 
 __all__ = ["Request", "guard"]
 
-TTL = 60.0
 CtrlC = Literal["alone", "group"] | None
 
 
 class Request(NamedTuple):
     """The options of the command line; None if the configuration decides."""
 
-    name: str
+    names: tuple[str, ...]
     command: tuple[str, ...]
     mode: Literal["mutex", "read", "write", "semaphore"] = "mutex"
     capacity: int | None = None
@@ -65,6 +60,15 @@ class Request(NamedTuple):
     quiet: bool = False
     nested: Literal["refuse", "reuse"] = "refuse"
     report: str | None = None
+    any: bool = False
+    pool: str | None = None
+    wanted: int | None = None
+    each: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The lock, the locks or the pool, as messages name them."""
+        return self.pool or ", ".join(self.names)
 
 
 def guard(session: Session, request: Request) -> int:
@@ -95,7 +99,7 @@ def guard(session: Session, request: Request) -> int:
 def _program(request: Request) -> str:
     """The file of the command. If there is none, the error suggests the line that was probably meant.
 
-    Either NAME was forgotten, so that the first word of the command stands in its place, or options of lockkit stand after ``--``.
+    Either NAME was forgotten, or -- stands in the wrong place, so that the command begins among the names, or options of lockkit stand after ``--``.
 
     Raises:
         CommandFailed: As for :func:`lockkit.cli.child.find`.
@@ -110,9 +114,13 @@ def _program(request: Request) -> str:
         if request.command[0].startswith("-") and ctx is not None:
             words = guessing.of_run(ctx, ctx.meta[WORDS])
         else:
-            with suppress(exits.CommandFailed):
-                find(request.name, os.environ)
-                words = ["run", "NAME", "--", request.name, *request.command]
+            with suppress(exits.CommandFailed, ValueError):
+                *others, program = request.names
+                if others and ctx is not None:
+                    words = guessing.of_run(ctx, ctx.meta[WORDS])
+                else:
+                    find(program, os.environ)
+                    words = ["run", "NAME", "--", program, *request.command]
         if words is not None:
             error.hint = guessing.sentence(words)
         raise
@@ -179,14 +187,16 @@ class _Run:
             self._signals.check()
             fitting.reaches_others(client)
             self._tell_reach(client)
-            lock = self._lock(client)
-            if nesting.VARIABLE in os.environ:
-                outer = nesting.outer(client, lock.terms, os.environ)
-                if outer is not None:
-                    self._refuse_nested(outer, lock)
-                    return self._under(client, None, {}).exit_code
-            lease = self._acquire(client, lock)
-            return self._held(client, lock, lease)
+            announcer = Announcer(client, quiet=self._request.quiet, as_json=self._session.json)
+            began = SYSTEM.now()
+            try:
+                taken = taking.acquire(client, self._session, self._request, self._signals.wake, announcer)
+            finally:
+                announcer.done()
+                self._report.waited(SYSTEM.now() - began, announcer.waits)
+            if taken is None:
+                return self._under(client, {}).exit_code
+            return self._held(client, taken)
 
     def _tell_reach(self, client: Client) -> None:
         """Say on a terminal whose processes the default store keeps apart, unless ``scope`` shows that somebody has thought of it."""
@@ -199,148 +209,74 @@ class _Run:
             f"this lock is only between {user}'s processes on this host; for all users: lockkit docs all-users"
         )
 
-    def _refuse_nested(self, outer: nesting.Outer, lock: Lock) -> None:
-        """Raise unless the outer hold covers this command and --nested says to use it."""
-        name = self._request.name
-        if self._request.nested == "refuse":
-            raise exits.CommandFailed(
-                f"{name!r} is held by the lockkit run around this one",
-                code=exits.BUSY,
-                kind="nested",
-                name=name,
-                hint="this run would wait for itself; use --nested reuse to run under that hold",
-            )
-        if not outer.covers(lock.terms):
-            raise exits.CommandFailed(
-                f"the lockkit run around this one does not hold enough of {name!r}",
-                code=exits.BUSY,
-                kind="nested",
-                name=name,
-                hint=f"the outer run holds: {outer}; this one needs: {nesting.describe(lock.terms)}; "
-                "give the outer run the same options",
-            )
-
-    def _lock(self, client: Client) -> Lock:
-        request, config = self._request, client.config
-        options: Options = {
-            "ttl": request.ttl
-            or (config.ttl if config.is_set("ttl") else min(TTL, client.capabilities.max_ttl)),
-            "timeout": config.timeout if request.timeout is None else finite(request.timeout),
-            "max_hold": config.max_hold if request.max_hold is None else finite(request.max_hold),
-            "process_bound": client.capabilities.process_bound,
-            "note": {"run": True},
-            "on_lost": self._signals.wake,
-        }
-        if request.min_hold is not None:
-            options["min_hold"] = request.min_hold
-        lock: Lock
-        if request.mode == "semaphore":
-            lock = client.semaphore(request.name, request.capacity or 1, permits=request.permits, **options)
-        elif request.mode == "mutex":
-            lock = client.lock(request.name, **options)
-        else:
-            both = client.rwlock(request.name, **options)
-            lock = both.read() if request.mode == "read" else both.write()
-        # Show others the command that runs, not the wrapper around it.
-        owner = lock.terms.owner._replace(program=Path(request.command[0]).name[:64])
-        lock.terms = lock.terms._replace(owner=owner)
-        return lock
-
-    def _acquire(self, client: Client, lock: Lock) -> Lease:
-        request = self._request
-        announcer = Announcer(client, quiet=request.quiet, as_json=self._session.json)
-        began = SYSTEM.now()
-        try:
-            lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=announcer)
-        except AcquireTimeout as error:
-            hint = look(self._session, request.name)
-            raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
-        except CapacityMismatch as error:
-            raise fitting.mismatch(client, lock.terms, error) from error
-        finally:
-            announcer.done()
-            self._report.waited(SYSTEM.now() - began, announcer.waits)
-        if lease is None:
-            raise self._busy(client)
-        return lease
-
-    def _busy(self, client: Client) -> exits.CommandFailed:
-        name = self._request.name
-        holders = client.inspect(name).holders
-        who = f": {blocked_by(holders[0], time.time())}" if holders else ""
-        return exits.CommandFailed(
-            f"{name!r} is busy{who}",
-            code=exits.BUSY,
-            kind="busy",
-            name=name,
-            holder=holders[0] if holders else None,
-            hint=f"without --no-wait this run would wait in the queue; {look(self._session, name)}",
-        )
-
-    def _held(self, client: Client, lock: Lock, lease: Lease) -> int:
+    def _held(self, client: Client, taken: Taken) -> int:
         reason = "error"
         ended: Ended | None = None
+        leases = taking.each(taken)
         try:
             self._signals.record()
-            self._report.acquired(lease)
-            ended = self._under(client, lock, nesting.exports(client, lease, lock.terms, os.environ), lease)
+            self._report.acquired(taken, leases)
+            ended = self._under(client, nesting.exports(client, leases, os.environ), taken)
             if ended.lost is not None:
-                reason = lease.lost_because or "lost"
+                reason = taken.lost_because or "lost"
             elif ended.exit_code == 0:
                 reason = "normal"
         finally:
-            report = lease.release(reason)
-            self._report.released(report)
+            taken.release(reason)
+            reports = [lease.report for lease in leases]
+            self._report.released(leases)
         lost = ended.lost
-        if lost is None and report.outcome == "LOST":
-            lost = f"at its release {LOSSES['absent']}"
+        gone = next((lease for lease in leases if lease.lost_because), None)
+        absent = next((lease for lease in leases if lease.report and lease.report.outcome == "LOST"), None)
+        if lost is None and absent is not None:
+            gone, lost = absent, f"at its release {LOSSES['absent']}"
         if lost is not None:
+            name = (gone or leases[0]).name
             self._report.lost(lost)
             raise exits.CommandFailed(
-                f"the lock {lease.name!r} was lost while the command ran: {lost}",
+                f"the lock {name!r} was lost while the command ran: {lost}",
                 code=exits.LOST,
                 kind="lost",
-                name=lease.name,
-                hint=look(self._session, lease.name),
+                name=name,
+                hint=look(self._session, name),
             )
-        if report.outcome == "ABANDONED":
-            self._tell(
-                f"the release of {lease.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
-            )
+        for report in reports:
+            if report is not None and report.outcome == "ABANDONED":
+                self._tell(
+                    f"the release of {report.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
+                )
         return ended.exit_code
 
-    def _under(
-        self, client: Client, lock: Lock | None, exported: Mapping[str, str], lease: Lease | None = None
-    ) -> Ended:
-        """Run the command, under a lease of its own or under the outer one."""
+    def _under(self, client: Client, exported: Mapping[str, str | None], taken: Taken | None = None) -> Ended:
+        """Run the command, under leases of its own or under the outer ones."""
         self._signals.record()
+        environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
         child = spawn(
             self._path,
             self._request.command,
-            {**os.environ, **exported},
-            keep=client.pulse() if lease is not None else (),
+            environ,
+            keep=client.pulse() if taken is not None else (),
             terminal=self._terminal,
             handled=self._signals.handled(),
         )
-        policy = (
-            Policy() if lock is None or lease is None else _policy(self._request, client.config, lock, lease)
-        )
+        policy = Policy() if taken is None else _policy(self._request, client.config, taken)
         ended = Supervisor(
             child,
             self._signals,
             self._terminal,
-            lease,
+            taken,
             policy,
             tell=self._tell,
             now=SYSTEM.now,
-            lost_why=lambda: self._why(client, lease),
+            lost_why=lambda: self._why(client, taken),
         ).run()
         self._report.ended(ended)
         self.by_ctrl_c = "group" if ended.by_ctrl_c else None
         return ended
 
-    def _why(self, client: Client, lease: Lease | None) -> str:
+    def _why(self, client: Client, taken: Taken | None) -> str:
         """The reason for the loss of the lease, in words."""
+        lease = None if taken is None else next((one for one in taking.each(taken) if one.lost_because), None)
         because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
@@ -349,8 +285,8 @@ class _Run:
         return f"evicted by {evicted['by']}: {evicted['reason']}"
 
 
-def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Policy:
-    terms = lock.terms
+def _policy(request: Request, config: Config, taken: Taken) -> Policy:
+    terms = taking.each(taken)[0].terms  # ttl, max_hold and process_bound are those of all of them
     shortest = min(terms.ttl, terms.max_hold or terms.ttl)
     kill_after = request.kill_after
     if kill_after is None:
@@ -361,7 +297,7 @@ def _policy(request: Request, config: Config, lock: Lock, lease: Lease) -> Polic
             f"--kill-after ({kill_after:g} s) must be at most half of ttl and max-hold ({shortest:g} s)",
             hint="otherwise the command would get TERM before a renewal is overdue",
         )
-    ends_at = None if terms.max_hold is None else SYSTEM.now() - (time.time() - lease.since) + terms.max_hold
+    ends_at = None if terms.max_hold is None else SYSTEM.now() - (time.time() - taken.since) + terms.max_hold
     return Policy(
         on_lost=request.on_lost or config.on_lost,
         kill_after=kill_after,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import digest
 from lockkit.outer import VARIABLE, outer_holds
@@ -42,7 +44,7 @@ class Outer(NamedTuple):
         return _words(self.kind, self.capacity, self.weight) + (", and evicted" if self.evicted else "")
 
 
-def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | None:
+def outer(client: Client, asked: Terms) -> Outer | None:
     """The hold of an outer ``run`` on this name, store and namespace, if it is still held; preferably one that covers ``asked``.
 
     The variable outlives the hold in processes that the command left behind (a tmux server, a daemon), so the store is asked. The
@@ -50,7 +52,7 @@ def outer(client: Client, asked: Terms, environ: Mapping[str, str]) -> Outer | N
     """
     name = asked.name
     found: Outer | None = None
-    for entry in outer_holds(environ):
+    for entry in outer_holds(os.environ):
         if (entry.get("store"), entry.get("namespace"), entry.get("name")) != (*_place(client), name):
             continue
         held = {claim.claim_id: claim for claim in client.inspect(name).holders if claim.state == "HELD"}
@@ -82,24 +84,31 @@ def _words(kind: str, capacity: int, weight: int) -> str:
     return {"read": "--shared", "write": "--exclusive"}.get(kind, "plain (no --shared, no --capacity)")
 
 
-def exports(client: Client, lease: Lease, held: Terms, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that tell a command about its lock."""
+def exports(client: Client, leases: Sequence[Lease], environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The environment variables that tell a command about its locks; None for one that is not to be set."""
     store, namespace = _place(client)
-    mine = {
-        "name": lease.name,
-        "claim_id": lease.claim_id,
-        "fence": lease.fence,
-        "kind": held.kind,
-        "capacity": held.capacity,
-        "weight": held.weight,
-        "store": store,
-        "namespace": namespace,
-    }
+    mine = [
+        {
+            "name": lease.name,
+            "claim_id": lease.claim_id,
+            "fence": lease.fence,
+            "kind": lease.terms.kind,
+            "capacity": lease.terms.capacity,
+            "weight": lease.terms.weight,
+            "store": store,
+            "namespace": namespace,
+        }
+        for lease in leases
+    ]
+    only = leases[0] if len(leases) == 1 else None
+    members = [found[1] for lease in leases if (found := in_pool(lease.name)) is not None]
     return {
-        "LOCKKIT_LEASE_NAME": lease.name,
-        "LOCKKIT_LEASE_TOKEN": lease.token,
-        "LOCKKIT_LEASE_FENCE": str(lease.fence),
-        VARIABLE: json.dumps([*outer_holds(environ), mine]),
+        "LOCKKIT_LEASE_NAME": None if only is None else only.name,
+        "LOCKKIT_LEASE_TOKEN": None if only is None else only.token,
+        "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
+        "LOCKKIT_LEASE_NAMES": "\n".join(lease.name for lease in leases),
+        "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
+        VARIABLE: json.dumps([*outer_holds(environ), *mine]),
     }
 
 

@@ -177,6 +177,16 @@ class Released(Part):
     layers: Sequence[Layer]
 
 
+class RunLease(Part):
+    """One lock that a run held: its name, the member of the pool that it stands for, and its release."""
+
+    name: str
+    member: str | None
+    claim_id: ClaimId
+    fence: int
+    release: Released | None
+
+
 class Finding(Part):
     """One finding, and what to do about it."""
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockkit.cli import exits, output
+from lockkit.members import in_pool
 
 if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
+    from lockkit.cli.taking import Taken
     from lockkit.client import Client
-    from lockkit.facts import ReleaseReport
     from lockkit.lease import Lease
 
 __all__ = ["RunReport"]
@@ -50,6 +51,7 @@ class RunReport:
             "lost": None,
             "evicted": None,
             "release": None,
+            "leases": (),
             "error": None,
         }
         """The fields of the document."""
@@ -80,13 +82,32 @@ class RunReport:
     def waited(self, seconds: float, waits: int) -> None:
         self._facts |= {"waited_seconds": seconds, "waits": waits}
 
-    def acquired(self, lease: Lease) -> None:
+    def acquired(self, taken: Taken, leases: Sequence[Lease]) -> None:
+        only = leases[0] if len(leases) == 1 else None
         self._facts |= {
-            "claim_id": lease.claim_id,
-            "fence": lease.fence,
-            "acquired": output.rfc3339(lease.since),
-            "acquired_seconds": lease.since,
+            "claim_id": only and only.claim_id,
+            "fence": only and only.fence,
+            "acquired": output.rfc3339(taken.since),
+            "acquired_seconds": taken.since,
         }
+        self._each(leases)
+
+    def _each(self, leases: Sequence[Lease]) -> None:
+        """Record each lock with its release, as far as there is one."""
+        if self._path is None:
+            return
+        from lockkit.cli.parts import RunLease
+
+        self._facts["leases"] = [
+            RunLease(
+                name=lease.name,
+                member=found[1] if (found := in_pool(lease.name)) is not None else None,
+                claim_id=lease.claim_id,
+                fence=lease.fence,
+                release=None if lease.report is None else output.release(lease.report),
+            )
+            for lease in leases
+        ]
 
     def ended(self, ended: Ended) -> None:
         self._facts |= {
@@ -106,12 +127,14 @@ class RunReport:
 
             self._facts["evicted"] = Evicted(by=by["by"], reason=by["reason"])
 
-    def released(self, report: ReleaseReport) -> None:
+    def released(self, leases: Sequence[Lease]) -> None:
         acquired = self._facts["acquired_seconds"]
         if isinstance(acquired, float):
             self._facts["held_seconds"] = max(time.time() - acquired, 0.0)
-        if self._path is not None:
+        report = leases[0].report
+        if self._path is not None and len(leases) == 1 and report is not None:
             self._facts["release"] = output.release(report)
+        self._each(leases)
 
     def failed(self, error: BaseException, code: int) -> None:
         if self._path is not None:

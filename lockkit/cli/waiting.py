@@ -59,6 +59,7 @@ class Announcer:
         self._live = not quiet and not as_json and output.colour(sys.stderr)
         self._began = SYSTEM.now()
         self._told = 0
+        self._latest: Waiting | None = None
         self._line_open = False
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,6 +69,7 @@ class Announcer:
     def __call__(self, waiting: Waiting) -> None:
         """Record an answer of the store; the object is the ``on_wait`` of ``Lock.acquire``."""
         self.waits += 1
+        self._latest = waiting
         if self._quiet or self._thread is not None:
             return
         self._began = SYSTEM.now() - waiting.waited
@@ -96,7 +98,7 @@ class Announcer:
             waited = SYSTEM.now() - self._began
             due = self._due(waited)
             if due or self._live:
-                self._write(first._replace(holder=None, waited=waited), due=due)
+                self._write((self._latest or first)._replace(holder=None, waited=waited), due=due)
 
     def _next(self) -> float:
         """Seconds of waiting at which the next line is due."""

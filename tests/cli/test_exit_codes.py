@@ -22,7 +22,7 @@ DIES = "kill -{0} $$"
         (["run", "x", "--", "sh", "-c", DIES.format("KILL")], 137, None),
         (["run", "x", "true"], 64, "did you mean: lockkit run x -- true"),
         (["run", "x", "--ttl", "5s", "rsync", "-a", "/a"], 64, "lockkit run x --ttl 5s -- rsync -a /a"),
-        (["run", "a", "b", "--", "c"], 64, "did you mean: lockkit run a -- b -- c"),
+        (["run", "a", "b", "--", "nobody-has-this"], 127, "command not found: nobody-has-this"),
         (["run", "x", "--"], 64, "no command"),
         (["run", "--", "true"], 64, "NAME"),
         (["run", "--", "git", "--", "true"], 64, "NAME"),

@@ -39,13 +39,11 @@ def said(capsys, monkeypatch, tmp_path):
         ("run prog", "run NAME -- prog"),
         ("run prog -c 'a b'", "run NAME -- prog -c 'a b'"),
         ("run 'rsync -a /x'", "run NAME -- sh -c 'rsync -a /x'"),
-        ("run prog checkout -- file", "run NAME -- prog checkout -- file"),
         ("run -- prog", "run NAME -- prog"),
         ("run x prog -a", "run x -- prog -a"),
         ("run x --ttl 5s nobody-has-this -a", "run x --ttl 5s -- nobody-has-this -a"),
         ("run x 'a b'", "run x -- sh -c 'a b'"),
         ("run 'my job' prog 'a b' '$x'", "run 'my job' -- prog 'a b' '$x'"),
-        ("run a b -- c", "run a -- b -- c"),
         # flock(1), lockf(1)
         ("run -n x -- prog", "run x --no-wait -- prog"),
         ("run -n x prog", "run x --no-wait -- prog"),
@@ -169,6 +167,17 @@ def test_a_suggestion_works_when_it_is_pasted(lockkit):
     line = done.stderr.strip().partition("did you mean: lockkit ")[2]
     pasted = lockkit.run(["sh", "-c", f"{shlex.join(lockkit.line())} {line}"])
     assert (pasted.returncode, pasted.stdout) == (0, "it's $HOME\n")
+
+
+@pytest.mark.parametrize(
+    "line, meant",
+    [
+        ("run prog checkout -- nobody-has-this", "run NAME -- prog checkout -- nobody-has-this"),
+        ("run a prog -- nobody-has-this", "run a -- prog -- nobody-has-this"),
+    ],
+)
+def test_dashes_that_come_too_late_are_moved(said, line, meant):
+    assert f"(did you mean: lockkit {meant})" in said(line, 127)
 
 
 def test_options_after_the_dashes_are_moved(said):

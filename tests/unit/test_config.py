@@ -513,6 +513,8 @@ def test_the_list_of_variables_is_closed():
             "PLUGIN_ERRORS",
             "SERVE_TOKEN_FILE",
             "LEASE_NAME",
+            "LEASE_NAMES",
+            "POOL_MEMBERS",
             "LEASE_TOKEN",
             "LEASE_FENCE",
             "HELD",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lockkit.cli import fitting
+from lockkit.cli import completing, fitting
 from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import PROBE, WORDS
@@ -35,8 +35,8 @@ class Run(Command):
             head, words = args[:at], args[at + 1 :]
             if words[1:2] == ["--"] and words[0].startswith("-") and self._split(head)[1] == []:
                 head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
-            if not ctx.resilient_parsing and self._split(self._split(head)[1][1:])[1]:
-                self._refuse(ctx, args, "only NAME and options may stand before --")
+            if not ctx.resilient_parsing and self._stray(head):
+                self._refuse(ctx, args, "only names of locks and options may stand before --")
         else:
             head, words = args, []
             if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
@@ -50,6 +50,8 @@ class Run(Command):
                 self._refuse(ctx, args, problem)
         ctx.meta["lockkit.command"] = words
         rest = super().parse_args(ctx, head)
+        if not ctx.resilient_parsing and not ctx.params["names"] and ctx.params["pool"] is None:
+            self._refuse(ctx, args, "the name of the lock is missing")
         if not words and not ctx.resilient_parsing:
             ctx.fail("there is no command after --")
         return rest
@@ -77,6 +79,13 @@ class Run(Command):
                 problem = "the name of the lock is missing"
         ctx.fail(problem)
 
+    def _stray(self, head: list[str]) -> bool:
+        """Whether an unknown option stands before ``--``."""
+        left = self._split(head)[1]
+        while left and not left[0].startswith("-"):
+            left = self._split(left[1:])[1]
+        return left[:1] not in ([], ["--"])
+
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Split words into lockkit's options at their beginning, and the rest."""
         rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
@@ -103,9 +112,37 @@ lockkit run report --timeout 10m -E 0 -- ./report  # busy for 10 min? exit 0
 lockkit run licence --capacity 4 -- ./simulate     # at most four at a time
 lockkit run index --shared -- ./search             # writers: --exclusive
 lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
+lockkit run stock orders -- ./move                 # both locks, or none
+lockkit run --any cnc1 cnc2 -- ./cut               # one of them
+lockkit run --pool cards --count 2 -- ./train      # two members of a pool
 """,
 )
-@click.argument("name", type=NAME)
+@click.argument("names", type=NAME, nargs=-1, metavar="[NAME]...")
+@option(
+    "--any", is_flag=True, section=LOCK, help="Hold one of the locks, not all: whichever can be had first."
+)
+@option(
+    "--pool",
+    metavar="POOL",
+    shell_complete=completing.pools,
+    section=LOCK,
+    help="Hold members of [pools.POOL] of the configuration.",
+)
+@option(
+    "--count",
+    "wanted",
+    type=CAPACITY,
+    metavar="K",
+    section=LOCK,
+    help="Hold K members of the pool.  [default: 1]",
+)
+@option(
+    "--each",
+    type=CAPACITY,
+    metavar="W",
+    section=LOCK,
+    help="Take W of each member's capacity.  [default: all of it]",
+)
 @option(
     "--shared", is_flag=True, section=LOCK, help="Share the lock with others that use --shared (readers)."
 )
@@ -177,12 +214,15 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
 @option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
-    r"""Run a command while holding the lock NAME.
+    r"""Run a command while holding the lock NAME, or all of several locks.
 
     Commands wait in a queue: first come, first served. The lock is released when the command ends, however it ends; run exits with the exit
     code of the command. If the lock is lost, the command is ended before the next in the queue gets the lock.
 
-    The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN, LOCKKIT_LEASE_FENCE, LOCKKIT_HELD.
+    Several locks are acquired in the order of their names, so that no two runs wait for each other. The other options are for each of them.
+
+    The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN, LOCKKIT_LEASE_FENCE, LOCKKIT_HELD. Of
+    several locks it has LOCKKIT_LEASE_NAMES, of a pool LOCKKIT_POOL_MEMBERS, with one on each line.
 
     \b
     Exit codes: that of the command, 128 + N if signal N ended it;
@@ -198,8 +238,28 @@ def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
 
 def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Convert the options for a :class:`~lockkit.cli.guarding.Request`."""
+    _together(ctx, options)
     said = ("shared", "exclusive", "capacity", "permits", "no_wait", "timeout")
     mode = fitting.kind(ctx, **{option: options[option] for option in said})
     no_wait = options["no_wait"] or options["timeout"] == 0
     left = {name: value for name, value in options.items() if name not in ("shared", "exclusive")}
     return left | {"mode": mode, "no_wait": no_wait, "permits": options["permits"] or 1}
+
+
+def _together(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Refuse names and options that do not go together.
+
+    Raises:
+        click.UsageError: They do not.
+    """
+    names, pool = options["names"], options["pool"]
+    if pool is None:
+        for option, said in (("--count", options["wanted"]), ("--each", options["each"])):
+            if said is not None:
+                ctx.fail(f"{option} needs --pool")
+        return
+    if names:
+        ctx.fail(f"--pool takes the place of the names of locks, such as {names[0]!r}")
+    for option in ("any", "shared", "exclusive", "capacity", "permits"):
+        if options[option]:
+            ctx.fail(f"--{option} and --pool cannot be used together")

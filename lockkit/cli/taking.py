@@ -1,0 +1,231 @@
+"""``lockkit run``: the lock, or the locks taken together, that the options of the command line select."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from lockkit.cli import exits, fitting, nesting
+from lockkit.cli.base import finite
+from lockkit.cli.suggesting import look
+from lockkit.cli.waiting import blocked_by
+from lockkit.errors import AcquireTimeout, CapacityMismatch
+
+if TYPE_CHECKING:
+    import threading
+
+    from lockkit.cli.base import Session
+    from lockkit.cli.guarding import Request
+    from lockkit.client import Client
+    from lockkit.drivers.waits import OnWait
+    from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+    from lockkit.lease import Lease
+    from lockkit.locks import Lock
+    from lockkit.options import Options
+    from lockkit.pools import Pool
+    from lockkit.store.spi import Terms
+
+__all__ = ["Taken", "acquire", "each", "under"]
+
+TTL = 60.0
+
+
+class Taken(Protocol):
+    """The lease that a ``run`` holds, or several leases as one."""
+
+    @property
+    def lost(self) -> threading.Event: ...
+
+    @property
+    def lost_because(self) -> Reason: ...
+
+    @property
+    def since(self) -> float: ...
+
+    def time_to_stop(self) -> float: ...
+
+    def release(self, reason: Reason) -> ReleaseReport | ReleaseReports: ...
+
+
+def each(taken: Taken) -> Sequence[Lease]:
+    """The leases of which something consists."""
+    return tuple(taken) if isinstance(taken, Sequence) else (taken,)  # type: ignore[return-value]
+
+
+def acquire(
+    client: Client, session: Session, request: Request, woken: Callable[[], None], on_wait: OnWait
+) -> Taken | None:
+    """Acquire what the command line asks for; None if a ``run`` around this one holds it, and ``--nested reuse`` says to use that.
+
+    Args:
+        client: The client.
+        session: The common options.
+        request: The options of the command line.
+        woken: Called when a hold is lost.
+        on_wait: Called each time that the store answers "queued".
+
+    Raises:
+        CommandFailed: The lock is busy, or a ``run`` around this one holds it.
+        LockkitError: As for the acquire.
+    """
+    options = _options(client, request, woken)
+    if request.pool is not None:
+        return _from_pool(client, session, request, options, on_wait)
+    locks = [_lock(client, name, request, options) for name in request.names]
+    left = [lock for lock in locks if not under(client, request, lock.terms)]
+    if not left or (request.any and len(left) < len(locks)):
+        return None
+    if len(left) == 1:
+        return _one(client, session, request, left[0], on_wait)
+    several = client.any_of if request.any else client.all_of
+    factory = several(left, timeout=options["timeout"])
+    return _several(session, request, factory.acquire, on_wait)
+
+
+def _options(client: Client, request: Request, woken: Callable[[], None]) -> Options:
+    config = client.config
+    options: Options = {
+        "ttl": request.ttl or (config.ttl if config.is_set("ttl") else min(TTL, client.capabilities.max_ttl)),
+        "timeout": config.timeout if request.timeout is None else finite(request.timeout),
+        "max_hold": config.max_hold if request.max_hold is None else finite(request.max_hold),
+        "process_bound": client.capabilities.process_bound,
+        "note": {"run": True},
+        "on_lost": woken,
+    }
+    if request.min_hold is not None:
+        options["min_hold"] = request.min_hold
+    return options
+
+
+def _lock(client: Client, name: str, request: Request, options: Options) -> Lock:
+    lock: Lock
+    if request.mode == "semaphore":
+        lock = client.semaphore(name, request.capacity or 1, permits=request.permits, **options)
+    elif request.mode == "mutex":
+        lock = client.lock(name, **options)
+    else:
+        both = client.rwlock(name, **options)
+        lock = both.read() if request.mode == "read" else both.write()
+    lock.terms = lock.terms._replace(owner=lock.terms.owner._replace(program=_program(request)))
+    return lock
+
+
+def _program(request: Request) -> str:
+    """The command that runs, which others are shown, not the wrapper around it."""
+    return Path(request.command[0]).name[:64]
+
+
+def _one(client: Client, session: Session, request: Request, lock: Lock, on_wait: OnWait) -> Lease:
+    try:
+        lease = lock.try_acquire() if request.no_wait else lock.acquire(on_wait=on_wait)
+    except AcquireTimeout as error:
+        hint = look(session, lock.name)
+        raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
+    except CapacityMismatch as error:
+        raise fitting.mismatch(client, lock.terms, error) from error
+    if lease is None:
+        holders = client.inspect(lock.name).holders
+        who = f": {blocked_by(holders[0], time.time())}" if holders else ""
+        raise exits.CommandFailed(
+            f"{lock.name!r} is busy{who}",
+            code=exits.BUSY,
+            kind="busy",
+            name=lock.name,
+            holder=holders[0] if holders else None,
+            hint=f"without --no-wait this run would wait in the queue; {look(session, lock.name)}",
+        )
+    return lease
+
+
+def _several(session: Session, request: Request, take: Callable[..., Taken], on_wait: OnWait) -> Taken:
+    try:
+        return take(timeout=0, on_wait=None) if request.no_wait else take(on_wait=on_wait)
+    except AcquireTimeout as error:
+        hint = look(session, error.name or request.name)
+        if request.no_wait:
+            raise exits.CommandFailed(
+                error.message,
+                code=exits.BUSY,
+                kind="busy",
+                name=error.name,
+                holder=error.holder,
+                hint=f"without --no-wait this run would wait in the queue; {hint}",
+            ) from error
+        raise AcquireTimeout(error.message, name=error.name, holder=error.holder, hint=hint) from error
+
+
+def _from_pool(
+    client: Client, session: Session, request: Request, options: Options, on_wait: OnWait
+) -> Taken | None:
+    assert request.pool is not None
+    pool = client.pool(request.pool, **options)
+    pool.owner = pool.terms.owner._replace(program=_program(request))
+    count = request.wanted or 1
+    pool.check(count, each=request.each)
+    if _under_members(client, request, pool, count):
+        return None
+
+    def take(**how: float | OnWait | None) -> Taken:
+        return pool.acquire(count, each=request.each, **how)  # type: ignore[arg-type]
+
+    return _several(session, request, take, on_wait)
+
+
+# -- a run inside a run ---------------------------------------------------------------------------------------
+
+
+def under(client: Client, request: Request, terms: Terms) -> bool:
+    """Whether a ``run`` around this one holds a lock that ``--nested reuse`` says to use.
+
+    Raises:
+        CommandFailed: It holds the lock, and this command may not run under that hold.
+    """
+    outer = nesting.outer(client, terms)
+    if outer is None:
+        return False
+    _refuse(request, terms.name)
+    if not outer.covers(terms):
+        raise exits.CommandFailed(
+            f"the lockkit run around this one does not hold enough of {terms.name!r}",
+            code=exits.BUSY,
+            kind="nested",
+            name=terms.name,
+            hint=f"the outer run holds: {outer}; this one needs: {nesting.describe(terms)}; "
+            "give the outer run the same options",
+        )
+    return True
+
+
+def _under_members(client: Client, request: Request, pool: Pool, count: int) -> bool:
+    """Whether a ``run`` around this one holds members of the pool, and ``--nested reuse`` says to use them.
+
+    Raises:
+        CommandFailed: It holds some, and this command may not run under them.
+    """
+    wanted: Mapping[str, Terms] = pool.terms_of_members(each=request.each)
+    found = {name: outer for name, terms in wanted.items() if (outer := nesting.outer(client, terms))}
+    if not found:
+        return False
+    _refuse(request, pool.pool)
+    if sum(outer.covers(wanted[name]) for name, outer in found.items()) < count:
+        raise exits.CommandFailed(
+            f"the lockkit run around this one does not hold enough of pool {pool.pool!r}",
+            code=exits.BUSY,
+            kind="nested",
+            name=pool.pool,
+            hint="take all that is needed in the outer run",
+        )
+    return True
+
+
+def _refuse(request: Request, name: str) -> None:
+    if request.nested == "refuse":
+        raise exits.CommandFailed(
+            f"{name!r} is held by the lockkit run around this one",
+            code=exits.BUSY,
+            kind="nested",
+            name=name,
+            hint="this run would wait for itself; use --nested reuse to run under that hold",
+        )

@@ -1,0 +1,96 @@
+"""Locks taken together on the memory store: random mixes, and proof that the test can fail."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+
+from lockkit.pools import Pool
+from lockkit.protocol import composing
+from lockkit_memory.backend import MemoryBackend
+from support.harnesses.memory import MemoryHarness
+from support.together import MIXES, OPPOSITE, TWO_AT_ONCE, Step, play
+
+CRASHES = [
+    [Step("all", ("a", "b"), end="crash"), Step("any", ("a", "c"))],
+    [Step("pool", ("0", "1"), 2, end="crash"), Step("pool", ("0", "1", "2"), 2)],
+    [Step("lock", ("b",)), Step("pool", ("1", "0"), 1, 2), Step("all", ("c", "a"))],
+]
+
+
+@settings(max_examples=max(40, settings().max_examples // 10))
+@given(mix=MIXES)
+@example(mix=OPPOSITE)
+@example(mix=TWO_AT_ONCE)
+@example(mix=CRASHES)
+def test_mixes_always_finish_and_never_overlap(mix):
+    play(MemoryHarness, mix)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A store that takes a millisecond for each request, so that requests of several clients interleave."""
+    acquire = MemoryBackend.acquire
+
+    def slowly(self, *args):
+        time.sleep(0.001)
+        return acquire(self, *args)
+
+    monkeypatch.setattr(MemoryBackend, "acquire", slowly)
+
+
+@pytest.mark.usefixtures("slow")
+@settings(max_examples=max(25, settings().max_examples // 20), suppress_health_check=list(HealthCheck))
+@given(mix=MIXES)
+@example(mix=OPPOSITE)
+@example(mix=TWO_AT_ONCE)
+def test_mixes_on_a_slow_store_always_finish_and_never_overlap(mix):
+    play(MemoryHarness, mix)
+
+
+def test_enough_is_granted_for_the_mixes_to_say_something():
+    assert play(MemoryHarness, OPPOSITE) == 16
+    assert play(MemoryHarness, TWO_AT_ONCE) == 16
+
+
+@pytest.mark.usefixtures("slow")
+def test_without_its_gate_two_requests_wait_for_each_other(monkeypatch):
+    number = itertools.count()
+    gate = Pool._gate
+
+    def own_gate(self, request):
+        lock = gate(self, request)
+        lock.terms = lock.terms._replace(name=f"{lock.name}{next(number)}")
+        return lock
+
+    monkeypatch.setattr(Pool, "_gate", own_gate)
+    with pytest.raises(AssertionError, match="never finished"):
+        play(MemoryHarness, [steps * 8 for steps in TWO_AT_ONCE], limit=5.0)
+
+
+@pytest.mark.usefixtures("slow")
+def test_in_the_given_order_two_that_take_all_wait_for_each_other(monkeypatch):
+    order = composing.all_of
+
+    def as_given(together, attempts, means):
+        turned = len(together.attempts) == 0 and next(flip)
+        return order(together, attempts[::-1] if turned else attempts, means)
+
+    flip = itertools.cycle([True, False])
+    monkeypatch.setattr("lockkit.composites.all_of", as_given)
+    with pytest.raises(AssertionError, match="never finished"):
+        play(MemoryHarness, [[Step("all", ("a", "b"))] * 40] * 2, limit=5.0)
+
+
+def test_an_any_of_that_gives_nothing_back_is_found(monkeypatch):
+    def keep(together, means, but=()):
+        return
+        yield
+
+    monkeypatch.setattr(composing, "_giving_back", keep)
+    held = Step("all", ("a", "b", "c"), hold=0.2)
+    with pytest.raises(AssertionError, match=r"never finished|left in the store|overlap"):
+        play(MemoryHarness, [[held] * 3, [Step("any", ("a", "b", "c"))] * 3], limit=5.0)

@@ -1,0 +1,242 @@
+"""Random mixes of single locks, all_of, any_of and pools, on a real store: they always finish, and never overlap."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hypothesis import strategies as st
+
+from lockkit.client import Client
+from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost
+from lockkit.lease import Lease
+from lockkit.leases import Leases
+from lockkit.locks import Lock
+from lockkit.members import pool_name
+from lockkit.testing.harness import Harness
+
+__all__ = ["MIXES", "OPPOSITE", "TWO_AT_ONCE", "Step", "play"]
+
+MEMBERS = {"0": 4, "1": 4, "2": 2}
+NAMES = ("a", "b", "c")
+_ALL = (*NAMES, pool_name("p"), *(pool_name("p", member) for member in MEMBERS))
+_LONG = 20.0
+"""Seconds of a ttl that does not end within a test."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One acquisition of an actor, and its end.
+
+    Attributes:
+        kind: How it acquires.
+        names: The locks, or the members of the pool, the best first.
+        count: The number of members.
+        each: How much of each member; None for all of it.
+        timeout: Seconds; None to wait for ever, 0 not to wait.
+        shared: Whether it only reads what has a reader's side.
+        end: How it ends: by a release, by an error of the body, or by the crash of its client; ``close`` closes the client while it
+            may still wait.
+        hold: Seconds for which it holds.
+    """
+
+    kind: Literal["lock", "all", "any", "pool"]
+    names: tuple[str, ...]
+    count: int = 1
+    each: int | None = None
+    timeout: float | None = None
+    shared: bool = False
+    end: Literal["release", "error", "crash", "close"] = "release"
+    hold: float = 0.002
+
+
+_TIMEOUTS = st.sampled_from([None, None, None, 0.0, 0.02])
+_ENDS = st.sampled_from(["release"] * 8 + ["error", "close"])
+_NAMES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).map(tuple)
+_MEMBERS = st.permutations(list(MEMBERS)).map(tuple)
+
+
+def _pool_steps(
+    names: tuple[str, ...], count: int, each: int | None
+) -> tuple[tuple[str, ...], int, int | None]:
+    fits = sum(each is None or MEMBERS[name] >= each for name in names)
+    return names, min(count, fits), each
+
+
+STEPS = st.one_of(
+    st.builds(Step, st.just("lock"), st.sampled_from([(name,) for name in NAMES]), timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
+    st.builds(Step, st.just("all"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
+    st.builds(Step, st.just("any"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
+    st.builds(
+        lambda request, timeout, end: Step("pool", request[0], request[1], request[2], timeout, end=end),
+        st.builds(_pool_steps, _MEMBERS, st.integers(1, 3), st.sampled_from([None, 1, 2, 4])),
+        _TIMEOUTS,
+        _ENDS,
+    ),
+)  # fmt: skip
+MIXES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=2, max_size=4)
+"""What each of some actors does, one after the other."""
+
+OPPOSITE = [
+    [Step("all", ("a", "b", "c"))] * 5,
+    [Step("all", ("c", "b", "a"))] * 5,
+    [Step("any", ("b", "c")), Step("lock", ("b",)), Step("any", ("c", "b"))] * 2,
+]
+"""Actors that give their locks in opposite orders."""
+TWO_AT_ONCE = [[Step("pool", ("0", "1"), 2)] * 8, [Step("pool", ("1", "0"), 2)] * 8]
+"""Actors that both want the same two members, and begin with different ones."""
+
+
+class Ledger:
+    """The leases that are held now; the sum of their weights never exceeds the capacity of their lock."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held: dict[str, list[Lease]] = {}
+        self.grants = 0
+        self.overlaps: list[str] = []
+
+    @contextmanager
+    def holds(self, leases: Sequence[Lease]) -> Iterator[None]:
+        with self._mutex:
+            self.grants += 1
+            for lease in leases:
+                held = self._held.setdefault(lease.name, [])
+                held.append(lease)
+                # valid() is sound, so of those that are valid at one moment the store records every one.
+                weights = [one.terms.weight for one in held if one.valid()]
+                if sum(weights) > lease.terms.capacity:
+                    self.overlaps.append(f"{lease.name}: {weights} of {lease.terms.capacity}")
+        try:
+            yield
+        finally:
+            with self._mutex:
+                for lease in leases:
+                    self._held[lease.name].remove(lease)
+
+
+class Actor(threading.Thread):
+    """One thread with clients of its own, which makes one step after the other."""
+
+    def __init__(self, harness: Harness, steps: Sequence[Step], ledger: Ledger, ttl: float) -> None:
+        super().__init__(daemon=True)
+        self._harness = harness
+        self._steps = steps
+        self._ledger = ledger
+        self._ttl = ttl
+        self.client: Client | None = None
+        self.at: Step | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for step in self._steps:
+                self.at = step
+                self._make(step)
+            self.at = None
+        except BaseException as error:
+            self.error = error
+
+    def _make(self, step: Step) -> None:
+        if self.client is None:
+            self.client = self._harness.client(request_timeout=5.0)
+        client = self.client
+        closer = threading.Timer(0.01, client.close) if step.end == "close" else None
+        if closer is not None:
+            self.client = None
+            closer.start()
+        with suppress(AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected):
+            taken = self._take(client, step)
+            if taken is not None:
+                self._use(client, taken, step)
+        if closer is not None:
+            closer.join()
+
+    def _take(self, client: Client, step: Step) -> Lease | Leases | None:
+        if step.kind == "pool":
+            pool = client.pool("p", MEMBERS, ttl=self._ttl)
+            return pool.acquire(step.count, each=step.each, among=step.names, timeout=step.timeout)
+        locks = [self._lock(client, name, step) for name in step.names]
+        if step.kind == "lock":
+            return locks[0].acquire(step.timeout)
+        several: Any = client.all_of(locks) if step.kind == "all" else client.any_of(locks)
+        if step.timeout == 0:
+            tried: Lease | Leases | None = several.try_acquire()
+            return tried
+        taken: Lease | Leases = several.acquire(step.timeout)
+        return taken
+
+    def _lock(self, client: Client, name: str, step: Step) -> Lock:
+        if name == "a":
+            return client.lock(name, ttl=self._ttl)
+        if name == "b":
+            both = client.rwlock(name, ttl=self._ttl)
+            return both.read() if step.shared else both.write()
+        return client.semaphore(name, 2, permits=1 if step.shared else 2, ttl=self._ttl)
+
+    def _use(self, client: Client, taken: Lease | Leases, step: Step) -> None:
+        leases = list(taken) if isinstance(taken, Leases) else [taken]
+        if step.end == "crash":
+            with self._ledger.holds(leases):
+                time.sleep(step.hold)
+            self._harness.crash(client)
+            self.client = None
+            return
+        with suppress(ZeroDivisionError), taken, self._ledger.holds(leases):
+            time.sleep(step.hold)
+            if step.end == "error":
+                raise ZeroDivisionError
+
+
+def play(make: Callable[[Path], Harness], mix: Sequence[Sequence[Step]], *, limit: float = 60.0) -> int:
+    """Let actors take their steps at the same time; check that they end, do not overlap, and leave nothing. Returns the grants.
+
+    Args:
+        make: Makes the store.
+        mix: The steps of each actor.
+        limit: Seconds after which an actor hangs.
+    """
+    with tempfile.TemporaryDirectory(prefix="lockkit-together-") as folder:
+        harness = make(Path(folder))
+        try:
+            return _play(harness, mix, limit)
+        finally:
+            harness.close()
+
+
+def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
+    crashes = any(step.end == "crash" for steps in mix for step in steps)
+    ttl = max(2.0, harness.short_ttl) if crashes else max(_LONG, harness.ttl)
+    ledger = Ledger()
+    actors = [Actor(harness, steps, ledger, ttl) for steps in mix]
+    for actor in actors:
+        actor.start()
+    end = time.monotonic() + limit
+    for actor in actors:
+        actor.join(max(end - time.monotonic(), 0.0))
+    hung = [actor.at for actor in actors if actor.is_alive()]
+    try:
+        assert not hung, f"never finished: {hung}"
+        for actor in actors:
+            if actor.error is not None:
+                raise actor.error
+        assert not ledger.overlaps, ledger.overlaps
+        with harness.client() as observer:
+            patience = 3.0 + harness.slack + (ttl * 1.2 if crashes else 0.0)
+            end = time.monotonic() + patience
+            while left := [name for name in _ALL if observer.inspect(name).claims]:
+                assert time.monotonic() < end, f"left in the store: {left}"
+                time.sleep(0.01)
+    finally:
+        for actor in actors:
+            if actor.client is not None:
+                actor.client.close()
+        for actor in actors:
+            actor.join(5.0)
+    return ledger.grants
