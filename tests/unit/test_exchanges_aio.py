@@ -18,7 +18,9 @@ from lockkit.store import connecting_aio, performing_aio
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import Refused
+from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import until
+from support.handlers import Handler
 from support.loops import HOW, cancelling, descriptors, loops, run_on
 from support.words import Parser, said, serving, soon
 
@@ -785,3 +787,42 @@ def test_a_cancellation_at_any_suspension_leaves_no_reply_to_a_later_call(on_loo
 
     assert on_loop(work) >= (3 if cold else 1)
     assert {kind for _, kind in struck} == {asyncio.CancelledError}
+
+
+# A signal may strike between the call of a coroutine function and its `await`.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_signal_between_two_steps_closes_the_exchange():
+    def strike():
+        raise CtrlC
+
+    def struck(at):
+        done = []
+
+        def pausing():
+            try:
+                for _ in range(3):
+                    yield Pause(0.0)
+            finally:
+                done.append(True)
+
+        handler = Handler(at, strike, "_perform", "store/performing_aio.py")
+
+        async def main():
+            performer = OnLoop(Parser(), "here")
+            with handler:
+                await performer.perform(pausing())
+
+        kept = None
+        try:
+            asyncio.run(main())
+        except CtrlC as interrupt:
+            kept = interrupt  # and with it the frame of `perform`
+        return handler.seen, done, kept
+
+    seen, done, _ = struck(0)
+    assert seen >= 3  # the number depends on the version of Python
+    assert done
+    for at in range(2, seen + 1):  # at the first place nothing has begun
+        _, done, kept = struck(at)
+        assert kept is not None
+        assert done, at
