@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.cli import output
 from lockkit.cli.suggesting import command_line, near
 from lockkit.errors import LockkitError
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client

@@ -56,6 +56,7 @@ class Holding:
     """
 
     __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
+    unanswered = 0
 
     def schedule(self, hold: Hold, jitter: float, now: float) -> None:
         """Plan the next renewal from the hold's present basis and ttl."""
@@ -78,9 +79,10 @@ class Waiter:
 
     Attributes:
         ring: Makes the waiting thread ask the store again.
+        unanswered: How many of its renewals had no answer.
     """
 
-    __slots__ = ("_missed", "beat", "claim", "failures", "hold", "next", "ring", "slack", "ttl")
+    __slots__ = ("beat", "claim", "failures", "hold", "next", "ring", "slack", "ttl", "unanswered")
 
     def __init__(self, claim: Claim, interval: float, now: float, ring: Callable[[], None]) -> None:
         self.claim = claim
@@ -91,7 +93,7 @@ class Waiter:
         self.slack = _COALESCE * interval
         self.next = now + interval
         self.failures = 0
-        self._missed = 0
+        self.unanswered = 0
 
     def wake(self) -> None:
         """Make the waiting thread ask the store again."""
@@ -99,8 +101,8 @@ class Waiter:
 
     def missed(self) -> None:
         """Count an unanswered renewal; after several, make the waiting thread ask the store."""
-        self._missed += 1
-        if self._missed % _PATIENCE == 0:
+        self.unanswered += 1
+        if self.unanswered % _PATIENCE == 0:
             self.ring()
 
 

@@ -39,6 +39,10 @@ class Member(Protocol):
     def hold(self) -> Hold | None:
         """The hold of the claim; None while the claim waits."""
 
+    @property
+    def unanswered(self) -> int:
+        """How many renewals of a claim that waits had no answer; 0 for a hold, whose expiry says more."""
+
     def wake(self) -> None:
         """Make the waiting thread ask the store again."""
 
@@ -79,6 +83,8 @@ def _patience(expires: float, now: float, longest: float) -> float:
 def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], list[M], float]:
     """Choose the claims for one batch: the most urgent one, and all whose budget is at most twice as long.
 
+    The order is that of urgency. A store that has no time for all of them leaves out the last ones, and they come first the next time.
+
     A batch has one budget, the shortest of its claims. A hold with a ttl of 0.25 s in the same batch would therefore make the
     renewal of a hold with a ttl of 30 s fail whenever the store takes longer than the short hold can wait.
 
@@ -92,13 +98,28 @@ def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], li
     ):  # then a claim that ends later has a longer budget, so two of ten thousand show whether all go together
         budget = _patience(first, now, longest)
         if _patience(max(expires), now, longest) <= _UNLIKE * budget:
-            return list(members), [], budget
+            return _urgent_first(members, expires), [], budget
     budgets = [_patience(each, now, longest) for each in expires]
     budget = min(budgets)
     most = _UNLIKE * budget
-    together = [member for member, own in zip(members, budgets, strict=True) if own <= most]
+    together = [
+        (member, end) for member, end, own in zip(members, expires, budgets, strict=True) if own <= most
+    ]
     others = [member for member, own in zip(members, budgets, strict=True) if own > most]
-    return together, others, budget
+    return _urgent_first([member for member, _ in together], [end for _, end in together]), others, budget
+
+
+def _urgent_first(members: Sequence[M], expires: Sequence[float]) -> list[M]:
+    """Members in order of expiry; then the claims that wait, in the order in which they have missed most renewals."""
+    if inf in expires:
+        ranks = [
+            (end, -member.unanswered if end == inf else 0)
+            for member, end in zip(members, expires, strict=True)
+        ]
+        return [members[at] for at in sorted(range(len(members)), key=ranks.__getitem__)]
+    if sorted(expires) == expires:  # the usual case, and a fast one with ten thousand members
+        return list(members)
+    return [members[at] for at in sorted(range(len(members)), key=expires.__getitem__)]
 
 
 def waiter_interval(waiter_deadline: float) -> float:

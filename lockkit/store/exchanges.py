@@ -145,7 +145,7 @@ Exchange: TypeAlias = Generator[Step, Any, T]
 def in_parallel(
     items: list[T], work: Callable[[T], Exchange[None]], most: int, name: str, end: float
 ) -> Exchange[None]:
-    """Perform an exchange for each item, the last first, and wait for all of them, but not beyond an end.
+    """Perform an exchange for each item, in order, and wait for all of them, but not beyond an end.
 
     Args:
         items: What to do. The list is empty afterwards.
@@ -156,12 +156,12 @@ def in_parallel(
     """
     if not items:
         return
-    first = items.pop()
+    first = items.pop(0)
 
     def others() -> Exchange[None]:
         while items:
             try:
-                item = items.pop()
+                item = items.pop(0)
             except IndexError:  # another thread was faster
                 return
             yield from work(item)

@@ -289,6 +289,9 @@ class Backend(Protocol):
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """Renew a batch of claims. Returns one Renewal for each beat, in order.
 
+        The most urgent claims come first. A store that has no time for all of them renews the first ones, and answers UNKNOWN for the
+        others; the next batch begins with those.
+
         A renewal never creates a claim. With a fence, the answer is HELD if the stored claim is HELD with that fence, otherwise LOST.
         Without a fence, a WAITING claim is extended. An OFFERED claim, and a HELD one whose owner has not read the grant, are reported as
         OFFERED and not extended.

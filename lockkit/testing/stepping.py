@@ -122,7 +122,10 @@ class Pending:
         hold: The hold that was granted.
         error: The exception that the acquisition raised.
         woken: Whether a wake came since the last step.
+        unanswered: See :class:`lockkit.protocol.renewing.Member`.
     """
+
+    unanswered = 0
 
     def __init__(self, stepper: Stepper, attempt: Attempt) -> None:
         self.stepper = stepper

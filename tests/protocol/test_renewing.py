@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold
+from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Lost, Notify, Orphan, Renew
 from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
 from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
@@ -221,3 +222,43 @@ def test_a_batch_is_cut_by_budgets(lefts):
         sent += together
         assert all(patience(member.hold, 0.0, 2.0) > budget for member in members if member not in sent)
     assert sorted(map(id, sent)) == sorted(map(id, members))
+
+
+def test_the_most_urgent_of_a_batch_come_first_and_of_the_waiters_those_that_missed_most(clock):
+    now = clock.now()
+    members = [Member(Claim(str(at), Terms("a", ttl=60.0))) for at in range(5)]
+    for member, left in zip(members, [50.0, None, 30.0, None, 40.0], strict=True):
+        if left is not None:
+            member.hold = Hold(member.claim, 1, now + left - 60.0, CAPABILITIES)
+    members[3].unanswered = 2
+
+    together, others, _ = batch(members, now, 2.0)
+
+    assert [member.claim.token for member in together] == ["2", "4", "0", "3", "1"]
+    assert others == []
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["holds", "and a waiter"])
+def test_no_claim_starves_while_a_store_has_time_for_only_a_part_of_each_batch(driven, clock, waits):
+    """The store renews five claims in half a second, the time of one batch: enough for 25 claims of 6 s, if they take turns."""
+    beats = Beats(clock.now, lambda: 0.0, 0.0, 0.5, lambda _: None)
+    holds = [
+        Hold(Claim(str(at), Terms(f"n{at}", ttl=6.0)), at, clock.now(), CAPABILITIES) for at in range(25)
+    ]
+    for hold in holds:
+        beats.hold(hold)
+    if waits:
+        beats.waiter(Claim("w", Terms("a")), lambda: None)
+    for _ in range(40):
+        clock.forward(max(beats.next() - clock.now(), 0.0))
+        run = driven(beats.beating())
+        while not run.done:
+            if type(run.effect) is Renew:
+                sent, many = clock.now(), len(run.effect.beats)
+                part = min(many, int(run.effect.budget / 0.1))
+                clock.forward(0.1 * part)
+                run.answer([Renewal("HELD", sent)] * part + [Renewal("UNKNOWN")] * (many - part))
+            else:
+                run.answer()
+
+        assert [hold.name for hold in holds if not hold.valid(clock.now())] == []

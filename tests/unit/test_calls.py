@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import lockkit
 from lockkit_memory.backend import MemoryBackend
 
 PACKAGE = Path(lockkit.__file__).parent
+ARCHITECTURE = Path(__file__).parents[2] / "docs/architecture.md"
 ACQUIRE, RELEASE = 29, 33
 """The most calls that each may take. A generator counts once more each time that it is resumed."""
 
@@ -64,6 +66,15 @@ def test_an_uncontended_acquire_and_release_are_few_calls(lock):
     assert report.outcome == "RELEASED"
     assert len(acquired) <= ACQUIRE
     assert len(released) <= RELEASE
+
+
+def test_the_architecture_page_tells_the_same_numbers():
+    told = re.search(
+        r"(\d+) Python calls where the store is in memory; its release is (\d+)", ARCHITECTURE.read_text()
+    )
+
+    assert told is not None
+    assert (int(told[1]), int(told[2])) == (ACQUIRE, RELEASE)
 
 
 def test_the_way_from_the_timeout_to_the_store_is_in_four_files(lock):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lockkit.store.connections import Timed
-from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
+from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
 from lockkit.testing.interrupts import CtrlC
@@ -254,3 +254,15 @@ def test_a_signal_between_two_steps_closes_the_exchange():
         _, done, kept = struck(at)
         assert kept is not None
         assert done, at
+
+
+def test_work_in_parallel_begins_in_order_so_the_last_items_are_those_that_have_to_wait(there):
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        yield from ()
+
+    there.perform(in_parallel(list(range(6)), work, 1, "test", time.monotonic() + 5.0))
+
+    assert begun == [0, 1, 2, 3, 4, 5]
