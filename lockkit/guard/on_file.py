@@ -9,6 +9,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from lockkit.errors import (
@@ -110,35 +111,33 @@ class PlainFile:
 
     @contextlib.contextmanager
     def _locked(self, end: float) -> Iterator[int]:
-        """The record, locked. Bounded: a process that is stopped in the middle of its own step keeps the lock."""
+        """The descriptor of the record, locked. Bounded: a process that is stopped in the middle of its own step keeps the lock."""
         record = self._locked_record(end)
         try:
-            yield record
+            yield record.fileno()
         finally:
             # A child that another thread forked meanwhile has the descriptor, too.
             fcntl.flock(record, fcntl.LOCK_UN)
-            os.close(record)
+            record.close()
 
-    def _locked_record(self, end: float) -> int:
+    def _locked_record(self, end: float) -> FileIO:
         while True:
-            record = os.open(self._record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            # An object rather than a descriptor: whatever Ctrl-C interrupts, it is closed when nothing refers to it.
+            record = FileIO(self._record, "r+", opener=_create)
             try:
                 fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _same(record, self._record):
+                if _same(record.fileno(), self._record):
                     return record
+                record.close()
             except BlockingIOError:
+                record.close()
                 if time.monotonic() >= end:
-                    os.close(record)
                     hint = f"see who has it open: fuser -v {str(self._record)!r}"
                     held = (
                         f"{self.where}: another process, perhaps a stopped one, is in the middle of a write"
                     )
                     raise Refused(BackendUnavailable(held, hint=hint), retry=False) from None
                 time.sleep(_PAUSE)
-            except BaseException:
-                os.close(record)
-                raise
-            os.close(record)
 
     def _read(self, record: int) -> Record | None:
         return read_record(os.pread(record, 200, 0) or None, self.where)
@@ -242,6 +241,10 @@ class FileGate(FenceGate):
     def open(self, lease: FencedLease) -> GuardedFile:
         """Register the fence of a lease, as :meth:`FenceGate.open` does."""
         return GuardedFile(self._file, lease, self._opening(lease), self._timeout)
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _same(descriptor: int, path: Path) -> bool:

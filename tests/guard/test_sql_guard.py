@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -241,6 +243,25 @@ def test_a_connection_in_autocommit_has_transactions_all_the_same(database, conn
     assert balance() == 89
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("mode", [True, False])
+def test_both_modes_of_sqlite3_in_new_pythons_have_transactions(database, connect, balance, mode):
+    mine = connect()
+    mine.autocommit = mode
+    guarded = account(mine).open(FakeLease(3))
+    guarded.write({"balance": 90})
+    with pytest.raises(KeyError), guarded.transaction():
+        _spoil(mine)
+    with guarded.transaction():
+        mine.execute("UPDATE accounts SET balance = balance - 1 WHERE id = 42")
+    account(mine).open(FakeLease(4))
+    with pytest.raises(StaleFence):
+        guarded.write({"balance": 0})
+
+    assert balance() == 89
+
+
 def test_a_check_in_autocommit_would_protect_nothing_and_is_refused(database, connect):
     mine = autocommit(database, connect)
     guarded = account(mine).open(FakeLease(3))
@@ -298,7 +319,8 @@ def test_the_style_is_that_of_the_module_of_the_connection(database, connection)
         pass
 
     assert on_sql.adapted(connection, None)._style == ("qmark" if database.name == "sqlite" else "pyformat")
-    assert on_sql.adapted(Mine(":memory:"), None)._style == "qmark"
+    with closing(Mine(":memory:")) as mine:
+        assert on_sql.adapted(mine, None)._style == "qmark"
     with pytest.raises(ConfigError, match="say paramstyle="):
         account(Numeric(connection))
 
@@ -438,6 +460,13 @@ class NotCompared(on_sql.SqlGate):
         self._database.run(f"UPDATE accounts SET balance = :value WHERE {self._row}", values)
 
 
+class Unchecked(on_sql.SqlGate):
+    """A gate that compares, and does not look whether the statement has found the row."""
+
+    def _refuse(self, lease):
+        """Do nothing."""
+
+
 class Strict(on_sql.SqlGate):
     """A gate that wants a higher fence than the last."""
 
@@ -446,7 +475,7 @@ class Strict(on_sql.SqlGate):
         return super()._register(lease) and cells != [lease.fence]
 
 
-@pytest.mark.parametrize("kind", [TwoSteps, NotCompared])
+@pytest.mark.parametrize("kind", [TwoSteps, NotCompared, Unchecked])
 def test_the_schedules_kill_a_gate_that_is_none(counter, kind):
     assert lost_in_some_run(counter(kind))
 
