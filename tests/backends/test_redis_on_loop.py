@@ -209,6 +209,33 @@ def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
     assert far.store.unsure == {}
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_a_call_cancelled_while_a_connection_with_tls_is_opened_leaves_nothing(new_loop, how):
+    with RedisServer(tls=True) as server:
+        made = server.certificates
+        files = f"ca_file={made.ca}&cert_file={made.client}&key_file={made.client_key}"
+        with contextlib.closing(open_store(f"{server.url()}?{files}", OpenOptions())) as store:
+
+            async def work(calls, perform, performer):
+                at = 0
+                while True:
+                    at += 1
+                    one = claim("swept")
+                    for pool in performer._pools.values():
+                        pool.drop()
+                    result, seen = await cancelling(
+                        perform(calls.acquire(one, True, BUDGET)), at, at + 1, how=how
+                    )
+                    assert await perform(echo(store, "word")) == [b"word"]
+                    assert await perform(calls.abandon(one, BUDGET)) in (RELEASED, ABSENT)
+                    if seen < at:
+                        return at - 1
+                    assert isinstance(result, asyncio.CancelledError)
+
+            assert run(new_loop, store, work, server.port) >= 4
+            assert store.inspect("swept", 2.0).claims == ()
+
+
 # -- servers that fail
 
 
