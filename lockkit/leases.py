@@ -201,16 +201,12 @@ class Leases(Answering, Sequence[Lease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
-        self._whole.gone = True
-        interrupts: list[BaseException] = []
-        reports: list[ReleaseReport | None] = []
-        for lease in self._leases[::-1]:
-            try:
-                reports.append(lease.release(reason))
-            except BaseException as interrupt:
-                interrupts.append(interrupt)
-        if interrupts:
-            raise interrupts[0]
+        # Not before its turn: the background would go on with what it takes for a release that was cut short.
+        self._whole.gone = False
+        try:
+            reports = self._release_each(reason)
+        finally:
+            self._whole.gone = True
         report = self._report = self._report or _combined(reports[::-1])
         failed = next((one for one in report.reports if one.outcome == "ABANDONED"), None)
         if raise_failed and failed is not None:
@@ -221,6 +217,20 @@ class Leases(Answering, Sequence[Lease]):
                 hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
             )
         return report
+
+    # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach the ``finally``.
+
+    def _release_each(self, reason: Reason) -> list[ReleaseReport]:
+        interrupts: list[BaseException] = []
+        reports: list[ReleaseReport] = []
+        for lease in self._leases[::-1]:
+            try:
+                reports.append(lease.release(reason))
+            except BaseException as interrupt:
+                interrupts.append(interrupt)
+        if interrupts:
+            raise interrupts[0]
+        return reports
 
     # -- as a context manager
 

@@ -12,13 +12,7 @@ from lockkit.pools import Pool
 from lockkit.protocol import composing
 from lockkit_memory.backend import MemoryBackend
 from support.harnesses.memory import MemoryHarness
-from support.together import MIXES, OPPOSITE, TWO_AT_ONCE, Step, play
-
-CRASHES = [
-    [Step("all", ("a", "b"), end="crash"), Step("any", ("a", "c"))],
-    [Step("pool", ("0", "1"), 2, end="crash"), Step("pool", ("0", "1", "2"), 2)],
-    [Step("lock", ("b",)), Step("pool", ("1", "0"), 1, 2), Step("all", ("c", "a"))],
-]
+from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, Step, play
 
 
 @settings(max_examples=max(40, settings().max_examples // 10))

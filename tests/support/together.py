@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from hypothesis import strategies as st
 
@@ -19,15 +22,22 @@ from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.locks import Lock
 from lockkit.members import pool_name
+from lockkit.testing.children import Child, Parent
 from lockkit.testing.harness import Harness
 
-__all__ = ["MIXES", "OPPOSITE", "TWO_AT_ONCE", "Step", "play"]
+__all__ = ["CRASHES", "MIXES", "OPPOSITE", "TWO_AT_ONCE", "Step", "play", "play_with_kills"]
 
 MEMBERS = {"0": 4, "1": 4, "2": 2}
 NAMES = ("a", "b", "c")
 _ALL = (*NAMES, pool_name("p"), *(pool_name("p", member) for member in MEMBERS))
 _LONG = 20.0
 """Seconds of a ttl that does not end within a test."""
+
+
+Kind: TypeAlias = Literal["lock", "all", "any", "pool"]
+_KINDS: Sequence[Kind] = ("lock", "all", "any", "pool", "pool")
+Grant: TypeAlias = tuple[float, float, Mapping[str, tuple[int, int]]]
+"""From when to when something was held, with the weight and the capacity of each name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Step:
         hold: Seconds for which it holds.
     """
 
-    kind: Literal["lock", "all", "any", "pool"]
+    kind: Kind
     names: tuple[str, ...]
     count: int = 1
     each: int | None = None
@@ -91,6 +101,13 @@ OPPOSITE = [
 """Actors that give their locks in opposite orders."""
 TWO_AT_ONCE = [[Step("pool", ("0", "1"), 2)] * 8, [Step("pool", ("1", "0"), 2)] * 8]
 """Actors that both want the same two members, and begin with different ones."""
+
+CRASHES = [
+    [Step("all", ("a", "b"), end="crash"), Step("any", ("a", "c"))],
+    [Step("pool", ("0", "1"), 2, end="crash"), Step("pool", ("0", "1", "2"), 2)],
+    [Step("lock", ("b",)), Step("pool", ("1", "0"), 1, 2), Step("all", ("c", "a"))],
+]
+"""Actors whose clients vanish while they hold."""
 
 
 class Ledger:
@@ -152,13 +169,14 @@ class Actor(threading.Thread):
             self.client = None
             closer.start()
         with suppress(AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected):
-            taken = self._take(client, step)
+            taken = self.take(client, step)
             if taken is not None:
                 self._use(client, taken, step)
         if closer is not None:
             closer.join()
 
-    def _take(self, client: Client, step: Step) -> Lease | Leases | None:
+    def take(self, client: Client, step: Step) -> Any:
+        """Acquire; None if it is busy."""
         if step.kind == "pool":
             pool = client.pool("p", MEMBERS, ttl=self._ttl)
             return pool.acquire(step.count, each=step.each, among=step.names, timeout=step.timeout)
@@ -167,10 +185,8 @@ class Actor(threading.Thread):
             return locks[0].acquire(step.timeout)
         several: Any = client.all_of(locks) if step.kind == "all" else client.any_of(locks)
         if step.timeout == 0:
-            tried: Lease | Leases | None = several.try_acquire()
-            return tried
-        taken: Lease | Leases = several.acquire(step.timeout)
-        return taken
+            return several.try_acquire()
+        return several.acquire(step.timeout)
 
     def _lock(self, client: Client, name: str, step: Step) -> Lock:
         if name == "a":
@@ -212,7 +228,7 @@ def play(make: Callable[[Path], Harness], mix: Sequence[Sequence[Step]], *, limi
 
 def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
     crashes = any(step.end == "crash" for steps in mix for step in steps)
-    ttl = max(2.0, harness.short_ttl) if crashes else max(_LONG, harness.ttl)
+    ttl = max(2.0, harness.short_ttl) if crashes else max(harness.ttl, min(_LONG, 3 * harness.ttl))
     ledger = Ledger()
     actors = [Actor(harness, steps, ledger, ttl) for steps in mix]
     for actor in actors:
@@ -240,3 +256,99 @@ def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
         for actor in actors:
             actor.join(5.0)
     return ledger.grants
+
+
+# -- processes that are killed ----------------------------------------------------------------------------------
+
+
+def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: int) -> int:
+    """Let processes take locks together, and kill some of them at any point; check that the others go on, and do not overlap.
+
+    Args:
+        make: Makes the store, which other processes can reach.
+        seconds: How long they go on after the last kill.
+        kills: The number of processes that are killed, one after the other; each is replaced.
+
+    Returns:
+        The number of grants.
+    """
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="lockkit-together-") as folder:
+        harness = make(Path(folder))
+        ttl = max(2.0, harness.short_ttl)
+        children: list[Child] = []
+        told: list[Grant] = []
+
+        def begin(number: int) -> None:
+            children.append(Child(lambda parent: _worker(parent, harness, ttl, seed + number)))
+
+        try:
+            for number in range(3):
+                begin(number)
+            for kill in range(kills):
+                time.sleep(chance.uniform(0.3, 1.0))
+                victim = children.pop(chance.randrange(len(children)))
+                os.kill(victim.pid, signal.SIGKILL)
+                told += _grants_of(victim)
+                victim.close()
+                begin(10 + kill)
+            time.sleep(seconds + ttl + harness.slack)
+            for child in children:
+                child.tell("stop")
+            rest = [_grants_of(child) for child in children]
+            late = time.monotonic() - ttl - harness.slack - 3.0
+            assert all(any(left > late for _, left, _ in grants) for grants in rest), (
+                f"one hangs, seed {seed}"
+            )
+            told += [grant for grants in rest for grant in grants]
+        finally:
+            for child in children:
+                child.close()
+            harness.close()
+    _never_overlap(told, f"seed {seed}")
+    return len(told)
+
+
+def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
+    """One process: takes locks together until its parent says something, and tells the parent of each hold."""
+    chance = random.Random(seed)
+    stopped = threading.Event()
+
+    def listen() -> None:
+        parent.hear()
+        stopped.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    with harness.client() as client:
+        while not stopped.is_set():
+            kind: Kind = chance.choice(_KINDS)
+            names = chance.sample(list(MEMBERS if kind == "pool" else NAMES), 3)
+            shared = chance.random() < 0.3
+            step = Step(kind, tuple(names), chance.randint(1, 3), chance.choice([None, 1, 2]), shared=shared)
+            with suppress(LeaseLost), Actor(harness, [step], Ledger(), ttl).take(client, step) as taken:
+                leases = list(taken) if isinstance(taken, Leases) else [taken]
+                began = time.monotonic()
+                time.sleep(0.005)
+                ended = time.monotonic()
+                if all(lease.valid() for lease in leases):
+                    weights = {lease.name: (lease.terms.weight, lease.terms.capacity) for lease in leases}
+                    parent.tell([began, ended, weights])
+
+
+def _grants_of(child: Child) -> list[Grant]:
+    """What a process that was killed, or is to end, has told of its holds."""
+    grants: list[Grant] = []
+    with suppress(EOFError, ConnectionError):
+        while (said := child.read(30.0)) is not None:
+            assert isinstance(said, list), said
+            grants.append((said[0], said[1], said[2]))
+    return grants
+
+
+def _never_overlap(told: Sequence[Grant], where: str) -> None:
+    """Check that the weights of the holds of a name that stood at one moment never exceeded its capacity."""
+    for began, _, weights in told:
+        for name, (_, capacity) in weights.items():
+            at_once = [other[name][0] for start, end, other in told if name in other and start <= began < end]
+            assert sum(at_once) <= capacity, f"{name}: {at_once} of {capacity}, {where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -80,6 +81,28 @@ def test_all_of_holds_locks_of_every_kind_and_releases_them_last_first(client):
     assert not leases.valid()
     with pytest.raises(NotHeld):
         leases.ensure_held()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_background_does_not_take_a_slow_release_for_one_that_was_cut_short(url, stacked):
+    released = []
+
+    class Slow:
+        @lockkit.hookimpl
+        def lockkit_cleanup(self, context):
+            released.append((context.name, context.reason))
+            for _ in range(8):
+                leases.look(None)  # as the end of any other `with` does
+                time.sleep(0.05)
+
+    with lockkit.connect(url, plugins=[Slow()]) as own, contextlib.ExitStack() as stack:
+        leases = own.all_of([own.lock(name) for name in "abc"]).acquire()
+        if stacked:
+            stack.enter_context(leases)
+            stack.close()
+        else:
+            leases.release()
+    assert released == [(name, "normal") for name in "cba"]
 
 
 def test_a_lock_that_is_given_twice_counts_once(client):
