@@ -37,6 +37,7 @@ from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, ReleaseReports, Sk
 from lockkit.habits import HABITUAL
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
+from lockkit.safe_names import safe_name
 
 if TYPE_CHECKING:
     from lockkit import guard
@@ -84,6 +85,7 @@ __all__ = [
     "connect",
     "guard",
     "hookimpl",
+    "safe_name",
 ]
 
 

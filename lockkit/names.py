@@ -25,6 +25,7 @@ __all__ = [
     "claim_id",
     "decode",
     "digest",
+    "digest_of",
     "encode",
     "new_token",
 ]
@@ -111,7 +112,12 @@ def claim_id(token: str) -> str:
 
 def digest(text: str) -> str:
     """The sha256 of a text, in hex digits."""
-    return _sha256(text.encode()).hexdigest()
+    return digest_of(text.encode())
+
+
+def digest_of(data: bytes) -> str:
+    """The sha256 of bytes, in hex digits."""
+    return _sha256(data).hexdigest()
 
 
 def _own_sha256() -> Callable[[bytes], hashlib._Hash]:

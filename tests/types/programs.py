@@ -72,6 +72,12 @@ def habits_of_other_libraries_are_errors(client: lockkit.Client) -> None:
     lock.acquire().refresh()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def small_interfaces_have_types() -> None:
+    """Small helpers take and return what their documentation says."""
+    assert_type(lockkit.safe_name("any text"), str)
+    lockkit.safe_name(b"bytes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def guards_take_leases_and_say_what_they_return(
     client: lockkit.Client, connection: sqlite3.Connection, store: redis.Redis
 ) -> None:
