@@ -9,10 +9,11 @@ from typing import TypeVar
 from lockkit.errors import LockkitError, OutcomeUnknown
 from lockkit.store.spi import Refused, Unknown
 
-__all__ = ["perform"]
+__all__ = ["FIRST_PAUSE", "perform"]
 
-_FIRST, _LONGEST = 0.02, 0.5
-"""Seconds between two requests, at first and at most."""
+FIRST_PAUSE = 0.02
+"""Seconds between the first two requests; each further pause is twice as long, up to half a second."""
+_LONGEST = 0.5
 
 _A = TypeVar("_A")
 
@@ -33,7 +34,7 @@ def perform(
         LockkitError: The error of a refusal.
     """
     end = time.monotonic() + timeout
-    pause = _FIRST
+    pause = FIRST_PAUSE
     doubt: LockkitError | None = None
     trouble: Refused | Unknown
     while True:

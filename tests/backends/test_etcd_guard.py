@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -23,6 +25,7 @@ from lockkit.guard import FenceGate, swapping
 from lockkit.guard.gateway import Gateway, text_of
 from lockkit.guard.on_etcd import EtcdKey
 from lockkit.guard.swapping import Swapping
+from lockkit.store.spi import Unknown
 from lockkit.testing.processes import free_port, installed
 from support.guards import FakeLease, lost, lost_in_some_run
 from support.guards.bytewise import Bytewise
@@ -196,6 +199,23 @@ def test_a_member_that_cannot_be_reached_is_passed_over(server):
 
     with pytest.raises(BackendUnavailable, match="cannot reach"):
         guard.etcd(f"etcd://127.0.0.1:{free_port()}", "a", timeout=0.1).open(FakeLease(3))
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}}", b"SSH-2.0\r\n"])
+def test_a_request_that_was_sent_and_not_answered_is_unknown(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            link, _ = listener.accept()
+            with link:
+                link.recv(65536)
+                link.sendall(answer)
+
+        with ThreadPoolExecutor(1) as threads:
+            served = threads.submit(serve)
+            with pytest.raises(Unknown):
+                Gateway(f"etcd://127.0.0.1:{listener.getsockname()[1]}").transaction({"success": []})
+            served.result()
 
 
 # -- rights and refusals

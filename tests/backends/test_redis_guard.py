@@ -31,6 +31,7 @@ from lockkit.store.spi import Unknown
 from support.guards import FakeLease, lost, lost_in_some_run
 from support.guards.bytewise import Bytewise
 from support.guards.contract import GateContract
+from support.guards.faults import outcomes
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
 
@@ -301,6 +302,33 @@ def _no_answer(self, *words, **more):
     raise redis.exceptions.ConnectionError("cut")
 
 
+# -- a bad network
+
+
+NETWORKS = {
+    "schedule": st.lists(st.integers(0, 5), max_size=30),
+    "faults": st.lists(st.integers(0, 9), max_size=15),
+}
+
+
+@settings(max_examples=60)
+@given(**NETWORKS)
+def test_on_a_bad_network_what_was_written_stays_and_what_was_refused_is_not_there(running, schedule, faults):
+    with running.connect() as client:
+        client.flushall()
+        found = outcomes(lambda: RedisKey(client, "a"), schedule, faults)
+        assert found.fit(int(client.get("a") or 0))
+
+
+def test_a_bad_network_kills_a_gate_that_lets_a_late_request_in(client, mutant):
+    mutant(("if not before(done, step) then return {'DONE', stored} end", ""))
+
+    found = outcomes(
+        lambda: RedisKey(client, "a"), [], [0, 3], holders=1
+    )  # a copy of the first write arrives last
+    assert not found.fit(int(client.get("a")))
+
+
 # -- refusals
 
 
@@ -385,6 +413,7 @@ def test_a_key_of_a_cluster_is_guarded_also_after_it_has_moved():
                 older["a"].write(b"late")
             newer["a"].write(b"two")
             assert newer["a"].read() == b"two"
+        assert run(["guard", "check", cluster.url()]) == 0
 
 
 def _move(key, cluster):

@@ -32,7 +32,8 @@ from lockkit.testing.processes import ServerProcess, free_port, scratch_folder, 
 from support.guards import FakeLease, lost, lost_in_some_run
 from support.guards.bytewise import Bytewise
 from support.guards.contract import GateContract
-from support.guards.mutants import Blind, never_stale
+from support.guards.faults import outcomes
+from support.guards.mutants import Blind, never_stale, takes_late_requests
 
 RETRIES = {"retry_config": {"max_retries": 0}}
 
@@ -206,6 +207,33 @@ def test_a_write_whose_answer_a_newer_holder_has_overtaken_is_unknown(store):
 
     with pytest.raises(OutcomeUnknown, match="a newer holder has opened it since"):
         guarded.write(b"one")
+
+
+# -- a bad network
+
+
+NETWORKS = {
+    "schedule": st.lists(st.integers(0, 5), max_size=30),
+    "faults": st.lists(st.integers(0, 9), max_size=15),
+}
+
+
+@settings(max_examples=60)
+@given(**NETWORKS)
+def test_on_a_bad_network_what_was_written_stays_and_what_was_refused_is_not_there(schedule, faults):
+    store = MemoryStore()
+    found = outcomes(lambda: Swapping(Pausing(store, "a")), schedule, faults)
+    assert found.fit(int(guard.objects(store, "a").peek().value or 0))
+
+
+def test_a_bad_network_kills_a_gate_that_lets_a_late_request_in(monkeypatch):
+    monkeypatch.setattr(swapping, "judged", takes_late_requests)
+    store = MemoryStore()
+
+    found = outcomes(
+        lambda: Swapping(Pausing(store, "a")), [], [0, 3], holders=1
+    )  # a copy of the first write arrives last
+    assert not found.fit(int(guard.objects(store, "a").peek().value))
 
 
 # -- stores that cannot refuse

@@ -6,7 +6,7 @@ from typing import Any
 
 from lockkit.guard.record import Record, Verdict, judged
 
-__all__ = ["Blind", "never_stale", "wants_a_higher_fence"]
+__all__ = ["Blind", "never_stale", "takes_late_requests", "wants_a_higher_fence"]
 
 
 def never_stale(stored: Record | None, asked: Record) -> Verdict:  # noqa: ARG001
@@ -18,6 +18,12 @@ def wants_a_higher_fence(stored: Record | None, asked: Record) -> Verdict:
     """The rule with ``<`` in place of ``<=``: a lease that opens for the second time is refused."""
     again = stored is not None and not asked.step and stored.fence == asked.fence
     return "STALE" if again else judged(stored, asked)
+
+
+def takes_late_requests(stored: Record | None, asked: Record) -> Verdict:
+    """The rule without its comparison of the steps."""
+    same = stored is not None and stored[:2] == asked[:2]
+    return "APPLY" if same else judged(stored, asked)
 
 
 class Blind:
